@@ -1,0 +1,130 @@
+"""Write a file or a directory so that it is there whole or not at all, whatever happens in between."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from aeedge.errors import InputError
+
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
+
+
+@contextmanager
+def atomic_file(path: str | os.PathLike[str], *, overwrite: bool = False) -> Iterator[Path]:
+    """Yield a temporary sibling to write; on success it is synced and becomes `path`, otherwise it is removed.
+
+    Raises:
+        InputError: `path` exists and `overwrite` is False, its folder is missing, or the disk is full.
+    """
+    target = Path(path)
+    _check_target(target, overwrite)
+    with _explained(target):
+        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
+        os.close(handle)
+        part = Path(name)
+        try:
+            yield part
+            os.chmod(part, 0o666 & ~_umask())
+            _sync(part)
+            _check_target(target, overwrite)
+            os.replace(part, target)
+            _sync(target.parent)
+        finally:
+            part.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_directory(path: str | os.PathLike[str], *, overwrite: bool = False) -> Iterator[Path]:
+    """Yield a temporary sibling directory to fill; on success it becomes `path`, otherwise it is removed.
+
+    An existing directory is exchanged for the new one in one step where the file system can do that (Linux); elsewhere
+    it is moved aside first, and put back if the second step fails.
+
+    Raises:
+        InputError: `path` exists and `overwrite` is False, its parent is missing, or the disk is full.
+    """
+    target = Path(path)
+    _check_target(target, overwrite)
+    with _explained(target):
+        part = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent))
+        try:
+            yield part
+            os.chmod(part, 0o777 & ~_umask())
+            for entry in sorted(part.rglob("*")):
+                _sync(entry)
+            _sync(part)
+            _check_target(target, overwrite)
+            _install(part, target)
+            _sync(target.parent)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+
+
+def _check_target(target: Path, overwrite: bool) -> None:
+    if not target.parent.is_dir():
+        raise InputError(f"{target}: expected the folder {target.parent} to exist; create it first")
+    if target.exists() and not overwrite:
+        raise InputError(f"{target}: already exists; choose another name, or overwrite it (--force, overwrite=True)")
+
+
+@contextmanager
+def _explained(target: Path) -> Iterator[None]:
+    """Turn what the operating system says of a full disk or a forbidden folder into a sentence."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise InputError(f"{target}: not written, the disk is full; nothing was changed") from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise InputError(f"{target}: not written, {error.strerror}; choose a folder you may write to") from error
+        raise
+
+
+def _install(part: Path, target: Path) -> None:
+    if not target.exists():
+        os.rename(part, target)
+        return
+    if _exchange(part, target):
+        return  # `part` is now the old directory, which the caller removes
+    aside = part.with_suffix(".old")
+    os.rename(target, aside)
+    try:
+        os.rename(part, target)
+    except BaseException:
+        os.rename(aside, target)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _exchange(first: Path, second: Path) -> bool:
+    """Swap two directory entries atomically with renameat2(2); False where that is not possible."""
+    try:
+        renameat2 = ctypes.CDLL(None).renameat2
+    except (OSError, AttributeError, TypeError):
+        return False
+    return bool(
+        renameat2(_AT_FDCWD, os.fsencode(first), _AT_FDCWD, os.fsencode(second), ctypes.c_uint(_RENAME_EXCHANGE)) == 0
+    )
+
+
+def _sync(path: Path) -> None:
+    if path.is_dir() and os.name == "nt":
+        return  # Windows cannot sync a directory
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

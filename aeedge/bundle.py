@@ -1,0 +1,139 @@
+"""A bundle on disk: reads each file once, and hands out only bytes that are what the manifest says.
+
+Nothing here runs a graph. The bytes that were checked are the bytes that the session gets, so that a file changed
+between the check and the load makes no difference.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import zipfile
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aeedge.errors import BundleError, CorruptBundleError, IncompatibleBundleError
+from aeedge.manifest import FileEntry, Manifest
+from aeedge.onnxfile import inspect
+
+MANIFEST = "manifest.json"
+GOLDEN = "golden.npz"
+ROLES = ("encoder", "decoder")
+_MANIFEST_LIMIT = 64 * 2**20  # bytes; a manifest is a few kilobytes, more is a mistake or an attack
+
+
+def file_name(role: str, variant: str) -> str:
+    """The fixed name of a graph inside a bundle; no name is ever read from the manifest."""
+    return f"{role}.onnx" if variant == "fp32" else f"{role}.{variant}.onnx"
+
+
+class Bundle:
+    """An opened bundle directory: `path`, `manifest`, and its files by role and variant.
+
+    Args:
+        path: the bundle's directory.
+        check: "hash" compares size and sha256 of each file as it is read; "size" the size alone.
+
+    Raises:
+        BundleError: nothing there, no bundle, not readable.
+        CorruptBundleError: the manifest is damaged.
+        IncompatibleBundleError: the manifest is of a newer format.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], check: str = "hash") -> None:
+        self.path = Path(path)
+        self.check = check
+        self.manifest = self._read_manifest()
+
+    def _read_manifest(self) -> Manifest:
+        if not self.path.exists():
+            raise BundleError(f"{self.path}: expected a bundle (a directory), but nothing is there; check the path")
+        place = self.path / MANIFEST
+        if not place.is_file():
+            raise BundleError(
+                f"{self.path}: this is no aeedge bundle, it has no {MANIFEST}; 'aeedge export' makes bundles"
+            )
+        data = _read(place)
+        if len(data) > _MANIFEST_LIMIT:
+            raise CorruptBundleError(f"{place}: {len(data)} bytes are too many for a manifest; export the bundle again")
+        return Manifest.parse(data, str(place))
+
+    def graph(self, role: str, variant: str) -> bytes:
+        """The checked bytes of one graph.
+
+        Raises:
+            IncompatibleBundleError: the bundle lacks this variant or role.
+            CorruptBundleError: missing, truncated, changed, of another bundle, or refers to files outside.
+        """
+        entries = self.manifest.variants.get(variant)
+        if entries is None:
+            raise IncompatibleBundleError(
+                f"{self.path}: expected variant {variant!r}, but it holds {', '.join(self.manifest.variants)}; "
+                f"use one of these or export again with --variants {variant}"
+            )
+        entry = entries.encoder if role == "encoder" else entries.decoder
+        if entry is None:
+            raise IncompatibleBundleError(
+                f"{self.path}: this needs a decoder, but the bundle has only an encoder; export it with its decoder"
+            )
+        place = self.path / file_name(role, variant)
+        data = self._checked(place, entry)
+        self._check_graph(place, data, role)
+        return data
+
+    def golden(self) -> dict[str, NDArray[np.generic]]:
+        """The recorded arrays by name: "input" and, per variant, "fp32.latent", "fp32.reconstruction", "fp32.score"."""
+        place = self.path / GOLDEN
+        data = self._checked(place, self.manifest.golden)
+        try:
+            with np.load(io.BytesIO(data), allow_pickle=False) as archive:
+                return {name: archive[name] for name in archive.files}
+        except (ValueError, OSError, zipfile.BadZipFile, KeyError) as error:
+            raise CorruptBundleError(f"{place}: cannot be read ({error}); export the bundle again") from None
+
+    def _checked(self, place: Path, entry: FileEntry) -> bytes:
+        if not place.is_file():
+            raise CorruptBundleError(f"{place}: the manifest lists this file, but it is missing; copy the bundle again")
+        data = _read(place)
+        if len(data) != entry.bytes:
+            how = "truncated" if len(data) < entry.bytes else "too long"
+            raise CorruptBundleError(
+                f"{place}: {how}, expected {entry.bytes} bytes, got {len(data)}; copy the bundle again"
+            )
+        if self.check == "hash":
+            digest = hashlib.sha256(data).hexdigest()
+            if digest != entry.sha256:
+                raise CorruptBundleError(
+                    f"{place}: its content was changed, expected sha256 {entry.sha256[:12]}…, got {digest[:12]}…; "
+                    "copy the bundle again"
+                )
+        return data
+
+    def _check_graph(self, place: Path, data: bytes, role: str) -> None:
+        try:
+            info = inspect(data)
+        except ValueError as error:
+            raise CorruptBundleError(f"{place}: {error}; export the bundle again") from None
+        if info.external:
+            raise CorruptBundleError(
+                f"{place}: refers to data outside the file ({info.external[0] or 'no location'!r}), which a bundle "
+                "must not; export it again with the weights inside"
+            )
+        got = (info.metadata.get("aeedge.id"), info.metadata.get("aeedge.role"))
+        if got[0] != self.manifest.id:
+            raise CorruptBundleError(
+                f"{place}: belongs to another bundle, expected id {self.manifest.id[:12]}…, "
+                f"got {str(got[0])[:12]}…; copy encoder and decoder of one export"
+            )
+        if got[1] != role:
+            raise CorruptBundleError(f"{place}: expected the {role}, got the {got[1]}; copy the bundle again")
+
+
+def _read(place: Path) -> bytes:
+    try:
+        return place.read_bytes()
+    except OSError as error:
+        raise BundleError(f"{place}: cannot be read ({error.strerror}); check its permissions") from None

@@ -1,0 +1,18 @@
+"""The command `aeedge`. Commands of the device live here; those of the workstation are found by entry point."""
+
+from __future__ import annotations
+
+import sys
+
+from aeedge.cli.group import AeedgeGroup
+
+
+def main() -> None:
+    """Run the command line; the exit code is 0 for done, 1 where a check said no, 2 for wrong usage or unusable input."""
+    sys.exit(command())
+
+
+def command(args: list[str] | None = None) -> int:
+    """Run the command line with `args` (default: the process's own) and return its exit code."""
+    result = AeedgeGroup.build().main(args, prog_name="aeedge", standalone_mode=True)
+    return int(result or 0)

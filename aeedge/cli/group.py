@@ -1,0 +1,95 @@
+"""Find commands, import each only when it is called, and turn our own errors into one sentence."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+import click
+
+from aeedge import __version__
+from aeedge.errors import AeedgeError, BundleError, InputError
+
+ENTRY_POINT_GROUP = "aeedge.commands"
+
+DEVICE = {
+    "info": "Show what a bundle is.",
+    "verify": "Check that a bundle still says here what it said when it was made.",
+    "encode": "Turn a file of rows into latents.",
+    "decode": "Turn a file of latents back into rows.",
+    "denoise": "Send a file of rows through encoder and decoder.",
+    "score": "Write the anomaly score of each row of a file.",
+}
+WORKSTATION = {  # listed here so that --help need not import the workstation
+    "train": "Train an autoencoder on a file of rows.",
+    "export": "Turn a trained run into a bundle.",
+}
+_MODULES = dict.fromkeys(("encode", "decode", "denoise", "score"), "aeedge.cli.transform") | {
+    "info": "aeedge.cli.info",
+    "verify": "aeedge.cli.verify",
+}
+
+
+class AeedgeGroup(click.Group):
+    """The top of the command line."""
+
+    @classmethod
+    def build(cls) -> AeedgeGroup:
+        """The group, with its help text and --version."""
+        group = cls(
+            name="aeedge",
+            help="Learned features on small machines: train and export on a workstation, encode on a device.",
+            epilog="Exit codes: 0 done, 1 a check said no, 2 wrong usage or unusable input.",
+            context_settings={"help_option_names": ["-h", "--help"]},
+        )
+        version: click.Group = click.version_option(__version__, prog_name="aeedge")(group)
+        assert isinstance(version, AeedgeGroup)
+        return version
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names of all commands, those of the device first."""
+        return [*DEVICE, *(name for name in _installed() if name not in DEVICE)]
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        """Import one command."""
+        if name in DEVICE:
+            found = getattr(import_module(_MODULES[name]), name)
+        elif name in (installed := _installed()):
+            found = _load(installed[name])
+        else:
+            return None
+        assert isinstance(found, click.Command)
+        return found
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List commands by room, from the tables above: nothing is imported."""
+        with formatter.section("On the device"):
+            formatter.write_dl(list(DEVICE.items()))
+        rest = [(name, WORKSTATION.get(name, "")) for name in _installed() if name not in DEVICE]
+        if rest:
+            with formatter.section("On the workstation (pip install 'aeedge[export]')"):
+                formatter.write_dl(sorted(rest, key=lambda row: [*WORKSTATION, row[0]].index(row[0])))
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; what aeedge raises on purpose becomes a sentence and an exit code, bugs stay loud."""
+        try:
+            return super().invoke(ctx)
+        except AeedgeError as error:
+            failure = click.ClickException(str(error))
+            failure.exit_code = 2 if isinstance(error, InputError) or type(error) is BundleError else 1
+            raise failure from error
+
+
+def _installed() -> dict[str, EntryPoint]:
+    return {entry.name: entry for entry in entry_points(group=ENTRY_POINT_GROUP)}
+
+
+def _load(entry: EntryPoint) -> Any:
+    try:
+        return entry.load()
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"'aeedge {entry.name}' runs on the workstation and needs more packages ({error.name} is missing); "
+            "install them with: pip install 'aeedge[export]'"
+        ) from error

@@ -1,0 +1,50 @@
+"""aeedge info: what a bundle is, from its manifest alone."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from aeedge.bundle import Bundle
+from aeedge.cli.table import human_bytes, pairs
+from aeedge.manifest import Manifest
+
+
+@click.command()
+@click.argument("bundle", type=click.Path())
+@click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON.")
+def info(bundle: str, as_json: bool) -> None:
+    """Show what a bundle is.
+
+    \b
+    Example:
+      aeedge info motor.aeedge
+    """
+    manifest = Bundle(bundle).manifest
+    click.echo(manifest.dumps().rstrip() if as_json else pairs(_rows(manifest)))
+
+
+def _rows(m: Manifest) -> list[tuple[str, str]]:
+    shape = "×".join(map(str, m.input.shape))
+    rows = [
+        ("name", m.name),
+        ("id", m.id),
+        ("family", m.family),
+        ("input", f"{shape} {m.input.dtype}"),
+        ("latent", str(m.latent)),
+        ("needs", f"onnxruntime {m.min_onnxruntime} or newer (opset {m.opset})"),
+        ("created", m.created or "not recorded"),
+        ("made with", ", ".join(f"{k} {v}" for k, v in m.made_with.items()) or "not recorded"),
+    ]
+    if m.input.features:
+        shown = ", ".join(m.input.features[:6])
+        more = len(m.input.features) - 6
+        rows.insert(4, ("features", shown + (f" and {more} more" if more > 0 else "")))
+    for name, variant in m.variants.items():
+        size = human_bytes(variant.encoder.bytes)
+        decoder = "no decoder" if variant.decoder is None else f"decoder {human_bytes(variant.decoder.bytes)}"
+        default = " (default)" if name == m.default_variant else ""
+        rows.append((f"variant {name}", f"encoder {size}, {decoder}{default}"))
+    rows += [(f"training: {k}", v if isinstance(v, str) else json.dumps(v)) for k, v in m.training.items()]
+    return rows

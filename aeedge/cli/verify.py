@@ -1,0 +1,58 @@
+"""aeedge verify: does the bundle still say here what it said when it was made?"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from aeedge.bundle import Bundle
+from aeedge.cli.table import columns
+from aeedge.errors import AeedgeError, BundleError
+from aeedge.model import load
+from aeedge.session import RUNTIME_VERSION
+
+
+@click.command()
+@click.argument("bundle", type=click.Path())
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@click.pass_context
+def verify(ctx: click.Context, bundle: str, as_json: bool) -> None:
+    """Check every file against its hash and run the golden rows of every variant on this machine.
+
+    Exit code 0 when all agree, 1 when something differs.
+
+    \b
+    Example:
+      aeedge verify motor.aeedge
+    """
+    results = [_check(bundle, variant) for variant in Bundle(bundle).manifest.variants]
+    ok = all(result["ok"] for result in results)
+    if as_json:
+        click.echo(json.dumps({"ok": ok, "onnxruntime": RUNTIME_VERSION, "variants": results}, indent=1))
+    else:
+        rows = [
+            [result["variant"], output["what"], f"{output['error']:.2g}", f"{output['allowed']:.2g}", "ok"]
+            for result in results
+            for output in result["outputs"]
+        ]
+        if rows:
+            click.echo(columns(["variant", "output", "worst error", "allowed", ""], rows))
+        for result in results:
+            if not result["ok"]:
+                click.echo(f"Error: {result['problem']}", err=True)
+        if ok:
+            click.echo(f"{bundle}: hashes match and golden rows are reproduced with onnxruntime {RUNTIME_VERSION}")
+    ctx.exit(0 if ok else 1)
+
+
+def _check(bundle: str, variant: str) -> dict[str, Any]:
+    try:
+        with load(bundle, variant=variant, threads=1) as model:
+            outputs = [{**vars(d), "ok": d.ok} for d in model.self_check()]
+    except AeedgeError as error:
+        if type(error) is BundleError:
+            raise
+        return {"variant": variant, "ok": False, "outputs": [], "problem": str(error)}
+    return {"variant": variant, "ok": True, "outputs": outputs}

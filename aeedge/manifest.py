@@ -1,0 +1,331 @@
+"""The manifest of a bundle: what is parsed before anything is loaded. Specified in docs/bundle-format.md.
+
+Parsed by hand, so that a device needs no schema library and every complaint names its place. Unknown keys are ignored: a
+later aeedge may add some. What changes the meaning of a known key raises FORMAT_VERSION, and older readers refuse.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aeedge.errors import CorruptBundleError, IncompatibleBundleError
+
+FORMAT = "aeedge"
+FORMAT_VERSION = 1
+VARIANTS = ("fp32", "int8")
+DTYPES = ("float32", "uint8", "int16")
+OUTPUTS = ("latent", "reconstruction", "score")
+
+_SEAL = re.compile(r'"manifest_sha256": "([0-9a-f]{64})"')
+_BLANK = "0" * 64
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """A file as it was written: `sha256` in hexadecimal, size in `bytes`."""
+
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """A row agrees when its largest absolute error is at most `atol + rtol * max(abs(recorded row))`."""
+
+    rtol: float
+    atol: float
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """One row of input. `features` and `units` name the elements of one-dimensional rows, if known."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    features: tuple[str, ...] | None = None
+    units: tuple[str, ...] | None = None
+
+    @property
+    def size(self) -> int:
+        """Number of values in one row."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One precision of the model: its files, golden tolerances by output, and quality measured against fp32."""
+
+    encoder: FileEntry
+    decoder: FileEntry | None
+    tolerance: Mapping[str, Tolerance]
+    quality: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ScoreSpec:
+    """How rows are scored: `kind` "mse", the mean of ((x - reconstruction) / scale)² over a row.
+
+    `scale` is a float32 array in raw units that broadcasts to the input's shape.
+    """
+
+    kind: str
+    scale: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """All that a reader needs to know of a bundle before it opens a graph."""
+
+    id: str
+    name: str
+    family: str
+    input: InputSpec
+    latent: int
+    variants: Mapping[str, Variant]
+    default_variant: str
+    golden: FileEntry
+    score: ScoreSpec
+    opset: int
+    min_onnxruntime: str
+    created: str | None = None
+    made_with: Mapping[str, str] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)
+
+    def dumps(self) -> str:
+        """The text of manifest.json, sealed with its own checksum; the same manifest gives the same bytes."""
+        scale = self.score.scale
+        document = {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "manifest_sha256": _BLANK,
+            "id": self.id,
+            "name": self.name,
+            "created": self.created,
+            "made_with": dict(self.made_with),
+            "family": self.family,
+            "input": {
+                "shape": list(self.input.shape),
+                "dtype": self.input.dtype,
+                "features": None if self.input.features is None else list(self.input.features),
+                "units": None if self.input.units is None else list(self.input.units),
+            },
+            "latent": {"size": self.latent},
+            "opset": self.opset,
+            "min_onnxruntime": self.min_onnxruntime,
+            "default_variant": self.default_variant,
+            "variants": {name: _variant_document(variant) for name, variant in self.variants.items()},
+            "golden": {"sha256": self.golden.sha256, "bytes": self.golden.bytes},
+            "score": {"kind": self.score.kind, "scale": _shortest(scale)},
+            "training": dict(self.training),
+        }
+        text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        return text.replace(_BLANK, hashlib.sha256(text.encode()).hexdigest(), 1)
+
+    @classmethod
+    def parse(cls, data: bytes, where: str = "manifest.json") -> Manifest:
+        """Read a manifest.
+
+        Args:
+            data: the bytes of manifest.json.
+            where: how messages name the file.
+
+        Raises:
+            IncompatibleBundleError: another format, or a newer format version.
+            CorruptBundleError: not JSON, changed after it was written, or a key is missing or of a wrong type.
+        """
+        document = _load_json(data, where)
+        root = _Node(document, "$", where)
+        kind = document.get("format") if isinstance(document, dict) else None
+        if kind != FORMAT:
+            raise IncompatibleBundleError(
+                f"{where}: expected format {FORMAT!r}, got {kind!r}; is this an aeedge bundle?"
+            )
+        version = root.get("format_version").integer()
+        if version > FORMAT_VERSION:
+            raise IncompatibleBundleError(
+                f"{where}: its format version is {version}, this aeedge reads up to {FORMAT_VERSION}; "
+                "upgrade it with: pip install -U aeedge"
+            )
+        _check_seal(data, where)
+        return _manifest(root)
+
+
+def _variant_document(variant: Variant) -> dict[str, Any]:
+    document: dict[str, Any] = {"encoder": vars(variant.encoder).copy()}
+    if variant.decoder is not None:
+        document["decoder"] = vars(variant.decoder).copy()
+    document["tolerance"] = {name: vars(value).copy() for name, value in variant.tolerance.items()}
+    document["quality"] = dict(variant.quality)
+    return document
+
+
+def _shortest(scale: NDArray[np.float32]) -> Any:
+    """float32 values as the shortest decimals that read back to the same float32."""
+
+    def convert(value: Any) -> Any:
+        return [convert(v) for v in value] if isinstance(value, np.ndarray) else float(str(value))
+
+    return convert(np.asarray(scale, np.float32)[()])
+
+
+def _load_json(data: bytes, where: str) -> Any:
+    def refuse(constant: str) -> float:
+        raise ValueError(f"{constant} is no JSON number")
+
+    try:
+        return json.loads(data.decode("utf-8"), parse_constant=refuse)
+    except (ValueError, RecursionError) as error:
+        raise CorruptBundleError(
+            f"{where}: expected JSON, but it cannot be read ({error}); copy the bundle again or export it again"
+        ) from None
+
+
+def _check_seal(data: bytes, where: str) -> None:
+    text = data.decode("utf-8")
+    seal = _SEAL.search(text)
+    if seal is None:
+        raise CorruptBundleError(f"{where}: $.manifest_sha256 is missing or no sha256; copy or export the bundle again")
+    blanked = text[: seal.start(1)] + _BLANK + text[seal.end(1) :]
+    if hashlib.sha256(blanked.encode()).hexdigest() != seal.group(1):
+        raise CorruptBundleError(
+            f"{where}: its content does not match its own checksum, so it was changed after it was written; "
+            "copy the bundle again or export it again"
+        )
+
+
+def _manifest(root: _Node) -> Manifest:
+    input_spec = _input(root.get("input"))
+    latent = root.get("latent").get("size").integer(1)
+    variants = {
+        name: _variant(node) for name, node in root.get("variants").mapping().items() if name in VARIANTS
+    }  # a variant of a later aeedge is passed over
+    default = root.get("default_variant").text()
+    if default not in variants:
+        raise root.get("default_variant").wrong(f"one of the variants ({', '.join(variants) or 'none'})")
+    return Manifest(
+        id=root.get("id").sha256(),
+        name=root.get("name").text(),
+        family=root.get("family").text(),
+        input=input_spec,
+        latent=latent,
+        variants=variants,
+        default_variant=default,
+        golden=_file(root.get("golden")),
+        score=_score(root.get("score"), input_spec.shape),
+        opset=root.get("opset").integer(1),
+        min_onnxruntime=root.get("min_onnxruntime").text(),
+        created=root.get("created").optional(_Node.text),
+        made_with={key: node.text() for key, node in root.get("made_with").mapping().items()},
+        training={key: node.value for key, node in root.get("training").mapping().items()},
+    )
+
+
+def _input(node: _Node) -> InputSpec:
+    shape = tuple(item.integer(1) for item in node.get("shape").items())
+    if not shape or math.prod(shape) > 2**31 - 1:
+        raise node.get("shape").wrong("one to a few sizes, fewer than 2**31 values in all")
+    dtype = node.get("dtype").text()
+    if dtype not in DTYPES:
+        raise node.get("dtype").wrong(f"one of {', '.join(DTYPES)}")
+    names: dict[str, tuple[str, ...] | None] = {}
+    for key in ("features", "units"):
+        names[key] = node.get(key).optional(lambda n: tuple(item.text() for item in n.items()))
+        if names[key] is not None and (len(shape) != 1 or len(names[key] or ()) != shape[0]):
+            raise node.get(key).wrong(f"null, or one name for each of the {math.prod(shape)} values of a row")
+    return InputSpec(shape, dtype, names["features"], names["units"])
+
+
+def _variant(node: _Node) -> Variant:
+    return Variant(
+        encoder=_file(node.get("encoder")),
+        decoder=node.get("decoder").optional(_file),
+        tolerance={
+            name: Tolerance(rtol=item.get("rtol").number(0.0), atol=item.get("atol").number(0.0))
+            for name, item in node.get("tolerance").mapping().items()
+        },
+        quality={name: item.number() for name, item in node.get("quality").mapping().items()},
+    )
+
+
+def _file(node: _Node) -> FileEntry:
+    return FileEntry(sha256=node.get("sha256").sha256(), bytes=node.get("bytes").integer(1))
+
+
+def _score(node: _Node, shape: tuple[int, ...]) -> ScoreSpec:
+    kind = node.get("kind").text()
+    if kind != "mse":
+        raise node.get("kind").wrong("'mse'")
+    scale_node = node.get("scale")
+    try:
+        scale = np.array(scale_node.value, np.float32)
+        np.broadcast_to(scale, shape)
+    except (ValueError, TypeError):
+        raise scale_node.wrong(f"numbers that broadcast to the shape {shape}") from None
+    if not (np.isfinite(scale).all() and (scale > 0).all()):
+        raise scale_node.wrong("finite numbers above 0")
+    return ScoreSpec(kind, scale)
+
+
+_MISSING = object()
+
+
+class _Node:
+    """A JSON value that knows its place, so that a complaint can name it."""
+
+    def __init__(self, value: Any, place: str, where: str) -> None:
+        self.value, self.place, self.where = value, place, where
+
+    def wrong(self, expected: str) -> CorruptBundleError:
+        got = "nothing" if self.value is _MISSING else json.dumps(self.value)[:60]
+        return CorruptBundleError(
+            f"{self.where}: expected {expected}, got {got} at {self.place}; export the bundle again"
+        )
+
+    def get(self, key: str) -> _Node:
+        if not isinstance(self.value, dict):
+            raise self.wrong("an object")
+        return _Node(self.value.get(key, _MISSING), f"{self.place}.{key}", self.where)
+
+    def optional(self, read: Callable[[_Node], Any]) -> Any:
+        return None if self.value is None or self.value is _MISSING else read(self)
+
+    def mapping(self) -> dict[str, _Node]:
+        if not isinstance(self.value, dict):
+            raise self.wrong("an object")
+        return {key: self.get(key) for key in self.value}
+
+    def items(self) -> list[_Node]:
+        if not isinstance(self.value, list):
+            raise self.wrong("a list")
+        return [_Node(item, f"{self.place}[{i}]", self.where) for i, item in enumerate(self.value)]
+
+    def integer(self, least: int = 0) -> int:
+        if not isinstance(self.value, int) or isinstance(self.value, bool) or self.value < least:
+            raise self.wrong(f"a whole number of at least {least}")
+        return self.value
+
+    def number(self, least: float = -math.inf) -> float:
+        if not isinstance(self.value, (int, float)) or isinstance(self.value, bool):
+            raise self.wrong("a number")
+        if not math.isfinite(self.value) or self.value < least:
+            raise self.wrong(f"a finite number of at least {least}")
+        return float(self.value)
+
+    def text(self) -> str:
+        if not isinstance(self.value, str):
+            raise self.wrong("a string")
+        return self.value
+
+    def sha256(self) -> str:
+        if not isinstance(self.value, str) or re.fullmatch(r"[0-9a-f]{64}", self.value) is None:
+            raise self.wrong("a sha256 of 64 hexadecimal digits")
+        return self.value

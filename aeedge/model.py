@@ -1,0 +1,280 @@
+"""A loaded bundle: raw rows in, latents, reconstructions and scores out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from aeedge import scoring
+from aeedge.batching import BlockFunction, Blocks, Rows
+from aeedge.bundle import Bundle, file_name
+from aeedge.errors import AeedgeError, CorruptBundleError, IncompatibleBundleError, InputError, VerificationError
+from aeedge.golden import Deviation, deviation
+from aeedge.machine import thread_count
+from aeedge.manifest import VARIANTS, InputSpec, Manifest
+from aeedge.session import Session, check_runtime
+
+Floats = NDArray[np.float32]
+
+
+def load(
+    path: str | os.PathLike[str], *, variant: str = "auto", threads: int | str = "auto", check: str = "hash"
+) -> Model:
+    """Open a bundle.
+
+    Args:
+        path: the bundle's directory.
+        variant: "fp32", "int8", or "auto" for the bundle's default.
+        threads: how many threads large batches are spread over; "auto" for the CPUs this process may use.
+        check: "hash" compares every file with its sha256, "golden" also runs `self_check`, "size" compares sizes only.
+
+    Returns:
+        A model, ready to encode.
+
+    Raises:
+        BundleError: nothing there, not a bundle, damaged, or made for something newer; the message says which.
+        InputError: an argument that is none of the above.
+        VerificationError: with check="golden", numbers that differ from the recorded ones.
+    """
+    if check not in ("hash", "golden", "size"):
+        raise InputError(f"check: expected 'hash', 'golden' or 'size', got {check!r}")
+    if variant not in ("auto", *VARIANTS):
+        raise InputError(f"variant: expected 'auto', {' or '.join(map(repr, VARIANTS))}, got {variant!r}")
+    model = Model(Bundle(path, "size" if check == "size" else "hash"), variant, thread_count(threads))
+    if check == "golden":
+        model.self_check()
+    return model
+
+
+class Model:
+    """A loaded bundle; `aeedge.load` makes one. Safe to call from many threads; survives fork and pickling.
+
+    In what follows n is the number of rows, `input_shape` the shape of one row, and k the latent size. Wherever rows are
+    expected, a single row without the leading axis gives a result without it. Input is converted block by block;
+    float32 C-contiguous arrays are not copied.
+
+    With invalid="raise" a row with NaN or infinity is an InputError that names the first row and column; with
+    invalid="propagate" the results of such rows are NaN and all others exact.
+    """
+
+    def __init__(self, bundle: Bundle, variant: str, threads: int) -> None:
+        manifest = bundle.manifest
+        check_runtime(manifest.min_onnxruntime, str(bundle.path))
+        self._bundle, self._requested = bundle, variant
+        self.variant = manifest.default_variant if variant == "auto" else variant
+        self._blocks = Blocks(threads)
+        self._closed = False
+        spec = manifest.input
+        self._encoder = self._open("encoder", spec.dtype, spec.shape, (manifest.latent,))
+        self._decoder = (
+            self._open("decoder", "float32", (manifest.latent,), spec.shape)
+            if manifest.variants[self.variant].decoder is not None
+            else None
+        )
+
+    def _open(self, role: str, dtype: str, row_in: tuple[int, ...], row_out: tuple[int, ...]) -> Session:
+        where = str(self._bundle.path / file_name(role, self.variant))
+        return Session(self._bundle.graph(role, self.variant), where, dtype, row_in, row_out)
+
+    @property
+    def manifest(self) -> Manifest:
+        """What the bundle says of itself."""
+        return self._bundle.manifest
+
+    @property
+    def input(self) -> InputSpec:
+        """Shape, dtype and names of one row."""
+        return self.manifest.input
+
+    @property
+    def latent_size(self) -> int:
+        """k, the number of latents of a row."""
+        return self.manifest.latent
+
+    @property
+    def threads(self) -> int:
+        """How many threads large batches are spread over."""
+        return self._blocks.threads
+
+    def encode(self, x: ArrayLike, *, out: Floats | None = None, invalid: str = "raise") -> Floats:
+        """Latents of rows: (n, *input_shape) to (n, k) float32.
+
+        Args:
+            x: array-like of numbers; for models of integer input, integers within the dtype's range.
+            out: a float32 array of shape (n, k) to write into instead of a new one; returned. Undefined after an error.
+            invalid: "raise" or "propagate", see the class.
+
+        Raises:
+            InputError: a wrong shape or dtype, no rows, NaN or infinity, an `out` that does not fit.
+        """
+        return self._run("encode", x, out, invalid)
+
+    def decode(self, z: ArrayLike, *, out: Floats | None = None, invalid: str = "raise") -> Floats:
+        """Reconstructions of latents, in raw units: (n, k) to (n, *input_shape) float32.
+
+        Raises:
+            InputError: as `encode`.
+            IncompatibleBundleError: the bundle has no decoder.
+        """
+        return self._run("decode", z, out, invalid)
+
+    def denoise(self, x: ArrayLike, *, out: Floats | None = None, invalid: str = "raise") -> Floats:
+        """decode(encode(x)), block by block: (n, *input_shape) to (n, *input_shape) float32, in raw units.
+
+        Raises:
+            InputError, IncompatibleBundleError: as `encode` and `decode`.
+        """
+        return self._run("denoise", x, out, invalid)
+
+    def score(self, x: ArrayLike, *, out: Floats | None = None, invalid: str = "raise") -> Floats:
+        """Anomaly score of each row, higher is stranger: (n, *input_shape) to (n,) float32.
+
+        The mean over a row of ((x - denoise(x)) / scale)², the squared reconstruction error in scaled units (without
+        unit). A single row gives a scalar.
+
+        Raises:
+            InputError, IncompatibleBundleError: as `encode` and `decode`.
+        """
+        return self._run("score", x, out, invalid)
+
+    def residual(self, x: ArrayLike, *, out: Floats | None = None, invalid: str = "raise") -> Floats:
+        """(x - denoise(x)) / scale, which shows what is strange about a row: (n, *input_shape) to the same, float32.
+
+        Raises:
+            InputError, IncompatibleBundleError: as `encode` and `decode`.
+        """
+        return self._run("residual", x, out, invalid)
+
+    def encode_iter(self, batches: Iterable[ArrayLike], *, invalid: str = "raise") -> Iterator[Floats]:
+        """Latents of each array of an iterable, in order; one batch in memory at a time.
+
+        Raises:
+            InputError: as `encode`, when the batch at fault is reached; rows are counted over all batches.
+        """
+        return self.map_iter("encode", batches, invalid=invalid)
+
+    def map_iter(self, what: str, batches: Iterable[ArrayLike], *, invalid: str = "raise") -> Iterator[Floats]:
+        """`encode`, `decode`, `denoise`, `score` or `residual` (`what`) of each array of an iterable, as `encode_iter`."""
+        function, rows_of, row_shape = self._step(what)
+        first = 0
+        for batch in batches:
+            rows = rows_of(batch, invalid, first)
+            yield self._blocks.run(rows, function, row_shape, None)
+            first += len(rows)
+
+    def self_check(self) -> list[Deviation]:
+        """Run the golden rows and compare latents, reconstructions and scores with the recorded ones.
+
+        Each is computed for all rows at once and again row by row: other kernels run then.
+
+        Returns:
+            For each output its worst row.
+
+        Raises:
+            VerificationError: a row differs by more than its tolerance; the message names it.
+        """
+        recorded = self._bundle.golden()
+        try:
+            rows = recorded["input"]
+            expected = {what: recorded[f"{self.variant}.{what}"] for what in self._outputs()}
+        except KeyError as error:
+            raise CorruptBundleError(
+                f"{self._bundle.path}: golden.npz lacks {error}; export the bundle again"
+            ) from None
+        worst = []
+        for what, values in expected.items():
+            call = {"latent": self.encode, "reconstruction": self.denoise, "score": self.score}[what]
+            tolerance = self.manifest.variants[self.variant].tolerance[what]
+            found = [
+                deviation(what, got, values, tolerance)
+                for got in (call(rows), np.concatenate([call(rows[i : i + 1]) for i in range(len(rows))]))
+            ]
+            worst.append(max(found, key=lambda d: d.error / max(d.allowed, 1e-300)))
+        bad = [d for d in worst if not d.ok]
+        if bad:
+            raise VerificationError(
+                f"{self._bundle.path} ({self.variant}): on this machine the {bad[0]}; do not use this variant here: "
+                "try another, another onnxruntime, or export the bundle again"
+            )
+        return worst
+
+    def _outputs(self) -> list[str]:
+        found = ["latent"] if self._decoder is None else ["latent", "reconstruction", "score"]
+        return [what for what in found if what in self.manifest.variants[self.variant].tolerance]
+
+    def _run(self, what: str, x: ArrayLike, out: Floats | None, invalid: str) -> Floats:
+        function, rows_of, row_shape = self._step(what)
+        return self._blocks.run(rows_of(x, invalid, 0), function, row_shape, out)
+
+    def _step(self, what: str) -> tuple[BlockFunction, Callable[[ArrayLike, str, int], Rows], tuple[int, ...]]:
+        """What a method does with a block, how it takes its rows, and the shape of a row of its result."""
+        if self._closed:
+            raise AeedgeError(f"{self._bundle.path}: the model was closed; load it again")
+        spec, latent, encode = self.input, (self.latent_size,), self._encoder.run
+
+        def raw_rows(x: ArrayLike, invalid: str, first: int) -> Rows:
+            return Rows(x, spec.shape, spec.dtype, what=what, columns=spec.features, first=first, invalid=invalid)
+
+        def latent_rows(z: ArrayLike, invalid: str, first: int) -> Rows:
+            return Rows(z, latent, "float32", what=what, first=first, invalid=invalid)
+
+        if what == "encode":
+            return encode, raw_rows, latent
+        decode, scale = self._need_decoder().run, self.manifest.score
+        if what == "decode":
+            return decode, latent_rows, spec.shape
+        if what == "denoise":
+            return (lambda block: decode(encode(block))), raw_rows, spec.shape
+        if what == "residual":
+            return (lambda block: scoring.residual(block, decode(encode(block)), scale)), raw_rows, spec.shape
+        if what == "score":
+            return (lambda block: scoring.score(block, decode(encode(block)), scale)), raw_rows, ()
+        raise InputError(f"expected encode, decode, denoise, score or residual, got {what!r}")
+
+    def _need_decoder(self) -> Session:
+        if self._decoder is None:
+            raise IncompatibleBundleError(
+                f"{self._bundle.path}: this needs a decoder, but the bundle has only an encoder; "
+                "export it with its decoder"
+            )
+        return self._decoder
+
+    def close(self) -> None:
+        """End the model's threads and refuse further calls. Closing twice does nothing."""
+        self._closed = True
+        self._blocks.close()
+
+    def __enter__(self) -> Model:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        path = str(self._bundle.path.resolve())
+        return _reopen, (path, self.manifest.id, self._requested, self.threads, self._bundle.check)
+
+    def __repr__(self) -> str:
+        m = self.manifest
+        return (
+            f"<aeedge.Model {m.name!r} ({m.family}, {self.variant}): {self.input.dtype} {self.input.shape} -> "
+            f"{self.latent_size} latents, {self.threads} threads, id {m.id[:12]}>"
+        )
+
+
+def _reopen(path: str, identity: str, variant: str, threads: int, check: str) -> Model:
+    """What a pickled model becomes where it is unpickled: the same bundle, opened again."""
+    model = load(path, variant=variant, threads=threads, check=check)
+    if model.manifest.id != identity:
+        raise IncompatibleBundleError(
+            f"{path}: expected the bundle {identity[:12]}… that was pickled, got {model.manifest.id[:12]}…; "
+            "it was replaced since"
+        )
+    return model

@@ -1,0 +1,125 @@
+"""Look into an ONNX file without the onnx package: its versions, its metadata, references to other files.
+
+onnxruntime would follow a reference to external data when it opens a model, so it has to be found before. An ONNX file
+is one protobuf message (https://github.com/onnx/onnx/blob/main/onnx/onnx.proto); only the few fields named below are
+read, weights are skipped over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+_DEEPEST = 64  # nested subgraphs; real models have a handful
+
+# message -> field number -> the message that field holds
+_CHILDREN: dict[str, dict[int, str]] = {
+    "Model": {7: "Graph", 20: "TrainingInfo", 25: "Function"},
+    "TrainingInfo": {1: "Graph", 2: "Graph"},
+    "Function": {7: "Node", 11: "Attribute"},
+    "Graph": {1: "Node", 5: "Tensor", 15: "SparseTensor"},
+    "Node": {5: "Attribute"},
+    "Attribute": {5: "Tensor", 6: "Graph", 10: "Tensor", 11: "Graph", 22: "SparseTensor", 23: "SparseTensor"},
+    "SparseTensor": {1: "Tensor", 2: "Tensor"},
+    "Tensor": {},
+}
+_IR_VERSION, _OPSET_IMPORT, _METADATA = 1, 8, 14  # fields of Model
+_EXTERNAL_DATA, _DATA_LOCATION = 13, 14  # fields of Tensor
+
+
+@dataclass
+class OnnxInfo:
+    """What `inspect` found: versions, metadata, and the paths of external data that the file refers to."""
+
+    ir_version: int = 0
+    opsets: dict[str, int] = field(default_factory=dict)
+    metadata: dict[str, str] = field(default_factory=dict)
+    external: list[str] = field(default_factory=list)
+
+
+def inspect(data: bytes) -> OnnxInfo:
+    """Read the outline of an ONNX file.
+
+    Raises:
+        ValueError: `data` is no ONNX file, or ends in the middle.
+    """
+    info = OnnxInfo()
+    view = memoryview(data)
+    for number, value in _fields(view):
+        if number == _IR_VERSION and isinstance(value, int):
+            info.ir_version = value
+        elif number == _OPSET_IMPORT:
+            entry = _entry(value)
+            info.opsets[_text(entry.get(1, b""))] = _number(entry.get(2, 0))
+        elif number == _METADATA:
+            entry = _entry(value)
+            info.metadata[_text(entry.get(1, b""))] = _text(entry.get(2, b""))
+    _find_external(view, "Model", info.external, 0)
+    if not info.ir_version or not info.opsets:
+        raise ValueError("it is no ONNX file")
+    return info
+
+
+def _find_external(view: memoryview, message: str, found: list[str], depth: int) -> None:
+    if depth > _DEEPEST:
+        raise ValueError("its graphs are nested too deeply")
+    children = _CHILDREN[message]
+    for number, value in _fields(view):
+        if message == "Tensor" and number == _EXTERNAL_DATA:
+            entry = _entry(value)
+            if _text(entry.get(1, b"")) == "location":
+                found.append(_text(entry.get(2, b"")))
+        elif message == "Tensor" and number == _DATA_LOCATION and value == 1:
+            found.append("")  # declared external; the location follows or is missing
+        elif number in children and isinstance(value, memoryview):
+            _find_external(value, children[number], found, depth + 1)
+
+
+def _fields(view: memoryview) -> Iterator[tuple[int, int | memoryview]]:
+    at = 0
+    while at < len(view):
+        key, at = _varint(view, at)
+        number, wire = key >> 3, key & 7
+        if wire == _VARINT:
+            value, at = _varint(view, at)
+            yield number, value
+            continue
+        if wire == _BYTES:
+            size, at = _varint(view, at)
+        elif wire in (_FIXED64, _FIXED32):
+            size = 8 if wire == _FIXED64 else 4
+        else:
+            raise ValueError("it is no ONNX file")
+        if at + size > len(view):
+            raise ValueError("it ends in the middle")
+        yield number, view[at : at + size]
+        at += size
+
+
+def _varint(view: memoryview, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        if at >= len(view):
+            raise ValueError("it ends in the middle")
+        byte = view[at]
+        value |= (byte & 0x7F) << shift
+        at, shift = at + 1, shift + 7
+        if byte < 0x80:
+            return value, at
+        if shift > 63:
+            raise ValueError("it is no ONNX file")
+
+
+def _entry(value: int | memoryview) -> dict[int, int | memoryview]:
+    if not isinstance(value, memoryview):
+        raise ValueError("it is no ONNX file")
+    return dict(_fields(value))
+
+
+def _text(value: int | memoryview | bytes) -> str:
+    return "" if isinstance(value, int) else bytes(value).decode("utf-8", "replace")
+
+
+def _number(value: int | memoryview) -> int:
+    return value if isinstance(value, int) else 0

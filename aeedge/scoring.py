@@ -1,0 +1,26 @@
+"""How strange a row is: how badly the model reconstructs it, in the units that the model was trained in."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aeedge.batching import Block
+from aeedge.manifest import ScoreSpec
+
+
+def residual(x: Block, reconstruction: NDArray[np.float32], spec: ScoreSpec) -> NDArray[np.float32]:
+    """(x - reconstruction) / scale: raw rows (n, *shape) to a float32 array of the same shape."""
+    difference = np.subtract(x, reconstruction, dtype=np.float32)
+    with np.errstate(over="ignore"):
+        difference /= spec.scale
+    return difference
+
+
+def score(x: Block, reconstruction: NDArray[np.float32], spec: ScoreSpec) -> NDArray[np.float32]:
+    """Mean squared residual of each row: raw rows (n, *shape) to (n,) float32. Beyond float32's range it is infinity."""
+    flat = residual(x, reconstruction, spec).reshape(len(x), -1)
+    with np.errstate(over="ignore"):
+        total: NDArray[np.float32] = np.einsum("ij,ij->i", flat, flat)
+    total /= np.float32(flat.shape[1])
+    return total

@@ -1,0 +1,104 @@
+"""The one file that knows onnxruntime.
+
+Every session runs on the calling thread alone: onnxruntime creates no pool, nothing spins when idle, and a forked child
+inherits nothing that is missing a thread. Parallel work is done a level above, by running blocks of rows on threads of
+our own (see batching.py), which is as fast or faster than onnxruntime's pool.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aeedge.errors import CorruptBundleError, IncompatibleBundleError
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # must be set before onnxruntime is first imported
+
+import onnxruntime
+
+if hasattr(onnxruntime, "disable_telemetry_events"):
+    onnxruntime.disable_telemetry_events()  # somebody may have imported it before us
+
+RUNTIME_VERSION: str = onnxruntime.__version__
+
+_DTYPES = {"float32": "tensor(float)", "uint8": "tensor(uint8)", "int16": "tensor(int16)"}
+
+
+def check_runtime(least: str, where: str) -> None:
+    """Refuse a bundle that needs a newer onnxruntime than the installed one."""
+    if _release(RUNTIME_VERSION) < _release(least):
+        raise IncompatibleBundleError(
+            f"{where}: expected onnxruntime {least} or newer, this is {RUNTIME_VERSION}; "
+            f"upgrade it with: pip install 'onnxruntime>={least}'"
+        )
+
+
+def _release(version: str) -> tuple[int, ...]:
+    numbers = [int(n) for n in re.findall(r"\d+", version)[:3]]
+    return tuple(numbers + [0] * (3 - len(numbers)))
+
+
+class Session:
+    """One graph with one input and one output, run on the calling thread; safe to call from many threads at once.
+
+    Args:
+        graph: bytes of an ONNX file, already checked.
+        where: how messages name the file.
+        dtype: dtype of the input that the manifest promises.
+        row_in, row_out: shapes of one row of input and of output that the manifest promises.
+
+    Raises:
+        IncompatibleBundleError: onnxruntime cannot load the graph.
+        CorruptBundleError: the graph's input or output is not what the manifest says.
+    """
+
+    def __init__(self, graph: bytes, where: str, dtype: str, row_in: tuple[int, ...], row_out: tuple[int, ...]) -> None:
+        self._where = where
+        try:
+            # enable_fallback: without it a failed call is retried in silence with other settings.
+            self._session = onnxruntime.InferenceSession(
+                graph, _options(), providers=["CPUExecutionProvider"], enable_fallback=0
+            )
+        except Exception as error:  # onnxruntime's exceptions share no public base class
+            raise IncompatibleBundleError(
+                f"{where}: onnxruntime {RUNTIME_VERSION} cannot load it ({_first_line(error)}); "
+                "upgrade onnxruntime or export the bundle again"
+            ) from None
+        self._check("input", self._session.get_inputs(), dtype, row_in)
+        self._check("output", self._session.get_outputs(), "float32", row_out)
+        self._input = self._session.get_inputs()[0].name
+        self._outputs = [self._session.get_outputs()[0].name]
+
+    def run(self, rows: NDArray[Any]) -> NDArray[np.float32]:
+        """Run rows of shape (n, *row_in), C-contiguous and of the promised dtype; gives a new (n, *row_out)."""
+        result: NDArray[np.float32] = self._session.run(self._outputs, {self._input: rows})[0]
+        return result
+
+    def _check(self, what: str, found: list[Any], dtype: str, row: tuple[int, ...]) -> None:
+        if len(found) != 1:
+            raise CorruptBundleError(f"{self._where}: expected one {what}, got {len(found)}; export the bundle again")
+        shape = list(found[0].shape)
+        if found[0].type != _DTYPES[dtype] or shape[1:] != list(row) or isinstance(shape[0], int):
+            raise CorruptBundleError(
+                f"{self._where}: expected its {what} to be {dtype} of shape {('n', *row)}, "
+                f"got {found[0].type} of {tuple(shape)}; export the bundle again"
+            )
+
+
+def _options() -> onnxruntime.SessionOptions:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.log_severity_level = 4  # errors reach the caller as exceptions; a library prints nothing
+    return options
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0][:200] if text else type(error).__name__

@@ -77,7 +77,7 @@ class Rows:
     @property
     def block_rows(self) -> int:
         """Rows in a block: a power of two, fewer where a row is wide."""
-        fitting = max(1, _BLOCK_VALUES // self._rows[0].size)
+        fitting: int = max(1, _BLOCK_VALUES // self._rows[0].size)
         return min(max(1 << (fitting.bit_length() - 1), _BLOCK_ROWS[0]), _BLOCK_ROWS[1])
 
     def apart_from(self, out: NDArray[Any]) -> None:
@@ -97,7 +97,7 @@ class Rows:
             block = np.ascontiguousarray(part, np.float32)
             if np.isfinite(np.add.reduce(block, axis=None)):  # cheaper than a mask; a finite sum has finite terms
                 return block, None
-        good: NDArray[np.bool_] = np.isfinite(block).reshape(len(block), -1).all(axis=1)
+        good = np.asarray(np.isfinite(block).reshape(len(block), -1).all(axis=1))
         if good.all():
             return block, None  # only the sum overflowed
         if not self._propagate:

@@ -11,6 +11,7 @@ import io
 import os
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,7 +85,7 @@ class Bundle:
         self._check_graph(place, data, role)
         return data
 
-    def golden(self) -> dict[str, NDArray[np.generic]]:
+    def golden(self) -> dict[str, NDArray[Any]]:
         """The recorded arrays by name: "input" and, per variant, "fp32.latent", "fp32.reconstruction", "fp32.score"."""
         place = self.path / GOLDEN
         data = self._checked(place, self.manifest.golden)

@@ -1,7 +1,8 @@
 """The manifest of a bundle: what is parsed before anything is loaded. Specified in docs/bundle-format.md.
 
-Parsed by hand, so that a device needs no schema library and every complaint names its place. Unknown keys are ignored: a
-later aeedge may add some. What changes the meaning of a known key raises FORMAT_VERSION, and older readers refuse.
+Parsed by hand, so that a device needs no schema library and every complaint names its place. Unknown keys are
+ignored: a later aeedge may add some. What changes the meaning of a known key raises FORMAT_VERSION, and older readers
+refuse.
 """
 
 from __future__ import annotations

@@ -54,8 +54,8 @@ def load(
 class Model:
     """A loaded bundle; `aeedge.load` makes one. Safe to call from many threads; survives fork and pickling.
 
-    In what follows n is the number of rows, `input_shape` the shape of one row, and k the latent size. Wherever rows are
-    expected, a single row without the leading axis gives a result without it. Input is converted block by block;
+    In what follows n is the number of rows, `input_shape` the shape of one row, and k the latent size. Wherever rows
+    are expected, a single row without the leading axis gives a result without it. Input is converted block by block;
     float32 C-contiguous arrays are not copied.
 
     With invalid="raise" a row with NaN or infinity is an InputError that names the first row and column; with
@@ -159,7 +159,7 @@ class Model:
         return self.map_iter("encode", batches, invalid=invalid)
 
     def map_iter(self, what: str, batches: Iterable[ArrayLike], *, invalid: str = "raise") -> Iterator[Floats]:
-        """`encode`, `decode`, `denoise`, `score` or `residual` (`what`) of each array of an iterable, as `encode_iter`."""
+        """`encode`, `decode`, `denoise`, `score` or `residual`, as `what` says, of each array of an iterable."""
         function, rows_of, row_shape = self._step(what)
         first = 0
         for batch in batches:
@@ -190,8 +190,9 @@ class Model:
         for what, values in expected.items():
             call = {"latent": self.encode, "reconstruction": self.denoise, "score": self.score}[what]
             tolerance = self.manifest.variants[self.variant].tolerance[what]
+            unit = self.manifest.score.scale if what == "reconstruction" else np.float32(1)  # scaled units
             found = [
-                deviation(what, got, values, tolerance)
+                deviation(what, got / unit, values / unit, tolerance)
                 for got in (call(rows), np.concatenate([call(rows[i : i + 1]) for i in range(len(rows))]))
             ]
             worst.append(max(found, key=lambda d: d.error / max(d.allowed, 1e-300)))

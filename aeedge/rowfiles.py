@@ -30,7 +30,7 @@ BLOCK_BYTES = 2**22
 
 @dataclass(frozen=True)
 class RowFile:
-    """An input file: `blocks()` yields arrays of shape (m, *row). `count` is the number of rows, if known beforehand."""
+    """An input file: `blocks()` yields arrays of shape (m, *row); `count` is the number of rows, if it is known."""
 
     blocks: Callable[[], Iterator[NDArray[Any]]]
     count: int | None

@@ -18,7 +18,7 @@ def residual(x: Block, reconstruction: NDArray[np.float32], spec: ScoreSpec) -> 
 
 
 def score(x: Block, reconstruction: NDArray[np.float32], spec: ScoreSpec) -> NDArray[np.float32]:
-    """Mean squared residual of each row: raw rows (n, *shape) to (n,) float32. Beyond float32's range it is infinity."""
+    """Mean squared residual of each row: raw rows (n, *shape) to (n,) float32. Infinity beyond float32."""
     flat = residual(x, reconstruction, spec).reshape(len(x), -1)
     with np.errstate(over="ignore"):
         total: NDArray[np.float32] = np.einsum("ij,ij->i", flat, flat)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 from aeedge.cli.group import AeedgeGroup
 
 
 def main() -> None:
-    """Run the command line; the exit code is 0 for done, 1 where a check said no, 2 for wrong usage or unusable input."""
+    """Run the command line and exit: 0 done, 1 a check said no, 2 wrong usage or unusable input."""
     sys.exit(command())
 
 
 def command(args: list[str] | None = None) -> int:
     """Run the command line with `args` (default: the process's own) and return its exit code."""
-    result = AeedgeGroup.build().main(args, prog_name="aeedge", standalone_mode=True)
+    result: Any = AeedgeGroup.build().main(args, prog_name="aeedge", standalone_mode=True)
     return int(result or 0)

@@ -76,9 +76,12 @@ class AeedgeGroup(click.Group):
         try:
             return super().invoke(ctx)
         except AeedgeError as error:
-            failure = click.ClickException(str(error))
-            failure.exit_code = 2 if isinstance(error, InputError) or type(error) is BundleError else 1
-            raise failure from error
+            unusable = isinstance(error, InputError) or type(error) is BundleError
+            raise (_UnusableError if unusable else click.ClickException)(str(error)) from error
+
+
+class _UnusableError(click.ClickException):
+    exit_code = 2
 
 
 def _installed() -> dict[str, EntryPoint]:

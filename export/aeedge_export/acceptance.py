@@ -1,0 +1,128 @@
+"""Accept a bundle: `aeedge` itself loads it, and must say what torch says.
+
+The reference is torch on the CPU in float32. Rows agree when their largest error is at most
+`tolerance * (typical magnitude of that output + the row's own magnitude)`, reconstructions in scaled units.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+import aeedge
+from aeedge.errors import VerificationError
+from aeedge.golden import deviation
+from aeedge.manifest import Tolerance
+from aeedge_export.graph import Scaling
+
+BATCHES = (1, 2, 7, 257)
+GOLDEN_ROWS = 16
+_BEYOND = 10.0  # how far outside the example's range extreme rows lie, in ranges
+
+
+def extreme_rows(example: NDArray[Any]) -> NDArray[Any]:
+    """Six rows at and beyond the edges: all values at their least, most, middle, zero, and far outside both ends.
+
+    Args:
+        example: raw rows (n, *shape); the rows are of its dtype, clipped to what it holds.
+    """
+    low, high = example.min(axis=0).astype(np.float64), example.max(axis=0).astype(np.float64)
+    reach = _BEYOND * np.maximum(high - low, 1e-3 * np.maximum(np.abs(high), np.abs(low)))
+    rows = np.stack([low, high, (low + high) / 2, np.zeros_like(low), low - reach, high + reach])
+    if example.dtype.kind in "iu":
+        limits = np.iinfo(example.dtype)
+        rows = np.clip(np.rint(rows), limits.min, limits.max)
+    limit = np.finfo(np.float32).max
+    edge: NDArray[Any] = np.clip(rows, -limit, limit).astype(example.dtype)
+    return edge
+
+
+def trial_rows(example: NDArray[Any]) -> NDArray[Any]:
+    """Exactly 257 rows: extreme ones, then the example's, repeated as often as needed."""
+    edge = extreme_rows(example)
+    return np.concatenate([edge, example[np.arange(max(BATCHES) - len(edge)) % len(example)]])
+
+
+def golden_rows(example: NDArray[Any]) -> NDArray[Any]:
+    """Sixteen rows to record in the bundle: extreme ones, then rows spread over the example."""
+    edge = extreme_rows(example)
+    spread = np.linspace(0, len(example) - 1, GOLDEN_ROWS - len(edge)).astype(int)
+    return np.concatenate([edge, example[spread]])
+
+
+class Reference:
+    """What torch says: `encoder` and `decoder` take and give raw rows."""
+
+    def __init__(self, encoder: nn.Module, decoder: nn.Module | None, scale: NDArray[np.float32]) -> None:
+        self._encoder, self._decoder, self._scale = encoder, decoder, scale
+
+    def outputs(self, rows: NDArray[Any]) -> dict[str, NDArray[np.float32]]:
+        """Latents (n, k), and with a decoder reconstructions (n, *shape) and scores (n,) of raw rows."""
+        with torch.inference_mode():
+            latent = self._encoder(torch.from_numpy(np.array(rows)))
+            found = {"latent": latent.numpy()}
+            if self._decoder is not None:
+                found["reconstruction"] = self._decoder(latent).numpy()
+        if "reconstruction" in found:
+            difference = (rows.astype(np.float32) - found["reconstruction"]) / self._scale
+            squares = np.square(difference.astype(np.float64)).reshape(len(rows), -1)
+            found["score"] = squares.mean(axis=1).astype(np.float32)
+        return found
+
+
+def tolerances(reference: Reference, example: NDArray[Any], scaling: Scaling, tolerance: float) -> dict[str, Tolerance]:
+    """Tolerances by output, from its typical magnitude (root mean square) over the example.
+
+    Reconstructions also get four steps of float32 at the largest raw value: an offset of a million has no finer digits.
+    A score is a square, so it inherits twice its residual's error.
+    """
+    found = reference.outputs(example)
+    result = {"latent": Tolerance(rtol=tolerance, atol=_round(tolerance * _rms(found["latent"])))}
+    if "reconstruction" in found:
+        scaled = found["reconstruction"] / scaling.scale
+        step = 4 * 2.0**-23 * float(np.max(np.abs(example.astype(np.float64)) / scaling.scale))
+        error = tolerance * _rms(scaled - scaling.mean / scaling.scale) + step
+        result["reconstruction"] = Tolerance(rtol=tolerance, atol=_round(error))
+        score = _rms(found["score"])
+        atol = tolerance * score + 2 * np.sqrt(score) * step + error**2
+        result["score"] = Tolerance(rtol=10 * tolerance, atol=_round(float(atol)))
+    return result
+
+
+def accept(path: Path, reference: Reference, example: NDArray[Any], name: str) -> None:
+    """Load the bundle at `path` with aeedge and compare it with torch at batches of 1, 2, 7 and 257.
+
+    Raises:
+        VerificationError: an output differs; the message names output, batch, row and tolerance.
+    """
+    rows = trial_rows(example)
+    expected = reference.outputs(rows)
+    with aeedge.load(path, variant="fp32", threads=1, check="golden") as model:
+        calls = {"latent": model.encode, "reconstruction": model.denoise, "score": model.score}
+        manifest = model.manifest
+        for what, values in expected.items():
+            for batch in BATCHES:
+                parts = [calls[what](rows[start : start + batch]) for start in range(0, len(rows), batch)]
+                got = np.concatenate(parts)
+                scale = manifest.score.scale if what == "reconstruction" else np.float32(1)
+                found = deviation(what, got / scale, values / scale, manifest.variants["fp32"].tolerance[what])
+                if not found.ok:
+                    kind = "extreme " if found.row < len(rows) - 251 else ""
+                    raise VerificationError(
+                        f"{name}: not exported, aeedge and torch disagree: at batch {batch} the {found} ({kind}row "
+                        f"of 257); find the layer that onnxruntime computes differently, or raise the tolerance"
+                    )
+
+
+def _rms(values: NDArray[np.floating]) -> float:
+    return float(np.sqrt(np.mean(np.square(values, dtype=np.float64))))
+
+
+def _round(value: float) -> float:
+    """Three digits are plenty for a tolerance, and read better in the manifest; rounded up."""
+    return float(f"{value * 1.005:.2e}")

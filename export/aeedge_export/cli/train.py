@@ -1,0 +1,143 @@
+"""aeedge train: from a file of rows to a run."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+import aeedge_export.autoencoder as workstation  # at the top: a missing extra is found before anything runs
+from aeedge.errors import InputError
+from aeedge_export.data import read
+
+if TYPE_CHECKING:
+    from aeedge_export.training import State
+
+_CHECKPOINT_SECONDS = 10.0
+
+
+def _number_or_auto(kind: type[int] | type[float]) -> Any:
+    def convert(ctx: click.Context, param: click.Parameter, value: str) -> Any:
+        if value == "auto":
+            return value
+        try:
+            return kind(value)
+        except ValueError:
+            raise click.BadParameter(f"expected 'auto' or a number, got {value!r}") from None
+
+    return convert
+
+
+def _widths(ctx: click.Context, param: click.Parameter, value: str) -> Any:
+    if value in ("auto", "none"):
+        return () if value == "none" else value
+    try:
+        return tuple(int(width) for width in value.split(","))
+    except ValueError:
+        raise click.BadParameter(f"expected 'auto', 'none' or widths such as 256,64, got {value!r}") from None
+
+
+def _patience(ctx: click.Context, param: click.Parameter, value: str) -> Any:
+    return None if value == "none" else _number_or_auto(int)(ctx, param, value)
+
+
+@click.command()
+@click.argument("data", type=click.Path())
+@click.option("-o", "--output", metavar="RUN", required=True, type=click.Path(), help="Directory to write.")
+@click.option("--family", default="dense", show_default=True, help="Kind of autoencoder.")
+@click.option("--latent", default="auto", callback=_number_or_auto(int), help="Number of latents.")
+@click.option("--hidden", default="auto", callback=_widths, help="Hidden widths such as 256,64, or none.")
+@click.option("--activation", default="relu", show_default=True, help="Of hidden layers.")
+@click.option("--latent-activation", default="linear", show_default=True, help="Of the latents.")
+@click.option("--output-activation", "out", default="auto", show_default=True, help="linear or sigmoid.")
+@click.option("--loss", default="mse", show_default=True, help="mse or bce.")
+@click.option("--scaling", default="auto", show_default=True, help="standard, minmax, none or auto.")
+@click.option("--epochs", default="auto", callback=_number_or_auto(int), help="Passes over the data, at most.")
+@click.option("--batch-size", default="auto", callback=_number_or_auto(int), help="Rows a step.")
+@click.option("--learning-rate", default="auto", callback=_number_or_auto(float), help="Highest rate of AdamW.")
+@click.option("--weight-decay", default=0.0, show_default=True, help="Decoupled weight decay.")
+@click.option("--schedule", default="cosine", show_default=True, help="cosine, plateau or constant.")
+@click.option("--gradient-clip", default=1.0, show_default=True, help="Largest gradient norm; 0 for no limit.")
+@click.option("--validation", default=0.1, show_default=True, help="Share of rows held out to choose the best weights.")
+@click.option("--patience", default="auto", callback=_patience, help="Epochs without improvement; none for no stop.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, …")
+@click.option("--seed", default=0, show_default=True, help="Same seed, same run.")
+@click.option("--array", help="Name of the array inside an .npz.")
+@click.option("--columns", multiple=True, metavar="NAME", help="Of a table, use only these columns (repeat).")
+@click.option("--drop", multiple=True, metavar="NAME", help="Of a table, leave these columns out (repeat).")
+@click.option("--resume", is_flag=True, help="Go on with RUN where it stopped; only --epochs is taken into account.")
+@click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
+@click.option("-f", "--force", is_flag=True, help="Overwrite RUN.")
+def train(
+    data: str,
+    output: str,
+    array: str | None,
+    columns: tuple[str, ...],
+    drop: tuple[str, ...],
+    resume: bool,
+    quiet: bool,
+    force: bool,
+    seed: int,
+    gradient_clip: float,
+    out: str,
+    **params: Any,
+) -> None:
+    """Train an autoencoder on rows of DATA.
+
+    DATA is .npy (memory-mapped when larger than memory), .npz, .csv, .parquet or a folder of images. Ctrl-C keeps the
+    best weights so far; --resume goes on from there.
+
+    \b
+    Examples:
+      aeedge train motor.csv -o run --latent 8
+      aeedge train motor.csv -o run --resume --epochs 200
+      aeedge train mnist.npy -o run --latent 32 --hidden none --latent-activation relu --output-activation sigmoid \\
+        --loss bce --scaling minmax --batch-size 256 --epochs 50 --schedule constant --learning-rate 0.001
+    """
+    target = Path(output)
+    if not resume and target.exists() and not force:
+        raise InputError(f"{target}: already exists; choose another name, overwrite it (--force) or go on (--resume)")
+    rows = read(data, array=array, columns=columns, drop=drop)
+    saved = time.monotonic()
+
+    def checkpoint(state: State) -> None:
+        nonlocal saved
+        if time.monotonic() - saved >= _CHECKPOINT_SECONDS:
+            ae.save(target, overwrite=True)
+            saved = time.monotonic()
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # the notes are printed below
+        if resume:
+            ae = workstation.Autoencoder.load(target)
+            ae.verbose = not quiet
+            epochs = params["epochs"]
+            ae.resume(rows.X, epochs=None if epochs == "auto" else epochs, on_epoch=checkpoint)
+        else:
+            params |= {"output": out, "gradient_clip": gradient_clip or None, "random_state": seed}
+            ae = workstation.Autoencoder(**params, verbose=not quiet)
+            ae.fit_rows(rows.X, features=rows.features, on_epoch=checkpoint)
+    ae.save(target, overwrite=True)
+    _report(ae, target)
+
+
+def _report(ae: workstation.Autoencoder, target: Path) -> None:
+    for note in ae.notes_:
+        click.echo(f"Note: {note}", err=True)
+    state = ae.state_
+    reasons = {
+        "epochs": "all epochs done",
+        "patience": "no more improvement",
+        "interrupted": "interrupted",
+        "diverged": "the loss was no longer finite: a lower --learning-rate may help",
+    }
+    shape = "×".join(map(str, ae.input_shape_))
+    widths = "-".join(map(str, (shape, *ae.design_.hidden, ae.design_.latent)))
+    click.echo(
+        f"wrote {target}: {ae.family} {widths}, best epoch {state.best_epoch} of {state.epoch} "
+        f"({reasons[state.stopped]}), validation loss {state.best_loss:.6g}"
+    )
+    click.echo(f"next: aeedge export {target} -o {target.name}.aeedge")

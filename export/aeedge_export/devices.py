@@ -1,0 +1,24 @@
+"""Where to train."""
+
+from __future__ import annotations
+
+import torch
+
+from aeedge.errors import InputError
+
+
+def pick_device(name: str) -> torch.device:
+    """A torch device: "auto" is a GPU if there is one, else the CPU.
+
+    Raises:
+        InputError: an unknown device, or one that this machine lacks.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"device: {name!r} cannot be used here ({reason}); use 'auto' or 'cpu'") from None
+    return device

@@ -1,0 +1,129 @@
+"""Statistics of the training rows, and the scaler that is fitted to them and exported inside the graphs.
+
+The encoder sees (x - mean) / scale; the decoder's output is mapped back with x * scale + mean.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aeedge.errors import InputError
+
+SCALINGS = ("auto", "standard", "minmax", "none")
+_CHUNK_BYTES = 2**26
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Per-value statistics of n rows, float64 arrays of the shape of one row."""
+
+    rows: int
+    mean: NDArray[np.float64]
+    std: NDArray[np.float64]
+    min: NDArray[np.float64]
+    max: NDArray[np.float64]
+
+    @property
+    def constant(self) -> NDArray[np.bool_]:
+        """Which values never change (up to float32's resolution)."""
+        span = self.max - self.min
+        resolution: NDArray[np.bool_] = span <= 1e-7 * np.maximum(np.abs(self.max), np.abs(self.min))
+        return resolution
+
+
+@dataclass(frozen=True)
+class Scaler:
+    """`mean` and `scale`, float32, that broadcast to one row; `kind` is how they were found."""
+
+    kind: str
+    mean: NDArray[np.float32]
+    scale: NDArray[np.float32]
+
+    @property
+    def identity(self) -> bool:
+        """Whether scaling changes nothing."""
+        return bool((self.mean == 0).all() and (self.scale == 1).all())
+
+    def __call__(self, X: NDArray[Any]) -> NDArray[np.float32]:
+        """Raw rows to scaled rows, float32."""
+        X = np.asarray(X, np.float32)
+        return X if self.identity else ((X - self.mean) / self.scale).astype(np.float32)
+
+
+def survey(X: NDArray[Any], features: tuple[str, ...] | None = None) -> Statistics:
+    """One pass over rows (n, *shape), chunk by chunk, so that a memory-mapped array is never read whole.
+
+    Means and variances are merged with Chan's update (Chan, Golub, LeVeque 1983).
+
+    Raises:
+        InputError: a value is NaN or infinite (the first is named).
+    """
+    step = max(1, _CHUNK_BYTES // max(1, 8 * X[0].size))
+    rows, mean, square = 0, np.zeros(X.shape[1:]), np.zeros(X.shape[1:])
+    low, high = np.full(X.shape[1:], np.inf), np.full(X.shape[1:], -np.inf)
+    for start in range(0, len(X), step):
+        chunk = np.asarray(X[start : start + step], np.float64)
+        _check_finite(chunk, start, features)
+        count = len(chunk)
+        chunk_mean = chunk.mean(axis=0)
+        delta = chunk_mean - mean
+        square += ((chunk - chunk_mean) ** 2).sum(axis=0) + delta**2 * (rows * count / (rows + count))
+        mean += delta * (count / (rows + count))
+        rows += count
+        low, high = np.minimum(low, chunk.min(axis=0)), np.maximum(high, chunk.max(axis=0))
+    return Statistics(rows, mean, np.sqrt(square / rows), low, high)
+
+
+def _check_finite(chunk: NDArray[np.float64], start: int, features: tuple[str, ...] | None) -> None:
+    fits = np.abs(chunk) <= np.finfo(np.float32).max  # False for NaN as well
+    if not fits.all():
+        at = tuple(int(i) for i in np.argwhere(~fits)[0])
+        where = f"column {at[1]}" if len(at) == 2 else f"position {at[1:]}"
+        name = f" ({features[at[1]]!r})" if features and len(at) == 2 else ""
+        # scikit-learn's estimator checks look for the words "NaN" and "infinity"
+        raise InputError(
+            f"expected finite numbers that fit float32, got {chunk[at]} in row {start + at[0]}, {where}{name}: "
+            "NaN and infinity cannot be learned from; drop or fill such rows first"
+        )
+
+
+def fit_scaler(kind: str, stats: Statistics, dtype: np.dtype[Any]) -> Scaler:
+    """Fit a scaler: "standard" (mean 0, deviation 1), "minmax" (0 to 1), "none", or "auto".
+
+    "auto" keeps what belongs together together: where values share their bounds, as pixels and ADC counts do, one
+    common mapping to 0..1 is used; otherwise each value is standardised. Constant values get scale 1.
+
+    Raises:
+        InputError: an unknown kind.
+    """
+    if kind not in SCALINGS:
+        raise InputError(f"scaling: expected {', '.join(SCALINGS)}, got {kind!r}")
+    shape = stats.mean.shape
+    one, zero = np.float32(1), np.float32(0)
+    if kind == "none":
+        return Scaler(kind, np.array(zero), np.array(one))
+    if kind == "auto":
+        if dtype == np.uint8:
+            return Scaler("shared", np.array(zero), np.array(np.float32(255)))
+        if len(shape) > 1 or _share_bounds(stats):
+            low, high = float(stats.min.min()), float(stats.max.max())
+            return Scaler("shared", np.array(np.float32(low)), np.array(np.float32(high - low or 1.0)))
+        kind = "standard"
+    mean, scale = (stats.mean, stats.std) if kind == "standard" else (stats.min, stats.max - stats.min)
+    scale = np.where(stats.constant, 1.0, scale)
+    return Scaler(kind, mean.astype(np.float32), np.maximum(scale, np.finfo(np.float32).tiny).astype(np.float32))
+
+
+def _share_bounds(stats: Statistics) -> bool:
+    """Whether at least half of the varying values reach nearly the same minimum and maximum (8 values or more)."""
+    varying = ~stats.constant
+    if varying.sum() < 8:
+        return False
+    low, high = float(stats.min.min()), float(stats.max.max())
+    margin = 0.1 * (high - low)
+    reach = (stats.min[varying] <= low + 1e-6 * margin) & (stats.max[varying] >= high - margin)
+    return bool(reach.mean() >= 0.5)

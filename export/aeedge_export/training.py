@@ -1,0 +1,217 @@
+"""The training loop: plain torch, readable from top to bottom.
+
+The order of rows in epoch e is drawn from the seed and e alone, so a resumed run needs no random state: training six
+epochs gives the same bytes as training three, saving, and resuming for three more (where the learning rate does not
+depend on the number of epochs).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from aeedge.errors import InputError
+from aeedge_export.networks.base import Network
+from aeedge_export.rows import Rows
+
+SCHEDULES = ("cosine", "plateau", "constant")
+_WARMUP = 0.05  # of all steps, for the cosine schedule
+_PLATEAU_FACTOR, _PLATEAU_PATIENCE = 0.5, 5
+_EVALUATION_ROWS = 4096
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to train.
+
+    Attributes:
+        epochs: passes over the training rows, at most.
+        batch_size: rows a step.
+        learning_rate: highest learning rate of AdamW (Loshchilov and Hutter 2019).
+        weight_decay: decoupled weight decay a step, times the learning rate.
+        schedule: "cosine" (linear warm-up, then to 1 % along a half cosine), "plateau" (halved when the validation loss
+            has not improved for 5 epochs) or "constant".
+        gradient_clip: largest norm of the gradient, None for no limit.
+        patience: epochs without improvement of the validation loss after which training stops, None for never.
+        seed: for the order of rows.
+    """
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    weight_decay: float
+    schedule: str
+    gradient_clip: float | None
+    patience: int | None
+    seed: int
+
+
+@dataclass
+class State:
+    """Where training stands after an epoch: everything that a resumed run needs, and what it found so far."""
+
+    epoch: int = 0
+    best_loss: float = math.inf
+    best_epoch: int = 0
+    stopped: str = "epochs"
+    plateau_scale: float = 1.0
+    plateau_epoch: int = 0
+    best_weights: dict[str, Tensor] = field(default_factory=dict)
+    last_weights: dict[str, Tensor] = field(default_factory=dict)
+    optimizer: dict[str, Tensor] = field(default_factory=dict)
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+EpochHook = Callable[[State], None]
+
+
+def train(network: Network, rows: Rows, settings: Settings, state: State, on_epoch: EpochHook | None = None) -> State:
+    """Train until epochs are used up, the validation loss stops improving, or Ctrl-C; then restore the best weights.
+
+    Args:
+        network: on the device that trains.
+        rows: scaled rows on the same device.
+        settings: how to train.
+        state: a new State, or one to resume from.
+        on_epoch: called after each epoch.
+
+    Returns:
+        The state, with `stopped` one of "epochs", "patience", "interrupted", "diverged".
+
+    Raises:
+        InputError: the loss was not finite in the first epoch already.
+        KeyboardInterrupt: Ctrl-C before the first epoch was complete.
+    """
+    optimizer = torch.optim.AdamW(
+        network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
+    )
+    if state.last_weights:
+        network.load_state_dict(state.last_weights)
+        _restore_optimizer(optimizer, state.optimizer)
+    state.stopped = "epochs"
+    try:
+        while state.epoch < settings.epochs:
+            began = time.perf_counter()
+            loss, rate = _run_epoch(network, rows, optimizer, settings, state)
+            if not math.isfinite(loss):
+                state.stopped = "diverged"
+                break
+            _close_epoch(network, rows, optimizer, state, loss, rate, time.perf_counter() - began)
+            if on_epoch is not None:
+                on_epoch(state)
+            if settings.patience is not None and state.epoch - state.best_epoch >= settings.patience:
+                state.stopped = "patience"
+                break
+    except KeyboardInterrupt:
+        state.stopped = "interrupted"
+        if not state.best_weights:
+            raise
+    if not state.best_weights:
+        raise InputError(
+            f"training diverged in its first epoch: the loss is not finite at learning rate "
+            f"{settings.learning_rate:g}; use a lower learning rate or another scaling"
+        )
+    network.load_state_dict(state.best_weights)
+    network.eval()
+    return state
+
+
+def _run_epoch(
+    network: Network, rows: Rows, optimizer: torch.optim.Optimizer, settings: Settings, state: State
+) -> tuple[float, float]:
+    """One pass; returns the mean training loss and the last learning rate."""
+    network.train()
+    generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + state.epoch)
+    steps = -(-rows.count // settings.batch_size)
+    total: Tensor | float = 0.0
+    rate = settings.learning_rate
+    for step, batch in enumerate(rows.batches(settings.batch_size, generator)):
+        rate = _learning_rate(settings, state, (state.epoch * steps + step + 1) / (settings.epochs * steps))
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        optimizer.zero_grad(set_to_none=True)
+        loss = network.training_loss(batch, batch)
+        loss.backward()  # type: ignore[no-untyped-call]
+        if settings.gradient_clip is not None:
+            torch.nn.utils.clip_grad_norm_(network.parameters(), settings.gradient_clip)
+        optimizer.step()
+        total = total + loss.detach() * len(batch)  # stays on the device: no synchronisation within an epoch
+    return float(total) / rows.count, rate
+
+
+def _learning_rate(settings: Settings, state: State, progress: float) -> float:
+    """The rate at a moment of training, `progress` from 0 to 1."""
+    if settings.schedule == "constant":
+        return settings.learning_rate
+    if settings.schedule == "plateau":
+        return settings.learning_rate * state.plateau_scale
+    if progress < _WARMUP:
+        return settings.learning_rate * progress / _WARMUP
+    along = (progress - _WARMUP) / (1 - _WARMUP)
+    return settings.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * along)))
+
+
+def _close_epoch(
+    network: Network,
+    rows: Rows,
+    optimizer: torch.optim.Optimizer,
+    state: State,
+    loss: float,
+    rate: float,
+    seconds: float,
+) -> None:
+    """Validate, keep the best weights, and note the epoch in the history."""
+    validation = evaluate(network, rows.validation) if len(rows.validation) else loss
+    state.epoch += 1
+    state.last_weights = _copy(network.state_dict())
+    state.optimizer = _optimizer_tensors(optimizer)
+    if validation < state.best_loss or not state.best_weights:
+        state.best_loss, state.best_epoch = validation, state.epoch
+        state.best_weights = state.last_weights
+    if state.epoch - max(state.best_epoch, state.plateau_epoch) >= _PLATEAU_PATIENCE:
+        state.plateau_scale, state.plateau_epoch = state.plateau_scale * _PLATEAU_FACTOR, state.epoch
+    state.history.append(
+        {
+            "epoch": state.epoch,
+            "train_loss": loss,
+            "validation_loss": validation,
+            "learning_rate": rate,
+            "seconds": round(seconds, 4),
+        }
+    )
+
+
+def evaluate(network: Network, rows: Tensor) -> float:
+    """Mean validation loss of scaled rows."""
+    network.eval()
+    parts = [network.validation_loss(part) * len(part) for part in torch.split(rows, _EVALUATION_ROWS)]
+    return float(torch.stack(parts).sum()) / len(rows)
+
+
+def _copy(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().clone() for name, tensor in weights.items()}
+
+
+def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """AdamW's state as flat tensors, "0.exp_avg" and so on, ready for safetensors."""
+    state: dict[int, dict[str, Any]] = optimizer.state_dict()["state"]
+    return {
+        f"{index}.{name}": torch.as_tensor(value).detach().cpu().clone()
+        for index, entry in state.items()
+        for name, value in entry.items()
+    }
+
+
+def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        index, name = key.split(".", 1)
+        state.setdefault(int(index), {})[name] = value
+    whole = optimizer.state_dict()
+    optimizer.load_state_dict({**whole, "state": state})

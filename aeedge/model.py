@@ -16,7 +16,7 @@ from aeedge.bundle import Bundle, file_name
 from aeedge.errors import AeedgeError, CorruptBundleError, IncompatibleBundleError, InputError, VerificationError
 from aeedge.golden import Deviation, deviation
 from aeedge.machine import thread_count
-from aeedge.manifest import VARIANTS, InputSpec, Manifest
+from aeedge.manifest import VARIANTS, InputSpec, Manifest, Tolerance
 from aeedge.session import Session, check_runtime
 
 Floats = NDArray[np.float32]
@@ -190,11 +190,8 @@ class Model:
         for what, values in expected.items():
             call = {"latent": self.encode, "reconstruction": self.denoise, "score": self.score}[what]
             tolerance = self.manifest.variants[self.variant].tolerance[what]
-            unit = self.manifest.score.scale if what == "reconstruction" else np.float32(1)  # scaled units
-            found = [
-                deviation(what, got / unit, values / unit, tolerance)
-                for got in (call(rows), np.concatenate([call(rows[i : i + 1]) for i in range(len(rows))]))
-            ]
+            one_by_one = np.concatenate([call(rows[i : i + 1]) for i in range(len(rows))])
+            found = [self.deviation(what, rows, got, values, tolerance) for got in (call(rows), one_by_one)]
             worst.append(max(found, key=lambda d: d.error / max(d.allowed, 1e-300)))
         bad = [d for d in worst if not d.ok]
         if bad:
@@ -203,6 +200,18 @@ class Model:
                 "try another, another onnxruntime, or export the bundle again"
             )
         return worst
+
+    def deviation(
+        self, what: str, rows: NDArray[Any], got: Floats, expected: Floats, tolerance: Tolerance
+    ) -> Deviation:
+        """The worst row of computed outputs against recorded ones; reconstructions are compared as residuals.
+
+        Residuals are in scaled units, so that a feature of small numbers counts as much as one of large numbers.
+        """
+        if what == "reconstruction":
+            spec = self.manifest.score
+            got, expected = scoring.residual(rows, got, spec), scoring.residual(rows, expected, spec)
+        return deviation(what, got, expected, tolerance)
 
     def _outputs(self) -> list[str]:
         found = ["latent"] if self._decoder is None else ["latent", "reconstruction", "score"]

@@ -1,0 +1,35 @@
+"""Bundles for the device tests; nothing here imports torch."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import aeedge
+
+DATA = Path(__file__).parent.parent / "data"
+
+
+@pytest.fixture
+def bundle(tmp_path):
+    """A copy of the frozen bundle, free to be damaged."""
+    return Path(shutil.copytree(DATA / "bundle_v1", tmp_path / "motor.aeedge"))
+
+
+@pytest.fixture(scope="session")
+def model():
+    return aeedge.load(DATA / "bundle_v1", threads=2)
+
+
+@pytest.fixture(scope="session")
+def pixels():
+    return aeedge.load(DATA / "bundle_v1_uint8")
+
+
+@pytest.fixture(scope="session")
+def rows():
+    """3 000 rows in the range of the bundle's sensors: several blocks."""
+    rng = np.random.default_rng(0)
+    mean, scale = np.linspace(-50, 1000, 12), np.geomspace(0.01, 100, 12)
+    return (rng.normal(size=(3000, 12)) * scale + mean).astype(np.float32)

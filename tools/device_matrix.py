@@ -1,0 +1,75 @@
+"""Run the device tests with other Pythons and onnxruntimes than the development environment's.
+
+    python tools/device_matrix.py            # the pairs below, as far as this machine has the Pythons
+    python tools/device_matrix.py 3.10 1.14.1 1.26.4    # one: Python, onnxruntime, numpy
+
+Each pair gets an environment with the bare wheel, pytest and hypothesis: no torch, no onnx.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+PAIRS = [  # Python, onnxruntime, numpy; the first is the oldest onnxruntime that passes
+    ("3.10", "1.14.1", "1.23.5"),
+    ("3.10", "1.23.2", "2.2.6"),
+    ("3.11", "1.18.1", "1.26.4"),
+    ("3.12", "1.32.0", "2.4.6"),
+    ("3.13", "1.32.0", "2.4.6"),
+    ("3.14", "1.32.0", "2.4.6"),
+]
+
+
+def find_python(version: str) -> str | None:
+    """An interpreter of this version: on the PATH, or kept by pyenv."""
+    candidates = [shutil.which(f"python{version}")]
+    if shutil.which("pyenv"):
+        root = subprocess.run(["pyenv", "root"], capture_output=True, text=True, check=False).stdout.strip()
+        candidates += sorted(map(str, Path(root).glob(f"versions/{version}.*/bin/python")))
+    check = "import sys; print('%d.%d' % sys.version_info[:2])"
+    for candidate in filter(None, candidates):
+        done = subprocess.run([candidate, "-c", check], capture_output=True, text=True, check=False)
+        if done.stdout.strip() == version:
+            return candidate
+    return None
+
+
+def run_pair(version: str, runtime: str, numpy: str, wheel: Path) -> bool | None:
+    """True or False for passed or failed, None where the machine lacks this Python."""
+    python = find_python(version)
+    if python is None:
+        print(f"-- Python {version}: not on this machine, left out", flush=True)
+        return None
+    print(f"-- Python {version}, onnxruntime {runtime}, numpy {numpy}", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run([python, "-m", "venv", folder], check=True)
+        inside = str(Path(folder) / "bin" / "python")
+        packages = [str(wheel), f"onnxruntime=={runtime}", f"numpy=={numpy}", "pytest>=8", "hypothesis>=6.100"]
+        subprocess.run([inside, "-m", "pip", "install", "-q", "--disable-pip-version-check", *packages], check=True)
+        # From another folder, so that the installed wheel is tested and not the source tree.
+        tests = [str(ROOT / "tests" / "device"), "-c", str(ROOT / "pyproject.toml"), "-p", "no:cacheprovider"]
+        command = [inside, "-m", "pytest", "-q", *tests]
+        return subprocess.run(command, cwd=folder, env={**os.environ, "PYTHONPATH": ""}, check=False).returncode == 0
+
+
+def main() -> int:
+    """Exit code 1 when a pair failed, or when none ran."""
+    pairs = [tuple(sys.argv[1:4])] if len(sys.argv) == 4 else PAIRS
+    with tempfile.TemporaryDirectory() as folder:
+        build = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", folder, str(ROOT)]
+        subprocess.run(build, check=True)
+        wheel = next(Path(folder).glob("aeedge-*.whl"))
+        results = {pair: run_pair(*pair, wheel) for pair in pairs}
+    for pair, passed in results.items():
+        print(" ".join(pair), {True: "passed", False: "FAILED", None: "not here"}[passed])
+    return 0 if any(results.values()) and False not in results.values() else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -246,12 +246,14 @@ def _input(node: _Node) -> InputSpec:
 
 
 def _variant(node: _Node) -> Variant:
+    decoder = node.get("decoder").optional(_file)
+    limits = {name: node.get("tolerance").get(name) for name in (OUTPUTS[:1] if decoder is None else OUTPUTS)}
     return Variant(
         encoder=_file(node.get("encoder")),
-        decoder=node.get("decoder").optional(_file),
+        decoder=decoder,
         tolerance={
             name: Tolerance(rtol=item.get("rtol").number(0.0), atol=item.get("atol").number(0.0))
-            for name, item in node.get("tolerance").mapping().items()
+            for name, item in limits.items()
         },
         quality={name: item.number() for name, item in node.get("quality").mapping().items()},
     )

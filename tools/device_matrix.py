@@ -50,8 +50,10 @@ def run_pair(version: str, runtime: str, numpy: str, wheel: Path) -> bool | None
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run([python, "-m", "venv", folder], check=True)
         inside = str(Path(folder) / "bin" / "python")
-        packages = [str(wheel), f"onnxruntime=={runtime}", f"numpy=={numpy}", "pytest>=8", "hypothesis>=6.100"]
-        subprocess.run([inside, "-m", "pip", "install", "-q", "--disable-pip-version-check", *packages], check=True)
+        install = [inside, "-m", "pip", "install", "-q", "--disable-pip-version-check"]
+        packages = [f"onnxruntime=={runtime}", f"numpy=={numpy}", "click>=8.1", "pytest>=8", "hypothesis>=6.100"]
+        subprocess.run([*install, *packages], check=True)
+        subprocess.run([*install, "--no-deps", str(wheel)], check=True)  # also below the floor that it declares
         # From another folder, so that the installed wheel is tested and not the source tree.
         tests = [str(ROOT / "tests" / "device"), "-c", str(ROOT / "pyproject.toml"), "-p", "no:cacheprovider"]
         command = [inside, "-m", "pytest", "-q", *tests]

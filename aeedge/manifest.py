@@ -164,7 +164,9 @@ def _variant_document(variant: Variant) -> dict[str, Any]:
     document: dict[str, Any] = {"encoder": vars(variant.encoder).copy()}
     if variant.decoder is not None:
         document["decoder"] = vars(variant.decoder).copy()
-    document["tolerance"] = {name: vars(value).copy() for name, value in variant.tolerance.items()}
+    document["tolerance"] = {
+        name: vars(variant.tolerance[name]).copy() for name in OUTPUTS if name in variant.tolerance
+    }
     document["quality"] = dict(variant.quality)
     return document
 

@@ -178,12 +178,10 @@ class Model:
         Raises:
             VerificationError: a row differs by more than its tolerance; the message names it.
         """
-        recorded = self._bundle.golden()
+        recorded, limits = self._bundle.golden(), self.manifest.variants[self.variant].tolerance
         try:
             rows = recorded["input"]
-            expected = {
-                what: recorded[f"{self.variant}.{what}"] for what in self.manifest.variants[self.variant].tolerance
-            }
+            expected = {what: recorded[f"{self.variant}.{what}"] for what in limits}
         except KeyError as error:
             raise CorruptBundleError(
                 f"{self._bundle.path}: golden.npz lacks {error}; export the bundle again"
@@ -191,9 +189,8 @@ class Model:
         worst = []
         for what, values in expected.items():
             call = {"latent": self.encode, "reconstruction": self.denoise, "score": self.score}[what]
-            tolerance = self.manifest.variants[self.variant].tolerance[what]
             one_by_one = np.concatenate([call(rows[i : i + 1]) for i in range(len(rows))])
-            found = [self.deviation(what, rows, got, values, tolerance) for got in (call(rows), one_by_one)]
+            found = [self.deviation(what, rows, got, values, limits[what]) for got in (call(rows), one_by_one)]
             worst.append(max(found, key=lambda d: d.error / max(d.allowed, 1e-300)))
         bad = [d for d in worst if not d.ok]
         if bad:

@@ -1,0 +1,183 @@
+"""The command: what it prints, its exit codes, and never a traceback for a user's mistake."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+import aeedge
+from aeedge.cli.group import DEVICE, WORKSTATION, AeedgeGroup
+
+DATA = Path(__file__).parent.parent / "data"
+BUNDLE = str(DATA / "bundle_v1")
+
+
+def call(*args):
+    result = CliRunner().invoke(AeedgeGroup.build(), [str(a) for a in args])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def test_help_lists_both_rooms():
+    out = call("--help").output
+    for name, text in {**DEVICE, **WORKSTATION}.items():
+        assert name in out
+        assert text.split()[0] in out
+
+
+@pytest.mark.parametrize("name", DEVICE)
+def test_every_command_has_help_and_an_example(name):
+    out = call(name, "--help").output
+    assert DEVICE[name] in out or name == "verify"
+    assert f"aeedge {name} " in out
+
+
+def test_version():
+    assert call("--version").output.strip() == f"aeedge, version {aeedge.__version__}"
+
+
+def test_info():
+    out = call("info", BUNDLE).output
+    assert "12 float32" in out
+    assert "s0, s1, s2, s3, s4, s5 and 6 more" in out
+    assert json.loads(call("info", BUNDLE, "--json").output)["latent"] == {"size": 3}
+
+
+def test_verify():
+    result = call("verify", BUNDLE)
+    assert result.exit_code == 0
+    assert "hashes match and golden rows are reproduced" in result.output
+    found = json.loads(call("verify", BUNDLE, "--json").output)
+    assert found["ok"]
+    assert [o["what"] for o in found["variants"][0]["outputs"]] == ["latent", "reconstruction", "score"]
+
+
+def test_verify_says_no(bundle):
+    data = bytearray((bundle / "decoder.onnx").read_bytes())
+    data[500] ^= 1
+    (bundle / "decoder.onnx").write_bytes(data)
+    result = call("verify", bundle)
+    assert result.exit_code == 1
+    assert "decoder.onnx: its content was changed" in result.output
+    assert not json.loads(call("verify", bundle, "--json").stdout)["ok"]
+
+
+@pytest.mark.parametrize("what", ["encode", "denoise", "score"])
+@pytest.mark.parametrize(("source", "target"), [("x.npy", "z.npy"), ("x.csv", "z.csv"), ("x.npz", "z.npy")])
+def test_files_give_what_the_model_gives(tmp_path, model, rows, what, source, target):
+    x = rows[:1500]
+    if source.endswith(".npy"):
+        np.save(tmp_path / source, x)
+    elif source.endswith(".npz"):
+        np.savez(tmp_path / source, X=x)
+    else:
+        header = ",".join(f"s{i}" for i in range(12))
+        np.savetxt(tmp_path / source, x, fmt="%.9g", delimiter=",", header=header, comments="")
+    result = call(what, BUNDLE, tmp_path / source, "-o", tmp_path / target)
+    assert result.exit_code == 0, result.output
+    assert "rows/s" in result.output
+    if target.endswith(".npy"):
+        got = np.load(tmp_path / target)
+    else:
+        got = np.loadtxt(tmp_path / target, delimiter=",", skiprows=1, dtype=np.float32)
+    np.testing.assert_allclose(got, getattr(model, what)(x), rtol=1e-5, atol=1e-4)
+
+
+def test_decode_undoes_encode(tmp_path, model, rows):
+    np.save(tmp_path / "z.npy", model.encode(rows))
+    assert call("decode", BUNDLE, tmp_path / "z.npy", "-o", tmp_path / "x.csv").exit_code == 0
+    assert (tmp_path / "x.csv").read_text().startswith("s0,s1,s2")
+    got = np.loadtxt(tmp_path / "x.csv", delimiter=",", skiprows=1, dtype=np.float32)
+    np.testing.assert_allclose(got, model.denoise(rows), rtol=1e-5, atol=1e-4)
+
+
+def test_flat_csv_pixels_become_images(tmp_path, pixels):
+    images = np.random.default_rng(0).integers(0, 256, (20, 1, 4, 4))
+    np.savetxt(tmp_path / "x.csv", images.reshape(20, 16), fmt="%d", delimiter=",")
+    assert call("encode", DATA / "bundle_v1_uint8", tmp_path / "x.csv", "-o", tmp_path / "z.npy").exit_code == 0
+    np.testing.assert_allclose(np.load(tmp_path / "z.npy"), pixels.encode(images), rtol=1e-5)
+
+
+def test_nan_is_named_by_its_row_in_the_whole_file(tmp_path, rows, monkeypatch):
+    monkeypatch.setattr("aeedge.rowfiles.BLOCK_BYTES", 4800)
+    x = rows.copy()
+    x[2345, 6] = np.nan
+    np.save(tmp_path / "x.npy", x)
+    result = call("encode", BUNDLE, tmp_path / "x.npy", "-o", tmp_path / "z.npy")
+    assert result.exit_code == 2
+    assert "got nan in row 2345, column 6 ('s6')" in result.output
+    assert [p.name for p in tmp_path.iterdir()] == ["x.npy"]
+    result = call("encode", BUNDLE, tmp_path / "x.npy", "-o", tmp_path / "z.npy", "--invalid", "propagate")
+    assert np.isnan(np.load(tmp_path / "z.npy")).all(axis=1).nonzero()[0].tolist() == [2345]
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "message"),
+    [
+        (["info", "none"], 2, "nothing is there"),
+        (["verify", "none"], 2, "nothing is there"),
+        (["encode", BUNDLE, "none.npy", "-o", "z.npy"], 2, "nothing is there"),
+        (["encode", BUNDLE, "x.npy", "-o", "no/z.npy"], 2, "create it first"),
+        (["encode", BUNDLE, "wide.npy", "-o", "z.npy"], 2, "expected an array of shape (n, 12)"),
+        (["encode", BUNDLE, "empty.npy", "-o", "z.npy"], 2, "expected at least one row"),
+        (["encode", BUNDLE, "x.npy", "-o", "z.npy", "--variant", "int8"], 1, "it holds fp32"),
+        (["encode", BUNDLE, "x.npy"], 2, "Missing option"),
+        (["frobnicate"], 2, "No such command"),
+        (["encode", BUNDLE, "x.npy", "-o", "z.npy", "--threads", "0"], 2, "0"),
+    ],
+)
+def test_mistakes_are_one_sentence(tmp_path, monkeypatch, args, code, message):
+    monkeypatch.chdir(tmp_path)
+    np.save("x.npy", np.zeros((3, 12)))
+    np.save("wide.npy", np.zeros((3, 13)))
+    np.save("empty.npy", np.zeros((0, 12)))
+    result = call(*args)
+    assert result.exit_code == code
+    assert message in result.output
+    assert "Traceback" not in result.output
+    assert not Path("z.npy").exists()
+
+
+def test_output_is_overwritten_only_by_force(tmp_path, rows):
+    np.save(tmp_path / "x.npy", rows)
+    for force, code in (([], 0), ([], 2), (["--force"], 0)):
+        assert call("encode", BUNDLE, tmp_path / "x.npy", "-o", tmp_path / "z.npy", *force).exit_code == code
+
+
+@pytest.mark.parametrize("name", WORKSTATION)
+def test_without_the_extra_workstation_commands_name_it(name):
+    """Torch is hidden from a clean process, as where the extra is not installed."""
+    code = (
+        "import sys; sys.modules.update(dict.fromkeys(['torch', 'onnx', 'sklearn', 'pyarrow'], None)); "
+        f"import aeedge.cli; aeedge.cli.command([{name!r}, 'x', '-o', 'y'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "pip install 'aeedge[export]'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_memory_stays_bounded_however_long_the_file(tmp_path):
+    """120 MB of rows in a process that may only grow by a fraction of that."""
+    header = np.lib.format.header_data_from_array_1_0(np.zeros((1, 12), np.float32)) | {"shape": (2_500_000, 12)}
+    with (tmp_path / "x.npy").open("wb") as stream:
+        np.lib.format.write_array_header_1_0(stream, header)
+        stream.truncate(stream.tell() + 2_500_000 * 12 * 4)
+    code = f"""
+import resource, aeedge.cli
+try: aeedge.cli.command(["score", {BUNDLE!r}, {str(tmp_path / "one.npy")!r}, "-o", {str(tmp_path / "a.npy")!r}])
+except SystemExit: pass
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+try: aeedge.cli.command(["score", {BUNDLE!r}, {str(tmp_path / "x.npy")!r}, "-o", {str(tmp_path / "z.npy")!r}])
+except SystemExit as done: assert not done.code
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+    np.save(tmp_path / "one.npy", np.zeros((2000, 12), np.float32))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(done.stdout.split()[-1]) < 40
+    assert np.load(tmp_path / "z.npy").shape == (2_500_000,)

@@ -1,0 +1,163 @@
+"""Files of rows: what is read comes out, block by block, and every fault is named with its place."""
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+import aeedge.rowfiles
+from aeedge.errors import InputError
+from aeedge.rowfiles import csv_layout, open_rows, row_writer
+
+
+def read(path, **options):
+    rows = open_rows(path, **options)
+    return np.concatenate(list(rows.blocks()))
+
+
+@pytest.fixture
+def small_blocks(monkeypatch):
+    monkeypatch.setattr(aeedge.rowfiles, "BLOCK_BYTES", 200)
+
+
+@pytest.mark.usefixtures("small_blocks")
+@pytest.mark.parametrize("dtype", ["float32", "float64", "uint8", ">i2"])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_npy_round_trip(tmp_path, dtype, order):
+    x = np.asarray((np.arange(3000) % 250).reshape(1000, 3), dtype, order=order)
+    np.save(tmp_path / "x.npy", x)
+    rows = open_rows(tmp_path / "x.npy")
+    assert rows.count == 1000
+    assert len(list(rows.blocks())) > 5
+    np.testing.assert_array_equal(np.concatenate(list(rows.blocks())), x)
+
+
+@pytest.mark.usefixtures("small_blocks")
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_npz_takes_the_only_array_or_x_or_the_one_named(tmp_path, save):
+    x, y = np.arange(60.0).reshape(20, 3), np.arange(20)
+    save(tmp_path / "one.npz", data=x)
+    save(tmp_path / "two.npz", X=x, y=y)
+    save(tmp_path / "other.npz", a=x, b=x + 1)
+    np.testing.assert_array_equal(read(tmp_path / "one.npz"), x)
+    np.testing.assert_array_equal(read(tmp_path / "two.npz"), x)
+    np.testing.assert_array_equal(read(tmp_path / "other.npz", array="b"), x + 1)
+    with pytest.raises(InputError, match=r"got 2 \(a, b\); name one with --array"):
+        read(tmp_path / "other.npz")
+    with pytest.raises(InputError, match="expected an array 'c', but it holds a, b"):
+        read(tmp_path / "other.npz", array="c")
+
+
+@pytest.mark.usefixtures("small_blocks")
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+@pytest.mark.parametrize("header", [True, False])
+def test_csv_with_any_delimiter_with_or_without_header(tmp_path, delimiter, header):
+    x = np.random.default_rng(0).normal(size=(50, 3))
+    lines = [delimiter.join(map(repr, row)) for row in x.tolist()]
+    text = "\n".join([delimiter.join(["a", "b", "c"])] * header + lines) + "\n\n"
+    (tmp_path / "x.csv").write_text(text)
+    np.testing.assert_array_equal(read(tmp_path / "x.csv"), x)
+    assert csv_layout(tmp_path / "x.csv").names == (("a", "b", "c") if header else None)
+
+
+def test_csv_columns_are_taken_by_name(tmp_path):
+    (tmp_path / "x.csv").write_text("time,b,a\n1,2,3\n4,5,6\n")
+    rows = open_rows(tmp_path / "x.csv", columns=["a", "b"])
+    np.testing.assert_array_equal(np.concatenate(list(rows.blocks())), [[3, 2], [6, 5]])
+    assert rows.note == "columns not of the model are left out: time"
+    with pytest.raises(InputError, match="expected a column 'c', got time, b, a"):
+        open_rows(tmp_path / "x.csv", columns=["a", "c"])
+
+
+def test_csv_with_other_names_is_taken_in_order_and_says_so(tmp_path):
+    (tmp_path / "x.csv").write_text("p,q\n1,2\n")
+    rows = open_rows(tmp_path / "x.csv", columns=["a", "b"])
+    np.testing.assert_array_equal(next(rows.blocks()), [[1, 2]])
+    assert "columns are taken in order" in rows.note
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "the file is empty"),
+        ("a,b\n1,2\n3,x\n", r"line 3, column 2 \('b'\): expected a number, got 'x'"),
+        ("a,b\n1,2\n3,\n", r"line 3, column 2 \('b'\): expected a number, got ''"),
+        ("1,2\n3\n", "line 2: expected 2 cells, got 1"),
+        ("1,2\n3,4,5\n", "line 2: expected 2 cells, got 3"),
+        ("a,a\n1,2\n", "got 'a' twice in the header"),
+    ],
+)
+def test_faults_of_a_csv_are_named(tmp_path, text, message):
+    (tmp_path / "x.csv").write_text(text)
+    with pytest.raises(InputError, match=message):
+        read(tmp_path / "x.csv")
+
+
+def test_a_csv_that_is_not_text(tmp_path):
+    (tmp_path / "x.csv").write_bytes(b"\xff\xfe\x00\x01" * 10)
+    with pytest.raises(InputError, match="expected text in UTF-8"):
+        read(tmp_path / "x.csv")
+
+
+def test_other_files_are_refused(tmp_path):
+    with pytest.raises(InputError, match="nothing is there"):
+        open_rows(tmp_path / "none.npy")
+    (tmp_path / "x.parquet").write_bytes(b"PAR1")
+    with pytest.raises(InputError, match=r"expected \.npy, \.npz or \.csv, got '\.parquet'; convert"):
+        open_rows(tmp_path / "x.parquet")
+
+
+def test_a_damaged_npy(tmp_path):
+    np.save(tmp_path / "x.npy", np.zeros((100, 3)))
+    data = (tmp_path / "x.npy").read_bytes()
+    (tmp_path / "x.npy").write_bytes(data[: len(data) // 2])
+    with pytest.raises(InputError, match="truncated, expected 100 rows, got 4"):
+        read(tmp_path / "x.npy")
+    (tmp_path / "x.npy").write_bytes(b"no numpy")
+    with pytest.raises(InputError, match="expected numpy's format"):
+        read(tmp_path / "x.npy")
+    np.save(tmp_path / "o.npy", np.array([{}]), allow_pickle=True)
+    with pytest.raises(InputError, match="got Python objects"):
+        read(tmp_path / "o.npy")
+    (tmp_path / "x.npz").write_bytes(b"PK no zip")
+    with pytest.raises(InputError, match=r"expected an \.npz archive"):
+        read(tmp_path / "x.npz")
+
+
+@settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    x=hnp.arrays(
+        np.float32,
+        hnp.array_shapes(min_dims=2, max_dims=2, max_side=20),
+        elements=st.floats(-(2.0**100), 2.0**100, width=32),
+    ),
+    suffix=st.sampled_from([".npy", ".csv"]),
+    cut=st.integers(0, 20),
+)
+def test_what_is_written_reads_back_to_the_bit(tmp_path, x, suffix, cut):
+    path = tmp_path / f"x{suffix}"
+    with row_writer(path, x.shape[1:], [f"c{i}" for i in range(x.shape[1])], overwrite=True) as writer:
+        writer.write(x[:cut])
+        writer.write(x[cut:])
+    np.testing.assert_array_equal(read(path).astype(np.float32), x)
+    if suffix == ".npy":
+        np.testing.assert_array_equal(np.load(path), x)
+
+
+def test_output_is_not_overwritten_unasked(tmp_path):
+    (tmp_path / "x.npy").write_text("precious")
+    with (
+        pytest.raises(InputError, match=r"already exists; .*--force"),
+        row_writer(tmp_path / "x.npy", (1,), ["a"], overwrite=False),
+    ):
+        pass
+    assert (tmp_path / "x.npy").read_text() == "precious"
+
+
+def test_an_output_of_another_suffix(tmp_path):
+    with (
+        pytest.raises(InputError, match=r"ends in \.npy or \.csv, got '\.txt'"),
+        row_writer(tmp_path / "x.txt", (1,), ["a"], overwrite=False),
+    ):
+        pass

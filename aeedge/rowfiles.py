@@ -265,7 +265,7 @@ class RowWriter:
         if self._npy:
             self._stream.write(np.ascontiguousarray(block, "<f4").tobytes())
         else:
-            np.savetxt(self._stream, block.reshape(len(block), -1), fmt="%.9g", delimiter=",")
+            np.savetxt(self._stream, block.reshape(len(block), math.prod(self._row)), fmt="%.9g", delimiter=",")
 
     def finish(self) -> None:
         """Enter the number of rows, now that it is known."""

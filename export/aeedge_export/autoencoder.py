@@ -22,7 +22,7 @@ from aeedge_export.defaults import Resolved, resolve
 from aeedge_export.devices import pick_device
 from aeedge_export.networks import build
 from aeedge_export.rows import place_rows, split
-from aeedge_export.scaling import Scaler, Statistics, fit_scaler, survey
+from aeedge_export.scaling import Scaler, Statistics, check_finite, fit_scaler, survey
 from aeedge_export.training import EpochHook, State, train
 
 _BLOCK_ROWS = 4096
@@ -134,7 +134,8 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         self.input_shape_ = tuple(int(size) for size in X.shape[1:])
         self.input_dtype_ = X.dtype.name if X.dtype in (np.uint8, np.int16) else "float32"
         train_rows, held_out = split(len(X), self._validation_share(), self.seed_)
-        statistics = survey(_pick(X, train_rows), self._features())
+        check_finite(X, self._features())
+        statistics = survey(_pick(X, train_rows))
         self.scaler_ = fit_scaler(self.scaling, statistics, X.dtype)
         resolved = resolve(self.get_params(), self.input_shape_, len(train_rows), self.scaler_, statistics, self.seed_)
         self._take_notes(resolved, statistics)
@@ -157,21 +158,21 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
             InputError: other rows than before, or nothing left to do.
         """
         check_is_fitted(self)
-        if epochs is not None:
-            self.epochs = epochs
         X = self._validated(X, fit=False)
         train_rows, _ = split(len(X), self._validation_share(), self.seed_)
-        statistics = survey(_pick(X, train_rows), self._features())
+        statistics = survey(_pick(X, train_rows))
         scaler = fit_scaler(self.scaling, statistics, X.dtype)
         if not (np.array_equal(scaler.mean, self.scaler_.mean) and np.array_equal(scaler.scale, self.scaler_.scale)):
             raise InputError(
                 "resume: expected the rows that the run was trained on, got other values; fit anew instead"
             )
-        resolved = resolve(self.get_params(), self.input_shape_, len(train_rows), scaler, statistics, self.seed_)
+        params = self.get_params() | ({} if epochs is None else {"epochs": epochs})
+        resolved = resolve(params, self.input_shape_, len(train_rows), scaler, statistics, self.seed_)
         if self.state_.epoch >= resolved.settings.epochs:
             raise InputError(
                 f"resume: all {self.state_.epoch} epochs are done; ask for more (--epochs, resume(X, epochs=...))"
             )
+        self.epochs = params["epochs"]
         self._train(X, resolved, on_epoch)
         return self
 
@@ -220,7 +221,7 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
             reset=fit,
             dtype=None if keep else "numeric",
             allow_nd=True,
-            ensure_all_finite=not (fit and keep),  # survey() checks chunk by chunk, and names the place
+            ensure_all_finite=not (fit and keep),  # check_finite goes chunk by chunk, and names the place
             ensure_min_samples=2 if fit else 1,
         )
         if not fit and checked.shape[1:] != self.input_shape_:

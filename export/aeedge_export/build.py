@@ -134,20 +134,24 @@ def _scaling(scaler: tuple[ArrayLike, ArrayLike], shape: tuple[int, ...]) -> Sca
 
 
 def _check_shapes(encoder: nn.Module, decoder: nn.Module | None, rows: NDArray[Any]) -> int:
-    """The latent size, once both modules have been seen to fit the example and each other."""
+    """The latent size, once both modules have been seen to fit the example and each other, for 2 rows and for 3."""
+    size = int(np.prod(rows.shape[1:]))
     with torch.inference_mode():
-        latent = _call(encoder, torch.from_numpy(rows[:2]), "encoder")
-        if latent.ndim != 2 or len(latent) != 2:
-            raise InputError(f"encoder: expected latents of shape (n, k), got {tuple(latent.shape)} for 2 rows")
-        size = int(np.prod(rows.shape[1:]))
-        if latent.shape[1] > size:
-            raise InputError(
-                f"encoder: expected at most {size} latents, as many as values in a row, got {latent.shape[1]}"
-            )
-        if decoder is not None:
-            back = _call(decoder, latent, "decoder")
-            if back.shape != rows[:2].shape:
-                raise InputError(f"decoder: expected rows of shape {rows.shape[1:]}, got {tuple(back.shape[1:])}")
+        for count in (2, 3):
+            part = rows[np.arange(count) % len(rows)]
+            latent = _call(encoder, torch.from_numpy(part), "encoder")
+            if latent.ndim != 2 or len(latent) != count:
+                raise InputError(
+                    f"encoder: expected latents of shape (n, k), got {tuple(latent.shape)} for {count} rows"
+                )
+            if latent.shape[1] > size:
+                raise InputError(
+                    f"encoder: expected at most {size} latents, as many as values in a row, got {latent.shape[1]}"
+                )
+            if decoder is not None:
+                back = _call(decoder, latent, "decoder")
+                if back.shape != part.shape:
+                    raise InputError(f"decoder: expected rows of shape {rows.shape[1:]}, got {tuple(back.shape[1:])}")
     return int(latent.shape[1])
 
 

@@ -12,18 +12,21 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx
 import onnx.checker
 import onnx.helper
 import onnx.numpy_helper
+import onnx.shape_inference
 import torch
 from numpy.typing import NDArray
 from onnx import ModelProto
 from torch import Tensor, nn
 
 from aeedge.errors import InputError
+from aeedge_export.lowering import TORCH_OPSET, lower_opset
 
 OPSET, IR_VERSION = 17, 8
 _NAMES = {"encoder": ("input", "latent"), "decoder": ("latent", "reconstruction")}
@@ -99,7 +102,7 @@ def to_onnx(module: nn.Module, example: Tensor, role: str) -> ModelProto:
                 (example[:2].contiguous(),),
                 dynamo=True,
                 external_data=False,
-                opset_version=OPSET,
+                opset_version=TORCH_OPSET,
                 input_names=[names[0]],
                 output_names=[names[1]],
                 dynamic_shapes=({0: torch.export.Dim("n")},),
@@ -117,56 +120,65 @@ def to_onnx(module: nn.Module, example: Tensor, role: str) -> ModelProto:
 
 
 def _canonical(model: ModelProto, role: str) -> ModelProto:
-    graph = model.graph
-    model.ir_version = IR_VERSION
-    model.producer_name, model.producer_version, model.doc_string = "aeedge", "", ""
-    del model.metadata_props[:]
-    graph.name, graph.doc_string = role, ""
-    del graph.value_info[:]
-    if any(t.HasField("data_location") and t.data_location == onnx.TensorProto.EXTERNAL for t in graph.initializer):
-        raise InputError(f"{role}: expected weights inside the graph, got external data; models over 2 GB do not fit")
-    opsets = {entry.domain: entry.version for entry in model.opset_import}
-    if opsets.get("") != OPSET or set(opsets) != {""} or len(model.functions):
+    """The same computation built anew from what matters: operators, weights, input and output."""
+    domains = {entry.domain for entry in model.opset_import} | {node.domain for node in model.graph.node}
+    if domains - {""} or len(model.functions):
+        raise InputError(f"{role}: expected standard ONNX operators, got some of {domains - {''}}; replace that layer")
+    try:
+        lower_opset(model, OPSET)
+        graph = _plain_graph(model.graph, role)
+        plain = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", OPSET)])
+        plain.ir_version, plain.producer_name = IR_VERSION, "aeedge"
+        onnx.checker.check_model(plain, full_check=True)
+    except (ValueError, onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise InputError(
-            f"{role}: expected standard operators of opset {OPSET}, got {opsets}; "
-            "replace the layer that needs a newer or a vendor's operator"
-        )
-    _rename(graph)
-    for tensor in graph.initializer:
-        _flush_subnormal(tensor)
-    onnx.checker.check_model(model, full_check=True)
-    return model
+            f"{role}: expected operators of opset {OPSET}, but {str(error).splitlines()[0][:200]}; replace that layer"
+        ) from error
+    return plain
 
 
-def _rename(graph: onnx.GraphProto) -> None:
-    """Number nodes and values in order: names of torch's tracing vary with versions, and mean nothing on a device."""
-    keep = {value.name: value.name for value in [*graph.input, *graph.output]}
+def _plain_graph(graph: onnx.GraphProto, role: str) -> onnx.GraphProto:
+    """Nodes and values numbered in order: names of torch's tracing vary with versions, and mean nothing on a device."""
+    names = {value.name: value.name for value in [*graph.input, *graph.output]}
+    weights = []
     for index, tensor in enumerate(graph.initializer):
-        keep.setdefault(tensor.name, f"w{index}")
-        tensor.name, tensor.doc_string = keep[tensor.name], ""
+        names.setdefault(tensor.name, f"w{index}")
+        weights.append(onnx.numpy_helper.from_array(_values(tensor, role), names[tensor.name]))
+    nodes = []
     for index, node in enumerate(graph.node):
-        node.name, node.doc_string = f"{node.op_type}_{index}", ""
-        del node.metadata_props[:]
-        for position, name in enumerate(node.output):
-            if name:
-                node.output[position] = keep.setdefault(name, f"v{index}" + (f"_{position}" if position else ""))
-        for position, name in enumerate(node.input):
-            if name:
-                node.input[position] = keep[name]
-    for value in [*graph.input, *graph.output]:
-        value.doc_string = ""
-        del value.metadata_props[:]
+        for position, name in enumerate(filter(None, node.output)):
+            names.setdefault(name, f"v{index}" + (f"_{position}" if position else ""))
+        plain = onnx.helper.make_node(
+            node.op_type,
+            [names[name] if name else "" for name in node.input],
+            [names[name] if name else "" for name in node.output],
+            name=f"{node.op_type}_{index}",
+        )
+        plain.attribute.extend(node.attribute)
+        for attribute in plain.attribute:
+            attribute.doc_string = ""
+        nodes.append(plain)
+    ends = [[_plain_end(value, role) for value in values] for values in (graph.input, graph.output)]
+    return onnx.helper.make_graph(nodes, role, *ends, initializer=weights)
 
 
-def _flush_subnormal(tensor: onnx.TensorProto) -> None:
-    """Subnormal weights to zero: they slow CPUs down a hundredfold and carry nothing."""
-    if tensor.data_type != onnx.TensorProto.FLOAT:
-        return
-    values = onnx.numpy_helper.to_array(tensor)
-    small = (np.abs(values) < np.finfo(np.float32).tiny) & (values != 0)
-    if small.any():
-        values = np.where(small, np.float32(0), values)
-    tensor.CopyFrom(onnx.numpy_helper.from_array(np.ascontiguousarray(values), tensor.name))
+def _plain_end(value: onnx.ValueInfoProto, role: str) -> onnx.ValueInfoProto:
+    """Input or output, its first axis free."""
+    kind = value.type.tensor_type
+    if not kind.shape.dim or not kind.shape.dim[0].dim_param:
+        raise InputError(f"{role}: expected a module for any batch size, torch found that it works for one only")
+    shape = ["n", *(axis.dim_value for axis in kind.shape.dim[1:])]
+    return onnx.helper.make_tensor_value_info(value.name, kind.elem_type, shape)
+
+
+def _values(tensor: onnx.TensorProto, role: str) -> NDArray[Any]:
+    """A weight's values; subnormal ones become zero, since they slow CPUs down a hundredfold and carry nothing."""
+    if tensor.data_location == onnx.TensorProto.EXTERNAL:
+        raise InputError(f"{role}: expected weights inside the graph, got external data; models over 2 GB do not fit")
+    values: NDArray[Any] = onnx.numpy_helper.to_array(tensor)
+    if values.dtype == np.float32:
+        values = np.where(np.abs(values) < np.finfo(np.float32).tiny, np.float32(0), values)
+    return np.ascontiguousarray(values).reshape(values.shape)
 
 
 def stamped(model: ModelProto, identity: str, role: str) -> bytes:

@@ -5,6 +5,7 @@ The encoder sees (x - mean) / scale; the decoder's output is mapped back with x 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,20 +55,14 @@ class Scaler:
         return X if self.identity else ((X - self.mean) / self.scale).astype(np.float32)
 
 
-def survey(X: NDArray[Any], features: tuple[str, ...] | None = None) -> Statistics:
-    """One pass over rows (n, *shape), chunk by chunk, so that a memory-mapped array is never read whole.
+def survey(X: NDArray[Any]) -> Statistics:
+    """One pass over finite rows (n, *shape), chunk by chunk, so that a memory-mapped array is never read whole.
 
     Means and variances are merged with Chan's update (Chan, Golub, LeVeque 1983).
-
-    Raises:
-        InputError: a value is NaN or infinite (the first is named).
     """
-    step = max(1, _CHUNK_BYTES // max(1, 8 * X[0].size))
     rows, mean, square = 0, np.zeros(X.shape[1:]), np.zeros(X.shape[1:])
     low, high = np.full(X.shape[1:], np.inf), np.full(X.shape[1:], -np.inf)
-    for start in range(0, len(X), step):
-        chunk = np.asarray(X[start : start + step], np.float64)
-        _check_finite(chunk, start, features)
+    for _, chunk in _chunks(X):
         count = len(chunk)
         chunk_mean = chunk.mean(axis=0)
         delta = chunk_mean - mean
@@ -78,17 +73,29 @@ def survey(X: NDArray[Any], features: tuple[str, ...] | None = None) -> Statisti
     return Statistics(rows, mean, np.sqrt(square / rows), low, high)
 
 
-def _check_finite(chunk: NDArray[np.float64], start: int, features: tuple[str, ...] | None) -> None:
-    fits = np.abs(chunk) <= np.finfo(np.float32).max  # False for NaN as well
-    if not fits.all():
+def check_finite(X: NDArray[Any], features: tuple[str, ...] | None = None) -> None:
+    """Make sure that all values of rows (n, *shape) are finite and fit float32.
+
+    Raises:
+        InputError: one does not; the first is named.
+    """
+    for start, chunk in _chunks(X):
+        fits = np.abs(chunk) <= np.finfo(np.float32).max  # False for NaN as well
+        if fits.all():
+            continue
         at = tuple(int(i) for i in np.argwhere(~fits)[0])
         where = f"column {at[1]}" if len(at) == 2 else f"position {at[1:]}"
         name = f" ({features[at[1]]!r})" if features and len(at) == 2 else ""
-        # scikit-learn's estimator checks look for the words "NaN" and "infinity"
         raise InputError(
             f"expected finite numbers that fit float32, got {chunk[at]} in row {start + at[0]}, {where}{name}: "
             "NaN and infinity cannot be learned from; drop or fill such rows first"
         )
+
+
+def _chunks(X: NDArray[Any]) -> Iterator[tuple[int, NDArray[np.float64]]]:
+    step = max(1, _CHUNK_BYTES // max(1, 8 * X[0].size))
+    for start in range(0, len(X), step):
+        yield start, np.asarray(X[start : start + step], np.float64)
 
 
 def fit_scaler(kind: str, stats: Statistics, dtype: np.dtype[Any]) -> Scaler:

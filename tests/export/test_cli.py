@@ -1,0 +1,144 @@
+"""aeedge train and export, as a person calls them."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+
+import aeedge
+from aeedge.cli.group import WORKSTATION, AeedgeGroup
+from aeedge_export import Autoencoder
+
+QUICK = ["--latent", "2", "--hidden", "8", "--epochs", "3", "-q"]
+
+
+def call(*args):
+    result = CliRunner().invoke(AeedgeGroup.build(), [str(a) for a in args])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+@pytest.fixture
+def csv(tmp_path, rows):
+    path = tmp_path / "pump.csv"
+    np.savetxt(path, rows, delimiter=";", fmt="%.9g", header="a;b;c;d;e;f", comments="")
+    return path
+
+
+@pytest.mark.parametrize("name", WORKSTATION)
+def test_the_help_of_the_group_is_that_of_the_command(name):
+    command = AeedgeGroup.build().get_command(None, name)
+    assert WORKSTATION[name].rstrip(".").split()[0] in command.help
+    assert f"aeedge {name} " in command.help
+
+
+def test_from_csv_to_latents(tmp_path, csv, rows):
+    result = call("train", csv, "-o", tmp_path / "run", *QUICK)
+    assert result.exit_code == 0, result.output
+    assert "wrote" in result.output
+    assert "next: aeedge export" in result.output
+    result = call("export", tmp_path / "run", "-o", tmp_path / "pump.aeedge")
+    assert result.exit_code == 0, result.output
+    assert "accepted by aeedge against torch" in result.output
+    assert call("verify", tmp_path / "pump.aeedge").exit_code == 0
+    result = call("encode", tmp_path / "pump.aeedge", csv, "-o", tmp_path / "z.npy")
+    assert result.exit_code == 0, result.output
+    ae = Autoencoder.load(tmp_path / "run")
+    expected = ae.network_.encoder(torch.from_numpy(ae.scaler_(rows))).detach()
+    np.testing.assert_allclose(np.load(tmp_path / "z.npy"), expected, rtol=1e-3, atol=1e-4)
+    assert aeedge.load(tmp_path / "pump.aeedge").input.features == tuple("abcdef")
+
+
+def test_resume(tmp_path, csv):
+    call("train", csv, "-o", tmp_path / "run", *QUICK)
+    result = call("train", csv, "-o", tmp_path / "run", "--resume", "--epochs", "5", "-q")
+    assert result.exit_code == 0, result.output
+    assert Autoencoder.load(tmp_path / "run").n_iter_ == 5
+    result = call("train", csv, "-o", tmp_path / "run", "--resume", "-q")
+    assert result.exit_code == 2
+    assert "all 5 epochs are done" in result.output
+
+
+def test_a_run_is_overwritten_only_by_force(tmp_path, csv):
+    for force, code in (([], 0), ([], 2), (["--force"], 0)):
+        assert call("train", csv, "-o", tmp_path / "run", *QUICK, *force).exit_code == code
+
+
+def test_without_a_terminal_progress_is_one_line_an_epoch(tmp_path, csv):
+    args = ["train", csv, "-o", tmp_path / "run", "--latent", "2", "--hidden", "8", "--epochs", "3"]
+    code = f"import aeedge.cli; aeedge.cli.command({[str(a) for a in args]!r})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    lines = done.stderr.strip().splitlines()
+    assert [line.split("  ")[0] for line in lines] == ["epoch 1/3", "epoch 2/3", "epoch 3/3"]
+    assert all("s left" in line for line in lines)
+
+
+def test_ctrl_c_keeps_the_best_and_resume_goes_on(tmp_path, csv):
+    args = ["train", csv, "-o", tmp_path / "run", "--latent", "2", "--hidden", "8"]
+    args += ["--epochs", "100000", "--patience", "none"]
+    code = f"import aeedge.cli; aeedge.cli.command({[str(a) for a in args]!r})"
+    child = subprocess.Popen(
+        [sys.executable, "-u", "-c", code], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    while "epoch 5/" not in child.stderr.readline():
+        assert child.poll() is None
+    child.send_signal(signal.SIGINT)
+    out, _ = child.communicate(timeout=60)
+    assert child.returncode == 0
+    assert "interrupted" in out
+    done = Autoencoder.load(tmp_path / "run").n_iter_
+    assert done >= 5
+    result = call("train", csv, "-o", tmp_path / "run", "--resume", "--epochs", str(done + 2), "-q")
+    assert result.exit_code == 0, result.output
+    assert Autoencoder.load(tmp_path / "run").n_iter_ == done + 2
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.2])
+def test_killed_while_exporting_the_old_bundle_is_intact(tmp_path, trained, delay):
+    trained.save(tmp_path / "run")
+    trained.export(tmp_path / "m.aeedge")
+    code = (
+        "import aeedge_export; from aeedge_export import Autoencoder; import sys; "
+        f"ae = Autoencoder.load({str(tmp_path / 'run')!r}); print('ready', flush=True)\n"
+        f"while True: ae.export({str(tmp_path / 'm.aeedge')!r}, overwrite=True)"
+    )
+    child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    child.stdout.readline()
+    time.sleep(2 + delay)
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+    child.stdout.close()
+    aeedge.load(tmp_path / "m.aeedge", check="golden")
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["train", "none.csv", "-o", "run"], "nothing is there"),
+        (["train", "words.csv", "-o", "run"], "line 2, column 'b': expected a number, got 'blue'"),
+        (["train", "x.csv", "-o", "run", "--latent", "9"], "latent: expected at most 2"),
+        (["train", "x.csv", "-o", "run", "--latent", "many"], "expected 'auto' or a number, got 'many'"),
+        (["train", "x.csv", "-o", "run", "--hidden", "8;8"], "expected 'auto', 'none' or widths such as 256,64"),
+        (["train", "x.csv", "-o", "no/run"], "create it first"),
+        (["train", "x.csv", "-o", "run", "--resume"], "expected a run"),
+        (["train", "x.csv", "-o", "run", "--drop", "z"], "expected a column 'z', got a, b"),
+        (["export", "none", "-o", "m.aeedge"], "expected a run"),
+    ],
+)
+def test_mistakes_are_one_sentence(tmp_path, monkeypatch, args, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "words.csv").write_text("a,b\n1,blue\n")
+    (tmp_path / "x.csv").write_text("a,b\n" + "1,2\n3,5\n" * 10)
+    result = call(*args)
+    assert result.exit_code == 2
+    assert message in result.output
+    assert "Traceback" not in result.output
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,173 @@
+"""The loop: seeds, early stopping, resuming, interruption, memory-mapped rows."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import aeedge_export.rows
+from aeedge.errors import InputError
+from aeedge_export import Autoencoder
+from aeedge_export.rows import ResidentRows, StreamedRows, split
+from aeedge_export.scaling import Scaler, check_finite, fit_scaler, survey
+
+PLAIN = {"latent": 2, "hidden": (8,), "random_state": 3, "batch_size": 32}
+NO_SCALING = Scaler("none", np.array(0, np.float32), np.array(1, np.float32))
+
+
+def weights(ae):
+    return {name: tensor.numpy().copy() for name, tensor in ae.network_.state_dict().items()}
+
+
+def assert_same_weights(a, b):
+    assert weights(a).keys() == weights(b).keys()
+    for name, value in weights(a).items():
+        np.testing.assert_array_equal(value, weights(b)[name])
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "plateau", "constant"])
+def test_the_same_seed_gives_the_same_bytes(rows, schedule):
+    first = Autoencoder(**PLAIN, epochs=4, schedule=schedule).fit(rows)
+    assert_same_weights(first, Autoencoder(**PLAIN, epochs=4, schedule=schedule).fit(rows))
+    other = Autoencoder(**{**PLAIN, "random_state": 4}, epochs=4, schedule=schedule).fit(rows)
+    assert any((weights(first)[name] != weights(other)[name]).any() for name in weights(first))
+
+
+def test_training_leaves_the_global_random_state_alone(rows):
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    Autoencoder(**PLAIN, epochs=2).fit(rows)
+    assert torch.equal(torch.rand(3), expected)
+
+
+@pytest.mark.parametrize("schedule", ["constant", "plateau"])
+def test_resuming_gives_the_same_bytes_as_training_on(rows, tmp_path, schedule):
+    whole = Autoencoder(**PLAIN, epochs=8, patience=None, schedule=schedule).fit(rows)
+    half = Autoencoder(**PLAIN, epochs=3, patience=None, schedule=schedule).fit(rows)
+    half.save(tmp_path / "run")
+    resumed = Autoencoder.load(tmp_path / "run").resume(rows, epochs=8)
+    assert_same_weights(whole, resumed)
+    strip = [{k: v for k, v in epoch.items() if k != "seconds"} for epoch in whole.history_]
+    assert strip == [{k: v for k, v in epoch.items() if k != "seconds"} for epoch in resumed.history_]
+
+
+def test_resuming_refuses_other_rows_and_finished_runs(rows, other_rows):
+    ae = Autoencoder(**PLAIN, epochs=2).fit(rows)
+    with pytest.raises(InputError, match="expected the rows that the run was trained on"):
+        ae.resume(other_rows, epochs=4)
+    with pytest.raises(InputError, match="all 2 epochs are done; ask for more"):
+        ae.resume(rows)
+
+
+def test_early_stopping_restores_the_best_weights(rows):
+    ae = Autoencoder(**PLAIN, epochs=300, patience=3, learning_rate=0.05, schedule="constant").fit(rows)
+    assert ae.stopped_ == "patience"
+    losses = [epoch["validation_loss"] for epoch in ae.history_]
+    assert ae.n_iter_ == len(losses) == int(np.argmin(losses)) + 1 + 3
+    _, held_out = split(len(rows), 0.1, ae.seed_)
+    assert ae.reconstruction_error(rows[held_out]).mean() == pytest.approx(min(losses), rel=1e-4)
+
+
+def test_ctrl_c_keeps_the_best_so_far(rows):
+    def interrupt(state):
+        if state.epoch == 3:
+            raise KeyboardInterrupt
+
+    ae = Autoencoder(**PLAIN, epochs=50).fit_rows(rows, on_epoch=interrupt)
+    assert ae.stopped_ == "interrupted"
+    assert ae.n_iter_ == 3
+    assert ae.transform(rows).shape == (400, 2)
+    assert Autoencoder(**PLAIN, epochs=3, schedule="constant").fit(rows).n_iter_ == 3
+
+
+def test_ctrl_c_in_the_first_epoch_ends_training(rows, monkeypatch):
+    def interrupt(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("aeedge_export.training._run_epoch", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        Autoencoder(**PLAIN).fit(rows)
+
+
+def test_a_diverging_learning_rate_is_one_sentence(rows):
+    with pytest.raises(InputError, match=r"diverged in its first epoch.*learning rate 1e\+30; use a lower"):
+        Autoencoder(**PLAIN, learning_rate=1e30, gradient_clip=None, schedule="constant").fit(rows)
+
+
+def test_gradient_clipping_limits_the_step(rows):
+    free = Autoencoder(**PLAIN, epochs=1, gradient_clip=None, schedule="constant").fit(rows)
+    clipped = Autoencoder(**PLAIN, epochs=1, gradient_clip=1e-9, schedule="constant").fit(rows)
+    assert any((weights(free)[name] != weights(clipped)[name]).any() for name in weights(free))
+
+
+@settings(deadline=None, max_examples=40)
+@given(n=st.integers(2, 300), size=st.integers(1, 64), chunk=st.integers(1, 40), seed=st.integers(0, 99))
+def test_every_row_is_seen_once_an_epoch_streamed_or_resident(n, size, chunk, seed):
+    X = np.arange(n, dtype=np.float32)[:, np.newaxis]
+    train, held_out = split(n, 0.2, seed)
+    for rows in (
+        ResidentRows(X, train, held_out, NO_SCALING, torch.device("cpu")),
+        StreamedRows(X, train, held_out, NO_SCALING, torch.device("cpu"), chunk_bytes=4 * chunk),
+    ):
+        batches = list(rows.batches(size, torch.Generator().manual_seed(seed)))
+        assert sorted(torch.cat(batches).flatten().tolist()) == train.tolist()
+        assert [len(batch) for batch in batches[:-1]] == [size] * (len(batches) - 1)
+        assert rows.validation.flatten().tolist() == held_out.tolist()
+
+
+def test_a_file_larger_than_memory_is_streamed(rows, tmp_path, monkeypatch):
+    np.save(tmp_path / "x.npy", rows)
+    monkeypatch.setattr(aeedge_export.rows, "_free_memory", lambda device: 1000)
+    monkeypatch.setattr(ResidentRows, "__init__", None)  # would fail if it were used
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+    ae = Autoencoder(latent=2, hidden=(8,), epochs=60, random_state=0).fit(mapped)
+    assert ae.history_[-1]["validation_loss"] < 0.5 * ae.history_[0]["validation_loss"]
+
+
+@settings(deadline=None, max_examples=40)
+@given(n=st.integers(1, 50), d=st.integers(1, 4), chunk=st.integers(1, 20), seed=st.integers(0, 99))
+def test_the_survey_does_not_depend_on_chunks(n, d, chunk, seed):
+    X = np.random.default_rng(seed).normal(1e3, 2, (n, d))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("aeedge_export.scaling._CHUNK_BYTES", 8 * d * chunk)
+        found = survey(X)
+    np.testing.assert_allclose(found.mean, X.mean(axis=0))
+    np.testing.assert_allclose(found.std, X.std(axis=0), atol=1e-9)
+    np.testing.assert_array_equal(found.min, X.min(axis=0))
+
+
+def test_what_is_not_finite_is_named(rows):
+    bad = rows.copy()
+    bad[17, 4] = np.inf
+    with pytest.raises(InputError, match=r"got inf in row 17, column 4 \('e'\)"):
+        check_finite(bad, tuple("abcdef"))
+
+
+def test_scalings(rows, digits):
+    stats = survey(rows)
+    standard = fit_scaler("standard", stats, rows.dtype)(rows)
+    np.testing.assert_allclose(standard.mean(axis=0), 0, atol=1e-2)
+    np.testing.assert_allclose(standard.std(axis=0), 1, rtol=1e-2)
+    minmax = fit_scaler("minmax", stats, rows.dtype)(rows)
+    assert minmax.min() >= -1e-6
+    assert minmax.max() <= 1 + 1e-6
+    assert fit_scaler("none", stats, rows.dtype).identity
+    assert fit_scaler("auto", stats, rows.dtype).kind == "standard"
+    shared = fit_scaler("auto", survey(digits), digits.dtype)
+    assert (shared.kind, float(shared.mean), float(shared.scale)) == ("shared", 0, 16)
+    with pytest.raises(InputError, match="scaling: expected auto, standard, minmax, none, got 'robust'"):
+        fit_scaler("robust", stats, rows.dtype)
+
+
+def test_constant_columns_get_scale_one(rows):
+    X = rows.copy()
+    X[:, 1] = 7
+    for kind in ("standard", "minmax"):
+        scaler = fit_scaler(kind, survey(X), X.dtype)
+        assert scaler.scale[1] == 1
+        assert np.isfinite(scaler(X)).all()
+    with pytest.warns(UserWarning, match="1 of 6 columns never change and were given scale 1: 1"):
+        ae = Autoencoder(**PLAIN, epochs=2).fit(X)
+    assert ae.notes_

@@ -7,9 +7,11 @@ whatever the caller passes. Blocks run on the caller's thread, or on several whe
 from __future__ import annotations
 
 import os
+import warnings
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -22,6 +24,8 @@ BlockFunction = Callable[[Block], NDArray[np.float32]]
 
 _BLOCK_VALUES = 2**18  # 1 MiB of float32 input: with its activations it stays within a core's L2 cache
 _BLOCK_ROWS = (16, 1024)
+_SMALL_VALUES = 4096
+_FLOAT32 = np.dtype(np.float32)
 
 
 class Rows:
@@ -56,8 +60,8 @@ class Rows:
         array = _as_array(x, what)
         self.single = array.shape == shape
         rows = array[np.newaxis] if self.single else array
-        expected = " or ".join(str(s).replace("'n'", "n") for s in (("n", *shape), shape))
         if rows.shape[1:] != shape or rows.ndim != len(shape) + 1:
+            expected = " or ".join(str(s).replace("'n'", "n") for s in (("n", *shape), shape))
             raise InputError(f"{what}: expected an array of shape {expected}, got {array.shape}")
         if len(rows) == 0:
             raise InputError(f"{what}: expected at least one row of shape {shape}, got an empty array {array.shape}")
@@ -91,15 +95,18 @@ class Rows:
         float32 C-contiguous rows come back as a view. Rows that are not finite are zeroed in a copy.
         """
         part = self._rows[start:stop]
-        if self._dtype != np.float32:
+        if self._dtype != _FLOAT32:
             return self._integers(part, start), None
-        with np.errstate(over="ignore", invalid="ignore"):  # what does not fit becomes infinity, and is found below
-            block = np.ascontiguousarray(part, np.float32)
-            if np.isfinite(np.add.reduce(block, axis=None)):  # cheaper than a mask; a finite sum has finite terms
-                return block, None
+        if part.dtype == _FLOAT32:
+            block = np.ascontiguousarray(part)
+        else:
+            with np.errstate(over="ignore", invalid="ignore"):  # what does not fit becomes infinity, and is found below
+                block = np.ascontiguousarray(part, _FLOAT32)
+        if _surely_finite(block):
+            return block, None
         good = np.asarray(np.isfinite(block).reshape(len(block), -1).all(axis=1))
         if good.all():
-            return block, None  # only the sum overflowed
+            return block, None
         if not self._propagate:
             raise self._not_finite(part, block, start)
         block = block.copy() if np.may_share_memory(block, part) else block
@@ -149,8 +156,14 @@ class Blocks:
             InputError: rows that are not finite, the first one named, or an `out` that does not fit. After an error
                 the content of `out` is undefined.
         """
-        result = _output(rows, row_shape, out)
         size = rows.block_rows
+        if out is None and len(rows) <= size:  # what the graph returns is new: no need to copy it
+            block, bad = rows.block(0, len(rows))
+            whole = function(block)
+            if bad is not None:
+                whole[bad] = np.nan
+            return whole[0] if rows.single else whole
+        result = _output(rows, row_shape, out)
 
         def fill(start: int) -> None:
             stop = min(start + size, len(rows))
@@ -203,10 +216,22 @@ class Blocks:
             pool.shutdown()
 
 
+def _surely_finite(block: NDArray[np.float32]) -> bool:
+    """Whether a quick look shows that all values are finite; for large blocks a sum, which may overflow in vain."""
+    if block.size <= _SMALL_VALUES:
+        return bool(np.isfinite(block).all())
+    with np.errstate(over="ignore", invalid="ignore"):
+        return isfinite(np.add.reduce(block, axis=None))
+
+
 def _as_array(x: ArrayLike, what: str) -> NDArray[Any]:
+    if isinstance(x, np.ndarray):
+        return x
     try:
-        return np.asarray(x)
-    except (ValueError, TypeError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # older numpy only warns of rows of unequal length
+            return np.asarray(x)
+    except (ValueError, TypeError, Warning) as error:
         raise InputError(f"{what}: expected an array of numbers, got {type(x).__name__} ({error})") from None
 
 

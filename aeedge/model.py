@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from aeedge import scoring
-from aeedge.batching import BlockFunction, Blocks, Rows
+from aeedge.batching import Block, BlockFunction, Blocks, Rows
 from aeedge.bundle import Bundle, file_name
 from aeedge.errors import AeedgeError, CorruptBundleError, IncompatibleBundleError, InputError, VerificationError
 from aeedge.golden import Deviation, deviation
@@ -51,6 +51,24 @@ def load(
     return model
 
 
+_STEPS = ("encode", "decode", "denoise", "residual", "score")
+
+
+class _Step(NamedTuple):
+    """What a method does with a block of rows, and the shapes and dtype of rows in and out."""
+
+    name: str
+    function: BlockFunction
+    row_in: tuple[int, ...]
+    row_shape: tuple[int, ...]
+    dtype: str
+    columns: tuple[str, ...] | None
+
+    def rows(self, x: ArrayLike, invalid: str, first: int = 0) -> Rows:
+        """The caller's array as rows of this step."""
+        return Rows(x, self.row_in, self.dtype, what=self.name, columns=self.columns, first=first, invalid=invalid)
+
+
 class Model:
     """A loaded bundle; `aeedge.load` makes one. Safe to call from many threads; survives fork and pickling.
 
@@ -69,13 +87,11 @@ class Model:
         self.variant = manifest.default_variant if variant == "auto" else variant
         self._blocks = Blocks(threads)
         self._closed = False
-        spec = manifest.input
-        self._encoder = self._open("encoder", spec.dtype, spec.shape, (manifest.latent,))
-        self._decoder = (
-            self._open("decoder", "float32", (manifest.latent,), spec.shape)
-            if manifest.variants[self.variant].decoder is not None
-            else None
-        )
+        spec, latent = manifest.input, (manifest.latent,)
+        encoder = self._open("encoder", spec.dtype, spec.shape, latent)
+        has_decoder = manifest.variants[self.variant].decoder is not None
+        decoder = self._open("decoder", "float32", latent, spec.shape) if has_decoder else None
+        self._steps = self._make_steps(encoder.run, None if decoder is None else decoder.run)
 
     def _open(self, role: str, dtype: str, row_in: tuple[int, ...], row_out: tuple[int, ...]) -> Session:
         where = str(self._bundle.path / file_name(role, self.variant))
@@ -160,11 +176,11 @@ class Model:
 
     def map_iter(self, what: str, batches: Iterable[ArrayLike], *, invalid: str = "raise") -> Iterator[Floats]:
         """`encode`, `decode`, `denoise`, `score` or `residual`, as `what` says, of each array of an iterable."""
-        function, rows_of, row_shape = self._step(what)
+        step = self._step(what)
         first = 0
         for batch in batches:
-            rows = rows_of(batch, invalid, first)
-            yield self._blocks.run(rows, function, row_shape, None)
+            rows = step.rows(batch, invalid, first)
+            yield self._blocks.run(rows, step.function, step.row_shape, None)
             first += len(rows)
 
     def self_check(self) -> list[Deviation]:
@@ -213,41 +229,41 @@ class Model:
         return deviation(what, got, expected, tolerance)
 
     def _run(self, what: str, x: ArrayLike, out: Floats | None, invalid: str) -> Floats:
-        function, rows_of, row_shape = self._step(what)
-        return self._blocks.run(rows_of(x, invalid, 0), function, row_shape, out)
+        step = self._step(what)
+        return self._blocks.run(step.rows(x, invalid), step.function, step.row_shape, out)
 
-    def _step(self, what: str) -> tuple[BlockFunction, Callable[[ArrayLike, str, int], Rows], tuple[int, ...]]:
-        """What a method does with a block, how it takes its rows, and the shape of a row of its result."""
+    def _step(self, what: str) -> _Step:
+        """The step of a method, or the reason why there is none."""
         if self._closed:
             raise AeedgeError(f"{self._bundle.path}: the model was closed; load it again")
-        spec, latent, encode = self.input, (self.latent_size,), self._encoder.run
+        if what in self._steps:
+            return self._steps[what]
+        if what not in _STEPS:
+            raise InputError(f"expected {', '.join(_STEPS)}, got {what!r}")
+        raise IncompatibleBundleError(
+            f"{self._bundle.path}: this needs a decoder, but the bundle has only an encoder; export it with its decoder"
+        )
 
-        def raw_rows(x: ArrayLike, invalid: str, first: int) -> Rows:
-            return Rows(x, spec.shape, spec.dtype, what=what, columns=spec.features, first=first, invalid=invalid)
+    def _make_steps(self, encode: BlockFunction, decode: BlockFunction | None) -> dict[str, _Step]:
+        spec, latent, scoring_spec = self.input, (self.latent_size,), self.manifest.score
+        steps = {"encode": _Step("encode", encode, spec.shape, latent, spec.dtype, spec.features)}
+        if decode is None:
+            return steps
+        steps["decode"] = _Step("decode", decode, latent, spec.shape, "float32", None)
 
-        def latent_rows(z: ArrayLike, invalid: str, first: int) -> Rows:
-            return Rows(z, latent, "float32", what=what, first=first, invalid=invalid)
+        def denoise(block: Block) -> Floats:
+            return decode(encode(block))
 
-        if what == "encode":
-            return encode, raw_rows, latent
-        decode, scale = self._need_decoder().run, self.manifest.score
-        if what == "decode":
-            return decode, latent_rows, spec.shape
-        if what == "denoise":
-            return (lambda block: decode(encode(block))), raw_rows, spec.shape
-        if what == "residual":
-            return (lambda block: scoring.residual(block, decode(encode(block)), scale)), raw_rows, spec.shape
-        if what == "score":
-            return (lambda block: scoring.score(block, decode(encode(block)), scale)), raw_rows, ()
-        raise InputError(f"expected encode, decode, denoise, score or residual, got {what!r}")
+        def residual(block: Block) -> Floats:
+            return scoring.residual(block, decode(encode(block)), scoring_spec)
 
-    def _need_decoder(self) -> Session:
-        if self._decoder is None:
-            raise IncompatibleBundleError(
-                f"{self._bundle.path}: this needs a decoder, but the bundle has only an encoder; "
-                "export it with its decoder"
-            )
-        return self._decoder
+        def score(block: Block) -> Floats:
+            return scoring.score(block, decode(encode(block)), scoring_spec)
+
+        for function, row_shape in ((denoise, spec.shape), (residual, spec.shape), (score, ())):
+            name = function.__name__
+            steps[name] = _Step(name, function, spec.shape, row_shape, spec.dtype, spec.features)
+        return steps
 
     def close(self) -> None:
         """End the model's threads and refuse further calls. Closing twice does nothing."""

@@ -1,7 +1,7 @@
 """Run the device tests with other Pythons and onnxruntimes than the development environment's.
 
     python tools/device_matrix.py            # the pairs below, as far as this machine has the Pythons
-    python tools/device_matrix.py 3.10 1.14.1 1.26.4    # one: Python, onnxruntime, numpy
+    python tools/device_matrix.py 3.10 1.14.1 1.23.5    # one: Python, onnxruntime, numpy
 
 Each pair gets an environment with the bare wheel, pytest and hypothesis: no torch, no onnx.
 """
@@ -15,9 +15,11 @@ import sys
 import tempfile
 from pathlib import Path
 
+from bare_wheel import build_wheel
+
 ROOT = Path(__file__).parent.parent
 PAIRS = [  # Python, onnxruntime, numpy; the first is the oldest onnxruntime that passes
-    ("3.10", "1.14.1", "1.23.5"),
+    ("3.10", "1.12.1", "1.23.5"),
     ("3.10", "1.23.2", "2.2.6"),
     ("3.11", "1.18.1", "1.26.4"),
     ("3.12", "1.32.0", "2.4.6"),
@@ -64,9 +66,7 @@ def main() -> int:
     """Exit code 1 when a pair failed, or when none ran."""
     pairs = [tuple(sys.argv[1:4])] if len(sys.argv) == 4 else PAIRS
     with tempfile.TemporaryDirectory() as folder:
-        build = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", folder, str(ROOT)]
-        subprocess.run(build, check=True)
-        wheel = next(Path(folder).glob("aeedge-*.whl"))
+        wheel = build_wheel(folder)
         results = {pair: run_pair(*pair, wheel) for pair in pairs}
     for pair, passed in results.items():
         print(" ".join(pair), {True: "passed", False: "FAILED", None: "not here"}[passed])

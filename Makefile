@@ -1,0 +1,46 @@
+# make demo    the main job on real data, in about a minute
+# make test    all checks, as CI runs them
+# make bench   the benchmarks (see benchmarks/README.md)
+# make format  bring the code into shape
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test checks matrix bench format clean
+
+demo: .venv/ready
+	$(BIN)/python examples/digits.py
+
+test: checks matrix
+
+checks: .venv/ready
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest
+	$(BIN)/python tools/bare_wheel.py
+
+# Other Pythons, and onnxruntime from the oldest to the newest
+matrix: .venv/ready
+	$(BIN)/python tools/device_matrix.py
+
+bench: .venv/ready
+	$(BIN)/python -m pip install -q -c constraints.txt -r benchmarks/requirements.txt
+	$(BIN)/python benchmarks/training_speed.py
+	$(BIN)/python benchmarks/encode_latency.py
+	$(BIN)/python benchmarks/startup.py
+
+format: .venv/ready
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# constraints.txt pins torch to a version that has a CPU build; unpinned it may bring gigabytes of CUDA
+.venv/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -q --upgrade pip
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[export,demo,dev]'
+	touch $@
+
+clean:
+	rm -rf .venv demo-out .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,56 @@
+"""Install the bare wheel in a fresh environment, without the extra, and encode from the committed bundle.
+
+Light is not a wish: this fails when anything beyond numpy, onnxruntime and click is needed.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+BUNDLE = ROOT / "tests" / "data" / "bundle_v1"
+HEAVY = {"torch", "onnx", "onnxscript", "scikit-learn", "scipy", "matplotlib", "pyarrow", "safetensors", "rich"}
+
+ENCODE = f"""
+import sys, numpy as np, aeedge
+with np.load({str(BUNDLE / "golden.npz")!r}) as golden:
+    rows, latents = golden["input"], golden["fp32.latent"]
+model = aeedge.load({str(BUNDLE)!r}, check="golden")
+assert np.allclose(model.encode(rows), latents, rtol=1e-4, atol=1e-4)
+assert "site-packages" in aeedge.__file__, aeedge.__file__
+"""
+
+
+def build_wheel(folder: str) -> Path:
+    """Build the project's wheel into `folder`."""
+    build = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", folder, str(ROOT)]
+    subprocess.run(build, check=True)
+    return next(Path(folder).glob("aeedge-*.whl"))
+
+
+def main() -> None:
+    """Raise when a step fails."""
+    with tempfile.TemporaryDirectory() as folder:
+        wheel = build_wheel(folder)
+        environment = Path(folder) / "env"
+        subprocess.run([sys.executable, "-m", "venv", str(environment)], check=True)
+        python, command = str(environment / "bin" / "python"), str(environment / "bin" / "aeedge")
+        pip = [python, "-m", "pip", "--disable-pip-version-check"]
+        subprocess.run([*pip, "install", "-q", "-c", str(ROOT / "constraints.txt"), str(wheel)], check=True)
+        frozen = subprocess.run([*pip, "freeze"], capture_output=True, text=True, check=True).stdout
+        installed = {line.split("==")[0].split(" @")[0].lower() for line in frozen.splitlines()}
+        if installed & HEAVY:
+            raise SystemExit(f"the bare wheel brings {', '.join(sorted(installed & HEAVY))}")
+        subprocess.run([python, "-c", ENCODE], check=True, cwd=folder)
+        subprocess.run([command, "verify", str(BUNDLE)], check=True, cwd=folder)
+        missing = subprocess.run([command, "train", "x", "-o", "y"], capture_output=True, text=True, check=False)
+        if missing.returncode != 2 or "aeedge[export]" not in missing.stderr:
+            raise SystemExit(f"'aeedge train' without the extra said: {missing.stderr}")
+        print(f"bare wheel: {len(installed)} packages ({', '.join(sorted(installed))}), encodes and verifies")
+
+
+if __name__ == "__main__":
+    main()

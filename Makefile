@@ -26,7 +26,6 @@ matrix: .venv/ready
 	$(BIN)/python tools/device_matrix.py
 
 bench: .venv/ready
-	$(BIN)/python -m pip install -q -c constraints.txt -r benchmarks/requirements.txt
 	$(BIN)/python benchmarks/training_speed.py
 	$(BIN)/python benchmarks/encode_latency.py
 	$(BIN)/python benchmarks/startup.py

@@ -10,17 +10,20 @@ import os
 import warnings
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from math import isfinite
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
 from aeedge.errors import InputError
 
-Block = NDArray[Any]
-BlockFunction = Callable[[Block], NDArray[np.float32]]
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
+
+    from numpy.typing import ArrayLike, NDArray
+
+    Block = NDArray[Any]
+    BlockFunction = Callable[[Block], NDArray[np.float32]]
 
 _BLOCK_VALUES = 2**18  # 1 MiB of float32 input: with its activations it stays within a core's L2 cache
 _BLOCK_ROWS = (16, 1024)
@@ -205,6 +208,8 @@ class Blocks:
 
     def _executor(self) -> ThreadPoolExecutor:
         if self._pool is None or self._pool_process != os.getpid():  # a forked child has none of its parent's threads
+            from concurrent.futures import ThreadPoolExecutor  # costs milliseconds, and single rows need none
+
             self._pool = ThreadPoolExecutor(self.threads - 1, thread_name_prefix="aeedge")
             self._pool_process = os.getpid()
         return self._pool

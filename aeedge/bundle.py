@@ -6,19 +6,18 @@ between the check and the load makes no difference.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
-import zipfile
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from aeedge.errors import BundleError, CorruptBundleError, IncompatibleBundleError
-from aeedge.manifest import FileEntry, Manifest
+from aeedge.manifest import FileEntry, Manifest, sha256_hex
 from aeedge.onnxfile import inspect
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 MANIFEST = "manifest.json"
 GOLDEN = "golden.npz"
@@ -45,22 +44,22 @@ class Bundle:
     """
 
     def __init__(self, path: str | os.PathLike[str], check: str = "hash") -> None:
-        self.path = Path(path)
+        self.path = os.fspath(path)
         self.check = check
         self.manifest = self._read_manifest()
 
     def _read_manifest(self) -> Manifest:
-        if not self.path.exists():
+        if not os.path.exists(self.path):
             raise BundleError(f"{self.path}: expected a bundle (a directory), but nothing is there; check the path")
-        place = self.path / MANIFEST
-        if not place.is_file():
+        place = os.path.join(self.path, MANIFEST)
+        if not os.path.isfile(place):
             raise BundleError(
                 f"{self.path}: this is no aeedge bundle, it has no {MANIFEST}; 'aeedge export' makes bundles"
             )
         data = _read(place)
         if len(data) > _MANIFEST_LIMIT:
             raise CorruptBundleError(f"{place}: {len(data)} bytes are too many for a manifest; export the bundle again")
-        return Manifest.parse(data, str(place))
+        return Manifest.parse(data, place)
 
     def graph(self, role: str, variant: str) -> bytes:
         """The checked bytes of one graph.
@@ -80,23 +79,25 @@ class Bundle:
             raise IncompatibleBundleError(
                 f"{self.path}: this needs a decoder, but the bundle has only an encoder; export it with its decoder"
             )
-        place = self.path / file_name(role, variant)
+        place = os.path.join(self.path, file_name(role, variant))
         data = self._checked(place, entry)
         self._check_graph(place, data, role)
         return data
 
     def golden(self) -> dict[str, NDArray[Any]]:
         """The recorded arrays by name: "input" and, per variant, "fp32.latent", "fp32.reconstruction", "fp32.score"."""
-        place = self.path / GOLDEN
+        from zipfile import BadZipFile  # numpy imports it when it reads an archive, not before
+
+        place = os.path.join(self.path, GOLDEN)
         data = self._checked(place, self.manifest.golden)
         try:
             with np.load(io.BytesIO(data), allow_pickle=False) as archive:
                 return {name: archive[name] for name in archive.files}
-        except (ValueError, OSError, zipfile.BadZipFile, KeyError) as error:
+        except (ValueError, OSError, BadZipFile, KeyError) as error:
             raise CorruptBundleError(f"{place}: cannot be read ({error}); export the bundle again") from None
 
-    def _checked(self, place: Path, entry: FileEntry) -> bytes:
-        if not place.is_file():
+    def _checked(self, place: str, entry: FileEntry) -> bytes:
+        if not os.path.isfile(place):
             raise CorruptBundleError(f"{place}: the manifest lists this file, but it is missing; copy the bundle again")
         data = _read(place)
         if len(data) != entry.bytes:
@@ -105,7 +106,7 @@ class Bundle:
                 f"{place}: {how}, expected {entry.bytes} bytes, got {len(data)}; copy the bundle again"
             )
         if self.check == "hash":
-            digest = hashlib.sha256(data).hexdigest()
+            digest = sha256_hex(data)
             if digest != entry.sha256:
                 raise CorruptBundleError(
                     f"{place}: its content was changed, expected sha256 {entry.sha256[:12]}…, got {digest[:12]}…; "
@@ -113,7 +114,7 @@ class Bundle:
                 )
         return data
 
-    def _check_graph(self, place: Path, data: bytes, role: str) -> None:
+    def _check_graph(self, place: str, data: bytes, role: str) -> None:
         try:
             info = inspect(data)
         except ValueError as error:
@@ -133,8 +134,9 @@ class Bundle:
             raise CorruptBundleError(f"{place}: expected the {role}, got the {got[1]}; copy the bundle again")
 
 
-def _read(place: Path) -> bytes:
+def _read(place: str) -> bytes:
     try:
-        return place.read_bytes()
+        with open(place, "rb") as stream:
+            return stream.read()
     except OSError as error:
         raise BundleError(f"{place}: cannot be read ({error.strerror}); check its permissions") from None

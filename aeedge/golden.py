@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from aeedge.manifest import Tolerance
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
-@dataclass(frozen=True)
-class Deviation:
+
+class Deviation(NamedTuple):
     """The row that comes nearest to its tolerance, or exceeds it by the most.
 
     Attributes:

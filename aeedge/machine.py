@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 from aeedge.errors import InputError
 
-_CGROUP = Path("/sys/fs/cgroup")
+_CGROUP = "/sys/fs/cgroup"
 
 
 def cpu_count() -> int:
@@ -39,29 +38,34 @@ def _quota() -> float | None:
     return min(limits, default=None)
 
 
-def _cgroups() -> list[Path]:
+def _cgroups() -> list[str]:
     """This process's cgroup folders and their parents, v2 and v1."""
-    folders = [_CGROUP, _CGROUP / "cpu"]
-    try:
-        lines = Path("/proc/self/cgroup").read_text().splitlines()
-    except OSError:
-        return folders
-    for line in lines:
+    folders = [_CGROUP, os.path.join(_CGROUP, "cpu")]
+    for line in _read("/proc/self/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
-        root = _CGROUP if not controllers else _CGROUP / "cpu" if "cpu" in controllers.split(",") else None
-        if root is not None:
-            inner = root / path.lstrip("/")
-            folders += [inner, *(p for p in inner.parents if root in p.parents)]
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        root = os.path.join(_CGROUP, "cpu") if controllers else _CGROUP
+        parts = [part for part in path.split("/") if part]
+        folders += [os.path.join(root, *parts[:depth]) for depth in range(1, len(parts) + 1)]
     return folders
 
 
-def _folder_quota(folder: Path) -> float | None:
+def _folder_quota(folder: str) -> float | None:
     try:
-        if (folder / "cpu.max").exists():
-            quota, period = (folder / "cpu.max").read_text().split()
+        if text := _read(os.path.join(folder, "cpu.max")):
+            quota, period = text.split()
         else:
-            quota = (folder / "cpu.cfs_quota_us").read_text()
-            period = (folder / "cpu.cfs_period_us").read_text()
+            quota = _read(os.path.join(folder, "cpu.cfs_quota_us"))
+            period = _read(os.path.join(folder, "cpu.cfs_period_us"))
         return None if quota.strip() in ("max", "-1") else int(quota) / int(period)
-    except (OSError, ValueError, ZeroDivisionError):
+    except (ValueError, ZeroDivisionError):
         return None
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path) as stream:
+            return stream.read()
+    except OSError:
+        return ""

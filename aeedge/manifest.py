@@ -7,18 +7,19 @@ refuse.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from aeedge.errors import CorruptBundleError, IncompatibleBundleError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 FORMAT = "aeedge"
 FORMAT_VERSION = 1
@@ -30,24 +31,21 @@ _SEAL = re.compile(r'"manifest_sha256": "([0-9a-f]{64})"')
 _BLANK = "0" * 64
 
 
-@dataclass(frozen=True)
-class FileEntry:
+class FileEntry(NamedTuple):
     """A file as it was written: `sha256` in hexadecimal, size in `bytes`."""
 
     sha256: str
     bytes: int
 
 
-@dataclass(frozen=True)
-class Tolerance:
+class Tolerance(NamedTuple):
     """A row agrees when its largest absolute error is at most `atol + rtol * max(abs(recorded row))`."""
 
     rtol: float
     atol: float
 
 
-@dataclass(frozen=True)
-class InputSpec:
+class InputSpec(NamedTuple):
     """One row of input. `features` and `units` name the elements of one-dimensional rows, if known."""
 
     shape: tuple[int, ...]
@@ -61,18 +59,16 @@ class InputSpec:
         return math.prod(self.shape)
 
 
-@dataclass(frozen=True)
-class Variant:
+class Variant(NamedTuple):
     """One precision of the model: its files, golden tolerances by output, and quality measured against fp32."""
 
     encoder: FileEntry
     decoder: FileEntry | None
     tolerance: Mapping[str, Tolerance]
-    quality: Mapping[str, float] = field(default_factory=dict)
+    quality: Mapping[str, float] = MappingProxyType({})
 
 
-@dataclass(frozen=True)
-class ScoreSpec:
+class ScoreSpec(NamedTuple):
     """How rows are scored: `kind` "mse", the mean of ((x - reconstruction) / scale)² over a row.
 
     `scale` is a float32 array in raw units that broadcasts to the input's shape.
@@ -82,8 +78,7 @@ class ScoreSpec:
     scale: NDArray[np.float32]
 
 
-@dataclass(frozen=True)
-class Manifest:
+class Manifest(NamedTuple):
     """All that a reader needs to know of a bundle before it opens a graph."""
 
     id: str
@@ -98,8 +93,8 @@ class Manifest:
     opset: int
     min_onnxruntime: str
     created: str | None = None
-    made_with: Mapping[str, str] = field(default_factory=dict)
-    training: Mapping[str, Any] = field(default_factory=dict)
+    made_with: Mapping[str, str] = MappingProxyType({})
+    training: Mapping[str, Any] = MappingProxyType({})
 
     def dumps(self) -> str:
         """The text of manifest.json, sealed with its own checksum; the same manifest gives the same bytes."""
@@ -129,7 +124,7 @@ class Manifest:
             "training": dict(self.training),
         }
         text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-        return text.replace(_BLANK, hashlib.sha256(text.encode()).hexdigest(), 1)
+        return text.replace(_BLANK, sha256_hex(text.encode()), 1)
 
     @classmethod
     def parse(cls, data: bytes, where: str = "manifest.json") -> Manifest:
@@ -160,13 +155,18 @@ class Manifest:
         return _manifest(root)
 
 
+def sha256_hex(data: bytes) -> str:
+    """sha256 of bytes, 64 hexadecimal digits."""
+    import hashlib  # loads OpenSSL, which costs milliseconds: not at import
+
+    return hashlib.sha256(data).hexdigest()
+
+
 def _variant_document(variant: Variant) -> dict[str, Any]:
-    document: dict[str, Any] = {"encoder": vars(variant.encoder).copy()}
+    document: dict[str, Any] = {"encoder": variant.encoder._asdict()}
     if variant.decoder is not None:
-        document["decoder"] = vars(variant.decoder).copy()
-    document["tolerance"] = {
-        name: vars(variant.tolerance[name]).copy() for name in OUTPUTS if name in variant.tolerance
-    }
+        document["decoder"] = variant.decoder._asdict()
+    document["tolerance"] = {name: variant.tolerance[name]._asdict() for name in OUTPUTS if name in variant.tolerance}
     document["quality"] = dict(variant.quality)
     return document
 
@@ -198,7 +198,7 @@ def _check_seal(data: bytes, where: str) -> None:
     if seal is None:
         raise CorruptBundleError(f"{where}: $.manifest_sha256 is missing or no sha256; copy or export the bundle again")
     blanked = text[: seal.start(1)] + _BLANK + text[seal.end(1) :]
-    if hashlib.sha256(blanked.encode()).hexdigest() != seal.group(1):
+    if sha256_hex(blanked.encode()) != seal.group(1):
         raise CorruptBundleError(
             f"{where}: its content does not match its own checksum, so it was changed after it was written; "
             "copy the bundle again or export it again"

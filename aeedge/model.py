@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
 from aeedge import scoring
-from aeedge.batching import Block, BlockFunction, Blocks, Rows
+from aeedge.batching import Blocks, Rows
 from aeedge.bundle import Bundle, file_name
 from aeedge.errors import AeedgeError, CorruptBundleError, IncompatibleBundleError, InputError, VerificationError
 from aeedge.golden import Deviation, deviation
@@ -19,7 +18,12 @@ from aeedge.machine import thread_count
 from aeedge.manifest import VARIANTS, InputSpec, Manifest, Tolerance
 from aeedge.session import Session, check_runtime
 
-Floats = NDArray[np.float32]
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    from aeedge.batching import Block, BlockFunction
+
+    Floats = NDArray[np.float32]
 
 
 def load(
@@ -82,7 +86,7 @@ class Model:
 
     def __init__(self, bundle: Bundle, variant: str, threads: int) -> None:
         manifest = bundle.manifest
-        check_runtime(manifest.min_onnxruntime, str(bundle.path))
+        check_runtime(manifest.min_onnxruntime, bundle.path)
         self._bundle, self._requested = bundle, variant
         self.variant = manifest.default_variant if variant == "auto" else variant
         self._blocks = Blocks(threads)
@@ -94,7 +98,7 @@ class Model:
         self._steps = self._make_steps(encoder.run, None if decoder is None else decoder.run)
 
     def _open(self, role: str, dtype: str, row_in: tuple[int, ...], row_out: tuple[int, ...]) -> Session:
-        where = str(self._bundle.path / file_name(role, self.variant))
+        where = os.path.join(self._bundle.path, file_name(role, self.variant))
         return Session(self._bundle.graph(role, self.variant), where, dtype, row_in, row_out)
 
     @property
@@ -279,7 +283,7 @@ class Model:
         self.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        path = str(self._bundle.path.resolve())
+        path = os.path.realpath(self._bundle.path)
         return _reopen, (path, self.manifest.id, self._requested, self.threads, self._bundle.check)
 
     def __repr__(self) -> str:

@@ -8,7 +8,6 @@ read, weights are skipped over.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _DEEPEST = 64  # nested subgraphs; real models have a handful
@@ -28,14 +27,14 @@ _IR_VERSION, _OPSET_IMPORT, _METADATA = 1, 8, 14  # fields of Model
 _EXTERNAL_DATA, _DATA_LOCATION = 13, 14  # fields of Tensor
 
 
-@dataclass
 class OnnxInfo:
     """What `inspect` found: versions, metadata, and the paths of external data that the file refers to."""
 
-    ir_version: int = 0
-    opsets: dict[str, int] = field(default_factory=dict)
-    metadata: dict[str, str] = field(default_factory=dict)
-    external: list[str] = field(default_factory=list)
+    def __init__(self) -> None:
+        self.ir_version = 0
+        self.opsets: dict[str, int] = {}
+        self.metadata: dict[str, str] = {}
+        self.external: list[str] = []
 
 
 def inspect(data: bytes) -> OnnxInfo:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
-from aeedge.batching import Block
+import numpy as np
+
 from aeedge.manifest import ScoreSpec
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from aeedge.batching import Block
 
 
 def residual(x: Block, reconstruction: NDArray[np.float32], spec: ScoreSpec) -> NDArray[np.float32]:

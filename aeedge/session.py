@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import os
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from aeedge.errors import CorruptBundleError, IncompatibleBundleError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # must be set before onnxruntime is first imported
 

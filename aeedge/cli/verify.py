@@ -50,7 +50,7 @@ def verify(ctx: click.Context, bundle: str, as_json: bool) -> None:
 def _check(bundle: str, variant: str) -> dict[str, Any]:
     try:
         with load(bundle, variant=variant, threads=1) as model:
-            outputs = [{**vars(d), "ok": d.ok} for d in model.self_check()]
+            outputs = [{**d._asdict(), "ok": d.ok} for d in model.self_check()]
     except AeedgeError as error:
         if type(error) is BundleError:
             raise

@@ -12,7 +12,7 @@ from aeedge.machine import cpu_count, thread_count
 @pytest.fixture
 def eight_cpus(monkeypatch, tmp_path):
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
-    monkeypatch.setattr(aeedge.machine, "_CGROUP", tmp_path)
+    monkeypatch.setattr(aeedge.machine, "_CGROUP", str(tmp_path))
     return tmp_path
 
 

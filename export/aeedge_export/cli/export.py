@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 import aeedge_export.autoencoder as workstation
@@ -26,6 +28,6 @@ def export(run: str, output: str, name: str | None, tolerance: float, force: boo
     """
     workstation.Autoencoder.load(run).export(output, name=name, tolerance=tolerance, overwrite=force)
     bundle = Bundle(output)
-    size = sum(f.stat().st_size for f in bundle.path.iterdir())
+    size = sum(f.stat().st_size for f in Path(output).iterdir())
     click.echo(f"wrote {output}: {human_bytes(size)}, id {bundle.manifest.id[:12]}, accepted by aeedge against torch")
     click.echo(f"next: aeedge verify {output}")

@@ -1,0 +1,71 @@
+"""What the benchmarks share: taking turns, the machine's fingerprint, and results as JSON."""
+
+from __future__ import annotations
+
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from aeedge.cli.table import columns
+from aeedge.machine import cpu_count
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def interleaved(calls: dict[str, Callable[[], object]], seconds: float = 0.2, rounds: int = 15) -> dict[str, float]:
+    """Median seconds a call; the contenders take turns, so that a disturbance hits all alike."""
+    found: dict[str, list[float]] = {name: [] for name in calls}
+    for call in calls.values():
+        call()
+        call()
+    for _ in range(rounds):
+        for name, call in calls.items():
+            count, began = 0, time.perf_counter()
+            while (spent := time.perf_counter() - began) < seconds:
+                call()
+                count += 1
+            found[name].append(spent / count)
+    return {name: statistics.median(values) for name, values in found.items()}
+
+
+def fingerprint(*packages: str) -> dict[str, Any]:
+    """What a result depends on: processor, CPUs allowed, system, versions."""
+    model = platform.processor() or platform.machine()
+    flags: set[str] = set()
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            key, _, value = line.partition(":")
+            model = value.strip() if key.strip() == "model name" else model
+            flags |= set(value.split()) if key.strip() == "flags" else set()
+    except OSError:
+        pass
+    vector = [f for f in ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8") if f in flags]
+    return {
+        "processor": model,
+        "vector": vector,
+        "cpus": cpu_count(),
+        "system": platform.system(),
+        "python": platform.python_version(),
+        "versions": {name: _version(name) for name in ("aeedge", "numpy", "onnxruntime", *packages)},
+    }
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def publish(name: str, result: dict[str, Any], head: list[str], rows: list[list[str]]) -> None:
+    """Print a table, and keep table and numbers in results/."""
+    table = columns(head, rows)
+    print(table)
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(json.dumps(result | {"table": table.splitlines()}, indent=1) + "\n")
+    print(f"\nkept in benchmarks/results/{name}.json")

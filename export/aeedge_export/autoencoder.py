@@ -177,6 +177,7 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         return self
 
     def _train(self, X: NDArray[Any], resolved: Resolved, on_epoch: EpochHook | None) -> None:
+        self.created_ = datetime.now(timezone.utc).isoformat(timespec="seconds")
         device = pick_device(self.device)
         train_rows, held_out = split(len(X), self._validation_share(), self.seed_)
         rows = place_rows(X, train_rows, held_out, self.scaler_, device)
@@ -191,7 +192,6 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
 
             train(self.network_, rows, resolved.settings, self.state_, after_epoch)
         self.network_.cpu()
-        self.created_ = datetime.now(timezone.utc).isoformat(timespec="seconds")
         self._publish()
 
     def _publish(self) -> None:

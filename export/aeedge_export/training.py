@@ -59,7 +59,7 @@ class State:
     epoch: int = 0
     best_loss: float = math.inf
     best_epoch: int = 0
-    stopped: str = "epochs"
+    stopped: str = "running"
     plateau_scale: float = 1.0
     plateau_epoch: int = 0
     best_weights: dict[str, Tensor] = field(default_factory=dict)
@@ -94,7 +94,7 @@ def train(network: Network, rows: Rows, settings: Settings, state: State, on_epo
     if state.last_weights:
         network.load_state_dict(state.last_weights)
         _restore_optimizer(optimizer, state.optimizer)
-    state.stopped = "epochs"
+    state.stopped = "running"
     try:
         while state.epoch < settings.epochs:
             began = time.perf_counter()
@@ -112,6 +112,8 @@ def train(network: Network, rows: Rows, settings: Settings, state: State, on_epo
         state.stopped = "interrupted"
         if not state.best_weights:
             raise
+    if state.stopped == "running":
+        state.stopped = "epochs"
     if not state.best_weights:
         raise InputError(
             f"training diverged in its first epoch: the loss is not finite at learning rate "

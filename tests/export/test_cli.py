@@ -66,6 +66,26 @@ def test_resume(tmp_path, csv):
     assert "all 5 epochs are done" in result.output
 
 
+def test_a_run_that_was_killed_goes_on_from_its_last_checkpoint(tmp_path, csv, monkeypatch):
+    class Killed(BaseException):
+        pass
+
+    def kill(state):
+        if state.epoch == 4:
+            raise Killed
+
+    monkeypatch.setattr("aeedge_export.cli.train._CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("aeedge_export.progress.Silence.__call__", lambda self, state: kill(state))
+    with pytest.raises(Killed):
+        call("train", csv, "-o", tmp_path / "run", "--latent", "2", "--hidden", "8", "--epochs", "9", "-q")
+    monkeypatch.undo()
+    killed = Autoencoder.load(tmp_path / "run")
+    assert (killed.n_iter_, killed.stopped_) == (3, "running")
+    assert call("train", csv, "-o", tmp_path / "run", "--resume", "-q").exit_code == 0
+    done = Autoencoder.load(tmp_path / "run")
+    assert (done.n_iter_, done.stopped_) == (9, "epochs")
+
+
 def test_a_run_is_overwritten_only_by_force(tmp_path, csv):
     for force, code in (([], 0), ([], 2), (["--force"], 0)):
         assert call("train", csv, "-o", tmp_path / "run", *QUICK, *force).exit_code == code

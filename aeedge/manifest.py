@@ -79,7 +79,10 @@ class ScoreSpec(NamedTuple):
 
 
 class Manifest(NamedTuple):
-    """All that a reader needs to know of a bundle before it opens a graph."""
+    """All that a reader needs to know of a bundle before it opens a graph.
+
+    `latent` is the latent size; `ordered` says that any prefix of the latents can be decoded.
+    """
 
     id: str
     name: str
@@ -92,6 +95,7 @@ class Manifest(NamedTuple):
     score: ScoreSpec
     opset: int
     min_onnxruntime: str
+    ordered: bool = False
     created: str | None = None
     made_with: Mapping[str, str] = MappingProxyType({})
     training: Mapping[str, Any] = MappingProxyType({})
@@ -114,7 +118,7 @@ class Manifest(NamedTuple):
                 "features": None if self.input.features is None else list(self.input.features),
                 "units": None if self.input.units is None else list(self.input.units),
             },
-            "latent": {"size": self.latent},
+            "latent": {"size": self.latent} | ({"ordered": True} if self.ordered else {}),
             "opset": self.opset,
             "min_onnxruntime": self.min_onnxruntime,
             "default_variant": self.default_variant,
@@ -226,6 +230,7 @@ def _manifest(root: _Node) -> Manifest:
         score=_score(root.get("score"), input_spec.shape),
         opset=root.get("opset").integer(1),
         min_onnxruntime=root.get("min_onnxruntime").text(),
+        ordered=bool(root.get("latent").get("ordered").optional(_Node.boolean)),
         created=root.get("created").optional(_Node.text),
         made_with={key: node.text() for key, node in root.get("made_with").mapping().items()},
         training={key: node.value for key, node in root.get("training").mapping().items()},
@@ -324,6 +329,11 @@ class _Node:
         if not math.isfinite(self.value) or self.value < least:
             raise self.wrong(f"a finite number of at least {least}")
         return float(self.value)
+
+    def boolean(self) -> bool:
+        if not isinstance(self.value, bool):
+            raise self.wrong("true or false")
+        return self.value
 
     def text(self) -> str:
         if not isinstance(self.value, str):

@@ -137,11 +137,21 @@ class Model:
     def decode(self, z: ArrayLike, *, out: Floats | None = None, invalid: str = "raise") -> Floats:
         """Reconstructions of latents, in raw units: (n, k) to (n, *input_shape) float32.
 
+        Where the latents are ordered (`manifest.ordered`) a prefix of j latents, (n, j), is enough.
+
         Raises:
             InputError: as `encode`.
             IncompatibleBundleError: the bundle has no decoder.
         """
-        return self._run("decode", z, out, invalid)
+        return self._run("decode", self._padded(z) if self.manifest.ordered else z, out, invalid)
+
+    def _padded(self, z: ArrayLike) -> ArrayLike:
+        """A prefix of ordered latents, with zeros for the others."""
+        prefix = np.asarray(z)
+        missing = self.latent_size - prefix.shape[-1] if prefix.ndim in (1, 2) else 0
+        if missing <= 0 or missing == self.latent_size:
+            return z
+        return np.pad(prefix, [(0, 0)] * (prefix.ndim - 1) + [(0, missing)])
 
     def denoise(self, x: ArrayLike, *, out: Floats | None = None, invalid: str = "raise") -> Floats:
         """decode(encode(x)), block by block: (n, *input_shape) to (n, *input_shape) float32, in raw units.

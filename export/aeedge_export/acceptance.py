@@ -78,11 +78,13 @@ class Reference:
 def tolerances(reference: Reference, example: NDArray[Any], scaling: Scaling, tolerance: float) -> dict[str, Tolerance]:
     """Tolerances by output, from its typical magnitude (root mean square) over the example.
 
-    Reconstructions also get four steps of float32 at the largest raw value: an offset of a million has no finer digits.
-    A score is a square, so it inherits twice its residual's error.
+    Nothing can be more exact than float32 inputs are: latents also get what changes when inputs move by their last
+    digit, reconstructions four steps of float32 at the largest raw value. A score is a square, so it inherits twice its
+    residual's error.
     """
     found = reference.outputs(example)
-    result = {"latent": Tolerance(rtol=tolerance, atol=_round(tolerance * _rms(found["latent"])))}
+    last_digit = 4 * _last_digit(reference, example, found["latent"])
+    result = {"latent": Tolerance(rtol=tolerance, atol=_round(tolerance * _rms(found["latent"]) + last_digit))}
     if "reconstruction" in found:
         scaled = found["reconstruction"] / scaling.scale
         step = 4 * 2.0**-23 * float(np.max(np.abs(example.astype(np.float64)) / scaling.scale))
@@ -116,6 +118,15 @@ def accept(path: Path, reference: Reference, example: NDArray[Any], name: str) -
                         f"{name}: not exported, aeedge and torch disagree: at batch {batch} the {found} ({kind}row "
                         f"of 257); find the layer that onnxruntime computes differently, or raise the tolerance"
                     )
+
+
+def _last_digit(reference: Reference, example: NDArray[Any], latent: NDArray[np.float32]) -> float:
+    """Largest change of a latent when inputs are moved up or down by float32's resolution; 0 for integer inputs."""
+    if example.dtype.kind != "f":
+        return 0.0
+    signs = np.random.default_rng(0).choice(np.array([-1, 1], np.float32), example.shape)
+    moved = reference.outputs((example * (1 + signs * np.float32(2**-23))).astype(np.float32))["latent"]
+    return float(np.abs(moved.astype(np.float64) - latent).max())
 
 
 def _rms(values: NDArray[np.floating]) -> float:

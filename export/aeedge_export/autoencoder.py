@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import time
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any
 
@@ -14,38 +16,55 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
+from torch import nn
 
 from aeedge.errors import InputError
 from aeedge_export import runs
 from aeedge_export.build import export_bundle
-from aeedge_export.defaults import Resolved, resolve
+from aeedge_export.corruption import corruption
+from aeedge_export.defaults import Facts, Resolved, resolve
 from aeedge_export.devices import pick_device
-from aeedge_export.networks import build
+from aeedge_export.networks import CUSTOM, build
+from aeedge_export.networks.base import Design
+from aeedge_export.networks.linear import Principal
 from aeedge_export.rows import place_rows, split
-from aeedge_export.scaling import Scaler, Statistics, check_finite, fit_scaler, survey
-from aeedge_export.training import EpochHook, State, train
+from aeedge_export.scaling import Scaler, Statistics, check_finite, crowded, fit_scaler, survey
+from aeedge_export.training import EpochHook, State, evaluate, train
 
 _BLOCK_ROWS = 4096
 _SAMPLE_ROWS, _SAMPLE_BYTES = 512, 2**24
+_START_ROWS = 20_000  # for PCA and whitening
 
 
 class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
     """Learn to squeeze rows through a few latents and back.
 
     Parameters:
-        family: "dense", a symmetric multilayer perceptron.
+        family: "dense", "sparse", "contractive", "vae" (multilayer perceptrons), "conv2d" (images), "conv1d" (signals),
+            "pca", or "custom" with `encoder` and `decoder`.
         latent: number of latents, at most the number of values in a row, or "auto".
-        hidden: widths of the encoder's hidden layers, mirrored in the decoder; () for none, or "auto".
+        hidden: widths of the encoder's hidden layers (channels of convolutions), mirrored in the decoder; () for none,
+            or "auto".
         activation: of the hidden layers: relu, leaky_relu, elu, gelu, silu, tanh, sigmoid, softplus, linear.
         latent_activation: of the latents, the same names.
         output: "linear", "sigmoid" (for values scaled to 0..1), or "auto".
-        loss: "mse" or "bce" (binary cross-entropy: needs values scaled to 0..1 and output "sigmoid").
+        loss: "mse", "bce" (binary cross-entropy: needs values scaled to 0..1 and output "sigmoid"), or "auto".
         scaling: "standard", "minmax", "none" or "auto" (one common mapping to 0..1 where values share their bounds, as
-            pixels do; else "standard"). It is exported inside the graphs.
+            pixels do; by channel for signals; else "standard"). It is exported inside the graphs.
+        noise: corruption of the training inputs such as "gaussian:0.2" or "masking:0.3,salt_pepper:0.1", "none", or
+            "auto" ("dropout:0.4" for tables of unlike features, else none); see aeedge_export.corruption.
+        normalization: "batch" or "none" in hidden layers, or "auto". It is folded away in the exported graphs.
+        linear_path: whether a linear encoder and decoder, started at PCA, run beside the network, or "auto".
+        ordered: any prefix of the latents becomes a code of its own: the first j are the best j.
+        sparsity: of "sparse": "l1:WEIGHT" or "kl:TARGET:WEIGHT".
+        contraction: of "contractive": weight of the Jacobian's squared norm.
+        beta, free_bits, kl_warmup: of "vae": weight of the KL divergence, bits a latent has for free, and the share of
+            training over which the weight rises from 0.
+        encoder, decoder: of "custom": torch modules, scaled rows to latents and back. Copies of them are trained.
         epochs: passes over the training rows, at most, or "auto".
         batch_size: rows a step, or "auto".
         learning_rate: highest learning rate of AdamW, or "auto".
-        weight_decay: decoupled weight decay.
+        weight_decay: decoupled weight decay, or "auto".
         schedule: "cosine", "plateau" or "constant".
         gradient_clip: largest norm of the gradient, or None.
         validation: share of rows held out to choose the best weights, 0 to 0.9; 0 for none.
@@ -75,14 +94,25 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         activation: str = "relu",
         latent_activation: str = "linear",
         output: str = "auto",
-        loss: str = "mse",
+        loss: str = "auto",
         scaling: str = "auto",
+        noise: str | None = "auto",
+        normalization: str = "auto",
+        linear_path: bool | str = "auto",
+        ordered: bool = False,
+        sparsity: str = "l1:0.01",
+        contraction: float = 0.01,
+        beta: float = 0.2,
+        free_bits: float = 0.25,
+        kl_warmup: float = 0.2,
+        encoder: nn.Module | None = None,
+        decoder: nn.Module | None = None,
         epochs: int | str = "auto",
         batch_size: int | str = "auto",
         learning_rate: float | str = "auto",
-        weight_decay: float = 0.0,
+        weight_decay: float | str = "auto",
         schedule: str = "cosine",
-        gradient_clip: float | None = 1.0,
+        gradient_clip: float | None = None,
         validation: float = 0.1,
         patience: int | str | None = "auto",
         device: str = "auto",
@@ -97,6 +127,17 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         self.output = output
         self.loss = loss
         self.scaling = scaling
+        self.noise = noise
+        self.normalization = normalization
+        self.linear_path = linear_path
+        self.ordered = ordered
+        self.sparsity = sparsity
+        self.contraction = contraction
+        self.beta = beta
+        self.free_bits = free_bits
+        self.kl_warmup = kl_warmup
+        self.encoder = encoder
+        self.decoder = decoder
         self.epochs = epochs
         self.batch_size = batch_size
         self.learning_rate = learning_rate
@@ -128,23 +169,52 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
             InputError: as `fit`.
         """
         X = self._validated(X, fit=True)
+        resolved = self._begin(X, features, self._validation_share())
+        self._train(X, resolved, self._validation_share(), on_epoch)
+        return self
+
+    def partial_fit(self, X: ArrayLike, y: object = None) -> Autoencoder:
+        """One pass over rows (n_samples, ...) at a constant learning rate, for rows that arrive in portions.
+
+        The first call fits the scaler and draws the weights, so its rows should be typical. No row is held out, nothing
+        stops early, and latents are not whitened.
+
+        Raises:
+            InputError: as `fit`; or family "pca", which has no passes.
+        """
+        if self.family == "pca":
+            raise InputError(
+                "partial_fit: family 'pca' is solved in closed form; use fit, a memory-mapped file is streamed"
+            )
+        X = self._validated(X, fit=not hasattr(self, "network_"))
+        if not hasattr(self, "network_"):
+            self._begin(X, None, 0.0)
+        everything = np.arange(len(X))
+        resolved = self._resolve(X, everything, survey(X), self.get_params(deep=False))
+        once = replace(resolved.settings, epochs=self.state_.epoch + 1, schedule="constant", patience=None)
+        self.state_.best_loss = np.inf  # losses of different rows do not compare: the last weights count
+        self._train(X, replace(resolved, settings=once), 0.0, None, whole=False)
+        return self
+
+    def _begin(self, X: NDArray[Any], features: Sequence[str] | None, held_out: float) -> Resolved:
+        """Everything before the first step: scaler, settings, fresh weights, a few rows to keep."""
         if features is not None and X.ndim == 2:
             self.feature_names_in_ = np.array(features, dtype=object)
         self.seed_ = int(check_random_state(self.random_state).randint(2**31 - 1))
         self.input_shape_ = tuple(int(size) for size in X.shape[1:])
         self.input_dtype_ = X.dtype.name if X.dtype in (np.uint8, np.int16) else "float32"
-        train_rows, held_out = split(len(X), self._validation_share(), self.seed_)
+        train_rows, validation_rows = split(len(X), held_out, self.seed_)
         check_finite(X, self._features())
         statistics = survey(_pick(X, train_rows))
         self.scaler_ = fit_scaler(self.scaling, statistics, X.dtype)
-        resolved = resolve(self.get_params(), self.input_shape_, len(train_rows), self.scaler_, statistics, self.seed_)
+        resolved = self._resolve(X, train_rows, statistics, self.get_params(deep=False))
         self._take_notes(resolved, statistics)
         self.design_, self.rows_ = resolved.design, len(X)
-        self.network_ = build(self.family, self.design_, self.seed_)
-        self.sample_ = _sample(X, held_out if len(held_out) else train_rows)
+        self.network_ = build(self.family, self.design_, self.seed_, (self.encoder, self.decoder))
+        self.design_ = self._measured_design()
+        self.sample_ = _sample(X, validation_rows if len(validation_rows) else train_rows)
         self.state_ = State()
-        self._train(X, resolved, on_epoch)
-        return self
+        return resolved
 
     def resume(self, X: ArrayLike, *, epochs: int | None = None, on_epoch: EpochHook | None = None) -> Autoencoder:
         """Go on training where a fitted or loaded estimator stopped, with the same rows.
@@ -166,32 +236,95 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
             raise InputError(
                 "resume: expected the rows that the run was trained on, got other values; fit anew instead"
             )
-        params = self.get_params() | ({} if epochs is None else {"epochs": epochs})
-        resolved = resolve(params, self.input_shape_, len(train_rows), scaler, statistics, self.seed_)
+        params = self.get_params(deep=False) | ({} if epochs is None else {"epochs": epochs})
+        resolved = self._resolve(X, train_rows, statistics, params)
         if self.state_.epoch >= resolved.settings.epochs:
             raise InputError(
                 f"resume: all {self.state_.epoch} epochs are done; ask for more (--epochs, resume(X, epochs=...))"
             )
         self.epochs = params["epochs"]
-        self._train(X, resolved, on_epoch)
+        self._train(X, resolved, self._validation_share(), on_epoch)
         return self
 
-    def _train(self, X: NDArray[Any], resolved: Resolved, on_epoch: EpochHook | None) -> None:
+    def _resolve(
+        self, X: NDArray[Any], train_rows: NDArray[np.intp], statistics: Statistics, params: dict[str, Any]
+    ) -> Resolved:
+        share = crowded(_pick(X, train_rows), statistics)
+        self._low = (statistics.min - self.scaler_.mean) / self.scaler_.scale
+        self._high = (statistics.max - self.scaler_.mean) / self.scaler_.scale
+        facts = Facts(self.input_shape_, len(train_rows), self.scaler_, statistics, share)
+        return resolve(params, facts, self.seed_)
+
+    def _measured_design(self) -> Design:
+        """The design, with the latent size that modules of one's own turn out to have."""
+        if self.family != CUSTOM:
+            return self.network_.design
+        with torch.no_grad():
+            encode: nn.Module = self.network_.eval().encoder
+            latent = encode(torch.zeros(2, *self.input_shape_))
+        if not isinstance(latent, torch.Tensor) or latent.ndim != 2:
+            raise InputError("encoder: expected a module from rows (n, ...) to latents (n, k), got something else")
+        return replace(self.network_.design, latent=int(latent.shape[1]), hidden=())
+
+    def _train(
+        self,
+        X: NDArray[Any],
+        resolved: Resolved,
+        held_out: float,
+        on_epoch: EpochHook | None,
+        *,
+        whole: bool = True,
+    ) -> None:
+        """Train on what is not held out; `whole` says whether this ends training, so that latents are whitened."""
         self.created_ = datetime.now(timezone.utc).isoformat(timespec="seconds")
         device = pick_device(self.device)
-        train_rows, held_out = split(len(X), self._validation_share(), self.seed_)
-        rows = place_rows(X, train_rows, held_out, self.scaler_, device)
+        train_rows, validation_rows = split(len(X), held_out, self.seed_)
+        if isinstance(self.network_, Principal):
+            self._solve(X, train_rows, validation_rows)
+            return
+        rows = place_rows(X, train_rows, validation_rows, self.scaler_, device)
         self.network_.to(device)
-        hooks = [on_epoch] if on_epoch is not None else []
+        first = torch.from_numpy(self.scaler_(X[train_rows[:: max(1, len(train_rows) // _START_ROWS)]])).to(device)
+        if self.state_.epoch == 0:
+            self.network_.start(first)
+        low, high = (torch.tensor(np.asarray(v, np.float32)).to(device) for v in (self._low, self._high))
+        corrupt = corruption(resolved.noise, low, high) if resolved.noise else None
         with _progress(self.verbose, resolved.settings.epochs) as show:
 
             def after_epoch(state: State) -> None:
                 self._publish()
-                for hook in (show, *hooks):
-                    hook(state)
+                show(state)
+                if on_epoch is not None:
+                    on_epoch(state)
 
-            train(self.network_, rows, resolved.settings, self.state_, after_epoch)
+            train(self.network_, rows, resolved.settings, self.state_, corrupt, after_epoch)
+        if whole:
+            self.network_.finish(first)
         self.network_.cpu()
+        self.state_.best_weights = {name: t.detach().clone() for name, t in self.network_.state_dict().items()}
+        self._publish()
+
+    def _solve(self, X: NDArray[Any], train_rows: NDArray[np.intp], held_out: NDArray[np.intp]) -> None:
+        """Closed form instead of training; the history has one entry, so that runs look alike."""
+        network, began = self.network_, time.perf_counter()
+        network.solve(X, train_rows, self.scaler_)
+        network.eval()
+        losses = [
+            evaluate(network, torch.from_numpy(self.scaler_(X[part[:_START_ROWS]])))
+            for part in (train_rows, held_out if len(held_out) else train_rows)
+        ]
+        seconds = round(time.perf_counter() - began, 4)
+        entry = {"epoch": 1, "train_loss": losses[0], "validation_loss": losses[1], "learning_rate": 0.0}
+        weights = {name: t.detach().clone() for name, t in network.state_dict().items()}
+        self.state_ = State(
+            epoch=1,
+            best_epoch=1,
+            best_loss=losses[1],
+            stopped="solved",
+            best_weights=weights,
+            last_weights=weights,
+            history=[entry | {"seconds": seconds}],
+        )
         self._publish()
 
     def _publish(self) -> None:
@@ -214,6 +347,9 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
 
     def _validated(self, X: ArrayLike, *, fit: bool) -> NDArray[Any]:
         """scikit-learn's checks; integer pixels stay integers, everything else becomes float32 when it is used."""
+        shape = getattr(X, "shape", ())
+        if not fit and len(shape) > 2 and tuple(shape[1:]) != self.input_shape_:
+            raise InputError(f"X: expected rows of shape {self.input_shape_}, got {tuple(shape[1:])}")
         keep = isinstance(X, np.ndarray) and X.dtype in (np.uint8, np.int16, np.float32, np.float64)
         checked: NDArray[Any] = validate_data(
             self,
@@ -245,9 +381,14 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         return self._run(self._validated(X, fit=False), lambda x: self.network_.encoder(x))
 
     def inverse_transform(self, Z: ArrayLike) -> NDArray[np.float32]:
-        """Reconstructions in raw units of latents: (n_samples, latent) to (n_samples, ...) float32."""
+        """Reconstructions in raw units of latents: (n_samples, latent) to (n_samples, ...) float32.
+
+        Of ordered latents a prefix (n_samples, j) is enough.
+        """
         check_is_fitted(self)
         Z = np.asarray(Z, np.float32)
+        if self.design_.ordered and Z.ndim == 2 and 0 < Z.shape[1] < self._n_features_out:
+            Z = np.pad(Z, ((0, 0), (0, self._n_features_out - Z.shape[1])))
         if Z.ndim != 2 or Z.shape[1] != self._n_features_out:
             raise InputError(f"Z: expected an array of shape (n, {self._n_features_out}), got {Z.shape}")
         scaled = _in_blocks(Z, lambda z: self.network_.decoder(z))
@@ -284,13 +425,19 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         runs.save(self, path, overwrite=overwrite)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Autoencoder:
+    def load(
+        cls, path: str | os.PathLike[str], *, encoder: nn.Module | None = None, decoder: nn.Module | None = None
+    ) -> Autoencoder:
         """Load what `save` or `aeedge train` wrote.
 
+        Args:
+            path: the run's directory.
+            encoder, decoder: modules of family "custom", whose code a run does not hold; their weights are replaced.
+
         Raises:
-            InputError: no run, or a damaged one.
+            InputError: no run, a damaged one, or a custom one without its modules.
         """
-        loaded = runs.load(cls, path)
+        loaded = runs.load(cls, path, encoder, decoder)
         assert isinstance(loaded, Autoencoder)
         return loaded
 
@@ -310,9 +457,10 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
             VerificationError: aeedge computes something else; nothing is left behind.
         """
         check_is_fitted(self)
+        encoder, decoder = self.network_.exportable()
         export_bundle(
-            encoder=self.network_.encoder,
-            decoder=self.network_.decoder,
+            encoder=encoder,
+            decoder=decoder,
             path=path,
             example=self.sample_,
             scaler=(self.scaler_.mean, self.scaler_.scale),
@@ -321,9 +469,21 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
             features=self._features(),
             created=self.created_,
             training=runs.summary(self),
+            ordered=self.design_.ordered,
             tolerance=tolerance,
             overwrite=overwrite,
         )
+
+    def sample(self, n: int, *, random_state: int | None = None) -> NDArray[np.float32]:
+        """Rows decoded from latents drawn from the prior N(0, 1), raw units: (n, ...). Of "vae" only.
+
+        Raises:
+            InputError: another family, whose latents have no prior.
+        """
+        check_is_fitted(self)
+        if self.family != "vae":
+            raise InputError(f"sample: only family 'vae' has a prior to draw latents from, this is {self.family!r}")
+        return self.inverse_transform(np.random.default_rng(random_state).normal(size=(n, self.design_.latent)))
 
     def __sklearn_tags__(self) -> Any:
         """What scikit-learn's checks may expect."""

@@ -40,6 +40,7 @@ def export_bundle(
     units: Sequence[str] | None = None,
     created: str | None = None,
     training: Mapping[str, Any] | None = None,
+    ordered: bool = False,
     tolerance: float = 1e-4,
     overwrite: bool = False,
 ) -> None:
@@ -58,6 +59,7 @@ def export_bundle(
         features, units: names for the values of one-dimensional rows.
         created: when the model was made (ISO 8601). Not the time of export, so that two exports are the same bytes.
         training: anything worth knowing about the training, as JSON; never read at run time.
+        ordered: whether any prefix of the latents is a code of its own.
         tolerance: largest error relative to an output's magnitude.
         overwrite: replace an existing bundle.
 
@@ -88,6 +90,7 @@ def export_bundle(
         family=family,
         input=spec,
         latent=latent,
+        ordered=ordered,
         variants={"fp32": variant},
         default_variant="fp32",
         golden=_entry(files[GOLDEN]),

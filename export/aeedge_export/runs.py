@@ -18,6 +18,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
+from torch import nn
 
 from aeedge.atomic import atomic_directory
 from aeedge.errors import InputError
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from aeedge_export.autoencoder import Autoencoder
 
 FORMAT, VERSION = "aeedge-run", 1
+_PRIVATE = ("random_state", "verbose", "encoder", "decoder")
 _STATE = ("epoch", "best_loss", "best_epoch", "stopped", "plateau_scale", "plateau_epoch")
 
 
@@ -60,7 +62,7 @@ def save(ae: Autoencoder, path: str | os.PathLike[str], *, overwrite: bool) -> N
 
 
 def _document(ae: Autoencoder) -> dict[str, Any]:
-    params = {name: value for name, value in ae.get_params().items() if name not in ("random_state", "verbose")}
+    params = {name: value for name, value in ae.get_params(deep=False).items() if name not in _PRIVATE}
     return {
         "format": FORMAT,
         "version": VERSION,
@@ -91,15 +93,22 @@ def summary(ae: Autoencoder) -> dict[str, Any]:
         "best_epoch": state.best_epoch,
         "validation_loss": state.best_loss,
         "stopped": state.stopped,
-        "loss": ae.loss,
+        "loss": ae.design_.loss,
         "hidden": list(ae.design_.hidden),
         "activation": ae.activation,
+        "normalization": ae.design_.normalization,
+        "linear_path": ae.design_.linear_path,
         "scaling": ae.scaler_.kind,
         "seed": ae.seed_,
     }
 
 
-def load(cls: type[Autoencoder], path: str | os.PathLike[str]) -> Autoencoder:
+def load(
+    cls: type[Autoencoder],
+    path: str | os.PathLike[str],
+    encoder: nn.Module | None = None,
+    decoder: nn.Module | None = None,
+) -> Autoencoder:
     """Read a run directory into a fitted estimator.
 
     Raises:
@@ -115,17 +124,23 @@ def load(cls: type[Autoencoder], path: str | os.PathLike[str]) -> Autoencoder:
                 f"{place}: expected a run of version {VERSION}, got {document['format']} {document['version']}; "
                 "upgrade it with: pip install -U 'aeedge[export]'"
             )
-        return _assemble(cls, place, document)
+        return _assemble(cls, place, document, encoder, decoder)
     except (ValueError, KeyError, TypeError, OSError, RuntimeError, SafetensorError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{place}: this run is damaged ({type(error).__name__}: {error}); train it again") from None
 
 
-def _assemble(cls: type[Autoencoder], place: Path, document: dict[str, Any]) -> Autoencoder:
+def _assemble(
+    cls: type[Autoencoder],
+    place: Path,
+    document: dict[str, Any],
+    encoder: nn.Module | None,
+    decoder: nn.Module | None,
+) -> Autoencoder:
     weights = load_file(place / "weights.safetensors")
     checkpoint = load_file(place / "checkpoint.safetensors")
-    ae = cls(**_tuples(document["params"]))
+    ae = cls(**_tuples(document["params"]), encoder=encoder, decoder=decoder)
     ae.design_ = Design(**_tuples(document["design"]))
     ae.seed_, ae.rows_, ae.notes_, ae.created_ = (document[k] for k in ("seed", "rows", "notes", "created"))
     ae.input_shape_, ae.input_dtype_ = ae.design_.input_shape, document["dtype"]
@@ -141,7 +156,7 @@ def _assemble(cls: type[Autoencoder], place: Path, document: dict[str, Any]) -> 
         optimizer=_part(checkpoint, "adam."),
         history=[json.loads(line) for line in (place / "history.jsonl").read_text().splitlines()],
     )
-    ae.network_ = build(ae.family, ae.design_, ae.seed_)
+    ae.network_ = build(ae.family, ae.design_, ae.seed_, (encoder, decoder))
     ae.network_.load_state_dict(ae.state_.best_weights)
     ae.network_.eval()
     ae._publish()

@@ -101,8 +101,9 @@ def _chunks(X: NDArray[Any]) -> Iterator[tuple[int, NDArray[np.float64]]]:
 def fit_scaler(kind: str, stats: Statistics, dtype: np.dtype[Any]) -> Scaler:
     """Fit a scaler: "standard" (mean 0, deviation 1), "minmax" (0 to 1), "none", or "auto".
 
-    "auto" keeps what belongs together together: where values share their bounds, as pixels and ADC counts do, one
-    common mapping to 0..1 is used; otherwise each value is standardised. Constant values get scale 1.
+    "auto" keeps what belongs together together: where values share their bounds, as pixels do, one common mapping to
+    0..1 is used; signals (rows of shape (channels, samples)) are standardised by channel; otherwise each value is
+    standardised. Constant values get scale 1.
 
     Raises:
         InputError: an unknown kind.
@@ -116,13 +117,29 @@ def fit_scaler(kind: str, stats: Statistics, dtype: np.dtype[Any]) -> Scaler:
     if kind == "auto":
         if dtype == np.uint8:
             return Scaler("shared", np.array(zero), np.array(np.float32(255)))
-        if len(shape) > 1 or _share_bounds(stats):
+        if len(shape) == 2:
+            return _by_channel(stats)
+        if len(shape) > 2 or _share_bounds(stats):
             low, high = float(stats.min.min()), float(stats.max.max())
             return Scaler("shared", np.array(np.float32(low)), np.array(np.float32(high - low or 1.0)))
         kind = "standard"
     mean, scale = (stats.mean, stats.std) if kind == "standard" else (stats.min, stats.max - stats.min)
     scale = np.where(stats.constant, 1.0, scale)
     return Scaler(kind, mean.astype(np.float32), np.maximum(scale, np.finfo(np.float32).tiny).astype(np.float32))
+
+
+def _by_channel(stats: Statistics) -> Scaler:
+    """One mean and one deviation for each channel of (channels, samples)."""
+    mean = stats.mean.mean(axis=1, keepdims=True)
+    spread = np.sqrt((stats.std**2 + (stats.mean - mean) ** 2).mean(axis=1, keepdims=True))
+    spread = np.where(spread <= 1e-7 * np.abs(mean), 1.0, spread)
+    return Scaler("channel", mean.astype(np.float32), spread.astype(np.float32))
+
+
+def crowded(X: NDArray[Any], stats: Statistics) -> float:
+    """Share of values that equal the least or the largest of all, from at most 4 096 rows spread over X."""
+    rows = np.asarray(X[:: max(1, len(X) // 4096)])
+    return float(((rows <= stats.min.min()) | (rows >= stats.max.max())).mean())
 
 
 def _share_bounds(stats: Statistics) -> bool:

@@ -34,7 +34,7 @@ class Settings:
         epochs: passes over the training rows, at most.
         batch_size: rows a step.
         learning_rate: highest learning rate of AdamW (Loshchilov and Hutter 2019).
-        weight_decay: decoupled weight decay a step, times the learning rate.
+        weight_decay: decoupled weight decay of matrices a step, times the learning rate.
         schedule: "cosine" (linear warm-up, then to 1 % along a half cosine), "plateau" (halved when the validation loss
             has not improved for 5 epochs) or "constant".
         gradient_clip: largest norm of the gradient, None for no limit.
@@ -69,9 +69,17 @@ class State:
 
 
 EpochHook = Callable[[State], None]
+Corruption = Callable[[Tensor], Tensor]
 
 
-def train(network: Network, rows: Rows, settings: Settings, state: State, on_epoch: EpochHook | None = None) -> State:
+def train(
+    network: Network,
+    rows: Rows,
+    settings: Settings,
+    state: State,
+    corrupt: Corruption | None = None,
+    on_epoch: EpochHook | None = None,
+) -> State:
     """Train until epochs are used up, the validation loss stops improving, or Ctrl-C; then restore the best weights.
 
     Args:
@@ -79,6 +87,7 @@ def train(network: Network, rows: Rows, settings: Settings, state: State, on_epo
         rows: scaled rows on the same device.
         settings: how to train.
         state: a new State, or one to resume from.
+        corrupt: makes the inputs of a batch from its clean rows; None for clean inputs.
         on_epoch: called after each epoch.
 
     Returns:
@@ -88,9 +97,7 @@ def train(network: Network, rows: Rows, settings: Settings, state: State, on_epo
         InputError: the loss was not finite in the first epoch already.
         KeyboardInterrupt: Ctrl-C before the first epoch was complete.
     """
-    optimizer = torch.optim.AdamW(
-        network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
-    )
+    optimizer = _optimizer(network, settings)
     if state.last_weights:
         network.load_state_dict(state.last_weights)
         _restore_optimizer(optimizer, state.optimizer)
@@ -98,7 +105,7 @@ def train(network: Network, rows: Rows, settings: Settings, state: State, on_epo
     try:
         while state.epoch < settings.epochs:
             began = time.perf_counter()
-            loss, rate = _run_epoch(network, rows, optimizer, settings, state)
+            loss, rate = _run_epoch(network, rows, optimizer, settings, state, corrupt)
             if not math.isfinite(loss):
                 state.stopped = "diverged"
                 break
@@ -124,27 +131,62 @@ def train(network: Network, rows: Rows, settings: Settings, state: State, on_epo
     return state
 
 
+def _optimizer(network: Network, settings: Settings) -> torch.optim.AdamW:
+    decayed = network.decayed()
+    chosen = {id(parameter) for parameter in decayed}
+    groups = [
+        {"params": decayed, "weight_decay": settings.weight_decay},
+        {"params": [p for p in network.parameters() if id(p) not in chosen], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW([g for g in groups if g["params"]], lr=settings.learning_rate, fused=True)
+
+
 def _run_epoch(
-    network: Network, rows: Rows, optimizer: torch.optim.Optimizer, settings: Settings, state: State
+    network: Network,
+    rows: Rows,
+    optimizer: torch.optim.Optimizer,
+    settings: Settings,
+    state: State,
+    corrupt: Corruption | None,
 ) -> tuple[float, float]:
-    """One pass; returns the mean training loss and the last learning rate."""
+    """One pass; returns the mean training loss and the last learning rate. Leaves torch's random state as it was."""
+    devices = [torch.cuda.current_device()] if rows.validation.is_cuda else []
+    with torch.random.fork_rng(devices=devices):
+        return _steps(network, rows, optimizer, settings, state, corrupt)
+
+
+def _steps(
+    network: Network,
+    rows: Rows,
+    optimizer: torch.optim.Optimizer,
+    settings: Settings,
+    state: State,
+    corrupt: Corruption | None,
+) -> tuple[float, float]:
     network.train()
-    generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + state.epoch)
+    seed = settings.seed * 1_000_003 + state.epoch
+    torch.manual_seed(seed)  # for noise, drawn latents and dropout
+    generator = torch.Generator().manual_seed(seed)
     steps = -(-rows.count // settings.batch_size)
     total: Tensor | float = 0.0
     rate = settings.learning_rate
+    seen = 0
     for step, batch in enumerate(rows.batches(settings.batch_size, generator)):
-        rate = _learning_rate(settings, state, (state.epoch * steps + step + 1) / (settings.epochs * steps))
+        if len(batch) == 1 and rows.count > 1:
+            continue  # a last batch of one row has no variance to normalise by
+        network.progress = (state.epoch * steps + step + 1) / (settings.epochs * steps)
+        rate = _learning_rate(settings, state, network.progress)
         for group in optimizer.param_groups:
             group["lr"] = rate
         optimizer.zero_grad(set_to_none=True)
-        loss = network.training_loss(batch, batch)
+        loss = network.training_loss(batch if corrupt is None else corrupt(batch), batch)
         loss.backward()  # type: ignore[no-untyped-call]
         if settings.gradient_clip is not None:
             torch.nn.utils.clip_grad_norm_(network.parameters(), settings.gradient_clip)
         optimizer.step()
         total = total + loss.detach() * len(batch)  # stays on the device: no synchronisation within an epoch
-    return float(total) / rows.count, rate
+        seen += len(batch)
+    return float(total) / seen, rate
 
 
 def _learning_rate(settings: Settings, state: State, progress: float) -> float:
@@ -173,7 +215,7 @@ def _close_epoch(
     state.epoch += 1
     state.last_weights = _copy(network.state_dict())
     state.optimizer = _optimizer_tensors(optimizer)
-    if validation < state.best_loss or not state.best_weights:
+    if validation < state.best_loss or not state.best_weights or not network.settled:
         state.best_loss, state.best_epoch = validation, state.epoch
         state.best_weights = state.last_weights
     if state.epoch - max(state.best_epoch, state.plateau_epoch) >= _PLATEAU_PATIENCE:

@@ -2,40 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from math import prod
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from aeedge.errors import InputError
 from aeedge_export.losses import reconstruction_loss
-
-ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
-    "relu": nn.ReLU,
-    "leaky_relu": nn.LeakyReLU,
-    "elu": nn.ELU,
-    "gelu": nn.GELU,
-    "silu": nn.SiLU,
-    "tanh": nn.Tanh,
-    "sigmoid": nn.Sigmoid,
-    "softplus": nn.Softplus,
-    "linear": nn.Identity,
-}
+from aeedge_export.networks import principal
+from aeedge_export.networks.layers import Decoder, Encoder, activation
 
 
 @dataclass(frozen=True)
 class Design:
-    """What a network is built from: shape of one row, latent size, hidden widths, names of activations and loss."""
+    """What a network is built from.
+
+    Attributes:
+        input_shape: shape of one row.
+        latent: number of latents.
+        hidden: widths of hidden layers; of convolutional families their channels.
+        activation, latent_activation, output: names of activations.
+        loss: "mse" or "bce".
+        normalization: "batch" or "none", in hidden layers.
+        linear_path: whether a linear encoder and decoder, started at PCA, run beside the network.
+        centered: whether the encoder first subtracts the mean row (of data scaled to 0..1).
+        ordered: whether any prefix of the latents is a code of its own.
+        options: what only one family knows.
+    """
 
     input_shape: tuple[int, ...]
     latent: int
     hidden: tuple[int, ...]
-    activation: str
-    latent_activation: str
-    output: str
-    loss: str
+    activation: str = "relu"
+    latent_activation: str = "linear"
+    output: str = "linear"
+    loss: str = "mse"
+    normalization: str = "none"
+    linear_path: bool = False
+    centered: bool = False
+    ordered: bool = False
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def size(self) -> int:
@@ -43,34 +52,28 @@ class Design:
         return prod(self.input_shape)
 
 
-def activation(name: str, what: str = "activation") -> nn.Module:
-    """A new activation module.
-
-    Raises:
-        InputError: an unknown name.
-    """
-    if name not in ACTIVATIONS:
-        raise InputError(f"{what}: expected {', '.join(ACTIVATIONS)}, got {name!r}")
-    return ACTIVATIONS[name]()
-
-
 class Network(nn.Module):
-    """An autoencoder: `encoder` and `decoder` are what is exported, in scaled units.
+    """An autoencoder in scaled units.
 
     Attributes:
         encoder: (n, *input_shape) -> (n, latent).
         body: (n, latent) -> (n, *input_shape), before the output activation.
         output: the output activation.
+        progress: how far training is, 0 to 1; set by the training loop.
     """
 
-    def __init__(self, encoder: nn.Module, body: nn.Module, output: str, loss: str) -> None:
+    whitens = True  # whether latents get mean 0 and covariance 1 after training, where nothing forbids it
+
+    def __init__(self, encoder: nn.Module, body: nn.Module, design: Design) -> None:
         super().__init__()
-        if output not in ("linear", "sigmoid"):
-            raise InputError(f"output: expected 'linear' or 'sigmoid', got {output!r}")
-        if loss == "bce" and output != "sigmoid":
-            raise InputError(f"loss 'bce' needs output='sigmoid', got {output!r}; change one of them")
-        self.encoder, self.body, self.output = encoder, body, activation(output)
-        self._loss = reconstruction_loss(loss)
+        if design.output not in ("linear", "sigmoid"):
+            raise InputError(f"output: expected 'linear' or 'sigmoid', got {design.output!r}")
+        if design.loss == "bce" and design.output != "sigmoid":
+            raise InputError(f"loss 'bce' needs output='sigmoid', got {design.output!r}; change one of them")
+        self.design = design
+        self.encoder, self.body, self.output = encoder, body, activation(design.output)
+        self._loss = reconstruction_loss(design.loss)
+        self.progress = 0.0
 
     @property
     def decoder(self) -> nn.Module:
@@ -89,10 +92,56 @@ class Network(nn.Module):
     def training_loss(self, x: Tensor, target: Tensor) -> Tensor:
         """The loss that is minimised, a scalar: reconstruction of `target` from `x`, plus the family's penalty."""
         latent, penalty = self.bottleneck(x)
+        if self.design.ordered:
+            latent = latent * _prefix_mask(latent)
         loss = self._loss(self.body(latent), target, self.output)
         return loss if penalty is None else loss + penalty
+
+    @property
+    def settled(self) -> bool:
+        """Whether the loss being minimised is the final one; until then no weights count as the best."""
+        return True
 
     @torch.no_grad()
     def validation_loss(self, x: Tensor) -> Tensor:
         """Reconstruction loss of clean rows, without penalties, a scalar."""
         return self._loss(self.body(self.encoder(x)), x, self.output)
+
+    @torch.no_grad()
+    def start(self, rows: Tensor) -> None:
+        """Set what is better taken from scaled rows than drawn: mean row, linear path (PCA), bias of the output."""
+        if isinstance(self.encoder, Encoder) and isinstance(self.body, Decoder):
+            principal.start(self.encoder, self.body, rows, sigmoid=self.design.output == "sigmoid")
+
+    @torch.no_grad()
+    def finish(self, rows: Tensor) -> None:
+        """After training: whiten latents of scaled rows, and undo it in the decoder; reconstructions stay the same."""
+        free = self.design.latent_activation == "linear" and not self.design.ordered
+        if self.whitens and free and isinstance(self.encoder, Encoder) and isinstance(self.body, Decoder):
+            principal.whiten(self.encoder, self.body, rows)
+
+    def exportable(self) -> tuple[nn.Module, nn.Module]:
+        """Encoder and decoder as the graphs should be: the same functions with as few operators as possible."""
+        encoder, body = self.encoder, self.body
+        if isinstance(encoder, Encoder) and isinstance(body, Decoder):
+            encoder, body = encoder.folded(), body.folded()
+        plain = isinstance(self.output, nn.Identity)
+        return encoder, body if plain else nn.Sequential(body, self.output)
+
+    def decayed(self) -> list[nn.Parameter]:
+        """Parameters that weight decay applies to: matrices, but a linear path only where the output is bounded."""
+        exempt = set()
+        if self.design.linear_path and self.design.output == "linear":
+            exempt = {id(layer.weight) for layer in (self.encoder.linear, self.body.linear)}  # type: ignore[union-attr]
+        return [p for p in self.parameters() if p.ndim > 1 and id(p) not in exempt]
+
+
+def _prefix_mask(latent: Tensor) -> Tensor:
+    """For each row the number of latents to keep, drawn evenly (nested dropout, Rippel et al. 2014), as a 0/1 mask.
+
+    A quarter of the rows keep all, since the whole code is what is used most.
+    """
+    rows, size = latent.shape
+    keep = torch.randint(1, size + 1, (rows, 1), device=latent.device)
+    keep = torch.where(torch.rand(rows, 1, device=latent.device) < 0.25, size, keep)
+    return (torch.arange(size, device=latent.device) < keep).to(latent.dtype)

@@ -1,0 +1,127 @@
+"""conv2d for images (C, H, W) and conv1d for signals (C, T): strided convolutions down, pixel shuffles up.
+
+The decoder's upsampling was chosen by measurement (docs/decisions/0006): a convolution followed by a pixel shuffle
+(Shi et al. 2016, https://arxiv.org/abs/1609.05158) gave the lowest error at the lowest cost. conv1d runs as 2-D
+convolutions with 1×k kernels, for which onnxruntime has faster kernels.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+from aeedge.errors import InputError
+from aeedge_export.networks.base import Design, Network
+from aeedge_export.networks.layers import Center, Decoder, Encoder, after, draw_weights
+
+
+class Pad(nn.Module):
+    """Zeros at the bottom and right, up to a size that every stride divides."""
+
+    def __init__(self, height: int, width: int) -> None:
+        super().__init__()
+        self._extra = (0, width, 0, height)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, C, H, W) -> (n, C, H + height, W + width)."""
+        return F.pad(x, self._extra)
+
+
+class Crop(nn.Module):
+    """The first rows and columns, in the shape of the input."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self._shape = shape
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, C, H', W') -> (n, *shape)."""
+        height, width = (1, self._shape[1]) if len(self._shape) == 2 else self._shape[1:]
+        return x[:, :, :height, :width].reshape(-1, *self._shape)
+
+
+class Shuffle(nn.Module):
+    """Channels to places: (n, C·a·b, H, W) -> (n, C, a·H, b·W), for steps a down and b across."""
+
+    def __init__(self, step: tuple[int, int]) -> None:
+        super().__init__()
+        self._step = step
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, C·a·b, H, W) -> (n, C, a·H, b·W)."""
+        a, b = self._step
+        _, channels, height, width = x.shape
+        x = x.reshape(-1, channels // (a * b), a, b, height, width).permute(0, 1, 4, 2, 5, 3)
+        return x.reshape(-1, channels // (a * b), a * height, b * width)
+
+
+def conv2d(design: Design) -> Network:
+    """Images (C, H, W); sizes that the strides do not divide are padded.
+
+    Raises:
+        InputError: rows of another shape, or smaller than the strides.
+    """
+    if len(design.input_shape) != 3:
+        raise InputError(
+            f"family 'conv2d' needs images, rows of shape (channels, height, width), got {design.input_shape}; "
+            "reshape the rows, or use family='dense'"
+        )
+    return _build(design, design.input_shape, (2, 2), (3, 3))
+
+
+def conv1d(design: Design) -> Network:
+    """Signals (C, T); lengths that the strides do not divide are padded.
+
+    Raises:
+        InputError: rows of another shape, or shorter than the strides.
+    """
+    if len(design.input_shape) != 2:
+        raise InputError(
+            f"family 'conv1d' needs signals, rows of shape (channels, samples), got {design.input_shape}; "
+            "reshape the rows, or use family='dense'"
+        )
+    channels, samples = design.input_shape
+    return _build(design, (channels, 1, samples), (1, 2), (1, 7))
+
+
+def _build(design: Design, shape: tuple[int, ...], step: tuple[int, int], kernel: tuple[int, int]) -> Network:
+    channels, height, width = shape
+    depth = len(design.hidden)
+    down = (step[0] ** depth, step[1] ** depth)
+    if not depth or height < down[0] or width < down[1]:
+        raise InputError(
+            f"family {'conv2d' if step[0] > 1 else 'conv1d'}: expected rows of at least {down[0]}×{down[1]} for "
+            f"hidden={design.hidden} channels, got {height}×{width}; use fewer (one or more), or family='dense'"
+        )
+    small = (-(-height // down[0]), -(-width // down[1]))
+    pad = (small[0] * down[0] - height, small[1] * down[1] - width)
+    features = design.hidden[-1] * small[0] * small[1]
+    trunk: list[nn.Module] = [nn.Unflatten(1, (channels, 1))] if len(design.input_shape) == 2 else []
+    trunk += [Pad(*pad)] if any(pad) else []
+    around = (kernel[0] // 2, kernel[1] // 2)
+    for fan_in, fan_out in pairwise((channels, *design.hidden)):
+        trunk += [nn.Conv2d(fan_in, fan_out, kernel, stride=step, padding=around)]
+        trunk += after(design.activation, design.normalization, nn.BatchNorm2d, fan_out)
+    encoder = Encoder(
+        nn.Sequential(*trunk, nn.Flatten()),
+        nn.Linear(features, design.latent),
+        Center(design.input_shape) if design.centered else None,
+        nn.Linear(design.size, design.latent, bias=False) if design.linear_path else None,
+        design.latent_activation,
+    )
+    rest = after(design.activation, design.normalization, nn.BatchNorm1d, features)
+    rest.append(nn.Unflatten(1, (design.hidden[-1], *small)))
+    ups = list(pairwise((*design.hidden[::-1], channels)))
+    for index, (fan_in, fan_out) in enumerate(ups):
+        places = fan_out * step[0] * step[1]
+        rest.append(nn.Conv2d(fan_in, places, kernel if depth > 0 else (1, 1), padding=around))
+        if index < len(ups) - 1:
+            rest += after(design.activation, design.normalization, nn.BatchNorm2d, places)
+        rest.append(Shuffle(step))
+    rest.append(Crop(design.input_shape))
+    linear = nn.Linear(design.latent, design.size) if design.linear_path else None
+    body = Decoder(nn.Linear(design.latent, features), nn.Sequential(*rest), design.input_shape, linear)
+    draw_weights(encoder, body, small_ends=design.linear_path)
+    return Network(encoder, body, design)

@@ -1,0 +1,70 @@
+"""pca: principal component analysis in the same clothes as the others, the honest referee.
+
+Closed form; rows that do not fit memory are learned incrementally (Ross et al. 2008, through scikit-learn).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.decomposition import PCA, IncrementalPCA
+
+from aeedge.errors import InputError
+from aeedge_export.networks.base import Design, Network
+from aeedge_export.networks.dense import dense_parts
+from aeedge_export.networks.layers import Decoder, Encoder
+from aeedge_export.scaling import Scaler
+
+_CHUNK_BYTES = 2**26
+
+
+class Principal(Network):
+    """One linear layer each way. Latents are scores on the principal axes, largest variance first, not whitened."""
+
+    whitens = False
+
+    def training_loss(self, x: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """pca is not trained by gradients."""
+        raise InputError("family 'pca' is solved in closed form and cannot be trained batch by batch")
+
+    @torch.no_grad()
+    def solve(self, X: NDArray[Any], rows: NDArray[np.intp], scaler: Scaler) -> None:
+        """Set the weights from raw rows `X[rows]`; of a memory-mapped file a chunk at a time.
+
+        Raises:
+            InputError: fewer rows than latents.
+        """
+        latent = self.design.latent
+        if len(rows) < latent:
+            raise InputError(
+                f"family 'pca': expected at least {latent} training rows for {latent} latents, got {len(rows)}"
+            )
+        if isinstance(X, np.memmap):
+            step = max(5 * latent, _CHUNK_BYTES // max(1, 8 * X[0].size))
+            found: Any = IncrementalPCA(latent)
+            starts = [s for s in range(0, len(rows), step) if len(rows) - s >= latent]
+            for start in starts:
+                part = rows[start : len(rows) if start == starts[-1] else start + step]
+                found.partial_fit(scaler(X[part]).reshape(len(part), -1))
+        else:
+            found = PCA(latent, svd_solver="full").fit(scaler(X[rows]).reshape(len(rows), -1))
+        axes, mean = torch.from_numpy(found.components_).double(), torch.from_numpy(found.mean_).double()
+        encoder, body = self.encoder, self.body
+        assert isinstance(encoder, Encoder)
+        assert isinstance(body, Decoder)
+        encoder.head.weight.copy_(axes.float())
+        encoder.head.bias.copy_((-axes @ mean).float())
+        body.tail.weight.copy_(axes.T.float())
+        body.tail.bias.copy_(mean.float())
+
+
+def pca(design: Design) -> Network:
+    """Linear, without hidden layers, activations or a bounded output, whatever else was asked for."""
+    plain = replace(
+        design, hidden=(), latent_activation="linear", output="linear", loss="mse", linear_path=False, centered=False
+    )
+    return Principal(*dense_parts(plain), plain)

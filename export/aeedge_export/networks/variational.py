@@ -1,0 +1,69 @@
+"""vae: a variational autoencoder (Kingma and Welling 2014, https://arxiv.org/abs/1312.6114).
+
+β as in Higgins et al. 2017, KL warm-up as in Sønderby et al. 2016, free bits as in Kingma et al. 2016. The exported
+encoder gives the mean, and is deterministic.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from aeedge_export.networks.base import Design, Network
+from aeedge_export.networks.dense import dense_parts
+from aeedge_export.networks.layers import Decoder, Encoder
+
+_LOG_VARIANCE = (-10.0, 4.0)
+_NOISE_VARIANCE = 0.1  # of the Gaussian likelihood that a mean squared error stands for, in squared scaled units
+
+
+class Variational(Network):
+    """Latents are drawn from N(mean(x), variance(x)) while training; KL to N(0, 1) is the penalty."""
+
+    whitens = False  # the prior fixes mean and variance
+
+    def __init__(self, encoder: Encoder, body: Decoder, design: Design) -> None:
+        super().__init__(encoder, body, design)
+        self.log_variance = nn.Linear(encoder.head.in_features, design.latent)
+        nn.init.zeros_(self.log_variance.weight)
+        nn.init.constant_(self.log_variance.bias, -3.0)
+
+    def bottleneck(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """A draw of the latents, and the KL penalty in the units of the reconstruction loss (per input value)."""
+        mean, log_variance = self._posterior(x)
+        draw = mean + torch.exp(0.5 * log_variance) * torch.randn_like(mean)
+        warm = min(1.0, self.progress / max(float(self.design.options["kl_warmup"]), 1e-9))
+        return draw, warm * self._penalty(mean, log_variance)
+
+    @property
+    def settled(self) -> bool:
+        """Not before the KL divergence has its full weight."""
+        return self.progress >= min(1.0, float(self.design.options["kl_warmup"]))
+
+    @torch.no_grad()
+    def validation_loss(self, x: Tensor) -> Tensor:
+        """The bound with the mean in place of draws: deterministic."""
+        mean, log_variance = self._posterior(x)
+        return self._loss(self.body(mean), x, self.output) + self._penalty(mean, log_variance)
+
+    def _posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        encoder = self.encoder
+        assert isinstance(encoder, Encoder)
+        x = encoder.centered(x)
+        features = encoder.trunk(x)
+        return encoder.latents(x, features), self.log_variance(features).clamp(*_LOG_VARIANCE)
+
+    def _penalty(self, mean: Tensor, log_variance: Tensor) -> Tensor:
+        """Weighted KL divergence in the units of the reconstruction loss; each latent's first bits are free."""
+        divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean(dim=0)  # nats for each latent
+        options = self.design.options
+        free = divergence.clamp_min(float(options["free_bits"]) * 0.6931).sum()
+        weight = float(options["beta"])
+        if self.design.loss == "mse":
+            weight *= 2 * _NOISE_VARIANCE  # a squared error is 2σ² times a Gaussian's negative log-likelihood
+        return weight * free / self.design.size
+
+
+def vae(design: Design) -> Network:
+    """A perceptron with Gaussian latents."""
+    return Variational(*dense_parts(design), design)

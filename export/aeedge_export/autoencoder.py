@@ -307,6 +307,7 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
     def _solve(self, X: NDArray[Any], train_rows: NDArray[np.intp], held_out: NDArray[np.intp]) -> None:
         """Closed form instead of training; the history has one entry, so that runs look alike."""
         network, began = self.network_, time.perf_counter()
+        assert isinstance(network, Principal)
         network.solve(X, train_rows, self.scaler_)
         network.eval()
         losses = [

@@ -50,7 +50,7 @@ class Sparse(Network):
     def __init__(self, encoder: Encoder, body: Decoder, design: Design) -> None:
         super().__init__(encoder, body, design)
         self._kind, self._target, self._weight = parse_sparsity(design.options["sparsity"])
-        # Normalised before its activation, no latent falls silent for all rows. A rate of activity needs a shift, though.
+        # Normalised before its activation, no latent falls silent for all rows; a rate of activity needs a shift.
         encoder.act = nn.Sequential(nn.BatchNorm1d(design.latent, affine=self._kind == "kl"), encoder.act)
 
     def bottleneck(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -92,6 +92,8 @@ class Contractive(Network):
 
     Exact for one layer. For deeper encoders Hutchinson's estimate: E |vᵀJ|² over random signs v is the squared norm.
     """
+
+    whitens = False  # small latents are the point
 
     def bottleneck(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """Latents and their contraction penalty, per input value."""

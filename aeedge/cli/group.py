@@ -24,6 +24,7 @@ DEVICE = {
 WORKSTATION = {  # listed here so that --help need not import the workstation
     "train": "Train an autoencoder on a file of rows.",
     "export": "Turn a trained run into a bundle.",
+    "report": "Write a run as one HTML page.",
 }
 _MODULES = dict.fromkeys(("encode", "decode", "denoise", "score"), "aeedge.cli.transform") | {
     "info": "aeedge.cli.info",

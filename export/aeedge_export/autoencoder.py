@@ -24,6 +24,7 @@ from aeedge_export.build import export_bundle
 from aeedge_export.corruption import corruption
 from aeedge_export.defaults import Facts, Resolved, resolve
 from aeedge_export.devices import pick_device
+from aeedge_export.evaluation import evaluate_run
 from aeedge_export.networks import CUSTOM, build
 from aeedge_export.networks.base import Design
 from aeedge_export.networks.linear import Principal
@@ -78,12 +79,16 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         scaler_: what maps raw to scaled units.
         history_: a list with a dict for each epoch: losses, learning rate, seconds.
         stopped_: why training ended: "epochs", "patience", "interrupted" or "diverged".
+        evaluation_: what `evaluate` found; empty before.
         notes_: what was noticed about the data, in sentences.
         sample_: rows that were held out, raw, kept for export.
         n_features_in_, feature_names_in_, n_iter_: as everywhere in scikit-learn.
 
     Rows are arrays of shape (n_samples, n_features), or (n_samples, ...) for images and signals.
     """
+
+    labels_: NDArray[Any] | None
+    evaluation_: dict[str, Any]
 
     def __init__(
         self,
@@ -173,6 +178,26 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         self._train(X, resolved, self._validation_share(), on_epoch)
         return self
 
+    def evaluate(self, X: ArrayLike, labels: ArrayLike | None = None) -> dict[str, Any]:
+        """Compare with PCA of as many latents, and look whether the latents are alive; kept for `save` and the report.
+
+        Args:
+            X: the rows that the estimator was fitted to.
+            labels: a class for each row, for linear probe, k-means and the map of the latents.
+
+        Returns:
+            See `aeedge_export.evaluation.evaluate_run`.
+
+        Raises:
+            InputError: labels of another length.
+        """
+        check_is_fitted(self)
+        X = X if isinstance(X, np.ndarray) and X.shape[1:] == self.input_shape_ else self._validated(X, fit=False)
+        self.evaluation_ = evaluate_run(self, X, labels)
+        if labels is not None:
+            self.labels_ = np.asarray(labels)[self.sample_rows_]
+        return self.evaluation_
+
     def partial_fit(self, X: ArrayLike, y: object = None) -> Autoencoder:
         """One pass over rows (n_samples, ...) at a constant learning rate, for rows that arrive in portions.
 
@@ -212,7 +237,11 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         self.design_, self.rows_ = resolved.design, len(X)
         self.network_ = build(self.family, self.design_, self.seed_, (self.encoder, self.decoder))
         self.design_ = self._measured_design()
-        self.sample_ = _sample(X, validation_rows if len(validation_rows) else train_rows)
+        self.sample_rows_ = _sample_rows(X, validation_rows if len(validation_rows) else train_rows)
+        sample = np.array(X[self.sample_rows_])
+        self.sample_ = sample if sample.dtype in (np.uint8, np.int16) else sample.astype(np.float32)
+        self.noise_ = resolved.noise
+        self.labels_, self.evaluation_ = None, {}
         self.state_ = State()
         return resolved
 
@@ -379,7 +408,10 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
     def transform(self, X: ArrayLike) -> NDArray[np.float32]:
         """Latents of raw rows: (n_samples, ...) to (n_samples, latent) float32."""
         check_is_fitted(self)
-        return self._run(self._validated(X, fit=False), lambda x: self.network_.encoder(x))
+        return self._encode(self._validated(X, fit=False))
+
+    def _encode(self, X: NDArray[Any]) -> NDArray[np.float32]:
+        return self._run(X, lambda x: self.network_.encoder(x))
 
     def inverse_transform(self, Z: ArrayLike) -> NDArray[np.float32]:
         """Reconstructions in raw units of latents: (n_samples, latent) to (n_samples, ...) float32.
@@ -392,6 +424,9 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
             Z = np.pad(Z, ((0, 0), (0, self._n_features_out - Z.shape[1])))
         if Z.ndim != 2 or Z.shape[1] != self._n_features_out:
             raise InputError(f"Z: expected an array of shape (n, {self._n_features_out}), got {Z.shape}")
+        return self._decode(Z)
+
+    def _decode(self, Z: NDArray[np.float32]) -> NDArray[np.float32]:
         scaled = _in_blocks(Z, lambda z: self.network_.decoder(z))
         return (scaled * self.scaler_.scale + self.scaler_.mean).astype(np.float32)
 
@@ -509,11 +544,11 @@ def _pick(X: NDArray[Any], rows: NDArray[np.intp]) -> NDArray[Any]:
     return X if isinstance(X, np.memmap) else X[rows]
 
 
-def _sample(X: NDArray[Any], rows: NDArray[np.intp]) -> NDArray[Any]:
-    """A few raw rows to keep for export."""
+def _sample_rows(X: NDArray[Any], rows: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Which rows to keep for export and report: a few, spread over all."""
     most = max(2, min(_SAMPLE_ROWS, _SAMPLE_BYTES // max(1, X[0].nbytes)))
-    sample = np.array(X[rows[np.linspace(0, len(rows) - 1, min(most, len(rows))).astype(int)]])
-    return sample if sample.dtype in (np.uint8, np.int16) else sample.astype(np.float32)
+    chosen = rows[np.linspace(0, len(rows) - 1, min(most, len(rows))).astype(int)]
+    return np.repeat(chosen, 2) if len(chosen) == 1 else chosen
 
 
 def _progress(verbose: bool, epochs: int) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +23,20 @@ _IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".
 
 @dataclass(frozen=True)
 class Dataset:
-    """Rows `X` of shape (n, ...), and the names of their values if the file has any."""
+    """Rows `X` of shape (n, ...), the names of their values if the file has any, and labels if they were asked for."""
 
     X: NDArray[Any]
     features: tuple[str, ...] | None = None
+    labels: NDArray[Any] | None = None
 
 
 def read(
-    path: str | os.PathLike[str], *, array: str | None = None, columns: Sequence[str] = (), drop: Sequence[str] = ()
+    path: str | os.PathLike[str],
+    *,
+    array: str | None = None,
+    columns: Sequence[str] = (),
+    drop: Sequence[str] = (),
+    labels: str | None = None,
 ) -> Dataset:
     """Read rows to train on.
 
@@ -39,6 +45,8 @@ def read(
         array: name of the array inside an .npz.
         columns: of a table, read only these.
         drop: of a table, leave these out.
+        labels: where the labels are, which are not learned from: an .npy file, the name of an array of the .npz or of a
+            column of the table, or "folders" for the name of each image's folder.
 
     Returns:
         The rows; of an .npy they stay memory-mapped.
@@ -47,8 +55,11 @@ def read(
         InputError: not there, another format, damaged, empty, or cells that are not numbers (row and column named).
     """
     place = Path(path)
+    if labels is not None and labels.endswith(".npy"):
+        found = read(path, array=array, columns=columns, drop=drop)
+        return replace(found, labels=_label_file(Path(labels), len(found.X)))
     if place.is_dir():
-        return Dataset(_images(place))
+        return _images(place, labels)
     if not place.is_file():
         raise InputError(f"{place}: expected a file or a folder of images, but nothing is there; check the path")
     suffix = place.suffix.lower()
@@ -57,11 +68,12 @@ def read(
             raise InputError(
                 f"{place}: columns can be chosen by name in .csv and .parquet only; slice the array instead"
             )
-        return Dataset(_numpy(place, array))
+        rows = _numpy(place, array)
+        return Dataset(rows, None, None if labels is None else _label_array(place, labels, len(rows)))
     if suffix == ".csv":
-        return _csv(place, columns, drop)
+        return _csv(place, columns, drop, labels)
     if suffix == ".parquet":
-        return _parquet(place, columns, drop)
+        return _parquet(place, columns, drop, labels)
     raise InputError(
         f"{place}: expected .npy, .npz, .csv, .parquet or a folder of images, got {suffix or 'no suffix'!r}"
     )
@@ -87,17 +99,19 @@ def _numpy(place: Path, array: str | None) -> NDArray[Any]:
     return found
 
 
-def _csv(place: Path, columns: Sequence[str], drop: Sequence[str]) -> Dataset:
+def _csv(place: Path, columns: Sequence[str], drop: Sequence[str], labels: str | None) -> Dataset:
     layout = csv_layout(place)
     names = layout.names or tuple(f"x{i}" for i in range(layout.width))
-    chosen = _choose(place, names, columns, drop)
+    chosen = _choose(place, names, columns, drop, labels)
     try:
         table = pa.csv.read_csv(
             place,
             read_options=pa.csv.ReadOptions(column_names=list(names), skip_rows=1 if layout.names else 0),
             parse_options=pa.csv.ParseOptions(delimiter=layout.delimiter),
             convert_options=pa.csv.ConvertOptions(
-                include_columns=list(chosen), column_types=dict.fromkeys(chosen, pa.float64()), strings_can_be_null=True
+                include_columns=[*chosen, *([labels] if labels else [])],
+                column_types=dict.fromkeys(chosen, pa.float64()),
+                strings_can_be_null=True,
             ),
         )
     except pa.ArrowInvalid as error:
@@ -105,7 +119,7 @@ def _csv(place: Path, columns: Sequence[str], drop: Sequence[str]) -> Dataset:
     for name in chosen:
         if table.column(name).null_count:
             raise _bad_cell(place, layout, names, chosen, None)
-    return _table(place, table, layout.names and chosen)
+    return _table(place, table, chosen, labels, named=layout.names is not None)
 
 
 def _bad_cell(
@@ -128,11 +142,11 @@ def _bad_cell(
     return InputError(f"{place}: expected rows of numbers ({error})")
 
 
-def _parquet(place: Path, columns: Sequence[str], drop: Sequence[str]) -> Dataset:
+def _parquet(place: Path, columns: Sequence[str], drop: Sequence[str], labels: str | None) -> Dataset:
     try:
         names = pa.parquet.read_schema(place).names
-        chosen = _choose(place, names, columns, drop)
-        table = pa.parquet.read_table(place, columns=list(chosen))
+        chosen = _choose(place, names, columns, drop, labels)
+        table = pa.parquet.read_table(place, columns=[*chosen, *([labels] if labels else [])])
     except (pa.ArrowInvalid, OSError) as error:
         raise InputError(f"{place}: expected a Parquet file, but it cannot be read ({error}); copy it again") from None
     for name in chosen:
@@ -145,30 +159,59 @@ def _parquet(place: Path, columns: Sequence[str], drop: Sequence[str]) -> Datase
             raise InputError(
                 f"{place}, row {row}, column {name!r}: expected a number, got nothing; fill or drop the row"
             )
-    return _table(place, table, chosen)
+    return _table(place, table, chosen, labels, named=True)
 
 
-def _choose(place: Path, names: Sequence[str], columns: Sequence[str], drop: Sequence[str]) -> tuple[str, ...]:
-    for name in (*columns, *drop):
+def _choose(
+    place: Path, names: Sequence[str], columns: Sequence[str], drop: Sequence[str], labels: str | None
+) -> tuple[str, ...]:
+    for name in (*columns, *drop, *([labels] if labels else [])):
         if name not in names:
             raise InputError(f"{place}: expected a column {name!r}, got {', '.join(names)}")
-    chosen = tuple(name for name in (columns or names) if name not in drop)
+    chosen = tuple(name for name in (columns or names) if name not in drop and name != labels)
     if not chosen:
         raise InputError(f"{place}: no column is left of {', '.join(names)}")
     return chosen
 
 
-def _table(place: Path, table: pa.Table, features: Sequence[str] | None) -> Dataset:
+def _table(place: Path, table: pa.Table, features: Sequence[str], labels: str | None, *, named: bool) -> Dataset:
     if not table.num_rows:
         raise InputError(f"{place}: expected rows of numbers, but it has none")
-    rows = np.stack([column.to_numpy().astype(np.float32) for column in table.columns], axis=1)
-    return Dataset(rows, tuple(features) if features else None)
+    rows = np.stack([table.column(name).to_numpy().astype(np.float32) for name in features], axis=1)
+    classes = None if labels is None else np.array(table.column(labels).to_pylist())
+    return Dataset(rows, tuple(features) if named else None, classes)
 
 
-def _images(folder: Path) -> NDArray[np.uint8]:
+def _label_file(place: Path, count: int) -> NDArray[Any]:
+    try:
+        found: NDArray[Any] = np.load(place, allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise InputError(f"{place}: expected an array of labels, but it cannot be read ({error})") from None
+    return _checked_labels(place, found, count)
+
+
+def _label_array(place: Path, name: str, count: int) -> NDArray[Any]:
+    if place.suffix.lower() != ".npz":
+        raise InputError(f"{place}: an .npy holds no labels; pass them as a file of their own (--labels y.npy)")
+    member = npz_member(place, name)
+    with np.load(place, allow_pickle=False) as archive:
+        return _checked_labels(place, archive[member[:-4]], count)
+
+
+def _checked_labels(place: Path, found: NDArray[Any], count: int) -> NDArray[Any]:
+    if found.shape != (count,):
+        raise InputError(
+            f"{place}: expected one label for each of the {count} rows, got an array of shape {found.shape}"
+        )
+    return found
+
+
+def _images(folder: Path, labels: str | None) -> Dataset:
     files = sorted(f for f in folder.rglob("*") if f.suffix.lower() in _IMAGES and f.is_file())
     if not files:
         raise InputError(f"{folder}: expected images ({', '.join(sorted(_IMAGES))}), but there are none")
+    if labels not in (None, "folders"):
+        raise InputError(f"{folder}: labels of images: expected 'folders' or an .npy file, got {labels!r}")
     rows: list[NDArray[np.uint8]] = []
     for file in files:
         pixels = _image(file)
@@ -178,7 +221,7 @@ def _images(folder: Path) -> NDArray[np.uint8]:
                 f"got {pixels.shape}; bring all images to one size first"
             )
         rows.append(pixels)
-    return np.stack(rows)
+    return Dataset(np.stack(rows), None, np.array([f.parent.name for f in files]) if labels else None)
 
 
 def _image(file: Path) -> NDArray[np.uint8]:

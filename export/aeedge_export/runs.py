@@ -76,6 +76,10 @@ def _document(ae: Autoencoder) -> dict[str, Any]:
         "seed": ae.seed_,
         "rows": ae.rows_,
         "notes": ae.notes_,
+        "noise": [list(part) for part in ae.noise_],
+        "sample_rows": ae.sample_rows_.tolist(),
+        "labels": None if ae.labels_ is None else ae.labels_.tolist(),
+        "evaluation": ae.evaluation_,
         "state": {name: getattr(ae.state_, name) for name in _STATE},
     }
 
@@ -143,6 +147,9 @@ def _assemble(
     ae = cls(**_tuples(document["params"]), encoder=encoder, decoder=decoder)
     ae.design_ = Design(**_tuples(document["design"]))
     ae.seed_, ae.rows_, ae.notes_, ae.created_ = (document[k] for k in ("seed", "rows", "notes", "created"))
+    ae.noise_ = tuple((name, strength) for name, strength in document["noise"])
+    ae.sample_rows_, ae.evaluation_ = np.array(document["sample_rows"]), document["evaluation"]
+    ae.labels_ = None if document["labels"] is None else np.array(document["labels"])
     ae.input_shape_, ae.input_dtype_ = ae.design_.input_shape, document["dtype"]
     ae.n_features_in_ = ae.input_shape_[0]
     if document["features"] is not None:

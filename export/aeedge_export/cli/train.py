@@ -12,6 +12,7 @@ import click
 import aeedge_export.autoencoder as workstation  # at the top: a missing extra is found before anything runs
 from aeedge.errors import InputError
 from aeedge_export.data import read
+from aeedge_export.report import render
 
 if TYPE_CHECKING:
     from aeedge_export.training import State
@@ -47,20 +48,34 @@ def _patience(ctx: click.Context, param: click.Parameter, value: str) -> Any:
 @click.command()
 @click.argument("data", type=click.Path())
 @click.option("-o", "--output", metavar="RUN", required=True, type=click.Path(), help="Directory to write.")
-@click.option("--family", default="dense", show_default=True, help="Kind of autoencoder.")
+@click.option(
+    "--family",
+    default="dense",
+    show_default=True,
+    help="dense, sparse, contractive, vae, conv2d (images), conv1d (signals) or pca.",
+)
 @click.option("--latent", default="auto", callback=_number_or_auto(int), help="Number of latents.")
 @click.option("--hidden", default="auto", callback=_widths, help="Hidden widths such as 256,64, or none.")
 @click.option("--activation", default="relu", show_default=True, help="Of hidden layers.")
 @click.option("--latent-activation", default="linear", show_default=True, help="Of the latents.")
 @click.option("--output-activation", "out", default="auto", show_default=True, help="linear or sigmoid.")
-@click.option("--loss", default="mse", show_default=True, help="mse or bce.")
+@click.option("--loss", default="auto", show_default=True, help="mse, bce or auto.")
+@click.option("--noise", default="auto", show_default=True, help="Such as gaussian:0.2 or masking:0.3,salt_pepper:0.1.")
+@click.option("--ordered", is_flag=True, help="Make any prefix of the latents a code of its own.")
+@click.option("--normalization", default="auto", show_default=True, help="batch, none or auto.")
+@click.option("--linear-path", type=click.Choice(["auto", "yes", "no"]), default="auto", help="PCA beside the network.")
+@click.option("--sparsity", default="l1:0.01", show_default=True, help="Of sparse: l1:WEIGHT or kl:TARGET:WEIGHT.")
+@click.option("--contraction", default=0.01, show_default=True, help="Of contractive: weight of the Jacobian's norm.")
+@click.option("--beta", default=0.2, show_default=True, help="Of vae: weight of the KL divergence.")
+@click.option("--free-bits", default=0.25, show_default=True, help="Of vae: bits that each latent has for free.")
+@click.option("--kl-warmup", default=0.2, show_default=True, help="Of vae: share of training with rising weight.")
 @click.option("--scaling", default="auto", show_default=True, help="standard, minmax, none or auto.")
 @click.option("--epochs", default="auto", callback=_number_or_auto(int), help="Passes over the data, at most.")
 @click.option("--batch-size", default="auto", callback=_number_or_auto(int), help="Rows a step.")
 @click.option("--learning-rate", default="auto", callback=_number_or_auto(float), help="Highest rate of AdamW.")
-@click.option("--weight-decay", default=0.0, show_default=True, help="Decoupled weight decay.")
+@click.option("--weight-decay", default="auto", callback=_number_or_auto(float), help="Decoupled weight decay.")
 @click.option("--schedule", default="cosine", show_default=True, help="cosine, plateau or constant.")
-@click.option("--gradient-clip", default=1.0, show_default=True, help="Largest gradient norm; 0 for no limit.")
+@click.option("--gradient-clip", default=0.0, show_default=True, help="Largest gradient norm; 0 for no limit.")
 @click.option("--validation", default=0.1, show_default=True, help="Share of rows held out to choose the best weights.")
 @click.option("--patience", default="auto", callback=_patience, help="Epochs without improvement; none for no stop.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, …")
@@ -68,6 +83,7 @@ def _patience(ctx: click.Context, param: click.Parameter, value: str) -> Any:
 @click.option("--array", help="Name of the array inside an .npz.")
 @click.option("--columns", multiple=True, metavar="NAME", help="Of a table, use only these columns (repeat).")
 @click.option("--drop", multiple=True, metavar="NAME", help="Of a table, leave these columns out (repeat).")
+@click.option("--labels", help="A column, an array of the .npz, an .npy file, or 'folders': only for the report.")
 @click.option("--resume", is_flag=True, help="Go on with RUN where it stopped; only --epochs is taken into account.")
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
 @click.option("-f", "--force", is_flag=True, help="Overwrite RUN.")
@@ -80,6 +96,8 @@ def train(
     resume: bool,
     quiet: bool,
     force: bool,
+    labels: str | None,
+    linear_path: str,
     seed: int,
     gradient_clip: float,
     out: str,
@@ -94,13 +112,14 @@ def train(
     Examples:
       aeedge train motor.csv -o run --latent 8
       aeedge train motor.csv -o run --resume --epochs 200
+      aeedge train parts/ -o run --family conv2d --noise gaussian:0.1
       aeedge train mnist.npy -o run --latent 32 --hidden none --latent-activation relu --output-activation sigmoid \\
         --loss bce --scaling minmax --batch-size 256 --epochs 50 --schedule constant --learning-rate 0.001
     """
     target = Path(output)
     if not resume and target.exists() and not force:
         raise InputError(f"{target}: already exists; choose another name, overwrite it (--force) or go on (--resume)")
-    rows = read(data, array=array, columns=columns, drop=drop)
+    rows = read(data, array=array, columns=columns, drop=drop, labels=labels)
     saved = time.monotonic()
 
     def checkpoint(state: State) -> None:
@@ -118,9 +137,12 @@ def train(
             ae.resume(rows.X, epochs=None if epochs == "auto" else epochs, on_epoch=checkpoint)
         else:
             params |= {"output": out, "gradient_clip": gradient_clip or None, "random_state": seed}
+            params["linear_path"] = linear_path if linear_path == "auto" else linear_path == "yes"
             ae = workstation.Autoencoder(**params, verbose=not quiet)
             ae.fit_rows(rows.X, features=rows.features, on_epoch=checkpoint)
+        ae.evaluate(rows.X, rows.labels)
     ae.save(target, overwrite=True)
+    (target / "report.html").write_text(render(ae), encoding="utf-8")
     _report(ae, target)
 
 
@@ -132,6 +154,7 @@ def _report(ae: workstation.Autoencoder, target: Path) -> None:
         "epochs": "all epochs done",
         "patience": "no more improvement",
         "interrupted": "interrupted",
+        "solved": "closed form",
         "diverged": "the loss was no longer finite: a lower --learning-rate may help",
     }
     shape = "×".join(map(str, ae.input_shape_))
@@ -140,4 +163,6 @@ def _report(ae: workstation.Autoencoder, target: Path) -> None:
         f"wrote {target}: {ae.family} {widths}, best epoch {state.best_epoch} of {state.epoch} "
         f"({reasons[state.stopped]}), validation loss {state.best_loss:.6g}"
     )
+    ours, pca = ae.evaluation_["referee"]
+    click.echo(f"held-out error {ours['error'] / pca['error']:.2f}× that of PCA; report in {target / 'report.html'}")
     click.echo(f"next: aeedge export {target} -o {target.name}.aeedge")

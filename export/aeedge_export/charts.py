@@ -1,0 +1,110 @@
+"""Small charts as inline SVG; colours come from the page's own variables, so that they follow light and dark."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 640, 240, 62, 12, 14, 34
+_INKS = ("var(--a)", "var(--b)")
+
+
+def lines(
+    x: Sequence[float],
+    curves: Mapping[str, Sequence[float]],
+    *,
+    mark: float | None = None,
+    log: bool = True,
+    label: str,
+) -> str:
+    """Up to two curves over `x`; `mark` puts a dot on the last curve there."""
+    values = np.array([list(curve) for curve in curves.values()], np.float64)
+    log = log and bool((values > 0).all())
+    seen = np.log10(values) if log else values
+    low, high = float(np.nanmin(seen)), float(np.nanmax(seen))
+    high = high if high > low else low + 1
+    first, last = min(x), max(x)
+
+    def place(at: float, value: float) -> tuple[float, float]:
+        across = (at - first) / max(last - first, 1e-12)
+        return (
+            _LEFT + across * (_WIDTH - _LEFT - _RIGHT),
+            _TOP + (high - value) / (high - low) * (_HEIGHT - _TOP - _BOTTOM),
+        )
+
+    parts = []
+    for step in range(4):
+        value = low + (high - low) * step / 3
+        _, y = place(first, value)
+        shown = 10**value if log else value
+        parts.append(f'<line x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}" stroke="var(--line)"/>')
+        parts.append(f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{shown:.4g}</text>')
+    for index, (name, curve) in enumerate(zip(curves, seen)):
+        points = " ".join("{:.1f},{:.1f}".format(*place(at, value)) for at, value in zip(x, curve))
+        parts.append(f'<polyline points="{points}" fill="none" stroke="{_INKS[index]}" stroke-width="1.8"/>')
+        left = _LEFT + 12 + 110 * index
+        parts.append(f'<rect x="{left}" y="{_HEIGHT - 13}" width="14" height="4" fill="{_INKS[index]}"/>')
+        parts.append(f'<text x="{left + 19}" y="{_HEIGHT - 7}">{escape(name)}</text>')
+    if mark is not None and mark in x:
+        across, y = place(mark, float(seen[-1][list(x).index(mark)]))
+        parts.append(f'<circle cx="{across:.1f}" cy="{y:.1f}" r="4" fill="{_INKS[len(seen) - 1]}"/>')
+    parts.append(f'<text x="{_LEFT}" y="{_HEIGHT - 20}">{first:g}</text>')
+    parts.append(f'<text x="{_WIDTH - _RIGHT}" y="{_HEIGHT - 20}" text-anchor="end">{last:g}</text>')
+    parts.append(f'<text x="{_WIDTH - _RIGHT}" y="{_HEIGHT - 7}" text-anchor="end">{escape(label)}</text>')
+    return _svg(_HEIGHT, parts)
+
+
+def bars(names: Sequence[str], values: Sequence[float], *, upright: bool = False) -> str:
+    """One bar a name: lying with names beside them, or upright and narrow."""
+    most = max([*values, 1e-300])
+    parts = []
+    if upright:
+        step = (_WIDTH - 40) / max(len(values), 1)
+        for i, (name, value) in enumerate(zip(names, values)):
+            tall = 110 * value / most
+            x = 20 + i * step
+            parts.append(
+                f'<rect x="{x:.1f}" y="{124 - tall:.1f}" width="{step * 0.8:.1f}" height="{tall:.1f}" fill="var(--a)">'
+                f"<title>{escape(name)}: {value:.4g}</title></rect>"
+            )
+        parts.append(f'<text x="20" y="142">{escape(names[0])}</text>')
+        parts.append(
+            f'<text x="{_WIDTH - 20}" y="142" text-anchor="end">{escape(names[-1])}; largest {most:.3g}</text>'
+        )
+        return _svg(150, parts)
+    for i, (name, value) in enumerate(zip(names, values)):
+        y, wide = 8 + 18 * i, 400 * value / most
+        short = name if len(name) <= 20 else name[:19] + "…"
+        parts.append(f'<text x="150" y="{y + 11}" text-anchor="end">{escape(short)}</text>')
+        parts.append(f'<rect x="158" y="{y + 1}" width="{wide:.1f}" height="12" fill="var(--a)"/>')
+        parts.append(f'<text x="{164 + wide:.1f}" y="{y + 11}">{value:.3g}</text>')
+    return _svg(16 + 18 * len(values), parts)
+
+
+def scatter(points: NDArray[Any], labels: NDArray[Any] | None) -> str:
+    """Points (n, 2), coloured by label if there are at most 20 of them."""
+    low, high = points.min(axis=0), points.max(axis=0)
+    size = 420
+    at = (points - low) / np.maximum(high - low, 1e-12) * np.array([_WIDTH - 150, size - 30]) + 15
+    kinds = [] if labels is None else sorted(set(labels.tolist()), key=str)
+    if len(kinds) > 20:
+        kinds = []
+    colours = {kind: f"hsl({360 * i / len(kinds):.0f} 65% {(45, 60)[i % 2]}%)" for i, kind in enumerate(kinds)}
+    parts = []
+    for i, (x, y) in enumerate(at):
+        ink = colours[labels[i].item()] if kinds and labels is not None else "var(--a)"
+        parts.append(f'<circle cx="{x:.1f}" cy="{size - y:.1f}" r="3" fill="{ink}" fill-opacity="0.8"/>')
+    for i, kind in enumerate(kinds):
+        parts.append(f'<circle cx="{_WIDTH - 100}" cy="{20 + 19 * i}" r="5" fill="{colours[kind]}"/>')
+        parts.append(f'<text x="{_WIDTH - 88}" y="{24 + 19 * i}">{escape(str(kind))[:14]}</text>')
+    return _svg(size, parts)
+
+
+def _svg(height: float, parts: Sequence[str]) -> str:
+    assert math.isfinite(height)
+    return f'<svg viewBox="0 0 {_WIDTH} {height:.0f}" role="img">{"".join(parts)}</svg>'

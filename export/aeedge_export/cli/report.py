@@ -1,0 +1,28 @@
+"""aeedge report: a run as one HTML page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+import aeedge_export.autoencoder as workstation
+from aeedge.atomic import atomic_file
+from aeedge_export.report import render
+
+
+@click.command()
+@click.argument("run", type=click.Path())
+@click.option("-o", "--output", metavar="HTML", type=click.Path(), help="Page to write [default: RUN/report.html].")
+def report(run: str, output: str | None) -> None:
+    """Write RUN as one self-contained HTML page: losses, reconstructions, latents, comparison with PCA.
+
+    \b
+    Example:
+      aeedge report run -o motor.html
+    """
+    page = render(workstation.Autoencoder.load(run))
+    target = Path(output) if output else Path(run) / "report.html"
+    with atomic_file(target, overwrite=True) as part:
+        part.write_text(page, encoding="utf-8")
+    click.echo(f"wrote {target}: {len(page) / 1000:.0f} kB, one page, no script")

@@ -1,0 +1,128 @@
+"""What a run is worth, and the page that says so."""
+
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from sklearn.datasets import load_digits
+
+from aeedge.cli.group import AeedgeGroup
+from aeedge.errors import InputError
+from aeedge_export import Autoencoder
+from aeedge_export.evaluation import health, multiply_adds
+from aeedge_export.report import render
+
+LABELS = load_digits().target
+
+
+@pytest.fixture(scope="module")
+def evaluated(digits):
+    ae = Autoencoder(latent=8, epochs=10, random_state=0).fit(digits)
+    ae.evaluate(digits, LABELS)
+    return ae
+
+
+def test_the_referee_compares_with_pca(evaluated, digits):
+    ours, pca = evaluated.evaluation_["referee"]
+    assert ours["error"] < pca["error"]
+    assert 0.5 < pca["probe"] <= 1
+    assert -0.1 < ours["kmeans"] <= 1
+    assert evaluated.evaluation_["data"]["shape"] == [1797, 64]
+    alone = Autoencoder(family="pca", latent=8, random_state=0).fit(digits)
+    ours, pca = alone.evaluate(digits)["referee"]
+    assert ours["error"] == pytest.approx(pca["error"], rel=1e-3)  # pca refereed by PCA is a draw
+    assert (ours["multiply_adds"], ours["parameters"]) == (pca["multiply_adds"], 2 * 8 * 64 + 64 + 8)
+
+
+def test_multiply_adds_count_every_layer():
+    X = np.random.default_rng(0).random((80, 1, 8, 8)).astype(np.float32)
+    ae = Autoencoder(family="conv2d", latent=4, hidden=(3,), linear_path=False, epochs=1, random_state=0).fit(X)
+    down, head, tail, up = 3 * 9 * 16, 48 * 4, 4 * 48, 3 * 4 * 9 * 16
+    assert multiply_adds(ae) == down + head + tail + up
+
+
+def test_health_names_collapse():
+    rng = np.random.default_rng(0)
+    latents = rng.normal(size=(500, 4))
+    assert health(latents)["dead"] == 0
+    assert health(latents)["effective_rank"] == pytest.approx(4, rel=0.02)
+    latents[:, 2] = 7.0
+    assert health(latents)["dead"] == 1
+    same = np.repeat(rng.normal(size=(500, 1)), 4, axis=1)
+    assert health(same)["effective_rank"] == pytest.approx(1, abs=0.01)
+
+
+def test_labels_of_another_length(evaluated, digits):
+    with pytest.raises(InputError, match="labels: expected one for each of the 1797 rows"):
+        evaluated.evaluate(digits, LABELS[:5])
+
+
+class Strict(HTMLParser):
+    """Fails on tags that are not closed, and collects what a page would load."""
+
+    VOID = frozenset({"meta", "img", "circle", "rect", "line", "polyline"})
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.loads, self.tags = [], [], set()
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.add(tag)
+        self.loads += [v for k, v in attributes if k in ("src", "href", "xlink:href")]
+        if tag not in self.VOID and tag not in ("tr", "td", "th", "p", "html", "body"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.tags.add(tag)
+        self.loads += [v for k, v in attributes if k in ("src", "href", "xlink:href")]
+
+    def handle_endtag(self, tag):
+        if tag not in ("tr", "td", "th", "p", "html", "body"):
+            assert self.open.pop() == tag
+
+
+def check_page(page):
+    parser = Strict()
+    parser.feed(page)
+    assert not parser.open
+    assert "script" not in parser.tags
+    assert all(load.startswith("data:image/png;base64,") for load in parser.loads)
+    assert "nan" not in re.sub(r"base64,[^\"]*", "", page).lower().replace("finance", "")
+    return page
+
+
+def test_the_page_is_whole_and_loads_nothing(evaluated):
+    page = check_page(render(evaluated))
+    for heading in ("Loss", "Reconstructions", "Map of the latents", "Against PCA", "Health", "How it was made"):
+        assert heading in page
+    assert page.count("<img") == 8
+    assert "prefers-color-scheme: dark" in page
+    assert 'name="viewport"' in page
+
+
+def test_tables_show_features_and_signals_show_lines(rows):
+    ae = Autoencoder(latent=2, epochs=3, random_state=0).fit_rows(rows, features=["<b>", "b", "c", "d", "e", "f"])
+    page = check_page(render(ae))
+    assert "&lt;b&gt;" in page  # names are escaped
+    assert "Reconstruction error of each feature" in page
+    signals = np.random.default_rng(0).normal(size=(80, 1, 64)).astype(np.float32)
+    assert "first channel" in check_page(render(Autoencoder(family="conv1d", latent=4, epochs=2).fit(signals)))
+
+
+def test_runs_without_epochs_or_map_have_a_page_too(rows):
+    check_page(render(Autoencoder(family="pca", latent=1).fit(rows)))
+
+
+def test_train_writes_the_report_and_the_command_writes_it_again(tmp_path, digits):
+    np.savez(tmp_path / "digits.npz", X=digits[:300], y=LABELS[:300])
+    args = ["train", tmp_path / "digits.npz", "-o", tmp_path / "run", "--labels", "y", "--epochs", "3", "-q"]
+    result = CliRunner().invoke(AeedgeGroup.build(), [str(a) for a in args])
+    assert result.exit_code == 0, result.output
+    assert "× that of PCA; report in" in result.output
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "linear probe" in page
+    result = CliRunner().invoke(AeedgeGroup.build(), ["report", str(tmp_path / "run"), "-o", str(tmp_path / "r.html")])
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "r.html").read_text() == page

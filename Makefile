@@ -25,10 +25,15 @@ checks: .venv/ready
 matrix: .venv/ready
 	$(BIN)/python tools/device_matrix.py
 
+# TABLES=folder adds the anomaly tables (see benchmarks/quality.py)
 bench: .venv/ready
+	$(BIN)/python -m pip install -q -c constraints.txt -r benchmarks/requirements.txt
 	$(BIN)/python benchmarks/training_speed.py
 	$(BIN)/python benchmarks/encode_latency.py
 	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/family_speed.py
+	$(BIN)/python benchmarks/decoder_latency.py
+	$(BIN)/python benchmarks/quality.py $(TABLES)
 
 format: .venv/ready
 	$(BIN)/ruff check --fix .

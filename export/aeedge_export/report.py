@@ -36,7 +36,7 @@ p { margin: 0.3rem 0; } .soft { color: var(--soft); font-size: 0.9rem; }
 .scroll { overflow-x: auto; } table { border-collapse: collapse; font-size: 0.95rem; }
 th, td { padding: 0.3rem 0.8rem 0.3rem 0; text-align: right; border-bottom: 1px solid var(--line);
   white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; } 
+th:first-child, td:first-child { text-align: left; }
 td.long { white-space: normal; overflow-wrap: anywhere; text-align: left; }
 .grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(6.5rem, 1fr)); gap: 0.6rem; }
 figure { margin: 0; } figcaption { color: var(--soft); font-size: 0.8rem; }

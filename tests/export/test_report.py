@@ -79,7 +79,7 @@ class Strict(HTMLParser):
         self.loads += [v for k, v in attributes if k in ("src", "href", "xlink:href")]
 
     def handle_endtag(self, tag):
-        if tag not in ("tr", "td", "th", "p", "html", "body"):
+        if tag not in self.VOID and tag not in ("tr", "td", "th", "p", "html", "body"):
             assert self.open.pop() == tag
 
 

@@ -3,38 +3,27 @@
 from __future__ import annotations
 
 import os
-import time
-import warnings
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime, timezone
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import nn
 
 from aeedge.errors import InputError
-from aeedge_export import runs
+from aeedge_export import fitting, runs
 from aeedge_export.build import export_bundle
-from aeedge_export.corruption import corruption
-from aeedge_export.defaults import Facts, Resolved, resolve
-from aeedge_export.devices import pick_device
 from aeedge_export.evaluation import evaluate_run
-from aeedge_export.networks import CUSTOM, build
-from aeedge_export.networks.base import Design
-from aeedge_export.networks.linear import Principal
-from aeedge_export.rows import place_rows, split
-from aeedge_export.scaling import Scaler, Statistics, check_finite, crowded, fit_scaler, survey
-from aeedge_export.training import EpochHook, State, evaluate, train
+from aeedge_export.networks.base import Design, Network
+from aeedge_export.rows import split
+from aeedge_export.scaling import Scaler, fit_scaler, survey
+from aeedge_export.training import EpochHook, State
 
 _BLOCK_ROWS = 4096
-_SAMPLE_ROWS, _SAMPLE_BYTES = 512, 2**24
-_START_ROWS = 20_000  # for PCA and whitening
 
 
 class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
@@ -87,6 +76,10 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
     Rows are arrays of shape (n_samples, n_features), or (n_samples, ...) for images and signals.
     """
 
+    design_: Design
+    network_: Network
+    scaler_: Scaler
+    state_: State
     labels_: NDArray[Any] | None
     evaluation_: dict[str, Any]
 
@@ -174,8 +167,8 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
             InputError: as `fit`.
         """
         X = self._validated(X, fit=True)
-        resolved = self._begin(X, features, self._validation_share())
-        self._train(X, resolved, self._validation_share(), on_epoch)
+        resolved = fitting.begin(self, X, features, self._validation_share())
+        fitting.run(self, X, resolved, self._validation_share(), on_epoch)
         return self
 
     def evaluate(self, X: ArrayLike, labels: ArrayLike | None = None) -> dict[str, Any]:
@@ -213,37 +206,13 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
             )
         X = self._validated(X, fit=not hasattr(self, "network_"))
         if not hasattr(self, "network_"):
-            self._begin(X, None, 0.0)
+            fitting.begin(self, X, None, 0.0)
         everything = np.arange(len(X))
-        resolved = self._resolve(X, everything, survey(X), self.get_params(deep=False))
+        resolved = fitting.resolved_for(self, X, everything, survey(X), self.get_params(deep=False))
         once = replace(resolved.settings, epochs=self.state_.epoch + 1, schedule="constant", patience=None)
         self.state_.best_loss = np.inf  # losses of different rows do not compare: the last weights count
-        self._train(X, replace(resolved, settings=once), 0.0, None, whole=False)
+        fitting.run(self, X, replace(resolved, settings=once), 0.0, None, whole=False)
         return self
-
-    def _begin(self, X: NDArray[Any], features: Sequence[str] | None, held_out: float) -> Resolved:
-        """Everything before the first step: scaler, settings, fresh weights, a few rows to keep."""
-        if features is not None and X.ndim == 2:
-            self.feature_names_in_ = np.array(features, dtype=object)
-        self.seed_ = int(check_random_state(self.random_state).randint(2**31 - 1))
-        self.input_shape_ = tuple(int(size) for size in X.shape[1:])
-        self.input_dtype_ = X.dtype.name if X.dtype in (np.uint8, np.int16) else "float32"
-        train_rows, validation_rows = split(len(X), held_out, self.seed_)
-        check_finite(X, self._features())
-        statistics = survey(_pick(X, train_rows))
-        self.scaler_ = fit_scaler(self.scaling, statistics, X.dtype)
-        resolved = self._resolve(X, train_rows, statistics, self.get_params(deep=False))
-        self._take_notes(resolved, statistics)
-        self.design_, self.rows_ = resolved.design, len(X)
-        self.network_ = build(self.family, self.design_, self.seed_, (self.encoder, self.decoder))
-        self.design_ = self._measured_design()
-        self.sample_rows_ = _sample_rows(X, validation_rows if len(validation_rows) else train_rows)
-        sample = np.array(X[self.sample_rows_])
-        self.sample_ = sample if sample.dtype in (np.uint8, np.int16) else sample.astype(np.float32)
-        self.noise_ = resolved.noise
-        self.labels_, self.evaluation_ = None, {}
-        self.state_ = State()
-        return resolved
 
     def resume(self, X: ArrayLike, *, epochs: int | None = None, on_epoch: EpochHook | None = None) -> Autoencoder:
         """Go on training where a fitted or loaded estimator stopped, with the same rows.
@@ -259,121 +228,21 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         check_is_fitted(self)
         X = self._validated(X, fit=False)
         train_rows, _ = split(len(X), self._validation_share(), self.seed_)
-        statistics = survey(_pick(X, train_rows))
+        statistics = survey(fitting.picked(X, train_rows))
         scaler = fit_scaler(self.scaling, statistics, X.dtype)
         if not (np.array_equal(scaler.mean, self.scaler_.mean) and np.array_equal(scaler.scale, self.scaler_.scale)):
             raise InputError(
                 "resume: expected the rows that the run was trained on, got other values; fit anew instead"
             )
         params = self.get_params(deep=False) | ({} if epochs is None else {"epochs": epochs})
-        resolved = self._resolve(X, train_rows, statistics, params)
+        resolved = fitting.resolved_for(self, X, train_rows, statistics, params)
         if self.state_.epoch >= resolved.settings.epochs:
             raise InputError(
                 f"resume: all {self.state_.epoch} epochs are done; ask for more (--epochs, resume(X, epochs=...))"
             )
         self.epochs = params["epochs"]
-        self._train(X, resolved, self._validation_share(), on_epoch)
+        fitting.run(self, X, resolved, self._validation_share(), on_epoch)
         return self
-
-    def _resolve(
-        self, X: NDArray[Any], train_rows: NDArray[np.intp], statistics: Statistics, params: dict[str, Any]
-    ) -> Resolved:
-        share = crowded(_pick(X, train_rows), statistics)
-        self._low = (statistics.min - self.scaler_.mean) / self.scaler_.scale
-        self._high = (statistics.max - self.scaler_.mean) / self.scaler_.scale
-        facts = Facts(self.input_shape_, len(train_rows), self.scaler_, statistics, share)
-        return resolve(params, facts, self.seed_)
-
-    def _measured_design(self) -> Design:
-        """The design, with the latent size that modules of one's own turn out to have."""
-        if self.family != CUSTOM:
-            return self.network_.design
-        with torch.no_grad():
-            encode: nn.Module = self.network_.eval().encoder
-            latent = encode(torch.zeros(2, *self.input_shape_))
-        if not isinstance(latent, torch.Tensor) or latent.ndim != 2:
-            raise InputError("encoder: expected a module from rows (n, ...) to latents (n, k), got something else")
-        return replace(self.network_.design, latent=int(latent.shape[1]), hidden=())
-
-    def _train(
-        self,
-        X: NDArray[Any],
-        resolved: Resolved,
-        held_out: float,
-        on_epoch: EpochHook | None,
-        *,
-        whole: bool = True,
-    ) -> None:
-        """Train on what is not held out; `whole` says whether this ends training, so that latents are whitened."""
-        self.created_ = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        device = pick_device(self.device)
-        train_rows, validation_rows = split(len(X), held_out, self.seed_)
-        if isinstance(self.network_, Principal):
-            self._solve(X, train_rows, validation_rows)
-            return
-        rows = place_rows(X, train_rows, validation_rows, self.scaler_, device)
-        self.network_.to(device)
-        first = torch.from_numpy(self.scaler_(X[train_rows[:: max(1, len(train_rows) // _START_ROWS)]])).to(device)
-        if self.state_.epoch == 0:
-            self.network_.start(first)
-        low, high = (torch.tensor(np.asarray(v, np.float32)).to(device) for v in (self._low, self._high))
-        corrupt = corruption(resolved.noise, low, high) if resolved.noise else None
-        with _progress(self.verbose, resolved.settings.epochs) as show:
-
-            def after_epoch(state: State) -> None:
-                self._publish()
-                show(state)
-                if on_epoch is not None:
-                    on_epoch(state)
-
-            train(self.network_, rows, resolved.settings, self.state_, corrupt, after_epoch)
-        if whole:
-            self.network_.finish(first)
-        self.network_.cpu()
-        self.state_.best_weights = {name: t.detach().clone() for name, t in self.network_.state_dict().items()}
-        self._publish()
-
-    def _solve(self, X: NDArray[Any], train_rows: NDArray[np.intp], held_out: NDArray[np.intp]) -> None:
-        """Closed form instead of training; the history has one entry, so that runs look alike."""
-        network, began = self.network_, time.perf_counter()
-        assert isinstance(network, Principal)
-        network.solve(X, train_rows, self.scaler_)
-        network.eval()
-        losses = [
-            evaluate(network, torch.from_numpy(self.scaler_(X[part[:_START_ROWS]])))
-            for part in (train_rows, held_out if len(held_out) else train_rows)
-        ]
-        seconds = round(time.perf_counter() - began, 4)
-        entry = {"epoch": 1, "train_loss": losses[0], "validation_loss": losses[1], "learning_rate": 0.0}
-        weights = {name: t.detach().clone() for name, t in network.state_dict().items()}
-        self.state_ = State(
-            epoch=1,
-            best_epoch=1,
-            best_loss=losses[1],
-            stopped="solved",
-            best_weights=weights,
-            last_weights=weights,
-            history=[entry | {"seconds": seconds}],
-        )
-        self._publish()
-
-    def _publish(self) -> None:
-        self.history_, self.stopped_ = self.state_.history, self.state_.stopped
-        self.n_iter_ = self.state_.epoch
-
-    def _take_notes(self, resolved: Resolved, statistics: Statistics) -> None:
-        self.notes_ = list(resolved.notes)
-        constant = np.argwhere(statistics.constant)
-        if len(constant) and self.scaler_.mean.ndim != 0:
-            names = self._features()
-            shown = [names[i[0]] if names else str(i[0] if len(i) == 1 else tuple(map(int, i))) for i in constant[:5]]
-            more = f" and {len(constant) - 5} more" if len(constant) > 5 else ""
-            self.notes_.append(
-                f"{len(constant)} of {statistics.constant.size} columns never change and were given scale 1: "
-                f"{', '.join(shown)}{more}"
-            )
-        for note in self.notes_:
-            warnings.warn(note, UserWarning, stacklevel=4)
 
     def _validated(self, X: ArrayLike, *, fit: bool) -> NDArray[Any]:
         """scikit-learn's checks; integer pixels stay integers, everything else becomes float32 when it is used."""
@@ -537,21 +406,3 @@ def _in_blocks(X: NDArray[Any], function: Any, scaler: Scaler | None = None) -> 
             for block in (X[start : start + _BLOCK_ROWS] for start in range(0, len(X), _BLOCK_ROWS))
         ]
     return np.concatenate(parts)
-
-
-def _pick(X: NDArray[Any], rows: NDArray[np.intp]) -> NDArray[Any]:
-    """Training rows; of a memory-mapped file all rows, since picking would copy it."""
-    return X if isinstance(X, np.memmap) else X[rows]
-
-
-def _sample_rows(X: NDArray[Any], rows: NDArray[np.intp]) -> NDArray[np.intp]:
-    """Which rows to keep for export and report: a few, spread over all."""
-    most = max(2, min(_SAMPLE_ROWS, _SAMPLE_BYTES // max(1, X[0].nbytes)))
-    chosen = rows[np.linspace(0, len(rows) - 1, min(most, len(rows))).astype(int)]
-    return np.repeat(chosen, 2) if len(chosen) == 1 else chosen
-
-
-def _progress(verbose: bool, epochs: int) -> Any:
-    from aeedge_export.progress import Progress, Silence  # rich is needed only here
-
-    return Progress(epochs) if verbose else Silence()

@@ -22,6 +22,7 @@ from torch import nn
 
 from aeedge.atomic import atomic_directory
 from aeedge.errors import InputError
+from aeedge_export import fitting
 from aeedge_export.networks import build
 from aeedge_export.networks.base import Design
 from aeedge_export.scaling import Scaler
@@ -166,7 +167,7 @@ def _assemble(
     ae.network_ = build(ae.family, ae.design_, ae.seed_, (encoder, decoder))
     ae.network_.load_state_dict(ae.state_.best_weights)
     ae.network_.eval()
-    ae._publish()
+    fitting.publish(ae)
     return ae
 
 

@@ -1,6 +1,6 @@
 """Which upsampling is fastest in onnxruntime? Three decoders 32 -> 1×28×28 with channels 32 and 16, run by aeedge.
 
-Transposed convolution, nearest resize before a convolution, a convolution before a pixel shuffle (what conv2d uses).
+Transposed convolution (what conv2d uses), nearest resize before a convolution, a convolution before a pixel shuffle.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from torch import nn
 
 import aeedge
 from aeedge_export import export_bundle
-from aeedge_export.networks.convolutional import Shuffle
 
 BATCHES = (1, 64, 1024)
 
@@ -25,7 +24,7 @@ def ups(kind: str, fan_in: int, fan_out: int) -> list[nn.Module]:
         return [nn.ConvTranspose2d(fan_in, fan_out, 4, stride=2, padding=1)]
     if kind == "resize":
         return [nn.Upsample(scale_factor=2), nn.Conv2d(fan_in, fan_out, 3, padding=1)]
-    return [nn.Conv2d(fan_in, 4 * fan_out, 3, padding=1), Shuffle((2, 2))]
+    return [nn.Conv2d(fan_in, 4 * fan_out, 3, padding=1), nn.PixelShuffle(2)]
 
 
 def decoder(kind: str) -> nn.Module:

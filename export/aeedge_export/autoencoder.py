@@ -195,7 +195,7 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         """One pass over rows (n_samples, ...) at a constant learning rate, for rows that arrive in portions.
 
         The first call fits the scaler and draws the weights, so its rows should be typical. No row is held out, nothing
-        stops early, and latents are not whitened.
+        stops early, and latents are not balanced.
 
         Raises:
             InputError: as `fit`; or family "pca", which has no passes.

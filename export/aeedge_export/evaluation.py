@@ -119,7 +119,8 @@ def multiply_adds(ae: Autoencoder) -> int:
         nonlocal total
         weight = module.weight
         assert isinstance(weight, torch.Tensor)
-        places = output[0, 0].numel() if isinstance(module, nn.Conv2d) else 1
+        at = inputs[0] if isinstance(module, nn.ConvTranspose2d) else output
+        places = 1 if isinstance(module, nn.Linear) else at[0, 0].numel()
         total += weight.numel() * places
 
     parts = ae.network_.exportable()
@@ -127,7 +128,7 @@ def multiply_adds(ae: Autoencoder) -> int:
         module.register_forward_hook(count)
         for part in parts
         for module in part.modules()
-        if isinstance(module, (nn.Linear, nn.Conv2d))
+        if isinstance(module, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d))
     ]
     with torch.inference_mode():
         parts[1].eval()(parts[0].eval()(torch.zeros(1, *ae.input_shape_)))

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from aeedge_export.autoencoder import Autoencoder
 
 _SAMPLE_ROWS, _SAMPLE_BYTES = 512, 2**24
-_START_ROWS, _START_BYTES = 20_000, 2**28  # for PCA and whitening
+_START_ROWS, _START_BYTES = 20_000, 2**28  # for PCA and the balance of latents
 
 
 def begin(ae: Autoencoder, X: NDArray[Any], features: Sequence[str] | None, held_out: float) -> Resolved:
@@ -90,7 +90,7 @@ def run(
     *,
     whole: bool = True,
 ) -> None:
-    """Train on what is not held out; `whole` says whether this ends training, so that latents are whitened."""
+    """Train on what is not held out; `whole` says whether this ends training, so that latents are balanced."""
     ae.created_ = datetime.now(timezone.utc).isoformat(timespec="seconds")
     device = pick_device(ae.device)
     train_rows, validation_rows = split(len(X), held_out, ae.seed_)

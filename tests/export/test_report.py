@@ -39,7 +39,7 @@ def test_the_referee_compares_with_pca(evaluated, digits):
 def test_multiply_adds_count_every_layer():
     X = np.random.default_rng(0).random((80, 1, 8, 8)).astype(np.float32)
     ae = Autoencoder(family="conv2d", latent=4, hidden=(3,), linear_path=False, epochs=1, random_state=0).fit(X)
-    down, head, tail, up = 3 * 9 * 16, 48 * 4, 4 * 48, 3 * 4 * 9 * 16
+    down, head, tail, up = 3 * 9 * 16, 48 * 4, 4 * 48, 3 * 16 * 16
     assert multiply_adds(ae) == down + head + tail + up
 
 

@@ -62,7 +62,7 @@ class Network(nn.Module):
         progress: how far training is, 0 to 1; set by the training loop.
     """
 
-    whitens = True  # whether latents get mean 0 and covariance 1 after training, where nothing forbids it
+    balances = True  # whether latents are turned after training, the most important first, where nothing forbids it
 
     def __init__(self, encoder: nn.Module, body: nn.Module, design: Design) -> None:
         super().__init__()
@@ -115,10 +115,10 @@ class Network(nn.Module):
 
     @torch.no_grad()
     def finish(self, rows: Tensor) -> None:
-        """After training: whiten latents of scaled rows, and undo it in the decoder; reconstructions stay the same."""
+        """After training: latents uncorrelated, the most important first; reconstructions stay the same."""
         free = self.design.latent_activation == "linear" and not self.design.ordered
-        if self.whitens and free and isinstance(self.encoder, Encoder) and isinstance(self.body, Decoder):
-            principal.whiten(self.encoder, self.body, rows)
+        if self.balances and free and isinstance(self.encoder, Encoder) and isinstance(self.body, Decoder):
+            principal.balance(self.encoder, self.body, self.output, rows)
 
     def exportable(self) -> tuple[nn.Module, nn.Module]:
         """Encoder and decoder as the graphs should be: the same functions with as few operators as possible."""

@@ -1,8 +1,7 @@
-"""conv2d for images (C, H, W) and conv1d for signals (C, T): strided convolutions down, pixel shuffles up.
+"""conv2d for images (C, H, W) and conv1d for signals (C, T): strided convolutions down, transposed convolutions up.
 
-The decoder's upsampling was chosen by measurement (docs/decisions/0006): a convolution followed by a pixel shuffle
-(Shi et al. 2016, https://arxiv.org/abs/1609.05158) gave the lowest error at the lowest cost. conv1d runs as 2-D
-convolutions with 1×k kernels, for which onnxruntime has faster kernels.
+The way up was chosen by measurement in onnxruntime (docs/decisions/0006). conv1d runs as 2-D convolutions with 1×k
+kernels, for which onnxruntime has faster kernels.
 """
 
 from __future__ import annotations
@@ -40,21 +39,6 @@ class Crop(nn.Module):
         """(n, C, H', W') -> (n, *shape)."""
         height, width = (1, self._shape[1]) if len(self._shape) == 2 else self._shape[1:]
         return x[:, :, :height, :width].reshape(-1, *self._shape)
-
-
-class Shuffle(nn.Module):
-    """Channels to places: (n, C·a·b, H, W) -> (n, C, a·H, b·W), for steps a down and b across."""
-
-    def __init__(self, step: tuple[int, int]) -> None:
-        super().__init__()
-        self._step = step
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(n, C·a·b, H, W) -> (n, C, a·H, b·W)."""
-        a, b = self._step
-        _, channels, height, width = x.shape
-        x = x.reshape(-1, channels // (a * b), a, b, height, width).permute(0, 1, 4, 2, 5, 3)
-        return x.reshape(-1, channels // (a * b), a * height, b * width)
 
 
 def conv2d(design: Design) -> Network:
@@ -114,12 +98,11 @@ def _build(design: Design, shape: tuple[int, ...], step: tuple[int, int], kernel
     rest = after(design.activation, design.normalization, nn.BatchNorm1d, features)
     rest.append(nn.Unflatten(1, (design.hidden[-1], *small)))
     ups = list(pairwise((*design.hidden[::-1], channels)))
+    wide = (kernel[0] + step[0] - 1, kernel[1] + step[1] - 1)  # an even kernel fills every place equally often
     for index, (fan_in, fan_out) in enumerate(ups):
-        places = fan_out * step[0] * step[1]
-        rest.append(nn.Conv2d(fan_in, places, kernel if depth > 0 else (1, 1), padding=around))
+        rest.append(nn.ConvTranspose2d(fan_in, fan_out, wide, stride=step, padding=around))
         if index < len(ups) - 1:
-            rest += after(design.activation, design.normalization, nn.BatchNorm2d, places)
-        rest.append(Shuffle(step))
+            rest += after(design.activation, design.normalization, nn.BatchNorm2d, fan_out)
     rest.append(Crop(design.input_shape))
     linear = nn.Linear(design.latent, design.size) if design.linear_path else None
     body = Decoder(nn.Linear(design.latent, features), nn.Sequential(*rest), design.input_shape, linear)

@@ -45,7 +45,7 @@ def dense(design: Design) -> Network:
 class Sparse(Network):
     """A penalty keeps most latents of a row near zero: their mean absolute value (L1), or KL to a rate of activity."""
 
-    whitens = False
+    balances = False
 
     def __init__(self, encoder: Encoder, body: Decoder, design: Design) -> None:
         super().__init__(encoder, body, design)
@@ -93,7 +93,7 @@ class Contractive(Network):
     Exact for one layer. For deeper encoders Hutchinson's estimate: E |vᵀJ|² over random signs v is the squared norm.
     """
 
-    whitens = False  # small latents are the point
+    balances = False  # small latents are the point
 
     def bottleneck(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """Latents and their contraction penalty, per input value."""

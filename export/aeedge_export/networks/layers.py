@@ -138,8 +138,9 @@ def fold_normalization(layers: nn.Sequential) -> nn.Sequential:
         before = plain[-1] if plain else None
         if isinstance(layer, nn.BatchNorm1d) and isinstance(before, nn.Linear):
             plain[-1] = fuse_linear_bn_eval(before.eval(), layer.eval())
-        elif isinstance(layer, nn.BatchNorm2d) and isinstance(before, nn.Conv2d):
-            plain[-1] = fuse_conv_bn_eval(before.eval(), layer.eval())
+        elif isinstance(layer, nn.BatchNorm2d) and isinstance(before, (nn.Conv2d, nn.ConvTranspose2d)):
+            transposed = isinstance(before, nn.ConvTranspose2d)
+            plain[-1] = fuse_conv_bn_eval(before.eval(), layer.eval(), transpose=transposed)
         else:
             plain.append(layer)
     return nn.Sequential(*plain)
@@ -166,11 +167,11 @@ def draw_weights(encoder: Encoder, body: Decoder, *, small_ends: bool) -> None:
 
     With `small_ends` the last layers of encoder and decoder start at a tenth, so that a linear path dominates at first.
     """
-    layers = [m for part in (encoder, body) for m in part.modules() if isinstance(m, (nn.Linear, nn.Conv2d))]
-    last = [m for m in body.rest if isinstance(m, (nn.Linear, nn.Conv2d))]
+    layers = [m for part in (encoder, body) for m in part.modules() if isinstance(m, _WEIGHTED)]
+    last = [m for m in body.rest if isinstance(m, _WEIGHTED)]
     ends = [encoder.head, last[-1] if last else body.tail]
     for layer in layers:
-        fan_in = layer.weight[0].numel()
+        fan_in = _fan_in(layer)
         end = any(layer is other for other in ends)
         if not small_ends:
             nn.init.uniform_(layer.weight, -math.sqrt(3 / fan_in), math.sqrt(3 / fan_in))
@@ -178,3 +179,13 @@ def draw_weights(encoder: Encoder, body: Decoder, *, small_ends: bool) -> None:
             nn.init.normal_(layer.weight, 0.0, 0.1 / math.sqrt(fan_in) if end else math.sqrt(2 / fan_in))
         if layer.bias is not None:
             nn.init.zeros_(layer.bias)
+
+
+_WEIGHTED = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
+
+
+def _fan_in(layer: nn.Linear | nn.Conv2d | nn.ConvTranspose2d) -> float:
+    """How many products add up to one output."""
+    if isinstance(layer, nn.ConvTranspose2d):
+        return layer.in_channels * math.prod(layer.kernel_size) / math.prod(layer.stride)
+    return layer.weight[0].numel()

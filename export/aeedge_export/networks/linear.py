@@ -23,9 +23,9 @@ _CHUNK_BYTES = 2**26
 
 
 class Principal(Network):
-    """One linear layer each way. Latents are scores on the principal axes, largest variance first, not whitened."""
+    """One linear layer each way. Latents are scores on the principal axes, largest variance first."""
 
-    whitens = False
+    balances = False
 
     def training_loss(self, x: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """pca is not trained by gradients."""

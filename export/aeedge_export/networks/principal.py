@@ -1,4 +1,4 @@
-"""Principal components inside a network: where a linear path starts, and how latents are whitened at the end."""
+"""Principal components inside a network: where a linear path starts, and how latents are turned at the end."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from aeedge_export.networks.layers import Decoder, Encoder
 
 _ROWS = 20_000  # enough to estimate a covariance
+_PART = 2048
 
 
 @torch.no_grad()
@@ -37,16 +38,30 @@ def start(encoder: Encoder, body: Decoder, rows: Tensor, *, sigmoid: bool) -> No
 
 
 @torch.no_grad()
-def whiten(encoder: Encoder, body: Decoder, rows: Tensor) -> None:
-    """Give the latents of `rows` mean 0 and covariance 1 along principal axes; the decoder undoes it.
+def balance(encoder: Encoder, body: Decoder, output: nn.Module, rows: Tensor) -> None:
+    """Turn the latents of `rows` so that they are uncorrelated, with mean 0, the most important first.
 
-    z' = A (z - m) is folded into the layers that add up to z, and its inverse into those that take z.
+    A latent's importance is the deviation that it accounts for in the reconstruction (by linear regression). Its own
+    deviation becomes the square root of that: halfway between PCA's scores, where a few directions drown the others,
+    and whitened ones, where noise counts as much as signal. Distances between latents are then most useful to what
+    comes after, k-means for one (docs/decisions/0007). The map z' = A (z - m) is folded into the layers that add up to
+    z, its inverse into those that take z: reconstructions stay the same.
     """
-    latent = torch.cat([encoder(part) for part in torch.split(rows[:_ROWS], 4096)]).double()
+    rows = rows[:_ROWS]
+    latent = torch.cat([encoder(part) for part in torch.split(rows, _PART)]).double()
     mean = latent.mean(dim=0)
     axes, deviation = components(latent - mean, latent.shape[1])
     deviation = deviation.clamp_min(1e-4 * deviation[0].clamp_min(1e-12))
-    forward, inverse = axes / deviation[:, None], axes.T * deviation
+    white = ((latent - mean) @ axes.T) / deviation
+    effect = torch.zeros(latent.shape[1], rows[0].numel(), dtype=torch.float64, device=rows.device)
+    for part, codes in zip(torch.split(latent, _PART), torch.split(white, _PART)):
+        effect += codes.T @ output(body(part.float())).flatten(1).double()
+    strength, turn = torch.linalg.eigh((effect / len(rows)) @ (effect / len(rows)).T)
+    importance = strength.flip(0).clamp_min(1e-8 * strength[-1].clamp_min(1e-12)).pow(0.25)
+    importance = importance / importance.square().mean().sqrt()
+    turn = turn.flip(1)
+    forward = importance[:, None] * turn.T @ (axes / deviation[:, None])
+    inverse = (axes.T * deviation) @ turn / importance
     _set(encoder.head, forward @ encoder.head.weight.double(), forward @ (encoder.head.bias.double() - mean))
     if encoder.linear is not None:
         _set(encoder.linear, forward @ encoder.linear.weight.double(), None)

@@ -20,7 +20,7 @@ _NOISE_VARIANCE = 0.1  # of the Gaussian likelihood that a mean squared error st
 class Variational(Network):
     """Latents are drawn from N(mean(x), variance(x)) while training; KL to N(0, 1) is the penalty."""
 
-    whitens = False  # the prior fixes mean and variance
+    balances = False  # the prior fixes mean and variance
 
     def __init__(self, encoder: Encoder, body: Decoder, design: Design) -> None:
         super().__init__(encoder, body, design)

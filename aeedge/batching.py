@@ -97,7 +97,7 @@ class Rows:
 
         float32 C-contiguous rows come back as a view. Rows that are not finite are zeroed in a copy.
         """
-        part = self._rows[start:stop]
+        part = self._rows if stop - start == len(self._rows) else self._rows[start:stop]
         if self._dtype != _FLOAT32:
             return self._integers(part, start), None
         if part.dtype == _FLOAT32:

@@ -201,9 +201,7 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
             InputError: as `fit`; or family "pca", which has no passes.
         """
         if self.family == "pca":
-            raise InputError(
-                "partial_fit: family 'pca' is solved in closed form; use fit, a memory-mapped file is streamed"
-            )
+            raise InputError("partial_fit: family 'pca' is solved in closed form; use fit, it streams mapped files")
         X = self._validated(X, fit=not hasattr(self, "network_"))
         if not hasattr(self, "network_"):
             fitting.begin(self, X, None, 0.0)
@@ -228,7 +226,7 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         check_is_fitted(self)
         X = self._validated(X, fit=False)
         train_rows, _ = split(len(X), self._validation_share(), self.seed_)
-        statistics = survey(fitting.picked(X, train_rows))
+        statistics = survey(X, train_rows)
         scaler = fit_scaler(self.scaling, statistics, X.dtype)
         if not (np.array_equal(scaler.mean, self.scaler_.mean) and np.array_equal(scaler.scale, self.scaler_.scale)):
             raise InputError(
@@ -280,7 +278,7 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         return self._encode(self._validated(X, fit=False))
 
     def _encode(self, X: NDArray[Any]) -> NDArray[np.float32]:
-        return self._run(X, lambda x: self.network_.encoder(x))
+        return _in_blocks(X, lambda x: self.network_.encoder(x), self.scaler_)
 
     def inverse_transform(self, Z: ArrayLike) -> NDArray[np.float32]:
         """Reconstructions in raw units of latents: (n_samples, latent) to (n_samples, ...) float32.
@@ -303,7 +301,7 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         """Mean squared reconstruction error of each raw row in scaled units, (n_samples,): `score` of the device."""
         check_is_fitted(self)
         X = self._validated(X, fit=False)
-        return self._run(X, lambda x: (self.network_(x) - x).square().flatten(1).mean(dim=1))
+        return _in_blocks(X, lambda x: (self.network_(x) - x).square().flatten(1).mean(dim=1), self.scaler_)
 
     def score_samples(self, X: ArrayLike) -> NDArray[np.float32]:
         """The negative of `reconstruction_error`: as for scikit-learn's outlier detectors, lower is stranger."""
@@ -312,9 +310,6 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
     def score(self, X: ArrayLike, y: object = None) -> float:
         """Mean of `score_samples`, for model selection: higher is better."""
         return float(self.score_samples(X).mean())
-
-    def _run(self, X: NDArray[Any], function: Any) -> NDArray[np.float32]:
-        return _in_blocks(X, lambda x: function(x), self.scaler_)
 
     @property
     def _n_features_out(self) -> int:

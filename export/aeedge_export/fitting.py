@@ -42,7 +42,7 @@ def begin(ae: Autoencoder, X: NDArray[Any], features: Sequence[str] | None, held
     ae.input_dtype_ = X.dtype.name if X.dtype in (np.uint8, np.int16) else "float32"
     train_rows, validation_rows = split(len(X), held_out, ae.seed_)
     check_finite(X, ae._features())
-    statistics = survey(picked(X, train_rows))
+    statistics = survey(X, train_rows)
     ae.scaler_ = fit_scaler(ae.scaling, statistics, X.dtype)
     resolved = resolved_for(ae, X, train_rows, statistics, ae.get_params(deep=False))
     _take_notes(ae, resolved, statistics)
@@ -62,7 +62,7 @@ def resolved_for(
     ae: Autoencoder, X: NDArray[Any], train_rows: NDArray[np.intp], statistics: Statistics, params: dict[str, Any]
 ) -> Resolved:
     """Parameters with every "auto" replaced, for these training rows."""
-    share = crowded(picked(X, train_rows), statistics)
+    share = crowded(X, train_rows, statistics)
     ae._low = (statistics.min - ae.scaler_.mean) / ae.scaler_.scale
     ae._high = (statistics.max - ae.scaler_.mean) / ae.scaler_.scale
     facts = Facts(ae.input_shape_, len(train_rows), ae.scaler_, statistics, share)
@@ -113,6 +113,10 @@ def run(
                 on_epoch(state)
 
         train(ae.network_, rows, resolved.settings, ae.state_, corrupt, after_epoch)
+    if ae.state_.stopped == "diverged":
+        _warn(
+            ae, f"training diverged in epoch {ae.state_.epoch + 1}: the best weights before were kept; use a lower rate"
+        )
     if whole:
         ae.network_.finish(first)
     ae.network_.cpu()
@@ -163,12 +167,12 @@ def _take_notes(ae: Autoencoder, resolved: Resolved, statistics: Statistics) -> 
             f"{', '.join(shown)}{more}"
         )
     for note in ae.notes_:
-        warnings.warn(note, UserWarning, stacklevel=4)
+        warnings.warn(note, UserWarning, stacklevel=5)
 
 
-def picked(X: NDArray[Any], rows: NDArray[np.intp]) -> NDArray[Any]:
-    """Training rows; of a memory-mapped file all rows, since picking would copy it."""
-    return X if isinstance(X, np.memmap) else X[rows]
+def _warn(ae: Autoencoder, note: str) -> None:
+    ae.notes_.append(note)
+    warnings.warn(note, UserWarning, stacklevel=5)
 
 
 def _sample_rows(X: NDArray[Any], rows: NDArray[np.intp]) -> NDArray[np.intp]:

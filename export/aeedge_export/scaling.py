@@ -55,22 +55,22 @@ class Scaler:
         return X if self.identity else ((X - self.mean) / self.scale).astype(np.float32)
 
 
-def survey(X: NDArray[Any]) -> Statistics:
-    """One pass over finite rows (n, *shape), chunk by chunk, so that a memory-mapped array is never read whole.
+def survey(X: NDArray[Any], rows: NDArray[np.intp] | None = None) -> Statistics:
+    """One pass over finite rows `X[rows]` (all by default), in chunks: a memory-mapped array is never held whole.
 
     Means and variances are merged with Chan's update (Chan, Golub, LeVeque 1983).
     """
-    rows, mean, square = 0, np.zeros(X.shape[1:]), np.zeros(X.shape[1:])
+    seen, mean, square = 0, np.zeros(X.shape[1:]), np.zeros(X.shape[1:])
     low, high = np.full(X.shape[1:], np.inf), np.full(X.shape[1:], -np.inf)
-    for _, chunk in _chunks(X):
+    for _, chunk in _chunks(X, rows):
         count = len(chunk)
         chunk_mean = chunk.mean(axis=0)
         delta = chunk_mean - mean
-        square += ((chunk - chunk_mean) ** 2).sum(axis=0) + delta**2 * (rows * count / (rows + count))
-        mean += delta * (count / (rows + count))
-        rows += count
+        square += ((chunk - chunk_mean) ** 2).sum(axis=0) + delta**2 * (seen * count / (seen + count))
+        mean += delta * (count / (seen + count))
+        seen += count
         low, high = np.minimum(low, chunk.min(axis=0)), np.maximum(high, chunk.max(axis=0))
-    return Statistics(rows, mean, np.sqrt(square / rows), low, high)
+    return Statistics(seen, mean, np.sqrt(square / seen), low, high)
 
 
 def check_finite(X: NDArray[Any], features: tuple[str, ...] | None = None) -> None:
@@ -92,10 +92,11 @@ def check_finite(X: NDArray[Any], features: tuple[str, ...] | None = None) -> No
         )
 
 
-def _chunks(X: NDArray[Any]) -> Iterator[tuple[int, NDArray[np.float64]]]:
+def _chunks(X: NDArray[Any], rows: NDArray[np.intp] | None = None) -> Iterator[tuple[int, NDArray[np.float64]]]:
     step = max(1, _CHUNK_BYTES // max(1, 8 * X[0].size))
-    for start in range(0, len(X), step):
-        yield start, np.asarray(X[start : start + step], np.float64)
+    for start in range(0, len(X) if rows is None else len(rows), step):
+        part = slice(start, start + step)
+        yield start, np.asarray(X[part] if rows is None else X[rows[part]], np.float64)
 
 
 def fit_scaler(kind: str, stats: Statistics, dtype: np.dtype[Any]) -> Scaler:
@@ -136,10 +137,10 @@ def _by_channel(stats: Statistics) -> Scaler:
     return Scaler("channel", mean.astype(np.float32), spread.astype(np.float32))
 
 
-def crowded(X: NDArray[Any], stats: Statistics) -> float:
-    """Share of values that equal the least or the largest of all, from at most 4 096 rows spread over X."""
-    rows = np.asarray(X[:: max(1, len(X) // 4096)])
-    return float(((rows <= stats.min.min()) | (rows >= stats.max.max())).mean())
+def crowded(X: NDArray[Any], rows: NDArray[np.intp], stats: Statistics) -> float:
+    """Share of values that equal the least or the largest of all, from at most 4 096 rows spread over `X[rows]`."""
+    some = np.asarray(X[rows[:: max(1, len(rows) // 4096)]])
+    return float(((some <= stats.min.min()) | (some >= stats.max.max())).mean())
 
 
 def _share_bounds(stats: Statistics) -> bool:

@@ -4,7 +4,6 @@ import itertools
 import multiprocessing
 import os
 import pickle
-import sys
 import threading
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -304,7 +303,3 @@ def test_a_model_travels_to_other_processes(model, rows, method):
 
 def test_repr_says_what_it_is(model):
     assert "'bundle_v1' (dense, fp32): float32 (12,) -> 3 latents, 2 threads" in repr(model)
-
-
-def test_python_is_supported():
-    assert sys.version_info >= (3, 10)

@@ -138,6 +138,12 @@ def test_the_survey_does_not_depend_on_chunks(n, d, chunk, seed):
     np.testing.assert_array_equal(found.min, X.min(axis=0))
 
 
+def test_a_memory_mapped_file_gives_the_same_bytes_as_an_array(rows, tmp_path):
+    np.save(tmp_path / "x.npy", rows)
+    mapped = Autoencoder(**PLAIN, epochs=2).fit(np.load(tmp_path / "x.npy", mmap_mode="r"))
+    assert_same_weights(Autoencoder(**PLAIN, epochs=2).fit(rows), mapped)
+
+
 def test_what_is_not_finite_is_named(rows):
     bad = rows.copy()
     bad[17, 4] = np.inf

@@ -164,5 +164,10 @@ def _report(ae: workstation.Autoencoder, target: Path) -> None:
         f"({reasons[state.stopped]}), validation loss {state.best_loss:.6g}"
     )
     ours, pca = ae.evaluation_["referee"]
+    health = ae.evaluation_["health"]
+    click.echo(
+        f"latents: {health['dead']} dead of {len(health['variance'])}, effective rank {health['effective_rank']:.1f}, "
+        f"{health['active']:.0%} of values active"
+    )
     click.echo(f"held-out error {ours['error'] / pca['error']:.2f}× that of PCA; report in {target / 'report.html'}")
     click.echo(f"next: aeedge export {target} -o {target.name}.aeedge")

@@ -229,9 +229,7 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         statistics = survey(X, train_rows)
         scaler = fit_scaler(self.scaling, statistics, X.dtype)
         if not (np.array_equal(scaler.mean, self.scaler_.mean) and np.array_equal(scaler.scale, self.scaler_.scale)):
-            raise InputError(
-                "resume: expected the rows that the run was trained on, got other values; fit anew instead"
-            )
+            raise InputError("resume: expected the rows that the run was trained on, got others; fit anew instead")
         params = self.get_params(deep=False) | ({} if epochs is None else {"epochs": epochs})
         resolved = fitting.resolved_for(self, X, train_rows, statistics, params)
         if self.state_.epoch >= resolved.settings.epochs:
@@ -337,9 +335,7 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         Raises:
             InputError: no run, a damaged one, or a custom one without its modules.
         """
-        loaded = runs.load(cls, path, encoder, decoder)
-        assert isinstance(loaded, Autoencoder)
-        return loaded
+        return runs.load(cls, path, encoder, decoder)
 
     def export(
         self, path: str | os.PathLike[str], *, name: str | None = None, tolerance: float = 1e-4, overwrite: bool = False

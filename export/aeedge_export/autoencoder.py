@@ -42,7 +42,7 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         scaling: "standard", "minmax", "none" or "auto" (one common mapping to 0..1 where values share their bounds, as
             pixels do; by channel for signals; else "standard"). It is exported inside the graphs.
         noise: corruption of the training inputs such as "gaussian:0.2" or "masking:0.3,salt_pepper:0.1", "none", or
-            "auto" ("dropout:0.4" for tables of unlike features, else none); see aeedge_export.corruption.
+            "auto" ("dropout:0.4" for standardised tables, else none); see aeedge_export.corruption.
         normalization: "batch" or "none" in hidden layers, or "auto". It is folded away in the exported graphs.
         linear_path: whether a linear encoder and decoder, started at PCA, run beside the network, or "auto".
         ordered: any prefix of the latents becomes a code of its own: the first j are the best j.

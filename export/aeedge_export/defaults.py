@@ -88,7 +88,10 @@ def resolve(params: Mapping[str, Any], facts: Facts, seed: int) -> Resolved:
     design = _design(params, facts)
     noise = params["noise"]
     if noise == "auto":
-        noise = "dropout:0.4" if _is_table(facts) and params["family"] in ("dense", "sparse", "contractive") else None
+        standardised = (
+            _is_table(facts) and facts.scaler.kind == "standard"
+        )  # the mean, 0, is what a dropped value becomes
+        noise = "dropout:0.4" if standardised and params["family"] in ("dense", "sparse", "contractive") else None
     return Resolved(design, _settings(params, facts, design, batch_size, seed), parse_noise(noise), tuple(notes))
 
 

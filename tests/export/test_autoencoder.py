@@ -62,6 +62,7 @@ def test_the_textbook_net(digits):
     layers = [type(layer).__name__ for layer in ae.network_.modules() if not list(layer.children())]
     layers = [name for name in layers if name not in ("Sequential", "Identity")]
     assert layers == ["Linear", "ReLU", "Linear", "Sigmoid"]
+    assert ae.noise_ == ()
     assert ae.transform(digits).min() >= 0
     assert ae.history_[-1]["train_loss"] < ae.history_[0]["train_loss"]
 

@@ -114,7 +114,8 @@ def train(
       aeedge train motor.csv -o run --resume --epochs 200
       aeedge train parts/ -o run --family conv2d --noise gaussian:0.1
       aeedge train mnist.npy -o run --latent 32 --hidden none --latent-activation relu --output-activation sigmoid \\
-        --loss bce --scaling minmax --batch-size 256 --epochs 50 --schedule constant --learning-rate 0.001
+        --loss bce --scaling minmax --batch-size 256 --epochs 50 --schedule constant --learning-rate 0.001 \\
+        --weight-decay 0
     """
     target = Path(output)
     if not resume and target.exists() and not force:

@@ -72,7 +72,7 @@ class Bundle:
         if entries is None:
             raise IncompatibleBundleError(
                 f"{self.path}: expected variant {variant!r}, but it holds {', '.join(self.manifest.variants)}; "
-                f"use one of these or export again with --variants {variant}"
+                "use one of these, or variant='auto'"
             )
         entry = entries.encoder if role == "encoder" else entries.decoder
         if entry is None:

@@ -15,7 +15,7 @@ def cpu_count() -> int:
         allowed = len(os.sched_getaffinity(0))
     except AttributeError:  # not on macOS, Windows
         allowed = os.cpu_count() or 1
-    quota = _quota()
+    quota = cpu_quota()
     return max(1, allowed if quota is None else min(allowed, int(quota + 0.999)))
 
 
@@ -32,16 +32,16 @@ def thread_count(threads: int | str) -> int:
     return threads
 
 
-def _quota() -> float | None:
+def cpu_quota() -> float | None:
     """CPUs' worth of time that the innermost limited cgroup grants, or None."""
-    limits = [limit for folder in _cgroups() if (limit := _folder_quota(folder)) is not None]
+    limits = [limit for folder in cgroup_folders() if (limit := _folder_quota(folder)) is not None]
     return min(limits, default=None)
 
 
-def _cgroups() -> list[str]:
+def cgroup_folders() -> list[str]:
     """This process's cgroup folders and their parents, v2 and v1."""
     folders = [_CGROUP, os.path.join(_CGROUP, "cpu")]
-    for line in _read("/proc/self/cgroup").splitlines():
+    for line in read_text("/proc/self/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers and "cpu" not in controllers.split(","):
             continue
@@ -53,17 +53,24 @@ def _cgroups() -> list[str]:
 
 def _folder_quota(folder: str) -> float | None:
     try:
-        if text := _read(os.path.join(folder, "cpu.max")):
+        if text := read_text(os.path.join(folder, "cpu.max")):
             quota, period = text.split()
         else:
-            quota = _read(os.path.join(folder, "cpu.cfs_quota_us"))
-            period = _read(os.path.join(folder, "cpu.cfs_period_us"))
+            quota = read_text(os.path.join(folder, "cpu.cfs_quota_us"))
+            period = read_text(os.path.join(folder, "cpu.cfs_period_us"))
         return None if quota.strip() in ("max", "-1") else int(quota) / int(period)
     except (ValueError, ZeroDivisionError):
         return None
 
 
-def _read(path: str) -> str:
+def resident_bytes() -> int | None:
+    """Memory that this process occupies, or None where /proc does not tell."""
+    fields = read_text("/proc/self/statm").split()
+    return int(fields[1]) * os.sysconf("SC_PAGE_SIZE") if len(fields) > 1 else None
+
+
+def read_text(path: str) -> str:
+    """What a file of /proc or /sys says; empty where it is missing or forbidden."""
     try:
         with open(path) as stream:
             return stream.read()

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-import platform
 import statistics
 import time
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from aeedge.cli.table import columns
-from aeedge.machine import cpu_count
+from aeedge.bench.fingerprint import fingerprint
+from aeedge.table import columns
+
+__all__ = ["fingerprint", "interleaved", "publish"]
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -31,35 +31,6 @@ def interleaved(calls: dict[str, Callable[[], object]], seconds: float = 0.2, ro
                 count += 1
             found[name].append(spent / count)
     return {name: statistics.median(values) for name, values in found.items()}
-
-
-def fingerprint(*packages: str) -> dict[str, Any]:
-    """What a result depends on: processor, CPUs allowed, system, versions."""
-    model = platform.processor() or platform.machine()
-    flags: set[str] = set()
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            key, _, value = line.partition(":")
-            model = value.strip() if key.strip() == "model name" else model
-            flags |= set(value.split()) if key.strip() == "flags" else set()
-    except OSError:
-        pass
-    vector = [f for f in ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8") if f in flags]
-    return {
-        "processor": model,
-        "vector": vector,
-        "cpus": cpu_count(),
-        "system": platform.system(),
-        "python": platform.python_version(),
-        "versions": {name: _version(name) for name in ("aeedge", "numpy", "onnxruntime", *packages)},
-    }
-
-
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "not installed"
 
 
 def publish(name: str, result: dict[str, Any], head: list[str], rows: list[list[str]]) -> None:

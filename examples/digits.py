@@ -22,7 +22,7 @@ from sklearn.decomposition import PCA
 from sklearn.model_selection import train_test_split
 
 import aeedge
-from aeedge.cli.table import columns, human_bytes
+from aeedge.table import columns, human_bytes
 from aeedge_export import Autoencoder
 
 OUT = Path("demo-out")

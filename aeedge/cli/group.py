@@ -20,6 +20,7 @@ DEVICE = {
     "decode": "Turn a file of latents back into rows.",
     "denoise": "Send a file of rows through encoder and decoder.",
     "score": "Write the anomaly score of each row of a file.",
+    "bench": "Measure latency and throughput of a bundle on this machine.",
 }
 WORKSTATION = {  # listed here so that --help need not import the workstation
     "train": "Train an autoencoder on a file of rows.",
@@ -27,6 +28,7 @@ WORKSTATION = {  # listed here so that --help need not import the workstation
     "report": "Write a run as one HTML page.",
 }
 _MODULES = dict.fromkeys(("encode", "decode", "denoise", "score"), "aeedge.cli.transform") | {
+    "bench": "aeedge.cli.bench",
     "info": "aeedge.cli.info",
     "verify": "aeedge.cli.verify",
 }

@@ -7,8 +7,8 @@ import json
 import click
 
 from aeedge.bundle import Bundle
-from aeedge.cli.table import human_bytes, pairs
 from aeedge.manifest import Manifest
+from aeedge.table import human_bytes, pairs
 
 
 @click.command()

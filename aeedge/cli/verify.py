@@ -8,10 +8,10 @@ from typing import Any
 import click
 
 from aeedge.bundle import Bundle
-from aeedge.cli.table import columns
 from aeedge.errors import AeedgeError, BundleError
 from aeedge.model import load
 from aeedge.session import RUNTIME_VERSION
+from aeedge.table import columns
 
 
 @click.command()

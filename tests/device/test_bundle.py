@@ -1,8 +1,6 @@
 """What can be wrong with a bundle, and the sentence that each fault gets."""
 
 import contextlib
-import hashlib
-import io
 import json
 import re
 import shutil
@@ -13,6 +11,7 @@ import onnxbytes
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tampering import change_golden, replace_graph, reseal
 
 import aeedge
 import aeedge.model
@@ -22,22 +21,6 @@ from aeedge.onnxfile import inspect
 
 DATA = Path(__file__).parent.parent / "data"
 FILES = ("encoder.onnx", "decoder.onnx", "golden.npz")
-
-
-def reseal(path, change):
-    """Change a manifest and make it consistent again, as a later exporter could have written it."""
-    document = json.loads((path / "manifest.json").read_text())
-    change(document)
-    document["manifest_sha256"] = "0" * 64
-    text = json.dumps(document, indent=1, ensure_ascii=False) + "\n"
-    digest = hashlib.sha256(text.encode()).hexdigest()
-    (path / "manifest.json").write_text(text.replace("0" * 64, digest, 1))
-
-
-def replace_graph(path, name, data):
-    (path / name).write_bytes(data)
-    entry = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
-    reseal(path, lambda d: d["variants"]["fp32"].__setitem__(name.split(".")[0], entry))
 
 
 @pytest.mark.parametrize("name", ["bundle_v1", "bundle_v1_uint8", "bundle_v1_encoder"])
@@ -176,15 +159,7 @@ def test_wrong_arguments_of_load(bundle, argument, value):
 
 
 def test_recorded_numbers_that_differ_are_named(bundle):
-    with np.load(bundle / "golden.npz") as golden:
-        arrays = dict(golden)
-    arrays["fp32.latent"] = arrays["fp32.latent"].copy()
-    arrays["fp32.latent"][7, 1] += 0.5
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)
-    (bundle / "golden.npz").write_bytes(buffer.getvalue())
-    entry = {"sha256": hashlib.sha256(buffer.getvalue()).hexdigest(), "bytes": len(buffer.getvalue())}
-    reseal(bundle, lambda d: d.__setitem__("golden", entry))
+    change_golden(bundle, "fp32.latent", (7, 1), 0.5)
     aeedge.load(bundle)
     with pytest.raises(aeedge.VerificationError, match=r"latent of row 7 differs by 0\.5, more than the allowed"):
         aeedge.load(bundle, check="golden")

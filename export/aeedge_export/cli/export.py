@@ -8,7 +8,7 @@ import click
 
 import aeedge_export.autoencoder as workstation
 from aeedge.bundle import Bundle
-from aeedge.cli.table import human_bytes
+from aeedge.table import human_bytes
 
 
 @click.command()

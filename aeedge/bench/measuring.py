@@ -1,0 +1,301 @@
+"""One run from beginning to end: a plan in, a result document out (docs/bench-result.md)."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from aeedge.bench import conditions, scenarios
+from aeedge.bench.clock import Clock, reading_cost
+from aeedge.bench.compare import compare
+from aeedge.bench.conditions import Finding
+from aeedge.bench.fingerprint import fingerprint
+from aeedge.bench.operators import by_operator
+from aeedge.bench.phases import phases
+from aeedge.bench.plan import Plan
+from aeedge.bench.soak import soak
+from aeedge.bench.summary import summarise, too_few, trend
+from aeedge.bundle import Bundle
+from aeedge.errors import InputError
+from aeedge.model import Model, load
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from aeedge.bench.scenarios import Call, Run
+
+    Rows = NDArray[Any]
+
+SCHEMA = "aeedge-bench/1"
+LOADS = 5  # a scenario's time is divided among this many loads of the bundle
+_PROCESSES, _PROCESS_SECONDS = 3, 1.0
+_CURVE = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
+_CURVE_SECONDS = 0.15
+_SINGLES = 256  # distinct single samples that take turns
+_LARGEST = 2**26  # values of input that are kept in memory: 256 MiB of float32
+
+
+class Measurement:
+    """A run under way: its document grows part by part, so that Ctrl-C keeps what was measured.
+
+    Args:
+        plan: what to measure.
+        rows: raw rows to use, shape (n, *row); None for the bundle's golden rows.
+        say: told in a few words what comes next.
+        clock: what times are read from.
+
+    Raises:
+        BundleError, VerificationError: the bundle cannot be used here, or does not say what it said: no numbers then.
+        InputError: the plan asks for what the bundle does not have.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        rows: Rows | None = None,
+        say: Callable[[str], None] = lambda text: None,
+        clock: Clock | None = None,
+    ) -> None:
+        self.plan, self._say, self._clock = plan, say, clock or Clock()
+        say("checking the bundle")
+        with load(plan.path, variant=plan.variant, threads=plan.threads, check="golden") as model:
+            self._variant, self._threads = model.variant, model.threads
+            self._rows = _rows(model, plan, rows)
+            getattr(model, plan.method)(self._rows[:1])  # a bundle without decoder is refused here
+            self.document = _opening(plan, model, self._clock)
+        self._findings = [("machine", finding) for finding in conditions.standing()]
+        self._settle()
+
+    def run(self) -> dict[str, Any]:
+        """Measure everything in the plan; the document says "interrupted" after Ctrl-C."""
+        try:
+            if not self.plan.quick:
+                self._say(f"phases, in {_PROCESSES} fresh processes")
+                with self._watched("phases"):
+                    self.document["phases"] = self._phases()
+            for name in self.plan.scenarios:
+                self._scenario(name)
+            if self.plan.rate is not None:
+                self._fixed_rate(self.plan.rate)
+            if not self.plan.quick:
+                self._say("batch sizes")
+                with self._watched("batch sizes"):
+                    self._curve()
+            if self.plan.profile:
+                self._say("profile")
+                plan = self.plan._replace(variant=self._variant)
+                self.document["profile"] = by_operator(plan, self._rows, self._clock)
+            if self.plan.soak is not None:
+                self._soak(self.plan.soak)
+        except KeyboardInterrupt:
+            self.document["interrupted"] = True
+        return self._settle()
+
+    def compare(self, other: Plan) -> dict[str, Any]:
+        """Interleave with another bundle: single samples, and the rows that Offline takes at most 1 024 of at once.
+
+        Raises:
+            BundleError, VerificationError, InputError: the other cannot be used, or takes other rows.
+        """
+        self._say(f"checking {other.path}")
+        with load(other.path, variant=other.variant, threads=other.threads, check="golden") as model:
+            given = (model.latent_size,) if self.plan.method == "decode" else model.input.shape
+            if given != self._rows.shape[1:] or model.input.dtype != self.document["bundle"]["input_dtype"]:
+                raise InputError(
+                    f"{other.path}: expected a bundle that takes {self._rows.shape[1:]} "
+                    f"{self.document['bundle']['input_dtype']} as {self.plan.path} does, "
+                    f"got {given} {model.input.dtype}; such bundles cannot be compared"
+                )
+            about = {"path": other.path, "id": model.manifest.id, "variant": model.variant}
+        self.document["compared_with"] = about
+        self.document["comparison"] = []
+        try:
+            for rows in (1, min(1024, len(self._rows))):
+                self._say(f"comparing, {rows} row{'s' * (rows > 1)} a call")
+                queries = self._singles() if rows == 1 else [self._rows[:rows]]
+                with self._watched("comparison"):
+                    found = compare(
+                        lambda: self._opened(self.plan),
+                        lambda: self._opened(other),
+                        queries,
+                        rows,
+                        self.plan.seconds,
+                        self._clock,
+                    )
+                self.document["comparison"].append(found._asdict() | {"ratio": found.ratio._asdict()})
+        except KeyboardInterrupt:
+            self.document["interrupted"] = True
+        return self._settle()
+
+    def _phases(self) -> dict[str, Any]:
+        return phases(self.plan.path, self._variant, self._threads, self.plan.method, _PROCESSES, _PROCESS_SECONDS)
+
+    @contextmanager
+    def _opened(self, plan: Plan) -> Iterator[Call]:
+        with load(plan.path, variant=plan.variant, threads=plan.threads, check="size") as model:
+            yield getattr(model, plan.method)
+
+    @contextmanager
+    def _watched(self, part: str) -> Iterator[None]:
+        """Look at the machine before and after, and keep what a reader should know."""
+        gc.collect()
+        before = conditions.read(self._clock)
+        yield
+        self._findings += [(part, finding) for finding in conditions.judge(before, conditions.read(self._clock))]
+
+    def _scenario(self, name: str) -> None:
+        self._say(f"{name}, {self.plan.seconds:g} s")
+        runs: list[Run] = []
+        yardsticks = []
+        with self._watched(name), suppress(KeyboardInterrupt):
+            while len(runs) < LOADS:
+                yardsticks.append(yardstick(self._clock))
+                with self._opened(self.plan) as call:
+                    runs.append(self._one(name, call, self.plan.seconds / LOADS))
+                if runs[-1].interrupted:
+                    break
+        self._keep(name, runs, {"yardstick_us": yardsticks}, interrupted=len(runs) < LOADS or runs[-1].interrupted)
+
+    def _one(self, name: str, call: Call, seconds: float) -> Run:
+        if name == "Offline":
+            call(self._rows)
+            return scenarios.offline(call, self._rows, seconds, self._clock)
+        rows = 1 if name == "SingleStream" else scenarios.MULTISTREAM_ROWS
+        queries = self._singles() if rows == 1 else [self._rows[i : i + rows] for i in range(0, _SINGLES, rows)]
+        self._warm_up(call, queries, min(0.1, seconds / 10))
+        return scenarios.back_to_back(call, queries, rows, seconds, self._clock)
+
+    def _fixed_rate(self, rate: float) -> None:
+        self._say(f"{rate:g} queries a second, {self.plan.seconds:g} s")
+        deadline = self.plan.deadline or 1 / rate
+        with self._opened(self.plan) as call, self._watched("FixedRate"):
+            self._warm_up(call, self._singles(), 0.1)
+            run = scenarios.fixed_rate(call, self._singles(), rate, self.plan.seconds, self._clock)
+        late = int((run.latencies > deadline * 1e9).sum())
+        extra = {
+            "rate_asked": rate,
+            "rate_served": len(run.latencies) / max(run.seconds, 1e-9),
+            "deadline_us": deadline * 1e6,
+            "start_delay_p50_us": float(np.median(run.delays)) / 1e3 if len(run.delays) else None,
+            "queries_due": run.asked,
+            "unserved": run.unserved,
+            "deadline_misses": late + run.unserved,
+        }
+        if run.unserved > 0.01 * run.asked:
+            text = (
+                f"the rate of {rate:g} a second was not reached: {extra['rate_served']:.0f} a second were served, and "
+                f"{run.unserved} of {run.asked} were waiting at the end; ask for less"
+            )
+            self._findings.append(("FixedRate", Finding("invalid", "rate", text)))
+        self._keep("FixedRate", [run], extra, run.interrupted)
+
+    def _warm_up(self, call: Call, queries: list[Rows], seconds: float) -> None:
+        if scenarios.back_to_back(call, queries, 1, seconds, self._clock).interrupted:
+            raise KeyboardInterrupt
+
+    def _keep(self, name: str, runs: list[Run], extra: dict[str, Any], interrupted: bool) -> None:
+        """Put a scenario into the document, with what its own numbers say against it."""
+        if not any(len(run.latencies) for run in runs):
+            raise KeyboardInterrupt  # stopped before the first answer
+        latencies = np.concatenate([run.latencies for run in runs])
+        if (latencies < 0).any():
+            self._findings.append(
+                (name, Finding("invalid", "clock", "the clock was set back during the run; run again"))
+            )
+        self.document["scenarios"][name] = summarise(name, runs) | extra
+        problems = [trend(name, latencies)] + ([] if interrupted else [too_few(name, len(latencies))])
+        self._findings += [(name, problem) for problem in problems if problem]
+        if interrupted:
+            raise KeyboardInterrupt
+
+    def _curve(self) -> None:
+        sizes = [size for size in _CURVE if size <= len(self._rows)]
+        self.document["batches"] = []
+        with self._opened(self.plan) as call:
+            for size in sizes:
+                call(self._rows[:size])
+                run = scenarios.back_to_back(call, [self._rows[:size]], size, _CURVE_SECONDS, self._clock)
+                us = float(np.median(run.latencies)) / 1e3
+                self.document["batches"].append({"rows": size, "us": us, "rows_per_second": size / us * 1e6})
+                if run.interrupted:
+                    raise KeyboardInterrupt
+
+    def _soak(self, seconds: float) -> None:
+        self._say(f"soak, {seconds:g} s (Ctrl-C keeps what was measured)")
+        with self._opened(self.plan) as call, self._watched("soak"):
+            found, interrupted = soak(call, self._singles(), seconds, self._clock, self._say)
+        self.document["soak"] = found
+        if (drift := found["drift"]) is not None and abs(drift - 1) > 0.05:
+            text = f"the median latency at the end was {drift:.2f} times that at the start"
+            self._findings.append(("soak", Finding("warning", "drift", text)))
+        if interrupted:
+            raise KeyboardInterrupt
+
+    def _singles(self) -> list[Rows]:
+        return list(self._rows[:_SINGLES])
+
+    def _settle(self) -> dict[str, Any]:
+        """Bring findings and status up to date."""
+        self.document["findings"] = [
+            {"part": part, "grade": f.grade, "what": f.what, "message": f.message} for part, f in self._findings
+        ]
+        if any(f.grade == "invalid" for _, f in self._findings):
+            self.document["status"] = "invalid"
+        else:
+            self.document["status"] = "interrupted" if self.document["interrupted"] else "valid"
+        return self.document
+
+
+def yardstick(clock: Clock) -> float:
+    """Microseconds that a fixed piece of work takes, numpy and Python in equal parts: the state of the machine."""
+    square = np.full((64, 64), 1 / 64, np.float32)
+    took = []
+    for _ in range(60):
+        begin = clock.now()
+        for _ in range(8):
+            np.tanh(square @ square)
+        took.append(clock.now() - begin)
+    return float(np.median(took)) / 1e3
+
+
+def _opening(plan: Plan, model: Model, clock: Clock) -> dict[str, Any]:
+    m = model.manifest
+    bundle = {
+        "path": plan.path,
+        "name": m.name,
+        "id": m.id,
+        "family": m.family,
+        "variant": model.variant,
+        "input_shape": list(m.input.shape),
+        "input_dtype": m.input.dtype,
+        "latent": m.latent,
+    }
+    return {
+        "schema": SCHEMA,
+        "status": "interrupted",
+        "interrupted": False,
+        "taken": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "bundle": bundle,
+        "method": plan.method,
+        "threads": model.threads,
+        "machine": fingerprint(),
+        "clock_cost_ns": reading_cost(clock),
+        "findings": [],
+        "scenarios": {},
+    }
+
+
+def _rows(model: Model, plan: Plan, given: Rows | None) -> Rows:
+    """Enough rows for Offline: the given or the golden ones over and over, C-contiguous and of the graph's dtype."""
+    if given is None:
+        golden = Bundle(plan.path).golden()
+        given = golden[f"{model.variant}.latent"] if plan.method == "decode" else golden["input"]
+    dtype = np.dtype("float32" if plan.method == "decode" else model.input.dtype)
+    rows = np.ascontiguousarray(given, dtype)
+    count = max(_SINGLES, min(scenarios.OFFLINE_ROWS, _LARGEST // max(rows[0].size, 1)))
+    return np.ascontiguousarray(np.resize(rows, (count, *rows.shape[1:])))

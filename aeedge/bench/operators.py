@@ -1,0 +1,43 @@
+"""Where the microseconds go: time by operator of the graphs, the whole run, the whole call."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from aeedge.bench import scenarios
+from aeedge.bench.clock import Clock
+from aeedge.bench.plan import Plan
+from aeedge.bundle import Bundle
+from aeedge.model import load
+from aeedge.session import profile
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_ROLES = {"encode": ["encoder"], "decode": ["decoder"]}
+_CALLS = {1: 500, 1024: 30}  # runs that are profiled, by rows a run
+_SECONDS = 0.2
+
+
+def by_operator(plan: Plan, rows: NDArray[Any], clock: Clock) -> dict[str, Any]:
+    """Profile the graphs that the plan's method runs, at one row and at many; `rows` are what the method takes."""
+    bundle = Bundle(plan.path)
+    operators, totals = [], []
+    with load(plan.path, variant=plan.variant, threads=1, check="size") as model:
+        latents = rows if plan.method == "decode" else model.encode(rows[: max(_CALLS)])
+        for count, calls in _CALLS.items():
+            queries = list(rows[:256]) if count == 1 else [rows[:count]]
+            called = scenarios.back_to_back(getattr(model, plan.method), queries, count, _SECONDS, clock)
+            if called.interrupted:
+                raise KeyboardInterrupt
+            total = {"rows": count, "operators_us": 0.0, "run_us": 0.0}
+            for role in _ROLES.get(plan.method, ["encoder", "decoder"]):
+                given = rows if role == "encoder" else latents
+                found, whole = profile(bundle.graph(role, plan.variant), given[:count], calls)
+                operators += [{"rows": count, "graph": role, **o._asdict()} for o in found]
+                total["operators_us"] += sum(o.us for o in found)
+                total["run_us"] += whole
+            totals.append(total | {"call_us": float(np.median(called.latencies)) / 1e3})
+    return {"operators": operators, "totals": totals}

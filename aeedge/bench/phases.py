@@ -1,0 +1,65 @@
+"""The life of a process that uses the bundle, phase by phase, measured in fresh ones."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from typing import Any
+
+from aeedge.errors import AeedgeError
+
+_PROGRAM = """
+import time
+moments = {{"spawned": {spawned}, "python": time.monotonic_ns()}}
+import numpy
+moments["numpy"] = time.monotonic_ns()
+import aeedge
+moments["aeedge"] = time.monotonic_ns()
+import sys
+from aeedge.bench import child
+child.main(moments, sys.argv[1:])
+"""
+_LONGEST = 60  # seconds that a child may take beyond what it was asked for
+
+
+def phases(path: str, variant: str, threads: int, what: str, processes: int, seconds: float) -> dict[str, Any]:
+    """Medians over several fresh processes of what `child.py` reports.
+
+    Raises:
+        AeedgeError: such a process failed; its last line is in the message.
+    """
+    found = [_one(path, variant, threads, what, seconds) for _ in range(processes)]
+    result: dict[str, Any] = {"processes": processes}
+    for name in found[0]:
+        if name == "memory_mb":
+            result[name] = {key: _median([child[name][key] for child in found]) for key in found[0][name]}
+        else:
+            result[name] = _median([child[name] for child in found])
+    return result
+
+
+def _one(path: str, variant: str, threads: int, what: str, seconds: float) -> dict[str, Any]:
+    # As installed: with compiled bytecode, which some environments switch off.
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    program = _PROGRAM.format(spawned=time.monotonic_ns())
+    command = [sys.executable, "-c", program, path, variant, str(threads), what, str(seconds)]
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, timeout=seconds + _LONGEST, env=environment
+        )
+        last: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    except subprocess.TimeoutExpired:
+        raise AeedgeError(f"a fresh process took more than {_LONGEST} s to start; is the machine overloaded?") from None
+    except (IndexError, ValueError):
+        reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}, no message"])[-1]
+        raise AeedgeError(f"a fresh process could not use the bundle: {reason}") from None
+    return last
+
+
+def _median(values: list[Any]) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.median(known) if known else None

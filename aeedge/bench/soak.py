@@ -1,0 +1,56 @@
+"""A long run of single samples: does it stay as fast as it began? In bounded memory, however long."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from aeedge.bench import conditions, scenarios
+from aeedge.bench.clock import Clock
+from aeedge.bench.statistics import percentiles
+from aeedge.machine import resident_bytes
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from aeedge.bench.scenarios import Call
+
+_WINDOWS = 60
+_SHORTEST, _LONGEST = 0.5, 30.0  # seconds of a window; the latencies of one window are in memory
+
+
+def soak(
+    call: Call, queries: Sequence[NDArray[Any]], seconds: float, clock: Clock, say: Callable[[str], None]
+) -> tuple[dict[str, Any], bool]:
+    """Windows of p50, p99, rows a second, temperature, frequency and memory, one after the other; and whether Ctrl-C
+    ended it. `drift` is the median of the last fifth of the windows over that of the first fifth.
+    """
+    length = min(max(seconds / _WINDOWS, _SHORTEST), _LONGEST)
+    windows: list[dict[str, Any]] = []
+    begin, interrupted = clock.now(), False
+    while not interrupted and (spent := (clock.now() - begin) / 1e9) < seconds:
+        run = scenarios.back_to_back(call, queries, 1, min(length, seconds - spent), clock)
+        interrupted = run.interrupted
+        if len(run.latencies):
+            windows.append({"at_s": round(spent, 3)} | _window(run))
+            say(f"soak {spent:.0f} of {seconds:.0f} s, median {windows[-1]['p50_us']:.1f} µs")
+    fifth = max(1, len(windows) // 5)
+    ends = [float(np.median([w["p50_us"] for w in part])) for part in (windows[:fifth], windows[-fifth:]) if part]
+    drift = ends[1] / ends[0] if len(windows) > 4 else None
+    return {"seconds": (clock.now() - begin) / 1e9, "drift": drift, "windows": windows}, interrupted
+
+
+def _window(run: scenarios.Run) -> dict[str, Any]:
+    found = percentiles(run.latencies / 1e3)
+    memory = resident_bytes()
+    return {
+        "p50_us": float(np.median(run.latencies)) / 1e3,
+        "p99_us": found["p99"],
+        "max_us": float(run.latencies.max()) / 1e3,
+        "rows_per_second": len(run.latencies) / max(run.seconds, 1e-9),
+        "celsius": conditions.celsius(),
+        "mhz": conditions.frequency(),
+        "memory_mb": memory and memory / 1e6,
+    }

@@ -1,0 +1,364 @@
+"""The harness of `aeedge bench`: does it find what was put in its way?"""
+
+import math
+import os
+import subprocess
+import sys
+import time
+from contextlib import nullcontext
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import aeedge
+from aeedge.bench import conditions, measuring, scenarios, statistics
+from aeedge.bench.clock import Clock, disagreement
+from aeedge.bench.compare import compare, verdict
+from aeedge.bench.measuring import Measurement
+from aeedge.bench.plan import Plan
+from aeedge.bench.summary import too_few, trend
+
+DATA = Path(__file__).parent.parent / "data"
+BUNDLE = str(DATA / "bundle_v1")
+MS = 1_000_000
+
+
+class Simulated:
+    """A machine whose time passes only when somebody works, sleeps or looks."""
+
+    def __init__(self, latencies):
+        self.time = self.true = 0
+        self.latencies = iter(latencies)
+        self.clock = Clock(self.now, lambda: self.true, self.sleep)
+
+    def now(self):
+        self.pass_by(10)
+        return self.time
+
+    def sleep(self, seconds):
+        self.pass_by(int(seconds * 1e9) + 50_000)
+
+    def pass_by(self, nanoseconds):
+        self.time += nanoseconds
+        self.true += nanoseconds
+
+    def call(self, rows):
+        self.pass_by(next(self.latencies))
+
+
+def endless(value):
+    while True:
+        yield value
+
+
+ROWS = [np.zeros(3, np.float32)]
+
+
+# --- numbers ---------------------------------------------------------------------------------------------------------
+
+
+def test_samples_needed_are_those_of_mlperf():
+    assert [statistics.least_count(p) for p in (90, 99)] == [64, 662]
+
+
+@pytest.mark.parametrize(("count", "percentile"), [(64, 90), (200, 90), (1000, 99), (5000, 99.9), (63, 90), (10, 50)])
+def test_allowed_above_is_the_binomial_bound(count, percentile):
+    above = 1 - percentile / 100
+    chance, expected = 0.0, -1
+    for t in range(count):
+        chance += math.comb(count, t) * above**t * (1 - above) ** (count - t)
+        if chance > 0.01:
+            break
+        expected = t
+    assert statistics.allowed_above(count, percentile) == expected
+
+
+def test_early_stopping_bounds_the_true_percentile_99_times_in_100():
+    random = np.random.default_rng(0)
+    estimates = [statistics.early_stopping(random.random(300), 90) for _ in range(1000)]
+    assert np.mean(np.array(estimates) >= 0.9) >= 0.985
+
+
+def test_percentiles_that_a_sample_does_not_support_are_none():
+    found = statistics.percentiles(np.arange(700.0))
+    assert found["p99"] is not None
+    assert found["p99.9"] is None
+
+
+def test_slope_is_unmoved_by_an_outlier():
+    x = np.arange(30.0)
+    y = 5 * x
+    y[7] = 1e9
+    assert statistics.slope(x, y) == pytest.approx(5)
+
+
+def test_histogram_counts_every_latency():
+    values = np.random.default_rng(0).lognormal(3, 1, 5000)
+    assert sum(statistics.histogram(values)["counts"]) == 5000
+    assert sum(statistics.histogram([7.0, 7.0])["counts"]) == 2
+
+
+# --- faster, slower, no difference -----------------------------------------------------------------------------------
+
+
+def two_bundles(seed, slowdown, loads=10, blocks=12):
+    """Ratios as a real machine gives them: loads differ by 1.5 %, blocks by 3 %, and one block in 20 is disturbed."""
+    random = np.random.default_rng(seed)
+    shape = (loads, blocks)
+    load = random.normal(0, 0.015, (loads, 1))
+    disturbed = np.where(random.random(shape) < 0.05, random.normal(0, 0.5, shape), 0)
+    return np.exp(load + random.normal(0, 0.03, shape) + disturbed) * (1 + slowdown)
+
+
+def test_a_bundle_against_itself_is_no_different_at_least_95_times_in_100():
+    verdicts = [verdict(statistics.clustered_ratio(two_bundles(seed, 0.0), draws=1000)) for seed in range(200)]
+    assert verdicts.count("no difference") >= 190
+
+
+def test_a_slowdown_of_5_percent_is_found():
+    verdicts = [verdict(statistics.clustered_ratio(two_bundles(seed, 0.05), draws=1000)) for seed in range(100)]
+    assert verdicts.count("slower") >= 95
+
+
+def test_two_runs_apart_are_told_apart_by_more_than_their_noise():
+    random = np.random.default_rng(1)
+    same = [np.exp(random.normal(3, 0.01, 5)) for _ in range(2)]
+    assert verdict(statistics.independent_ratio(*same)) == "no difference"
+    assert verdict(statistics.independent_ratio(same[0] * 1.1, same[1])) == "slower"
+    assert verdict(statistics.independent_ratio(same[0] / 1.1, same[1])) == "faster"
+
+
+def test_a_sleep_put_into_one_bundle_is_its_time_and_not_the_others():
+    def quick(rows):
+        time.sleep(0.001)
+
+    def slow(rows):
+        time.sleep(0.001)
+        time.sleep(0.002)
+
+    found = compare(lambda: nullcontext(slow), lambda: nullcontext(quick), ROWS, 1, 1.0, Clock())
+    assert found.verdict == "slower"
+    assert found.this_us - found.other_us >= 2000
+    assert found.ratio.low > 1.5
+
+
+def test_the_order_of_two_bundles_does_not_matter():
+    simulated = Simulated(endless(10_000))
+    found = compare(
+        lambda: nullcontext(simulated.call), lambda: nullcontext(simulated.call), ROWS, 1, 0.1, simulated.clock
+    )
+    assert found.ratio == (1.0, 1.0, 1.0)
+    assert found.verdict == "no difference"
+
+
+# --- scenarios -------------------------------------------------------------------------------------------------------
+
+
+def test_latencies_are_those_of_the_calls():
+    simulated = Simulated([3000, 5000, 4000] * 1000)
+    run = scenarios.back_to_back(simulated.call, ROWS, 1, 12e-6, simulated.clock)
+    assert run.latencies.tolist() == [3010, 5010, 4010]
+
+
+def test_offline_takes_all_rows_at_least_twice():
+    simulated = Simulated(endless(900 * MS))
+    run = scenarios.offline(simulated.call, np.zeros((50, 3)), 0.5, simulated.clock)
+    assert run.latencies.tolist() == [900 * MS + 10] * 2
+    assert run.rows == 50
+
+
+def test_a_stall_shows_in_every_query_that_waited_behind_it():
+    latencies = [100_000] * 1000
+    latencies[10] = 55 * MS
+    simulated = Simulated(latencies)
+    run = scenarios.fixed_rate(simulated.call, ROWS, 100, 1.0, simulated.clock)
+    late = run.latencies > 1 * MS
+    assert late.tolist() == [10 <= i <= 15 for i in range(100)]  # due every 10 ms, the stall lasts 55
+    assert run.latencies[11] == pytest.approx(45 * MS, abs=MS)
+    assert run.delays[11] == pytest.approx(45 * MS, abs=MS)
+    assert run.unserved == 0
+
+
+def test_a_rate_that_cannot_be_reached_ends_in_time():
+    simulated = Simulated(endless(10 * MS))
+    run = scenarios.fixed_rate(simulated.call, ROWS, 1000, 1.0, simulated.clock)
+    assert run.seconds == pytest.approx(1.0, abs=0.05)
+    assert run.asked == 1000
+    assert run.unserved == pytest.approx(900, abs=3)
+
+
+def test_a_clock_that_is_set_back_does_not_make_a_run_last_for_ever():
+    simulated = Simulated(endless(1 * MS))
+    seen = iter(range(10**9))
+
+    def jumping():
+        return simulated.now() - (10**13 if next(seen) > 50 else 0)
+
+    clock = Clock(jumping, lambda: simulated.true, simulated.sleep)
+    run = scenarios.back_to_back(simulated.call, ROWS, 1, 0.1, clock)
+    assert (run.latencies < 0).any()
+    seen = iter(range(10**9))
+    scenarios.fixed_rate(simulated.call, ROWS, 100, 1.0, clock)
+    assert simulated.true < 10 * 10**9
+
+
+def test_ctrl_c_keeps_what_was_measured():
+    def latencies():
+        yield from [1000] * 20
+        raise KeyboardInterrupt
+
+    simulated = Simulated(latencies())
+    run = scenarios.back_to_back(simulated.call, ROWS, 1, 1.0, simulated.clock)
+    assert run.interrupted
+    assert len(run.latencies) == 20
+
+
+def test_too_few_samples_and_a_trend_are_findings():
+    assert "it needs 64; raise --seconds" in too_few("SingleStream", 63).message
+    assert too_few("SingleStream", 64) is None
+    assert "last third of the run was 50% slower" in trend("Offline", np.repeat([100, 120, 150], 20)).message
+    assert trend("Offline", np.repeat([100, 101, 102], 20)) is None
+
+
+# --- what disturbs ---------------------------------------------------------------------------------------------------
+
+QUIET = conditions.Reading(0, 0, 0.0, 0.0, 0.0, 0.0, 0, 0, 0, 2000.0, 50.0)
+LATER = conditions.Reading(10**10, 10**10, 9.0, 9.3, 0.0, 0.0, 0, 0, 0, 2000.0, 60.0)
+
+
+def test_a_quiet_machine_gives_no_finding():
+    assert conditions.judge(QUIET, LATER, cpus=4) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "grade", "message"),
+    [
+        ({"busy": 16.0}, "invalid", "other processes used 18% of the CPU time"),
+        ({"busy": 11.0}, "warning", "other processes used 5%"),
+        ({"steal": 3.0}, "invalid", "7.5% of the CPU time to other machines"),
+        ({"quota_wait": 5.0}, "invalid", "kept this process waiting for 5.00 s of 10.0 s"),
+        ({"swapped": 5000}, "invalid", "swapped 5000 pages"),
+        ({"throttles": 3}, "invalid", "throttled 3 times"),
+        ({"pi_flags": 0b101}, "invalid", "the board reports under-voltage, throttled"),
+        ({"frequency": 1200.0}, "warning", "from 2000 to 1200 MHz"),
+        ({"celsius": 85.0}, "warning", "85 °C"),
+        (
+            {"witness_ns": 11 * 10**9},
+            "invalid",
+            "the clock jumped: it counted 10.000 s where a second clock counted 11",
+        ),
+    ],
+)
+def test_each_disturbance_is_said(change, grade, message):
+    found = conditions.judge(QUIET, LATER._replace(**change), cpus=4)
+    assert [f.grade for f in found] == [grade]
+    assert message in found[0].message
+
+
+def test_a_machine_that_tells_nothing_gives_no_finding():
+    silent = dict.fromkeys(("busy", "steal", "quota_wait", "swapped", "throttles", "pi_flags", "frequency", "celsius"))
+    assert conditions.judge(QUIET._replace(**silent), LATER._replace(**silent)) == []
+
+
+def test_what_a_system_tells_is_read(tmp_path):
+    def put(path, text):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(text)
+
+    tick = os.sysconf("SC_CLK_TCK")
+    put("proc/stat", f"cpu  {3 * tick} 0 {tick} 500 7 0 0 {2 * tick} 0 0\ncpu0 1 1 1\n")
+    put("proc/vmstat", "nr_free_pages 1\npswpin 3\npswpout 4\n")
+    put("sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq", "1800000\n")
+    put("sys/devices/system/cpu/cpu0/cpufreq/scaling_governor", "powersave\n")
+    put("sys/devices/system/cpu/cpu0/thermal_throttle/core_throttle_count", "9\n")
+    put("sys/class/thermal/thermal_zone0/temp", "61500\n")
+    put("sys/devices/platform/soc/soc:firmware/get_throttled", "50005\n")
+    reading = conditions.read(Clock(), str(tmp_path))
+    assert (reading.busy, reading.steal, reading.swapped, reading.throttles) == (4.0, 2.0, 7, 9)
+    assert (reading.frequency, reading.celsius, reading.pi_flags) == (1800.0, 61.5, 0x50005)
+    assert "governor powersave" in conditions.standing(str(tmp_path))[0].message
+
+
+@pytest.mark.skipif(not Path("/proc/stat").exists(), reason="needs Linux to see other processes")
+def test_a_busy_loop_beside_it_makes_a_run_invalid():
+    loops = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(os.cpu_count() or 1)]
+    try:
+        document = Measurement(Plan(BUNDLE, scenarios=("SingleStream",), seconds=1.0, quick=True)).run()
+    finally:
+        for loop in loops:
+            loop.kill()
+            loop.wait()
+    assert document["status"] == "invalid"
+    assert any(f["what"] == "other load" and f["grade"] == "invalid" for f in document["findings"])
+
+
+@pytest.mark.parametrize("jump", [5 * 10**9, -5 * 10**9])
+def test_a_clock_that_jumps_makes_a_run_invalid(jump):
+    begin = time.perf_counter_ns()
+
+    def now():
+        moment = time.perf_counter_ns()
+        return moment + (jump if moment - begin > 0.3e9 else 0)
+
+    plan = Plan(BUNDLE, scenarios=("SingleStream",), seconds=0.6, quick=True)
+    document = Measurement(plan, clock=Clock()._replace(now=now)).run()
+    assert document["status"] == "invalid"
+    assert any(f["what"] == "clock" for f in document["findings"])
+
+
+def test_clocks_may_differ_a_little():
+    assert disagreement(10**9, 10**9 + 10**6) is None
+    assert disagreement(10**9, 0) is not None
+
+
+# --- a whole run -----------------------------------------------------------------------------------------------------
+
+
+def test_a_sleep_put_into_the_model_is_in_every_number(monkeypatch):
+    true = aeedge.Model.encode
+
+    def slow(self, x, **options):
+        time.sleep(0.003)
+        return true(self, x, **options)
+
+    monkeypatch.setattr(aeedge.Model, "encode", slow)
+    document = Measurement(Plan(BUNDLE, scenarios=("SingleStream", "Offline"), seconds=0.5, quick=True)).run()
+    for scenario in document["scenarios"].values():
+        assert scenario["min_us"] >= 3000
+    assert document["scenarios"]["SingleStream"]["rows_per_second"] < 334
+
+
+def test_a_fresh_process_is_measured_phase_by_phase(monkeypatch):
+    monkeypatch.setattr(measuring, "_PROCESSES", 1)
+    monkeypatch.setattr(measuring, "_PROCESS_SECONDS", 0.2)
+    document = Measurement(Plan(BUNDLE, scenarios=(), seconds=0.1)).run()
+    phases = document["phases"]
+    parts = ("start_ms", "import_numpy_ms", "import_aeedge_ms", "load_ms", "first_call_ms")
+    assert all(phases[name] > 0 for name in parts)
+    assert phases["start_to_first_result_ms"] >= sum(phases[name] for name in parts) * 0.99
+    assert phases["idle_cpu_percent"] < 50
+    assert [b["rows"] for b in document["batches"]] == [2**k for k in range(13)]
+
+
+def test_a_process_that_cannot_start_is_one_sentence(tmp_path):
+    from aeedge.bench.phases import phases
+
+    with pytest.raises(aeedge.AeedgeError, match=r"a fresh process could not use the bundle: .*nothing is there"):
+        phases(str(tmp_path / "none"), "fp32", 1, "encode", 1, 0.1)
+
+
+@pytest.mark.parametrize("method", ["encode", "decode", "denoise", "score"])
+def test_every_method_is_measured_and_profiled(method):
+    plan = Plan(BUNDLE, method=method, scenarios=("MultiStream",), seconds=0.3, quick=True, profile=True)
+    document = Measurement(plan).run()
+    assert document["scenarios"]["MultiStream"]["rows_per_query"] == 8
+    graphs = {o["graph"] for o in document["profile"]["operators"]}
+    assert graphs == {"encode": {"encoder"}, "decode": {"decoder"}}.get(method, {"encoder", "decoder"})
+    assert [t["rows"] for t in document["profile"]["totals"]] == [1, 1024]
+
+
+def test_integer_rows_reach_the_model_as_they_are():
+    document = Measurement(Plan(str(DATA / "bundle_v1_uint8"), scenarios=("Offline",), seconds=0.1, quick=True)).run()
+    assert document["bundle"]["input_dtype"] == "uint8"
+    assert document["scenarios"]["Offline"]["queries"] >= 2

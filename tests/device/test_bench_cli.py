@@ -1,0 +1,187 @@
+"""`aeedge bench` from the command line: output, exit codes, one sentence for a mistake."""
+
+import copy
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from tampering import change_golden
+
+import aeedge
+from aeedge.bench import measuring
+from aeedge.cli.group import AeedgeGroup
+
+DATA = Path(__file__).parent.parent / "data"
+BUNDLE = str(DATA / "bundle_v1")
+SHORT = ("--scenario", "single-stream", "--seconds", "0.3", "--quick")
+
+
+def call(*args):
+    result = CliRunner().invoke(AeedgeGroup.build(), ["bench", *(str(a) for a in args)])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+@pytest.fixture(autouse=True)
+def quiet_machine(monkeypatch):
+    """What other processes do while the tests run is not what is tested here."""
+    monkeypatch.setattr(measuring.conditions, "judge", lambda before, after: [])
+
+
+def measured(*args):
+    return json.loads(call(BUNDLE, *SHORT, "--json", *args).stdout)
+
+
+def test_the_table_fits_80_columns():
+    result = call(BUNDLE, *SHORT, "--profile", "--rate", "500/s", "--soak", "1s", "--scenario", "Offline")
+    assert result.exit_code == 0
+    assert max(map(len, result.stdout.splitlines())) <= 80
+    for text in ("SingleStream", "Offline", "FusedGemm", "soak, s", "500 queries a second", "VALID"):
+        assert text in result.stdout
+
+
+def test_json_is_the_schema_that_is_documented():
+    document = measured("--profile", "--rate", "500/s", "--soak", "1s")
+    assert document["schema"] == "aeedge-bench/1"
+    described = (Path(__file__).parents[2] / "docs" / "bench-result.md").read_text()
+
+    def keys(value):
+        if isinstance(value, dict):
+            for name, inner in value.items():
+                yield name
+                yield from keys(inner)
+        elif isinstance(value, list) and value:
+            yield from keys(value[0])
+
+    free = set(document["machine"]["versions"]) | set(document["scenarios"])
+    missing = {name for name in keys(document) if f"`{name}`" not in described} - free
+    assert not missing
+
+
+def test_a_page_is_written_and_stands_alone(tmp_path):
+    page = tmp_path / "bench.html"
+    result = call(BUNDLE, *SHORT, "--html", page)
+    assert result.exit_code == 0
+    html = page.read_text()
+    assert html.count("<svg") == 2
+    assert "SingleStream" in html
+    assert not re.search(r"(src|href)=", html)
+    again = call(BUNDLE, *SHORT, "--html", page)
+    assert again.exit_code == 2
+    assert "already exists" in again.stderr
+    assert call(BUNDLE, *SHORT, "--html", page, "--force").exit_code == 0
+
+
+def test_a_bundle_that_fails_its_check_is_not_benchmarked(bundle):
+    change_golden(bundle, "fp32.latent", (3, 0), 1.0)
+    result = call(bundle, *SHORT)
+    assert result.exit_code == 1
+    assert "latent of row 3 differs by 1" in result.stderr
+    assert result.stdout == ""
+    (bundle / "encoder.onnx").write_bytes(b"cut off")
+    assert "truncated" in call(bundle, *SHORT).stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--scenario", "Server"), "expected SingleStream, MultiStream, Offline, got 'Server'"),
+        (("--rate", "fast"), "--rate: expected queries a second above 0 such as 200/s, got 'fast'"),
+        (("--rate", "0"), "--rate: expected queries a second above 0"),
+        (("--soak", "1.2.3s"), "--soak: expected a duration above 0"),
+        (("--deadline", "5ms"), "--deadline: expected --rate with it"),
+        (("--fail-if-slower", "5%"), "expected --compare or --baseline with it"),
+        (("--fail-if-slower", "x", "--compare", BUNDLE), "--fail-if-slower: expected percent such as 5%"),
+        (("--compare", BUNDLE, "--baseline", "x.json"), "expected --compare or --baseline, got both"),
+        (("--baseline", "missing.json"), "missing.json: expected a result of 'aeedge bench --json'"),
+        (("--html", "no/such/page.html"), "expected the folder no/such to exist"),
+        (("--variant", "fp16"), "variant: expected 'auto', 'fp32' or 'int8', got 'fp16'"),
+        (("--data", "none.npy"), "none.npy"),
+        (("--compare", str(DATA / "bundle_v1_encoder")), "such bundles cannot be compared"),
+    ],
+)
+def test_a_mistake_is_one_sentence(options, message):
+    result = call(BUNDLE, *SHORT, *options)
+    assert result.exit_code == 2
+    assert message in result.stderr
+
+
+def test_own_rows_are_used(tmp_path):
+    np.save(tmp_path / "rows.npy", np.zeros((7, 12), np.float32))
+    assert call(BUNDLE, *SHORT, "--data", tmp_path / "rows.npy").exit_code == 0
+    np.save(tmp_path / "rows.npy", np.zeros((7, 5), np.float32))
+    result = call(BUNDLE, *SHORT, "--data", tmp_path / "rows.npy")
+    assert result.exit_code == 2
+    assert "expected rows of shape (12,), got (5,)" in result.stderr
+
+
+def test_a_rate_that_cannot_be_reached_is_said():
+    result = call(BUNDLE, *SHORT, "--rate", "10000000/s")
+    assert result.exit_code == 1
+    assert "the rate of 1e+07 a second was not reached" in " ".join(result.stdout.split())
+    assert "INVALID: do not use these numbers" in result.stdout
+
+
+def test_ctrl_c_keeps_what_was_measured(monkeypatch):
+    true, calls = aeedge.Model.encode, []
+
+    def interrupted(self, x, **options):
+        calls.append(0)
+        if len(calls) == 30_000:
+            raise KeyboardInterrupt
+        return true(self, x, **options)
+
+    monkeypatch.setattr(aeedge.Model, "encode", interrupted)
+    result = call(BUNDLE, "--seconds", "60", "--quick", "--json")
+    document = json.loads(result.stdout)
+    assert result.exit_code == 1
+    assert document["interrupted"]
+    assert document["scenarios"]["SingleStream"]["queries"] > 1000
+    assert list(document["scenarios"]) == ["SingleStream"]
+
+
+def test_a_bundle_against_itself():
+    result = call(BUNDLE, "--compare", BUNDLE, "--seconds", "1", "--fail-if-slower", "50%")
+    assert result.exit_code == 0
+    assert "99 % interval" in result.stdout
+
+
+def test_slower_than_allowed_is_exit_code_1(monkeypatch, tmp_path):
+    kept = measured()
+    (tmp_path / "kept.json").write_text(json.dumps(kept))
+    assert measured("--baseline", tmp_path / "kept.json")["comparison"][0]["part"] == "SingleStream"
+    faster = copy.deepcopy(kept)
+    faster["scenarios"]["SingleStream"]["loads_us"] = [us / 3 for us in kept["scenarios"]["SingleStream"]["loads_us"]]
+    (tmp_path / "faster.json").write_text(json.dumps(faster))
+    result = call(BUNDLE, *SHORT, "--baseline", tmp_path / "faster.json", "--fail-if-slower", "5%")
+    assert result.exit_code == 1
+    assert re.search(r"slower by \d+\.\d% \(SingleStream\), allowed are 5\.0%", result.stderr)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"machine": {"processor": "another"}}, "measured on another machine (processor was another"),
+        ({"schema": "aeedge-bench/99"}, "expected a result of schema aeedge-bench/1, got aeedge-bench/99"),
+        ({"status": "invalid"}, "this baseline is INVALID by its own account"),
+        ({"method": "score"}, "measured score, this run encode"),
+        ({"scenarios": {}}, "no scenario in common"),
+    ],
+)
+def test_a_baseline_that_does_not_fit_is_refused(change, message, tmp_path):
+    kept = measured()
+    for name, value in change.items():
+        kept[name] = {**kept[name], **value} if name == "machine" else value
+    (tmp_path / "kept.json").write_text(json.dumps(kept))
+    result = call(BUNDLE, *SHORT, "--baseline", tmp_path / "kept.json")
+    assert result.exit_code == 2
+    assert message in result.stderr
+
+
+def test_a_file_that_is_no_result_is_no_baseline(tmp_path):
+    (tmp_path / "kept.json").write_text("[1, 2]")
+    assert "but it is none" in call(BUNDLE, *SHORT, "--baseline", tmp_path / "kept.json").stderr

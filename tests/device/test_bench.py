@@ -62,6 +62,10 @@ def test_samples_needed_are_those_of_mlperf():
     assert [statistics.least_count(p) for p in (90, 99)] == [64, 662]
 
 
+def test_early_stopping_discards_what_loadgen_discards():
+    assert statistics.allowed_above(55_464, 90) - 1 == 5381  # LoadGen 6.0.17: "Would discard 5381 highest latency queries"
+
+
 @pytest.mark.parametrize(("count", "percentile"), [(64, 90), (200, 90), (1000, 99), (5000, 99.9), (63, 90), (10, 50)])
 def test_allowed_above_is_the_binomial_bound(count, percentile):
     above = 1 - percentile / 100

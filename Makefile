@@ -6,7 +6,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test checks matrix bench format clean
+.PHONY: demo test checks matrix isa bench format clean
 
 demo: .venv/ready
 	$(BIN)/python examples/digits.py
@@ -24,6 +24,10 @@ checks: .venv/ready
 # Other Pythons, and onnxruntime from the oldest to the newest
 matrix: .venv/ready
 	$(BIN)/python tools/device_matrix.py
+
+# The same bundles on other CPUs, emulated; -rP shows how far they are apart
+isa: .venv/ready
+	$(BIN)/python -m pytest tests/isa -rP
 
 # TABLES=folder adds the anomaly tables (see benchmarks/quality.py)
 bench: .venv/ready
@@ -47,4 +51,4 @@ format: .venv/ready
 	touch $@
 
 clean:
-	rm -rf .venv demo-out .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .isa demo-out .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,252 @@
+"""Other CPUs by emulation: Python with numpy and onnxruntime on machines that nobody has at hand.
+
+    python tools/emulated.py                                  # make what is needed, list the machines
+    python tools/emulated.py nehalem -c 'import numpy; ...'   # run Python on one of them
+
+qemu comes from the PATH or, unpacked without installing it, from Debian. The x86 machines run this Python and its
+environment; the ARM machines run Debian's Python and aarch64 wheels in a root of their own. Everything is kept in .isa/
+and found there the next time. Nothing needs to be root, and nothing outside .isa/ is changed.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+ROOT = Path(__file__).resolve().parent.parent
+CACHE = ROOT / ".isa"
+
+
+class Machine(NamedTuple):
+    """A CPU that qemu can be."""
+
+    emulator: str
+    cpu: str
+    what: str
+
+
+MACHINES = {
+    "haswell": Machine("qemu-x86_64-static", "Haswell-v1", "x86-64 of 2013: AVX2 and FMA, no AVX-512, no VNNI"),
+    "nehalem": Machine("qemu-x86_64-static", "Nehalem", "x86-64 of 2008: SSE4.2, no AVX"),
+    "cortex-a72": Machine("qemu-aarch64-static", "cortex-a72", "aarch64 of a Raspberry Pi 4: no dot products"),
+    "cortex-a76": Machine("qemu-aarch64-static", "cortex-a76", "aarch64 of a Raspberry Pi 5: with dot products"),
+}
+
+# numpy and click are those of constraints.txt. onnxruntime is older: on aarch64 under qemu 7.2 (Debian 12) 1.27 is the
+# newest that starts, 1.28 to 1.32 crash while they are imported.
+ARM_RUNTIME = "1.27.0"
+PACKAGES = ["python3", "libstdc++6"]  # the wheels need the second; apt adds what these two need
+GLIBC_MINORS = range(17, 37)  # manylinux_2_17 to 2_36, the glibc of Debian 12; pip wants each one named
+
+# Words of apt, pip and proxies for a registry that does not answer. What does not match is an error like any other.
+_UNREACHABLE = re.compile(
+    r"Could not resolve|Temporary failure|[Cc]ould not connect|Unable to connect|Could not wait for server"
+    r"|[Cc]onnection (refused|timed out|failed|reset|broken)|timed out|Network is unreachable|No route to host"
+    r"|NewConnectionError|ProxyError|Max retries exceeded"
+    r"|Forbidden|Bad Gateway|Service Unavailable|Gateway Time-?out|Proxy Authentication Required"
+)
+
+# An apt with its own state: no rights needed, the machine's packages untouched. Mirrors, keys and proxies are read from
+# the machine's own configuration, which apt reads before this; hooks for its real state are dropped.
+_APT_CONF = """\
+#clear APT::Update;
+#clear DPkg;
+#clear APT::Architectures;
+APT::Architecture "{architecture}";
+APT::Architectures {{ "{architecture}"; }};
+APT::Install-Recommends "false";
+APT::Sandbox::User "";
+Acquire::Languages "none";
+Acquire::Retries "1";
+Acquire::http::Timeout "30";
+Dir::State "{state}";
+Dir::State::status "{state}/status";
+Dir::Cache "{state}/cache";
+Dir::Log "{state}";
+"""
+
+
+class UnavailableError(RuntimeError):
+    """This machine cannot have the emulators: no registry in reach, or not x86-64 Linux with apt."""
+
+
+def command(name: str) -> list[str]:
+    """How to start Python on a machine; what is missing is made first, which takes half a minute once.
+
+    Raises:
+        UnavailableError: see there.
+        RuntimeError: anything else that went wrong.
+    """
+    machine = MACHINES[name]
+    if (sys.platform, platform.machine()) != ("linux", "x86_64"):
+        raise UnavailableError(f"the emulators are for x86-64 Linux, this is {platform.machine()} {sys.platform}")
+    qemu = [_qemu(machine.emulator), "-cpu", machine.cpu]
+    if machine.emulator == "qemu-x86_64-static":
+        return [*qemu, sys.executable]
+    root = arm_root()
+    # -L: absolute paths that exist below the root are taken from there, all others from this machine.
+    return [*qemu, "-L", str(root), str(root / "usr/bin/python3")]
+
+
+def environment() -> dict[str, str]:
+    """The variables of an emulated Python: aeedge from the source tree, one thread, nothing written beside it."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
+    # numpy's BLAS would start a thread for each CPU, which costs more under emulation than it brings.
+    threads = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"), "1")
+    return {**kept, **threads, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+def arm_root() -> Path:
+    """The folder with Debian's Python for arm64 and the wheels; its name says what is in it."""
+    wheels = [f"onnxruntime=={ARM_RUNTIME}", _pinned("numpy"), _pinned("click")]
+    name = "-".join(["arm64", *(wheel.replace("==", "-") for wheel in wheels)])
+    return _kept(name, lambda folder, scratch: _make_arm_root(folder, scratch, wheels))
+
+
+def _qemu(name: str) -> str:
+    """The emulator on the PATH, or the one in Debian's package."""
+    if found := shutil.which(name):
+        return found
+    return str(_kept("qemu", _make_qemu) / "usr/bin" / name)
+
+
+def _pinned(package: str) -> str:
+    """The line of constraints.txt for a package."""
+    text = (ROOT / "constraints.txt").read_text()
+    found = re.search(rf"^{package}==\S+", text, re.MULTILINE)
+    if not found:
+        raise RuntimeError(f"constraints.txt: expected a line {package}==…")
+    return found.group()
+
+
+def _kept(name: str, make: Callable[[Path, Path], None]) -> Path:
+    """A folder of the cache; `make` fills it where it is not there yet.
+
+    It is made aside and renamed when whole, so that what an interrupted run leaves is never taken for the real thing.
+    """
+    kept = CACHE / name
+    if kept.is_dir():
+        return kept
+    CACHE.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="making-", dir=CACHE) as aside:
+        folder, scratch = Path(aside, "made"), Path(aside, "scratch")
+        folder.mkdir()
+        scratch.mkdir()
+        print(f"emulated: making {kept} …", file=sys.stderr, flush=True)
+        make(folder, scratch)
+        try:
+            folder.rename(kept)
+        except OSError:  # another run was faster
+            if not kept.is_dir():
+                raise
+    return kept
+
+
+def _make_qemu(folder: Path, scratch: Path) -> None:
+    """The two emulators out of Debian's package."""
+    names = sorted({machine.emulator for machine in MACHINES.values()})
+    (package,) = _debian("amd64", ["qemu-user-static"], scratch, closure=False)
+    _unpack(package, folder, *(f"./usr/bin/{name}" for name in names))
+    for name in names:
+        _done([str(folder / "usr/bin" / name), "--version"])
+
+
+def _make_arm_root(folder: Path, scratch: Path, wheels: list[str]) -> None:
+    """Debian's packages, then the wheels for their Python; whole only when all of it can be imported."""
+    for name in ("bin", "lib", "sbin"):  # one /usr: packages of Debian 12 still name /lib, later ones do not
+        (folder / "usr" / name).mkdir(parents=True)
+        (folder / name).symlink_to(f"usr/{name}")
+    for package in _debian("arm64", PACKAGES, scratch, closure=True):
+        _unpack(package, folder)
+    version = (folder / "usr/bin/python3").readlink().name.removeprefix("python")
+    platforms = [f"--platform=manylinux_2_{minor}_aarch64" for minor in GLIBC_MINORS]
+    options = ["--no-deps", "--only-binary=:all:", "--implementation=cp", f"--python-version={version}", "--retries=1"]
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--quiet"]
+    _fetched([*pip, *options, *platforms, "--dest", str(scratch / "wheels"), *wheels])
+    for wheel in (scratch / "wheels").glob("*.whl"):
+        shutil.unpack_archive(wheel, folder / "usr/lib/python3/dist-packages", "zip")
+    emulator = _qemu("qemu-aarch64-static")
+    python = [emulator, "-L", str(folder), str(folder / "usr/bin/python3")]
+    _done([*python, "-c", "import click, numpy, onnxruntime"], env=environment())
+
+
+def _debian(architecture: str, packages: list[str], scratch: Path, *, closure: bool) -> list[Path]:
+    """Packages from the machine's Debian mirror, checked against its signatures; with closure all that they need."""
+    if not shutil.which("apt-get"):
+        raise UnavailableError("the emulators come from Debian packages, and this machine has no apt-get")
+    state = scratch / "apt"
+    for name in ("lists/partial", "cache/archives/partial"):
+        (state / name).mkdir(parents=True)
+    (state / "status").touch()  # an empty machine: nothing is installed, so the closure is complete
+    conf = state / "apt.conf"
+    conf.write_text(_APT_CONF.format(architecture=architecture, state=state))
+    apt = ["apt-get", "--config-file", str(conf), "--quiet", "--yes"]
+    # apt-get update succeeds although mirrors did not answer; what it said explains why the next step finds nothing.
+    said = _fetched([*apt, "update"], cwd=state)
+    fetch = ["install", "--download-only"] if closure else ["download"]
+    _fetched([*apt, *fetch, *packages], cwd=state, before=said)
+    return sorted([*state.glob("*.deb"), *state.glob("cache/archives/*.deb")])
+
+
+def _unpack(package: Path, folder: Path, *members: str) -> None:
+    """All of a Debian package, or some members; `dpkg-deb -x` would replace our links by folders."""
+    archive = folder.with_name("package.tar")
+    with archive.open("wb") as out:
+        subprocess.run(["dpkg-deb", "--fsys-tarfile", str(package)], stdout=out, check=True)
+    _done(["tar", "-x", "--no-same-owner", "--keep-directory-symlink", "-C", str(folder), "-f", str(archive), *members])
+    archive.unlink()
+
+
+def _done(words: list[str], **options: Any) -> str:
+    """Run a command to its end and give what it said."""
+    done = _ran(words, **options)
+    if done.returncode != 0:
+        raise RuntimeError(f"{' '.join(words)} ended with {done.returncode}:\n{done.stdout[-3000:]}")
+    return done.stdout
+
+
+def _fetched(words: list[str], *, before: str = "", **options: Any) -> str:
+    """As `_done`, for what needs a registry; `before` is what an earlier step said, to explain a failure."""
+    done = _ran(words, **options)
+    silent = [line.strip() for line in (before + done.stdout).splitlines() if _UNREACHABLE.search(line)]
+    if done.returncode != 0 and silent:
+        raise UnavailableError(f"a package registry cannot be reached: {silent[-1]}")
+    if done.returncode != 0:
+        raise RuntimeError(f"{' '.join(words)} ended with {done.returncode}:\n{(before + done.stdout)[-3000:]}")
+    return done.stdout
+
+
+def _ran(words: list[str], env: dict[str, str] | None = None, **options: Any) -> subprocess.CompletedProcess[str]:
+    """What a command said, both streams in one, in English because it is read."""
+    env = {**(os.environ if env is None else env), "LC_ALL": "C"}
+    done: subprocess.CompletedProcess[str] = subprocess.run(
+        words, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options
+    )
+    return done
+
+
+def main() -> int:
+    """Exit code of the emulated Python; 1 where there are no emulators."""
+    if len(sys.argv) > 1:
+        name, *arguments = sys.argv[1:]
+        if name not in MACHINES:
+            raise SystemExit(f"expected one of {', '.join(MACHINES)}, got {name!r}")
+        return subprocess.run([*command(name), *arguments], env=environment(), check=False).returncode
+    for name, machine in MACHINES.items():
+        print(f"{name:12}{machine.what}\n{'':12}{' '.join(command(name))}")
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except UnavailableError as error:
+        raise SystemExit(f"emulated: {error}") from None

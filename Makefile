@@ -1,12 +1,12 @@
 # make demo    the main job on real data, in about a minute
 # make test    all checks, as CI runs them
-# make bench   the benchmarks (see benchmarks/README.md)
+# make bench   aeedge against other runtimes; also bench-quick, bench-all (see benchmarks/README.md)
 # make format  bring the code into shape
 
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test checks matrix isa bench format clean
+.PHONY: demo test checks matrix isa bench bench-quick bench-all format clean
 
 demo: .venv/ready
 	$(BIN)/python examples/digits.py
@@ -29,15 +29,26 @@ matrix: .venv/ready
 isa: .venv/ready
 	$(BIN)/python -m pytest tests/isa -rP
 
-# TABLES=folder adds the anomaly tables (see benchmarks/quality.py)
-bench: .venv/ready
-	$(BIN)/python -m pip install -q -c constraints.txt -r benchmarks/requirements.txt
-	$(BIN)/python benchmarks/training_speed.py
-	$(BIN)/python benchmarks/encode_latency.py
+# The contest of runtimes; see benchmarks/README.md
+bench: .venv/bench
+	$(BIN)/python benchmarks/runtimes.py
+
+bench-quick: .venv/bench
+	$(BIN)/python benchmarks/runtimes.py --quick
+
+# And every other question; TABLES=folder adds the anomaly tables (see benchmarks/quality.py)
+bench-all: bench
+	$(BIN)/python benchmarks/loadgen_witness.py
+	$(BIN)/python benchmarks/compare_trust.py
 	$(BIN)/python benchmarks/startup.py
-	$(BIN)/python benchmarks/family_speed.py
 	$(BIN)/python benchmarks/decoder_latency.py
+	$(BIN)/python benchmarks/training_speed.py
+	$(BIN)/python benchmarks/family_speed.py
 	$(BIN)/python benchmarks/quality.py $(TABLES)
+
+.venv/bench: .venv/ready benchmarks/requirements.txt
+	$(BIN)/python -m pip install -q -c constraints.txt -r benchmarks/requirements.txt
+	touch $@
 
 format: .venv/ready
 	$(BIN)/ruff check --fix .

@@ -1,0 +1,21 @@
+"""Contenders that misbehave as told: for processes that the tests start, with this folder on their path."""
+
+import os
+import time
+
+
+class Contender:
+    def __init__(self, folder, options, threads):
+        if "refuses" in options:
+            raise ValueError(options["refuses"])
+        print("runtimes chatter on standard output")
+        self._options = options
+
+    def prepare(self, rows):
+        return rows
+
+    def encode(self, rows):
+        if len(rows) == self._options.get("dies_at"):
+            os._exit(3)
+        time.sleep(self._options.get("sleep", 0))
+        return rows[:, :2] * self._options.get("factor", 1)

@@ -1,0 +1,167 @@
+"""The harness under attack: what disturbs a measurement must show up where it belongs, or be found and said."""
+
+import itertools
+import subprocess
+import sys
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from contest import field, start
+from contest.field import Plan, WrongAnswerError
+from contest.processes import Worker, WorkerError, cpus
+from contest.timing import ClockError, timed
+from contest.watch import Watch
+
+LINUX = pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
+SHORT = Plan((4,), rounds=2, seconds=0.05, tries=1)
+
+
+def race(folder, entries, plan=SHORT):
+    with ExitStack() as stack:
+        workers, out = field.start(entries, folder, "one", stack)
+        assert not out
+        return {worker.entry.name: cell for worker, cell in field.race(workers, 4, plan)}
+
+
+def test_a_sleep_in_a_contender_is_its_time_and_nobody_elses(folder, fake):
+    found = race(folder, [fake("slow", sleep=0.03), fake("fast")])
+    assert found["slow"]["seconds"] >= 0.03
+    assert found["fast"]["seconds"] < 0.003  # microseconds; a busy machine may take its time
+
+
+@pytest.mark.parametrize("jump", [1.0, -1.0, 0.05])
+def test_a_clock_that_jumps_is_found(jump):
+    reads = itertools.count()
+
+    def jumping():
+        return time.perf_counter() + (jump if next(reads) > 4 else 0)
+
+    with pytest.raises(ClockError, match="one clock says"):
+        timed(lambda: time.sleep(0.005), 0.05, clock=jumping)
+
+
+def test_a_clock_that_runs_slowly_is_found():
+    with pytest.raises(ClockError):
+        timed(lambda: time.sleep(0.001), 0.02, clock=lambda: time.perf_counter() * 0.9)
+
+
+def test_good_clocks_count_every_call():
+    calls = []
+    found = timed(lambda: calls.append(1), 0.01)
+    assert found.calls == len(calls)
+    assert found.seconds >= 0.01
+
+
+class Voided:
+    """A worker whose clock is never to be believed."""
+
+    entry = None
+
+    def ask(self, do, **arguments):
+        return {"void": "one clock says 1 s, the other 2 s", "cpu": 0.0}
+
+
+def test_rounds_without_a_clock_give_no_time_but_a_reason():
+    ((_, cell),) = field.race([Voided()], 4, SHORT)
+    assert cell == {"seconds": None, "disturbed": "one clock says 1 s, the other 2 s"}
+
+
+@LINUX
+def test_a_busy_loop_beside_it_is_found_and_said(folder, fake):
+    loops = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in cpus("all")]
+    try:
+        time.sleep(0.1)
+        found = race(folder, [fake(sleep=0.001)], Plan((4,), rounds=1, seconds=0.3, tries=2))
+    finally:
+        for loop in loops:
+            loop.kill()
+            loop.wait()
+    assert found["fake"]["disturbed"].startswith("others used ")
+    assert found["fake"]["repeated"] == 2
+
+
+def stat(path, busy, idle=0, stolen=0):
+    """A /proc/stat in which CPU 0 was busy for so many ticks, and CPU 9, which is not ours, for very many."""
+    path.write_text(f"cpu 1 1 1 1\ncpu0 {busy} 0 0 {idle} 0 0 0 {stolen} 0 0\ncpu9 99999{busy} 0 0 0 0 0 0 0 0 0\n")
+    return path
+
+
+@LINUX
+@pytest.mark.parametrize(("ours", "disturbed"), [(1.0, False), (0.2, True)])
+def test_only_what_others_used_is_foreign(tmp_path, ours, disturbed):
+    watch = Watch([0], stat(tmp_path / "stat", busy=100))
+    stat(tmp_path / "stat", busy=200)  # 1 s at the usual 100 ticks a second
+    load = watch.stop(ours)
+    assert load.foreign == pytest.approx(1.0 - ours, abs=0.05)
+    assert load.disturbed is disturbed
+
+
+@LINUX
+def test_time_stolen_by_the_host_is_said(tmp_path):
+    watch = Watch([0], stat(tmp_path / "stat", busy=100))
+    stat(tmp_path / "stat", busy=100, stolen=50)
+    load = watch.stop(0.0)
+    assert load.disturbed
+    assert "taken by the host" in load.says()
+
+
+def test_without_counters_nothing_is_claimed(tmp_path):
+    load = Watch([0], tmp_path / "nothing").stop(0.0)
+    assert not load.disturbed
+    assert "not known" in load.says()
+
+
+def test_nobody_wins_by_being_wrong(folder, fake):
+    out = folder / "answers.npz"
+    wrong = pytest.raises(WrongAnswerError, match=r"liar computes something else .* 0\.01")
+    with Worker(fake("liar", factor=1.01), folder, "one") as worker, wrong:
+        field.check(worker, folder, out)
+    with Worker(fake("honest", exact=False, factor=1.01), folder, "one") as worker:
+        assert field.check(worker, folder, out) == pytest.approx(0.01, rel=1e-3)
+    with Worker(fake("nan", factor=float("nan")), folder, "one") as worker, pytest.raises(WrongAnswerError):
+        field.check(worker, folder, out)
+
+
+def test_who_cannot_take_part_is_left_out_with_the_reason(folder, fake):
+    with ExitStack() as stack:
+        workers, out = field.start([fake("a"), fake("b", refuses="not on Sundays")], folder, "one", stack)
+        assert [worker.entry.name for worker in workers] == ["a"]
+        assert [(entry.name, reason) for entry, reason in out] == [("b", "ValueError: not on Sundays")]
+
+
+def test_a_contender_that_dies_does_not_stop_the_others(folder, fake):
+    found = race(folder, [fake("mortal", dies_at=4), fake("other")])
+    assert "ended with 3" in found["mortal"]["failed"]
+    assert found["other"]["seconds"] > 0
+
+
+@LINUX
+def test_idle_contenders_are_stopped_and_die_with_their_driver(folder, fake):
+    with Worker(fake(), folder, "one") as worker:
+        state = Path(f"/proc/{worker._process.pid}/stat")
+        end = time.monotonic() + 5
+        while (now := state.read_text().rsplit(")", 1)[1].split()[0]) != "T" and time.monotonic() < end:
+            time.sleep(0.01)
+        assert now == "T"
+        assert worker.ask("ready", batch=4, seconds=0.01)["seconds"] > 0
+    with pytest.raises((WorkerError, ValueError)):
+        worker.ask("time", seconds=0.01)
+
+
+def test_cold_start_counts_from_before_the_process(folder, fake):
+    (found,) = start.cold_starts([fake(sleep=0.2)], folder, rounds=1)
+    assert found["seconds"] > 0.2
+    assert found["peak_bytes"] > 5e6
+    (found,) = start.cold_starts([fake(refuses="no")], folder, rounds=1)
+    assert "no" in found["failed"]
+
+
+def test_installed_size_counts_what_is_required():
+    numpy, aeedge = start.installed_size(("numpy",)), start.installed_size(("aeedge",))
+    assert numpy["distributions"] == ["numpy"]
+    assert {"aeedge", "click", "numpy", "onnxruntime"} <= set(aeedge["distributions"])
+    assert "torch" not in aeedge["distributions"]  # extras are not counted
+    assert aeedge["bytes"] > numpy["bytes"] > 1e6
+    assert "not installed" in start.installed_size(("no-such-thing",))["failed"]

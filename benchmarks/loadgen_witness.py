@@ -28,6 +28,7 @@ from aeedge.bench.statistics import early_stopping
 from aeedge_export import export_bundle
 
 ROUNDS, SECONDS = 5, 2.0
+SINGLES = 1024  # rows that take turns as the one sample, on both sides
 BLOCKS = OFFLINE_ROWS // 64
 Encode = Callable[[NDArray[Any]], object]
 
@@ -52,7 +53,7 @@ def by_loadgen(encode: Encode, rows: NDArray[Any], single: bool, folder: str) ->
     log = loadgen.LogSettings()
     log.log_output, log.enable_trace = output, False
     system = loadgen.ConstructSUT(issue, lambda: None)
-    samples = len(rows) if single else BLOCKS
+    samples = SINGLES if single else BLOCKS
     library = loadgen.ConstructQSL(samples, samples, lambda samples: None, lambda samples: None)
     try:
         loadgen.StartTestWithLogSettings(system, library, settings, log, "")
@@ -82,7 +83,7 @@ def witnessed(encode: Encode, rows: NDArray[Any], folder: str) -> dict[str, floa
 
 def ours(encode: Encode, rows: NDArray[Any]) -> dict[str, float]:
     """The same by the code of `aeedge bench`."""
-    single = back_to_back(encode, list(rows[:1024]), 1, SECONDS, Clock()).latencies / 1e3
+    single = back_to_back(encode, list(rows[:SINGLES]), 1, SECONDS, Clock()).latencies / 1e3
     many = offline(encode, rows, 0.2, Clock()).latencies[:1] / 1e3  # one query, as LoadGen issues it
     estimate = early_stopping(single, 90)
     assert estimate is not None

@@ -60,12 +60,16 @@ class InputSpec(NamedTuple):
 
 
 class Variant(NamedTuple):
-    """One precision of the model: its files, golden tolerances by output, and quality measured against fp32."""
+    """One precision of the model: its files, golden tolerances by output, and quality measured against fp32.
+
+    `decisions` says how a quantised variant came about, layer by layer; for people, never read at run time.
+    """
 
     encoder: FileEntry
     decoder: FileEntry | None
     tolerance: Mapping[str, Tolerance]
     quality: Mapping[str, float] = MappingProxyType({})
+    decisions: Mapping[str, Any] = MappingProxyType({})
 
 
 class ScoreSpec(NamedTuple):
@@ -172,6 +176,8 @@ def _variant_document(variant: Variant) -> dict[str, Any]:
         document["decoder"] = variant.decoder._asdict()
     document["tolerance"] = {name: variant.tolerance[name]._asdict() for name in OUTPUTS if name in variant.tolerance}
     document["quality"] = dict(variant.quality)
+    if variant.decisions:
+        document["decisions"] = dict(variant.decisions)
     return document
 
 
@@ -263,7 +269,12 @@ def _variant(node: _Node) -> Variant:
             for name, item in limits.items()
         },
         quality={name: item.number() for name, item in node.get("quality").mapping().items()},
+        decisions=node.get("decisions").optional(_plain) or {},
     )
+
+
+def _plain(node: _Node) -> dict[str, Any]:
+    return {key: item.value for key, item in node.mapping().items()}
 
 
 def _file(node: _Node) -> FileEntry:

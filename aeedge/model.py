@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -33,7 +34,8 @@ def load(
 
     Args:
         path: the bundle's directory.
-        variant: "fp32", "int8", or "auto" for the bundle's default.
+        variant: "fp32", "int8", or "auto" for the bundle's default. Where int8 does not reproduce its golden rows, even
+            with exact sums, fp32 is used, with a warning that says why.
         threads: how many threads large batches are spread over; "auto" for the CPUs this process may use.
         check: "hash" compares every file with its sha256, "golden" also runs `self_check`, "size" compares sizes only.
 
@@ -80,6 +82,9 @@ class Model:
     are expected, a single row without the leading axis gives a result without it. Input is converted block by block;
     float32 C-contiguous arrays are not copied.
 
+    `variant` is the one that runs; `arithmetic` how: "float", "integer", or "exact integer" on a processor whose own
+    integer sums saturate (checked with the bundle's golden rows when int8 is loaded).
+
     With invalid="raise" a row with NaN or infinity is an InputError that names the first row and column; with
     invalid="propagate" the results of such rows are NaN and all others exact.
     """
@@ -88,18 +93,47 @@ class Model:
         manifest = bundle.manifest
         check_runtime(manifest.min_onnxruntime, bundle.path)
         self._bundle, self._requested = bundle, variant
-        self.variant = manifest.default_variant if variant == "auto" else variant
         self._blocks = Blocks(threads)
         self._closed = False
-        spec, latent = manifest.input, (manifest.latent,)
-        encoder = self._open("encoder", spec.dtype, spec.shape, latent)
-        has_decoder = manifest.variants[self.variant].decoder is not None
-        decoder = self._open("decoder", "float32", latent, spec.shape) if has_decoder else None
+        wanted = manifest.default_variant if variant == "auto" else variant
+        if wanted == "int8":
+            self._start_integer()
+        else:
+            self._start(wanted)
+
+    def _start(self, variant: str, *, exact: bool = False) -> None:
+        """Open the sessions of a variant."""
+        self.variant = variant
+        self.arithmetic = "float" if variant == "fp32" else "exact integer" if exact else "integer"
+        spec, latent = self.manifest.input, (self.manifest.latent,)
+
+        def opened(role: str, dtype: str, row_in: tuple[int, ...], row_out: tuple[int, ...]) -> Session:
+            where = os.path.join(self._bundle.path, file_name(role, variant))
+            return Session(self._bundle.graph(role, variant), where, dtype, row_in, row_out, exact)
+
+        encoder = opened("encoder", spec.dtype, spec.shape, latent)
+        entries = self.manifest.variants[variant]
+        decoder = opened("decoder", "float32", latent, spec.shape) if entries.decoder is not None else None
         self._steps = self._make_steps(encoder.run, None if decoder is None else decoder.run)
 
-    def _open(self, role: str, dtype: str, row_in: tuple[int, ...], row_out: tuple[int, ...]) -> Session:
-        where = os.path.join(self._bundle.path, file_name(role, self.variant))
-        return Session(self._bundle.graph(role, self.variant), where, dtype, row_in, row_out)
+    def _start_integer(self) -> None:
+        """int8 as this processor computes it if that is right, else with exact sums, else fp32 and a warning.
+
+        x86 processors without VNNI add integer products in 16 bits, which may saturate in silence; the golden rows
+        tell.
+        """
+        for exact in (False, True):
+            self._start("int8", exact=exact)
+            try:
+                self.self_check()
+            except VerificationError as error:
+                reason = error
+            else:
+                return
+        if "fp32" not in self.manifest.variants:
+            raise reason
+        warnings.warn(f"int8 is not right on this machine, fp32 is used instead: {reason}", stacklevel=4)
+        self._start("fp32")
 
     @property
     def manifest(self) -> Manifest:

@@ -53,18 +53,27 @@ class Session:
         where: how messages name the file.
         dtype: dtype of the input that the manifest promises.
         row_in, row_out: shapes of one row of input and of output that the manifest promises.
+        exact: let x86 processors without VNNI add integer products without saturating, at up to twice the time.
 
     Raises:
         IncompatibleBundleError: onnxruntime cannot load the graph.
         CorruptBundleError: the graph's input or output is not what the manifest says.
     """
 
-    def __init__(self, graph: bytes, where: str, dtype: str, row_in: tuple[int, ...], row_out: tuple[int, ...]) -> None:
+    def __init__(
+        self,
+        graph: bytes,
+        where: str,
+        dtype: str,
+        row_in: tuple[int, ...],
+        row_out: tuple[int, ...],
+        exact: bool = False,
+    ) -> None:
         self._where = where
         try:
             # enable_fallback: without it a failed call is retried in silence with other settings.
             self._session = onnxruntime.InferenceSession(
-                graph, _options(), providers=["CPUExecutionProvider"], enable_fallback=0
+                graph, _options(exact), providers=["CPUExecutionProvider"], enable_fallback=0
             )
         except Exception as error:  # onnxruntime's exceptions share no public base class
             raise IncompatibleBundleError(
@@ -127,8 +136,31 @@ def profile(graph: bytes, rows: NDArray[Any], calls: int) -> tuple[list[Operator
     return [Operator(name, kind, us / calls) for (name, kind), us in total.items()], whole / calls
 
 
-def _options() -> onnxruntime.SessionOptions:
+def every_output(graph: bytes, rows: NDArray[Any]) -> dict[str, NDArray[Any]]:
+    """All outputs of a graph as it stands, not optimised, by name: for an exporter that looks at what is inside."""
+    options = _options()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(names, {session.get_inputs()[0].name: rows})))
+
+
+def as_run(graph: bytes) -> bytes:
+    """The graph that onnxruntime makes of another one on this machine: what really runs."""
+    from tempfile import TemporaryDirectory
+
+    with TemporaryDirectory() as folder:
+        options = _options()
+        options.optimized_model_filepath = os.path.join(folder, "optimized.onnx")
+        onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        with open(options.optimized_model_filepath, "rb") as stream:
+            return stream.read()
+
+
+def _options(exact: bool = False) -> onnxruntime.SessionOptions:
     options = onnxruntime.SessionOptions()
+    if exact:
+        options.add_session_config_entry("session.x64quantprecision", "1")
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL

@@ -12,7 +12,7 @@ import numpy as np
 
 from aeedge.bench import conditions, scenarios
 from aeedge.bench.clock import Clock, reading_cost
-from aeedge.bench.compare import compare
+from aeedge.bench.compare import PRECISE, compare, half_width
 from aeedge.bench.conditions import Finding
 from aeedge.bench.fingerprint import fingerprint
 from aeedge.bench.operators import by_operator
@@ -128,6 +128,9 @@ class Measurement:
                         self._clock,
                     )
                 self.document["comparison"].append(found._asdict() | {"ratio": found.ratio._asdict()})
+                if half_width(found.ratio) > PRECISE:
+                    text = f"the interval is still ±{half_width(found.ratio):.0%}: smaller differences go unseen"
+                    self._findings.append((f"{rows} rows", Finding("warning", "noise", text)))
         except KeyboardInterrupt:
             self.document["interrupted"] = True
         return self._settle()

@@ -46,5 +46,11 @@ def _rows(m: Manifest) -> list[tuple[str, str]]:
         decoder = "no decoder" if variant.decoder is None else f"decoder {human_bytes(variant.decoder.bytes)}"
         default = " (default)" if name == m.default_variant else ""
         rows.append((f"variant {name}", f"encoder {size}, {decoder}{default}"))
+        if variant.quality:
+            kept = ", ".join(f"{what} {value:.4f}" for what, value in variant.quality.items())
+            rows.append((f"{name} against fp32", kept))
+        for layer in variant.decisions.get("layers", ()):
+            why = f" ({layer['why']})" if "why" in layer else ""
+            rows.append((f"{name}: {layer['graph']} {layer['layer']}", f"{layer['choice']}{why}"))
     rows += [(f"training: {k}", v if isinstance(v, str) else json.dumps(v)) for k, v in m.training.items()]
     return rows

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from typing import Any
 
 import click
@@ -33,7 +34,13 @@ def verify(ctx: click.Context, bundle: str, as_json: bool) -> None:
         click.echo(json.dumps({"ok": ok, "onnxruntime": RUNTIME_VERSION, "variants": results}, indent=1))
     else:
         rows = [
-            [result["variant"], output["what"], f"{output['error']:.2g}", f"{output['allowed']:.2g}", "ok"]
+            [
+                f"{result['variant']} ({result['arithmetic']})",
+                output["what"],
+                f"{output['error']:.2g}",
+                f"{output['allowed']:.2g}",
+                "ok",
+            ]
             for result in results
             for output in result["outputs"]
         ]
@@ -49,10 +56,19 @@ def verify(ctx: click.Context, bundle: str, as_json: bool) -> None:
 
 def _check(bundle: str, variant: str) -> dict[str, Any]:
     try:
-        with load(bundle, variant=variant, threads=1) as model:
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            model = load(bundle, variant=variant, threads=1)
+        with model:
+            if model.variant != variant:
+                return _failed(variant, str(said[-1].message))
             outputs = [{**d._asdict(), "ok": d.ok} for d in model.self_check()]
     except AeedgeError as error:
         if type(error) is BundleError:
             raise
-        return {"variant": variant, "ok": False, "outputs": [], "problem": str(error)}
-    return {"variant": variant, "ok": True, "outputs": outputs}
+        return _failed(variant, str(error))
+    return {"variant": variant, "arithmetic": model.arithmetic, "ok": True, "outputs": outputs}
+
+
+def _failed(variant: str, problem: str) -> dict[str, Any]:
+    return {"variant": variant, "arithmetic": None, "ok": False, "outputs": [], "problem": problem}

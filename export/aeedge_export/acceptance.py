@@ -7,6 +7,7 @@ in scaled units.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from aeedge_export.graph import Scaling
 
 BATCHES = (1, 2, 7, 257)
 GOLDEN_ROWS = 16
+_INTEGER_TOLERANCE = 1e-5
 _BEYOND = 10.0  # how far outside the example's range extreme rows lie, in ranges
 
 
@@ -118,6 +120,51 @@ def accept(path: Path, reference: Reference, example: NDArray[Any], name: str) -
                         f"{name}: not exported, aeedge and torch disagree: at batch {batch} the {found} ({kind}row "
                         f"of 257); find the layer that onnxruntime computes differently, or raise the tolerance"
                     )
+
+
+def integer_tolerances(
+    fp32: Mapping[str, Tolerance], outputs: Callable[[NDArray[Any]], dict[str, NDArray[np.float32]]], rows: NDArray[Any]
+) -> dict[str, Tolerance]:
+    """Tolerances of an int8 variant against itself on another machine.
+
+    Integers are the same everywhere; what is left is the rounding of the last scaling to float32, and where float
+    layers come before integer ones, a last digit that decides between two steps: measured by moving the input by one.
+    """
+    latent = outputs(rows)["latent"]
+    moved = np.nextafter(rows, np.inf) if rows.dtype.kind == "f" else rows
+    flips = float(np.abs(outputs(moved.astype(rows.dtype))["latent"] - latent).max())
+    atol = _round(_INTEGER_TOLERANCE * _rms(latent) + flips)
+    return {**fp32, "latent": Tolerance(rtol=_INTEGER_TOLERANCE, atol=atol)}
+
+
+def accept_integer(path: Path, example: NDArray[Any], name: str) -> None:
+    """Load the int8 variant with aeedge: golden rows, and the same latents to the bit whatever the batch.
+
+    Raises:
+        VerificationError: a row's latent depends on its neighbours, or the golden rows are not reproduced.
+    """
+    rows = trial_rows(example)
+    with aeedge.load(path, variant="int8", threads=1, check="golden") as model:
+        if model.variant != "int8":
+            raise VerificationError(f"{name}: not exported, int8 does not reproduce its own golden rows here")
+        check_batch_invariance(model.encode, rows, name)
+
+
+def check_batch_invariance(encode: Callable[[NDArray[Any]], NDArray[Any]], rows: NDArray[Any], name: str) -> None:
+    """A row's latent must not depend on its batch: equal to the bit at 1, 2, 7 and 257 rows.
+
+    Raises:
+        VerificationError: it does, as after dynamic quantisation, whose steps follow the batch's range.
+    """
+    whole = encode(rows)
+    for batch in BATCHES:
+        parts = np.concatenate([encode(rows[start : start + batch]) for start in range(0, len(rows), batch)])
+        if not np.array_equal(parts, whole):
+            row = int(np.argmax((parts != whole).any(axis=tuple(range(1, whole.ndim)))))
+            raise VerificationError(
+                f"{name}: not exported, the int8 latent of row {row} changes with its neighbours: at batch {batch} it "
+                f"differs by {np.abs(parts - whole).max():.2g}; dynamic quantisation does that"
+            )
 
 
 def _last_digit(reference: Reference, example: NDArray[Any], latent: NDArray[np.float32]) -> float:

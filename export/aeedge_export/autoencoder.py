@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import nn
 
 from aeedge.errors import InputError
+from aeedge.manifest import Manifest
 from aeedge_export import fitting, runs
 from aeedge_export.build import export_bundle
 from aeedge_export.evaluation import evaluate_run
@@ -338,23 +339,34 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         return runs.load(cls, path, encoder, decoder)
 
     def export(
-        self, path: str | os.PathLike[str], *, name: str | None = None, tolerance: float = 1e-4, overwrite: bool = False
-    ) -> None:
+        self,
+        path: str | os.PathLike[str],
+        *,
+        variants: Sequence[str] | str = ("fp32",),
+        calibration: ArrayLike | None = None,
+        name: str | None = None,
+        tolerance: float = 1e-4,
+        overwrite: bool = False,
+    ) -> Manifest:
         """Write a bundle that `aeedge.load` opens; it is there only after aeedge has reproduced this network with it.
 
         Args:
             path: the bundle's directory, `motor.aeedge` say.
+            variants: "fp32" and "int8", the preferred one first; see `export_bundle`.
+            calibration: raw rows (192 or more) for int8, which it is calibrated and judged with.
             name: the model's name; default: the stem of `path`.
-            tolerance: largest error relative to an output's magnitude.
+            tolerance: largest error of fp32 relative to an output's magnitude.
             overwrite: replace an existing bundle.
 
         Raises:
-            InputError: `path` exists, or cannot be written.
+            InputError: `path` exists, or cannot be written; no calibration rows for int8, or rows that do not fit.
             VerificationError: aeedge computes something else; nothing is left behind.
         """
         check_is_fitted(self)
+        if variants != "all" and "int8" in variants and calibration is None:
+            raise InputError("calibration: expected rows of raw input for int8, got none; pass calibration=rows")
         encoder, decoder = self.network_.exportable()
-        export_bundle(
+        return export_bundle(
             encoder=encoder,
             decoder=decoder,
             path=path,
@@ -366,6 +378,8 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
             created=self.created_,
             training=runs.summary(self),
             ordered=self.design_.ordered,
+            variants=variants,
+            calibration=calibration,
             tolerance=tolerance,
             overwrite=overwrite,
         )

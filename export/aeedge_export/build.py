@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,24 @@ from torch import nn
 from aeedge.atomic import atomic_directory
 from aeedge.bundle import GOLDEN, MANIFEST, file_name
 from aeedge.errors import InputError
-from aeedge.manifest import DTYPES, FileEntry, InputSpec, Manifest, ScoreSpec, Tolerance, Variant
-from aeedge_export.acceptance import Reference, accept, golden_rows, tolerances
+from aeedge.manifest import DTYPES, VARIANTS, FileEntry, InputSpec, Manifest, ScoreSpec, Tolerance, Variant
+from aeedge_export.acceptance import (
+    Reference,
+    accept,
+    accept_integer,
+    golden_rows,
+    integer_tolerances,
+    tolerances,
+)
 from aeedge_export.graph import OPSET, RawDecoder, RawEncoder, Scaling, frozen, stamped, to_onnx
+from aeedge_export.int8.choice import Int8, NotQuantizableError, choose
+from aeedge_export.int8.pair import Pair
+from aeedge_export.int8.rows import calibration_rows
+from aeedge_export.rewriting import for_fp32
 from aeedge_export.versions import versions
 
 MIN_ONNXRUNTIME = "1.12.1"  # the oldest that passes tests/device
+_NUDGED = 512  # rows by which the tolerance of int8 is measured
 
 
 def export_bundle(
@@ -41,9 +54,11 @@ def export_bundle(
     created: str | None = None,
     training: Mapping[str, Any] | None = None,
     ordered: bool = False,
+    variants: Sequence[str] | str = ("fp32",),
+    calibration: ArrayLike | None = None,
     tolerance: float = 1e-4,
     overwrite: bool = False,
-) -> None:
+) -> Manifest:
     """Write a bundle of any pair of torch modules; it is there only after aeedge has reproduced torch with it.
 
     Args:
@@ -60,14 +75,23 @@ def export_bundle(
         created: when the model was made (ISO 8601). Not the time of export, so that two exports are the same bytes.
         training: anything worth knowing about the training, as JSON; never read at run time.
         ordered: whether any prefix of the latents is a code of its own.
-        tolerance: largest error relative to an output's magnitude.
+        variants: "fp32" and "int8", the one that `aeedge.load` takes by itself first; "all" for both, as far as the
+            calibration rows suffice. Where no int8 form keeps the contract (docs/decisions/0009-int8.md) it is left
+            out, with a warning that says why.
+        calibration: raw rows (192 or more) that int8 is calibrated and judged with; default: the example.
+        tolerance: largest error of fp32 relative to an output's magnitude.
         overwrite: replace an existing bundle.
 
+    Returns:
+        The manifest of the bundle, whose `variants` say what was made.
+
     Raises:
-        InputError: `path` exists or cannot be written; modules or example do not fit together or cannot be converted.
+        InputError: `path` exists or cannot be written; modules, example or calibration do not fit together or cannot be
+            converted.
         VerificationError: aeedge computes something else; nothing is left behind.
     """
     target = Path(path)
+    wanted = _wanted(variants)
     rows = _example(example)
     scaling = _scaling(scaler, rows.shape[1:])
     raw_encoder = frozen(RawEncoder(encoder, scaling))
@@ -83,7 +107,24 @@ def export_bundle(
         units=_names("units", units, rows.shape[1:]),
     )
     reference = Reference(raw_encoder, raw_decoder, scaling.scale)
-    files, variant, identity = _files(models, spec, scaling, reference, rows, tolerance)
+    graphs = {"fp32": {role: for_fp32(model) for role, model in models.items()}}
+    int8 = _int8(models, wanted, calibration, rows, scaling)
+    if int8 is not None:
+        graphs["int8"] = int8.models
+    limits = {"fp32": tolerances(reference, rows, scaling, tolerance)}
+    identity = _identity(graphs, spec, scaling)
+    files = {
+        file_name(role, variant): stamped(model, identity, role)
+        for variant, by_role in graphs.items()
+        for role, model in by_role.items()
+    }
+    golden = golden_rows(rows)
+    recorded = {"fp32": reference.outputs(golden)}
+    if int8 is not None:
+        pair = Pair(int8.models, scaling.scale)
+        recorded["int8"] = pair.outputs(golden)
+        limits["int8"] = integer_tolerances(limits["fp32"], pair.outputs, rows[:_NUDGED])
+    files[GOLDEN] = _archive(golden, recorded)
     manifest = Manifest(
         id=identity,
         name=name or target.stem,
@@ -91,8 +132,8 @@ def export_bundle(
         input=spec,
         latent=latent,
         ordered=ordered,
-        variants={"fp32": variant},
-        default_variant="fp32",
+        variants={variant: _variant(variant, files, limits[variant], int8) for variant in graphs},
+        default_variant=next((variant for variant in wanted if variant in graphs), "fp32"),
         golden=_entry(files[GOLDEN]),
         score=ScoreSpec("mse", scaling.scale),
         opset=OPSET,
@@ -106,6 +147,37 @@ def export_bundle(
         for file, data in files.items():
             (part / file).write_bytes(data)
         accept(part, reference, rows, str(target))
+        if int8 is not None:
+            accept_integer(part, rows, str(target))
+    return manifest
+
+
+def _wanted(variants: Sequence[str] | str) -> tuple[str, ...]:
+    """Names of variants, in the order of preference."""
+    if variants == "all":
+        return VARIANTS
+    names = tuple(variants.split(",")) if isinstance(variants, str) else tuple(variants)
+    if not names or len(set(names)) != len(names) or not set(names) <= set(VARIANTS) or "fp32" not in names:
+        raise InputError(f"variants: expected fp32, or fp32 and int8 (fp32 is always there), got {', '.join(names)!r}")
+    return names
+
+
+def _int8(
+    models: Mapping[str, ModelProto],
+    wanted: tuple[str, ...],
+    calibration: ArrayLike | None,
+    example: NDArray[Any],
+    scaling: Scaling,
+) -> Int8 | None:
+    """The int8 variant, if it is wanted and there is one that is worth having."""
+    if "int8" not in wanted:
+        return None
+    rows = calibration_rows(calibration, example)
+    try:
+        return choose(models, rows, scaling.scale)
+    except NotQuantizableError as error:
+        warnings.warn(f"no int8 variant: {error}", stacklevel=3)
+        return None
 
 
 def _example(example: ArrayLike) -> NDArray[Any]:
@@ -180,37 +252,31 @@ def _names(what: str, names: Sequence[str] | None, shape: tuple[int, ...]) -> tu
     return tuple(map(str, names))
 
 
-def _files(
-    models: Mapping[str, ModelProto],
-    spec: InputSpec,
-    scaling: Scaling,
-    reference: Reference,
-    rows: NDArray[Any],
-    tolerance: float,
-) -> tuple[dict[str, bytes], Variant, str]:
-    """Bytes of graphs and golden rows by file name, the variant that they make up, and the bundle's id."""
-    limits = tolerances(reference, rows, scaling, tolerance)
-    golden = golden_rows(rows)
-    recorded = {f"fp32.{what}": values for what, values in reference.outputs(golden).items()}
+def _archive(golden: NDArray[Any], recorded: Mapping[str, Mapping[str, NDArray[np.float32]]]) -> bytes:
+    """golden.npz: input, and what every variant makes of it."""
+    arrays = {f"{variant}.{what}": values for variant, found in recorded.items() for what, values in found.items()}
     archive = io.BytesIO()
-    np.savez(archive, input=golden, **recorded)  # type: ignore[arg-type]
-    identity = _identity(models, spec, scaling)
-    files = {file_name(role, "fp32"): stamped(model, identity, role) for role, model in models.items()}
-    entries = {role: _entry(files[file_name(role, "fp32")]) for role in models}
-    files[GOLDEN] = archive.getvalue()
-    return files, _variant(entries, limits), identity
+    np.savez(archive, input=golden, **arrays)  # type: ignore[arg-type]
+    return archive.getvalue()
 
 
-def _variant(entries: Mapping[str, FileEntry], limits: Mapping[str, Tolerance]) -> Variant:
-    return Variant(encoder=entries["encoder"], decoder=entries.get("decoder"), tolerance=limits)
+def _variant(variant: str, files: Mapping[str, bytes], limits: Mapping[str, Tolerance], int8: Int8 | None) -> Variant:
+    encoder, decoder = (files.get(file_name(role, variant)) for role in ("encoder", "decoder"))
+    assert encoder is not None
+    made = Variant(_entry(encoder), None if decoder is None else _entry(decoder), limits)
+    if variant == "int8" and int8 is not None:
+        quality = {name: round(value, 6) for name, value in int8.quality.numbers().items()}
+        made = made._replace(quality=quality, decisions=int8.record)
+    return made
 
 
-def _identity(models: Mapping[str, ModelProto], spec: InputSpec, scaling: Scaling) -> str:
+def _identity(graphs: Mapping[str, Mapping[str, ModelProto]], spec: InputSpec, scaling: Scaling) -> str:
     """The bundle's id: a hash of what it computes. Stands in each graph, so it cannot be a hash of the files."""
     digest = hashlib.sha256(b"aeedge bundle 1\n")
-    for role in sorted(models):
-        graph = hashlib.sha256(models[role].SerializeToString(deterministic=True)).hexdigest()
-        digest.update(f"{file_name(role, 'fp32')} {graph}\n".encode())
+    for variant, models in graphs.items():
+        for role in sorted(models):
+            graph = hashlib.sha256(models[role].SerializeToString(deterministic=True)).hexdigest()
+            digest.update(f"{file_name(role, variant)} {graph}\n".encode())
     contract = {"shape": spec.shape, "dtype": spec.dtype, "scale": scaling.scale.tolist()}
     digest.update(json.dumps(contract, sort_keys=True).encode())
     return digest.hexdigest()

@@ -5,14 +5,18 @@ A change of the format gets a new bundle beside them (bundle_v2), never a new bu
     python tests/data/make_bundles.py FOLDER
 """
 
+import functools
 import sys
+from contextlib import AbstractContextManager
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import torch
 from torch import nn
 
 from aeedge_export import export_bundle
+from aeedge_export.int8.qdq import quantize
 
 
 def sensors(folder: Path) -> None:
@@ -57,7 +61,74 @@ def encoder_only(folder: Path) -> None:
     export_bundle(encoder=nn.Linear(4, 1), path=folder / "bundle_v1_encoder", example=rows)
 
 
+def camera(folder: Path) -> None:
+    """uint8 images of 1×16×16 of two blobs, four latents; int8 by default: a convolution and dense layers."""
+    torch.manual_seed(4)
+    images = blobs(600)
+    down = nn.Sequential(
+        nn.Conv2d(1, 4, 3, stride=2, padding=1),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(256, 16),
+        nn.ReLU(),
+        nn.Linear(16, 4),
+    )
+    up = nn.Sequential(nn.Linear(4, 32), nn.ReLU(), nn.Linear(32, 256), nn.Sigmoid(), nn.Unflatten(1, (1, 16, 16)))
+    optimizer = torch.optim.Adam([*down.parameters(), *up.parameters()], lr=3e-3)
+    x = torch.from_numpy(images).float() / 255
+    for _ in range(400):
+        optimizer.zero_grad()
+        nn.functional.mse_loss(up(down(x)), x).backward()
+        optimizer.step()
+    with whatever_is_faster():
+        export_bundle(
+            encoder=down.eval(),
+            decoder=up.eval(),
+            path=folder / "bundle_v1_int8",
+            example=images,
+            scaler=(0.0, 255.0),
+            variants=("int8", "fp32"),
+            created="2026-11-22T00:00:00+00:00",
+        )
+
+
+def whatever_is_faster() -> AbstractContextManager[object]:
+    """Keep layers on integers also where the machine that makes the bundles is faster in fp32."""
+    return mock.patch("aeedge_export.int8.choice._FASTER", float("inf"))
+
+
+def blobs(count: int) -> np.ndarray:
+    rng = np.random.default_rng(4)
+    place = rng.uniform(3, 13, (2, 2, count, 1, 1))
+    grid = np.arange(16.0)
+    far = [(grid[:, None] - y) ** 2 + (grid - x) ** 2 for y, x in place]
+    light = sum(np.exp(-d / 8) for d in far) + rng.uniform(0, 0.05, (count, 16, 16))
+    return np.clip(light * 200, 0, 255).astype(np.uint8)[:, None]
+
+
+def saturating(folder: Path) -> None:
+    """int8 as others write it, with the full range of weights: wrong on x86 without VNNI unless sums are exact there.
+
+    Weights of nearly the same size and inputs far from 0 make all products large.
+    """
+    rng = np.random.default_rng(5)
+    down, up = nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 8)), nn.Linear(8, 64)
+    with torch.no_grad():
+        for layer in (down[0], down[2], up):
+            shape = layer.weight.shape
+            size = (1 + 0.1 * rng.random(shape)) / np.sqrt(shape[1])
+            layer.weight.copy_(torch.from_numpy(np.where(rng.random(shape) < 0.6, 1, -1) * size))
+    rows = (1.75 + 0.25 * np.tanh(rng.normal(size=(600, 2)) @ rng.normal(size=(2, 64)))).astype(np.float32)
+    with (
+        whatever_is_faster(),
+        mock.patch("aeedge_export.int8.choice.quantize", functools.partial(quantize, safe=False)),
+    ):
+        export_bundle(
+            encoder=down, decoder=up, path=folder / "bundle_v1_saturating", example=rows, variants=("int8", "fp32")
+        )
+
+
 if __name__ == "__main__":
     target = Path(sys.argv[1])
-    for make in (sensors, pixels, encoder_only):
+    for make in (sensors, pixels, encoder_only, camera, saturating):
         make(target)

@@ -17,10 +17,10 @@ def reseal(path, change):
     (path / "manifest.json").write_text(text.replace("0" * 64, digest, 1))
 
 
-def replace_graph(path, name, data):
+def replace_graph(path, name, data, variant="fp32"):
     (path / name).write_bytes(data)
     entry = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
-    reseal(path, lambda d: d["variants"]["fp32"].__setitem__(name.split(".")[0], entry))
+    reseal(path, lambda d: d["variants"][variant].__setitem__(name.split(".")[0], entry))
 
 
 def change_golden(path, name, place, difference):

@@ -63,7 +63,27 @@ def test_samples_needed_are_those_of_mlperf():
 
 
 def test_early_stopping_discards_what_loadgen_discards():
-    assert statistics.allowed_above(55_464, 90) - 1 == 5381  # LoadGen 6.0.17: "Would discard 5381 highest latency queries"
+    assert (
+        statistics.allowed_above(55_464, 90) - 1 == 5381
+    )  # LoadGen 6.0.17: "Would discard 5381 highest latency queries"
+
+
+def test_a_noisy_machine_is_compared_for_longer():
+    def noisy(seed):
+        random = np.random.default_rng(seed)
+        while True:
+            yield int(1_000_000 * np.exp(random.normal(0, 0.3)))
+
+    loads = []
+
+    def opened():
+        loads.append(0)
+        return nullcontext(simulated.call)
+
+    simulated = Simulated(noisy(0))
+    found = compare(opened, opened, ROWS, 1, 0.5, simulated.clock)
+    assert len(loads) > 20
+    assert found.ratio.low < 1 < found.ratio.high
 
 
 @pytest.mark.parametrize(("count", "percentile"), [(64, 90), (200, 90), (1000, 99), (5000, 99.9), (63, 90), (10, 50)])

@@ -23,6 +23,8 @@ def bundles(tmp_path_factory):
     return {
         "bundle_v1": DATA / "bundle_v1",
         "bundle_v1_uint8": DATA / "bundle_v1_uint8",
+        "bundle_v1_int8": DATA / "bundle_v1_int8",
+        "bundle_v1_saturating": DATA / "bundle_v1_saturating",
         "wrong": _recorded_wrongly(DATA / "bundle_v1", wrong),
     }
 

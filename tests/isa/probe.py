@@ -4,7 +4,8 @@
 
 ROWS.npz has one array, `rows`. OUT.npz has, for each variant and batch size, `VARIANT.latent.SIZE`,
 `VARIANT.reconstruction.SIZE` and `VARIANT.score.SIZE`, the verdict of self_check as `VARIANT.verdict` ("ok" or its
-message), and `machine`, JSON about the machine. Several bundles at once because the imports take most of the time.
+message), `VARIANT.arithmetic`, and `machine`, JSON about the machine. Several bundles at once because the imports take
+most of the time.
 """
 
 import json
@@ -38,6 +39,7 @@ def probe(bundle, rows):
                 results[f"{variant}.reconstruction.{size}"] = model.denoise(batch)
                 results[f"{variant}.score.{size}"] = model.score(batch)
             results[f"{variant}.verdict"] = verdict(model)
+            results[f"{variant}.arithmetic"] = model.arithmetic
     return results
 
 

@@ -1,0 +1,326 @@
+"""int8: what it keeps, what it refuses, and that it is the same for every batch and machine."""
+
+import json
+import warnings
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from click.testing import CliRunner
+from onnxruntime.quantization import QuantType, quantize_dynamic
+from tampering import replace_graph
+from torch import nn
+
+import aeedge
+from aeedge.cli.group import AeedgeGroup
+from aeedge.session import Session, as_run
+from aeedge_export import Autoencoder, export_bundle
+from aeedge_export.acceptance import check_batch_invariance
+from aeedge_export.int8.affine import Affine, quantized_weight
+from aeedge_export.int8.calibration import METHODS
+from aeedge_export.int8.choice import NotQuantizableError, choose
+from aeedge_export.int8.contract import GATES, Quality, compare
+
+MANY = 600
+
+
+def factory_rows(n=MANY, width=24, seed=0):
+    """Rows on a curved surface of four dimensions, with noise: 0 to about 1."""
+    rng = np.random.default_rng(seed)
+    hidden = np.tanh(rng.normal(size=(n, 4)) @ np.random.default_rng(1).normal(size=(4, width)))
+    return (0.5 + 0.4 * hidden + 0.02 * rng.normal(size=(n, width))).clip(0, 1).astype(np.float32)
+
+
+def fitted(down, up, rows, steps=400):
+    torch.manual_seed(0)
+    for layer in [*down.modules(), *up.modules()]:
+        if hasattr(layer, "reset_parameters"):
+            layer.reset_parameters()
+    optimizer = torch.optim.Adam([*down.parameters(), *up.parameters()], lr=5e-3)
+    x = torch.from_numpy(rows)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        nn.functional.mse_loss(up(down(x)), x).backward()
+        optimizer.step()
+    return down.eval(), up.eval()
+
+
+@pytest.fixture(scope="module")
+def net():
+    down = nn.Sequential(nn.Linear(24, 16), nn.ReLU(), nn.Linear(16, 12), nn.ReLU(), nn.Linear(12, 4))
+    up = nn.Sequential(nn.Linear(4, 12), nn.ReLU(), nn.Linear(12, 16), nn.ReLU(), nn.Linear(16, 24))
+    return fitted(down, up, factory_rows())
+
+
+@pytest.fixture(scope="module")
+def bundle_of(net, tmp_path_factory):
+    """A bundle with both variants, made once for each input dtype."""
+    made = {}
+
+    def make(dtype):
+        if dtype not in made:
+            path = tmp_path_factory.mktemp("int8") / f"{dtype}.aeedge"
+            top = {"float32": 1.0, "uint8": 255.0, "int16": 2000.0}[dtype]
+            rows = (factory_rows() * top).astype(dtype)
+            export_bundle(
+                encoder=net[0], decoder=net[1], path=path, example=rows, scaler=(0.0, top), variants=("int8", "fp32")
+            )
+            made[dtype] = path, rows
+        return made[dtype]
+
+    return make
+
+
+def integer_graph(path, role="encoder"):
+    return onnx.load_from_string(as_run((path / f"{role}.int8.onnx").read_bytes()))
+
+
+def kinds(model):
+    return [node.op_type for node in model.graph.node]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "uint8", "int16"])
+def test_the_contract_holds_and_is_written_down(bundle_of, dtype):
+    path, _ = bundle_of(dtype)
+    with aeedge.load(path) as model:
+        assert (model.variant, model.arithmetic) == ("int8", "integer")
+        variant = model.manifest.variants["int8"]
+    assert Quality(**variant.quality).failures(GATES) == []
+    assert variant.decisions["calibration"]["method"] in METHODS
+    assert {one["choice"] for one in variant.decisions["layers"]} <= {"int8", "fp32"}
+    assert len(variant.decisions["layers"]) == 6
+
+
+def test_dense_nets_are_integer_from_end_to_end(bundle_of):
+    path, _ = bundle_of("float32")
+    decided = json.loads((path / "manifest.json").read_text())["variants"]["int8"]["decisions"]["layers"]
+    for role in ("encoder", "decoder"):
+        if any(one["choice"] == "fp32" for one in decided if one["graph"] == role):
+            continue  # slower on integers on this machine: nets this small may be
+        found = kinds(integer_graph(path, role))
+        assert not {"Gemm", "FusedGemm", "Conv", "FusedConv", "MatMul"} & set(found)
+        assert {"QGemm", "QLinearConv"} & set(found)
+
+
+def test_raw_bytes_feed_the_first_integer_layer(net):
+    rows = (factory_rows() * 255).astype(np.uint8)
+    models = canonical(net, rows, 255.0)
+    model = onnx.load_from_string(as_run(plainly_quantised(models["encoder"], rows).SerializeToString()))
+    assert kinds(model)[0] in ("QGemm", "QLinearConv", "Unsqueeze")
+    assert "QuantizeLinear" not in kinds(model)
+
+
+def canonical(net, rows, top=1.0):
+    from aeedge_export.graph import RawDecoder, RawEncoder, Scaling, frozen, to_onnx
+
+    scaling = Scaling(np.float32(0), np.float32(top))
+    down = to_onnx(frozen(RawEncoder(net[0], scaling)), torch.from_numpy(rows), "encoder")
+    up = to_onnx(frozen(RawDecoder(net[1], scaling)), torch.zeros(2, 4), "decoder")
+    return {"encoder": down, "decoder": up}
+
+
+def plainly_quantised(model, rows):
+    from aeedge_export.int8.calibration import activations, minmax, ranges
+    from aeedge_export.int8.forms import formed, prepared
+    from aeedge_export.int8.qdq import layers_of, quantize
+
+    model = prepared(model)
+    model = formed(model, "engine", layers_of(model))
+    return quantize(model, ranges(activations(model, rows), minmax), layers_of(model))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "uint8", "int16"])
+def test_a_latent_does_not_depend_on_its_batch(bundle_of, dtype):
+    path, rows = bundle_of(dtype)
+    with aeedge.load(path, variant="int8", threads=1) as one, aeedge.load(path, variant="int8", threads=3) as three:
+        whole = one.encode(rows)
+        for size in (1, 2, 7, 257):
+            parts = [one.encode(rows[i : i + size]) for i in range(0, len(rows), size)]
+            assert np.array_equal(np.concatenate(parts), whole)
+        assert np.array_equal(three.encode(np.tile(rows, (10, 1)))[: len(rows)], whole)
+        assert np.array_equal(one.encode(rows[::-1])[::-1], whole)
+
+
+def test_dynamic_quantisation_does_not_pass_the_gate(bundle_of, tmp_path):
+    path, rows = bundle_of("float32")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        quantize_dynamic(path / "encoder.onnx", tmp_path / "d.onnx", weight_type=QuantType.QInt8)
+    session = Session((tmp_path / "d.onnx").read_bytes(), "d.onnx", "float32", (24,), (4,))
+    with pytest.raises(aeedge.VerificationError, match=r"changes with its neighbours: at batch 1 .*dynamic"):
+        check_batch_invariance(session.run, rows[:257], "d")
+
+
+def test_a_planted_outlier_channel_keeps_one_layer_in_fp32(net):
+    import copy
+
+    down = copy.deepcopy(net[0])
+    with (
+        torch.no_grad()
+    ):  # the same function, but one value between the first two layers is ten thousand times as large
+        lively = int(torch.relu(down[0](torch.from_numpy(factory_rows()))).mean(0).argmax())
+        down[0].weight[lively] *= 1e4
+        down[0].bias[lively] *= 1e4
+        down[2].weight[:, lively] *= 1e-4
+    found = choose(canonical((down, net[1]), factory_rows()), factory_rows(), np.float32(1))
+    why = {(one["graph"], one["layer"]): one.get("why", "") for one in found.record["layers"]}
+    harmed = [where for where, reason in why.items() if "allowed" in reason]
+    layers = [one["layer"] for one in found.record["layers"] if one["graph"] == "encoder"]
+    assert harmed == [("encoder", layers[1])]
+
+
+def test_weights_are_scaled_so_that_no_processor_saturates():
+    rng = np.random.default_rng(0)
+    weight = np.where(rng.random((9, 33)) < 0.6, 1, -1).astype(np.float32) * (1 + 0.1 * rng.random((9, 33), np.float32))
+    steps, scale = quantized_weight(weight, 0)
+    pairs = np.pad(steps.astype(int), ((0, 0), (0, 1))).reshape(9, -1, 2)
+    most = np.maximum(pairs, 0).sum(axis=2).max() * 255, np.minimum(pairs, 0).sum(axis=2).min() * 255
+    assert most[0] <= 32767
+    assert most[1] >= -32768
+    assert np.abs(steps * scale[:, None] - weight).max() <= scale.max() / 2 * 1.0001
+    full = np.pad(quantized_weight(weight, 0, safe=False)[0].astype(int), ((0, 0), (0, 1))).reshape(9, -1, 2)
+    assert np.maximum(full, 0).sum(axis=2).max() * 255 > 32767
+
+
+def test_zero_is_exact_in_every_range():
+    for low, high in ((-3.0, 5.0), (2.0, 5.0), (-5.0, -2.0), (0.0, 0.0)):
+        affine = Affine.of(low, high)
+        assert affine.rounded(np.zeros(1, np.float32))[0] == 0
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_range_covers_what_it_keeps(method):
+    values = np.random.default_rng(0).normal(size=20_000).astype(np.float32)
+    low, high = METHODS[method](values)
+    assert values.min() <= low < -1
+    assert 1 < high <= values.max()
+
+
+def test_the_contract_is_measured_without_labels():
+    rng = np.random.default_rng(0)
+    z, errors = rng.normal(size=(300, 5)).astype(np.float32), rng.random(300).astype(np.float32)
+    same = compare((z, z), (errors, errors))
+    assert (same.error_ratio, same.neighbours) == (1.0, 1.0)
+    assert (same.cosine, same.rank) == pytest.approx((1.0, 1.0))
+    worse = compare((z, z[::-1]), (errors, errors[::-1] * 1.05))
+    assert len(worse.failures(GATES)) == 5
+    assert compare((z, z), None).failures(GATES) == []
+
+
+def tampered(path, change):
+    """The bundle with a changed int8 encoder, all hashes in order."""
+    model = onnx.load(path / "encoder.int8.onnx")
+    change({t.name: t for t in model.graph.initializer})
+    replace_graph(path, "encoder.int8.onnx", model.SerializeToString(), "int8")
+
+
+def perturb_weight(tensors):
+    tensor = next(t for name, t in tensors.items() if name.endswith(".w.steps"))
+    values = onnx.numpy_helper.to_array(tensor).copy()
+    values.flat[np.argmax(np.abs(values))] = 0
+    tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
+
+
+def flip_a_bit_of_a_scale(tensors):
+    tensor = next(t for name, t in tensors.items() if name.endswith(".w.scale"))
+    values = onnx.numpy_helper.to_array(tensor).copy()
+    values.view(np.int32)[0] ^= 1 << 20
+    tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
+
+
+@pytest.mark.parametrize("change", [perturb_weight, flip_a_bit_of_a_scale])
+def test_int8_that_is_not_what_was_recorded_is_not_used(bundle_of, change, tmp_path):
+    import shutil
+
+    path = shutil.copytree(bundle_of("float32")[0], tmp_path / "m.aeedge")
+    tampered(path, change)
+    with (
+        pytest.warns(UserWarning, match=r"int8 is not right on this machine, fp32 is used instead: .*latent of row"),
+        aeedge.load(path) as model,
+    ):
+        assert (model.variant, model.arithmetic) == ("fp32", "float")
+    result = CliRunner().invoke(AeedgeGroup.build(), ["verify", str(path)])
+    assert result.exit_code == 1
+    assert "int8 is not right on this machine" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (factory_rows(100), r"expected 192 or more rows .*, got 100"),
+        (factory_rows(width=23), r"expected rows of shape \(24,\), got \(23,\)"),
+        (np.where(factory_rows() > 0.9, np.nan, factory_rows()), r"expected finite numbers, got nan in row \d+"),
+        (factory_rows() * 100, r"lie outside what the model knows, .* is it from the same sensor"),
+        (np.full((300, 24), "a"), "expected numbers, got dtype"),
+    ],
+    ids=["few", "shape", "nan", "sensor", "text"],
+)
+def test_calibration_rows_that_do_not_fit_are_refused(net, rows, message, tmp_path):
+    with pytest.raises(aeedge.InputError, match=message):
+        export_bundle(
+            encoder=net[0], decoder=net[1], path=tmp_path / "m", example=factory_rows(), variants=("fp32", "int8"),
+            calibration=rows,
+        )  # fmt: skip
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("variants", [("int8",), ("fp32", "fp16"), (), "int8", ("fp32", "fp32")])
+def test_variants_that_do_not_exist_are_refused(net, variants, tmp_path):
+    with pytest.raises(aeedge.InputError, match="variants: expected fp32, or fp32 and int8"):
+        export_bundle(encoder=net[0], decoder=net[1], path=tmp_path / "m", example=factory_rows(), variants=variants)
+
+
+def test_a_net_without_layers_for_integers_gets_no_int8(tmp_path):
+    class Halves(nn.Module):
+        def forward(self, x):
+            return x[:, ::2] * 0.5
+
+    with pytest.warns(UserWarning, match="no int8 variant: expected Gemm or Conv layers with constant weights"):
+        manifest = export_bundle(
+            encoder=Halves(), path=tmp_path / "m", example=factory_rows(), variants=("fp32", "int8")
+        )
+    assert list(manifest.variants) == ["fp32"]
+
+
+def test_a_contract_that_nothing_keeps_says_why(net):
+    impossible = Quality(error_ratio=0.5, cosine=0.999, cosine_p1=0.995, neighbours=0.95, rank=0.99)
+    with pytest.raises(NotQuantizableError, match=r"error_ratio is .*, allowed is at most 0\.5"):
+        choose(canonical(net, factory_rows()), factory_rows(), np.float32(1), impossible)
+
+
+@pytest.mark.parametrize("family", ["dense", "sparse", "contractive", "vae", "conv2d", "conv1d", "pca"])
+def test_every_family_can_be_int8(family, digits, tmp_path):
+    images = (digits / 16).reshape(-1, 1, 8, 8)
+    phase = np.random.default_rng(0).uniform(0, 6, (600, 2, 1))
+    signals = np.sin(np.arange(32) / 4 + phase).astype(np.float32)
+    X = {"conv2d": images, "conv1d": signals}.get(family, digits)
+    ae = Autoencoder(family=family, latent=6, epochs=8, random_state=0).fit(X[:600])
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "no int8 variant: every layer is slower")  # tiny nets on a busy machine
+        manifest = ae.export(tmp_path / "m", variants=("int8", "fp32"), calibration=X)
+    with aeedge.load(tmp_path / "m") as model:
+        assert model.variant == manifest.default_variant
+        z, exact = model.encode(X[:300]), ae.transform(X[:300])
+    assert np.abs(z - exact).max() <= 0.2 * np.abs(exact).max()
+
+
+def call(*args):
+    return CliRunner().invoke(AeedgeGroup.build(), [str(a) for a in args])
+
+
+def test_the_command(trained, rows, tmp_path):
+    trained.save(tmp_path / "run")
+    np.save(tmp_path / "rows.npy", rows)
+    out = tmp_path / "m.aeedge"
+    done = call(
+        "export", tmp_path / "run", "-o", out, "--variants", "fp32,int8", "--calibration", tmp_path / "rows.npy"
+    )
+    left_out = "int8 was left out: no int8 variant:" in done.output
+    assert done.exit_code == (1 if left_out else 0)
+    assert left_out or "int8, on rows that were held out: error_ratio" in done.output
+    assert call("verify", out).exit_code == 0
+    missing = call("export", tmp_path / "run", "-o", tmp_path / "n", "--variants", "fp32,int8")
+    assert missing.exit_code == 2
+    assert "expected --calibration DATA with it" in missing.output
+    assert "it serves int8 alone" in call("export", tmp_path / "run", "-o", out, "--calibration", "x.npy").output

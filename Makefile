@@ -38,6 +38,7 @@ bench-quick: .venv/bench
 
 # And every other question; TABLES=folder adds the anomaly tables (see benchmarks/quality.py)
 bench-all: bench
+	$(BIN)/python benchmarks/int8_speed.py
 	$(BIN)/python benchmarks/loadgen_witness.py
 	$(BIN)/python benchmarks/compare_trust.py
 	$(BIN)/python benchmarks/startup.py

@@ -32,7 +32,7 @@ from aeedge_export import export_bundle
 if TYPE_CHECKING:
     from aeedge.bench.scenarios import Call
 
-SAME, SLOWED, BASELINES = 100, 50, 41
+SAME, SLOWED, BASELINES = 100, 20, 21
 SECONDS = 1.0
 
 

@@ -344,6 +344,7 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         *,
         variants: Sequence[str] | str = ("fp32",),
         calibration: ArrayLike | None = None,
+        qat: bool = False,
         name: str | None = None,
         tolerance: float = 1e-4,
         overwrite: bool = False,
@@ -354,6 +355,7 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
             path: the bundle's directory, `motor.aeedge` say.
             variants: "fp32" and "int8", the preferred one first; see `export_bundle`.
             calibration: raw rows (192 or more) for int8, which it is calibrated and judged with.
+            qat: fine-tune int8 where the contract would keep layers in fp32.
             name: the model's name; default: the stem of `path`.
             tolerance: largest error of fp32 relative to an output's magnitude.
             overwrite: replace an existing bundle.
@@ -380,6 +382,7 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
             ordered=self.design_.ordered,
             variants=variants,
             calibration=calibration,
+            qat=qat,
             tolerance=tolerance,
             overwrite=overwrite,
         )

@@ -30,7 +30,8 @@ from aeedge_export.acceptance import (
     tolerances,
 )
 from aeedge_export.graph import OPSET, RawDecoder, RawEncoder, Scaling, frozen, stamped, to_onnx
-from aeedge_export.int8.choice import Int8, NotQuantizableError, choose
+from aeedge_export.int8.choice import LEAST_ROWS, Finetune, Int8, NotQuantizableError, choose
+from aeedge_export.int8.finetuning import finetuned
 from aeedge_export.int8.pair import Pair
 from aeedge_export.int8.rows import calibration_rows
 from aeedge_export.rewriting import for_fp32
@@ -56,6 +57,7 @@ def export_bundle(
     ordered: bool = False,
     variants: Sequence[str] | str = ("fp32",),
     calibration: ArrayLike | None = None,
+    qat: bool = False,
     tolerance: float = 1e-4,
     overwrite: bool = False,
 ) -> Manifest:
@@ -79,6 +81,8 @@ def export_bundle(
             calibration rows suffice. Where no int8 form keeps the contract (docs/decisions/0009-int8.md) it is left
             out, with a warning that says why.
         calibration: raw rows (192 or more) that int8 is calibrated and judged with; default: the example.
+        qat: where the contract would keep layers in fp32, fine-tune the int8 variant for a few epochs with its rounding
+            in view, on the calibration rows; fp32 stays as it is.
         tolerance: largest error of fp32 relative to an output's magnitude.
         overwrite: replace an existing bundle.
 
@@ -93,6 +97,8 @@ def export_bundle(
     target = Path(path)
     wanted = _wanted(variants)
     rows = _example(example)
+    if variants == "all" and len(rows if calibration is None else np.asarray(calibration)) < LEAST_ROWS:
+        wanted = ("fp32",)
     scaling = _scaling(scaler, rows.shape[1:])
     raw_encoder = frozen(RawEncoder(encoder, scaling))
     raw_decoder = None if decoder is None else frozen(RawDecoder(decoder, scaling))
@@ -108,7 +114,8 @@ def export_bundle(
     )
     reference = Reference(raw_encoder, raw_decoder, scaling.scale)
     graphs = {"fp32": {role: for_fp32(model) for role, model in models.items()}}
-    int8 = _int8(models, wanted, calibration, rows, scaling)
+    tune = _finetuner(raw_encoder, raw_decoder, scaling, latent) if qat else None
+    int8 = _int8(models, wanted, calibration, rows, scaling, tune)
     if int8 is not None:
         graphs["int8"] = int8.models
     limits = {"fp32": tolerances(reference, rows, scaling, tolerance)}
@@ -168,16 +175,28 @@ def _int8(
     calibration: ArrayLike | None,
     example: NDArray[Any],
     scaling: Scaling,
+    finetune: Finetune | None,
 ) -> Int8 | None:
     """The int8 variant, if it is wanted and there is one that is worth having."""
     if "int8" not in wanted:
         return None
     rows = calibration_rows(calibration, example)
     try:
-        return choose(models, rows, scaling.scale)
+        return choose(models, rows, scaling.scale, finetune=finetune)
     except NotQuantizableError as error:
         warnings.warn(f"no int8 variant: {error}", stacklevel=3)
         return None
+
+
+def _finetuner(encoder: nn.Module, decoder: nn.Module | None, scaling: Scaling, latent: int) -> Finetune:
+    """What makes canonical graphs of the fine-tuned network."""
+
+    def tune(rows: NDArray[Any]) -> dict[str, ModelProto]:
+        down, up = finetuned(encoder, decoder, rows, scaling.scale)
+        models = {"encoder": to_onnx(down, torch.from_numpy(rows), "encoder")}
+        return models if up is None else models | {"decoder": to_onnx(up, torch.zeros(2, latent), "decoder")}
+
+    return tune
 
 
 def _example(example: ArrayLike) -> NDArray[Any]:

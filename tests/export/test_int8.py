@@ -1,5 +1,6 @@
 """int8: what it keeps, what it refuses, and that it is the same for every batch and machine."""
 
+import copy
 import json
 import warnings
 
@@ -17,10 +18,12 @@ from aeedge.cli.group import AeedgeGroup
 from aeedge.session import Session, as_run
 from aeedge_export import Autoencoder, export_bundle
 from aeedge_export.acceptance import check_batch_invariance
+from aeedge_export.int8 import finetuning
 from aeedge_export.int8.affine import Affine, quantized_weight
 from aeedge_export.int8.calibration import METHODS
 from aeedge_export.int8.choice import NotQuantizableError, choose
 from aeedge_export.int8.contract import GATES, Quality, compare
+from aeedge_export.int8.finetuning import finetuned
 
 MANY = 600
 
@@ -153,16 +156,7 @@ def test_dynamic_quantisation_does_not_pass_the_gate(bundle_of, tmp_path):
 
 
 def test_a_planted_outlier_channel_keeps_one_layer_in_fp32(net):
-    import copy
-
-    down = copy.deepcopy(net[0])
-    with (
-        torch.no_grad()
-    ):  # the same function, but one value between the first two layers is ten thousand times as large
-        lively = int(torch.relu(down[0](torch.from_numpy(factory_rows()))).mean(0).argmax())
-        down[0].weight[lively] *= 1e4
-        down[0].bias[lively] *= 1e4
-        down[2].weight[:, lively] *= 1e-4
+    down, _ = with_outlier(net, 1e4)
     found = choose(canonical((down, net[1]), factory_rows()), factory_rows(), np.float32(1))
     why = {(one["graph"], one["layer"]): one.get("why", "") for one in found.record["layers"]}
     harmed = [where for where, reason in why.items() if "allowed" in reason]
@@ -223,9 +217,9 @@ def perturb_weight(tensors):
 
 
 def flip_a_bit_of_a_scale(tensors):
-    tensor = next(t for name, t in tensors.items() if name.endswith(".w.scale"))
+    *_, tensor = (t for name, t in tensors.items() if name.endswith(".w.scale"))
     values = onnx.numpy_helper.to_array(tensor).copy()
-    values.view(np.int32)[0] ^= 1 << 20
+    values.view(np.int32)[0] ^= 1 << 12  # one part in two thousand
     tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
 
 
@@ -271,6 +265,16 @@ def test_variants_that_do_not_exist_are_refused(net, variants, tmp_path):
         export_bundle(encoder=net[0], decoder=net[1], path=tmp_path / "m", example=factory_rows(), variants=variants)
 
 
+def test_all_means_as_many_as_the_rows_suffice_for(net, tmp_path):
+    def made(count):
+        return export_bundle(
+            encoder=net[0], decoder=net[1], path=tmp_path / str(count), example=factory_rows(count), variants="all"
+        )
+
+    assert list(made(50).variants) == ["fp32"]
+    assert made(600).default_variant == "fp32"
+
+
 def test_a_net_without_layers_for_integers_gets_no_int8(tmp_path):
     class Halves(nn.Module):
         def forward(self, x):
@@ -287,6 +291,64 @@ def test_a_contract_that_nothing_keeps_says_why(net):
     impossible = Quality(error_ratio=0.5, cosine=0.999, cosine_p1=0.995, neighbours=0.95, rank=0.99)
     with pytest.raises(NotQuantizableError, match=r"error_ratio is .*, allowed is at most 0\.5"):
         choose(canonical(net, factory_rows()), factory_rows(), np.float32(1), impossible)
+
+
+def with_outlier(net, factor):
+    """The same function, but one value between the first two layers is so many times as large."""
+    down = copy.deepcopy(net[0])
+    with torch.no_grad():
+        lively = int(torch.relu(down[0](torch.from_numpy(factory_rows()))).mean(0).argmax())
+        down[0].weight[lively] *= factor
+        down[0].bias[lively] *= factor
+        down[2].weight[:, lively] /= factor
+    return down, net[1]
+
+
+def test_fine_tuning_lowers_what_rounding_costs_and_leaves_the_network_alone(net):
+    down, up = with_outlier(net, 10)
+    x = torch.from_numpy(factory_rows())
+    before = copy.deepcopy(down.state_dict())
+    better = finetuned(down, up, factory_rows(), np.float32(1))
+    with torch.inference_mode():
+        targets = [down(x), up(down(x))]
+    costs = []
+    for pair in ([down, up], list(better)):
+        pair = copy.deepcopy(pair)
+        with finetuning._rounding(pair, x), torch.no_grad():
+            costs.append(float(finetuning._loss(finetuning._outputs(pair, x), targets, torch.ones(()))))
+    assert costs[1] < 0.95 * costs[0]
+    assert all(torch.equal(before[name], value) for name, value in down.state_dict().items())
+    assert not any(hasattr(layer, "parametrizations") for layer in better[0].modules())
+
+
+def test_fine_tuning_is_asked_for_where_the_contract_costs_layers_and_kept_where_it_helps(net):
+    rows, asked = factory_rows(), []
+    harmed, healthy = canonical(with_outlier(net, 1e4), rows), canonical(net, rows)
+
+    def answering(models):
+        def finetune(given):
+            asked.append(len(given))
+            return models
+
+        return finetune
+
+    assert choose(healthy, rows, np.float32(1), finetune=answering(healthy)).harmed == []
+    assert asked == []
+    helped = choose(harmed, rows, np.float32(1), finetune=answering(healthy))
+    assert (helped.harmed, helped.record["calibration"]["finetuned"]) == ([], True)
+    in_vain = choose(harmed, rows, np.float32(1), finetune=answering(harmed))
+    assert len(in_vain.harmed) == 1
+    assert "finetuned" not in in_vain.record["calibration"]
+    assert asked == [400, 400]  # rows that judge are not among them
+
+
+def test_qat_from_the_command(net, tmp_path):
+    down, up = with_outlier(net, 1e4)
+    manifest = export_bundle(
+        encoder=down, decoder=up, path=tmp_path / "m", example=factory_rows(), variants=("int8", "fp32"), qat=True
+    )
+    assert manifest.default_variant == "int8"
+    assert "--qat" in call("export", "--help").output
 
 
 @pytest.mark.parametrize("family", ["dense", "sparse", "contractive", "vae", "conv2d", "conv1d", "pca"])
@@ -320,6 +382,8 @@ def test_the_command(trained, rows, tmp_path):
     assert done.exit_code == (1 if left_out else 0)
     assert left_out or "int8, on rows that were held out: error_ratio" in done.output
     assert call("verify", out).exit_code == 0
+    assert call("report", tmp_path / "run", "-o", tmp_path / "r.html", "--bundle", out).exit_code == 0
+    assert ("no int8 variant" if left_out else "error_ratio") in (tmp_path / "r.html").read_text()
     missing = call("export", tmp_path / "run", "-o", tmp_path / "n", "--variants", "fp32,int8")
     assert missing.exit_code == 2
     assert "expected --calibration DATA with it" in missing.output

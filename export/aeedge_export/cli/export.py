@@ -20,6 +20,7 @@ from aeedge_export.data import read
 @click.option("-o", "--output", metavar="BUNDLE", required=True, type=click.Path(), help="Bundle to write.")
 @click.option("--variants", default="fp32", show_default=True, help="fp32, or fp32,int8; a device takes the first.")
 @click.option("--calibration", metavar="DATA", type=click.Path(), help="Rows for int8: as for 'aeedge train'.")
+@click.option("--qat", is_flag=True, help="Fine-tune int8 with its rounding in view, if layers would stay fp32.")
 @click.option("--name", help="Name of the model [default: the bundle's].")
 @click.option("--tolerance", default=1e-4, show_default=True, help="Largest relative error of fp32 against torch.")
 @click.option("-f", "--force", is_flag=True, help="Overwrite BUNDLE.")
@@ -31,6 +32,7 @@ def export(
     output: str,
     variants: str,
     calibration: str | None,
+    qat: bool,
     name: str | None,
     tolerance: float,
     force: bool,
@@ -52,7 +54,7 @@ def export(
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         manifest = autoencoder.export(
-            output, variants=names, calibration=rows, name=name, tolerance=tolerance, overwrite=force
+            output, variants=names, calibration=rows, qat=qat, name=name, tolerance=tolerance, overwrite=force
         )
     size = sum(f.stat().st_size for f in Path(output).iterdir())
     click.echo(f"wrote {output}: {human_bytes(size)}, id {manifest.id[:12]}, accepted by aeedge against torch")

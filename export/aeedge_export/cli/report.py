@@ -8,20 +8,22 @@ import click
 
 import aeedge_export.autoencoder as workstation
 from aeedge.atomic import atomic_file
+from aeedge.bundle import Bundle
 from aeedge_export.report import render
 
 
 @click.command()
 @click.argument("run", type=click.Path())
 @click.option("-o", "--output", metavar="HTML", type=click.Path(), help="Page to write [default: RUN/report.html].")
-def report(run: str, output: str | None) -> None:
+@click.option("--bundle", type=click.Path(), help="Bundle made of RUN: show what runs on integers in it, and why.")
+def report(run: str, output: str | None, bundle: str | None) -> None:
     """Write RUN as one self-contained HTML page: losses, reconstructions, latents, comparison with PCA.
 
     \b
     Example:
-      aeedge report run -o motor.html
+      aeedge report run -o motor.html --bundle motor.aeedge
     """
-    page = render(workstation.Autoencoder.load(run))
+    page = render(workstation.Autoencoder.load(run), None if bundle is None else Bundle(bundle).manifest)
     target = Path(output) if output else Path(run) / "report.html"
     with atomic_file(target, overwrite=True) as part:
         part.write_text(page, encoding="utf-8")

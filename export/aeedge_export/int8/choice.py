@@ -6,7 +6,7 @@ the contract holds: rows that had no say in any choice.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +21,8 @@ from aeedge_export.int8.contract import GATES, Quality
 from aeedge_export.int8.forms import formed, prepared
 from aeedge_export.int8.pair import Pair, quality, time_ratio
 from aeedge_export.int8.qdq import layers_of, quantize
+
+Finetune = Callable[[NDArray[Any]], Mapping[str, ModelProto]]
 
 LEAST_ROWS = 192
 _WORTH = 5e-4  # what another method than plain minmax must gain in the error ratio
@@ -46,6 +48,11 @@ class Int8:
     quality: Quality
     record: dict[str, Any]
 
+    @property
+    def harmed(self) -> list[str]:
+        """Layers that the contract keeps in fp32."""
+        return [one["layer"] for one in self.record["layers"] if "allowed" in one.get("why", "")]
+
 
 @dataclass
 class _Settings:
@@ -58,7 +65,11 @@ class _Settings:
 
 
 def choose(
-    models: Mapping[str, ModelProto], rows: NDArray[Any], scale: NDArray[np.float32], gates: Quality = GATES
+    models: Mapping[str, ModelProto],
+    rows: NDArray[Any],
+    scale: NDArray[np.float32],
+    gates: Quality = GATES,
+    finetune: Finetune | None = None,
 ) -> Int8:
     """The int8 form of canonical fp32 graphs.
 
@@ -67,11 +78,31 @@ def choose(
         rows: raw rows for calibration, choice and the contract: LEAST_ROWS or more, in no order that means anything.
         scale: what reconstruction errors are divided by, in raw units.
         gates: the contract.
+        finetune: the last resort, called with rows when the contract costs layers: canonical graphs whose weights bear
+            rounding better. Kept where more layers run on integers then.
 
     Raises:
         NotQuantizableError: there is no layer that can be, or none that passes.
     """
-    return _Search(models, rows, scale, gates).run()
+    search = _Search(models, rows, scale, gates)
+    try:
+        found, reason = search.run(), None
+    except NotQuantizableError as error:
+        found, reason = None, error
+    if finetune is not None and (found is None or found.harmed):
+        tuned = finetune(np.concatenate([search.fit, search.choosing]))
+        try:
+            second = _Search(models, rows, scale, gates, tuned).run()
+        except NotQuantizableError as error:
+            reason = reason or error
+        else:
+            if found is None or len(second.harmed) < len(found.harmed):
+                second.record["calibration"]["finetuned"] = True
+                return second
+    if found is None:
+        assert reason is not None
+        raise reason
+    return found
 
 
 @dataclass
@@ -80,12 +111,13 @@ class _Search:
     rows: NDArray[Any]
     scale: NDArray[np.float32]
     gates: Quality
+    tuned: Mapping[str, ModelProto] | None = None
     notes: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         order = np.random.default_rng(0).permutation(len(self.rows))
         self.fit, self.choosing, self.judging = (self.rows[np.sort(part)] for part in np.array_split(order, 3))
-        self.plain = {role: prepared(model) for role, model in self.source.items()}
+        self.plain = {role: prepared(model) for role, model in (self.tuned or self.source).items()}
         self.fp32 = Pair(self.source, self.scale)
         self.latents = self.fp32.answers(self.fit)[0]
         self.cache: dict[tuple[str, str, tuple[str, ...]], tuple[ModelProto, Any]] = {}

@@ -61,7 +61,7 @@ def _summands(net: Net, value: str) -> list[NodeProto]:
 def _can_be_scaled(net: Net, layer: NodeProto) -> bool:
     if layer.op_type not in (*CONVOLUTIONS, "Gemm") or net.constant(layer.input[1]) is None:
         return False
-    return layer.op_type != "ConvTranspose" or attribute(layer, "group", 1) == 1
+    return bool(layer.op_type != "ConvTranspose" or attribute(layer, "group", 1) == 1)
 
 
 def fold_scaler(model: ModelProto) -> ModelProto:

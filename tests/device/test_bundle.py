@@ -20,10 +20,11 @@ from aeedge.manifest import FileEntry, InputSpec, Manifest, ScoreSpec, Tolerance
 from aeedge.onnxfile import inspect
 
 DATA = Path(__file__).parent.parent / "data"
+FROZEN = sorted(path.name for path in DATA.glob("bundle_v1*"))
 FILES = ("encoder.onnx", "decoder.onnx", "golden.npz")
 
 
-@pytest.mark.parametrize("name", ["bundle_v1", "bundle_v1_uint8", "bundle_v1_encoder"])
+@pytest.mark.parametrize("name", FROZEN)
 def test_frozen_bundles_load_and_reproduce_their_golden_rows(name):
     with aeedge.load(DATA / name, check="golden") as model:
         assert all(d.ok for d in model.self_check())
@@ -232,6 +233,7 @@ def manifests(draw):
         decoder=entries,
         tolerance=st.fixed_dictionaries(dict.fromkeys(["latent", "reconstruction", "score"], tolerances)),
         quality=st.dictionaries(names, st.floats(allow_nan=False, allow_infinity=False)),
+        decisions=st.dictionaries(names, st.lists(names, max_size=2)),
     )
     chosen = draw(st.lists(st.sampled_from(["fp32", "int8"]), min_size=1, max_size=2, unique=True))
     return Manifest(

@@ -388,3 +388,17 @@ def test_the_command(trained, rows, tmp_path):
     assert missing.exit_code == 2
     assert "expected --calibration DATA with it" in missing.output
     assert "it serves int8 alone" in call("export", tmp_path / "run", "-o", out, "--calibration", "x.npy").output
+
+
+def test_layers_that_integers_make_slower_stay_in_fp32(net, monkeypatch):
+    from aeedge_export.int8 import choice
+
+    models, rows = canonical(net, factory_rows()), factory_rows()
+    monkeypatch.setattr(choice, "time_ratio", lambda one, other, role, given: (1e-3, 1.5))
+    with pytest.raises(NotQuantizableError, match="every layer is slower on integers than in fp32 on this machine"):
+        choose(models, rows, np.float32(1))
+    monkeypatch.setattr(choice, "time_ratio", lambda one, other, role, given: (1e-3, 1.5 if role == "decoder" else 0.5))
+    found = choose(models, rows, np.float32(1))
+    why = {one["graph"]: one.get("why", "") for one in found.record["layers"]}
+    assert why == {"encoder": "", "decoder": "slower on integers on the exporting machine"}
+    assert kinds(found.models["decoder"]) == kinds(models["decoder"])

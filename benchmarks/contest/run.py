@@ -141,6 +141,4 @@ def _costs(folders: dict[str, Path], settings: Settings, records: Records, say: 
 
 ALL = tuple(NETS)
 FULL = Settings(ALL, field.Plan((1, 8, 64, 1024, 16384), rounds=5, seconds=0.15), start_rounds=5)
-QUICK = Settings(
-    ("deep",), field.Plan((1, 64, 1024), rounds=3, seconds=0.04, tries=2), 1, without=("torch compiled",)
-)
+QUICK = Settings(("deep",), field.Plan((1, 64, 1024), rounds=3, seconds=0.04, tries=2), 1, without=("torch compiled",))

@@ -3,9 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from factory import factory_rows, fitted
 from sklearn.datasets import load_digits
+from torch import nn
 
 from aeedge_export import Autoencoder
+from aeedge_export.int8 import choice
 
 torch.set_num_threads(1)  # nets this small are faster on one, and tests do not wait for a busy second core
 
@@ -35,3 +38,16 @@ def other_rows():
 @pytest.fixture(scope="session")
 def trained(rows):
     return Autoencoder(latent=2, hidden=(8,), epochs=15, random_state=0).fit(rows)
+
+
+@pytest.fixture(scope="session")
+def net():
+    down = nn.Sequential(nn.Linear(24, 16), nn.ReLU(), nn.Linear(16, 12), nn.ReLU(), nn.Linear(12, 4))
+    up = nn.Sequential(nn.Linear(4, 12), nn.ReLU(), nn.Linear(12, 16), nn.ReLU(), nn.Linear(16, 24))
+    return fitted(down, up, factory_rows())
+
+
+@pytest.fixture
+def time_has_no_say(monkeypatch):
+    """Nets this small may be slower on integers while the machine is busy; that is not what is tested here."""
+    monkeypatch.setattr(choice, "_FASTER", float("inf"))

@@ -1,14 +1,13 @@
 """int8: what it keeps, what it refuses, and that it is the same for every batch and machine."""
 
-import copy
 import json
 import warnings
 
 import numpy as np
 import onnx
 import pytest
-import torch
 from click.testing import CliRunner
+from factory import canonical, factory_rows, kinds
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from tampering import replace_graph
 from torch import nn
@@ -18,48 +17,11 @@ from aeedge.cli.group import AeedgeGroup
 from aeedge.session import Session, as_run
 from aeedge_export import Autoencoder, export_bundle
 from aeedge_export.acceptance import check_batch_invariance
-from aeedge_export.int8 import choice, finetuning
 from aeedge_export.int8.affine import Affine, quantized_weight
 from aeedge_export.int8.calibration import METHODS
-from aeedge_export.int8.choice import NotQuantizableError, choose
 from aeedge_export.int8.contract import GATES, Quality, compare
-from aeedge_export.int8.finetuning import finetuned
 
-MANY = 600
-
-
-@pytest.fixture(autouse=True)
-def time_has_no_say(monkeypatch):
-    """Nets this small may be slower on integers while the machine is busy; that is not what is tested here."""
-    monkeypatch.setattr(choice, "_FASTER", float("inf"))
-
-
-def factory_rows(n=MANY, width=24, seed=0):
-    """Rows on a curved surface of four dimensions, with noise: 0 to about 1."""
-    rng = np.random.default_rng(seed)
-    hidden = np.tanh(rng.normal(size=(n, 4)) @ np.random.default_rng(1).normal(size=(4, width)))
-    return (0.5 + 0.4 * hidden + 0.02 * rng.normal(size=(n, width))).clip(0, 1).astype(np.float32)
-
-
-def fitted(down, up, rows, steps=400):
-    torch.manual_seed(0)
-    for layer in [*down.modules(), *up.modules()]:
-        if hasattr(layer, "reset_parameters"):
-            layer.reset_parameters()
-    optimizer = torch.optim.Adam([*down.parameters(), *up.parameters()], lr=5e-3)
-    x = torch.from_numpy(rows)
-    for _ in range(steps):
-        optimizer.zero_grad()
-        nn.functional.mse_loss(up(down(x)), x).backward()
-        optimizer.step()
-    return down.eval(), up.eval()
-
-
-@pytest.fixture(scope="module")
-def net():
-    down = nn.Sequential(nn.Linear(24, 16), nn.ReLU(), nn.Linear(16, 12), nn.ReLU(), nn.Linear(12, 4))
-    up = nn.Sequential(nn.Linear(4, 12), nn.ReLU(), nn.Linear(12, 16), nn.ReLU(), nn.Linear(16, 24))
-    return fitted(down, up, factory_rows())
+pytestmark = pytest.mark.usefixtures("time_has_no_say")
 
 
 @pytest.fixture(scope="module")
@@ -83,10 +45,6 @@ def bundle_of(net, tmp_path_factory):
 
 def integer_graph(path, role="encoder"):
     return onnx.load_from_string(as_run((path / f"{role}.int8.onnx").read_bytes()))
-
-
-def kinds(model):
-    return [node.op_type for node in model.graph.node]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "uint8", "int16"])
@@ -120,15 +78,6 @@ def test_raw_bytes_feed_the_first_integer_layer(net):
     assert "QuantizeLinear" not in kinds(model)
 
 
-def canonical(net, rows, top=1.0):
-    from aeedge_export.graph import RawDecoder, RawEncoder, Scaling, frozen, to_onnx
-
-    scaling = Scaling(np.float32(0), np.float32(top))
-    down = to_onnx(frozen(RawEncoder(net[0], scaling)), torch.from_numpy(rows), "encoder")
-    up = to_onnx(frozen(RawDecoder(net[1], scaling)), torch.zeros(2, 4), "decoder")
-    return {"encoder": down, "decoder": up}
-
-
 def plainly_quantised(model, rows):
     from aeedge_export.int8.calibration import activations, minmax, ranges
     from aeedge_export.int8.forms import formed, prepared
@@ -159,15 +108,6 @@ def test_dynamic_quantisation_does_not_pass_the_gate(bundle_of, tmp_path):
     session = Session((tmp_path / "d.onnx").read_bytes(), "d.onnx", "float32", (24,), (4,))
     with pytest.raises(aeedge.VerificationError, match=r"changes with its neighbours: at batch 1 .*dynamic"):
         check_batch_invariance(session.run, rows[:257], "d")
-
-
-def test_a_planted_outlier_channel_keeps_one_layer_in_fp32(net):
-    down, _ = with_outlier(net, 1e4)
-    found = choose(canonical((down, net[1]), factory_rows()), factory_rows(), np.float32(1))
-    why = {(one["graph"], one["layer"]): one.get("why", "") for one in found.record["layers"]}
-    harmed = [where for where, reason in why.items() if "allowed" in reason]
-    layers = [one["layer"] for one in found.record["layers"] if one["graph"] == "encoder"]
-    assert harmed == [("encoder", layers[1])]
 
 
 def test_weights_are_scaled_so_that_no_processor_saturates():
@@ -293,70 +233,6 @@ def test_a_net_without_layers_for_integers_gets_no_int8(tmp_path):
     assert list(manifest.variants) == ["fp32"]
 
 
-def test_a_contract_that_nothing_keeps_says_why(net):
-    impossible = Quality(error_ratio=0.5, cosine=0.999, cosine_p1=0.995, neighbours=0.95, rank=0.99)
-    with pytest.raises(NotQuantizableError, match=r"error_ratio is .*, allowed is at most 0\.5"):
-        choose(canonical(net, factory_rows()), factory_rows(), np.float32(1), impossible)
-
-
-def with_outlier(net, factor):
-    """The same function, but one value between the first two layers is so many times as large."""
-    down = copy.deepcopy(net[0])
-    with torch.no_grad():
-        lively = int(torch.relu(down[0](torch.from_numpy(factory_rows()))).mean(0).argmax())
-        down[0].weight[lively] *= factor
-        down[0].bias[lively] *= factor
-        down[2].weight[:, lively] /= factor
-    return down, net[1]
-
-
-def test_fine_tuning_lowers_what_rounding_costs_and_leaves_the_network_alone(net):
-    down, up = with_outlier(net, 10)
-    x = torch.from_numpy(factory_rows())
-    before = copy.deepcopy(down.state_dict())
-    better = finetuned(down, up, factory_rows(), np.float32(1))
-    with torch.inference_mode():
-        targets = [down(x), up(down(x))]
-    costs = []
-    for pair in ([down, up], list(better)):
-        pair = copy.deepcopy(pair)
-        with finetuning._rounding(pair, x), torch.no_grad():
-            costs.append(float(finetuning._loss(finetuning._outputs(pair, x), targets, torch.ones(()))))
-    assert costs[1] < 0.95 * costs[0]
-    assert all(torch.equal(before[name], value) for name, value in down.state_dict().items())
-    assert not any(hasattr(layer, "parametrizations") for layer in better[0].modules())
-
-
-def test_fine_tuning_is_asked_for_where_the_contract_costs_layers_and_kept_where_it_helps(net):
-    rows, asked = factory_rows(), []
-    harmed, healthy = canonical(with_outlier(net, 1e4), rows), canonical(net, rows)
-
-    def answering(models):
-        def finetune(given):
-            asked.append(len(given))
-            return models
-
-        return finetune
-
-    assert choose(healthy, rows, np.float32(1), finetune=answering(healthy)).harmed == []
-    assert asked == []
-    helped = choose(harmed, rows, np.float32(1), finetune=answering(healthy))
-    assert (helped.harmed, helped.record["calibration"]["finetuned"]) == ([], True)
-    in_vain = choose(harmed, rows, np.float32(1), finetune=answering(harmed))
-    assert len(in_vain.harmed) == 1
-    assert "finetuned" not in in_vain.record["calibration"]
-    assert asked == [400, 400]  # rows that judge are not among them
-
-
-def test_qat_from_the_command(net, tmp_path):
-    down, up = with_outlier(net, 1e4)
-    manifest = export_bundle(
-        encoder=down, decoder=up, path=tmp_path / "m", example=factory_rows(), variants=("int8", "fp32"), qat=True
-    )
-    assert manifest.default_variant == "int8"
-    assert "--qat" in call("export", "--help").output
-
-
 @pytest.mark.parametrize("family", ["dense", "sparse", "contractive", "vae", "conv2d", "conv1d", "pca"])
 def test_every_family_can_be_int8(family, digits, tmp_path):
     images = (digits / 16).reshape(-1, 1, 8, 8)
@@ -394,16 +270,3 @@ def test_the_command(trained, rows, tmp_path):
     assert missing.exit_code == 2
     assert "expected --calibration DATA with it" in missing.output
     assert "it serves int8 alone" in call("export", tmp_path / "run", "-o", out, "--calibration", "x.npy").output
-
-
-def test_layers_that_integers_make_slower_stay_in_fp32(net, monkeypatch):
-    models, rows = canonical(net, factory_rows()), factory_rows()
-    monkeypatch.setattr(choice, "_FASTER", 1.1)
-    monkeypatch.setattr(choice, "time_ratio", lambda one, other, role, given: (1e-3, 1.5))
-    with pytest.raises(NotQuantizableError, match="every layer is slower on integers than in fp32 on this machine"):
-        choose(models, rows, np.float32(1))
-    monkeypatch.setattr(choice, "time_ratio", lambda one, other, role, given: (1e-3, 1.5 if role == "decoder" else 0.5))
-    found = choose(models, rows, np.float32(1))
-    why = {one["graph"]: one.get("why", "") for one in found.record["layers"]}
-    assert why == {"encoder": "", "decoder": "slower on integers on the exporting machine"}
-    assert kinds(found.models["decoder"]) == kinds(models["decoder"])

@@ -9,13 +9,17 @@ from aeedge.errors import InputError
 _CGROUP = "/sys/fs/cgroup"
 
 
+def allowed_cpus() -> tuple[int, ...]:
+    """Numbers of the CPUs that this process may run on: its affinity mask."""
+    try:
+        return tuple(sorted(os.sched_getaffinity(0)))
+    except (AttributeError, OSError):  # not on macOS, Windows
+        return tuple(range(os.cpu_count() or 1))
+
+
 def cpu_count() -> int:
     """CPUs that this process may keep busy: the affinity mask, capped by the cgroup's quota (v2 or v1), at least 1."""
-    try:
-        allowed = len(os.sched_getaffinity(0))
-    except AttributeError:  # not on macOS, Windows
-        allowed = os.cpu_count() or 1
-    quota = cpu_quota()
+    allowed, quota = len(allowed_cpus()), cpu_quota()
     return max(1, allowed if quota is None else min(allowed, int(quota + 0.999)))
 
 

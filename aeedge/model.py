@@ -6,29 +6,36 @@ import os
 import warnings
 from collections.abc import Iterable, Iterator
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aeedge import scoring
-from aeedge.batching import Blocks, Rows
+from aeedge import memory, scoring
+from aeedge.ahead import ahead
 from aeedge.bundle import Bundle, file_name
+from aeedge.engine import Engine
 from aeedge.errors import AeedgeError, CorruptBundleError, IncompatibleBundleError, InputError, VerificationError
 from aeedge.golden import Deviation, deviation
-from aeedge.machine import thread_count
+from aeedge.machine import allowed_cpus, thread_count
 from aeedge.manifest import VARIANTS, InputSpec, Manifest, Tolerance
+from aeedge.runner import Runner
+from aeedge.schedule import Schedule
 from aeedge.session import Session, check_runtime
+from aeedge.steps import NAMES, Step
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-    from aeedge.batching import Block, BlockFunction
-
-    Floats = NDArray[np.float32]
+    from aeedge.rows import Floats
 
 
 def load(
-    path: str | os.PathLike[str], *, variant: str = "auto", threads: int | str = "auto", check: str = "hash"
+    path: str | os.PathLike[str],
+    *,
+    variant: str = "auto",
+    threads: int | str = "auto",
+    memory_limit_mb: float | None = None,
+    check: str = "hash",
 ) -> Model:
     """Open a bundle.
 
@@ -37,6 +44,8 @@ def load(
         variant: "fp32", "int8", or "auto" for the bundle's default. Where int8 does not reproduce its golden rows, even
             with exact sums, fp32 is used, with a warning that says why.
         threads: how many threads large batches are spread over; "auto" for the CPUs this process may use.
+        memory_limit_mb: how much the process may grow by (10⁶ bytes, results not counted): blocks and threads are chosen
+            to fit, and onnxruntime's pool is not used. None for no limit.
         check: "hash" compares every file with its sha256, "golden" also runs `self_check`, "size" compares sizes only.
 
     Returns:
@@ -44,35 +53,18 @@ def load(
 
     Raises:
         BundleError: nothing there, not a bundle, damaged, or made for something newer; the message says which.
-        InputError: an argument that is none of the above.
+        InputError: an argument that is none of the above, or a limit that is too small; it names the smallest.
         VerificationError: with check="golden", numbers that differ from the recorded ones.
     """
     if check not in ("hash", "golden", "size"):
         raise InputError(f"check: expected 'hash', 'golden' or 'size', got {check!r}")
     if variant not in ("auto", *VARIANTS):
         raise InputError(f"variant: expected 'auto', {' or '.join(map(repr, VARIANTS))}, got {variant!r}")
-    model = Model(Bundle(path, "size" if check == "size" else "hash"), variant, thread_count(threads))
+    limit = None if memory_limit_mb is None else memory.limit(memory_limit_mb)
+    model = Model(Bundle(path, "size" if check == "size" else "hash"), variant, thread_count(threads), limit)
     if check == "golden" and model.arithmetic == "float":  # integers were checked while they were opened
         model.self_check()
     return model
-
-
-_STEPS = ("encode", "decode", "denoise", "residual", "score")
-
-
-class _Step(NamedTuple):
-    """What a method does with a block of rows, and the shapes and dtype of rows in and out."""
-
-    name: str
-    function: BlockFunction
-    row_in: tuple[int, ...]
-    row_shape: tuple[int, ...]
-    dtype: str
-    columns: tuple[str, ...] | None
-
-    def rows(self, x: ArrayLike, invalid: str, first: int = 0) -> Rows:
-        """The caller's array as rows of this step."""
-        return Rows(x, self.row_in, self.dtype, what=self.name, columns=self.columns, first=first, invalid=invalid)
 
 
 class Model:
@@ -89,32 +81,55 @@ class Model:
     invalid="propagate" the results of such rows are NaN and all others exact.
     """
 
-    def __init__(self, bundle: Bundle, variant: str, threads: int) -> None:
+    def __init__(self, bundle: Bundle, variant: str, threads: int, limit: memory.Limit | None = None) -> None:
         manifest = bundle.manifest
         check_runtime(manifest.min_onnxruntime, bundle.path)
         self._bundle, self._requested = bundle, variant
-        self._blocks = Blocks(threads)
-        self._closed = False
+        self._threads, self._limit, self._closed = threads, limit, False
         wanted = manifest.default_variant if variant == "auto" else variant
         if wanted == "int8":
             self._start_integer()
         else:
             self._start(wanted)
+        if limit is not None:
+            self._fit(limit)
 
     def _start(self, variant: str, *, exact: bool = False) -> None:
         """Open the sessions of a variant."""
         self.variant = variant
         self.arithmetic = "float" if variant == "fp32" else "exact integer" if exact else "integer"
-        spec, latent = self.manifest.input, (self.manifest.latent,)
+        spec, latent, bundle = self.manifest.input, (self.manifest.latent,), self._bundle
+        shapes = {"encoder": (spec.dtype, spec.shape, latent), "decoder": ("float32", latent, spec.shape)}
 
-        def opened(role: str, dtype: str, row_in: tuple[int, ...], row_out: tuple[int, ...]) -> Session:
-            where = os.path.join(self._bundle.path, file_name(role, variant))
-            return Session(self._bundle.graph(role, variant), where, dtype, row_in, row_out, exact)
+        def opened(role: str, cpus: tuple[int, ...]) -> Session:
+            where = os.path.join(bundle.path, file_name(role, variant))
+            return Session(bundle.graph(role, variant), where, *shapes[role], exact, cpus)
 
-        encoder = opened("encoder", spec.dtype, spec.shape, latent)
-        entries = self.manifest.variants[variant]
-        decoder = opened("decoder", "float32", latent, spec.shape) if entries.decoder is not None else None
-        self._steps = self._make_steps(encoder.run, None if decoder is None else decoder.run)
+        files = self.manifest.variants.get(variant)
+        has_decoder = files is not None and files.decoder is not None
+        cpus = allowed_cpus()[: self._threads] if self._limit is None else ()
+        self._engine = Engine(self.manifest, opened, has_decoder, cpus)
+        if has_decoder:
+            bundle.graph("decoder", variant)  # checked now, opened when it is first needed
+        self._runner = Runner(self._engine, self._threads, Schedule(), {})
+        self._one_row = self._engine.one_row
+
+    def _fit(self, limit: memory.Limit) -> None:
+        """Choose blocks and threads that stay within a limit of memory."""
+        spec, name = self.input, "score" if "score" in self._engine.alone() else "encode"
+
+        def run(rows: int) -> None:
+            self._engine.alone()[name].new(np.zeros((rows, *spec.shape), spec.dtype))
+
+        arrays = 4 * (3 * spec.size + 2 * self.latent_size)  # input, reconstruction, residual; latents
+        try:
+            found = memory.fit(limit, run, arrays, self._threads)
+        except InputError:
+            self.close()
+            raise
+        self._runner.close()
+        self._threads = found.threads
+        self._runner = Runner(self._engine, found.threads, Schedule(most_rows=found.rows), {})
 
     def _start_integer(self) -> None:
         """int8 as this processor computes it if that is right, else with exact sums, else fp32 and a warning.
@@ -153,7 +168,7 @@ class Model:
     @property
     def threads(self) -> int:
         """How many threads large batches are spread over."""
-        return self._blocks.threads
+        return self._runner.threads
 
     def encode(self, x: ArrayLike, *, out: Floats | None = None, invalid: str = "raise") -> Floats:
         """Latents of rows: (n, *input_shape) to (n, k) float32.
@@ -166,6 +181,8 @@ class Model:
         Raises:
             InputError: a wrong shape or dtype, no rows, NaN or infinity, an `out` that does not fit.
         """
+        if out is None and invalid == "raise" and (result := self._one_row["encode"](x)) is not None:
+            return result
         return self._run("encode", x, out, invalid)
 
     def decode(self, z: ArrayLike, *, out: Floats | None = None, invalid: str = "raise") -> Floats:
@@ -177,6 +194,8 @@ class Model:
             InputError: as `encode`.
             IncompatibleBundleError: the bundle has no decoder.
         """
+        if out is None and invalid == "raise" and (result := self._one_row["decode"](z)) is not None:
+            return result
         return self._run("decode", self._padded(z) if self.manifest.ordered else z, out, invalid)
 
     def _padded(self, z: ArrayLike) -> ArrayLike:
@@ -193,6 +212,8 @@ class Model:
         Raises:
             InputError, IncompatibleBundleError: as `encode` and `decode`.
         """
+        if out is None and invalid == "raise" and (result := self._one_row["denoise"](x)) is not None:
+            return result
         return self._run("denoise", x, out, invalid)
 
     def score(self, x: ArrayLike, *, out: Floats | None = None, invalid: str = "raise") -> Floats:
@@ -204,6 +225,8 @@ class Model:
         Raises:
             InputError, IncompatibleBundleError: as `encode` and `decode`.
         """
+        if out is None and invalid == "raise" and (result := self._one_row["score"](x)) is not None:
+            return result
         return self._run("score", x, out, invalid)
 
     def residual(self, x: ArrayLike, *, out: Floats | None = None, invalid: str = "raise") -> Floats:
@@ -212,23 +235,37 @@ class Model:
         Raises:
             InputError, IncompatibleBundleError: as `encode` and `decode`.
         """
+        if out is None and invalid == "raise" and (result := self._one_row["residual"](x)) is not None:
+            return result
         return self._run("residual", x, out, invalid)
 
     def encode_iter(self, batches: Iterable[ArrayLike], *, invalid: str = "raise") -> Iterator[Floats]:
-        """Latents of each array of an iterable, in order; one batch in memory at a time.
+        """Latents of each array of an iterable, in order; the next one is read while one is encoded.
+
+        The iterable is read on a thread of its own, and its arrays are copied there: it may fill the same one again.
+        Three batches are in memory at a time. A list or a tuple is taken as it is.
 
         Raises:
             InputError: as `encode`, when the batch at fault is reached; rows are counted over all batches.
         """
         return self.map_iter("encode", batches, invalid=invalid)
 
-    def map_iter(self, what: str, batches: Iterable[ArrayLike], *, invalid: str = "raise") -> Iterator[Floats]:
-        """`encode`, `decode`, `denoise`, `score` or `residual`, as `what` says, of each array of an iterable."""
-        step = self._step(what)
+    def map_iter(
+        self, what: str, batches: Iterable[ArrayLike], *, invalid: str = "raise", fresh: bool = False
+    ) -> Iterator[Floats]:
+        """`encode`, `decode`, `denoise`, `score` or `residual`, as `what` says, of each array of an iterable.
+
+        With `fresh` the arrays are not copied: each has memory of its own that nobody changes.
+        """
+        self._step(what)
+        in_memory = isinstance(batches, (list, tuple))
+        return self._mapped(what, batches if in_memory else ahead(batches, _as_is if fresh else _copied), invalid)
+
+    def _mapped(self, what: str, batches: Iterable[ArrayLike], invalid: str) -> Iterator[Floats]:
         first = 0
         for batch in batches:
-            rows = step.rows(batch, invalid, first)
-            yield self._blocks.run(rows, step.function, step.row_shape, None)
+            rows = self._step(what).rows(batch, invalid, first)
+            yield self._runner.run(what, rows, None)
             first += len(rows)
 
     def self_check(self) -> list[Deviation]:
@@ -277,46 +314,26 @@ class Model:
         return deviation(what, got, expected, tolerance)
 
     def _run(self, what: str, x: ArrayLike, out: Floats | None, invalid: str) -> Floats:
-        step = self._step(what)
-        return self._blocks.run(step.rows(x, invalid), step.function, step.row_shape, out)
+        return self._runner.run(what, self._step(what).rows(x, invalid), out)
 
-    def _step(self, what: str) -> _Step:
+    def _step(self, what: str) -> Step:
         """The step of a method, or the reason why there is none."""
         if self._closed:
             raise AeedgeError(f"{self._bundle.path}: the model was closed; load it again")
-        if what in self._steps:
-            return self._steps[what]
-        if what not in _STEPS:
-            raise InputError(f"expected {', '.join(_STEPS)}, got {what!r}")
+        steps = self._engine.alone()
+        if what in steps:
+            return steps[what]
+        if what not in NAMES:
+            raise InputError(f"expected {', '.join(NAMES)}, got {what!r}")
         raise IncompatibleBundleError(
             f"{self._bundle.path}: this needs a decoder, but the bundle has only an encoder; export it with its decoder"
         )
 
-    def _make_steps(self, encode: BlockFunction, decode: BlockFunction | None) -> dict[str, _Step]:
-        spec, latent, scoring_spec = self.input, (self.latent_size,), self.manifest.score
-        steps = {"encode": _Step("encode", encode, spec.shape, latent, spec.dtype, spec.features)}
-        if decode is None:
-            return steps
-        steps["decode"] = _Step("decode", decode, latent, spec.shape, "float32", None)
-
-        def denoise(block: Block) -> Floats:
-            return decode(encode(block))
-
-        def residual(block: Block) -> Floats:
-            return scoring.residual(block, decode(encode(block)), scoring_spec)
-
-        def score(block: Block) -> Floats:
-            return scoring.score(block, decode(encode(block)), scoring_spec)
-
-        for function, row_shape in ((denoise, spec.shape), (residual, spec.shape), (score, ())):
-            name = function.__name__
-            steps[name] = _Step(name, function, spec.shape, row_shape, spec.dtype, spec.features)
-        return steps
-
     def close(self) -> None:
         """End the model's threads and refuse further calls. Closing twice does nothing."""
         self._closed = True
-        self._blocks.close()
+        self._runner.close()
+        self._engine.close()
 
     def __enter__(self) -> Model:
         return self
@@ -328,7 +345,14 @@ class Model:
 
     def __reduce__(self) -> tuple[Any, ...]:
         path = os.path.realpath(self._bundle.path)
-        return _reopen, (path, self.manifest.id, self._requested, self.threads, self._bundle.check)
+        return _reopen, (
+            path,
+            self.manifest.id,
+            self._requested,
+            self.threads,
+            self._bundle.check,
+            self._limit and self._limit.mb,
+        )
 
     def __repr__(self) -> str:
         m = self.manifest
@@ -338,9 +362,17 @@ class Model:
         )
 
 
-def _reopen(path: str, identity: str, variant: str, threads: int, check: str) -> Model:
+def _as_is(batch: Any) -> Any:
+    return batch
+
+
+def _copied(batch: Any) -> Any:
+    return batch.copy() if isinstance(batch, np.ndarray) else batch
+
+
+def _reopen(path: str, identity: str, variant: str, threads: int, check: str, limit_mb: float | None) -> Model:
     """What a pickled model becomes where it is unpickled: the same bundle, opened again."""
-    model = load(path, variant=variant, threads=threads, check=check)
+    model = load(path, variant=variant, threads=threads, memory_limit_mb=limit_mb, check=check)
     if model.manifest.id != identity:
         raise IncompatibleBundleError(
             f"{path}: expected the bundle {identity[:12]}… that was pickled, got {model.manifest.id[:12]}…; "

@@ -8,6 +8,10 @@ read, weights are skipped over.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Union
+
+Value = Union[int, memoryview, bytes]
+Field = tuple[int, Union[int, memoryview]]
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _DEEPEST = 64  # nested subgraphs; real models have a handful
@@ -45,15 +49,15 @@ def inspect(data: bytes) -> OnnxInfo:
     """
     info = OnnxInfo()
     view = memoryview(data)
-    for number, value in _fields(view):
+    for number, value in fields(view):
         if number == _IR_VERSION and isinstance(value, int):
             info.ir_version = value
         elif number == _OPSET_IMPORT:
-            entry = _entry(value)
-            info.opsets[_text(entry.get(1, b""))] = _number(entry.get(2, 0))
+            entry = dict(fields(value))
+            info.opsets[text(entry.get(1, b""))] = integer(entry.get(2, 0))
         elif number == _METADATA:
-            entry = _entry(value)
-            info.metadata[_text(entry.get(1, b""))] = _text(entry.get(2, b""))
+            entry = dict(fields(value))
+            info.metadata[text(entry.get(1, b""))] = text(entry.get(2, b""))
     _find_external(view, "Model", info.external, 0)
     if not info.ir_version or not info.opsets:
         raise ValueError("it is no ONNX file")
@@ -64,25 +68,32 @@ def _find_external(view: memoryview, message: str, found: list[str], depth: int)
     if depth > _DEEPEST:
         raise ValueError("its graphs are nested too deeply")
     children = _CHILDREN[message]
-    for number, value in _fields(view):
+    for number, value in fields(view):
         if message == "Tensor" and number == _EXTERNAL_DATA:
-            entry = _entry(value)
-            if _text(entry.get(1, b"")) == "location":
-                found.append(_text(entry.get(2, b"")))
+            entry = dict(fields(value))
+            if text(entry.get(1, b"")) == "location":
+                found.append(text(entry.get(2, b"")))
         elif message == "Tensor" and number == _DATA_LOCATION and value == 1:
             found.append("")  # declared external; the location follows or is missing
         elif number in children and isinstance(value, memoryview):
             _find_external(value, children[number], found, depth + 1)
 
 
-def _fields(view: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    at = 0
+def fields(value: Value) -> Iterator[Field]:
+    """The fields of a message, in order: numbers and values; a value is an integer or bytes.
+
+    Raises:
+        ValueError: the bytes are no message.
+    """
+    if isinstance(value, int):
+        raise ValueError("it is no ONNX file")
+    view, at = memoryview(value), 0
     while at < len(view):
         key, at = _varint(view, at)
         number, wire = key >> 3, key & 7
         if wire == _VARINT:
-            value, at = _varint(view, at)
-            yield number, value
+            found, at = _varint(view, at)
+            yield number, found
             continue
         if wire == _BYTES:
             size, at = _varint(view, at)
@@ -110,15 +121,20 @@ def _varint(view: memoryview, at: int) -> tuple[int, int]:
             raise ValueError("it is no ONNX file")
 
 
-def _entry(value: int | memoryview) -> dict[int, int | memoryview]:
-    if not isinstance(value, memoryview):
-        raise ValueError("it is no ONNX file")
-    return dict(_fields(value))
+def varints(value: memoryview) -> list[int]:
+    """Integers that are packed into one field."""
+    found, at = [], 0
+    while at < len(value):
+        one, at = _varint(value, at)
+        found.append(one)
+    return found
 
 
-def _text(value: int | memoryview | bytes) -> str:
+def text(value: Value) -> str:
+    """A field's text; none where the field holds a number."""
     return "" if isinstance(value, int) else bytes(value).decode("utf-8", "replace")
 
 
-def _number(value: int | memoryview) -> int:
+def integer(value: Value) -> int:
+    """A field's integer; 0 where it holds anything else."""
     return value if isinstance(value, int) else 0

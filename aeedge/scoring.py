@@ -11,7 +11,7 @@ from aeedge.manifest import ScoreSpec
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from aeedge.batching import Block
+    from aeedge.rows import Block
 
 
 def residual(x: Block, reconstruction: NDArray[np.float32], spec: ScoreSpec) -> NDArray[np.float32]:

@@ -1,8 +1,12 @@
 """The one file that knows onnxruntime.
 
-Every session runs on the calling thread alone: onnxruntime creates no pool, nothing spins when idle, and a forked child
-inherits nothing that is missing a thread. Parallel work is done a level above, by running blocks of rows on threads of
-our own (see batching.py), which is as fast or faster than onnxruntime's pool.
+A session runs on the calling thread alone unless it is asked for more: onnxruntime then creates no pool, nothing spins
+when idle, and a forked child inherits nothing that is missing a thread.
+
+What `InferenceSession.run` costs beyond the graph is Python: it looks at names and makes its options anew. Calls here
+go to the object below it with names and options made once, and single rows to arrays that are bound once: a call is
+then 2 to 4 µs shorter on a server's core. onnxruntime itself is imported with the first session, so that whatever
+needs none (`aeedge info`, `aeedge doctor` on a processor where the import ends in an illegal instruction) works without.
 """
 
 from __future__ import annotations
@@ -10,32 +14,47 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Callable
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from aeedge.errors import CorruptBundleError, IncompatibleBundleError
+from aeedge.watch import WATCH, add_watch
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # must be set before onnxruntime is first imported
-
-import onnxruntime
-
-if hasattr(onnxruntime, "disable_telemetry_events"):
-    onnxruntime.disable_telemetry_events()  # somebody may have imported it before us
-
-RUNTIME_VERSION: str = onnxruntime.__version__
+    Floats = NDArray[np.float32]
 
 _DTYPES = {"float32": "tensor(float)", "uint8": "tensor(uint8)", "int16": "tensor(int16)"}
+_SMALL_BYTES = 2**16  # results up to here are copied into their place: cheaper than telling onnxruntime where it is
+_SPIN_US = "1000"  # how long an idle thread of a pool looks for more work; older versions have a fixed time like this
+
+
+@cache
+def _onnxruntime() -> Any:
+    """The module, with its telemetry off (from 1.29 on it sends some by default)."""
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # must be set before onnxruntime is first imported
+    import onnxruntime
+
+    if hasattr(onnxruntime, "disable_telemetry_events"):
+        onnxruntime.disable_telemetry_events()  # somebody may have imported it before us
+    return onnxruntime
+
+
+def runtime_version() -> str:
+    """Version of the installed onnxruntime."""
+    version: str = _onnxruntime().__version__
+    return version
 
 
 def check_runtime(least: str, where: str) -> None:
     """Refuse a bundle that needs a newer onnxruntime than the installed one."""
-    if _release(RUNTIME_VERSION) < _release(least):
+    if _release(runtime_version()) < _release(least):
         raise IncompatibleBundleError(
-            f"{where}: expected onnxruntime {least} or newer, this is {RUNTIME_VERSION}; "
+            f"{where}: expected onnxruntime {least} or newer, this is {runtime_version()}; "
             f"upgrade it with: pip install 'onnxruntime>={least}'"
         )
 
@@ -46,7 +65,10 @@ def _release(version: str) -> tuple[int, ...]:
 
 
 class Session:
-    """One graph with one input and one output, run on the calling thread; safe to call from many threads at once.
+    """One graph with one input and one output; safe to call from many threads at once.
+
+    Graphs of float32 input are watched: each run also gives a number per row that is not finite if the row is not
+    (see watch.py). Integers are always finite, and their watch is None.
 
     Args:
         graph: bytes of an ONNX file, already checked.
@@ -54,6 +76,8 @@ class Session:
         dtype: dtype of the input that the manifest promises.
         row_in, row_out: shapes of one row of input and of output that the manifest promises.
         exact: let x86 processors without VNNI add integer products without saturating, at up to twice the time.
+        cpus: the calling thread alone when empty; else a pool of as many threads as CPUs, the caller being one, the
+            others each on its CPU. Such a session must not be used in a forked child, which lacks the threads.
 
     Raises:
         IncompatibleBundleError: onnxruntime cannot load the graph.
@@ -68,27 +92,59 @@ class Session:
         row_in: tuple[int, ...],
         row_out: tuple[int, ...],
         exact: bool = False,
+        cpus: tuple[int, ...] = (),
     ) -> None:
-        self._where = where
+        self._where, self._dtype = where, dtype
+        session = self._open(graph, _options(exact, cpus))
+        self._check("input", session.get_inputs(), dtype, row_in)
+        results = [output for output in session.get_outputs() if output.name != WATCH]
+        self._check("output", results, "float32", row_out)
+        self._session = session
+        # What run() and run_with_iobinding() wrap; the wrappers take the same arguments, should it be missing one day.
+        core = getattr(session, "_sess", session)
+        self._run, self._run_bound = core.run, core.run_with_iobinding
+        self._input = session.get_inputs()[0].name
+        self._outputs = [output.name for output in session.get_outputs()]
+        self._run_options = _run_options()
+
+    def _open(self, graph: bytes, options: Any) -> Any:
         try:
+            watched = add_watch(graph) if self._dtype == "float32" else graph
             # enable_fallback: without it a failed call is retried in silence with other settings.
-            self._session = onnxruntime.InferenceSession(
-                graph, _options(exact), providers=["CPUExecutionProvider"], enable_fallback=0
+            return _onnxruntime().InferenceSession(
+                watched, options, providers=["CPUExecutionProvider"], enable_fallback=0
             )
         except Exception as error:  # onnxruntime's exceptions share no public base class
             raise IncompatibleBundleError(
-                f"{where}: onnxruntime {RUNTIME_VERSION} cannot load it ({_first_line(error)}); "
+                f"{self._where}: onnxruntime {runtime_version()} cannot load it ({_first_line(error)}); "
                 "upgrade onnxruntime or export the bundle again"
             ) from None
-        self._check("input", self._session.get_inputs(), dtype, row_in)
-        self._check("output", self._session.get_outputs(), "float32", row_out)
-        self._input = self._session.get_inputs()[0].name
-        self._outputs = [self._session.get_outputs()[0].name]
 
-    def run(self, rows: NDArray[Any]) -> NDArray[np.float32]:
-        """Run rows of shape (n, *row_in), C-contiguous and of the promised dtype; gives a new (n, *row_out)."""
-        result: NDArray[np.float32] = self._session.run(self._outputs, {self._input: rows})[0]
-        return result
+    def run(self, rows: NDArray[Any]) -> tuple[Floats, Floats | None]:
+        """Run rows of shape (n, *row_in), C-contiguous and of the promised dtype; gives a new (n, *row_out), watch."""
+        found = self._run(self._outputs, {self._input: rows}, self._run_options)
+        return found[0], found[1] if len(found) > 1 else None
+
+    def run_into(self, rows: NDArray[Any], out: Floats) -> Floats | None:
+        """Run rows as `run` does, with the result written to `out`, C-contiguous (n, *row_out); gives the watch."""
+        if out.nbytes <= _SMALL_BYTES:
+            out[...], watch = self.run(rows)
+            return watch
+        watch = None if self._dtype != "float32" else np.empty(len(rows), np.float32)
+        self.bound(rows, out, watch)()
+        return watch
+
+    def bound(self, rows: NDArray[Any], out: Floats, watch: Floats | None) -> Callable[[], None]:
+        """A call that runs whatever is in `rows` at that time into `out` and `watch`."""
+        binding = self._session.io_binding()
+        binding.bind_input(self._input, "cpu", 0, rows.dtype.type, rows.shape, rows.ctypes.data)
+        for name, array in zip(self._outputs, (out, watch)):
+            if array is not None:
+                binding.bind_output(name, "cpu", 0, np.float32, array.shape, array.ctypes.data)
+        call: Any = partial(self._run_bound, getattr(binding, "_iobinding", binding), self._run_options)
+        call.arrays = rows, out, watch  # onnxruntime has their addresses alone
+        bound: Callable[[], None] = call
+        return bound
 
     def _check(self, what: str, found: list[Any], dtype: str, row: tuple[int, ...]) -> None:
         if len(found) != 1:
@@ -120,7 +176,7 @@ def profile(graph: bytes, rows: NDArray[Any], calls: int) -> tuple[list[Operator
         options = _options()
         options.enable_profiling = True
         options.profile_file_prefix = os.path.join(folder, "profile")
-        session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        session = _onnxruntime().InferenceSession(graph, options, providers=["CPUExecutionProvider"])
         feed = {session.get_inputs()[0].name: rows}
         for _ in range(calls):
             session.run(None, feed)
@@ -139,8 +195,8 @@ def profile(graph: bytes, rows: NDArray[Any], calls: int) -> tuple[list[Operator
 def every_output(graph: bytes, rows: NDArray[Any]) -> dict[str, NDArray[Any]]:
     """All outputs of a graph as it stands, not optimised, by name: for an exporter that looks at what is inside."""
     options = _options()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    options.graph_optimization_level = _onnxruntime().GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = _onnxruntime().InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
     return dict(zip(names, session.run(names, {session.get_inputs()[0].name: rows})))
 
@@ -152,20 +208,32 @@ def as_run(graph: bytes) -> bytes:
     with TemporaryDirectory() as folder:
         options = _options()
         options.optimized_model_filepath = os.path.join(folder, "optimized.onnx")
-        onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        _onnxruntime().InferenceSession(graph, options, providers=["CPUExecutionProvider"])
         with open(options.optimized_model_filepath, "rb") as stream:
             return stream.read()
 
 
-def _options(exact: bool = False) -> onnxruntime.SessionOptions:
-    options = onnxruntime.SessionOptions()
+def _options(exact: bool = False, cpus: tuple[int, ...] = ()) -> Any:
+    runtime = _onnxruntime()
+    options = runtime.SessionOptions()
     if exact:
         options.add_session_config_entry("session.x64quantprecision", "1")
-    options.intra_op_num_threads = 1
+    if len(cpus) > 1:
+        # Each helper on a CPU of its own: two on one CPU, as the system may place them, wait for each other.
+        places = ";".join(str(cpu + 1) for cpu in cpus[1:])
+        options.add_session_config_entry("session.intra_op_thread_affinities", places)
+        options.add_session_config_entry("session.intra_op.spin_duration_us", _SPIN_US)
+    options.intra_op_num_threads = max(1, len(cpus))
     options.inter_op_num_threads = 1
-    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.execution_mode = runtime.ExecutionMode.ORT_SEQUENTIAL
+    options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.log_severity_level = 4  # errors reach the caller as exceptions; a library prints nothing
+    return options
+
+
+def _run_options() -> Any:
+    options = _onnxruntime().RunOptions()
+    options.log_severity_level = 4
     return options
 
 

@@ -11,6 +11,7 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
+from aeedge.ahead import ahead
 from aeedge.errors import InputError
 from aeedge.manifest import InputSpec
 from aeedge.model import Model, load
@@ -66,7 +67,9 @@ def _transform(model: Model, what: str, source: str, output: str, invalid: str, 
     blocks = _shaped(rows.blocks(), spec) if what != "decode" else rows.blocks()
     began = time.perf_counter()
     with row_writer(output, row, names, overwrite=force) as writer:
-        for block in _progress(model.map_iter(what, blocks, invalid=invalid), rows, f"{what} {source}"):
+        # Three stages, each on its thread: this one writes, one encodes, one reads.
+        results = ahead(model.map_iter(what, blocks, invalid=invalid, fresh=True))
+        for block in _progress(results, rows, f"{what} {source}"):
             writer.write(block)
         if writer.count == 0:
             raise InputError(f"{source}: expected at least one row, but it has none")

@@ -11,7 +11,7 @@ import click
 from aeedge.bundle import Bundle
 from aeedge.errors import AeedgeError, BundleError
 from aeedge.model import load
-from aeedge.session import RUNTIME_VERSION
+from aeedge.session import runtime_version
 from aeedge.table import columns
 
 
@@ -31,7 +31,7 @@ def verify(ctx: click.Context, bundle: str, as_json: bool) -> None:
     results = [_check(bundle, variant) for variant in Bundle(bundle).manifest.variants]
     ok = all(result["ok"] for result in results)
     if as_json:
-        click.echo(json.dumps({"ok": ok, "onnxruntime": RUNTIME_VERSION, "variants": results}, indent=1))
+        click.echo(json.dumps({"ok": ok, "onnxruntime": runtime_version(), "variants": results}, indent=1))
     else:
         rows = [
             [
@@ -50,7 +50,7 @@ def verify(ctx: click.Context, bundle: str, as_json: bool) -> None:
             if not result["ok"]:
                 click.echo(f"Error: {result['problem']}", err=True)
         if ok:
-            click.echo(f"{bundle}: hashes match and golden rows are reproduced with onnxruntime {RUNTIME_VERSION}")
+            click.echo(f"{bundle}: hashes match and golden rows are reproduced with onnxruntime {runtime_version()}")
     ctx.exit(0 if ok else 1)
 
 

@@ -116,7 +116,7 @@ def test_a_foreign_manifest(bundle):
 
 
 def test_too_old_an_onnxruntime(bundle, monkeypatch):
-    monkeypatch.setattr(aeedge.session, "RUNTIME_VERSION", "1.4.0")
+    monkeypatch.setattr(aeedge.session, "runtime_version", lambda: "1.4.0")
     with pytest.raises(aeedge.IncompatibleBundleError, match=r"expected onnxruntime 1\.\d+.*, this is 1\.4\.0; upg"):
         aeedge.load(bundle)
 

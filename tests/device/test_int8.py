@@ -20,12 +20,13 @@ def wrong(how):
     """Sessions of int8 graphs that are off where `how(exact)` says so."""
 
     class Wrong(Session):
-        def __init__(self, graph, where, dtype, row_in, row_out, exact=False):
-            super().__init__(graph, where, dtype, row_in, row_out, exact)
+        def __init__(self, graph, where, dtype, row_in, row_out, exact=False, cpus=()):
+            super().__init__(graph, where, dtype, row_in, row_out, exact, cpus)
             self._off = ".int8." in where and how(exact)
 
         def run(self, rows):
-            return super().run(rows) + (0.1 if self._off else 0.0)
+            result, watch = super().run(rows)
+            return result + (0.1 if self._off else 0.0), watch
 
     return Wrong
 

@@ -41,15 +41,17 @@ class Pair:
 
     def outputs(self, rows: NDArray[Any]) -> dict[str, Floats]:
         """Latents, and with a decoder reconstructions and scores, of all rows at once."""
-        found = {"latent": self._sessions["encoder"].run(rows)}
+        found = {"latent": self._run("encoder", rows)}
         if "decoder" in self._sessions:
-            found["reconstruction"] = self._sessions["decoder"].run(found["latent"])
+            found["reconstruction"] = self._run("decoder", found["latent"])
             found["score"] = score(rows, found["reconstruction"], self._score)
         return found
 
     def _blocks(self, role: str, rows: NDArray[Any]) -> Floats:
-        parts = [self._sessions[role].run(rows[i : i + _BLOCK]) for i in range(0, len(rows), _BLOCK)]
-        return np.concatenate(parts)
+        return np.concatenate([self._run(role, rows[i : i + _BLOCK]) for i in range(0, len(rows), _BLOCK)])
+
+    def _run(self, role: str, rows: NDArray[Any]) -> Floats:
+        return self._sessions[role].run(rows)[0]
 
     def seconds(self, role: str, rows: NDArray[Any]) -> float:
         """Seconds a call of one round of about 10 ms."""

@@ -1,0 +1,126 @@
+"""The sessions of one variant: which exist, when they are opened, and what becomes of them when a process forks.
+
+There are up to two of each graph: one that runs on the calling thread alone, and one that shares every operator among
+the threads of a pool, for batches too small to be cut into blocks. The pool is made when such a batch first comes.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import threading
+import weakref
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from aeedge.steps import NAMES, Pair, Step
+
+if TYPE_CHECKING:
+    from aeedge.manifest import Manifest
+    from aeedge.onerow import OneRow
+    from aeedge.session import Session
+
+    Cpus = tuple[int, ...]
+    Open = Callable[[str, Cpus], Session]
+    """Opens the graph of a role, "encoder" or "decoder", on a pool of CPUs or, when that is empty, without one."""
+
+
+class Engine:
+    """Steps of a variant, on the calling thread (`alone`) and on a pool (`shared`).
+
+    `one_row` holds the short ways of single rows by method (see onerow.py).
+
+    Args:
+        manifest: of the bundle.
+        open_session: see `Open`.
+        has_decoder: whether there is one.
+        cpus: for the pool; empty for none.
+    """
+
+    def __init__(self, manifest: Manifest, open_session: Open, has_decoder: bool, cpus: Cpus) -> None:
+        self._manifest, self._open, self._has_decoder, self._cpus = manifest, open_session, has_decoder, cpus
+        self._lock = threading.Lock()
+        self._alone: dict[str, Step] | None = None
+        self._shared: dict[str, Step] | None = None
+        self.one_row: dict[str, OneRow] = dict.fromkeys(NAMES, _not_now)
+        self.alone()
+        _living.add(self)
+
+    @property
+    def has_pool(self) -> bool:
+        """Whether there is, or may be, a pool."""
+        return len(self._cpus) > 1
+
+    def alone(self) -> dict[str, Step]:
+        """The steps on the calling thread."""
+        steps = self._alone
+        if steps is None:
+            with self._lock:
+                steps = self._alone = self._alone or self._steps(())
+                self.one_row.update({name: step.one_row for name, step in steps.items()})
+        return steps
+
+    def shared(self) -> dict[str, Step]:
+        """The steps on the pool, which is made by the first call."""
+        steps = self._shared
+        if steps is None:
+            with self._lock:
+                steps = self._shared = self._shared or self._steps(self._cpus)
+        return steps
+
+    def _steps(self, cpus: Cpus) -> dict[str, Step]:
+        opened: list[Session] = []
+        lock = threading.Lock()
+
+        def decoder() -> Session:
+            if not opened:
+                with lock:
+                    if not opened:
+                        opened.append(self._open("decoder", cpus))
+            return opened[0]
+
+        encoder = self._open("encoder", cpus)
+        return Pair(self._manifest, encoder, decoder if self._has_decoder else None).steps()
+
+    def after_fork(self, *, reopen: bool) -> None:
+        """In a forked child: leave what misses its threads, or may be in the middle of something, and start anew."""
+        self._lock = threading.Lock()
+        if self._shared is not None:
+            _leave(self._shared)
+            self._shared = None
+        if reopen and self._alone is not None:
+            _leave(self._alone)
+            self._alone = None
+            self.one_row.update(dict.fromkeys(self.one_row, _not_now))
+
+    def close(self) -> None:
+        """Let go of the sessions; there is no way back."""
+        self.one_row.update(dict.fromkeys(self.one_row, _not_now))
+        self._alone = self._shared = None
+
+
+def _not_now(x: Any) -> None:
+    """The short way of a row where there is none: the long way opens sessions again, or says why it cannot."""
+
+
+_living: weakref.WeakSet[Engine] = weakref.WeakSet()
+_others_ran = False  # when the process forked
+
+
+def _leave(what: object) -> None:
+    """Never free it: onnxruntime would wait for threads that do not exist in this process, also at its end."""
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(what))
+
+
+def _before_fork() -> None:
+    global _others_ran
+    _others_ran = threading.active_count() > 1
+
+
+def _after_fork_in_child() -> None:
+    for engine in list(_living):
+        engine.after_fork(reopen=_others_ran)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_child=_after_fork_in_child)

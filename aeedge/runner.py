@@ -1,0 +1,140 @@
+"""How a number of rows is run: alone, on onnxruntime's pool, or in blocks on threads of our own; and doing it.
+
+- A few rows run on the calling thread.
+- More rows, up to some milliseconds of work, go to onnxruntime's pool, which shares each operator: its threads look
+  for work for a millisecond after the last, so that they need not be woken.
+- Many rows are cut into blocks that stay in cache, shared among our own threads. Waking them takes 20 to 100 µs, but
+  then none waits for another between operators.
+
+Where the borders lie depends on how long a row takes, which is measured once, by the first call with rows enough, or by
+`aeedge tune` beforehand.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from aeedge.lanes import Lanes
+from aeedge.rows import output
+from aeedge.schedule import Schedule
+
+if TYPE_CHECKING:
+    from aeedge.engine import Engine
+    from aeedge.rows import Floats, Rows
+    from aeedge.steps import Step
+
+_TRIED_ROWS = (16, 64)  # a row's time is measured on so many rows: fewer say little, more would take longer
+_TRIES = 3
+_LEAST_BLOCK = 64  # rows; smaller products waste the processor
+_MOST_BYTES = 2**21  # of a block's input: with its activations it should stay in a core's cache
+
+
+class Runner:
+    """Runs the methods of an engine over rows.
+
+    Args:
+        engine: the sessions.
+        threads: of our own, the calling one included.
+        schedule: where the borders lie.
+        row_us: microseconds of a row by method, as far as they are known.
+    """
+
+    def __init__(self, engine: Engine, threads: int, schedule: Schedule, row_us: Mapping[str, float]) -> None:
+        self._engine, self._lanes, self.schedule = engine, Lanes(threads), schedule
+        self.row_us = dict(row_us)
+
+    @property
+    def threads(self) -> int:
+        """Threads that many rows are spread over."""
+        return self._lanes.threads
+
+    def run(self, name: str, rows: Rows, out: Floats | None) -> Floats:
+        """Results of a method for rows, in `out` or a new array.
+
+        Raises:
+            InputError: rows that are not finite, the first one named, or an `out` that does not fit. After an error
+                the content of `out` is undefined.
+        """
+        step = self._engine.alone()[name]
+        work = self._work(step, rows)
+        size = self._block_rows(step, rows, work)
+        if work >= self.schedule.lanes_from and size < len(rows) and self.threads > 1:
+            return self._blocks(step, rows, out, size, on_lanes=True)
+        if self.schedule.pool_from <= work < self.schedule.lanes_from and self._engine.has_pool:
+            step, size = self._engine.shared()[name], max(size * self.threads, _LEAST_BLOCK)
+        if out is None and len(rows) <= size:  # what the graph returns is new: no need to copy it
+            return _whole(step, rows)
+        return self._blocks(step, rows, out, size, on_lanes=False)
+
+    def _work(self, step: Step, rows: Rows) -> float:
+        """Microseconds that these rows take on one thread; 0 for so few that it does not matter."""
+        row_us = self.row_us.get(step.name)
+        if row_us is None:
+            if len(rows) < _TRIED_ROWS[0]:
+                return 0.0
+            row_us = self.row_us[step.name] = _row_us(step, rows, min(_TRIED_ROWS[1], self.schedule.most_rows))
+        return row_us * len(rows)
+
+    def _block_rows(self, step: Step, rows: Rows, work: float) -> int:
+        """Rows in a block, a power of two: of about the work that the schedule says, two for each thread at least."""
+        fitting = max(1, _MOST_BYTES // rows.row_bytes)
+        row_us = work / len(rows)
+        wanted = int(self.schedule.block / row_us) if row_us else fitting
+        share = -(-len(rows) // (2 * self.threads))
+        most = min(fitting, self.schedule.most_rows)
+        return _power_of_two(min(max(min(wanted, share), _LEAST_BLOCK), most))
+
+    def _blocks(self, step: Step, rows: Rows, out: Floats | None, size: int, *, on_lanes: bool) -> Floats:
+        result = output(rows, step.row_out, out)
+
+        def fill(start: int) -> None:
+            stop = min(start + size, len(rows))
+            block = rows.block(start, stop)
+            bad = rows.bad(block, start, step.into(block, result[start:stop]))
+            if bad is not None:
+                result[start:stop][bad] = np.nan
+
+        starts = range(0, len(rows), size)
+        if on_lanes:
+            self._lanes.run(fill, starts)
+        else:
+            for start in starts:
+                fill(start)
+        single: Floats = result[0] if rows.single and out is None else result
+        return single
+
+    def close(self) -> None:
+        """End our threads; a later `run` starts them anew."""
+        self._lanes.close()
+
+
+def _whole(step: Step, rows: Rows) -> Floats:
+    """All rows as one block."""
+    block = rows.block(0, len(rows))
+    result, watch = step.new(block)
+    bad = rows.bad(block, 0, watch)
+    if bad is not None:
+        result[bad] = np.nan
+    single: Floats = result[0] if rows.single else result
+    return single
+
+
+def _row_us(step: Step, rows: Rows, most: int) -> float:
+    """Microseconds of a row on one thread, measured on the first rows. The fastest try, which nothing disturbed."""
+    count = min(len(rows), most)
+    block = rows.block(0, count)
+    step.new(block)
+    fastest = float("inf")
+    for _ in range(_TRIES):
+        began = time.perf_counter_ns()
+        step.new(block)
+        fastest = min(fastest, time.perf_counter_ns() - began)
+    return max(fastest, 1) / 1000 / count
+
+
+def _power_of_two(rows: int) -> int:
+    return 1 << (max(1, rows).bit_length() - 1)

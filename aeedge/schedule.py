@@ -1,0 +1,25 @@
+"""Which way a number of rows is run, as borders in microseconds of work."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Schedule(NamedTuple):
+    """Where the borders lie, in microseconds of work on one thread; infinite for a way that is not taken.
+
+    The defaults suit processors with two to eight cores; `aeedge tune` finds better ones for a machine and a bundle.
+
+    Attributes:
+        pool_from: calls with so much work go to onnxruntime's pool.
+        lanes_from: ... are cut into blocks for our own threads.
+        block: work of a block.
+        most_rows: rows of a block, whatever their work.
+        single_on_pool: whether a single row goes to the pool too.
+    """
+
+    pool_from: float = 25.0
+    lanes_from: float = 2500.0
+    block: float = 500.0
+    most_rows: int = 2**20
+    single_on_pool: bool = False

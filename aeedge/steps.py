@@ -1,0 +1,145 @@
+"""What each method does with a block of rows: which graphs it runs, and what it makes of their results."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from aeedge import scoring
+from aeedge.manifest import Manifest
+from aeedge.onerow import OneRow, Places, one_row
+from aeedge.rows import Rows
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    from aeedge.manifest import ScoreSpec
+    from aeedge.rows import Block, Floats
+    from aeedge.session import Session
+
+    New = Callable[[Block], tuple[Floats, "Floats | None"]]
+    Into = Callable[[Block, Floats], "Floats | None"]
+    Finish = Callable[[Block, Floats, ScoreSpec], Floats]
+
+NAMES = ("encode", "decode", "denoise", "residual", "score")
+
+
+class Step(NamedTuple):
+    """A method: the shapes and dtype of its rows in and out, and how it is done.
+
+    `new` takes a block and gives its results in a new array; `into` writes them into a given one. Both also give the
+    watch of the first graph (see session.py). `one_row` is the short way for a single row.
+    """
+
+    name: str
+    row_in: tuple[int, ...]
+    row_out: tuple[int, ...]
+    dtype: str
+    columns: tuple[str, ...] | None
+    new: New
+    into: Into
+    one_row: OneRow
+
+    def rows(self, x: ArrayLike, invalid: str, first: int = 0) -> Rows:
+        """The caller's array as rows of this step."""
+        return Rows(x, self.row_in, self.dtype, what=self.name, columns=self.columns, first=first, invalid=invalid)
+
+
+class Pair:
+    """Encoder and decoder of a variant, and what a block of rows becomes on its way through them.
+
+    Args:
+        manifest: of the bundle.
+        encoder: its session.
+        decoder: opens the decoder's when it is first needed; None where the bundle has none.
+    """
+
+    def __init__(self, manifest: Manifest, encoder: Session, decoder: Callable[[], Session] | None) -> None:
+        self._spec, self._latent, self._scoring = manifest.input, (manifest.latent,), manifest.score
+        self._encoder = encoder
+        if decoder is not None:
+            self._decoder = decoder
+        self._has_decoder = decoder is not None
+
+    def steps(self) -> dict[str, Step]:
+        """The methods by name; those that need a decoder are missing where there is none."""
+        spec, encoder = self._spec, self._encoder
+        found = [self._step("encode", self._latent, encoder.run, encoder.run_into, self._encoder_places)]
+        if self._has_decoder:
+            found += [
+                self._step("decode", spec.shape, self._decode, self._decode_into, self._decoder_places),
+                self._step("denoise", spec.shape, self._denoise, self._denoise_into, self._chain()),
+                self._compared(scoring.residual, spec.shape),
+                self._compared(scoring.score, ()),
+            ]
+        return {step.name: step for step in found}
+
+    def _step(self, name: str, row_out: tuple[int, ...], new: New, into: Into, places: Callable[[], Places]) -> Step:
+        spec = self._spec
+        row_in, dtype = (self._latent, "float32") if name == "decode" else (spec.shape, spec.dtype)
+        columns = None if name == "decode" else spec.features
+        return Step(name, row_in, row_out, dtype, columns, new, into, one_row(row_in, dtype, places))
+
+    def _compared(self, finish: Finish, row_out: tuple[int, ...]) -> Step:
+        """A method that compares rows with their reconstructions."""
+
+        def new(block: Block) -> tuple[Floats, Floats | None]:
+            clean, watch = self._denoise(block)
+            return finish(block, clean, self._scoring), watch
+
+        def into(block: Block, out: Floats) -> Floats | None:
+            out[...], watch = new(block)
+            return watch
+
+        return self._step(finish.__name__, row_out, new, into, self._chain(finish))
+
+    def _decode(self, block: Block) -> tuple[Floats, Floats | None]:
+        return self._decoder().run(block)
+
+    def _decode_into(self, block: Block, out: Floats) -> Floats | None:
+        return self._decoder().run_into(block, out)
+
+    def _denoise(self, block: Block) -> tuple[Floats, Floats | None]:
+        latents, watch = self._encoder.run(block)
+        return self._decoder().run(latents)[0], watch
+
+    def _denoise_into(self, block: Block, out: Floats) -> Floats | None:
+        latents, watch = self._encoder.run(block)
+        self._decoder().run_into(latents, out)
+        return watch
+
+    def _encoder_places(self) -> Places:
+        x, z = _one(self._spec.shape, self._spec.dtype), _one(self._latent)
+        watch = self._watch()
+        run = self._encoder.bound(x, z, watch)
+        return Places(x, run, None if watch is None else watch.item, None, z.copy, z[0].copy)
+
+    def _decoder_places(self) -> Places:
+        z, x, watch = _one(self._latent), _one(self._spec.shape), np.empty(1, np.float32)
+        return Places(z, self._decoder().bound(z, x, watch), watch.item, None, x.copy, x[0].copy)
+
+    def _chain(self, finish: Finish | None = None) -> Callable[[], Places]:
+        """Bound arrays for encoder and decoder, which share the latents, and what `finish` makes of both ends."""
+
+        def places() -> Places:
+            x, z, clean = _one(self._spec.shape, self._spec.dtype), _one(self._latent), _one(self._spec.shape)
+            watch = self._watch()
+            run, then = self._encoder.bound(x, z, watch), self._decoder().bound(z, clean, None)
+            asked = None if watch is None else watch.item
+            if finish is None:
+                return Places(x, run, asked, then, clean.copy, clean[0].copy)
+            whole = partial(finish, x, clean, self._scoring)
+            return Places(x, run, asked, then, whole, lambda: whole()[0])
+
+        return places
+
+    def _watch(self) -> Floats | None:
+        return np.empty(1, np.float32) if self._spec.dtype == "float32" else None
+
+
+def _one(shape: tuple[int, ...], dtype: str = "float32") -> NDArray[Any]:
+    """An array for one row."""
+    return np.zeros((1, *shape), dtype)

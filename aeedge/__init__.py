@@ -13,7 +13,8 @@ from aeedge.errors import (
     InputError,
     VerificationError,
 )
-from aeedge.model import Model, load
+from aeedge.loading import load
+from aeedge.model import Model
 
 __version__ = "0.1.0"
 

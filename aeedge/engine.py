@@ -60,6 +60,10 @@ class Engine:
                 self.one_row.update({name: step.one_row for name, step in steps.items()})
         return steps
 
+    def single_on_pool(self) -> None:
+        """Let single rows go to the pool too, from now on."""
+        self.one_row.update({name: step.one_row for name, step in self.shared().items()})
+
     def shared(self) -> dict[str, Step]:
         """The steps on the pool, which is made by the first call."""
         steps = self._shared

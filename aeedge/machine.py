@@ -23,6 +23,22 @@ def cpu_count() -> int:
     return max(1, allowed if quota is None else min(allowed, int(quota + 0.999)))
 
 
+def processor() -> tuple[str, set[str]]:
+    """Name of the processor and its feature flags, as far as /proc tells."""
+    name, flags = "", set()
+    for line in read_text("/proc/cpuinfo").splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() in ("model name", "Model", "Hardware"):
+            name = name or value.strip()
+        elif key.strip() in ("flags", "Features"):
+            flags |= set(value.split())
+    if not name:
+        import platform  # costs a millisecond, and is hardly ever needed
+
+        name = platform.processor() or platform.machine()
+    return name, flags
+
+
 def thread_count(threads: int | str) -> int:
     """Resolve the `threads` argument: "auto" or a whole number of at least 1.
 

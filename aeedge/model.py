@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import os
-import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from aeedge import memory, scoring
+from aeedge import scoring
 from aeedge.ahead import ahead
 from aeedge.bundle import Bundle, file_name
 from aeedge.engine import Engine
 from aeedge.errors import AeedgeError, CorruptBundleError, IncompatibleBundleError, InputError, VerificationError
 from aeedge.golden import Deviation, deviation
-from aeedge.machine import allowed_cpus, thread_count
-from aeedge.manifest import VARIANTS, InputSpec, Manifest, Tolerance
+from aeedge.machine import allowed_cpus
+from aeedge.manifest import InputSpec, Manifest, Tolerance
 from aeedge.runner import Runner
 from aeedge.schedule import Schedule
-from aeedge.session import Session, check_runtime
+from aeedge.session import Session
 from aeedge.steps import NAMES, Step
 
 if TYPE_CHECKING:
@@ -29,42 +28,25 @@ if TYPE_CHECKING:
     from aeedge.rows import Floats
 
 
-def load(
-    path: str | os.PathLike[str],
-    *,
-    variant: str = "auto",
-    threads: int | str = "auto",
-    memory_limit_mb: float | None = None,
-    check: str = "hash",
-) -> Model:
-    """Open a bundle.
+class Setup(NamedTuple):
+    """What is opened, and how it is run.
 
-    Args:
-        path: the bundle's directory.
-        variant: "fp32", "int8", or "auto" for the bundle's default. Where int8 does not reproduce its golden rows, even
-            with exact sums, fp32 is used, with a warning that says why.
-        threads: how many threads large batches are spread over; "auto" for the CPUs this process may use.
-        memory_limit_mb: how much the process may grow by (10⁶ bytes, results not counted): blocks and threads are chosen
-            to fit, and onnxruntime's pool is not used. None for no limit.
-        check: "hash" compares every file with its sha256, "golden" also runs `self_check`, "size" compares sizes only.
-
-    Returns:
-        A model, ready to encode.
-
-    Raises:
-        BundleError: nothing there, not a bundle, damaged, or made for something newer; the message says which.
-        InputError: an argument that is none of the above, or a limit that is too small; it names the smallest.
-        VerificationError: with check="golden", numbers that differ from the recorded ones.
+    Attributes:
+        variant: "fp32" or "int8".
+        exact: exact integer sums on processors whose own would saturate.
+        threads: our own, the calling one included.
+        pool: whether onnxruntime's may be used.
+        schedule, row_us: see runner.py.
+        choices: what was chosen and why, by topic.
     """
-    if check not in ("hash", "golden", "size"):
-        raise InputError(f"check: expected 'hash', 'golden' or 'size', got {check!r}")
-    if variant not in ("auto", *VARIANTS):
-        raise InputError(f"variant: expected 'auto', {' or '.join(map(repr, VARIANTS))}, got {variant!r}")
-    limit = None if memory_limit_mb is None else memory.limit(memory_limit_mb)
-    model = Model(Bundle(path, "size" if check == "size" else "hash"), variant, thread_count(threads), limit)
-    if check == "golden" and model.arithmetic == "float":  # integers were checked while they were opened
-        model.self_check()
-    return model
+
+    variant: str
+    exact: bool
+    threads: int
+    pool: bool
+    schedule: Schedule
+    row_us: Mapping[str, float]
+    choices: dict[str, str]
 
 
 class Model:
@@ -75,80 +57,69 @@ class Model:
     float32 C-contiguous arrays are not copied.
 
     `variant` is the one that runs; `arithmetic` how: "float", "integer", or "exact integer" on a processor whose own
-    integer sums saturate (checked with the bundle's golden rows when int8 is loaded).
+    integer sums saturate (checked with the bundle's golden rows when int8 is loaded). `choices` says what was chosen
+    when it was loaded (variant, threads, calls), and why.
 
     With invalid="raise" a row with NaN or infinity is an InputError that names the first row and column; with
     invalid="propagate" the results of such rows are NaN and all others exact.
     """
 
-    def __init__(self, bundle: Bundle, variant: str, threads: int, limit: memory.Limit | None = None) -> None:
-        manifest = bundle.manifest
-        check_runtime(manifest.min_onnxruntime, bundle.path)
-        self._bundle, self._requested = bundle, variant
-        self._threads, self._limit, self._closed = threads, limit, False
-        wanted = manifest.default_variant if variant == "auto" else variant
-        if wanted == "int8":
-            self._start_integer()
-        else:
-            self._start(wanted)
-        if limit is not None:
-            self._fit(limit)
+    def __init__(self, bundle: Bundle, setup: Setup) -> None:
+        self._bundle, self._setup, self._closed = bundle, setup, False
+        self.variant, self.choices = setup.variant, setup.choices
+        self.arithmetic = "float" if setup.variant == "fp32" else "exact integer" if setup.exact else "integer"
+        self.reopened_by: tuple[Callable[..., Model], tuple[Any, ...]] | None = None
+        files = self.manifest.variants.get(setup.variant)
+        self.has_decoder = files is not None and files.decoder is not None
+        cpus = allowed_cpus()[: setup.threads] if setup.pool else ()
+        self._engine = Engine(self.manifest, self._opened, self.has_decoder, cpus)
+        if self.has_decoder:
+            bundle.graph("decoder", setup.variant)  # checked now, opened when it is first needed
+        self.use(setup.threads, setup.schedule, setup.row_us)
 
-    def _start(self, variant: str, *, exact: bool = False) -> None:
-        """Open the sessions of a variant."""
-        self.variant = variant
-        self.arithmetic = "float" if variant == "fp32" else "exact integer" if exact else "integer"
-        spec, latent, bundle = self.manifest.input, (self.manifest.latent,), self._bundle
-        shapes = {"encoder": (spec.dtype, spec.shape, latent), "decoder": ("float32", latent, spec.shape)}
+    def _opened(self, role: str, cpus: tuple[int, ...]) -> Session:
+        spec, latent, variant = self.manifest.input, (self.manifest.latent,), self._setup.variant
+        dtype, row_in, row_out = (
+            (spec.dtype, spec.shape, latent) if role == "encoder" else ("float32", latent, spec.shape)
+        )
+        where = os.path.join(self._bundle.path, file_name(role, variant))
+        return Session(self._bundle.graph(role, variant), where, dtype, row_in, row_out, self._setup.exact, cpus)
 
-        def opened(role: str, cpus: tuple[int, ...]) -> Session:
-            where = os.path.join(bundle.path, file_name(role, variant))
-            return Session(bundle.graph(role, variant), where, *shapes[role], exact, cpus)
-
-        files = self.manifest.variants.get(variant)
-        has_decoder = files is not None and files.decoder is not None
-        cpus = allowed_cpus()[: self._threads] if self._limit is None else ()
-        self._engine = Engine(self.manifest, opened, has_decoder, cpus)
-        if has_decoder:
-            bundle.graph("decoder", variant)  # checked now, opened when it is first needed
-        self._runner = Runner(self._engine, self._threads, Schedule(), {})
+    def use(self, threads: int, schedule: Schedule, row_us: Mapping[str, float]) -> None:
+        """Run calls another way from now on; not while other threads call."""
+        if (runner := getattr(self, "_runner", None)) is not None:
+            runner.close()
+        self._runner = Runner(self._engine, threads, schedule, row_us)
         self._one_row = self._engine.one_row
 
-    def _fit(self, limit: memory.Limit) -> None:
-        """Choose blocks and threads that stay within a limit of memory."""
-        spec, name = self.input, "score" if "score" in self._engine.alone() else "encode"
+    def run_block(self, rows: int) -> None:
+        """Run so many rows as one block through all graphs, for whoever looks at memory."""
+        steps = self._engine.alone()
+        block = np.zeros((rows, *self.input.shape), self.input.dtype)
+        steps["score" if self.has_decoder else "encode"].new(block)
 
-        def run(rows: int) -> None:
-            self._engine.alone()[name].new(np.zeros((rows, *spec.shape), spec.dtype))
+    @property
+    def schedule(self) -> Schedule:
+        """Which way a number of rows is run; may be set, while no other thread calls."""
+        return self._runner.schedule
 
-        arrays = 4 * (3 * spec.size + 2 * self.latent_size)  # input, reconstruction, residual; latents
-        try:
-            found = memory.fit(limit, run, arrays, self._threads)
-        except InputError:
-            self.close()
-            raise
-        self._runner.close()
-        self._threads = found.threads
-        self._runner = Runner(self._engine, found.threads, Schedule(most_rows=found.rows), {})
+    @schedule.setter
+    def schedule(self, schedule: Schedule) -> None:
+        self._runner.schedule = schedule
 
-    def _start_integer(self) -> None:
-        """int8 as this processor computes it if that is right, else with exact sums, else fp32 and a warning.
+    @property
+    def path(self) -> str:
+        """The bundle's directory."""
+        return self._bundle.path
 
-        x86 processors without VNNI add integer products in 16 bits, which may saturate in silence; the golden rows
-        tell.
-        """
-        for exact in (False, True):
-            self._start("int8", exact=exact)
-            try:
-                self.self_check()
-            except VerificationError as error:
-                reason = error
-            else:
-                return
-        if "fp32" not in self.manifest.variants:
-            raise reason
-        warnings.warn(f"int8 is not right on this machine, fp32 is used instead: {reason}", stacklevel=4)
-        self._start("fp32")
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """Names of the methods that the bundle has graphs for."""
+        return tuple(self._engine.alone())
+
+    def golden_rows(self) -> NDArray[Any]:
+        """The recorded rows, (n, *input_shape): examples of real input."""
+        return self._golden()["input"]
 
     @property
     def manifest(self) -> Manifest:
@@ -279,14 +250,9 @@ class Model:
         Raises:
             VerificationError: a row differs by more than its tolerance; the message names it.
         """
-        recorded, limits = self._bundle.golden(), self.manifest.variants[self.variant].tolerance
-        try:
-            rows = recorded["input"]
-            expected = {what: recorded[f"{self.variant}.{what}"] for what in limits}
-        except KeyError as error:
-            raise CorruptBundleError(
-                f"{self._bundle.path}: golden.npz lacks {error}; export the bundle again"
-            ) from None
+        limits = self.manifest.variants[self.variant].tolerance
+        recorded = self._golden()
+        rows, expected = recorded["input"], {what: recorded[f"{self.variant}.{what}"] for what in limits}
         worst = []
         for what, values in expected.items():
             call = {"latent": self.encode, "reconstruction": self.denoise, "score": self.score}[what]
@@ -300,6 +266,14 @@ class Model:
                 "try another, another onnxruntime, or export the bundle again"
             )
         return worst
+
+    def _golden(self) -> dict[str, NDArray[Any]]:
+        """Recorded input and outputs of this variant."""
+        recorded = self._bundle.golden()
+        for name in ("input", *(f"{self.variant}.{what}" for what in self.manifest.variants[self.variant].tolerance)):
+            if name not in recorded:
+                raise CorruptBundleError(f"{self._bundle.path}: golden.npz lacks {name!r}; export the bundle again")
+        return recorded
 
     def deviation(
         self, what: str, rows: NDArray[Any], got: Floats, expected: Floats, tolerance: Tolerance
@@ -344,15 +318,9 @@ class Model:
         self.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        path = os.path.realpath(self._bundle.path)
-        return _reopen, (
-            path,
-            self.manifest.id,
-            self._requested,
-            self.threads,
-            self._bundle.check,
-            self._limit and self._limit.mb,
-        )
+        if self.reopened_by is None:
+            raise AeedgeError(f"{self._bundle.path}: expected a model that aeedge.load made, it alone can be pickled")
+        return self.reopened_by
 
     def __repr__(self) -> str:
         m = self.manifest
@@ -368,14 +336,3 @@ def _as_is(batch: Any) -> Any:
 
 def _copied(batch: Any) -> Any:
     return batch.copy() if isinstance(batch, np.ndarray) else batch
-
-
-def _reopen(path: str, identity: str, variant: str, threads: int, check: str, limit_mb: float | None) -> Model:
-    """What a pickled model becomes where it is unpickled: the same bundle, opened again."""
-    model = load(path, variant=variant, threads=threads, memory_limit_mb=limit_mb, check=check)
-    if model.manifest.id != identity:
-        raise IncompatibleBundleError(
-            f"{path}: expected the bundle {identity[:12]}… that was pickled, got {model.manifest.id[:12]}…; "
-            "it was replaced since"
-        )
-    return model

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import isfinite
-from typing import TYPE_CHECKING, Any, NamedTuple, Optional
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-OneRow = Callable[[Any], Optional[Any]]
+OneRow = Callable[[Any], "NDArray[np.float32] | None"]
 """Takes what a caller passed as a row; gives the result, or None for whatever is not plainly one finite row."""
 
 
@@ -37,7 +37,7 @@ def one_row(shape: tuple[int, ...], dtype: str, make: Callable[[], Places]) -> O
     idle: list[Places] = []
     take, put_back = idle.pop, idle.append
 
-    def call(x: Any) -> Any | None:
+    def call(x: Any) -> NDArray[np.float32] | None:
         if type(x) is not array or x.dtype is not wanted:
             return None
         size = x.shape
@@ -55,7 +55,7 @@ def one_row(shape: tuple[int, ...], dtype: str, make: Callable[[], Places]) -> O
             return None
         if then is not None:
             then()
-        result = whole() if size == leading else bare()
+        result: NDArray[np.float32] = whole() if size == leading else bare()
         put_back(places)
         return result
 

@@ -8,10 +8,9 @@ read, weights are skipped over.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Union
 
-Value = Union[int, memoryview, bytes]
-Field = tuple[int, Union[int, memoryview]]
+Value = int | memoryview | bytes
+Field = tuple[int, int | memoryview]
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _DEEPEST = 64  # nested subgraphs; real models have a handful

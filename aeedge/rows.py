@@ -75,7 +75,7 @@ class Rows:
     @property
     def row_bytes(self) -> int:
         """Bytes of a row as the graph takes it."""
-        return self._rows[0].size * self._dtype.itemsize
+        return int(self._rows[0].size) * self._dtype.itemsize
 
     def apart_from(self, out: NDArray[Any]) -> None:
         """Copy the rows if `out` shares their memory, so that writing results cannot change rows still to come."""

@@ -46,6 +46,8 @@ class Runner:
     def __init__(self, engine: Engine, threads: int, schedule: Schedule, row_us: Mapping[str, float]) -> None:
         self._engine, self._lanes, self.schedule = engine, Lanes(threads), schedule
         self.row_us = dict(row_us)
+        if schedule.single_on_pool and engine.has_pool:
+            engine.single_on_pool()
 
     @property
     def threads(self) -> int:

@@ -5,8 +5,8 @@ when idle, and a forked child inherits nothing that is missing a thread.
 
 What `InferenceSession.run` costs beyond the graph is Python: it looks at names and makes its options anew. Calls here
 go to the object below it with names and options made once, and single rows to arrays that are bound once: a call is
-then 2 to 4 µs shorter on a server's core. onnxruntime itself is imported with the first session, so that whatever
-needs none (`aeedge info`, `aeedge doctor` on a processor where the import ends in an illegal instruction) works without.
+then 2 to 4 µs shorter on a server's core. onnxruntime itself is imported with the first session, so that what needs
+none works without it: `aeedge info`, and `aeedge doctor` on a processor where that import is an illegal instruction.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import sys
 from collections.abc import Callable
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -33,25 +34,45 @@ _SMALL_BYTES = 2**16  # results up to here are copied into their place: cheaper 
 _SPIN_US = "1000"  # how long an idle thread of a pool looks for more work; older versions have a fixed time like this
 
 
+# What the user said of telemetry, before we say it: onnxruntime reads it once, when it is first imported.
+TELEMETRY_FOUND = os.environ.get("ORT_DISABLE_TELEMETRY")
+if not TELEMETRY_FOUND:  # an empty value switches nothing off
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+
+
 @cache
 def _onnxruntime() -> Any:
     """The module, with its telemetry off (from 1.29 on it sends some by default)."""
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # must be set before onnxruntime is first imported
-    import onnxruntime
-
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # somebody may have cleared the environment since
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise IncompatibleBundleError(
+            f"expected the package onnxruntime, but it cannot be imported ({_first_line(error)}); "
+            "'aeedge doctor' says more"
+        ) from error
     if hasattr(onnxruntime, "disable_telemetry_events"):
         onnxruntime.disable_telemetry_events()  # somebody may have imported it before us
     return onnxruntime
 
 
+@cache
 def runtime_version() -> str:
-    """Version of the installed onnxruntime."""
-    version: str = _onnxruntime().__version__
-    return version
+    """Version of the installed onnxruntime, without importing it where it is not there yet and its metadata tells."""
+    if "onnxruntime" not in sys.modules:
+        from importlib.metadata import PackageNotFoundError, version  # costs milliseconds
+
+        try:
+            return version("onnxruntime")
+        except PackageNotFoundError:  # onnxruntime-gpu and other builds have the module, but another name
+            pass
+    found: str = _onnxruntime().__version__
+    return found
 
 
 def check_runtime(least: str, where: str) -> None:
-    """Refuse a bundle that needs a newer onnxruntime than the installed one."""
+    """Refuse a bundle that needs a newer onnxruntime than the installed one, which is imported by this."""
+    _onnxruntime()
     if _release(runtime_version()) < _release(least):
         raise IncompatibleBundleError(
             f"{where}: expected onnxruntime {least} or newer, this is {runtime_version()}; "
@@ -59,8 +80,8 @@ def check_runtime(least: str, where: str) -> None:
         )
 
 
-def _release(version: str) -> tuple[int, ...]:
-    numbers = [int(n) for n in re.findall(r"\d+", version)[:3]]
+def _release(text: str) -> tuple[int, ...]:
+    numbers = [int(n) for n in re.findall(r"\d+", text)[:3]]
     return tuple(numbers + [0] * (3 - len(numbers)))
 
 

@@ -5,10 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 
-def pairs(rows: Sequence[tuple[str, str]]) -> str:
-    """Names and values in two columns."""
+def pairs(rows: Sequence[tuple[str, str]], line: int | None = None) -> str:
+    """Names and values in two columns; values that do not fit a line of `line` characters go on below themselves."""
     width = max(len(name) for name, _ in rows)
+    if line is not None:
+        rows = [(name, _folded(value, width + 2, line)) for name, value in rows]
     return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+
+
+def _folded(value: str, indent: int, line: int) -> str:
+    """Break between words alone: commands and paths may be copied as they stand."""
+    from textwrap import wrap
+
+    parts = wrap(value, line - indent, break_long_words=False, break_on_hyphens=False)
+    return ("\n" + " " * indent).join(parts)
 
 
 def columns(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from aeedge.bench.statistics import slope
+from aeedge.loading import load
 from aeedge.machine import resident_bytes
-from aeedge.model import load
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -60,7 +60,7 @@ def read(clock: Clock, root: str = "/") -> Reading:
         _quota_wait(),
         _swapped(root),
         _sum(root, "sys/devices/system/cpu/cpu[0-9]*/thermal_throttle/core_throttle_count"),
-        _pi_flags(root),
+        pi_flags(root),
         frequency(root),
         celsius(root),
     )
@@ -96,7 +96,7 @@ def _memory_and_heat(before: Reading, after: Reading) -> list[Finding | None]:
         found.append(Finding("invalid", "swap", f"the machine swapped {pages:.0f} pages; free memory and run again"))
     if throttles := _growth(before.throttles, after.throttles):
         found.append(Finding("invalid", "throttling", f"the processor throttled {throttles:.0f} times; cool it"))
-    if after.pi_flags is not None and (now := [text for bit, text in _PI_FLAGS.items() if after.pi_flags >> bit & 1]):
+    if now := board_says(after.pi_flags):
         found.append(Finding("invalid", "throttling", f"the board reports {', '.join(now)}; mend power or cooling"))
     if before.frequency and after.frequency:
         change = after.frequency / before.frequency - 1
@@ -134,6 +134,20 @@ def celsius(root: str = "/") -> float | None:
     return max((int(text) / 1000 for text in found if text.lstrip("-").isdigit()), default=None)
 
 
+def pi_flags(root: str = "/") -> int | None:
+    """The throttling flags of a Raspberry Pi's firmware."""
+    text = read_text(os.path.join(root, "sys/devices/platform/soc/soc:firmware/get_throttled")).strip()
+    try:
+        return int(text, 16)
+    except ValueError:
+        return None
+
+
+def board_says(flags: int | None) -> list[str]:
+    """What throttling flags say of this moment, in words."""
+    return [text for bit, text in _PI_FLAGS.items() if flags is not None and flags >> bit & 1]
+
+
 def _graded(what: str, share: float, limits: tuple[float, float], text: str) -> Finding | None:
     if share > limits[0]:
         return Finding("invalid", what, text)
@@ -169,14 +183,6 @@ def _swapped(root: str) -> int | None:
     lines = [line.split() for line in read_text(os.path.join(root, "proc/vmstat")).splitlines()]
     counts = [int(line[1]) for line in lines if line and line[0] in ("pswpin", "pswpout")]
     return sum(counts) if counts else None
-
-
-def _pi_flags(root: str) -> int | None:
-    text = read_text(os.path.join(root, "sys/devices/platform/soc/soc:firmware/get_throttled")).strip()
-    try:
-        return int(text, 16)
-    except ValueError:
-        return None
 
 
 def _sum(root: str, pattern: str) -> int | None:

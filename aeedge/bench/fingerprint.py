@@ -7,16 +7,16 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from aeedge.machine import cpu_count, cpu_quota, read_text
+from aeedge.machine import cpu_count, cpu_quota, processor, read_text
 
 _VECTOR = ("sse4_2", "avx", "avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "asimd", "asimddp", "i8mm", "sve")
 
 
 def fingerprint(*packages: str) -> dict[str, Any]:
     """The machine as a flat document; `packages` are named with their versions beside aeedge, numpy and onnxruntime."""
-    processor, flags = _processor()
+    name, flags = processor()
     return {
-        "processor": processor,
+        "processor": name,
         "vector": [name for name in _VECTOR if name in flags],
         "cpus": cpu_count(),
         "cpus_of_machine": os.cpu_count(),
@@ -34,18 +34,6 @@ def same_machine(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
     """What differs between two fingerprints in a way that makes their times incomparable."""
     keys = ("processor", "vector", "cpus", "cpu_quota", "memory_mb")
     return [f"{key} was {other.get(key)}, is {one.get(key)}" for key in keys if one.get(key) != other.get(key)]
-
-
-def _processor() -> tuple[str, set[str]]:
-    """Name of the processor and its feature flags, as far as /proc tells."""
-    name, flags = "", set()
-    for line in read_text("/proc/cpuinfo").splitlines():
-        key, _, value = line.partition(":")
-        if key.strip() in ("model name", "Model", "Hardware"):
-            name = name or value.strip()
-        elif key.strip() in ("flags", "Features"):
-            flags |= set(value.split())
-    return name or platform.processor() or platform.machine(), flags
 
 
 def _memory() -> int | None:

@@ -22,7 +22,8 @@ from aeedge.bench.soak import soak
 from aeedge.bench.summary import summarise, too_few, trend
 from aeedge.bundle import Bundle
 from aeedge.errors import InputError
-from aeedge.model import Model, load
+from aeedge.loading import load
+from aeedge.model import Model
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

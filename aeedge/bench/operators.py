@@ -10,7 +10,7 @@ from aeedge.bench import scenarios
 from aeedge.bench.clock import Clock
 from aeedge.bench.plan import Plan
 from aeedge.bundle import Bundle
-from aeedge.model import load
+from aeedge.loading import load
 from aeedge.session import profile
 
 if TYPE_CHECKING:

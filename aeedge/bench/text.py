@@ -10,8 +10,8 @@ from aeedge.table import columns, pairs
 _PHASES = {
     "start_ms": "start of Python",
     "import_numpy_ms": "import numpy",
-    "import_aeedge_ms": "import aeedge (with onnxruntime)",
-    "load_ms": "load the bundle",
+    "import_aeedge_ms": "import aeedge",
+    "load_ms": "load the bundle (with onnxruntime)",
     "first_call_ms": "first call",
     "start_to_first_result_ms": "start to first result",
 }

@@ -20,6 +20,8 @@ DEVICE = {
     "decode": "Turn a file of latents back into rows.",
     "denoise": "Send a file of rows through encoder and decoder.",
     "score": "Write the anomaly score of each row of a file.",
+    "doctor": "Say what this machine is, what will be used and what is wrong.",
+    "tune": "Find the fastest way to run a bundle on this machine, and keep it.",
     "bench": "Measure latency and throughput of a bundle on this machine.",
 }
 WORKSTATION = {  # listed here so that --help need not import the workstation
@@ -29,6 +31,8 @@ WORKSTATION = {  # listed here so that --help need not import the workstation
 }
 _MODULES = dict.fromkeys(("encode", "decode", "denoise", "score"), "aeedge.cli.transform") | {
     "bench": "aeedge.cli.bench",
+    "doctor": "aeedge.cli.doctor",
+    "tune": "aeedge.cli.tune",
     "info": "aeedge.cli.info",
     "verify": "aeedge.cli.verify",
 }

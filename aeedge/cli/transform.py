@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from aeedge.ahead import ahead
 from aeedge.errors import InputError
+from aeedge.loading import load
 from aeedge.manifest import InputSpec
-from aeedge.model import Model, load
+from aeedge.model import Model
 from aeedge.rowfiles import RowFile, open_rows, row_writer
 
 

@@ -10,7 +10,7 @@ import click
 
 from aeedge.bundle import Bundle
 from aeedge.errors import AeedgeError, BundleError
-from aeedge.model import load
+from aeedge.loading import load
 from aeedge.session import runtime_version
 from aeedge.table import columns
 

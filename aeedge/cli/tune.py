@@ -1,0 +1,105 @@
+"""aeedge tune: find the fastest way to run a bundle on this machine, and keep it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import click
+
+from aeedge import tuned, tuning
+from aeedge.bundle import Bundle
+from aeedge.errors import InputError
+from aeedge.table import columns, pairs
+
+
+@click.command()
+@click.argument("bundle", type=click.Path())
+@click.option("--for", "aim", type=click.Choice(tuned.AIMS), default="latency", show_default=True, help="What counts.")
+@click.option("--threads", type=click.IntRange(1), help="The most to use [default: all CPUs allowed].")
+@click.option("--forget", is_flag=True, help="Remove what was kept for this bundle, and measure nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def tune(bundle: str, aim: str, threads: int | None, forget: bool, as_json: bool) -> None:
+    """Find the fastest way to run a bundle on this machine, and keep it.
+
+    Measures the bundle's variants, threads and block sizes for some seconds, among what reproduces its golden rows.
+    aeedge.load and all commands use the result from then on, for the same bundle, processor, CPUs and onnxruntime,
+    where variant and threads are not given. The bundle is not changed.
+
+    \b
+    Examples:
+      aeedge tune motor.aeedge
+      aeedge tune motor.aeedge --for throughput
+    """
+    identity = Bundle(bundle).manifest.id
+    if forget:
+        _forget(identity)
+        return
+    path = tuned.record_path(identity)
+    if path is None:  # said now, not after measuring
+        raise InputError("expected HOME, XDG_STATE_HOME or AEEDGE_STATE to say where to keep the result; set one")
+    quiet = not sys.stderr.isatty()
+
+    def say(text: str) -> None:
+        if not quiet:
+            click.echo(f"\r\x1b[K{text}", nl=False, err=True)
+
+    found = tuning.tune(bundle, aim, threads=threads or "auto", say=say)
+    say("")
+    path = tuned.write(identity, found)
+    if as_json:
+        click.echo(json.dumps({"kept": str(path), "machine": tuned.machine_key()} | tuned.as_document(found), indent=1))
+    else:
+        click.echo(_text(found))
+        click.echo(f"\nkept in {path}")
+
+
+def _forget(identity: str) -> None:
+    path = tuned.record_path(identity)
+    if path is None or not path.exists():
+        click.echo("nothing was kept for this bundle")
+        return
+    path.unlink()
+    click.echo(f"removed {path}")
+
+
+def _text(found: tuned.Tuned) -> str:
+    schedule = found.schedule
+    rows = [
+        ("for", found.aim),
+        ("variant", found.variant),
+        ("threads", str(found.threads)),
+        ("single rows", "on onnxruntime's pool" if schedule.single_on_pool else "on the calling thread"),
+        ("onnxruntime's pool", _range(found, schedule.pool_from, schedule.lanes_from)),
+        ("own threads", _range(found, schedule.lanes_from, float("inf"))),
+        ("rows of a block", f"{_block_rows(found):,}"),
+    ]
+    rows += [(f"not used: {name}", why) for name, why in found.seen["rejected"].items()]
+    rows += [("disturbed", text) for text in found.seen["disturbed"]]
+    parts = [pairs(rows, 80)]
+    if singles := found.seen.get("single_us"):
+        parts.append(_table("a single row, µs", singles))
+    if many := found.seen.get("bulk_us"):
+        parts.append(_table(f"{found.seen['bulk_rows']:,} rows, µs", many))
+    if sizes := found.seen.get("bytes"):
+        parts.append(_table("bytes", sizes))
+    return "\n\n".join(parts)
+
+
+def _range(found: tuned.Tuned, begin: float, end: float) -> str:
+    """Numbers of rows of encode between two borders of work."""
+    us = found.row_us["encode"]
+    first = max(2, -(-begin // us))
+    if begin >= end or begin == float("inf"):
+        return "not used"
+    return f"from {first:,.0f} rows" + ("" if end == float("inf") else f" to {end // us:,.0f}")
+
+
+def _block_rows(found: tuned.Tuned) -> int:
+    wanted = int(min(found.schedule.block / found.row_us["encode"], found.schedule.most_rows))
+    return 1 << max(0, wanted.bit_length() - 1)
+
+
+def _table(head: str, values: dict[str, Any]) -> str:
+    return columns([head, ""], [[name, f"{value:,}"] for name, value in values.items()])

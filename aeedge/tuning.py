@@ -1,0 +1,271 @@
+"""`aeedge tune`: measure on this machine which variant, how many threads and which way of running is fastest.
+
+Contenders take turns, so that a disturbance hits all alike, and their medians are compared. What is not clearly faster
+than the default does not replace it: two runs on one machine choose the same.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import statistics
+import time
+import warnings
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from aeedge.bench import conditions
+from aeedge.bench.clock import Clock
+from aeedge.bundle import Bundle
+from aeedge.errors import AeedgeError, InputError, VerificationError
+from aeedge.loading import load
+from aeedge.machine import thread_count
+from aeedge.model import Model
+from aeedge.schedule import Schedule
+from aeedge.tuned import AIMS, Tuned
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Calls = dict[str, Callable[[], object]]
+
+_CLEARLY = 0.93  # a contender replaces the default when it takes this share of its time or less
+_ROUNDS, _TRIES = 7, 9
+_TURN_SECONDS, _SETTLE_SECONDS = 0.008, 0.003
+_BULK_US, _MOST_BULK_ROWS = 60_000.0, 2**16
+_BLOCKS = (64, 128, 256, 512, 1024, 2048)
+_SMALL_BLOCK = 64  # rows, where memory is the aim
+_NEVER = math.inf
+_ALONE = Schedule(pool_from=_NEVER, lanes_from=_NEVER)
+_POOL = Schedule(pool_from=0.0, lanes_from=_NEVER)
+
+
+def tune(
+    path: str, aim: str = "latency", *, threads: int | str = "auto", say: Callable[[str], None] = lambda text: None
+) -> Tuned:
+    """Measure for some seconds what is fastest here among all that reproduces its golden rows.
+
+    Args:
+        path: the bundle, which is only read.
+        aim: "latency" chooses the variant by the time of a single row, "throughput" by that of many rows, "memory" the
+            smallest one, with one thread and small blocks.
+        threads: the most to use; "auto" for the CPUs that this process may use.
+        say: told in a few words what comes next.
+
+    Returns:
+        The choice; `aeedge.tuned.write` keeps it for `aeedge.load`.
+
+    Raises:
+        InputError: another aim.
+        BundleError, VerificationError: no variant can be used here.
+    """
+    if aim not in AIMS:
+        raise InputError(f"aim: expected {', '.join(AIMS)}, got {aim!r}")
+    models, rejected = _usable(path, thread_count(threads), say)
+    clock = Clock()
+    before = conditions.read(clock)
+    try:
+        found = _smallest(path, models) if aim == "memory" else _fastest(path, models, aim, say)
+    finally:
+        for model in models.values():
+            model.close()
+    disturbed = [finding.message for finding in conditions.judge(before, conditions.read(clock))]
+    return found._replace(seen=found.seen | {"rejected": rejected, "disturbed": disturbed})
+
+
+def _usable(path: str, threads: int, say: Callable[[str], None]) -> tuple[dict[str, Model], dict[str, str]]:
+    """Models of the variants that are right on this machine, the default first, and why others are not used."""
+    manifest = Bundle(path).manifest
+    names = sorted(manifest.variants, key=lambda name: name != manifest.default_variant)
+    models: dict[str, Model] = {}
+    rejected: dict[str, str] = {}
+    for name in names:
+        say(f"checking {name}")
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")  # a fall back to another variant
+                models[name] = load(path, variant=name, threads=threads, check="golden")
+        except (AeedgeError, UserWarning) as error:
+            rejected[name] = str(error)
+    if not models:
+        raise VerificationError(f"{path}: no variant can be used on this machine: {'; '.join(rejected.values())}")
+    return models, rejected
+
+
+def _smallest(path: str, models: dict[str, Model]) -> Tuned:
+    """The variant with the smallest files, one thread, small blocks."""
+    manifest = next(iter(models.values())).manifest
+    sizes = {name: _bytes(manifest.variants[name]) for name in models}
+    variant = min(sizes, key=lambda name: sizes[name])
+    schedule = _ALONE._replace(most_rows=_SMALL_BLOCK)
+    return Tuned("memory", variant, 1, schedule, _row_us(models[variant]), {"bytes": sizes})
+
+
+def _bytes(files: Any) -> int:
+    return int(files.encoder.bytes + (files.decoder.bytes if files.decoder else 0))
+
+
+def _fastest(path: str, models: dict[str, Model], aim: str, say: Callable[[str], None]) -> Tuned:
+    default = next(iter(models))
+    bulk = _bulk(models[default])
+    say("single rows")
+    singles = _singles(models)
+    say("many rows")
+    many = _medians({name: _call(model, bulk) for name, model in models.items()})
+    times = {name: singles[name] for name in models} if aim == "latency" else many
+    variant = _clear_winner(times, default)
+    model = models[variant]
+    seen: dict[str, Any] = {"single_us": _us(singles), "bulk_rows": len(bulk), "bulk_us": _us(many)}
+    row_us = _row_us(model)
+    say("block sizes")
+    block, seen["block_us"] = _block(model, bulk, row_us)
+    say("batch sizes")
+    schedule, seen["ways_us"] = _borders(model, bulk, row_us, block)
+    on_pool = f"{variant} on the pool"
+    pooled = aim == "latency" and on_pool in singles and singles[on_pool] < _CLEARLY * singles[variant]
+    return Tuned(aim, variant, model.threads, schedule._replace(single_on_pool=pooled), row_us, seen)
+
+
+def _singles(models: dict[str, Model]) -> dict[str, float]:
+    """Seconds of a single row, on the calling thread and on the pool."""
+    calls: Calls = {}
+    opened = []
+    for name, model in models.items():
+        row = _rows(model, 1)
+        calls[name] = _call(model, row)
+        if model.threads > 1:
+            other = load(model.path, variant=name, threads=model.threads)
+            other.use(model.threads, Schedule(single_on_pool=True), {})
+            opened.append(other)
+            calls[f"{name} on the pool"] = _call(other, row)
+    try:
+        return _medians(calls)
+    finally:
+        for other in opened:
+            other.close()
+
+
+def _block(model: Model, bulk: NDArray[Any], row_us: dict[str, float]) -> tuple[float, dict[str, float]]:
+    """Work of a block in microseconds, and seconds of the bulk by rows of a block."""
+    default = Schedule().block
+    calls: Calls = {"default": _run_as(model, Schedule(pool_from=_NEVER, lanes_from=0.0), row_us, bulk)}
+    for rows in _BLOCKS:
+        if 2 * rows <= len(bulk):
+            schedule = Schedule(_NEVER, 0.0, rows * row_us["encode"])
+            calls[str(rows)] = _run_as(model, schedule, row_us, bulk)
+    found = _medians(calls)
+    winner = _clear_winner(found, "default")
+    return default if winner == "default" else int(winner) * row_us["encode"], _us(found)
+
+
+def _borders(
+    model: Model, bulk: NDArray[Any], row_us: dict[str, float], block: float
+) -> tuple[Schedule, dict[str, dict[str, float]]]:
+    """From how much work on the pool, and then our own threads, are faster; and the times by number of rows."""
+    default = Schedule(block=block)
+    if model.threads == 1:
+        return default._replace(pool_from=_NEVER, lanes_from=_NEVER), {}
+    ways = {"alone": _ALONE, "pool": _POOL, "lanes": Schedule(_NEVER, 0.0)}
+    seen: dict[int, dict[str, float]] = {}
+    rows = 2
+    while rows <= len(bulk):
+        some = bulk[:rows]
+        tried = {name: way for name, way in ways.items() if name != "lanes" or rows * row_us["encode"] > 2 * block}
+        seen[rows] = _medians(
+            {name: _run_as(model, way._replace(block=block), row_us, some) for name, way in tried.items()}
+        )
+        rows *= 2
+    sizes = list(seen)
+    work = [size * row_us["encode"] for size in sizes]
+    borders = [0.0, *(math.sqrt(a * b) for a, b in itertools.pairwise(work)), _NEVER]
+    candidates = [(p, q) for i, p in enumerate(borders) for q in borders[i:]]
+    candidates.insert(0, (default.pool_from, default.lanes_from))
+    loss = [_loss(list(seen.values()), work, p, q) for p, q in candidates]
+    best = int(np.argmin(loss))
+    chosen = candidates[0] if loss[0] <= loss[best] + math.log(1 / _CLEARLY) / 2 else candidates[best]
+    named = {str(size): _us(times) for size, times in seen.items()}
+    return default._replace(pool_from=chosen[0], lanes_from=chosen[1]), named
+
+
+def _loss(seen: list[dict[str, float]], work: list[float], pool_from: float, lanes_from: float) -> float:
+    """Mean logarithm of the times that borders lead to, over all sizes."""
+    total = 0.0
+    for times, us in zip(seen, work):
+        way = "lanes" if us >= lanes_from and "lanes" in times else "pool" if us >= pool_from else "alone"
+        total += math.log(times[way])
+    return total / len(seen)
+
+
+def _row_us(model: Model) -> dict[str, float]:
+    """Microseconds of a row on one thread by method: the fastest of some calls, which nothing disturbed."""
+    rows, found = _rows(model, _SMALL_BLOCK), {}
+    model.use(model.threads, _ALONE, {})
+    for name in model.methods:
+        given = model.encode(rows) if name == "decode" else rows
+        call = getattr(model, name)
+        call(given)
+        found[name] = min(_seconds(partial(call, given)) for _ in range(_TRIES)) * 1e6 / len(rows)
+    return found
+
+
+# --- measuring
+
+
+def _rows(model: Model, count: int) -> NDArray[Any]:
+    """The bundle's golden rows, repeated."""
+    golden = model.golden_rows()
+    return np.resize(golden, (count, *golden.shape[1:]))
+
+
+def _bulk(model: Model) -> NDArray[Any]:
+    """Rows for so much work that a call takes some tens of milliseconds."""
+    wanted = int(_BULK_US / _row_us(model)["encode"])
+    return _rows(model, min(max(2 * _SMALL_BLOCK, 1 << wanted.bit_length() - 1), _MOST_BULK_ROWS))
+
+
+def _call(model: Model, rows: NDArray[Any]) -> Callable[[], object]:
+    return lambda: model.encode(rows)
+
+
+def _run_as(model: Model, schedule: Schedule, row_us: dict[str, float], rows: NDArray[Any]) -> Callable[[], object]:
+    """A call that takes a way; contenders share the model, so each sets its own way first."""
+    model.use(model.threads, schedule, row_us)
+
+    def call() -> object:
+        model.schedule = schedule
+        return model.encode(rows)
+
+    return call
+
+
+def _medians(calls: Calls) -> dict[str, float]:
+    """Median seconds a call over rounds in which all take turns, each turn begun with some calls that do not count."""
+    found: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(_ROUNDS):
+        for name, call in calls.items():
+            _seconds(call, _SETTLE_SECONDS)
+            found[name].append(_seconds(call, _TURN_SECONDS))
+    return {name: statistics.median(values) for name, values in found.items()}
+
+
+def _seconds(call: Callable[[], object], least: float = 0.0) -> float:
+    """Seconds a call, over calls for at least so long, and at least one."""
+    count, began = 0, time.perf_counter()
+    while True:
+        call()
+        count += 1
+        spent = time.perf_counter() - began
+        if spent >= least:
+            return spent / count
+
+
+def _clear_winner(times: dict[str, float], default: str) -> str:
+    best = min(times, key=lambda name: times[name])
+    return best if times[best] < _CLEARLY * times[default] else default
+
+
+def _us(times: dict[str, float]) -> dict[str, float]:
+    return {name: round(seconds * 1e6, 2) for name, seconds in times.items()}

@@ -38,10 +38,12 @@ bench-quick: .venv/bench
 
 # And every other question; TABLES=folder adds the anomaly tables (see benchmarks/quality.py)
 bench-all: bench
+	$(BIN)/python benchmarks/runtime_speed.py
+	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/endurance.py
 	$(BIN)/python benchmarks/int8_speed.py
 	$(BIN)/python benchmarks/loadgen_witness.py
 	$(BIN)/python benchmarks/compare_trust.py
-	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/decoder_latency.py
 	$(BIN)/python benchmarks/training_speed.py
 	$(BIN)/python benchmarks/family_speed.py

@@ -34,7 +34,7 @@ class Bundle:
     """An opened bundle directory: `path`, `manifest`, and its files by role and variant.
 
     Args:
-        path: the bundle's directory.
+        path: the bundle's directory; a relative one is meant from where the process is now.
         check: "hash" compares size and sha256 of each file as it is read; "size" the size alone.
 
     Raises:
@@ -45,18 +45,19 @@ class Bundle:
 
     def __init__(self, path: str | os.PathLike[str], check: str = "hash") -> None:
         self.path = os.fspath(path)
+        self._folder = os.path.realpath(self.path)  # the current directory may change
         self.check = check
         self.manifest = self._read_manifest()
 
     def _read_manifest(self) -> Manifest:
-        if not os.path.exists(self.path):
+        if not os.path.exists(self._folder):
             raise BundleError(f"{self.path}: expected a bundle (a directory), but nothing is there; check the path")
         place = os.path.join(self.path, MANIFEST)
-        if not os.path.isfile(place):
+        if not os.path.isfile(self._real(place)):
             raise BundleError(
                 f"{self.path}: this is no aeedge bundle, it has no {MANIFEST}; 'aeedge export' makes bundles"
             )
-        data = _read(place)
+        data = _read(place, self._real(place))
         if len(data) > _MANIFEST_LIMIT:
             raise CorruptBundleError(f"{place}: {len(data)} bytes are too many for a manifest; export the bundle again")
         return Manifest.parse(data, place)
@@ -97,9 +98,9 @@ class Bundle:
             raise CorruptBundleError(f"{place}: cannot be read ({error}); export the bundle again") from None
 
     def _checked(self, place: str, entry: FileEntry) -> bytes:
-        if not os.path.isfile(place):
+        if not os.path.isfile(self._real(place)):
             raise CorruptBundleError(f"{place}: the manifest lists this file, but it is missing; copy the bundle again")
-        data = _read(place)
+        data = _read(place, self._real(place))
         if len(data) != entry.bytes:
             how = "truncated" if len(data) < entry.bytes else "too long"
             raise CorruptBundleError(
@@ -113,6 +114,10 @@ class Bundle:
                     "copy the bundle again"
                 )
         return data
+
+    def _real(self, place: str) -> str:
+        """Where a file is, whose name as given is for messages."""
+        return os.path.join(self._folder, os.path.basename(place))
 
     def _check_graph(self, place: str, data: bytes, role: str) -> None:
         try:
@@ -134,9 +139,9 @@ class Bundle:
             raise CorruptBundleError(f"{place}: expected the {role}, got the {got[1]}; copy the bundle again")
 
 
-def _read(place: str) -> bytes:
+def _read(place: str, real: str) -> bytes:
     try:
-        with open(place, "rb") as stream:
+        with open(real, "rb") as stream:
             return stream.read()
     except OSError as error:
         raise BundleError(f"{place}: cannot be read ({error.strerror}); check its permissions") from None

@@ -6,13 +6,16 @@ the threads of a pool, for batches too small to be cut into blocks. The pool is 
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import os
 import threading
+import time
 import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from aeedge.errors import AeedgeError
 from aeedge.steps import NAMES, Pair, Step
 
 if TYPE_CHECKING:
@@ -24,11 +27,13 @@ if TYPE_CHECKING:
     Open = Callable[[str, Cpus], Session]
     """Opens the graph of a role, "encoder" or "decoder", on a pool of CPUs or, when that is empty, without one."""
 
+_EXIT_SECONDS = 2.0  # the longest that an interpreter that ends waits for calls under way
+
 
 class Engine:
     """Steps of a variant, on the calling thread (`alone`) and on a pool (`shared`).
 
-    `one_row` holds the short ways of single rows by method (see onerow.py).
+    `one_row` holds the short ways of single rows by method (see onerow.py); `busy` is as long as calls are under way.
 
     Args:
         manifest: of the bundle.
@@ -40,6 +45,8 @@ class Engine:
     def __init__(self, manifest: Manifest, open_session: Open, has_decoder: bool, cpus: Cpus) -> None:
         self._manifest, self._open, self._has_decoder, self._cpus = manifest, open_session, has_decoder, cpus
         self._lock = threading.Lock()
+        self._parked = False
+        self.busy: list[None] = []
         self._alone: dict[str, Step] | None = None
         self._shared: dict[str, Step] | None = None
         self.one_row: dict[str, OneRow] = dict.fromkeys(NAMES, _not_now)
@@ -53,6 +60,8 @@ class Engine:
 
     def alone(self) -> dict[str, Step]:
         """The steps on the calling thread."""
+        if self._parked:
+            _park()
         steps = self._alone
         if steps is None:
             with self._lock:
@@ -84,7 +93,7 @@ class Engine:
             return opened[0]
 
         encoder = self._open("encoder", cpus)
-        return Pair(self._manifest, encoder, decoder if self._has_decoder else None).steps()
+        return Pair(self._manifest, encoder, decoder if self._has_decoder else None, self.busy).steps()
 
     def after_fork(self, *, reopen: bool) -> None:
         """In a forked child: leave what misses its threads, or may be in the middle of something, and start anew."""
@@ -97,14 +106,24 @@ class Engine:
             self._alone = None
             self.one_row.update(dict.fromkeys(self.one_row, _not_now))
 
+    def park(self) -> None:
+        """The interpreter ends: stop daemon threads where they call."""
+        self._parked = True
+        self.one_row.update(dict.fromkeys(self.one_row, _not_now))
+
     def close(self) -> None:
         """Let go of the sessions; there is no way back."""
         self.one_row.update(dict.fromkeys(self.one_row, _not_now))
+        self._open = _closed
         self._alone = self._shared = None
 
 
 def _not_now(x: Any) -> None:
     """The short way of a row where there is none: the long way opens sessions again, or says why it cannot."""
+
+
+def _closed(role: str, cpus: Cpus) -> Session:
+    raise AeedgeError("the model was closed; load it again")
 
 
 _living: weakref.WeakSet[Engine] = weakref.WeakSet()
@@ -126,5 +145,22 @@ def _after_fork_in_child() -> None:
         engine.after_fork(reopen=_others_ran)
 
 
+def _park() -> None:
+    """Keep a daemon thread from running on while the interpreter ends: inside onnxruntime that aborts the process."""
+    while threading.current_thread() is not threading.main_thread():
+        time.sleep(60)
+
+
+def _before_exit() -> None:
+    """Park daemon threads, the only ones left then, and wait for what they are doing."""
+    engines = list(_living)
+    for engine in engines:
+        engine.park()
+    until = time.monotonic() + _EXIT_SECONDS
+    while any(engine.busy for engine in engines) and time.monotonic() < until:
+        time.sleep(0.001)
+
+
+atexit.register(_before_exit)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_before_fork, after_in_child=_after_fork_in_child)

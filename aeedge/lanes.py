@@ -1,14 +1,80 @@
-"""Threads of our own that share blocks of rows. They are started when first needed, and sleep when there is nothing."""
+"""Threads of our own that share blocks of rows. They are started when first needed, and sleep when there is nothing.
+
+concurrent.futures would do this too, but not from a signal handler that interrupts it (its locks are not reentrant),
+not after Ctrl-C (which may leave them taken), and not while the interpreter ends. Here nothing is locked: a call takes
+threads that nobody uses from a list, which is atomic, and does without where there are none.
+"""
 
 from __future__ import annotations
 
 import os
+import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from concurrent.futures import ThreadPoolExecutor
+
+class _Team:
+    """Threads that were started together: those that are idle, and whether they are still wanted."""
+
+    def __init__(self) -> None:
+        self.idle: list[_Helper] = []
+        self.started = 0
+        self.process = os.getpid()
+        self.over = False
+
+
+class _Helper:
+    """A thread that does one job after another, and puts itself back among the idle ones after each."""
+
+    def __init__(self, team: _Team) -> None:
+        self._team = team
+        self._go = _taken_lock()
+        self._job: Callable[[], None] | None = None
+        self._done = _taken_lock()
+        # A daemon: it must not keep a program from ending.
+        self._thread = threading.Thread(target=self._work, name="aeedge", daemon=True)
+        self._thread.start()
+
+    def begin(self, job: Callable[[], None] | None) -> threading.Lock:
+        """Do a job; None ends the thread. The lock is given back when it is done."""
+        done = self._done = _taken_lock()
+        self._job = job
+        self._go.release()
+        return done
+
+    def _work(self) -> None:
+        team = self._team
+        while True:
+            self._go.acquire()
+            job, done = self._job, self._done
+            if job is None:
+                return
+            job()
+            self._job = job = None  # holds the caller's arrays
+            team.idle.append(self)
+            done.release()
+            if team.over:  # closed meanwhile, which only ended those that were idle then
+                try:
+                    team.idle.remove(self)
+                except ValueError:
+                    continue  # somebody took it, and will say what to do
+                return
+
+    def end(self) -> None:
+        """End the thread after its work."""
+        self.begin(None)
+
+    def join(self) -> None:
+        """Wait until the thread has ended."""
+        if self._thread is not threading.current_thread():
+            self._thread.join()
+
+
+def _taken_lock() -> threading.Lock:
+    """A lock that is given back by another thread than took it: the cheapest signal there is."""
+    lock = threading.Lock()
+    lock.acquire()
+    return lock
 
 
 class Lanes:
@@ -16,8 +82,7 @@ class Lanes:
 
     def __init__(self, threads: int) -> None:
         self.threads = threads
-        self._pool: ThreadPoolExecutor | None = None
-        self._pool_process = 0
+        self._team = _Team()
 
     def run(self, fill: Callable[[int], None], starts: Sequence[int]) -> None:
         """Call `fill` for each start; the first block that fails, in their order, raises its error here."""
@@ -35,25 +100,46 @@ class Lanes:
                 except BaseException as error:  # raised below, on the caller's thread
                     failures.append((start, error))
 
-        pool = self._executor()
-        helpers = [pool.submit(lane) for _ in range(min(self.threads, len(starts)) - 1)]
-        lane()
-        for helper in helpers:
-            if not helper.cancel():  # all blocks may be done before a thread has woken up
-                helper.result()
+        waiting = [helper.begin(lane) for helper in self._take(min(self.threads, len(starts)) - 1)]
+        try:
+            lane()
+            for done in waiting:
+                done.acquire()
+        except BaseException as error:  # Ctrl-C between two blocks, or while waiting: the others stop after theirs
+            failures.append((-1, error))
         if failures:  # blocks are begun in order, so the first failing row is among them
             raise min(failures, key=lambda failure: failure[0])[1]
 
-    def _executor(self) -> ThreadPoolExecutor:
-        if self._pool is None or self._pool_process != os.getpid():  # a forked child has none of its parent's threads
-            from concurrent.futures import ThreadPoolExecutor  # costs milliseconds, and single rows need none
-
-            self._pool = ThreadPoolExecutor(self.threads - 1, thread_name_prefix="aeedge")
-            self._pool_process = os.getpid()
-        return self._pool
+    def _take(self, count: int) -> list[_Helper]:
+        """Up to so many threads that nobody uses; new ones while there are fewer than there may be."""
+        team = self._team
+        if team.process != os.getpid():  # a forked child has none of its parent's threads
+            team = self._team = _Team()
+        taken: list[_Helper] = []
+        while len(taken) < count:
+            try:
+                taken.append(team.idle.pop())
+            except IndexError:
+                if team.started >= self.threads - 1:
+                    break
+                team.started += 1
+                try:
+                    taken.append(_Helper(team))
+                except RuntimeError:  # no more threads, or the interpreter ends
+                    team.started -= 1
+                    break
+        return taken
 
     def close(self) -> None:
-        """End the threads; a later `run` starts them anew."""
-        pool, self._pool = self._pool, None
-        if pool is not None and self._pool_process == os.getpid():
-            pool.shutdown()
+        """End the threads: the idle ones now, the others after their work. A later `run` starts them anew."""
+        team, self._team = self._team, _Team()
+        team.over = True
+        if team.process != os.getpid():
+            return
+        ended = []
+        while team.idle:
+            helper = team.idle.pop()
+            helper.end()
+            ended.append(helper)
+        for helper in ended:
+            helper.join()

@@ -31,11 +31,14 @@ class Places(NamedTuple):
     bare: Callable[[], Any]  # ... and without
 
 
-def one_row(shape: tuple[int, ...], dtype: str, make: Callable[[], Places]) -> OneRow:
-    """A function for rows of a shape (with or without a leading axis of 1) and exactly this dtype."""
+def one_row(shape: tuple[int, ...], dtype: str, make: Callable[[], Places], busy: list[None]) -> OneRow:
+    """A function for rows of a shape (with or without a leading axis of 1) and exactly this dtype.
+
+    `busy` is as long as calls are under way.
+    """
     leading, wanted, array = (1, *shape), np.dtype(dtype), np.ndarray
     idle: list[Places] = []
-    take, put_back = idle.pop, idle.append
+    take, put_back, enter, leave = idle.pop, idle.append, busy.append, busy.pop
 
     def call(x: Any) -> NDArray[np.float32] | None:
         if type(x) is not array or x.dtype is not wanted:
@@ -43,20 +46,23 @@ def one_row(shape: tuple[int, ...], dtype: str, make: Callable[[], Places]) -> O
         size = x.shape
         if size != leading and size != shape:
             return None
+        enter(None)
         try:
-            places = take()
-        except IndexError:
+            places = take() if idle else make()
+        except IndexError:  # another thread was faster
             places = make()
-        row, run, watch, then, whole, bare = places
-        row[...] = x
-        run()
-        if watch is not None and not isfinite(watch()):
+        try:
+            row, run, watch, then, whole, bare = places
+            row[...] = x
+            run()
+            if watch is not None and not isfinite(watch()):
+                return None
+            if then is not None:
+                then()
+            result: NDArray[np.float32] = whole() if size == leading else bare()
+            return result
+        finally:
             put_back(places)
-            return None
-        if then is not None:
-            then()
-        result: NDArray[np.float32] = whole() if size == leading else bare()
-        put_back(places)
-        return result
+            leave()
 
     return call

@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from math import isfinite
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -61,16 +62,48 @@ class Runner:
             InputError: rows that are not finite, the first one named, or an `out` that does not fit. After an error
                 the content of `out` is undefined.
         """
-        step = self._engine.alone()[name]
+        self._engine.busy.append(None)
+        try:
+            return self._run(self._engine.alone()[name], rows, out)
+        finally:
+            self._engine.busy.pop()
+
+    def _run(self, step: Step, rows: Rows, out: Floats | None) -> Floats:
         work = self._work(step, rows)
         size = self._block_rows(step, rows, work)
         if work >= self.schedule.lanes_from and size < len(rows) and self.threads > 1:
             return self._blocks(step, rows, out, size, on_lanes=True)
         if self.schedule.pool_from <= work < self.schedule.lanes_from and self._engine.has_pool:
-            step, size = self._engine.shared()[name], max(size * self.threads, _LEAST_BLOCK)
+            step, size = self._engine.shared()[step.name], len(rows)
         if out is None and len(rows) <= size:  # what the graph returns is new: no need to copy it
             return _whole(step, rows)
         return self._blocks(step, rows, out, size, on_lanes=False)
+
+    def few(self, name: str, x: Any) -> Floats | None:
+        """Results for a plain batch that is run as it is, in one go; None for everything else.
+
+        What `run` does for all kinds of input takes longer than some rows do.
+        """
+        step = self._engine.alone()[name]
+        if type(x) is not np.ndarray or x.dtype is not step.plain_dtype or x.shape[1:] != step.row_in or not len(x):
+            return None
+        flags = x.flags
+        if not flags.c_contiguous or not flags.aligned:
+            return None
+        row_us, schedule = self.row_us.get(name), self.schedule
+        work = (row_us or 0.0) * len(x)
+        if work >= schedule.lanes_from or (row_us is None and len(x) >= _TRIED_ROWS[0]) or len(x) > schedule.most_rows:
+            return None
+        if work >= schedule.pool_from and self._engine.has_pool:
+            step = self._engine.shared()[name]
+        elif work > schedule.block and len(x) > _LEAST_BLOCK:
+            return None
+        self._engine.busy.append(None)
+        try:
+            result, watch = step.new(x)
+        finally:
+            self._engine.busy.pop()
+        return result if watch is None or isfinite(watch.dot(watch)) else None
 
     def _work(self, step: Step, rows: Rows) -> float:
         """Microseconds that these rows take on one thread; 0 for so few that it does not matter."""
@@ -106,7 +139,9 @@ class Runner:
         else:
             for start in starts:
                 fill(start)
-        single: Floats = result[0] if rows.single and out is None else result
+        if out is not None:
+            return out
+        single: Floats = result[0] if rows.single else result
         return single
 
     def close(self) -> None:

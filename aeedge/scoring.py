@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 def residual(x: Block, reconstruction: NDArray[np.float32], spec: ScoreSpec) -> NDArray[np.float32]:
     """(x - reconstruction) / scale: raw rows (n, *shape) to a float32 array of the same shape."""
-    difference = np.subtract(x, reconstruction, dtype=np.float32)
     with np.errstate(over="ignore"):
+        difference = np.subtract(x, reconstruction, dtype=np.float32)
         difference /= spec.scale
     return difference
 

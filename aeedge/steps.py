@@ -31,7 +31,8 @@ class Step(NamedTuple):
     """A method: the shapes and dtype of its rows in and out, and how it is done.
 
     `new` takes a block and gives its results in a new array; `into` writes them into a given one. Both also give the
-    watch of the first graph (see session.py). `one_row` is the short way for a single row.
+    watch of the first graph (see session.py). `one_row` is the short way for a single row, `plain_dtype` numpy's object
+    for the dtype.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Step(NamedTuple):
     new: New
     into: Into
     one_row: OneRow
+    plain_dtype: np.dtype[Any]
 
     def rows(self, x: ArrayLike, invalid: str, first: int = 0) -> Rows:
         """The caller's array as rows of this step."""
@@ -55,11 +57,14 @@ class Pair:
         manifest: of the bundle.
         encoder: its session.
         decoder: opens the decoder's when it is first needed; None where the bundle has none.
+        busy: see onerow.py.
     """
 
-    def __init__(self, manifest: Manifest, encoder: Session, decoder: Callable[[], Session] | None) -> None:
+    def __init__(
+        self, manifest: Manifest, encoder: Session, decoder: Callable[[], Session] | None, busy: list[None]
+    ) -> None:
         self._spec, self._latent, self._scoring = manifest.input, (manifest.latent,), manifest.score
-        self._encoder = encoder
+        self._encoder, self._busy = encoder, busy
         if decoder is not None:
             self._decoder = decoder
         self._has_decoder = decoder is not None
@@ -81,7 +86,17 @@ class Pair:
         spec = self._spec
         row_in, dtype = (self._latent, "float32") if name == "decode" else (spec.shape, spec.dtype)
         columns = None if name == "decode" else spec.features
-        return Step(name, row_in, row_out, dtype, columns, new, into, one_row(row_in, dtype, places))
+        return Step(
+            name,
+            row_in,
+            row_out,
+            dtype,
+            columns,
+            new,
+            into,
+            one_row(row_in, dtype, places, self._busy),
+            np.dtype(dtype),
+        )
 
     def _compared(self, finish: Finish, row_out: tuple[int, ...]) -> Step:
         """A method that compares rows with their reconstructions."""

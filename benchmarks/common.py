@@ -3,21 +3,34 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import random
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+import numpy as np
+from contest.timing import ClockError, timed
+from numpy.typing import NDArray
 
 from aeedge.bench.fingerprint import fingerprint
 from aeedge.table import columns
 
-__all__ = ["fingerprint", "interleaved", "publish"]
+__all__ = ["apart", "fingerprint", "interleaved", "kept_as", "publish", "publish_all", "raw", "speedups", "turns"]
 
 RESULTS = Path(__file__).parent / "results"
+SIGNAL = (128.0, 32.0)  # mean and scale of signals as bytes
+SETTLE = 0.06  # seconds; onnxruntime's pool was seen to spin for 45 ms after its last call
+_TRIES = 5
+Call = Callable[[], object]
+Table = tuple[Sequence[str], Sequence[Sequence[str]]]
+T = TypeVar("T")
 
 
-def interleaved(calls: dict[str, Callable[[], object]], seconds: float = 0.2, rounds: int = 15) -> dict[str, float]:
+def interleaved(calls: dict[str, Call], seconds: float = 0.2, rounds: int = 15) -> dict[str, float]:
     """Median seconds a call; the contenders take turns, so that a disturbance hits all alike."""
     found: dict[str, list[float]] = {name: [] for name in calls}
     for call in calls.values():
@@ -33,10 +46,70 @@ def interleaved(calls: dict[str, Callable[[], object]], seconds: float = 0.2, ro
     return {name: statistics.median(values) for name, values in found.items()}
 
 
+def turns(
+    calls: Mapping[str, Call], seconds: float, rounds: int, *, settle: float = SETTLE, seed: int = 0
+) -> dict[str, list[float]]:
+    """Seconds a call by contender, one value a round; in every round all contenders once, in shuffled order.
+
+    A turn begins with calls for `settle` seconds that are not timed: the threads of whoever was before have stopped
+    spinning then, and the contender's own are awake. A turn in which two clocks disagree is taken again.
+
+    Raises:
+        ClockError: they disagree again and again.
+    """
+    found: dict[str, list[float]] = {name: [] for name in calls}
+    order, dice = list(calls), random.Random(seed)
+    for _ in range(rounds):
+        dice.shuffle(order)
+        for name in order:
+            found[name].append(_turn(calls[name], seconds, settle))
+    return found
+
+
+def _turn(call: Call, seconds: float, settle: float, tries: int = _TRIES) -> float:
+    end = time.perf_counter() + settle
+    call()
+    while time.perf_counter() < end:
+        call()
+    try:
+        return timed(call, seconds).per_call
+    except ClockError:
+        if tries == 1:
+            raise
+        return _turn(call, seconds, settle, tries - 1)
+
+
+def speedups(found: Mapping[str, Sequence[float]], name: str, peer: str) -> list[float]:
+    """How many times faster than its peer a contender was, round by round: what slows a whole round cancels out."""
+    return [theirs / ours for theirs, ours in zip(found[peer], found[name])]
+
+
+def apart(function: Callable[..., T], *arguments: Any) -> T:
+    """Call a function in a process of its own: its threads, imports and memory are not where we measure."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+def raw(rows: NDArray[Any], scaler: tuple[float, float]) -> NDArray[np.uint8]:
+    """Rows as a sensor gives them: bytes that the scaler (mean, scale) brings back."""
+    return np.clip(np.rint(rows * scaler[1] + scaler[0]), 0, 255).astype(np.uint8)
+
+
+def kept_as(name: str, quick: bool, parts: Collection[str] = ()) -> str:
+    """Name of a result: a quick or partial run never passes for a full one."""
+    return f"{name}-quick" if quick else "-".join([name, *parts])
+
+
 def publish(name: str, result: dict[str, Any], head: list[str], rows: list[list[str]]) -> None:
     """Print a table, and keep table and numbers in results/."""
-    table = columns(head, rows)
-    print(table)
+    publish_all(name, result, {"": (head, rows)})
+
+
+def publish_all(name: str, result: dict[str, Any], tables: Mapping[str, Table]) -> None:
+    """Print tables, each under its title, and keep tables and numbers in results/."""
+    blocks = [f"{title}\n\n{columns(*table)}" if title else columns(*table) for title, table in tables.items()]
+    text = "\n\n".join(blocks)
+    print(text)
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.json").write_text(json.dumps(result | {"table": table.splitlines()}, indent=1) + "\n")
+    (RESULTS / f"{name}.json").write_text(json.dumps(result | {"table": text.splitlines()}, indent=1) + "\n")
     print(f"\nkept in benchmarks/results/{name}.json")

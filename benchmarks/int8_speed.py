@@ -11,33 +11,26 @@ import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnxruntime
 import torch
-from common import fingerprint, interleaved, publish
+from common import SIGNAL, fingerprint, interleaved, publish, raw
 from contest import tflite, workloads
 from contest.contenders.by_litert import Contender
 from contest.nets import NETS
-from numpy.typing import NDArray
 
 import aeedge
 from aeedge_export import export_bundle
 from aeedge_export.graph import to_onnx
 
 BATCHES = (1, 64, 256, 1024, 4096)
-SIGNAL = (128.0, 32.0)  # mean and scale of signals as bytes
 
 
 def session(graph: bytes) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-
-
-def raw(rows: NDArray[Any], scaler: tuple[float, float]) -> NDArray[np.uint8]:
-    return np.clip(np.rint(rows * scaler[1] + scaler[0]), 0, 255).astype(np.uint8)
 
 
 def contenders(name: str, folder: Path, bundle: Path) -> Callable[[int], dict[str, Callable[[], object]]]:

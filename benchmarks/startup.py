@@ -1,35 +1,145 @@
-"""What does `import aeedge` cost beyond numpy and onnxruntime? Fresh processes, taking turns, medians."""
+"""What does aeedge cost a fresh process beyond bare onnxruntime: to be imported, to its first latent, in memory?
+
+Two pairs of scripts, each in processes of its own, in turns of shuffled order; the smallest script that somebody would
+write with onnxruntime alone, and the same with aeedge, all its checks on. Time counts from just before the process is
+started until its script is done, memory is the most that it had until then. "beyond" is the median of the differences
+within a round.
+
+    python benchmarks/startup.py [--quick]
+"""
 
 from __future__ import annotations
 
+import argparse
 import os
+import random
 import statistics
 import subprocess
 import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
 
-from common import fingerprint, publish
+from common import apart, fingerprint, kept_as, publish
+from contest import workloads
 
-ROUNDS = 41
-SCRIPTS = {"numpy + onnxruntime": "import numpy, onnxruntime", "aeedge": "import aeedge"}
-TIMED = "import time; a = time.perf_counter(); {}; print(time.perf_counter() - a)"
+ROUNDS, QUICK_ROUNDS = 41, 3
+NETS = ("deep", "conv")
+IMPORTS = {"onnxruntime": "import numpy, onnxruntime", "aeedge": "import aeedge"}
+FIRST_LATENT = {
+    "onnxruntime": """
+import numpy as np
+import onnxruntime
+options = onnxruntime.SessionOptions()
+options.intra_op_num_threads = 1
+session = onnxruntime.InferenceSession(f"{folder}/encoder.onnx", options, providers=["CPUExecutionProvider"])
+latents = session.run(None, {"input": np.load(f"{folder}/first.npy")})[0]
+""",
+    "aeedge": """
+import numpy as np
+import aeedge
+model = aeedge.load(f"{folder}/float32.aeedge", variant="fp32")
+latents = model.encode(np.load(f"{folder}/first.npy"))
+""",
+}
+# time.monotonic counts from the same moment in all processes. VmHWM, since ru_maxrss begins with what the parent had.
+CHILD = """
+import sys, time
+spawned, folder = float(sys.argv[1]), sys.argv[2]
+{}
+seconds = time.monotonic() - spawned
+try:
+    with open("/proc/self/status") as status:
+        peak = next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM"))
+except OSError:
+    import resource
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+print(seconds, peak)
+"""
+
+
+class Seen(NamedTuple):
+    """What one process reported."""
+
+    seconds: float
+    peak_bytes: float
+
+
+class Question(NamedTuple):
+    """Two scripts by who wrote them, in the folder of a net, and how much ours may cost beyond the other."""
+
+    says: str
+    scripts: Mapping[str, str]
+    folder: Path
+    milliseconds: float
+    megabytes: float | None
+
+
+def questions() -> list[Question]:
+    folders = apart(workloads.prepare, NETS, print)
+    first = [Question(f"first latent of {name}", FIRST_LATENT, folder, 15, 4) for name, folder in folders.items()]
+    return [Question("import", IMPORTS, folders[NETS[0]], 10, None), *first]
+
+
+def environment() -> dict[str, str]:
+    """As installed: with compiled bytecode, which some environments switch off for sources."""
+    own = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
+    return own | {"ORT_DISABLE_TELEMETRY": "1"}
+
+
+def process(script: str, folder: Path) -> Seen:
+    surroundings, code = environment(), CHILD.format(script)
+    command = [sys.executable, "-c", code, repr(time.monotonic()), str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=surroundings)
+    if done.returncode:
+        raise SystemExit(f"the script failed:\n{script}\n{done.stderr}")
+    return Seen(*map(float, done.stdout.split()))
+
+
+def ask(asked: Sequence[Question], rounds: int) -> dict[str, dict[str, list[Seen]]]:
+    """What all scripts of all questions reported, one a round."""
+    found: dict[str, dict[str, list[Seen]]] = {q.says: {who: [] for who in q.scripts} for q in asked}
+    order, dice = [(question, who) for question in asked for who in question.scripts], random.Random(0)
+    for _ in range(rounds + 1):
+        dice.shuffle(order)
+        for question, who in order:
+            found[question.says][who].append(process(question.scripts[who], question.folder))
+    # The first round writes bytecode and fills the caches of the disk.
+    return {says: {who: seen[1:] for who, seen in by_whom.items()} for says, by_whom in found.items()}
+
+
+def cells(by_whom: Mapping[str, Sequence[Seen]], field: str, unit: float, target: float | None) -> dict[str, list[str]]:
+    """By script: its median, what it is beyond the peer's, and what it may be."""
+    values = {who: [getattr(seen, field) / unit for seen in all_seen] for who, all_seen in by_whom.items()}
+    beyond = statistics.median(ours - theirs for ours, theirs in zip(values["aeedge"], values["onnxruntime"]))
+    allowed = "" if target is None else f"{target:+.0f}"
+    return {
+        who: [f"{statistics.median(found):.1f}", *([f"{beyond:+.1f}", allowed] if who == "aeedge" else ["", ""])]
+        for who, found in values.items()
+    }
 
 
 def main() -> None:
-    found: dict[str, list[float]] = {name: [] for name in SCRIPTS}
-    # As installed: with compiled bytecode, which some environments switch off for sources.
-    environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"} | {
-        "ORT_DISABLE_TELEMETRY": "1"
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="few rounds: does everything work?")
+    quick = parser.parse_args().quick
+    asked = questions()
+    found = ask(asked, QUICK_ROUNDS if quick else ROUNDS)
+    rows = []
+    for question in asked:
+        seen = found[question.says]
+        time_cells = cells(seen, "seconds", 1e-3, question.milliseconds)
+        memory_cells = cells(seen, "peak_bytes", 1e6, question.megabytes)
+        rows += [[question.says, who, *time_cells[who], *memory_cells[who]] for who in seen]
+    head = ["fresh process", "with", "ms", "beyond", "allowed", "MB", "beyond", "allowed"]
+    kept = {
+        says: {
+            who: {field: [getattr(one, field) for one in seen] for field in Seen._fields} for who, seen in by.items()
+        }
+        for says, by in found.items()
     }
-    for _ in range(ROUNDS + 1):
-        for name, script in SCRIPTS.items():
-            command = [sys.executable, "-c", TIMED.format(script)]
-            done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
-            found[name].append(float(done.stdout))
-    found = {name: values[1:] for name, values in found.items()}  # the first writes the bytecode
-    medians = {name: statistics.median(values) * 1e3 for name, values in found.items()}
-    base = medians["numpy + onnxruntime"]
-    rows = [[name, f"{ms:.1f}", f"{ms - base:+.1f}"] for name, ms in medians.items()]
-    publish("startup", {"machine": fingerprint(), "seconds": found}, ["import", "ms", "beyond"], rows)
+    publish(kept_as("startup", quick), {"machine": fingerprint(), "processes": kept}, head, rows)
 
 
 if __name__ == "__main__":

@@ -66,7 +66,7 @@ def bench(ctx: click.Context, /, bundle: str, **options: Any) -> None:
     baseline = read_baseline(options["baseline"]) if options["baseline"] else None
     _check_page(options)
     rows = _rows(bundle, plan.method, options["data"])
-    say = _say(quiet=not sys.stderr.isatty())
+    say = _say(quiet=sys.stderr is None or not sys.stderr.isatty())
     measurement = Measurement(plan, rows, say)
     other = options["other"]
     document = measurement.compare(plan._replace(path=other)) if other else measurement.run()

@@ -101,7 +101,7 @@ def _shaped(blocks: Iterable[NDArray[Any]], spec: InputSpec) -> Iterator[NDArray
 
 def _progress(blocks: Iterable[NDArray[Any]], rows: RowFile, label: str) -> Iterator[NDArray[Any]]:
     """Show a bar in a terminal where the length is known, else a counter."""
-    if not sys.stderr.isatty():
+    if sys.stderr is None or not sys.stderr.isatty():  # None where it was closed
         yield from blocks
         return
     with click.progressbar(length=rows.count or 0, label=label, file=sys.stderr, show_pos=True) as bar:

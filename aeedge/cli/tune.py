@@ -39,7 +39,7 @@ def tune(bundle: str, aim: str, threads: int | None, forget: bool, as_json: bool
     path = tuned.record_path(identity)
     if path is None:  # said now, not after measuring
         raise InputError("expected HOME, XDG_STATE_HOME or AEEDGE_STATE to say where to keep the result; set one")
-    quiet = not sys.stderr.isatty()
+    quiet = sys.stderr is None or not sys.stderr.isatty()
 
     def say(text: str) -> None:
         if not quiet:

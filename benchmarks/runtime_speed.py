@@ -1,0 +1,343 @@
+"""Is aeedge as fast as a careful engineer with bare onnxruntime, from one row to 65 536? In one process, taking turns.
+
+The engineer writes `session.run(None, {"input": rows})[0]` on the same encoder.onnx, with intra_op_num_threads=1 ("run
+intra=1") or without any options ("run, default"). Every round is in shuffled order, and each turn begins with calls
+that are not timed (see `common.turns`). A ratio is the median, over the rounds, of the peer's time over ours in the
+same round: above 1 we are faster. Before anything is timed, all who compute in fp32 must say the same.
+
+    one      one row, one thread: encode fp32 and int8, and score against two sessions and numpy by hand
+    bulk     16 384 rows, all threads, fp32, against the default session
+    powers   every power of two up to 65 536 rows, all threads, fp32, against the better of both sessions
+    int8     16 384 rows of raw bytes through int8, against the default session's fp32 on rows already scaled
+
+    python benchmarks/runtime_speed.py [--part one ...] [--quick]
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from common import SETTLE, SIGNAL, Call, Table, apart, fingerprint, kept_as, publish_all, raw, speedups, turns
+from contest import workloads
+from contest.nets import NETS
+from contest.processes import cpus
+from contest.watch import Watch
+from numpy.typing import NDArray
+
+import aeedge  # before onnxruntime: it switches telemetry off
+
+import onnxruntime  # isort: skip
+
+SUBJECTS = ("seed", "deep", "ad01", "conv")
+ONE_ROW = 0.80  # of the speed of run intra=1
+BULK_ROWS = 16_384
+BULK = {"deep": 1.2, "ad01": 1.3, "conv": 1.5, "seed": 1.1}
+BYTES = {"deep": 4.0, "ad01": 4.0, "seed": 3.5}
+CHECKED_ROWS = (1, 7, 600, 4097)
+AGREE = 1e-4, 1e-6  # of a value, and of the largest one: sums in another order differ by that
+NO_POOL = 0.015  # seconds to settle where nobody has threads that spin
+LEAST_SECONDS, LEAST_ROUNDS, MOST_ROUNDS = 0.02, 5, 25
+Row = dict[str, Any]
+Rows = NDArray[Any]
+
+
+class Plan(NamedTuple):
+    """How long to measure: seconds a turn and rounds of one row and of bulk; rows and seconds a cell of powers."""
+
+    one: tuple[float, int]
+    bulk: tuple[float, int]
+    most_rows: int
+    cell_seconds: float
+
+
+FULL = Plan((0.05, 51), (0.4, 15), 65_536, 4.5)
+QUICK = Plan((0.01, 5), (0.05, 3), 256, 0.5)
+
+
+class Subject(NamedTuple):
+    """A net, where its files lie, and its bundle that takes bytes, with their scaler."""
+
+    name: str
+    folder: Path
+    of_bytes: Path
+    scaler: tuple[float, float]
+
+    @property
+    def bundle(self) -> Path:
+        """The bundle that takes float32."""
+        return self.folder / "float32.aeedge"
+
+    def rows(self, count: int) -> Rows:
+        """Test rows, repeated."""
+        with np.load(self.folder / "rows.npz") as stored:
+            test: Rows = stored["test"]
+        return np.resize(test, (count, *test.shape[1:]))
+
+
+def subjects(with_bytes: bool, scratch: Path) -> list[Subject]:
+    """All nets; signals have no bundle of bytes in the contest, so that one is made here."""
+    found = []
+    for name, folder in apart(workloads.prepare, SUBJECTS, print).items():
+        if NETS[name].pixels:
+            found.append(Subject(name, folder, folder / "uint8.aeedge", (0.0, 255.0)))
+        else:
+            found.append(Subject(name, folder, scratch / f"{name}.aeedge", SIGNAL))
+            if with_bytes:
+                print(f"{name}: exporting for bytes")
+                apart(export_for_bytes, found[-1])
+    return found
+
+
+def export_for_bytes(subject: Subject) -> None:
+    from aeedge_export import export_bundle
+
+    down, up = workloads.autoencoder(subject.name, subject.folder / "weights.pt")
+    with np.load(subject.folder / "rows.npz") as stored:
+        known = raw(stored["calibration"], subject.scaler)
+    export_bundle(encoder=down, decoder=up, path=subject.of_bytes, example=known, scaler=subject.scaler, variants="all")
+
+
+def prepared(path: Path, aim: str, *, variant: str, threads: int | str = "auto") -> aeedge.Model:
+    """A bundle, opened for an aim ("latency" or "throughput"): whatever is done to it before measuring is done here."""
+    model = aeedge.load(path, variant=variant, threads=threads)
+    if model.variant != variant:
+        raise SystemExit(f"{path}: {model.variant} runs instead of {variant}, so {aim} of {variant} cannot be measured")
+    return model
+
+
+def session(path: Path, threads: int | None = None) -> onnxruntime.InferenceSession:
+    """The peer's session: with so many threads, or without any options."""
+    if threads is None:
+        return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def run_of(peer: onnxruntime.InferenceSession, rows: Rows) -> Call:
+    name = peer.get_inputs()[0].name
+    return lambda: peer.run(None, {name: rows})[0]
+
+
+def score_by_hand(encoder: onnxruntime.InferenceSession, decoder: onnxruntime.InferenceSession, rows: Rows) -> Call:
+    """What a user of two sessions writes to score rows."""
+    name, latent, axes = encoder.get_inputs()[0].name, decoder.get_inputs()[0].name, tuple(range(1, rows.ndim))
+
+    def score() -> object:
+        latents = encoder.run(None, {name: rows})[0]
+        difference = rows - decoder.run(None, {latent: latents})[0]
+        return np.mean(difference * difference, axis=axes)
+
+    return score
+
+
+def one_row(subject: Subject) -> Callable[[Rows], dict[str, Call]]:
+    """Contenders on one thread."""
+    model = prepared(subject.bundle, "latency", variant="fp32", threads=1)
+    integers = prepared(subject.bundle, "latency", variant="int8", threads=1)
+    encoder, decoder = (session(subject.bundle / f"{role}.onnx", 1) for role in ("encoder", "decoder"))
+    peer = session(subject.folder / "encoder.onnx", 1)
+    return lambda rows: {
+        "encode": lambda: model.encode(rows),
+        "encode, int8": lambda: integers.encode(rows),
+        "score": lambda: model.score(rows),
+        "run intra=1": run_of(peer, rows),
+        "score by hand": score_by_hand(encoder, decoder, rows),
+    }
+
+
+def many_rows(subject: Subject) -> Callable[[Rows], dict[str, Call]]:
+    """Contenders that may use all threads, and the peer that uses one."""
+    model = prepared(subject.bundle, "throughput", variant="fp32")
+    single, default = (session(subject.folder / "encoder.onnx", threads) for threads in (1, None))
+    return lambda rows: {
+        "encode": lambda: model.encode(rows),
+        "run intra=1": run_of(single, rows),
+        "run, default": run_of(default, rows),
+    }
+
+
+def of_bytes(subject: Subject) -> Callable[[Rows], dict[str, Call]]:
+    """int8 on bytes, and the peer on the same rows as float32, scaled beforehand."""
+    model = prepared(subject.of_bytes, "throughput", variant="int8")
+    default = session(subject.folder / "encoder.onnx")
+
+    def calls(rows: Rows) -> dict[str, Call]:
+        measured, (mean, scale) = raw(rows, subject.scaler), subject.scaler
+        scaled = (measured.astype(np.float32) - np.float32(mean)) / np.float32(scale)
+        return {"encode, int8 on bytes": lambda: model.encode(measured), "run, default": run_of(default, scaled)}
+
+    return calls
+
+
+def off(got: Any, true: Any) -> float:
+    """Largest difference, relative to the largest value."""
+    return float(np.abs(np.subtract(got, true)).max() / np.abs(true).max())
+
+
+def agree(got: Rows, true: Rows) -> bool:
+    relative, least = AGREE
+    return np.allclose(got, true, rtol=relative, atol=least * float(np.abs(true).max()))
+
+
+def check(subject: Subject) -> None:
+    """End the run unless all who compute in fp32 say the same: nobody wins by being wrong."""
+    single, many = one_row(subject), many_rows(subject)
+    for count in CHECKED_ROWS:
+        rows = subject.rows(count)
+        answers = {name: np.asarray(call()) for name, call in single(rows).items() if "int8" not in name}
+        answers |= {f"{name}, all threads": np.asarray(call()) for name, call in many(rows).items()}
+        for name, got in answers.items():
+            true = answers["score by hand" if name.startswith("score") else "run intra=1"]
+            if got.shape != true.shape or not agree(got, true):
+                raise SystemExit(f"{subject.name}, {count} rows: {name} computes something else; nothing is measured")
+
+
+def measured(
+    calls: Mapping[str, Call], seconds: float, rounds: int, settle: float
+) -> tuple[dict[str, list[float]], Row]:
+    """Turns of all, and who else used the machine meanwhile."""
+    watch = Watch(cpus("all"))
+    found = turns(calls, seconds, rounds, settle=settle)
+    load = watch.stop(0.0)
+    return found, {"rounds": rounds, "disturbed": load.says() if load.disturbed else None}
+
+
+def verdict(found: Mapping[str, Sequence[float]], what: str, peers: Sequence[str], target: float | None = None) -> Row:
+    """One contender against the better of its peers."""
+    medians = {name: statistics.median(found[name]) for name in (what, *peers)}
+    peer = min(peers, key=lambda name: medians[name])
+    low, ratio, high = statistics.quantiles(speedups(found, what, peer), n=4)
+    return {"what": what, "peer": peer, "seconds": medians, "ratio": ratio, "quartiles": [low, high], "target": target}
+
+
+def one(nets: Sequence[Subject], plan: Plan) -> list[Row]:
+    result = []
+    for subject in nets:
+        calls = one_row(subject)(subject.rows(1))
+        found, state = measured(calls, *plan.one, NO_POOL)
+        for what, peer, target in (
+            ("encode", "run intra=1", ONE_ROW),
+            ("encode, int8", "run intra=1", None),
+            ("score", "score by hand", None),
+        ):
+            error = off(calls[what](), calls[peer]())
+            result.append({"net": subject.name, "off": error, **verdict(found, what, [peer], target), **state})
+    return result
+
+
+def against_default(
+    nets: Sequence[Subject],
+    plan: Plan,
+    opened: Callable[[Subject], Callable[[Rows], dict[str, Call]]],
+    targets: Mapping[str, float],
+) -> list[Row]:
+    """Many rows, all threads, ours against the session that a user gets who sets nothing."""
+    result, peer = [], "run, default"
+    for subject in nets:
+        calls = opened(subject)(subject.rows(BULK_ROWS))
+        what = next(iter(calls))
+        found, state = measured({name: calls[name] for name in (what, peer)}, *plan.bulk, SETTLE)
+        row = verdict(found, what, [peer], targets.get(subject.name))
+        result.append({"net": subject.name, "off": off(calls[what](), calls[peer]()), **row, **state})
+    return result
+
+
+def bulk(nets: Sequence[Subject], plan: Plan) -> list[Row]:
+    return against_default(nets, plan, many_rows, BULK)
+
+
+def int8(nets: Sequence[Subject], plan: Plan) -> list[Row]:
+    return against_default(nets, plan, of_bytes, BYTES)
+
+
+def powers(nets: Sequence[Subject], plan: Plan) -> list[Row]:
+    result = []
+    for subject in nets:
+        contenders, rows = many_rows(subject), subject.rows(plan.most_rows)
+        for power in range(plan.most_rows.bit_length()):
+            calls = contenders(rows[: 1 << power])
+            found, state = measured(calls, *rhythm(calls.values(), plan.cell_seconds), SETTLE)
+            row = verdict(found, "encode", ["run intra=1", "run, default"])
+            result.append({"net": subject.name, "rows": 1 << power, **row, **state})
+        print(f"powers: {subject.name} done", flush=True)
+    return result
+
+
+def rhythm(calls: Collection[Call], cell_seconds: float) -> tuple[float, int]:
+    """Seconds a turn, so that each has two calls or more, and as many rounds as there is time for."""
+    slowest = 0.0
+    for call in calls:
+        call()
+        began = time.perf_counter()
+        call()
+        slowest = max(slowest, time.perf_counter() - began)
+    seconds = max(LEAST_SECONDS, 1.2 * slowest)
+    rounds = int(cell_seconds / (len(calls) * (SETTLE + seconds)))
+    return seconds, min(max(rounds, LEAST_ROUNDS), MOST_ROUNDS)
+
+
+def factor(row: Row) -> str:
+    return f"{'~' if row['disturbed'] else ''}{row['ratio']:.2f}"
+
+
+def table(rows: Sequence[Row]) -> Table:
+    head = ["net", "what", "µs", "peer", "its µs", "times as fast", "target", "off by"]
+    lines = []
+    for row in rows:
+        ours, theirs = (f"{row['seconds'][row[side]] * 1e6:,.1f}" for side in ("what", "peer"))
+        target = "" if row["target"] is None else f"{row['target']:.2f}"
+        lines.append([row["net"], row["what"], ours, row["peer"], theirs, factor(row), target, f"{row['off']:.0e}"])
+    return head, lines
+
+
+def table_of_powers(rows: Sequence[Row]) -> Table:
+    """One line a power of two, one column a net, and the least of each column."""
+    nets = list(dict.fromkeys(row["net"] for row in rows))
+    cells = {(row["rows"], row["net"]): row for row in rows}
+    counts = sorted({row["rows"] for row in rows})
+    lines = [[f"{count:,}", *(factor(cells[count, net]) for net in nets)] for count in counts]
+    lines.append(
+        ["least", *(factor(min((cells[c, net] for c in counts), key=lambda row: row["ratio"])) for net in nets)]
+    )
+    return ["rows; better peer's time / ours", *nets], lines
+
+
+PARTS: dict[str, tuple[Callable[[Sequence[Subject], Plan], list[Row]], Callable[[Sequence[Row]], Table], str]] = {
+    "one": (one, table, "One row, one thread"),
+    "bulk": (bulk, table, f"{BULK_ROWS:,} rows, all threads, fp32"),
+    "powers": (powers, table_of_powers, "Powers of two, all threads, fp32"),
+    "int8": (int8, table, f"{BULK_ROWS:,} rows, all threads, int8 on raw bytes against fp32 on scaled float32"),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--part", action="append", choices=PARTS, help="this part only; may be given several times")
+    parser.add_argument("--quick", action="store_true", help="fewer rounds and rows: does everything work?")
+    asked = parser.parse_args()
+    parts = [part for part in PARTS if part in (asked.part or PARTS)]
+    plan = QUICK if asked.quick else FULL
+    result: dict[str, Any] = {"machine": fingerprint(), "plan": plan._asdict(), "quick": asked.quick}
+    tables = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        nets = subjects("int8" in parts, Path(scratch))
+        for subject in nets:
+            check(subject)
+        for part in parts:
+            measure, shown, title = PARTS[part]
+            print(f"{part}: measuring", flush=True)
+            result[part] = measure(nets, plan)
+            tables[title] = shown(result[part])
+    publish_all(kept_as("runtime_speed", asked.quick, parts if len(parts) < len(PARTS) else ()), result, tables)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+"""Turns in one process: all contenders in every round, in another order each time, and ratios within a round."""
+
+import statistics
+
+import common
+import pytest
+from contest.timing import ClockError, Timed
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Stands in for the timing: what each contender's calls are said to take, one round after the other."""
+    taken = {}
+
+    def timed(call, seconds):
+        name = call()
+        order.append(name)
+        value = taken[name].pop(0) if name in taken else 1.0
+        if isinstance(value, Exception):
+            raise value
+        return Timed(1, value)
+
+    order = []
+    monkeypatch.setattr(common, "timed", timed)
+    return taken, order
+
+
+def contenders(*names):
+    return {name: lambda name=name: name for name in names}
+
+
+def test_every_contender_takes_part_in_every_round_in_changing_order(clock):
+    _, order = clock
+    found = common.turns(contenders("a", "b", "c"), 0.0, 20, settle=0)
+    assert {name: len(seconds) for name, seconds in found.items()} == {"a": 20, "b": 20, "c": 20}
+    rounds = [tuple(order[i : i + 3]) for i in range(0, len(order), 3)]
+    assert all(sorted(names) == ["a", "b", "c"] for names in rounds)
+    assert len(set(rounds)) > 3
+    assert len({names[0] for names in rounds}) == 3
+
+
+def test_a_turn_begins_with_calls_that_are_not_timed(clock):
+    _, order = clock
+    calls = []
+    common.turns({"a": lambda: calls.append(1)}, 0.0, 2, settle=0.005)
+    assert len(order) == 2
+    assert len(calls) > 100
+
+
+def test_values_are_in_the_order_of_rounds_and_a_ratio_stays_within_its_round(clock):
+    taken, _ = clock
+    taken |= {"ours": [1.0, 10.0, 2.0], "peer": [2.0, 30.0, 1.0]}
+    found = common.turns(contenders("ours", "peer"), 0.0, 3, settle=0)
+    assert found == {"ours": [1.0, 10.0, 2.0], "peer": [2.0, 30.0, 1.0]}
+    ratios = common.speedups(found, "ours", "peer")
+    assert ratios == [2.0, 3.0, 0.5]
+    assert statistics.median(ratios) == 2.0  # the ratio of medians is 1
+
+
+def test_a_turn_without_a_clock_is_taken_again(clock):
+    taken, order = clock
+    taken["a"] = [ClockError("jumped"), 3.0, 4.0]
+    assert common.turns(contenders("a"), 0.0, 2, settle=0) == {"a": [3.0, 4.0]}
+    assert len(order) == 3
+    taken["a"] = [ClockError("jumped")] * 100
+    with pytest.raises(ClockError, match="jumped"):
+        common.turns(contenders("a"), 0.0, 1, settle=0)
+
+
+def test_a_sleep_is_its_contenders_time():
+    found = common.turns({"slow": lambda: common.time.sleep(0.01), "fast": int}, 0.002, 3, settle=0)
+    assert min(found["slow"]) >= 0.01
+    assert statistics.median(found["fast"]) < 0.003  # microseconds; a busy machine may take its time
+
+
+def test_a_quick_or_partial_run_has_a_name_of_its_own():
+    assert common.kept_as("speed", False) == "speed"
+    assert common.kept_as("speed", True, ["one"]) == "speed-quick"
+    assert common.kept_as("speed", False, ["one", "bulk"]) == "speed-one-bulk"
+
+
+def test_tables_are_kept_with_their_titles(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(common, "RESULTS", tmp_path)
+    common.publish_all("x", {"n": 1}, {"First": (["a", "b"], [["1", "2"]]), "Second": (["c"], [["3"]])})
+    kept = common.json.loads((tmp_path / "x.json").read_text())
+    assert kept["n"] == 1
+    assert "\n".join(kept["table"]) in capsys.readouterr().out
+    assert {"First", "Second"} <= set(kept["table"])

@@ -1,0 +1,258 @@
+"""aeedge tune: what it chooses, where it keeps it, and what load makes of it."""
+
+import json
+import math
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from tampering import change_golden
+
+import aeedge
+from aeedge import tuned, tuning
+from aeedge.cli.group import AeedgeGroup
+from aeedge.schedule import Schedule
+
+DATA = Path(__file__).parent.parent / "data"
+INT8 = DATA / "bundle_v1_int8"
+
+
+@pytest.fixture(autouse=True)
+def state(tmp_path, monkeypatch):
+    """A folder for device state, and short measurements."""
+    monkeypatch.setenv("AEEDGE_STATE", str(tmp_path / "state"))
+    monkeypatch.setattr(tuning, "_ROUNDS", 1)
+    monkeypatch.setattr(tuning, "_TURN_SECONDS", 0.0005)
+    monkeypatch.setattr(tuning, "_SETTLE_SECONDS", 0.0)
+    monkeypatch.setattr(tuning, "_BULK_US", 2000.0)
+    return tmp_path / "state"
+
+
+def record(**changes):
+    schedule = Schedule(pool_from=math.inf, lanes_from=math.inf, block=123.0, most_rows=7)
+    given = tuned.Tuned("latency", "fp32", 1, schedule, {"encode": 1.5}, {"rejected": {}, "disturbed": []})
+    return given._replace(**changes)
+
+
+def identity(path):
+    with aeedge.load(path, variant="fp32", threads=1) as model:
+        return model.manifest.id
+
+
+def call(*arguments):
+    return CliRunner().invoke(AeedgeGroup.build(), ["tune", *map(str, arguments)])
+
+
+def test_what_is_kept_is_used(state):
+    before = {path.name: path.read_bytes() for path in INT8.iterdir()}
+    result = call(INT8, "--for", "throughput")
+    assert result.exit_code == 0, result.output
+    [kept] = (state / "tuned").iterdir()
+    assert f"kept in {kept}" in result.output
+    with aeedge.load(INT8) as model:
+        found = tuned.read(model.manifest.id)
+        assert model.choices["variant"] == f"{found.variant}: tuned on this device for throughput"
+        assert (model.variant, model.threads, model.schedule) == (found.variant, found.threads, found.schedule)
+        assert set(found.row_us) == set(model.methods)
+    assert {path.name: path.read_bytes() for path in INT8.iterdir()} == before
+    assert max(map(len, result.output.splitlines()[:-1])) <= 80
+
+
+def test_memory_takes_the_smallest_variant_one_thread_and_small_blocks():
+    found = tuning.tune(str(INT8), "memory")
+    assert (found.variant, found.threads) == ("int8", 1)
+    assert (found.schedule.pool_from, found.schedule.lanes_from, found.schedule.most_rows) == (math.inf, math.inf, 64)
+
+
+def test_what_is_asked_for_wins_over_what_was_tuned():
+    tuned.write(identity(INT8), record())
+    with aeedge.load(INT8) as model:
+        assert (model.variant, model.threads, model.schedule.most_rows) == ("fp32", 1, 7)
+    with aeedge.load(INT8, variant="fp32", threads=1) as model:
+        assert model.schedule.block == 123.0
+    with aeedge.load(INT8, variant="int8") as model:
+        assert (model.variant, model.schedule) == ("int8", Schedule())
+    with aeedge.load(INT8, threads=2) as model:
+        assert (model.variant, model.threads, model.schedule) == ("int8", 2, Schedule())
+    with aeedge.load(INT8, memory_limit_mb=200) as model:
+        assert "memory allow" in model.choices["threads"]
+
+
+@pytest.mark.parametrize("what", ["processor", "cpu_count", "runtime_version"])
+def test_it_is_not_used_on_another_machine(monkeypatch, what):
+    tuned.write(identity(INT8), record())
+    answers = {"processor": ("Z80", set()), "cpu_count": 1 + os.cpu_count(), "runtime_version": "1.99.0"}
+    if what == "cpu_count":
+        monkeypatch.setattr(tuned, "allowed_cpus", lambda: tuple(range(99)))
+    monkeypatch.setattr(tuned, what, lambda: answers[what])
+    assert tuned.read(identity(INT8)) is None
+
+
+def test_records_of_other_machines_and_bundles_stay(monkeypatch, state):
+    first, second = identity(INT8), identity(DATA / "bundle_v1")
+    tuned.write(first, record())
+    tuned.write(second, record())
+    monkeypatch.setattr(tuned, "processor", lambda: ("Z80", set()))
+    tuned.write(first, record(aim="memory"))
+    assert tuned.read(first).aim == "memory"
+    monkeypatch.undo()
+    monkeypatch.setenv("AEEDGE_STATE", str(state))
+    assert tuned.read(first) == tuned.read(second) == record()
+
+
+def test_results_do_not_depend_on_what_was_tuned():
+    pixels = np.random.default_rng(0).integers(0, 256, (3000, 1, 16, 16), dtype=np.uint8)
+    with aeedge.load(INT8, variant="int8") as model:
+        expected = model.encode(pixels)
+    for schedule in (
+        Schedule(0.0, math.inf),
+        Schedule(math.inf, 0.0, block=1.0),
+        Schedule(math.inf, math.inf, most_rows=3),
+        Schedule(single_on_pool=True),
+    ):
+        tuned.write(identity(INT8), record(variant="int8", threads=2, schedule=schedule))
+        with aeedge.load(INT8) as model:
+            assert model.schedule == schedule
+            assert np.array_equal(model.encode(pixels), expected)
+            assert np.array_equal(model.encode(pixels[0]), expected[0])
+            assert np.array_equal(model.encode(pixels[:100]), expected[:100])
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: "",
+        lambda text: text[:-20],
+        lambda text: text.replace('"threads": 1', '"threads": 0'),
+        lambda text: text.replace('"threads": 1', '"threads": "many"'),
+        lambda text: text.replace('"block": 123.0', '"block": -1'),
+        lambda text: text.replace('"schedule"', '"other"'),
+        lambda text: text.replace('"aim": "latency"', '"aim": "beauty"'),
+        lambda text: text.replace('"encode": 1.5', '"encode": 0'),
+        lambda text: "[]",
+    ],
+)
+def test_a_damaged_record_is_said_and_not_used(damage):
+    path = tuned.write(identity(INT8), record())
+    path.write_text(damage(path.read_text()))
+    with pytest.warns(UserWarning, match="not a record that 'aeedge tune' wrote"), aeedge.load(INT8) as model:
+        assert model.schedule == Schedule()
+
+
+def test_a_record_of_a_newer_format_is_left_alone():
+    path = tuned.write(identity(INT8), record())
+    path.write_text(path.read_text().replace('"format": 1', '"format": 2'))
+    assert tuned.read(identity(INT8)) is None
+
+
+def test_a_variant_that_is_wrong_here_is_not_chosen(tmp_path):
+    import shutil
+
+    path = Path(shutil.copytree(INT8, tmp_path / "cam.aeedge"))
+    change_golden(path, "int8.latent", (3, 0), 1000.0)
+    found = tuning.tune(str(path), "memory")
+    assert found.variant == "fp32"
+    assert "int8 is not right on this machine" in found.seen["rejected"]["int8"]
+
+
+def test_a_tuned_variant_that_became_wrong_falls_back_as_ever(tmp_path):
+    import shutil
+
+    path = Path(shutil.copytree(INT8, tmp_path / "cam.aeedge"))
+    tuned.write(identity(path), record(variant="int8"))
+    change_golden(path, "int8.latent", (3, 0), 1000.0)
+    with pytest.warns(UserWarning, match="fp32 is used instead"), aeedge.load(path) as model:
+        assert (model.variant, model.schedule) == ("fp32", Schedule())
+
+
+def test_without_a_clear_winner_the_default_stays():
+    times = {"fp32": 1.0, "int8": 0.95}
+    assert tuning._clear_winner(times, "fp32") == "fp32"
+    assert tuning._clear_winner({"fp32": 1.0, "int8": 0.80}, "fp32") == "int8"
+
+
+def test_borders_follow_the_times(monkeypatch):
+    """The pool wins from 8 rows on, own threads from 64 rows on."""
+    times = {"alone": lambda n: n, "pool": lambda n: 4 + n / 2, "lanes": lambda n: 20 + n / 4}
+    monkeypatch.setattr(tuning, "_run_as", lambda model, schedule, row_us, rows: (schedule, len(rows)))
+
+    def medians(calls):
+        return {name: times[name](size) for name, (_, size) in calls.items()}
+
+    monkeypatch.setattr(tuning, "_medians", medians)
+
+    class Fake:
+        threads = 2
+
+    schedule, seen = tuning._borders(Fake(), np.zeros((1024, 1)), {"encode": 100.0}, 1.0)
+    assert 8 * 100 / 1.5 < schedule.pool_from < 16 * 100
+    assert 64 * 100 / 1.5 < schedule.lanes_from < 128 * 100
+    assert seen["64"].keys() == {"alone", "pool", "lanes"}
+
+
+def test_json_holds_what_decided():
+    document = json.loads(call(INT8, "--json").output)
+    assert document["aim"] == "latency"
+    assert {"fp32", "int8"} <= set(document["seen"]["single_us"])
+    assert Path(document["kept"]).is_file()
+
+
+def test_forget(state):
+    assert "nothing was kept" in call(INT8, "--forget").output
+    tuned.write(identity(INT8), record())
+    assert "removed" in call(INT8, "--forget").output
+    assert tuned.read(identity(INT8)) is None
+
+
+def test_where_it_is_kept(monkeypatch, tmp_path):
+    monkeypatch.delenv("AEEDGE_STATE")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "x"))
+    assert tuned.state_folder() == tmp_path / "x" / "aeedge"
+    monkeypatch.setenv("XDG_STATE_HOME", "relative")  # the specification says to ignore it
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert tuned.state_folder() == tmp_path / ".local" / "state" / "aeedge"
+    monkeypatch.delenv("HOME")
+    assert tuned.state_folder() is None
+    result = call(INT8)
+    assert result.exit_code == 2
+    assert "set one" in result.output
+    with aeedge.load(INT8) as model:  # which needs no home
+        assert model.choices["calls"].startswith("not tuned")
+
+
+def test_a_folder_that_cannot_be_written(state):
+    state.write_text("a file")
+    result = call(INT8, "--for", "memory")
+    assert result.exit_code == 2
+    assert "set AEEDGE_STATE to a folder you may write to" in result.output
+    with aeedge.load(INT8) as model:
+        assert model.choices["calls"].startswith("not tuned")
+
+
+def test_the_file_can_be_read_by_other_users(state):
+    tuned.write(identity(INT8), record())
+    [path] = (state / "tuned").iterdir()
+    assert stat.S_IMODE(path.stat().st_mode) & 0o444 == 0o444 & ~_umask()
+
+
+def _umask():
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def test_another_aim_is_refused():
+    with pytest.raises(aeedge.InputError, match="aim: expected latency, throughput, memory, got 'beauty'"):
+        tuning.tune(str(INT8), "beauty")
+    assert call(INT8, "--for", "beauty").exit_code == 2
+
+
+def test_loading_does_not_import_the_tuner():
+    code = f"import sys, aeedge; aeedge.load({str(INT8)!r}); print('aeedge.tuning' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == "False"

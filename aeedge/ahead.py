@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from queue import Empty, Full, Queue
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from queue import Queue
 
 Item = TypeVar("Item")
 
@@ -23,6 +25,8 @@ def ahead(items: Iterable[Item], take: Callable[[Item], Item] = lambda item: ite
     What `items` raises is raised here in its turn, after the items before it. A generator that is closed early ends
     the thread, after the item that it is fetching.
     """
+    from queue import Full, Queue  # costs a millisecond, and single rows need none
+
     waiting: Queue[Any] = Queue(maxsize=1)
     stopped = threading.Event()
 
@@ -60,6 +64,8 @@ def ahead(items: Iterable[Item], take: Callable[[Item], Item] = lambda item: ite
 
 
 def _next(waiting: Queue[Any], reader: threading.Thread) -> Any:
+    from queue import Empty
+
     while True:
         try:
             return waiting.get(timeout=1.0)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -47,6 +49,7 @@ class Bundle:
         self.path = os.fspath(path)
         self._folder = os.path.realpath(self.path)  # the current directory may change
         self.check = check
+        self._kept: dict[str, _File] = {}  # graphs may be opened later, when the bundle has been replaced or removed
         self.manifest = self._read_manifest()
 
     def _read_manifest(self) -> Manifest:
@@ -81,9 +84,16 @@ class Bundle:
                 f"{self.path}: this needs a decoder, but the bundle has only an encoder; export it with its decoder"
             )
         place = os.path.join(self.path, file_name(role, variant))
-        data = self._checked(place, entry)
+        if place not in self._kept:
+            self._expect(place)
+            self._kept[place] = _File(place, self._real(place))
+        data = self._compared(place, self._kept[place].read(), entry)
         self._check_graph(place, data, role)
         return data
+
+    def close(self) -> None:
+        """Let go of the files."""
+        self._kept.clear()
 
     def golden(self) -> dict[str, NDArray[Any]]:
         """The recorded arrays by name: "input" and, per variant, "fp32.latent", "fp32.reconstruction", "fp32.score"."""
@@ -98,9 +108,14 @@ class Bundle:
             raise CorruptBundleError(f"{place}: cannot be read ({error}); export the bundle again") from None
 
     def _checked(self, place: str, entry: FileEntry) -> bytes:
+        self._expect(place)
+        return self._compared(place, _read(place, self._real(place)), entry)
+
+    def _expect(self, place: str) -> None:
         if not os.path.isfile(self._real(place)):
             raise CorruptBundleError(f"{place}: the manifest lists this file, but it is missing; copy the bundle again")
-        data = _read(place, self._real(place))
+
+    def _compared(self, place: str, data: bytes, entry: FileEntry) -> bytes:
         if len(data) != entry.bytes:
             how = "truncated" if len(data) < entry.bytes else "too long"
             raise CorruptBundleError(
@@ -139,9 +154,42 @@ class Bundle:
             raise CorruptBundleError(f"{place}: expected the {role}, got the {got[1]}; copy the bundle again")
 
 
+class _File:
+    """A file that is held open, so that its content stays what it was."""
+
+    def __init__(self, place: str, real: str) -> None:
+        self._handle = -1
+        self._place = place
+        with _said(place):
+            self._handle = os.open(real, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0))
+
+    def read(self) -> bytes:
+        """All of it; several processes may share the handle, so its position is not used."""
+        with _said(self._place):
+            if not hasattr(os, "pread"):  # Windows
+                os.lseek(self._handle, 0, os.SEEK_SET)
+                with os.fdopen(os.dup(self._handle), "rb") as stream:
+                    return stream.read()
+            parts, size = [], 0
+            while part := os.pread(self._handle, max(4096, os.fstat(self._handle).st_size - size), size):
+                parts.append(part)
+                size += len(part)
+            return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def __del__(self) -> None:
+        if self._handle >= 0:
+            os.close(self._handle)
+
+
 def _read(place: str, real: str) -> bytes:
+    with _said(place), open(real, "rb") as stream:
+        return stream.read()
+
+
+@contextmanager
+def _said(place: str) -> Iterator[None]:
+    """What the system says of a file that cannot be read, in a sentence."""
     try:
-        with open(real, "rb") as stream:
-            return stream.read()
+        yield
     except OSError as error:
         raise BundleError(f"{place}: cannot be read ({error.strerror}); check its permissions") from None

@@ -23,9 +23,8 @@ if TYPE_CHECKING:
     from aeedge.onerow import OneRow
     from aeedge.session import Session
 
-    Cpus = tuple[int, ...]
-    Open = Callable[[str, Cpus], Session]
-    """Opens the graph of a role, "encoder" or "decoder", on a pool of CPUs or, when that is empty, without one."""
+    Open = Callable[[str, int], Session]
+    """Opens the graph of a role, "encoder" or "decoder", on a pool of so many threads."""
 
 _EXIT_SECONDS = 2.0  # the longest that an interpreter that ends waits for calls under way
 
@@ -39,11 +38,11 @@ class Engine:
         manifest: of the bundle.
         open_session: see `Open`.
         has_decoder: whether there is one.
-        cpus: for the pool; empty for none.
+        threads: of the pool; 1 for none.
     """
 
-    def __init__(self, manifest: Manifest, open_session: Open, has_decoder: bool, cpus: Cpus) -> None:
-        self._manifest, self._open, self._has_decoder, self._cpus = manifest, open_session, has_decoder, cpus
+    def __init__(self, manifest: Manifest, open_session: Open, has_decoder: bool, threads: int) -> None:
+        self._manifest, self._open, self._has_decoder, self._threads = manifest, open_session, has_decoder, threads
         self._lock = threading.Lock()
         self._parked = False
         self.busy: list[None] = []
@@ -56,7 +55,7 @@ class Engine:
     @property
     def has_pool(self) -> bool:
         """Whether there is, or may be, a pool."""
-        return len(self._cpus) > 1
+        return self._threads > 1
 
     def alone(self) -> dict[str, Step]:
         """The steps on the calling thread."""
@@ -65,7 +64,7 @@ class Engine:
         steps = self._alone
         if steps is None:
             with self._lock:
-                steps = self._alone = self._alone or self._steps(())
+                steps = self._alone = self._alone or self._steps(1)
                 self.one_row.update({name: step.one_row for name, step in steps.items()})
         return steps
 
@@ -78,10 +77,10 @@ class Engine:
         steps = self._shared
         if steps is None:
             with self._lock:
-                steps = self._shared = self._shared or self._steps(self._cpus)
+                steps = self._shared = self._shared or self._steps(self._threads)
         return steps
 
-    def _steps(self, cpus: Cpus) -> dict[str, Step]:
+    def _steps(self, threads: int) -> dict[str, Step]:
         opened: list[Session] = []
         lock = threading.Lock()
 
@@ -89,10 +88,10 @@ class Engine:
             if not opened:
                 with lock:
                     if not opened:
-                        opened.append(self._open("decoder", cpus))
+                        opened.append(self._open("decoder", threads))
             return opened[0]
 
-        encoder = self._open("encoder", cpus)
+        encoder = self._open("encoder", threads)
         return Pair(self._manifest, encoder, decoder if self._has_decoder else None, self.busy).steps()
 
     def after_fork(self, *, reopen: bool) -> None:
@@ -122,7 +121,7 @@ def _not_now(x: Any) -> None:
     """The short way of a row where there is none: the long way opens sessions again, or says why it cannot."""
 
 
-def _closed(role: str, cpus: Cpus) -> Session:
+def _closed(role: str, threads: int) -> Session:
     raise AeedgeError("the model was closed; load it again")
 
 

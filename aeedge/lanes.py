@@ -114,9 +114,10 @@ class Lanes:
         """Up to so many threads that nobody uses; new ones while there are fewer than there may be."""
         team = self._team
         if team.process != os.getpid():  # a forked child has none of its parent's threads
-            team = self._team = _Team()
+            over, team = team.over, _Team()
+            team.over, self._team = over, team
         taken: list[_Helper] = []
-        while len(taken) < count:
+        while len(taken) < count and not team.over:
             try:
                 taken.append(team.idle.pop())
             except IndexError:
@@ -131,15 +132,18 @@ class Lanes:
         return taken
 
     def close(self) -> None:
-        """End the threads: the idle ones now, the others after their work. A later `run` starts them anew."""
-        team, self._team = self._team, _Team()
+        """End the threads: the idle ones now, the others after their work. Calls do without from then on."""
+        for helper in self._end():
+            helper.join()
+
+    def __del__(self) -> None:
+        self._end()
+
+    def _end(self) -> list[_Helper]:
+        team, ended = self._team, []
         team.over = True
-        if team.process != os.getpid():
-            return
-        ended = []
-        while team.idle:
+        while team.idle and team.process == os.getpid():
             helper = team.idle.pop()
             helper.end()
             ended.append(helper)
-        for helper in ended:
-            helper.join()
+        return ended

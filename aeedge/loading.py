@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import warnings
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from aeedge import memory, tuned
+from aeedge import tuned
 from aeedge.bundle import Bundle
 from aeedge.errors import IncompatibleBundleError, InputError, VerificationError
 from aeedge.machine import thread_count
@@ -14,6 +14,9 @@ from aeedge.manifest import VARIANTS
 from aeedge.model import Model, Setup
 from aeedge.schedule import Schedule
 from aeedge.session import check_runtime
+
+if TYPE_CHECKING:
+    from aeedge.memory import Limit
 
 
 class _Request(NamedTuple):
@@ -58,7 +61,7 @@ def load(
     if variant not in ("auto", *VARIANTS):
         raise InputError(f"variant: expected 'auto', {' or '.join(map(repr, VARIANTS))}, got {variant!r}")
     count = thread_count(threads)
-    limit = None if memory_limit_mb is None else memory.limit(memory_limit_mb)
+    limit = None if memory_limit_mb is None else _limit(memory_limit_mb)
     bundle = Bundle(path, "size" if check == "size" else "hash")
     check_runtime(bundle.manifest.min_onnxruntime, bundle.path)
     setup = _setup(bundle, variant, threads, count, limited=limit is not None)
@@ -70,6 +73,13 @@ def load(
     request = _Request(variant, threads, memory_limit_mb, check)
     model.reopened_by = _reopen, (os.path.realpath(bundle.path), bundle.manifest.id, *request)
     return model
+
+
+def load_as(path: str, variant: str, threads: int, schedule: Schedule) -> Model:
+    """Open a bundle for the tuner: just so, whatever was tuned before; where int8 is wrong another variant runs."""
+    bundle = Bundle(path)
+    check_runtime(bundle.manifest.min_onnxruntime, bundle.path)
+    return _right(bundle, Setup(variant, False, threads, True, schedule, {}, {}))
 
 
 def _setup(bundle: Bundle, variant: str, threads: int | str, count: int, *, limited: bool) -> Setup:
@@ -117,8 +127,16 @@ def _right(bundle: Bundle, setup: Setup) -> Model:
     return Model(bundle, setup._replace(variant="fp32", schedule=Schedule(), row_us={}, choices=choices))
 
 
-def _fit(model: Model, limit: memory.Limit) -> None:
+def _limit(megabytes: float) -> Limit:
+    from aeedge import memory  # here and below: hardly ever needed
+
+    return memory.limit(megabytes)
+
+
+def _fit(model: Model, limit: Limit) -> None:
     """Choose blocks and threads that stay within a limit of memory."""
+    from aeedge import memory
+
     arrays = 4 * (3 * model.input.size + 2 * model.latent_size)  # bytes: input, reconstruction, residual; latents
     try:
         found = memory.fit(limit, model.run_block, arrays, model.threads)

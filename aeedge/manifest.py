@@ -10,7 +10,10 @@ from __future__ import annotations
 import json
 import math
 import re
+import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from importlib import import_module
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -29,6 +32,7 @@ OUTPUTS = ("latent", "reconstruction", "score")
 
 _SEAL = re.compile(r'"manifest_sha256": "([0-9a-f]{64})"')
 _BLANK = "0" * 64
+_LIGHT_BYTES = 2**22  # larger ones are worth loading OpenSSL for
 
 
 class FileEntry(NamedTuple):
@@ -164,10 +168,23 @@ class Manifest(NamedTuple):
 
 
 def sha256_hex(data: bytes) -> str:
-    """sha256 of bytes, 64 hexadecimal digits."""
-    import hashlib  # loads OpenSSL, which costs milliseconds: not at import
+    """SHA-256 in hexadecimal."""
+    sha256 = _light_sha256() if len(data) <= _LIGHT_BYTES else None
+    if sha256 is None:
+        import hashlib
 
-    return hashlib.sha256(data).hexdigest()
+        sha256 = hashlib.sha256
+    digest: str = sha256(data).hexdigest()
+    return digest
+
+
+def _light_sha256() -> Any:
+    """Python's own implementation, which is slower than OpenSSL's, but needs no 4 ms and 3 MB to be loaded."""
+    if "hashlib" not in sys.modules:
+        for name in ("_sha2", "_sha256"):  # from Python 3.12 on, and before
+            with suppress(ImportError):
+                return import_module(name).sha256
+    return None
 
 
 def _variant_document(variant: Variant) -> dict[str, Any]:

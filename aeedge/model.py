@@ -71,19 +71,22 @@ class Model:
         self.reopened_by: tuple[Callable[..., Model], tuple[Any, ...]] | None = None
         files = self.manifest.variants.get(setup.variant)
         self.has_decoder = files is not None and files.decoder is not None
-        cpus = allowed_cpus()[: setup.threads] if setup.pool else ()
-        self._engine = Engine(self.manifest, self._opened, self.has_decoder, cpus)
+        pool = min(setup.threads, len(allowed_cpus())) if setup.pool else 1  # more would wait for each other
+        self._engine = Engine(self.manifest, self._opened, self.has_decoder, pool)
         if self.has_decoder:
             bundle.graph("decoder", setup.variant)  # checked now, opened when it is first needed
         self.use(setup.threads, setup.schedule, setup.row_us)
 
-    def _opened(self, role: str, cpus: tuple[int, ...]) -> Session:
+    def _opened(self, role: str, threads: int) -> Session:
         spec, latent, variant = self.manifest.input, (self.manifest.latent,), self._setup.variant
         dtype, row_in, row_out = (
             (spec.dtype, spec.shape, latent) if role == "encoder" else ("float32", latent, spec.shape)
         )
         where = os.path.join(self._bundle.path, file_name(role, variant))
-        return Session(self._bundle.graph(role, variant), where, dtype, row_in, row_out, self._setup.exact, cpus)
+        exact, patient = self._setup.exact, self._setup.schedule.patient_pool
+        return Session(
+            self._bundle.graph(role, variant), where, dtype, row_in, row_out, exact, threads, patient=patient
+        )
 
     def use(self, threads: int, schedule: Schedule, row_us: Mapping[str, float]) -> None:
         """Run calls another way from now on; not while other threads call."""
@@ -311,6 +314,7 @@ class Model:
         self._closed = True
         self._runner.close()
         self._engine.close()
+        self._bundle.close()
 
     def __enter__(self) -> Model:
         return self

@@ -14,13 +14,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from aeedge.lanes import Lanes
-from aeedge.rows import output
+from aeedge.rows import all_finite, output
 from aeedge.schedule import Schedule
 
 if TYPE_CHECKING:
@@ -103,7 +102,7 @@ class Runner:
             result, watch = step.new(x)
         finally:
             self._engine.busy.pop()
-        return result if watch is None or isfinite(watch.dot(watch)) else None
+        return result if watch is None or all_finite(watch) else None
 
     def _work(self, step: Step, rows: Rows) -> float:
         """Microseconds that these rows take on one thread; 0 for so few that it does not matter."""

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 _DTYPES = {"float32": "tensor(float)", "uint8": "tensor(uint8)", "int16": "tensor(int16)"}
 _SMALL_BYTES = 2**16  # results up to here are copied into their place: cheaper than telling onnxruntime where it is
-_SPIN_US = "1000"  # how long an idle thread of a pool looks for more work; older versions have a fixed time like this
+_SPIN_US = "1000"  # how long an idle thread of a pool looks for more work; older versions do not let us say
 
 
 # What the user said of telemetry, before we say it: onnxruntime reads it once, when it is first imported.
@@ -97,8 +97,9 @@ class Session:
         dtype: dtype of the input that the manifest promises.
         row_in, row_out: shapes of one row of input and of output that the manifest promises.
         exact: let x86 processors without VNNI add integer products without saturating, at up to twice the time.
-        cpus: the calling thread alone when empty; else a pool of as many threads as CPUs, the caller being one, the
-            others each on its CPU. Such a session must not be used in a forked child, which lacks the threads.
+        threads: of a pool, the calling one included. With more than one the session must not be used in a forked
+            child, which lacks the others.
+        patient: see schedule.py.
 
     Raises:
         IncompatibleBundleError: onnxruntime cannot load the graph.
@@ -113,10 +114,11 @@ class Session:
         row_in: tuple[int, ...],
         row_out: tuple[int, ...],
         exact: bool = False,
-        cpus: tuple[int, ...] = (),
+        threads: int = 1,
+        patient: bool = False,
     ) -> None:
         self._where, self._dtype = where, dtype
-        session = self._open(graph, _options(exact, cpus))
+        session = self._open(graph, _options(exact, threads, patient))
         self._check("input", session.get_inputs(), dtype, row_in)
         results = [output for output in session.get_outputs() if output.name != WATCH]
         self._check("output", results, "float32", row_out)
@@ -147,8 +149,8 @@ class Session:
         return found[0], found[1] if len(found) > 1 else None
 
     def run_into(self, rows: NDArray[Any], out: Floats) -> Floats | None:
-        """Run rows as `run` does, with the result written to `out`, C-contiguous (n, *row_out); gives the watch."""
-        if out.nbytes <= _SMALL_BYTES:
+        """Run rows as `run` does, with the result written to `out`, a float32 (n, *row_out); gives the watch."""
+        if out.nbytes <= _SMALL_BYTES or not (out.flags.c_contiguous and out.flags.aligned):
             out[...], watch = self.run(rows)
             return watch
         watch = None if self._dtype != "float32" else np.empty(len(rows), np.float32)
@@ -234,17 +236,14 @@ def as_run(graph: bytes) -> bytes:
             return stream.read()
 
 
-def _options(exact: bool = False, cpus: tuple[int, ...] = ()) -> Any:
+def _options(exact: bool = False, threads: int = 1, patient: bool = False) -> Any:
     runtime = _onnxruntime()
     options = runtime.SessionOptions()
     if exact:
         options.add_session_config_entry("session.x64quantprecision", "1")
-    if len(cpus) > 1:
-        # Each helper on a CPU of its own: two on one CPU, as the system may place them, wait for each other.
-        places = ";".join(str(cpu + 1) for cpu in cpus[1:])
-        options.add_session_config_entry("session.intra_op_thread_affinities", places)
+    if threads > 1 and not patient:
         options.add_session_config_entry("session.intra_op.spin_duration_us", _SPIN_US)
-    options.intra_op_num_threads = max(1, len(cpus))
+    options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.execution_mode = runtime.ExecutionMode.ORT_SEQUENTIAL
     options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_ENABLE_ALL

@@ -10,7 +10,7 @@ import numpy as np
 
 from aeedge import scoring
 from aeedge.manifest import Manifest
-from aeedge.onerow import OneRow, Places, one_row
+from aeedge.onerow import OneRow, Places, asked, one_row
 from aeedge.rows import Rows
 
 if TYPE_CHECKING:
@@ -31,8 +31,8 @@ class Step(NamedTuple):
     """A method: the shapes and dtype of its rows in and out, and how it is done.
 
     `new` takes a block and gives its results in a new array; `into` writes them into a given one. Both also give the
-    watch of the first graph (see session.py). `one_row` is the short way for a single row, `plain_dtype` numpy's object
-    for the dtype.
+    watch of the first graph (see session.py). `one_row` is the short way for a row or a few, `plain_dtype` the numpy
+    object for the dtype.
     """
 
     name: str
@@ -82,7 +82,7 @@ class Pair:
             ]
         return {step.name: step for step in found}
 
-    def _step(self, name: str, row_out: tuple[int, ...], new: New, into: Into, places: Callable[[], Places]) -> Step:
+    def _step(self, name: str, row_out: tuple[int, ...], new: New, into: Into, places: Callable[[int], Places]) -> Step:
         spec = self._spec
         row_in, dtype = (self._latent, "float32") if name == "decode" else (spec.shape, spec.dtype)
         columns = None if name == "decode" else spec.features
@@ -126,35 +126,36 @@ class Pair:
         self._decoder().run_into(latents, out)
         return watch
 
-    def _encoder_places(self) -> Places:
-        x, z = _one(self._spec.shape, self._spec.dtype), _one(self._latent)
-        watch = self._watch()
-        run = self._encoder.bound(x, z, watch)
-        return Places(x, run, None if watch is None else watch.item, None, z.copy, z[0].copy)
+    def _encoder_places(self, count: int) -> Places:
+        x, z = self._rows(count), self._latents(count)
+        watch = self._watch(count)
+        return Places(x, self._encoder.bound(x, z, watch), asked(watch), None, z.copy, z[0].copy)
 
-    def _decoder_places(self) -> Places:
-        z, x, watch = _one(self._latent), _one(self._spec.shape), np.empty(1, np.float32)
-        return Places(z, self._decoder().bound(z, x, watch), watch.item, None, x.copy, x[0].copy)
+    def _decoder_places(self, count: int) -> Places:
+        z, x, watch = self._latents(count), self._clean(count), np.empty(count, np.float32)
+        return Places(z, self._decoder().bound(z, x, watch), asked(watch), None, x.copy, x[0].copy)
 
-    def _chain(self, finish: Finish | None = None) -> Callable[[], Places]:
+    def _chain(self, finish: Finish | None = None) -> Callable[[int], Places]:
         """Bound arrays for encoder and decoder, which share the latents, and what `finish` makes of both ends."""
 
-        def places() -> Places:
-            x, z, clean = _one(self._spec.shape, self._spec.dtype), _one(self._latent), _one(self._spec.shape)
-            watch = self._watch()
+        def places(count: int) -> Places:
+            x, z, clean, watch = self._rows(count), self._latents(count), self._clean(count), self._watch(count)
             run, then = self._encoder.bound(x, z, watch), self._decoder().bound(z, clean, None)
-            asked = None if watch is None else watch.item
             if finish is None:
-                return Places(x, run, asked, then, clean.copy, clean[0].copy)
+                return Places(x, run, asked(watch), then, clean.copy, clean[0].copy)
             whole = partial(finish, x, clean, self._scoring)
-            return Places(x, run, asked, then, whole, lambda: whole()[0])
+            return Places(x, run, asked(watch), then, whole, lambda: whole()[0])
 
         return places
 
-    def _watch(self) -> Floats | None:
-        return np.empty(1, np.float32) if self._spec.dtype == "float32" else None
+    def _rows(self, count: int) -> NDArray[Any]:
+        return np.zeros((count, *self._spec.shape), self._spec.dtype)
 
+    def _clean(self, count: int) -> Floats:
+        return np.zeros((count, *self._spec.shape), np.float32)
 
-def _one(shape: tuple[int, ...], dtype: str = "float32") -> NDArray[Any]:
-    """An array for one row."""
-    return np.zeros((1, *shape), dtype)
+    def _latents(self, count: int) -> Floats:
+        return np.zeros((count, *self._latent), np.float32)
+
+    def _watch(self, count: int) -> Floats | None:
+        return np.zeros(count, np.float32) if self._spec.dtype == "float32" else None

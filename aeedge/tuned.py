@@ -10,10 +10,8 @@ import json
 import math
 import os
 import warnings
-from pathlib import Path
 from typing import Any, NamedTuple
 
-from aeedge.atomic import atomic_file
 from aeedge.errors import InputError
 from aeedge.machine import allowed_cpus, cpu_count, processor
 from aeedge.schedule import Schedule
@@ -43,20 +41,20 @@ class Tuned(NamedTuple):
     seen: dict[str, Any]
 
 
-def state_folder() -> Path | None:
+def state_folder() -> str | None:
     """Where device state is kept; None where a user has no home."""
     if chosen := os.environ.get("AEEDGE_STATE"):
-        return Path(chosen)
+        return chosen
     if (state := os.environ.get("XDG_STATE_HOME")) and os.path.isabs(state):
-        return Path(state) / "aeedge"
+        return os.path.join(state, "aeedge")
     home = os.environ.get("HOME", "")  # not from the user database: services without HOME should be given a place
-    return Path(home) / ".local" / "state" / "aeedge" if os.path.isabs(home) else None
+    return os.path.join(home, ".local", "state", "aeedge") if os.path.isabs(home) else None
 
 
-def record_path(identity: str) -> Path | None:
+def record_path(identity: str) -> str | None:
     """The file of a bundle's records."""
     folder = state_folder()
-    return folder / "tuned" / f"{identity}.json" if folder else None
+    return os.path.join(folder, "tuned", f"{identity}.json") if folder else None
 
 
 def machine_key() -> str:
@@ -67,10 +65,10 @@ def machine_key() -> str:
 def read(identity: str) -> Tuned | None:
     """The record of a bundle for this machine, if there is a usable one. A damaged file is said and not used."""
     path = record_path(identity)
-    if path is None or not path.is_file():
+    if path is None or not os.path.isfile(path):
         return None
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = _document(path)
         if document["format"] != FORMAT:
             return None  # of another version of aeedge
         record = document["records"].get(machine_key())
@@ -84,19 +82,21 @@ def read(identity: str) -> Tuned | None:
         return None
 
 
-def write(identity: str, tuned: Tuned) -> Path:
+def write(identity: str, tuned: Tuned) -> str:
     """Keep a record for this machine, beside those of other machines; gives the file.
 
     Raises:
         InputError: nowhere to write, or a disk that is full or read-only.
     """
+    from aeedge.atomic import atomic_file  # imports much, and every load imports this module
+
     path = record_path(identity)
     if path is None:
         raise InputError("expected HOME, XDG_STATE_HOME or AEEDGE_STATE to say where to keep the result; set one")
     records = _others(path)
     records[machine_key()] = as_document(tuned)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
         with atomic_file(path, overwrite=True) as part:
             document = {"format": FORMAT, "bundle": identity, "records": records}
             part.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
@@ -107,9 +107,14 @@ def write(identity: str, tuned: Tuned) -> Path:
     return path
 
 
-def _others(path: Path) -> dict[str, Any]:
+def _document(path: str) -> Any:
+    with open(path, encoding="utf-8") as stream:
+        return json.load(stream)
+
+
+def _others(path: str) -> dict[str, Any]:
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = _document(path)
         records = document["records"] if document["format"] == FORMAT else {}
         return dict(records)
     except (OSError, ValueError, KeyError, TypeError):
@@ -130,6 +135,7 @@ def _parse(record: dict[str, Any]) -> Tuned:
         float(values["block"]),
         int(values["most_rows"]),
         bool(values["single_on_pool"]),
+        bool(values["patient_pool"]),
     )
     threads, row_us = int(record["threads"]), {str(name): float(us) for name, us in record["row_us"].items()}
     sensible = min(schedule.pool_from, schedule.lanes_from, schedule.block) >= 0 and min(row_us.values(), default=1) > 0

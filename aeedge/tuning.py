@@ -21,7 +21,7 @@ from aeedge.bench import conditions
 from aeedge.bench.clock import Clock
 from aeedge.bundle import Bundle
 from aeedge.errors import AeedgeError, InputError, VerificationError
-from aeedge.loading import load
+from aeedge.loading import load_as
 from aeedge.machine import thread_count
 from aeedge.model import Model
 from aeedge.schedule import Schedule
@@ -35,7 +35,9 @@ if TYPE_CHECKING:
 _CLEARLY = 0.93  # a contender replaces the default when it takes this share of its time or less
 _ROUNDS, _TRIES = 7, 9
 _TURN_SECONDS, _SETTLE_SECONDS = 0.008, 0.003
-_BULK_US, _MOST_BULK_ROWS = 60_000.0, 2**16
+_BULK_US, _MOST_BULK_ROWS = 40_000.0, 2**16
+_PATIENT_SECONDS = 0.06  # until the threads of such a pool sleep
+_POOLED_US = 300.0  # work that goes to the pool, if anything does
 _BLOCKS = (64, 128, 256, 512, 1024, 2048)
 _SMALL_BLOCK = 64  # rows, where memory is the aim
 _NEVER = math.inf
@@ -44,7 +46,12 @@ _POOL = Schedule(pool_from=0.0, lanes_from=_NEVER)
 
 
 def tune(
-    path: str, aim: str = "latency", *, threads: int | str = "auto", say: Callable[[str], None] = lambda text: None
+    path: str,
+    aim: str = "latency",
+    *,
+    variant: str = "auto",
+    threads: int | str = "auto",
+    say: Callable[[str], None] = lambda text: None,
 ) -> Tuned:
     """Measure for some seconds what is fastest here among all that reproduces its golden rows.
 
@@ -52,6 +59,7 @@ def tune(
         path: the bundle, which is only read.
         aim: "latency" chooses the variant by the time of a single row, "throughput" by that of many rows, "memory" the
             smallest one, with one thread and small blocks.
+        variant: the only one to try; "auto" for all.
         threads: the most to use; "auto" for the CPUs that this process may use.
         say: told in a few words what comes next.
 
@@ -60,11 +68,12 @@ def tune(
 
     Raises:
         InputError: another aim.
+        IncompatibleBundleError: the bundle lacks the variant.
         BundleError, VerificationError: no variant can be used here.
     """
     if aim not in AIMS:
         raise InputError(f"aim: expected {', '.join(AIMS)}, got {aim!r}")
-    models, rejected = _usable(path, thread_count(threads), say)
+    models, rejected = _usable(path, variant, thread_count(threads), say)
     clock = Clock()
     before = conditions.read(clock)
     try:
@@ -76,10 +85,15 @@ def tune(
     return found._replace(seen=found.seen | {"rejected": rejected, "disturbed": disturbed})
 
 
-def _usable(path: str, threads: int, say: Callable[[str], None]) -> tuple[dict[str, Model], dict[str, str]]:
+def _usable(
+    path: str, variant: str, threads: int, say: Callable[[str], None]
+) -> tuple[dict[str, Model], dict[str, str]]:
     """Models of the variants that are right on this machine, the default first, and why others are not used."""
     manifest = Bundle(path).manifest
     names = sorted(manifest.variants, key=lambda name: name != manifest.default_variant)
+    if variant != "auto":
+        Bundle(path).graph("encoder", variant)  # says what there is
+        names = [variant]
     models: dict[str, Model] = {}
     rejected: dict[str, str] = {}
     for name in names:
@@ -87,7 +101,8 @@ def _usable(path: str, threads: int, say: Callable[[str], None]) -> tuple[dict[s
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("error")  # a fall back to another variant
-                models[name] = load(path, variant=name, threads=threads, check="golden")
+                models[name] = load_as(path, name, threads, Schedule())
+                models[name].self_check()
         except (AeedgeError, UserWarning) as error:
             rejected[name] = str(error)
     if not models:
@@ -122,11 +137,33 @@ def _fastest(path: str, models: dict[str, Model], aim: str, say: Callable[[str],
     row_us = _row_us(model)
     say("block sizes")
     block, seen["block_us"] = _block(model, bulk, row_us)
+    patient, seen["patience_us"] = _patience(model, bulk, row_us)
     say("batch sizes")
+    if patient:
+        model.close()
+        model = models[variant] = load_as(path, variant, model.threads, Schedule(patient_pool=True))
     schedule, seen["ways_us"] = _borders(model, bulk, row_us, block)
     on_pool = f"{variant} on the pool"
     pooled = aim == "latency" and on_pool in singles and singles[on_pool] < _CLEARLY * singles[variant]
-    return Tuned(aim, variant, model.threads, schedule._replace(single_on_pool=pooled), row_us, seen)
+    schedule = schedule._replace(single_on_pool=pooled, patient_pool=patient)
+    return Tuned(aim, variant, model.threads, schedule, row_us, seen)
+
+
+def _patience(model: Model, bulk: NDArray[Any], row_us: dict[str, float]) -> tuple[bool, dict[str, float]]:
+    """Whether a pool whose threads look for work for long is clearly faster in the middle of its range, and times."""
+    rows = bulk[: int(_POOLED_US / row_us["encode"]) or 1]
+    if model.threads == 1:
+        return False, {}
+    patient = load_as(model.path, model.variant, model.threads, Schedule(patient_pool=True))
+    with patient:
+        found = _medians(
+            {
+                "short": _run_as(model, _POOL, row_us, rows),
+                "patient": _run_as(patient, _POOL._replace(patient_pool=True), row_us, rows),
+            },
+            _PATIENT_SECONDS,
+        )
+    return _clear_winner(found, "short") == "patient", _us(found)
 
 
 def _singles(models: dict[str, Model]) -> dict[str, float]:
@@ -137,8 +174,7 @@ def _singles(models: dict[str, Model]) -> dict[str, float]:
         row = _rows(model, 1)
         calls[name] = _call(model, row)
         if model.threads > 1:
-            other = load(model.path, variant=name, threads=model.threads)
-            other.use(model.threads, Schedule(single_on_pool=True), {})
+            other = load_as(model.path, name, model.threads, Schedule(single_on_pool=True))
             opened.append(other)
             calls[f"{name} on the pool"] = _call(other, row)
     try:
@@ -168,15 +204,18 @@ def _borders(
     default = Schedule(block=block)
     if model.threads == 1:
         return default._replace(pool_from=_NEVER, lanes_from=_NEVER), {}
+    patience = (_PATIENT_SECONDS, 3) if model.schedule.patient_pool else (0.0, 0)
     ways = {"alone": _ALONE, "pool": _POOL, "lanes": Schedule(_NEVER, 0.0)}
     seen: dict[int, dict[str, float]] = {}
     rows = 2
     while rows <= len(bulk):
         some = bulk[:rows]
         tried = {name: way for name, way in ways.items() if name != "lanes" or rows * row_us["encode"] > 2 * block}
-        seen[rows] = _medians(
-            {name: _run_as(model, way._replace(block=block), row_us, some) for name, way in tried.items()}
-        )
+        calls = {
+            name: _run_as(model, way._replace(block=block, patient_pool=model.schedule.patient_pool), row_us, some)
+            for name, way in tried.items()
+        }
+        seen[rows] = _medians(calls, *patience)
         rows *= 2
     sizes = list(seen)
     work = [size * row_us["encode"] for size in sizes]
@@ -241,12 +280,15 @@ def _run_as(model: Model, schedule: Schedule, row_us: dict[str, float], rows: ND
     return call
 
 
-def _medians(calls: Calls) -> dict[str, float]:
-    """Median seconds a call over rounds in which all take turns, each turn begun with some calls that do not count."""
+def _medians(calls: Calls, settle: float = 0.0, rounds: int = 0) -> dict[str, float]:
+    """Median seconds a call over rounds in which all take turns, each turn begun with some calls that do not count.
+
+    They last until the threads of the contender before are asleep, and its own awake.
+    """
     found: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(_ROUNDS):
+    for _ in range(rounds or _ROUNDS):
         for name, call in calls.items():
-            _seconds(call, _SETTLE_SECONDS)
+            _seconds(call, settle or _SETTLE_SECONDS)
             found[name].append(_seconds(call, _TURN_SECONDS))
     return {name: statistics.median(values) for name, values in found.items()}
 

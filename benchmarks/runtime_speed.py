@@ -3,7 +3,7 @@
 The engineer writes `session.run(None, {"input": rows})[0]` on the same encoder.onnx, with intra_op_num_threads=1 ("run
 intra=1") or without any options ("run, default"). Every round is in shuffled order, and each turn begins with calls
 that are not timed (see `common.turns`). A ratio is the median, over the rounds, of the peer's time over ours in the
-same round: above 1 we are faster. Before anything is timed, all who compute in fp32 must say the same.
+same round: above 1 we are faster. Where all threads may be used, `aeedge tune` has run before, for the same variant. Before anything is timed, all who compute in fp32 must say the same.
 
     one      one row, one thread: encode fp32 and int8, and score against two sessions and numpy by hand
     bulk     16 384 rows, all threads, fp32, against the default session
@@ -16,6 +16,7 @@ same round: above 1 we are faster. Before anything is timed, all who compute in 
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import tempfile
 import time
@@ -34,6 +35,8 @@ from numpy.typing import NDArray
 import aeedge  # before onnxruntime: it switches telemetry off
 
 import onnxruntime  # isort: skip
+
+from aeedge import tuned, tuning  # isort: skip
 
 SUBJECTS = ("seed", "deep", "ad01", "conv")
 ONE_ROW = 0.80  # of the speed of run intra=1
@@ -105,7 +108,10 @@ def export_for_bytes(subject: Subject) -> None:
 
 
 def prepared(path: Path, aim: str, *, variant: str, threads: int | str = "auto") -> aeedge.Model:
-    """A bundle, opened for an aim ("latency" or "throughput"): whatever is done to it before measuring is done here."""
+    """A bundle, opened as its user would: where it may use all threads, tuned on this machine for an aim beforehand."""
+    if threads == "auto":
+        found = tuning.tune(str(path), aim, variant=variant)
+        tuned.write(aeedge.load(path, variant=variant, threads=1).manifest.id, found)
     model = aeedge.load(path, variant=variant, threads=threads)
     if model.variant != variant:
         raise SystemExit(f"{path}: {model.variant} runs instead of {variant}, so {aim} of {variant} cannot be measured")
@@ -153,9 +159,9 @@ def one_row(subject: Subject) -> Callable[[Rows], dict[str, Call]]:
     }
 
 
-def many_rows(subject: Subject) -> Callable[[Rows], dict[str, Call]]:
+def many_rows(subject: Subject, aim: str = "throughput") -> Callable[[Rows], dict[str, Call]]:
     """Contenders that may use all threads, and the peer that uses one."""
-    model = prepared(subject.bundle, "throughput", variant="fp32")
+    model = prepared(subject.bundle, aim, variant="fp32")
     single, default = (session(subject.folder / "encoder.onnx", threads) for threads in (1, None))
     return lambda rows: {
         "encode": lambda: model.encode(rows),
@@ -261,7 +267,7 @@ def int8(nets: Sequence[Subject], plan: Plan) -> list[Row]:
 def powers(nets: Sequence[Subject], plan: Plan) -> list[Row]:
     result = []
     for subject in nets:
-        contenders, rows = many_rows(subject), subject.rows(plan.most_rows)
+        contenders, rows = many_rows(subject, "latency"), subject.rows(plan.most_rows)
         for power in range(plan.most_rows.bit_length()):
             calls = contenders(rows[: 1 << power])
             found, state = measured(calls, *rhythm(calls.values(), plan.cell_seconds), SETTLE)
@@ -328,6 +334,7 @@ def main() -> None:
     result: dict[str, Any] = {"machine": fingerprint(), "plan": plan._asdict(), "quick": asked.quick}
     tables = {}
     with tempfile.TemporaryDirectory() as scratch:
+        os.environ["AEEDGE_STATE"] = scratch  # what is tuned here is nobody else's business
         nets = subjects("int8" in parts, Path(scratch))
         for subject in nets:
             check(subject)

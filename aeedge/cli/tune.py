@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from typing import Any
 
@@ -17,10 +18,11 @@ from aeedge.table import columns, pairs
 @click.command()
 @click.argument("bundle", type=click.Path())
 @click.option("--for", "aim", type=click.Choice(tuned.AIMS), default="latency", show_default=True, help="What counts.")
+@click.option("--variant", default="auto", show_default=True, help="fp32 or int8: try this one alone.")
 @click.option("--threads", type=click.IntRange(1), help="The most to use [default: all CPUs allowed].")
 @click.option("--forget", is_flag=True, help="Remove what was kept for this bundle, and measure nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def tune(bundle: str, aim: str, threads: int | None, forget: bool, as_json: bool) -> None:
+def tune(bundle: str, aim: str, variant: str, threads: int | None, forget: bool, as_json: bool) -> None:
     """Find the fastest way to run a bundle on this machine, and keep it.
 
     Measures the bundle's variants, threads and block sizes for some seconds, among what reproduces its golden rows.
@@ -45,11 +47,11 @@ def tune(bundle: str, aim: str, threads: int | None, forget: bool, as_json: bool
         if not quiet:
             click.echo(f"\r\x1b[K{text}", nl=False, err=True)
 
-    found = tuning.tune(bundle, aim, threads=threads or "auto", say=say)
+    found = tuning.tune(bundle, aim, variant=variant, threads=threads or "auto", say=say)
     say("")
     path = tuned.write(identity, found)
     if as_json:
-        click.echo(json.dumps({"kept": str(path), "machine": tuned.machine_key()} | tuned.as_document(found), indent=1))
+        click.echo(json.dumps({"kept": path, "machine": tuned.machine_key()} | tuned.as_document(found), indent=1))
     else:
         click.echo(_text(found))
         click.echo(f"\nkept in {path}")
@@ -57,10 +59,10 @@ def tune(bundle: str, aim: str, threads: int | None, forget: bool, as_json: bool
 
 def _forget(identity: str) -> None:
     path = tuned.record_path(identity)
-    if path is None or not path.exists():
+    if path is None or not os.path.exists(path):
         click.echo("nothing was kept for this bundle")
         return
-    path.unlink()
+    os.remove(path)
     click.echo(f"removed {path}")
 
 
@@ -93,7 +95,8 @@ def _range(found: tuned.Tuned, begin: float, end: float) -> str:
     first = max(2, -(-begin // us))
     if begin >= end or begin == float("inf"):
         return "not used"
-    return f"from {first:,.0f} rows" + ("" if end == float("inf") else f" to {end // us:,.0f}")
+    patient = ", whose threads stay awake for long" if end < float("inf") and found.schedule.patient_pool else ""
+    return f"from {first:,.0f} rows" + ("" if end == float("inf") else f" to {end // us:,.0f}") + patient
 
 
 def _block_rows(found: tuned.Tuned) -> int:

@@ -17,7 +17,7 @@ GROWTH = f"""
 import sys, numpy as np, onnxruntime, aeedge
 from aeedge.machine import resident_bytes
 rows = np.random.default_rng(0).integers(0, 256, (20000, 1, 16, 16), dtype=np.uint8)
-latents, scores = np.ones((20000, 5), np.float32), np.ones(20000, np.float32)
+latents, scores = np.ones((20000, 4), np.float32), np.ones(20000, np.float32)
 before = resident_bytes()
 model = aeedge.load({str(INT8)!r}, memory_limit_mb=float(sys.argv[1]))
 model.score(rows, out=scores); model.encode(rows, out=latents); model.score(rows[0]); model.encode(rows[:50])

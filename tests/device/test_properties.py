@@ -495,17 +495,3 @@ def test_an_abandoned_iterator_leaves_nothing_running(abandon):
         time.sleep(0.01)
     assert threading.active_count() <= before
     assert finished == [True] * 5
-
-
-def test_encode_iter_takes_one_batch_at_a_time():
-    taken, rows = [], given_to("bundle_v1", "encode")
-
-    def source():
-        for start in range(0, MOST, 1000):
-            taken.append(start)
-            yield rows[start : start + 1000]
-
-    iterator = loaded("bundle_v1", 2).encode_iter(source())
-    for count in range(1, 4):
-        next(iterator)
-        assert len(taken) == count

@@ -29,6 +29,7 @@ def state(tmp_path, monkeypatch):
     monkeypatch.setattr(tuning, "_ROUNDS", 1)
     monkeypatch.setattr(tuning, "_TURN_SECONDS", 0.0005)
     monkeypatch.setattr(tuning, "_SETTLE_SECONDS", 0.0)
+    monkeypatch.setattr(tuning, "_PATIENT_SECONDS", 0.0)
     monkeypatch.setattr(tuning, "_BULK_US", 2000.0)
     return tmp_path / "state"
 
@@ -138,14 +139,14 @@ def test_results_do_not_depend_on_what_was_tuned():
     ],
 )
 def test_a_damaged_record_is_said_and_not_used(damage):
-    path = tuned.write(identity(INT8), record())
+    path = Path(tuned.write(identity(INT8), record()))
     path.write_text(damage(path.read_text()))
     with pytest.warns(UserWarning, match="not a record that 'aeedge tune' wrote"), aeedge.load(INT8) as model:
         assert model.schedule == Schedule()
 
 
 def test_a_record_of_a_newer_format_is_left_alone():
-    path = tuned.write(identity(INT8), record())
+    path = Path(tuned.write(identity(INT8), record()))
     path.write_text(path.read_text().replace('"format": 1', '"format": 2'))
     assert tuned.read(identity(INT8)) is None
 
@@ -181,18 +182,27 @@ def test_borders_follow_the_times(monkeypatch):
     times = {"alone": lambda n: n, "pool": lambda n: 4 + n / 2, "lanes": lambda n: 20 + n / 4}
     monkeypatch.setattr(tuning, "_run_as", lambda model, schedule, row_us, rows: (schedule, len(rows)))
 
-    def medians(calls):
+    def medians(calls, settle, rounds):
         return {name: times[name](size) for name, (_, size) in calls.items()}
 
     monkeypatch.setattr(tuning, "_medians", medians)
 
     class Fake:
         threads = 2
+        schedule = Schedule()
 
     schedule, seen = tuning._borders(Fake(), np.zeros((1024, 1)), {"encode": 100.0}, 1.0)
     assert 8 * 100 / 1.5 < schedule.pool_from < 16 * 100
     assert 64 * 100 / 1.5 < schedule.lanes_from < 128 * 100
     assert seen["64"].keys() == {"alone", "pool", "lanes"}
+
+
+def test_one_variant_alone():
+    found = tuning.tune(str(INT8), "latency", variant="fp32")
+    assert (found.variant, set(found.seen["bulk_us"])) == ("fp32", {"fp32"})
+    result = call(DATA / "bundle_v1", "--variant", "int8")
+    assert result.exit_code == 1
+    assert "expected variant 'int8', but it holds fp32" in result.output
 
 
 def test_json_holds_what_decided():
@@ -212,10 +222,10 @@ def test_forget(state):
 def test_where_it_is_kept(monkeypatch, tmp_path):
     monkeypatch.delenv("AEEDGE_STATE")
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "x"))
-    assert tuned.state_folder() == tmp_path / "x" / "aeedge"
+    assert tuned.state_folder() == str(tmp_path / "x" / "aeedge")
     monkeypatch.setenv("XDG_STATE_HOME", "relative")  # the specification says to ignore it
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert tuned.state_folder() == tmp_path / ".local" / "state" / "aeedge"
+    assert tuned.state_folder() == str(tmp_path / ".local" / "state" / "aeedge")
     monkeypatch.delenv("HOME")
     assert tuned.state_folder() is None
     result = call(INT8)

@@ -1,7 +1,8 @@
 """The sessions of one variant: which exist, when they are opened, and what becomes of them when a process forks.
 
-There are up to two of each graph: one that runs on the calling thread alone, and one that shares every operator among
-the threads of a pool, for batches too small to be cut into blocks. The pool is made when such a batch first comes.
+There are up to three of each graph: one for a row or a few, on arrays that are bound; one that runs on the calling
+thread and looks for rows that are not finite itself (see watch.py); and one that does the same with every operator
+shared among the threads of a pool, for batches too small to be cut into blocks. The last two are made when needed.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
     from aeedge.onerow import OneRow
     from aeedge.session import Session
 
-    Open = Callable[[str, int], Session]
-    """Opens the graph of a role, "encoder" or "decoder", on a pool of so many threads."""
+    Open = Callable[[str, int, bool], Session]
+    """Opens the graph of a role, "encoder" or "decoder", on a pool of so many threads, watched or not."""
 
 _EXIT_SECONDS = 2.0  # the longest that an interpreter that ends waits for calls under way
 
@@ -32,7 +33,8 @@ _EXIT_SECONDS = 2.0  # the longest that an interpreter that ends waits for calls
 class Engine:
     """Steps of a variant, on the calling thread (`alone`) and on a pool (`shared`).
 
-    `one_row` holds the short ways of single rows by method (see onerow.py); `busy` is as long as calls are under way.
+    `one_row` holds the short ways of single rows by method (see onerow.py); `busy` is as long as other calls are
+    under way.
 
     Args:
         manifest: of the bundle.
@@ -46,10 +48,11 @@ class Engine:
         self._lock = threading.Lock()
         self._parked = False
         self.busy: list[None] = []
+        self._few: dict[str, Step] | None = None
         self._alone: dict[str, Step] | None = None
         self._shared: dict[str, Step] | None = None
         self.one_row: dict[str, OneRow] = dict.fromkeys(NAMES, _not_now)
-        self.alone()
+        self.few()
         _living.add(self)
 
     @property
@@ -57,30 +60,40 @@ class Engine:
         """Whether there is, or may be, a pool."""
         return self._threads > 1
 
+    def few(self) -> dict[str, Step]:
+        """The steps for a row or a few."""
+        steps = self._few
+        if steps is None:
+            with self._lock:
+                steps = self._few = self._few or self._steps(1, False)
+                self.one_row.update({name: step.short.call for name, step in steps.items()})
+        return steps
+
     def alone(self) -> dict[str, Step]:
         """The steps on the calling thread."""
         if self._parked:
             _park()
+        if self._few is None:
+            self.few()
         steps = self._alone
         if steps is None:
             with self._lock:
-                steps = self._alone = self._alone or self._steps(1)
-                self.one_row.update({name: step.one_row for name, step in steps.items()})
+                steps = self._alone = self._alone or self._steps(1, True)
         return steps
 
     def single_on_pool(self) -> None:
-        """Let single rows go to the pool too, from now on."""
-        self.one_row.update({name: step.one_row for name, step in self.shared().items()})
+        """Let a row or a few go to the pool too, from now on."""
+        self.one_row.update({name: step.short.call for name, step in self.shared().items()})
 
     def shared(self) -> dict[str, Step]:
         """The steps on the pool, which is made by the first call."""
         steps = self._shared
         if steps is None:
             with self._lock:
-                steps = self._shared = self._shared or self._steps(self._threads)
+                steps = self._shared = self._shared or self._steps(self._threads, True)
         return steps
 
-    def _steps(self, threads: int) -> dict[str, Step]:
+    def _steps(self, threads: int, watched: bool) -> dict[str, Step]:
         opened: list[Session] = []
         lock = threading.Lock()
 
@@ -88,11 +101,11 @@ class Engine:
             if not opened:
                 with lock:
                     if not opened:
-                        opened.append(self._open("decoder", threads))
+                        opened.append(self._open("decoder", threads, watched))
             return opened[0]
 
-        encoder = self._open("encoder", threads)
-        return Pair(self._manifest, encoder, decoder if self._has_decoder else None, self.busy).steps()
+        encoder = self._open("encoder", threads, watched)
+        return Pair(self._manifest, encoder, decoder if self._has_decoder else None).steps()
 
     def after_fork(self, *, reopen: bool) -> None:
         """In a forked child: leave what misses its threads, or may be in the middle of something, and start anew."""
@@ -100,10 +113,15 @@ class Engine:
         if self._shared is not None:
             _leave(self._shared)
             self._shared = None
-        if reopen and self._alone is not None:
-            _leave(self._alone)
-            self._alone = None
+        if reopen:
+            _leave((self._few, self._alone))
+            self._few = self._alone = None
             self.one_row.update(dict.fromkeys(self.one_row, _not_now))
+
+    def is_busy(self) -> bool:
+        """Whether calls are under way."""
+        steps = [step for found in (self._few, self._shared) if found for step in found.values()]
+        return bool(self.busy) or any(step.short.busy for step in steps)
 
     def park(self) -> None:
         """The interpreter ends: stop daemon threads where they call."""
@@ -114,14 +132,14 @@ class Engine:
         """Let go of the sessions; there is no way back."""
         self.one_row.update(dict.fromkeys(self.one_row, _not_now))
         self._open = _closed
-        self._alone = self._shared = None
+        self._few = self._alone = self._shared = None
 
 
 def _not_now(x: Any) -> None:
     """The short way of a row where there is none: the long way opens sessions again, or says why it cannot."""
 
 
-def _closed(role: str, threads: int) -> Session:
+def _closed(role: str, threads: int, watched: bool) -> Session:
     raise AeedgeError("the model was closed; load it again")
 
 
@@ -156,7 +174,7 @@ def _before_exit() -> None:
     for engine in engines:
         engine.park()
     until = time.monotonic() + _EXIT_SECONDS
-    while any(engine.busy for engine in engines) and time.monotonic() < until:
+    while any(engine.is_busy() for engine in engines) and time.monotonic() < until:
         time.sleep(0.001)
 
 

@@ -77,7 +77,7 @@ class Model:
             bundle.graph("decoder", setup.variant)  # checked now, opened when it is first needed
         self.use(setup.threads, setup.schedule, setup.row_us)
 
-    def _opened(self, role: str, threads: int) -> Session:
+    def _opened(self, role: str, threads: int, watched: bool) -> Session:
         spec, latent, variant = self.manifest.input, (self.manifest.latent,), self._setup.variant
         dtype, row_in, row_out = (
             (spec.dtype, spec.shape, latent) if role == "encoder" else ("float32", latent, spec.shape)
@@ -85,7 +85,7 @@ class Model:
         where = os.path.join(self._bundle.path, file_name(role, variant))
         exact, patient = self._setup.exact, self._setup.schedule.patient_pool
         return Session(
-            self._bundle.graph(role, variant), where, dtype, row_in, row_out, exact, threads, patient=patient
+            self._bundle.graph(role, variant), where, dtype, row_in, row_out, exact, threads, patient, watched
         )
 
     def use(self, threads: int, schedule: Schedule, row_us: Mapping[str, float]) -> None:
@@ -118,7 +118,7 @@ class Model:
     @property
     def methods(self) -> tuple[str, ...]:
         """Names of the methods that the bundle has graphs for."""
-        return tuple(self._engine.alone())
+        return tuple(self._engine.few())
 
     def golden_rows(self) -> NDArray[Any]:
         """The recorded rows, (n, *input_shape): examples of real input."""
@@ -300,7 +300,7 @@ class Model:
         """The step of a method, or the reason why there is none."""
         if self._closed:
             raise AeedgeError(f"{self._bundle.path}: the model was closed; load it again")
-        steps = self._engine.alone()
+        steps = self._engine.few()
         if what in steps:
             return steps[what]
         if what not in NAMES:

@@ -88,8 +88,8 @@ def _release(text: str) -> tuple[int, ...]:
 class Session:
     """One graph with one input and one output; safe to call from many threads at once.
 
-    Graphs of float32 input are watched: each run also gives a number per row that is not finite if the row is not
-    (see watch.py). Integers are always finite, and their watch is None.
+    Where it is `watched` and the input is float32, each run also gives a number per row that is not finite if the row
+    is not (see watch.py); else the watch is None.
 
     Args:
         graph: bytes of an ONNX file, already checked.
@@ -100,6 +100,7 @@ class Session:
         threads: of a pool, the calling one included. With more than one the session must not be used in a forked
             child, which lacks the others.
         patient: see schedule.py.
+        watched: whether rows are looked at for NaN and infinity.
 
     Raises:
         IncompatibleBundleError: onnxruntime cannot load the graph.
@@ -116,8 +117,9 @@ class Session:
         exact: bool = False,
         threads: int = 1,
         patient: bool = False,
+        watched: bool = True,
     ) -> None:
-        self._where, self._dtype = where, dtype
+        self._where, self._watched = where, watched and dtype == "float32"
         session = self._open(graph, _options(exact, threads, patient))
         self._check("input", session.get_inputs(), dtype, row_in)
         results = [output for output in session.get_outputs() if output.name != WATCH]
@@ -132,10 +134,10 @@ class Session:
 
     def _open(self, graph: bytes, options: Any) -> Any:
         try:
-            watched = add_watch(graph) if self._dtype == "float32" else graph
+            graph = add_watch(graph) if self._watched else graph
             # enable_fallback: without it a failed call is retried in silence with other settings.
             return _onnxruntime().InferenceSession(
-                watched, options, providers=["CPUExecutionProvider"], enable_fallback=0
+                graph, options, providers=["CPUExecutionProvider"], enable_fallback=0
             )
         except Exception as error:  # onnxruntime's exceptions share no public base class
             raise IncompatibleBundleError(
@@ -153,12 +155,12 @@ class Session:
         if out.nbytes <= _SMALL_BYTES or not (out.flags.c_contiguous and out.flags.aligned):
             out[...], watch = self.run(rows)
             return watch
-        watch = None if self._dtype != "float32" else np.empty(len(rows), np.float32)
+        watch = np.empty(len(rows), np.float32) if self._watched else None
         self.bound(rows, out, watch)()
         return watch
 
-    def bound(self, rows: NDArray[Any], out: Floats, watch: Floats | None) -> Callable[[], None]:
-        """A call that runs whatever is in `rows` at that time into `out` and `watch`."""
+    def bound(self, rows: NDArray[Any], out: Floats, watch: Floats | None = None) -> Callable[[], None]:
+        """A call that runs whatever is in `rows` at that time into `out`, and the watch, if wanted, into `watch`."""
         binding = self._session.io_binding()
         binding.bind_input(self._input, "cpu", 0, rows.dtype.type, rows.shape, rows.ctypes.data)
         for name, array in zip(self._outputs, (out, watch)):

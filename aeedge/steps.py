@@ -10,7 +10,7 @@ import numpy as np
 
 from aeedge import scoring
 from aeedge.manifest import Manifest
-from aeedge.onerow import OneRow, Places, asked, one_row
+from aeedge.onerow import Places, Short, doubt
 from aeedge.rows import Rows
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class Step(NamedTuple):
     """A method: the shapes and dtype of its rows in and out, and how it is done.
 
     `new` takes a block and gives its results in a new array; `into` writes them into a given one. Both also give the
-    watch of the first graph (see session.py). `one_row` is the short way for a row or a few, `plain_dtype` the numpy
+    watch of the first graph (see session.py). `short` is the short way for a row or a few, `plain_dtype` the numpy
     object for the dtype.
     """
 
@@ -42,7 +42,7 @@ class Step(NamedTuple):
     columns: tuple[str, ...] | None
     new: New
     into: Into
-    one_row: OneRow
+    short: Short
     plain_dtype: np.dtype[Any]
 
     def rows(self, x: ArrayLike, invalid: str, first: int = 0) -> Rows:
@@ -57,14 +57,11 @@ class Pair:
         manifest: of the bundle.
         encoder: its session.
         decoder: opens the decoder's when it is first needed; None where the bundle has none.
-        busy: see onerow.py.
     """
 
-    def __init__(
-        self, manifest: Manifest, encoder: Session, decoder: Callable[[], Session] | None, busy: list[None]
-    ) -> None:
+    def __init__(self, manifest: Manifest, encoder: Session, decoder: Callable[[], Session] | None) -> None:
         self._spec, self._latent, self._scoring = manifest.input, (manifest.latent,), manifest.score
-        self._encoder, self._busy = encoder, busy
+        self._encoder = encoder
         if decoder is not None:
             self._decoder = decoder
         self._has_decoder = decoder is not None
@@ -94,7 +91,7 @@ class Pair:
             columns,
             new,
             into,
-            one_row(row_in, dtype, places, self._busy),
+            Short(row_in, dtype, places),
             np.dtype(dtype),
         )
 
@@ -128,23 +125,22 @@ class Pair:
 
     def _encoder_places(self, count: int) -> Places:
         x, z = self._rows(count), self._latents(count)
-        watch = self._watch(count)
-        return Places(x, self._encoder.bound(x, z, watch), asked(watch), None, z.copy, z[0].copy)
+        return Places(x, doubt(x), self._encoder.bound(x, z), None, z.copy, z[0].copy)
 
     def _decoder_places(self, count: int) -> Places:
-        z, x, watch = self._latents(count), self._clean(count), np.empty(count, np.float32)
-        return Places(z, self._decoder().bound(z, x, watch), asked(watch), None, x.copy, x[0].copy)
+        z, x = self._latents(count), self._clean(count)
+        return Places(z, doubt(z), self._decoder().bound(z, x), None, x.copy, x[0].copy)
 
     def _chain(self, finish: Finish | None = None) -> Callable[[int], Places]:
         """Bound arrays for encoder and decoder, which share the latents, and what `finish` makes of both ends."""
 
         def places(count: int) -> Places:
-            x, z, clean, watch = self._rows(count), self._latents(count), self._clean(count), self._watch(count)
-            run, then = self._encoder.bound(x, z, watch), self._decoder().bound(z, clean, None)
+            x, z, clean = self._rows(count), self._latents(count), self._clean(count)
+            run, then = self._encoder.bound(x, z), self._decoder().bound(z, clean)
             if finish is None:
-                return Places(x, run, asked(watch), then, clean.copy, clean[0].copy)
+                return Places(x, doubt(x), run, then, clean.copy, clean[0].copy)
             whole = partial(finish, x, clean, self._scoring)
-            return Places(x, run, asked(watch), then, whole, lambda: whole()[0])
+            return Places(x, doubt(x), run, then, whole, lambda: whole()[0])
 
         return places
 
@@ -156,6 +152,3 @@ class Pair:
 
     def _latents(self, count: int) -> Floats:
         return np.zeros((count, *self._latent), np.float32)
-
-    def _watch(self, count: int) -> Floats | None:
-        return np.zeros(count, np.float32) if self._spec.dtype == "float32" else None

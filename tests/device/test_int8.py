@@ -20,15 +20,15 @@ def wrong(how):
     """Sessions of int8 graphs that are off where `how(exact)` says so."""
 
     class Wrong(Session):
-        def __init__(self, graph, where, dtype, row_in, row_out, exact=False, threads=1, patient=False):
-            super().__init__(graph, where, dtype, row_in, row_out, exact, threads, patient)
+        def __init__(self, graph, where, dtype, row_in, row_out, exact=False, *more):
+            super().__init__(graph, where, dtype, row_in, row_out, exact, *more)
             self._off = ".int8." in where and how(exact)
 
         def run(self, rows):
             result, watch = super().run(rows)
             return result + (0.1 if self._off else 0.0), watch
 
-        def bound(self, rows, out, watch):
+        def bound(self, rows, out, watch=None):
             call = super().bound(rows, out, watch)
 
             def wrong():

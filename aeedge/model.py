@@ -10,11 +10,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from aeedge import scoring
-from aeedge.ahead import ahead
 from aeedge.bundle import Bundle, file_name
 from aeedge.engine import Engine
 from aeedge.errors import AeedgeError, CorruptBundleError, IncompatibleBundleError, InputError, VerificationError
-from aeedge.golden import Deviation, deviation
 from aeedge.machine import allowed_cpus
 from aeedge.manifest import InputSpec, Manifest, Tolerance
 from aeedge.runner import Runner
@@ -25,6 +23,7 @@ from aeedge.steps import NAMES, Step
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
+    from aeedge.golden import Deviation
     from aeedge.rows import Floats
 
 
@@ -231,6 +230,8 @@ class Model:
 
         With `fresh` the arrays are not copied: each has memory of its own that nobody changes.
         """
+        from aeedge.ahead import ahead  # here and below: what a first latent does not need
+
         self._step(what)
         in_memory = isinstance(batches, (list, tuple))
         return self._mapped(what, batches if in_memory else ahead(batches, _as_is if fresh else _copied), invalid)
@@ -285,6 +286,8 @@ class Model:
 
         Residuals are in scaled units, so that a feature of small numbers counts as much as one of large numbers.
         """
+        from aeedge.golden import deviation
+
         if what == "reconstruction":
             spec = self.manifest.score
             got, expected = scoring.residual(rows, got, spec), scoring.residual(rows, expected, spec)

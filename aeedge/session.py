@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from aeedge.errors import CorruptBundleError, IncompatibleBundleError
-from aeedge.watch import WATCH, add_watch
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float32]
 
 _DTYPES = {"float32": "tensor(float)", "uint8": "tensor(uint8)", "int16": "tensor(int16)"}
+_WATCH = "aeedge.watch"  # the output that watch.py adds
 _SMALL_BYTES = 2**16  # results up to here are copied into their place: cheaper than telling onnxruntime where it is
 _SPIN_US = "1000"  # how long an idle thread of a pool looks for more work; older versions do not let us say
 
@@ -122,7 +122,7 @@ class Session:
         self._where, self._watched = where, watched and dtype == "float32"
         session = self._open(graph, _options(exact, threads, patient))
         self._check("input", session.get_inputs(), dtype, row_in)
-        results = [output for output in session.get_outputs() if output.name != WATCH]
+        results = [output for output in session.get_outputs() if output.name != _WATCH]
         self._check("output", results, "float32", row_out)
         self._session = session
         # What run() and run_with_iobinding() wrap; the wrappers take the same arguments, should it be missing one day.
@@ -134,7 +134,10 @@ class Session:
 
     def _open(self, graph: bytes, options: Any) -> Any:
         try:
-            graph = add_watch(graph) if self._watched else graph
+            if self._watched:
+                from aeedge.watch import add_watch  # single rows need none
+
+                graph = add_watch(graph)
             # enable_fallback: without it a failed call is retried in silence with other settings.
             return _onnxruntime().InferenceSession(
                 graph, options, providers=["CPUExecutionProvider"], enable_fallback=0

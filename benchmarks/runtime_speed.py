@@ -6,7 +6,7 @@ that are not timed (see `common.turns`). A ratio is the median, over the rounds,
 same round: above 1 we are faster. Where all threads may be used, `aeedge tune` has run before, for the same variant.
 Before anything is timed, all who compute in fp32 must say the same.
 
-    one      one row: encode on one thread, and tuned for latency on all; int8, and score against two sessions and numpy by hand
+    one      one row: encode on one thread, tuned for latency on all, int8; score against two sessions and numpy
     bulk     16 384 rows, all threads, fp32, against the default session
     powers   every power of two up to 65 536 rows, all threads, fp32, against the better of both sessions
     int8     16 384 rows of raw bytes through int8, against the default session's fp32 on rows already scaled

@@ -1,0 +1,134 @@
+"""Every way of running rows gives the same results, and each is taken where the schedule says."""
+
+import math
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import aeedge
+from aeedge import runner
+from aeedge.lanes import Lanes
+from aeedge.schedule import Schedule
+
+DATA = Path(__file__).parent.parent / "data"
+WAYS = {
+    "alone": Schedule(pool_from=math.inf, lanes_from=math.inf),
+    "pool": Schedule(pool_from=0.0, lanes_from=math.inf),
+    "lanes": Schedule(pool_from=math.inf, lanes_from=0.0, block=1e-3),
+    "small blocks": Schedule(pool_from=math.inf, lanes_from=math.inf, most_rows=7),
+    "single rows on the pool": Schedule(single_on_pool=True),
+}
+
+
+def noted(real, way, seen):
+    def call(block, *out):
+        seen.append((way, len(block), threading.current_thread().name))
+        return real(block, *out)
+
+    return call
+
+
+def spied(model, monkeypatch):
+    """Which steps ran how many rows on which thread."""
+    seen = []
+    engine = model._engine
+    for way, steps in (("alone", engine.alone()), ("pool", engine.shared())):
+        for name, step in list(steps.items()):
+            step = step._replace(new=noted(step.new, way, seen), into=noted(step.into, way, seen))
+            monkeypatch.setitem(steps, name, step)
+    return seen
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("what", ["encode", "denoise", "score", "residual"])
+def test_any_way_gives_the_same_results(rows, way, what):
+    with aeedge.load(DATA / "bundle_v1", threads=1) as model:
+        expected = getattr(model, what)(rows)
+    with aeedge.load(DATA / "bundle_v1", threads=3) as model:
+        model.use(3, WAYS[way], {})
+        for count in (1, 2, 16, 17, 300, 3000):
+            got = getattr(model, what)(rows[:count])
+            np.testing.assert_allclose(got, expected[:count], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_any_way_finds_what_is_not_finite(rows, way):
+    bad = rows.copy()
+    bad[[1234, 2000], 5] = np.nan, np.inf
+    with aeedge.load(DATA / "bundle_v1", threads=3) as model:
+        model.use(3, WAYS[way], {})
+        with pytest.raises(aeedge.InputError, match="row 1234, column 5"):
+            model.encode(bad)
+        found = model.encode(bad, invalid="propagate")
+        assert np.argwhere(np.isnan(found).any(axis=1)).ravel().tolist() == [1234, 2000]
+
+
+def test_the_schedule_decides(rows, monkeypatch):
+    with aeedge.load(DATA / "bundle_v1", threads=3) as model:
+        seen = spied(model, monkeypatch)
+        model.use(3, Schedule(pool_from=100.0, lanes_from=1000.0, block=64.0), {"encode": 1.0})
+        for count, way in ((50, "alone"), (99, "alone"), (100, "pool"), (999, "pool"), (1000, "lanes")):
+            seen.clear()
+            model.encode(rows[:count])
+            assert {ways for ways, _, _ in seen} == {"alone" if way == "lanes" else way}
+            assert sum(size for _, size, _ in seen) == count
+            if way == "lanes":
+                assert max(size for _, size, _ in seen) < count
+            else:
+                assert {thread for _, _, thread in seen} == {"MainThread"}
+
+
+def test_a_row_is_timed_once_by_the_first_batch_of_some_rows(rows, monkeypatch):
+    timed = []
+    real = runner._row_us
+    monkeypatch.setattr(runner, "_row_us", lambda step, rows, most: timed.append(step.name) or real(step, rows, most))
+    with aeedge.load(DATA / "bundle_v1", threads=2) as model:
+        for count in (1, 15, 16, 3000, 16):
+            model.encode(rows[:count])
+        model.score(rows)
+    assert timed == ["encode", "score"]
+
+
+def test_one_thread_starts_none(rows):
+    before = threading.active_count()
+    with aeedge.load(DATA / "bundle_v1", threads=1) as model:
+        model.encode(np.tile(rows, (10, 1)))
+        assert threading.active_count() == before
+        assert not model._engine.has_pool
+
+
+def test_lanes_do_each_block_once_and_say_the_first_failure():
+    lanes = Lanes(4)
+    done = []
+    lanes.run(done.append, range(100))
+    assert sorted(done) == list(range(100))
+
+    def fails(start):
+        if start >= 40:
+            raise ValueError(str(start))
+
+    with pytest.raises(ValueError, match=r"^40$"):
+        lanes.run(fails, range(100))
+    lanes.close()
+    lanes.close()
+    lanes.run(done.append, range(100, 103))  # on this thread alone
+    assert sorted(done) == list(range(103))
+
+
+def test_lanes_within_lanes_do_not_wait_for_each_other():
+    lanes, done = Lanes(3), []
+    lanes.run(lambda start: lanes.run(lambda inner: done.append((start, inner)), range(5)), range(20))
+    assert sorted(done) == [(a, b) for a in range(20) for b in range(5)]
+    lanes.close()
+
+
+def test_where_no_thread_can_be_started_the_caller_does_it_all(monkeypatch):
+    def refused(self):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refused)
+    lanes, done = Lanes(3), []
+    lanes.run(done.append, range(10))
+    assert done == list(range(10))

@@ -66,7 +66,7 @@ class Engine:
         if steps is None:
             with self._lock:
                 steps = self._few = self._few or self._steps(1, False)
-                self.one_row.update({name: step.short.call for name, step in steps.items()})
+                self.one_row.update({name: step.short.function() for name, step in steps.items()})
         return steps
 
     def alone(self) -> dict[str, Step]:
@@ -83,7 +83,7 @@ class Engine:
 
     def single_on_pool(self) -> None:
         """Let a row or a few go to the pool too, from now on."""
-        self.one_row.update({name: step.short.call for name, step in self.shared().items()})
+        self.one_row.update({name: step.short.function() for name, step in self.shared().items()})
 
     def shared(self) -> dict[str, Step]:
         """The steps on the pool, which is made by the first call."""
@@ -95,16 +95,16 @@ class Engine:
 
     def _steps(self, threads: int, watched: bool) -> dict[str, Step]:
         opened: list[Session] = []
-        lock = threading.Lock()
+        lock, open_session = threading.Lock(), self._open  # not self, which would be a cycle
 
         def decoder() -> Session:
             if not opened:
                 with lock:
                     if not opened:
-                        opened.append(self._open("decoder", threads, watched))
+                        opened.append(open_session("decoder", threads, watched))
             return opened[0]
 
-        encoder = self._open("encoder", threads, watched)
+        encoder = open_session("encoder", threads, watched)
         return Pair(self._manifest, encoder, decoder if self._has_decoder else None).steps()
 
     def after_fork(self, *, reopen: bool) -> None:

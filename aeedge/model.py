@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -71,21 +72,10 @@ class Model:
         files = self.manifest.variants.get(setup.variant)
         self.has_decoder = files is not None and files.decoder is not None
         pool = min(setup.threads, len(allowed_cpus())) if setup.pool else 1  # more would wait for each other
-        self._engine = Engine(self.manifest, self._opened, self.has_decoder, pool)
+        self._engine = Engine(self.manifest, partial(_opened, bundle, setup), self.has_decoder, pool)
         if self.has_decoder:
             bundle.graph("decoder", setup.variant)  # checked now, opened when it is first needed
         self.use(setup.threads, setup.schedule, setup.row_us)
-
-    def _opened(self, role: str, threads: int, watched: bool) -> Session:
-        spec, latent, variant = self.manifest.input, (self.manifest.latent,), self._setup.variant
-        dtype, row_in, row_out = (
-            (spec.dtype, spec.shape, latent) if role == "encoder" else ("float32", latent, spec.shape)
-        )
-        where = os.path.join(self._bundle.path, file_name(role, variant))
-        exact, patient = self._setup.exact, self._setup.schedule.patient_pool
-        return Session(
-            self._bundle.graph(role, variant), where, dtype, row_in, row_out, exact, threads, patient, watched
-        )
 
     def use(self, threads: int, schedule: Schedule, row_us: Mapping[str, float]) -> None:
         """Run calls another way from now on; not while other threads call."""
@@ -338,6 +328,15 @@ class Model:
             f"<aeedge.Model {m.name!r} ({m.family}, {self.variant}): {self.input.dtype} {self.input.shape} -> "
             f"{self.latent_size} latents, {self.threads} threads, id {m.id[:12]}>"
         )
+
+
+def _opened(bundle: Bundle, setup: Setup, role: str, threads: int, watched: bool) -> Session:
+    """A session of a bundle's graph. No method of a model, which could then only go with the garbage collector."""
+    spec, latent = bundle.manifest.input, (bundle.manifest.latent,)
+    dtype, row_in, row_out = (spec.dtype, spec.shape, latent) if role == "encoder" else ("float32", latent, spec.shape)
+    where = os.path.join(bundle.path, file_name(role, setup.variant))
+    graph, patient = bundle.graph(role, setup.variant), setup.schedule.patient_pool
+    return Session(graph, where, dtype, row_in, row_out, setup.exact, threads, patient, watched)
 
 
 def _as_is(batch: Any) -> Any:

@@ -41,9 +41,6 @@ class Short:
     Args:
         shape, dtype: of a row.
         make: binds arrays for so many rows.
-
-    Attributes:
-        call: the function; a closure, which is faster than a method.
     """
 
     def __init__(self, shape: tuple[int, ...], dtype: str, make: Callable[[int], Places]) -> None:
@@ -51,16 +48,16 @@ class Short:
         self._most = max(1, min(FEW, _FEW_BYTES // max(1, np.dtype(dtype).itemsize * prod(shape))))
         self._made: list[None] = []
         self._idle: list[list[Places]] = [[] for _ in range(self._most + 1)]
-        self._make = make
-        self.call = self._closure(np.dtype(dtype))
+        self._make, self._dtype = make, np.dtype(dtype)
 
     @property
     def busy(self) -> bool:
         """Whether a call is under way."""
         return len(self._made) > sum(map(len, self._idle))
 
-    def _closure(self, wanted: np.dtype[Any]) -> OneRow:
-        leading, array, several, make = (1, *self._shape), np.ndarray, self._several, self._new
+    def function(self) -> OneRow:
+        """The way itself: a closure, which is faster than a method. Not kept here, where it would be a cycle."""
+        leading, array, wanted, several, make = (1, *self._shape), np.ndarray, self._dtype, self._several, self._new
         take, put_back = self._idle[1].pop, self._idle[1].append
 
         def call(x: Any) -> NDArray[np.float32] | None:

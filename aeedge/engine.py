@@ -110,13 +110,16 @@ class Engine:
     def after_fork(self, *, reopen: bool) -> None:
         """In a forked child: leave what misses its threads, or may be in the middle of something, and start anew."""
         self._lock = threading.Lock()
-        if self._shared is not None:
-            _leave(self._shared)
-            self._shared = None
+        if self._shared is None and not reopen:
+            return
+        _leave((dict(self.one_row), self._shared))
+        self._shared = None
+        self.one_row.update(dict.fromkeys(self.one_row, _not_now))  # they may be the pool's
         if reopen:
             _leave((self._few, self._alone))
             self._few = self._alone = None
-            self.one_row.update(dict.fromkeys(self.one_row, _not_now))
+        elif self._few is not None:
+            self.one_row.update({name: step.short.function() for name, step in self._few.items()})
 
     def is_busy(self) -> bool:
         """Whether calls are under way."""

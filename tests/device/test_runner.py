@@ -1,7 +1,10 @@
 """Every way of running rows gives the same results, and each is taken where the schedule says."""
 
 import math
+import os
+import signal
 import threading
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +81,29 @@ def test_the_schedule_decides(rows, monkeypatch):
                 assert max(size for _, size, _ in seen) < count
             else:
                 assert {thread for _, _, thread in seen} == {"MainThread"}
+
+
+def test_few_rows_of_a_large_net_share_the_pool(rows, monkeypatch):
+    with aeedge.load(DATA / "bundle_v1", threads=3) as model:
+        seen = spied(model, monkeypatch)
+        model.use(3, Schedule(pool_from=100.0, lanes_from=1000.0), {"encode": 1e6, "score": 1e6})
+        model.score(rows[:4])
+        model.encode(rows[:20])
+        assert {way for way, _, _ in seen} == {"pool"}
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_single_rows_on_the_pool_survive_fork(rows):
+    with aeedge.load(DATA / "bundle_v1", threads=3) as model:
+        model.use(3, Schedule(single_on_pool=True), {})
+        expected = model.encode(rows[:3])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 advises against forking with threads
+            child = os.fork()
+        if child == 0:
+            signal.alarm(60)  # rather than hang
+            os._exit(0 if np.allclose(model.encode(rows[:3]), expected) and np.isfinite(model.score(rows[0])) else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 def test_a_row_is_timed_once_by_the_first_batch_of_some_rows(rows, monkeypatch):

@@ -273,8 +273,9 @@ def _builds() -> dict[str, str]:
     found: dict[str, str] = {}
     for distribution in distributions():
         try:
-            name = distribution.metadata["Name"] or ""
-        except (TypeError, OSError, ValueError):  # what a broken uninstall leaves behind
+            fields: Any = distribution.metadata
+            name = fields.get("Name") or ""  # indexing warns where there is none
+        except (AttributeError, TypeError, OSError, ValueError):  # what a broken uninstall leaves behind
             continue
         if _BUILDS.fullmatch(name) and any(
             file.parts[:2] == ("onnxruntime", "__init__.py") for file in distribution.files or ()

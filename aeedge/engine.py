@@ -45,8 +45,8 @@ class Engine:
 
     def __init__(self, manifest: Manifest, open_session: Open, has_decoder: bool, threads: int) -> None:
         self._manifest, self._open, self._has_decoder, self._threads = manifest, open_session, has_decoder, threads
-        self._lock = threading.Lock()
-        self._parked = False
+        self._lock = threading.RLock()  # a signal handler may call while sessions are opened
+        self._parked = self._over = False
         self.busy: list[None] = []
         self._few: dict[str, Step] | None = None
         self._alone: dict[str, Step] | None = None
@@ -67,6 +67,7 @@ class Engine:
             with self._lock:
                 steps = self._few = self._few or self._steps(1, False)
                 self.one_row.update({name: step.short.function() for name, step in steps.items()})
+                self._let_go_if_over()
         return steps
 
     def alone(self) -> dict[str, Step]:
@@ -79,6 +80,7 @@ class Engine:
         if steps is None:
             with self._lock:
                 steps = self._alone = self._alone or self._steps(1, True)
+                self._let_go_if_over()
         return steps
 
     def single_on_pool(self) -> None:
@@ -91,11 +93,12 @@ class Engine:
         if steps is None:
             with self._lock:
                 steps = self._shared = self._shared or self._steps(self._threads, True)
+                self._let_go_if_over()
         return steps
 
     def _steps(self, threads: int, watched: bool) -> dict[str, Step]:
         opened: list[Session] = []
-        lock, open_session = threading.Lock(), self._open  # not self, which would be a cycle
+        lock, open_session = threading.RLock(), self._open  # not self, which would be a cycle
 
         def decoder() -> Session:
             if not opened:
@@ -109,7 +112,7 @@ class Engine:
 
     def after_fork(self, *, reopen: bool) -> None:
         """In a forked child: leave what misses its threads, or may be in the middle of something, and start anew."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         if self._shared is None and not reopen:
             return
         _leave((dict(self.one_row), self._shared))
@@ -133,9 +136,14 @@ class Engine:
 
     def close(self) -> None:
         """Let go of the sessions; there is no way back."""
-        self.one_row.update(dict.fromkeys(self.one_row, _not_now))
-        self._open = _closed
-        self._few = self._alone = self._shared = None
+        self._over, self._open = True, _closed
+        self._let_go_if_over()
+
+    def _let_go_if_over(self) -> None:
+        """Close, also what another thread was opening when `close` was called: asked after each opening."""
+        if self._over:
+            self.one_row.update(dict.fromkeys(self.one_row, _not_now))
+            self._few = self._alone = self._shared = None
 
 
 def _not_now(x: Any) -> None:

@@ -108,7 +108,10 @@ class Lanes:
         except BaseException as error:  # Ctrl-C between two blocks, or while waiting: the others stop after theirs
             failures.append((-1, error))
         if failures:  # blocks are begun in order, so the first failing row is among them
-            raise min(failures, key=lambda failure: failure[0])[1]
+            try:
+                raise min(failures, key=lambda failure: failure[0])[1]
+            finally:
+                failures.clear()  # the error's traceback has this frame: a cycle would keep the caller's arrays
 
     def _take(self, count: int) -> list[_Helper]:
         """Up to so many threads that nobody uses; new ones while there are fewer than there may be."""

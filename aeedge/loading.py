@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from aeedge import tuned
 from aeedge.bundle import Bundle
@@ -17,15 +17,6 @@ from aeedge.session import check_runtime
 
 if TYPE_CHECKING:
     from aeedge.memory import Limit
-
-
-class _Request(NamedTuple):
-    """The arguments of `load`, by which a pickled model is opened again."""
-
-    variant: str
-    threads: int | str
-    memory_limit_mb: float | None
-    check: str
 
 
 def load(
@@ -70,8 +61,8 @@ def load(
         _fit(model, limit)
     if check == "golden" and model.arithmetic == "float":  # integers were checked while they were opened
         model.self_check()
-    request = _Request(variant, threads, memory_limit_mb, check)
-    model.reopened_by = _reopen, (os.path.realpath(bundle.path), bundle.manifest.id, *request)
+    asked = variant, threads, memory_limit_mb, check
+    model.reopened_by = _reopen, (os.path.realpath(bundle.path), bundle.manifest.id, *asked)
     return model
 
 

@@ -75,14 +75,13 @@ class Model:
         self._engine = Engine(self.manifest, partial(_opened, bundle, setup), self.has_decoder, pool)
         if self.has_decoder:
             bundle.graph("decoder", setup.variant)  # checked now, opened when it is first needed
-        self.use(setup.threads, setup.schedule, setup.row_us)
+        self._one_row = self._engine.one_row
+        self._runner = Runner(self._engine, setup.threads, setup.schedule, setup.row_us)
 
     def use(self, threads: int, schedule: Schedule, row_us: Mapping[str, float]) -> None:
-        """Run calls another way from now on; not while other threads call."""
-        if (runner := getattr(self, "_runner", None)) is not None:
-            runner.close()
+        """Run calls another way from now on; not while other threads call. `row_us`: see runner.py."""
+        self._runner.close()
         self._runner = Runner(self._engine, threads, schedule, row_us)
-        self._one_row = self._engine.one_row
 
     def run_block(self, rows: int) -> None:
         """Run so many rows as one block through all graphs, for whoever looks at memory."""
@@ -106,11 +105,15 @@ class Model:
 
     @property
     def methods(self) -> tuple[str, ...]:
-        """Names of the methods that the bundle has graphs for."""
+        """Names of the methods that the bundle has graphs for: "encode", and with a decoder all five."""
         return tuple(self._engine.few())
 
     def golden_rows(self) -> NDArray[Any]:
-        """The recorded rows, (n, *input_shape): examples of real input."""
+        """The recorded rows, (n, *input_shape) of the input's dtype, in raw units: examples of real input.
+
+        Raises:
+            BundleError: golden.npz is missing or damaged.
+        """
         return self._golden()["input"]
 
     @property

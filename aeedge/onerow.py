@@ -25,7 +25,7 @@ _FEW_BYTES = 2**15  # ... and with more bytes
 
 
 class Places(NamedTuple):
-    """Arrays bound to sessions: where the rows go, the runs that follow, and what comes of them."""
+    """Arrays bound to sessions, for n rows: where they go (n, *shape), the runs that follow, what comes of them."""
 
     rows: NDArray[Any]
     doubt: Callable[[], float] | None  # not finite if a row is not; None for integers

@@ -12,7 +12,6 @@ Where the borders lie depends on how long a row takes, which is measured once, b
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -74,7 +73,7 @@ class Runner:
         if work >= self.schedule.lanes_from and size < len(rows) and self.threads > 1:
             return self._blocks(step, rows, out, size, on_lanes=True)
         # Also a few rows of a large net, which are too few to be cut into blocks.
-        if self.schedule.pool_from <= work and self.schedule.pool_from < math.inf and self._engine.has_pool:
+        if work >= self.schedule.pool_from and self._engine.has_pool:
             step, size = self._engine.shared()[step.name], len(rows)
         if out is None and len(rows) <= size:  # what the graph returns is new: no need to copy it
             return _whole(step, rows)

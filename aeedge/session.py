@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float32]
 
 _DTYPES = {"float32": "tensor(float)", "uint8": "tensor(uint8)", "int16": "tensor(int16)"}
-_WATCH = "aeedge.watch"  # the output that watch.py adds
 _SMALL_BYTES = 2**16  # results up to here are copied into their place: cheaper than telling onnxruntime where it is
 _SPIN_US = "1000"  # how long an idle thread of a pool looks for more work; older versions do not let us say
 
@@ -122,8 +121,8 @@ class Session:
         self._where, self._watched = where, watched and dtype == "float32"
         session = self._open(graph, _options(exact, threads, patient))
         self._check("input", session.get_inputs(), dtype, row_in)
-        results = [output for output in session.get_outputs() if output.name != _WATCH]
-        self._check("output", results, "float32", row_out)
+        results = session.get_outputs()
+        self._check("output", results[:-1] if self._watched else results, "float32", row_out)
         self._session = session
         # What run() and run_with_iobinding() wrap; the wrappers take the same arguments, should it be missing one day.
         core = getattr(session, "_sess", session)

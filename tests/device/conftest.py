@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import witness
 
 import aeedge
 
@@ -33,3 +34,15 @@ def rows():
     rng = np.random.default_rng(0)
     mean, scale = np.linspace(-50, 1000, 12), np.geomspace(0.01, 100, 12)
     return (rng.normal(size=(3000, 12)) * scale + mean).astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def truth(tmp_path_factory):
+    """Latents by one thread, all rows at once, where every process finds them."""
+    folder = tmp_path_factory.mktemp("truth")
+    for name in ("bundle_v1", "bundle_v1_int8"):
+        with aeedge.load(DATA / name, threads=1) as model:
+            witness.record(model, folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(witness.PLACE, str(folder))
+        yield

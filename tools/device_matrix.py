@@ -20,9 +20,8 @@ from bare_wheel import build_wheel
 ROOT = Path(__file__).parent.parent
 PAIRS = [  # Python, onnxruntime, numpy; the first is the oldest onnxruntime that passes
     ("3.10", "1.12.1", "1.23.5"),
-    ("3.10", "1.23.2", "2.2.6"),
     ("3.11", "1.18.1", "1.26.4"),
-    ("3.12", "1.32.0", "2.4.6"),
+    ("3.12", "1.23.2", "2.2.6"),
     ("3.13", "1.32.0", "2.4.6"),
     ("3.14", "1.32.0", "2.4.6"),
 ]

@@ -2,15 +2,17 @@
 
 import os
 import shutil
+import subprocess
 import sys
 
 import numpy as np
 import pytest
 import witness
-from children import BUNDLE, BUNDLES, DATA, child, in_namespace, run
+from children import BUNDLE, BUNDLES, DATA, TIMEOUT, child, in_namespace, run
 
 import aeedge
 import aeedge.machine
+from aeedge.session import runtime_version
 
 pytestmark = pytest.mark.usefixtures("truth")
 
@@ -70,6 +72,17 @@ def test_nothing_is_written_at_home_and_no_home_is_needed(tmp_path, home):
 )
 def test_hidden_folders_of_the_kernel(name, hidden):
     wrap = in_namespace(f"for place in {hidden}; do mount -t tmpfs -o ro none $place; done")
+    if "/proc" in hidden and runtime_version().startswith("1.23."):  # it aborts there, without us too
+        said = subprocess.run(
+            [*wrap, sys.executable, "-m", "aeedge", "doctor"],
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT,
+            check=False,
+        )
+        assert said.returncode == 1
+        assert "no: SIGABRT while it is imported" in said.stdout
+        return
     code = f"""
         assert not any(map(os.listdir, {hidden.split()}))
         model = aeedge.load(bundle)

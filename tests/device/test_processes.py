@@ -59,7 +59,7 @@ def test_a_child_forked_while_another_thread_encodes_is_right(name, count):
         worker.start()
         soon(lambda: calls)
         # A lock that is held by chance: few rows, but many forks.
-        codes = [forked(lambda: right(model, (1, 64))) for _ in range(50)]
+        codes = [forked(lambda: right(model, (1, 64))) for _ in range(25)]
         codes += [forked(lambda: right(model, (256, 5000)), leave) for leave in (os._exit, sys.exit) for _ in range(3)]
         stop.set()
         worker.join()

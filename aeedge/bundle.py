@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from aeedge.errors import BundleError, CorruptBundleError, IncompatibleBundleError
-from aeedge.manifest import FileEntry, Manifest, sha256_hex
+from aeedge.manifest import FileEntry, Manifest, sha256
 from aeedge.onnxfile import inspect
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 MANIFEST = "manifest.json"
 GOLDEN = "golden.npz"
 ROLES = ("encoder", "decoder")
+_LEAST_PART, _PART = 2**12, 2**16  # bytes
 _MANIFEST_LIMIT = 64 * 2**20  # bytes; a manifest is a few kilobytes, more is a mistake or an attack
 
 
@@ -72,6 +73,25 @@ class Bundle:
             IncompatibleBundleError: the bundle lacks this variant or role.
             CorruptBundleError: missing, truncated, changed, of another bundle, or refers to files outside.
         """
+        place, file, entry = self._graph(role, variant)
+        data = b"".join(file.parts(2**62))
+        self._compare(place, [data], entry)
+        self._check_graph(place, data, role)
+        return data
+
+    def verify(self, role: str, variant: str) -> None:
+        """Look whether a graph is what the manifest says, without opening it; it will be read and checked again then.
+
+        Raises:
+            as `graph`; what is wrong in a file that is as the manifest describes it is found by `graph` alone.
+        """
+        if self.check == "hash":
+            place, file, entry = self._graph(role, variant)
+            self._compare(place, file.parts(_PART), entry)  # a part stays in cache
+        else:
+            self.graph(role, variant)
+
+    def _graph(self, role: str, variant: str) -> tuple[str, _File, FileEntry]:
         entries = self.manifest.variants.get(variant)
         if entries is None:
             raise IncompatibleBundleError(
@@ -87,9 +107,7 @@ class Bundle:
         if place not in self._kept:
             self._expect(place)
             self._kept[place] = _File(place, self._real(place))
-        data = self._compared(place, self._kept[place].read(), entry)
-        self._check_graph(place, data, role)
-        return data
+        return place, self._kept[place], entry
 
     def close(self) -> None:
         """Let go of the files."""
@@ -109,26 +127,29 @@ class Bundle:
 
     def _checked(self, place: str, entry: FileEntry) -> bytes:
         self._expect(place)
-        return self._compared(place, _read(place, self._real(place)), entry)
+        data = _read(place, self._real(place))
+        self._compare(place, [data], entry)
+        return data
 
     def _expect(self, place: str) -> None:
         if not os.path.isfile(self._real(place)):
             raise CorruptBundleError(f"{place}: the manifest lists this file, but it is missing; copy the bundle again")
 
-    def _compared(self, place: str, data: bytes, entry: FileEntry) -> bytes:
-        if len(data) != entry.bytes:
-            how = "truncated" if len(data) < entry.bytes else "too long"
+    def _compare(self, place: str, parts: Iterable[bytes], entry: FileEntry) -> None:
+        """Compare a file's content with what the manifest says of it."""
+        size, digest = 0, sha256(entry.bytes) if self.check == "hash" else None
+        for part in parts:
+            size += len(part)
+            if digest is not None:
+                digest.update(part)
+        if size != entry.bytes:
+            how = "truncated" if size < entry.bytes else "too long"
+            raise CorruptBundleError(f"{place}: {how}, expected {entry.bytes} bytes, got {size}; copy the bundle again")
+        if digest is not None and (found := digest.hexdigest()) != entry.sha256:
             raise CorruptBundleError(
-                f"{place}: {how}, expected {entry.bytes} bytes, got {len(data)}; copy the bundle again"
+                f"{place}: its content was changed, expected sha256 {entry.sha256[:12]}…, got {found[:12]}…; "
+                "copy the bundle again"
             )
-        if self.check == "hash":
-            digest = sha256_hex(data)
-            if digest != entry.sha256:
-                raise CorruptBundleError(
-                    f"{place}: its content was changed, expected sha256 {entry.sha256[:12]}…, got {digest[:12]}…; "
-                    "copy the bundle again"
-                )
-        return data
 
     def _real(self, place: str) -> str:
         """Where a file is, whose name as given is for messages."""
@@ -163,18 +184,20 @@ class _File:
         with _said(place):
             self._handle = os.open(real, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0))
 
-    def read(self) -> bytes:
-        """All of it; several processes may share the handle, so its position is not used."""
+    def parts(self, most: int) -> Iterator[bytes]:
+        """All of it, in parts of at most so many bytes; several processes may share the handle and its position."""
+        at = 0
         with _said(self._place):
-            if not hasattr(os, "pread"):  # Windows
-                os.lseek(self._handle, 0, os.SEEK_SET)
-                with os.fdopen(os.dup(self._handle), "rb") as stream:
-                    return stream.read()
-            parts, size = [], 0
-            while part := os.pread(self._handle, max(4096, os.fstat(self._handle).st_size - size), size):
-                parts.append(part)
-                size += len(part)
-            return parts[0] if len(parts) == 1 else b"".join(parts)
+            left = os.fstat(self._handle).st_size
+            while part := self._at(at, max(_LEAST_PART, min(most, left - at))):
+                yield part
+                at += len(part)
+
+    def _at(self, at: int, size: int) -> bytes:
+        if hasattr(os, "pread"):
+            return os.pread(self._handle, size, at)
+        os.lseek(self._handle, at, os.SEEK_SET)  # Windows
+        return os.read(self._handle, size)
 
     def __del__(self) -> None:
         if self._handle >= 0:

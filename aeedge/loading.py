@@ -6,10 +6,9 @@ import os
 import warnings
 from typing import TYPE_CHECKING
 
-from aeedge import tuned
 from aeedge.bundle import Bundle
 from aeedge.errors import IncompatibleBundleError, InputError, VerificationError
-from aeedge.machine import thread_count
+from aeedge.machine import record_path, thread_count
 from aeedge.manifest import VARIANTS
 from aeedge.model import Model, Setup
 from aeedge.schedule import Schedule
@@ -17,6 +16,7 @@ from aeedge.session import check_runtime
 
 if TYPE_CHECKING:
     from aeedge.memory import Limit
+    from aeedge.tuned import Tuned
 
 
 def load(
@@ -76,7 +76,7 @@ def load_as(path: str, variant: str, threads: int, schedule: Schedule) -> Model:
 def _setup(bundle: Bundle, variant: str, threads: int | str, count: int, *, limited: bool) -> Setup:
     """What to open: what was asked for, else what was tuned here, else the defaults."""
     manifest = bundle.manifest
-    found = None if limited else tuned.read(manifest.id)
+    found = None if limited else _tuned(manifest.id)
     if found and found.variant in manifest.variants and _fits(found, variant, threads):
         why = f"tuned on this device for {found.aim}"
         choices = {"variant": f"{found.variant}: {why}", "threads": f"{found.threads}: {why}", "calls": why}
@@ -90,7 +90,17 @@ def _setup(bundle: Bundle, variant: str, threads: int | str, count: int, *, limi
     return Setup(wanted, False, count, not limited, Schedule(), {}, choices)
 
 
-def _fits(found: tuned.Tuned, variant: str, threads: int | str) -> bool:
+def _tuned(identity: str) -> Tuned | None:
+    """What `aeedge tune` found on this machine."""
+    path = record_path(identity)
+    if path is None or not os.path.isfile(path):
+        return None
+    from aeedge import tuned  # hardly ever needed
+
+    return tuned.read(identity)
+
+
+def _fits(found: Tuned, variant: str, threads: int | str) -> bool:
     """Whether a tuning is for what was asked."""
     return variant in ("auto", found.variant) and threads in ("auto", found.threads)
 

@@ -89,6 +89,22 @@ def resident_bytes() -> int | None:
     return int(fields[1]) * os.sysconf("SC_PAGE_SIZE") if len(fields) > 1 else None
 
 
+def state_folder() -> str | None:
+    """Where device state is kept; None where a user has no home."""
+    if chosen := os.environ.get("AEEDGE_STATE"):
+        return chosen
+    if (state := os.environ.get("XDG_STATE_HOME")) and os.path.isabs(state):
+        return os.path.join(state, "aeedge")
+    home = os.environ.get("HOME", "")  # not from the user database: services without HOME should be given a place
+    return os.path.join(home, ".local", "state", "aeedge") if os.path.isabs(home) else None
+
+
+def record_path(identity: str) -> str | None:
+    """Where tuned.py keeps the records of a bundle."""
+    folder = state_folder()
+    return os.path.join(folder, "tuned", f"{identity}.json") if folder else None
+
+
 def read_text(path: str) -> str:
     """What a file of /proc or /sys says; empty where it is missing or forbidden."""
     try:

@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import json
 import math
-import re
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from importlib import import_module
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from aeedge.errors import CorruptBundleError, IncompatibleBundleError
+from aeedge.record import Record
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -30,26 +30,26 @@ VARIANTS = ("fp32", "int8")
 DTYPES = ("float32", "uint8", "int16")
 OUTPUTS = ("latent", "reconstruction", "score")
 
-_SEAL = re.compile(r'"manifest_sha256": "([0-9a-f]{64})"')
+_SEAL = '"manifest_sha256": "'
 _BLANK = "0" * 64
 _LIGHT_BYTES = 2**22  # larger ones are worth loading OpenSSL for
 
 
-class FileEntry(NamedTuple):
+class FileEntry(Record):
     """A file as it was written: `sha256` in hexadecimal, size in `bytes`."""
 
     sha256: str
     bytes: int
 
 
-class Tolerance(NamedTuple):
+class Tolerance(Record):
     """A row agrees when its largest absolute error is at most `atol + rtol * max(abs(recorded row))`."""
 
     rtol: float
     atol: float
 
 
-class InputSpec(NamedTuple):
+class InputSpec(Record):
     """One row of input. `features` and `units` name the elements of one-dimensional rows, if known."""
 
     shape: tuple[int, ...]
@@ -63,7 +63,7 @@ class InputSpec(NamedTuple):
         return math.prod(self.shape)
 
 
-class Variant(NamedTuple):
+class Variant(Record):
     """One precision of the model: its files, golden tolerances by output, and quality measured against fp32.
 
     `decisions` says how a quantised variant came about, layer by layer; for people, never read at run time.
@@ -76,7 +76,7 @@ class Variant(NamedTuple):
     decisions: Mapping[str, Any] = MappingProxyType({})
 
 
-class ScoreSpec(NamedTuple):
+class ScoreSpec(Record):
     """How rows are scored: `kind` "mse", the mean of ((x - reconstruction) / scale)² over a row.
 
     `scale` is a float32 array in raw units that broadcasts to the input's shape.
@@ -86,7 +86,7 @@ class ScoreSpec(NamedTuple):
     scale: NDArray[np.float32]
 
 
-class Manifest(NamedTuple):
+class Manifest(Record):
     """All that a reader needs to know of a bundle before it opens a graph.
 
     `latent` is the latent size; `ordered` says that any prefix of the latents can be decoded.
@@ -169,22 +169,24 @@ class Manifest(NamedTuple):
 
 def sha256_hex(data: bytes) -> str:
     """SHA-256 in hexadecimal."""
-    sha256 = _light_sha256() if len(data) <= _LIGHT_BYTES else None
-    if sha256 is None:
-        import hashlib
-
-        sha256 = hashlib.sha256
-    digest: str = sha256(data).hexdigest()
-    return digest
+    digest = sha256(len(data))
+    digest.update(data)
+    found: str = digest.hexdigest()
+    return found
 
 
-def _light_sha256() -> Any:
-    """Python's own implementation, which is slower than OpenSSL's, but needs no 4 ms and 3 MB to be loaded."""
-    if "hashlib" not in sys.modules:
+def sha256(size: int) -> Any:
+    """A SHA-256 to be fed with about so many bytes, an object as hashlib makes it.
+
+    Python's own implementation, which is slower than OpenSSL's, but needs no 4 ms and 3 MB to be loaded.
+    """
+    if size <= _LIGHT_BYTES and "hashlib" not in sys.modules:
         for name in ("_sha2", "_sha256"):  # from Python 3.12 on, and before
             with suppress(ImportError):
-                return import_module(name).sha256
-    return None
+                return import_module(name).sha256()
+    import hashlib
+
+    return hashlib.sha256()
 
 
 def _variant_document(variant: Variant) -> dict[str, Any]:
@@ -219,13 +221,17 @@ def _load_json(data: bytes, where: str) -> Any:
         ) from None
 
 
+def _is_sha256(text: str) -> bool:
+    return len(text) == len(_BLANK) and set(text) <= set("0123456789abcdef")
+
+
 def _check_seal(data: bytes, where: str) -> None:
     text = data.decode("utf-8")
-    seal = _SEAL.search(text)
-    if seal is None:
+    before, seal, after = text.partition(_SEAL)
+    found, after = after[: len(_BLANK)], after[len(_BLANK) :]
+    if not _is_sha256(found) or not after.startswith('"'):
         raise CorruptBundleError(f"{where}: $.manifest_sha256 is missing or no sha256; copy or export the bundle again")
-    blanked = text[: seal.start(1)] + _BLANK + text[seal.end(1) :]
-    if sha256_hex(blanked.encode()) != seal.group(1):
+    if sha256_hex((before + seal + _BLANK + after).encode()) != found:
         raise CorruptBundleError(
             f"{where}: its content does not match its own checksum, so it was changed after it was written; "
             "copy the bundle again or export it again"
@@ -369,6 +375,6 @@ class _Node:
         return self.value
 
     def sha256(self) -> str:
-        if not isinstance(self.value, str) or re.fullmatch(r"[0-9a-f]{64}", self.value) is None:
+        if not isinstance(self.value, str) or not _is_sha256(self.value):
             raise self.wrong("a sha256 of 64 hexadecimal digits")
         return self.value

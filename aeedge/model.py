@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from aeedge.engine import Engine
 from aeedge.errors import AeedgeError, CorruptBundleError, IncompatibleBundleError, InputError, VerificationError
 from aeedge.machine import allowed_cpus
 from aeedge.manifest import InputSpec, Manifest, Tolerance
+from aeedge.record import Record
 from aeedge.runner import Runner
 from aeedge.schedule import Schedule
 from aeedge.session import Session
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from aeedge.rows import Floats
 
 
-class Setup(NamedTuple):
+class Setup(Record):
     """What is opened, and how it is run.
 
     Attributes:
@@ -74,7 +75,7 @@ class Model:
         pool = min(setup.threads, len(allowed_cpus())) if setup.pool else 1  # more would wait for each other
         self._engine = Engine(self.manifest, partial(_opened, bundle, setup), self.has_decoder, pool)
         if self.has_decoder:
-            bundle.graph("decoder", setup.variant)  # checked now, opened when it is first needed
+            bundle.verify("decoder", setup.variant)  # checked now, opened when it is first needed
         self._one_row = self._engine.one_row
         self._runner = Runner(self._engine, setup.threads, setup.schedule, setup.row_us)
 

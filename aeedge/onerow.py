@@ -10,29 +10,30 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from math import isfinite, prod
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    # Arrays bound to sessions for n rows, a plain tuple because it is taken apart in each call: where the rows go,
+    # (n, *shape); a number that is not finite if a row is not, None for integers; the run; the decoder's run, where
+    # there is a second; a new result with the leading axis; and without.
+    Places = tuple[
+        NDArray[Any],
+        Callable[[], float] | None,
+        Callable[[], None],
+        Callable[[], None] | None,
+        Callable[[], NDArray[np.float32]],
+        Callable[[], NDArray[np.float32]],
+    ]
+
 OneRow = Callable[[Any], "NDArray[np.float32] | None"]
 """Takes what a caller passed; gives the result, or None for whatever is not plainly one finite row, or a few."""
 
 FEW = 16  # rows; with more, copying them costs what being bound saves
 _FEW_BYTES = 2**15  # ... and with more bytes
-
-
-class Places(NamedTuple):
-    """Arrays bound to sessions, for n rows: where they go (n, *shape), the runs that follow, what comes of them."""
-
-    rows: NDArray[Any]
-    doubt: Callable[[], float] | None  # not finite if a row is not; None for integers
-    run: Callable[[], None]
-    then: Callable[[], None] | None  # the second run, of the decoder
-    whole: Callable[[], NDArray[np.float32]]  # a new result with the leading axis
-    bare: Callable[[], NDArray[np.float32]]  # ... and without
 
 
 class Short:
@@ -97,13 +98,14 @@ class Short:
         except IndexError:
             places = self._new(count)
         try:
-            places.rows[...] = x
-            if places.doubt is not None and not isfinite(places.doubt()):
+            rows, doubt, run, then, whole, bare = places
+            rows[...] = x
+            if doubt is not None and not isfinite(doubt()):
                 return None
-            places.run()
-            if places.then is not None:
-                places.then()
-            return places.bare() if size == self._shape else places.whole()
+            run()
+            if then is not None:
+                then()
+            return bare() if size == self._shape else whole()
         except RuntimeWarning:
             return None
         finally:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from aeedge.record import Record
 
 
-class Schedule(NamedTuple):
+class Schedule(Record):
     """Where the borders lie, in microseconds of work on one thread; infinite for a way that is not taken.
 
     The defaults suit processors with two to eight cores; `aeedge tune` finds better ones for a machine and a bundle.

@@ -13,11 +13,10 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import sys
 from collections.abc import Callable
 from functools import cache, partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -80,7 +79,8 @@ def check_runtime(least: str, where: str) -> None:
 
 
 def _release(text: str) -> tuple[int, ...]:
-    numbers = [int(n) for n in re.findall(r"\d+", text)[:3]]
+    found = "".join(c if c.isdecimal() else " " for c in text).split()
+    numbers = [int(n) for n in found[:3]]
     return tuple(numbers + [0] * (3 - len(numbers)))
 
 
@@ -184,18 +184,11 @@ class Session:
             )
 
 
-class Operator(NamedTuple):
-    """One operator of the graph as onnxruntime runs it, after its optimisations: `us` is the mean time of a call."""
+def profile(graph: bytes, rows: NDArray[Any], calls: int) -> tuple[list[tuple[str, str, float]], float]:
+    """Name, kind and microseconds of each operator, in the order of execution, and of a whole run.
 
-    name: str
-    kind: str
-    us: float
-
-
-def profile(graph: bytes, rows: NDArray[Any], calls: int) -> tuple[list[Operator], float]:
-    """Time by operator, in the order of execution, and microseconds of a whole run, by onnxruntime's own profile.
-
-    Means over `calls` runs on the same rows. onnxruntime counts whole microseconds, and counting costs some itself.
+    The operators are those that onnxruntime runs, after its optimisations, by its own profile: means over `calls` runs
+    on the same rows. onnxruntime counts whole microseconds, and counting costs some itself.
     """
     from tempfile import TemporaryDirectory  # costs milliseconds, and only a profile needs it
 
@@ -216,7 +209,7 @@ def profile(graph: bytes, rows: NDArray[Any], calls: int) -> tuple[list[Operator
         if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
             key = event["name"].removesuffix("_kernel_time"), event["args"]["op_name"]
             total[key] = total.get(key, 0.0) + event["dur"]
-    return [Operator(name, kind, us / calls) for (name, kind), us in total.items()], whole / calls
+    return [(name, kind, us / calls) for (name, kind), us in total.items()], whole / calls
 
 
 def every_output(graph: bytes, rows: NDArray[Any]) -> dict[str, NDArray[Any]]:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from aeedge import scoring
 from aeedge.manifest import Manifest
-from aeedge.onerow import Places, Short, doubt
+from aeedge.onerow import Short, doubt
+from aeedge.record import Record
 from aeedge.rows import Rows
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from aeedge.manifest import ScoreSpec
+    from aeedge.onerow import Places
     from aeedge.rows import Block, Floats
     from aeedge.session import Session
 
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 NAMES = ("encode", "decode", "denoise", "residual", "score")
 
 
-class Step(NamedTuple):
+class Step(Record):
     """A method: the shapes and dtype of its rows in and out, and how it is done.
 
     `new` takes a block and gives its results in a new array; `into` writes them into a given one. Both also give the
@@ -125,11 +127,11 @@ class Pair:
 
     def _encoder_places(self, count: int) -> Places:
         x, z = self._rows(count), self._latents(count)
-        return Places(x, doubt(x), self._encoder.bound(x, z), None, z.copy, z[0].copy)
+        return x, doubt(x), self._encoder.bound(x, z), None, z.copy, z[0].copy
 
     def _decoder_places(self, count: int) -> Places:
         z, x = self._latents(count), self._clean(count)
-        return Places(z, doubt(z), self._decoder().bound(z, x), None, x.copy, x[0].copy)
+        return z, doubt(z), self._decoder().bound(z, x), None, x.copy, x[0].copy
 
     def _chain(self, finish: Finish | None = None) -> Callable[[int], Places]:
         """Bound arrays for encoder and decoder, which share the latents, and what `finish` makes of both ends."""
@@ -138,9 +140,9 @@ class Pair:
             x, z, clean = self._rows(count), self._latents(count), self._clean(count)
             run, then = self._encoder.bound(x, z), self._decoder().bound(z, clean)
             if finish is None:
-                return Places(x, doubt(x), run, then, clean.copy, clean[0].copy)
+                return x, doubt(x), run, then, clean.copy, clean[0].copy
             whole = partial(finish, x, clean, self._scoring)
-            return Places(x, doubt(x), run, then, whole, lambda: whole()[0])
+            return x, doubt(x), run, then, whole, lambda: whole()[0]
 
         return places
 

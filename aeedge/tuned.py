@@ -10,10 +10,11 @@ import json
 import math
 import os
 import warnings
-from typing import Any, NamedTuple
+from typing import Any
 
 from aeedge.errors import InputError
-from aeedge.machine import allowed_cpus, cpu_count, processor
+from aeedge.machine import allowed_cpus, cpu_count, processor, record_path
+from aeedge.record import Record
 from aeedge.schedule import Schedule
 from aeedge.session import runtime_version
 
@@ -21,7 +22,7 @@ FORMAT = 1
 AIMS = ("latency", "throughput", "memory")
 
 
-class Tuned(NamedTuple):
+class Tuned(Record):
     """A choice for one bundle on one machine.
 
     Attributes:
@@ -39,22 +40,6 @@ class Tuned(NamedTuple):
     schedule: Schedule
     row_us: dict[str, float]
     seen: dict[str, Any]
-
-
-def state_folder() -> str | None:
-    """Where device state is kept; None where a user has no home."""
-    if chosen := os.environ.get("AEEDGE_STATE"):
-        return chosen
-    if (state := os.environ.get("XDG_STATE_HOME")) and os.path.isabs(state):
-        return os.path.join(state, "aeedge")
-    home = os.environ.get("HOME", "")  # not from the user database: services without HOME should be given a place
-    return os.path.join(home, ".local", "state", "aeedge") if os.path.isabs(home) else None
-
-
-def record_path(identity: str) -> str | None:
-    """The file of a bundle's records."""
-    folder = state_folder()
-    return os.path.join(folder, "tuned", f"{identity}.json") if folder else None
 
 
 def machine_key() -> str:
@@ -77,7 +62,7 @@ def read(identity: str) -> Tuned | None:
         warnings.warn(
             f"{path}: not a record that 'aeedge tune' wrote ({type(error).__name__}: {error}), it is not used; "
             "remove it, or tune again",
-            stacklevel=4,
+            stacklevel=5,
         )
         return None
 

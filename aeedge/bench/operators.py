@@ -36,8 +36,10 @@ def by_operator(plan: Plan, rows: NDArray[Any], clock: Clock) -> dict[str, Any]:
             for role in _ROLES.get(plan.method, ["encoder", "decoder"]):
                 given = rows if role == "encoder" else latents
                 found, whole = profile(bundle.graph(role, plan.variant), given[:count], calls)
-                operators += [{"rows": count, "graph": role, **o._asdict()} for o in found]
-                total["operators_us"] += sum(o.us for o in found)
+                operators += [
+                    {"rows": count, "graph": role, "name": name, "kind": kind, "us": us} for name, kind, us in found
+                ]
+                total["operators_us"] += sum(us for _, _, us in found)
                 total["run_us"] += whole
             totals.append(total | {"call_us": float(np.median(called.latencies)) / 1e3})
     return {"operators": operators, "totals": totals}

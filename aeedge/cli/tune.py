@@ -12,6 +12,7 @@ import click
 from aeedge import tuned, tuning
 from aeedge.bundle import Bundle
 from aeedge.errors import InputError
+from aeedge.machine import record_path
 from aeedge.table import columns, pairs
 
 
@@ -38,7 +39,7 @@ def tune(bundle: str, aim: str, variant: str, threads: int | None, forget: bool,
     if forget:
         _forget(identity)
         return
-    path = tuned.record_path(identity)
+    path = record_path(identity)
     if path is None:  # said now, not after measuring
         raise InputError("expected HOME, XDG_STATE_HOME or AEEDGE_STATE to say where to keep the result; set one")
     quiet = sys.stderr is None or not sys.stderr.isatty()
@@ -58,7 +59,7 @@ def tune(bundle: str, aim: str, variant: str, threads: int | None, forget: bool,
 
 
 def _forget(identity: str) -> None:
-    path = tuned.record_path(identity)
+    path = record_path(identity)
     if path is None or not os.path.exists(path):
         click.echo("nothing was kept for this bundle")
         return

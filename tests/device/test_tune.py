@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from tampering import change_golden
 
 import aeedge
-from aeedge import tuned, tuning
+from aeedge import machine, tuned, tuning
 from aeedge.cli.group import AeedgeGroup
 from aeedge.schedule import Schedule
 
@@ -141,8 +141,9 @@ def test_results_do_not_depend_on_what_was_tuned():
 def test_a_damaged_record_is_said_and_not_used(damage):
     path = Path(tuned.write(identity(INT8), record()))
     path.write_text(damage(path.read_text()))
-    with pytest.warns(UserWarning, match="not a record that 'aeedge tune' wrote"), aeedge.load(INT8) as model:
+    with pytest.warns(UserWarning, match="not a record that 'aeedge tune' wrote") as said, aeedge.load(INT8) as model:
         assert model.schedule == Schedule()
+    assert [warning.filename for warning in said] == [__file__]
 
 
 def test_a_record_of_a_newer_format_is_left_alone():
@@ -222,12 +223,12 @@ def test_forget(state):
 def test_where_it_is_kept(monkeypatch, tmp_path):
     monkeypatch.delenv("AEEDGE_STATE")
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "x"))
-    assert tuned.state_folder() == str(tmp_path / "x" / "aeedge")
+    assert machine.state_folder() == str(tmp_path / "x" / "aeedge")
     monkeypatch.setenv("XDG_STATE_HOME", "relative")  # the specification says to ignore it
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert tuned.state_folder() == str(tmp_path / ".local" / "state" / "aeedge")
+    assert machine.state_folder() == str(tmp_path / ".local" / "state" / "aeedge")
     monkeypatch.delenv("HOME")
-    assert tuned.state_folder() is None
+    assert machine.state_folder() is None
     result = call(INT8)
     assert result.exit_code == 2
     assert "set one" in result.output

@@ -8,7 +8,6 @@ does not share with it. Taking from a list and appending to it are atomic.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from math import isfinite, prod
 from typing import TYPE_CHECKING, Any
 
@@ -17,19 +16,9 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    # Arrays bound to sessions for n rows, a plain tuple because it is taken apart in each call: where the rows go,
-    # (n, *shape); a number that is not finite if a row is not, None for integers; the run; the decoder's run, where
-    # there is a second; a new result with the leading axis; and without.
-    Places = tuple[
-        NDArray[Any],
-        Callable[[], float] | None,
-        Callable[[], None],
-        Callable[[], None] | None,
-        Callable[[], NDArray[np.float32]],
-        Callable[[], NDArray[np.float32]],
-    ]
+    Floats = NDArray[np.float32]
 
-OneRow = Callable[[Any], "NDArray[np.float32] | None"]
+OneRow = Callable[[Any], "Floats | None"]
 """Takes what a caller passed; gives the result, or None for whatever is not plainly one finite row, or a few."""
 
 FEW = 16  # rows; with more, copying them costs what being bound saves
@@ -44,11 +33,11 @@ class Short:
         make: binds arrays for so many rows.
     """
 
-    def __init__(self, shape: tuple[int, ...], dtype: str, make: Callable[[int], Places]) -> None:
+    def __init__(self, shape: tuple[int, ...], dtype: str, make: Callable[[int], OneRow]) -> None:
         self._rank, self._shape = len(shape) + 1, shape
         self._most = max(1, min(FEW, _FEW_BYTES // max(1, np.dtype(dtype).itemsize * prod(shape))))
         self._made: list[None] = []
-        self._idle: list[list[Places]] = [[] for _ in range(self._most + 1)]
+        self._idle: list[list[OneRow]] = [[] for _ in range(self._most + 1)]
         self._make, self._dtype = make, np.dtype(dtype)
 
     @property
@@ -61,32 +50,25 @@ class Short:
         leading, array, wanted, several, make = (1, *self._shape), np.ndarray, self._dtype, self._several, self._new
         take, put_back = self._idle[1].pop, self._idle[1].append
 
-        def call(x: Any) -> NDArray[np.float32] | None:
+        def call(x: Any) -> Floats | None:
             if type(x) is not array or x.dtype is not wanted:
                 return None
             if x.shape != leading:
                 return several(x)
             try:
-                places = take()
+                bound = take()
             except IndexError:
-                places = make(1)
-            rows, doubt, run, then, whole, _ = places
+                bound = make(1)
             try:
-                rows[...] = x
-                if doubt is not None and not isfinite(doubt()):
-                    return None
-                run()
-                if then is not None:
-                    then()
-                return whole()
+                return bound(x)
             except RuntimeWarning:  # of infinity minus infinity, where warnings are errors
                 return None
             finally:
-                put_back(places)
+                put_back(bound)
 
         return call
 
-    def _several(self, x: NDArray[Any]) -> NDArray[np.float32] | None:
+    def _several(self, x: NDArray[Any]) -> Floats | None:
         """The same for a few rows, and for one without the leading axis."""
         size = x.shape
         count = 1 if size == self._shape else size[0] if len(size) == self._rank else 0
@@ -94,38 +76,48 @@ class Short:
             return None
         free = self._idle[count]
         try:
-            places = free.pop()
+            bound = free.pop()
         except IndexError:
-            places = self._new(count)
+            bound = self._new(count)
         try:
-            rows, doubt, run, then, whole, bare = places
-            rows[...] = x
-            if doubt is not None and not isfinite(doubt()):
-                return None
-            run()
-            if then is not None:
-                then()
-            return bare() if size == self._shape else whole()
+            result = bound(x)
         except RuntimeWarning:
             return None
         finally:
-            free.append(places)
+            free.append(bound)
+        return result[0] if result is not None and size == self._shape else result
 
-    def _new(self, count: int) -> Places:
-        places = self._make(count)
+    def _new(self, count: int) -> OneRow:
+        bound = self._make(count)
         self._made.append(None)
-        return places
+        return bound
 
 
-def doubt(rows: NDArray[Any]) -> Callable[[], float] | None:
-    """A number that is finite if all values in `rows` are, whatever they are then; None for integers.
+def on_bound(
+    rows: NDArray[Any], run: Callable[[], None], then: Callable[[], None] | None, result: Callable[[], Floats]
+) -> OneRow:
+    """What is done with as many rows as fit into `rows`, (n, *shape): copy them there, look at them, run, copy out.
 
-    A scalar product with small numbers, which takes less than half the time of numpy.isfinite and cannot overflow: the
-    sum of 2**13 of the largest numbers is below the largest. With more, OpenBLAS would wake threads of its own.
+    They are looked at by a scalar product with small numbers, which takes less than half the time of numpy.isfinite and
+    cannot overflow: the sum of 2**13 of the largest numbers is below the largest. With more numbers, OpenBLAS would
+    wake threads of its own.
+
+    Args:
+        rows: what is bound to the input.
+        run, then: the runs that follow; `then` of the decoder, if it is needed.
+        result: makes a new array of what came of it.
     """
-    if rows.dtype != np.float32:
-        return None
+    floats = rows.dtype == np.float32
     flat = rows.reshape(-1)
-    product: Any = partial(flat.dot, np.full(len(flat), 2.0**-14, np.float32))
-    number: Callable[[], float] = product
-    return number
+    product, small = flat.dot, np.full(len(flat) if floats else 0, 2.0**-14, np.float32)
+
+    def work(x: Any) -> Floats | None:
+        rows[...] = x
+        if floats and not isfinite(product(small)):
+            return None
+        run()
+        if then is not None:
+            then()
+        return result()
+
+    return work

@@ -10,7 +10,7 @@ import numpy as np
 
 from aeedge import scoring
 from aeedge.manifest import Manifest
-from aeedge.onerow import Short, doubt
+from aeedge.onerow import Short, on_bound
 from aeedge.record import Record
 from aeedge.rows import Rows
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from aeedge.manifest import ScoreSpec
-    from aeedge.onerow import Places
+    from aeedge.onerow import OneRow
     from aeedge.rows import Block, Floats
     from aeedge.session import Session
 
@@ -71,17 +71,17 @@ class Pair:
     def steps(self) -> dict[str, Step]:
         """The methods by name; those that need a decoder are missing where there is none."""
         spec, encoder = self._spec, self._encoder
-        found = [self._step("encode", self._latent, encoder.run, encoder.run_into, self._encoder_places)]
+        found = [self._step("encode", self._latent, encoder.run, encoder.run_into, self._encoding)]
         if self._has_decoder:
             found += [
-                self._step("decode", spec.shape, self._decode, self._decode_into, self._decoder_places),
+                self._step("decode", spec.shape, self._decode, self._decode_into, self._decoding),
                 self._step("denoise", spec.shape, self._denoise, self._denoise_into, self._chain()),
                 self._compared(scoring.residual, spec.shape),
                 self._compared(scoring.score, ()),
             ]
         return {step.name: step for step in found}
 
-    def _step(self, name: str, row_out: tuple[int, ...], new: New, into: Into, places: Callable[[int], Places]) -> Step:
+    def _step(self, name: str, row_out: tuple[int, ...], new: New, into: Into, bind: Callable[[int], OneRow]) -> Step:
         spec = self._spec
         row_in, dtype = (self._latent, "float32") if name == "decode" else (spec.shape, spec.dtype)
         columns = None if name == "decode" else spec.features
@@ -93,7 +93,7 @@ class Pair:
             columns,
             new,
             into,
-            Short(row_in, dtype, places),
+            Short(row_in, dtype, bind),
             np.dtype(dtype),
         )
 
@@ -125,26 +125,23 @@ class Pair:
         self._decoder().run_into(latents, out)
         return watch
 
-    def _encoder_places(self, count: int) -> Places:
+    def _encoding(self, count: int) -> OneRow:
         x, z = self._rows(count), self._latents(count)
-        return x, doubt(x), self._encoder.bound(x, z), None, z.copy, z[0].copy
+        return on_bound(x, self._encoder.bound(x, z), None, z.copy)
 
-    def _decoder_places(self, count: int) -> Places:
+    def _decoding(self, count: int) -> OneRow:
         z, x = self._latents(count), self._clean(count)
-        return z, doubt(z), self._decoder().bound(z, x), None, x.copy, x[0].copy
+        return on_bound(z, self._decoder().bound(z, x), None, x.copy)
 
-    def _chain(self, finish: Finish | None = None) -> Callable[[int], Places]:
+    def _chain(self, finish: Finish | None = None) -> Callable[[int], OneRow]:
         """Bound arrays for encoder and decoder, which share the latents, and what `finish` makes of both ends."""
 
-        def places(count: int) -> Places:
+        def chained(count: int) -> OneRow:
             x, z, clean = self._rows(count), self._latents(count), self._clean(count)
-            run, then = self._encoder.bound(x, z), self._decoder().bound(z, clean)
-            if finish is None:
-                return x, doubt(x), run, then, clean.copy, clean[0].copy
-            whole = partial(finish, x, clean, self._scoring)
-            return x, doubt(x), run, then, whole, lambda: whole()[0]
+            result = clean.copy if finish is None else partial(finish, x, clean, self._scoring)
+            return on_bound(x, self._encoder.bound(x, z), self._decoder().bound(z, clean), result)
 
-        return places
+        return chained
 
     def _rows(self, count: int) -> NDArray[Any]:
         return np.zeros((count, *self._spec.shape), self._spec.dtype)

@@ -1,8 +1,7 @@
 """The sessions of one variant: which exist, when they are opened, and what becomes of them when a process forks.
 
-There are up to three of each graph: one for a row or a few, on arrays that are bound; one that runs on the calling
-thread and looks for rows that are not finite itself (see watch.py); and one that does the same with every operator
-shared among the threads of a pool, for batches too small to be cut into blocks. The last two are made when needed.
+There are up to two of each graph: one that runs on the calling thread, and one with every operator shared among the
+threads of a pool, for batches too small to be cut into blocks, which is made when it is needed.
 """
 
 from __future__ import annotations
@@ -24,8 +23,8 @@ if TYPE_CHECKING:
     from aeedge.onerow import OneRow
     from aeedge.session import Session
 
-    Open = Callable[[str, int, bool], Session]
-    """Opens the graph of a role, "encoder" or "decoder", on a pool of so many threads, watched or not."""
+    Open = Callable[[str, int], Session]
+    """Opens the graph of a role, "encoder" or "decoder", on a pool of so many threads."""
 
 _EXIT_SECONDS = 2.0  # the longest that an interpreter that ends waits for calls under way
 
@@ -48,11 +47,10 @@ class Engine:
         self._lock = threading.RLock()  # a signal handler may call while sessions are opened
         self._parked = self._over = False
         self.busy: list[None] = []
-        self._few: dict[str, Step] | None = None
         self._alone: dict[str, Step] | None = None
         self._shared: dict[str, Step] | None = None
         self.one_row: dict[str, OneRow] = dict.fromkeys(NAMES, _not_now)
-        self.few()
+        self.alone()
         _living.add(self)
 
     @property
@@ -60,26 +58,15 @@ class Engine:
         """Whether there is, or may be, a pool."""
         return self._threads > 1
 
-    def few(self) -> dict[str, Step]:
-        """The steps for a row or a few."""
-        steps = self._few
-        if steps is None:
-            with self._lock:
-                steps = self._few = self._few or self._steps(1, False)
-                self.one_row.update({name: step.short.function() for name, step in steps.items()})
-                self._let_go_if_over()
-        return steps
-
     def alone(self) -> dict[str, Step]:
         """The steps on the calling thread."""
         if self._parked:
             _park()
-        if self._few is None:
-            self.few()
         steps = self._alone
         if steps is None:
             with self._lock:
-                steps = self._alone = self._alone or self._steps(1, True)
+                steps = self._alone = self._alone or self._steps(1)
+                self.one_row.update({name: step.short.function() for name, step in steps.items()})
                 self._let_go_if_over()
         return steps
 
@@ -92,11 +79,11 @@ class Engine:
         steps = self._shared
         if steps is None:
             with self._lock:
-                steps = self._shared = self._shared or self._steps(self._threads, True)
+                steps = self._shared = self._shared or self._steps(self._threads)
                 self._let_go_if_over()
         return steps
 
-    def _steps(self, threads: int, watched: bool) -> dict[str, Step]:
+    def _steps(self, threads: int) -> dict[str, Step]:
         opened: list[Session] = []
         lock, open_session = threading.RLock(), self._open  # not self, which would be a cycle
 
@@ -104,10 +91,10 @@ class Engine:
             if not opened:
                 with lock:
                     if not opened:
-                        opened.append(open_session("decoder", threads, watched))
+                        opened.append(open_session("decoder", threads))
             return opened[0]
 
-        encoder = open_session("encoder", threads, watched)
+        encoder = open_session("encoder", threads)
         return Pair(self._manifest, encoder, decoder if self._has_decoder else None).steps()
 
     def after_fork(self, *, reopen: bool) -> None:
@@ -119,14 +106,14 @@ class Engine:
         self._shared = None
         self.one_row.update(dict.fromkeys(self.one_row, _not_now))  # they may be the pool's
         if reopen:
-            _leave((self._few, self._alone))
-            self._few = self._alone = None
-        elif self._few is not None:
-            self.one_row.update({name: step.short.function() for name, step in self._few.items()})
+            _leave(self._alone)
+            self._alone = None
+        elif self._alone is not None:
+            self.one_row.update({name: step.short.function() for name, step in self._alone.items()})
 
     def is_busy(self) -> bool:
         """Whether calls are under way."""
-        steps = [step for found in (self._few, self._shared) if found for step in found.values()]
+        steps = [step for found in (self._alone, self._shared) if found for step in found.values()]
         return bool(self.busy) or any(step.short.busy for step in steps)
 
     def park(self) -> None:
@@ -143,14 +130,14 @@ class Engine:
         """Close, also what another thread was opening when `close` was called: asked after each opening."""
         if self._over:
             self.one_row.update(dict.fromkeys(self.one_row, _not_now))
-            self._few = self._alone = self._shared = None
+            self._alone = self._shared = None
 
 
 def _not_now(x: Any) -> None:
     """The short way of a row where there is none: the long way opens sessions again, or says why it cannot."""
 
 
-def _closed(role: str, threads: int, watched: bool) -> Session:
+def _closed(role: str, threads: int) -> Session:
     raise AeedgeError("the model was closed; load it again")
 
 

@@ -107,7 +107,7 @@ class Model:
     @property
     def methods(self) -> tuple[str, ...]:
         """Names of the methods that the bundle has graphs for: "encode", and with a decoder all five."""
-        return tuple(self._engine.few())
+        return tuple(self._engine.alone())
 
     def golden_rows(self) -> NDArray[Any]:
         """The recorded rows, (n, *input_shape) of the input's dtype, in raw units: examples of real input.
@@ -297,7 +297,7 @@ class Model:
         """The step of a method, or the reason why there is none."""
         if self._closed:
             raise AeedgeError(f"{self._bundle.path}: the model was closed; load it again")
-        steps = self._engine.few()
+        steps = self._engine.alone()
         if what in steps:
             return steps[what]
         if what not in NAMES:
@@ -334,13 +334,13 @@ class Model:
         )
 
 
-def _opened(bundle: Bundle, setup: Setup, role: str, threads: int, watched: bool) -> Session:
+def _opened(bundle: Bundle, setup: Setup, role: str, threads: int) -> Session:
     """A session of a bundle's graph. No method of a model, which could then only go with the garbage collector."""
     spec, latent = bundle.manifest.input, (bundle.manifest.latent,)
     dtype, row_in, row_out = (spec.dtype, spec.shape, latent) if role == "encoder" else ("float32", latent, spec.shape)
     where = os.path.join(bundle.path, file_name(role, setup.variant))
     graph, patient = bundle.graph(role, setup.variant), setup.schedule.patient_pool
-    return Session(graph, where, dtype, row_in, row_out, setup.exact, threads, patient, watched)
+    return Session(graph, where, dtype, row_in, row_out, setup.exact, threads, patient)
 
 
 def _as_is(batch: Any) -> Any:

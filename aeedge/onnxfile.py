@@ -48,15 +48,15 @@ def inspect(data: bytes) -> OnnxInfo:
     """
     info = OnnxInfo()
     view = memoryview(data)
-    for number, value in fields(view):
+    for number, value in _fields(view):
         if number == _IR_VERSION and isinstance(value, int):
             info.ir_version = value
         elif number == _OPSET_IMPORT:
-            entry = dict(fields(value))
-            info.opsets[text(entry.get(1, b""))] = integer(entry.get(2, 0))
+            entry = dict(_fields(value))
+            info.opsets[_text(entry.get(1, b""))] = _integer(entry.get(2, 0))
         elif number == _METADATA:
-            entry = dict(fields(value))
-            info.metadata[text(entry.get(1, b""))] = text(entry.get(2, b""))
+            entry = dict(_fields(value))
+            info.metadata[_text(entry.get(1, b""))] = _text(entry.get(2, b""))
     _find_external(view, "Model", info.external, 0)
     if not info.ir_version or not info.opsets:
         raise ValueError("it is no ONNX file")
@@ -67,18 +67,18 @@ def _find_external(view: memoryview, message: str, found: list[str], depth: int)
     if depth > _DEEPEST:
         raise ValueError("its graphs are nested too deeply")
     children = _CHILDREN[message]
-    for number, value in fields(view):
+    for number, value in _fields(view):
         if message == "Tensor" and number == _EXTERNAL_DATA:
-            entry = dict(fields(value))
-            if text(entry.get(1, b"")) == "location":
-                found.append(text(entry.get(2, b"")))
+            entry = dict(_fields(value))
+            if _text(entry.get(1, b"")) == "location":
+                found.append(_text(entry.get(2, b"")))
         elif message == "Tensor" and number == _DATA_LOCATION and value == 1:
             found.append("")  # declared external; the location follows or is missing
         elif number in children and isinstance(value, memoryview):
             _find_external(value, children[number], found, depth + 1)
 
 
-def fields(value: Value) -> Iterator[Field]:
+def _fields(value: Value) -> Iterator[Field]:
     """The fields of a message, in order: numbers and values; a value is an integer or bytes.
 
     Raises:
@@ -120,20 +120,11 @@ def _varint(view: memoryview, at: int) -> tuple[int, int]:
             raise ValueError("it is no ONNX file")
 
 
-def varints(value: memoryview) -> list[int]:
-    """Integers that are packed into one field."""
-    found, at = [], 0
-    while at < len(value):
-        one, at = _varint(value, at)
-        found.append(one)
-    return found
-
-
-def text(value: Value) -> str:
+def _text(value: Value) -> str:
     """A field's text; none where the field holds a number."""
     return "" if isinstance(value, int) else bytes(value).decode("utf-8", "replace")
 
 
-def integer(value: Value) -> int:
+def _integer(value: Value) -> int:
     """A field's integer; 0 where it holds anything else."""
     return value if isinstance(value, int) else 0

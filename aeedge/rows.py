@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float32]
 
 _FLOAT32 = np.dtype(np.float32)
-_FEW = 32
 
 
 class Rows:
@@ -93,20 +92,17 @@ class Rows:
         with np.errstate(over="ignore", invalid="ignore"):  # what does not fit becomes infinity, and is found later
             return np.ascontiguousarray(part, _FLOAT32)
 
-    def bad(self, block: Block, start: int, watch: Floats | None) -> NDArray[np.bool_] | None:
-        """Which rows of a block that was run hold NaN or infinity; None if there are none.
-
-        `watch` is what the graph said of each row; where it is not finite, the row's values are looked at.
+    def bad(self, block: Block, start: int) -> NDArray[np.bool_] | None:
+        """Which rows of a block hold NaN or infinity; None if there are none.
 
         Raises:
             InputError: such a row, unless invalid="propagate".
         """
-        if watch is None or all_finite(watch):
+        if self._dtype != _FLOAT32 or all_finite(block):
             return None
-        bad = ~np.isfinite(watch)
-        bad[bad] = ~np.isfinite(block[bad].reshape(np.count_nonzero(bad), -1)).all(axis=1)
+        bad = np.asarray(~np.isfinite(block.reshape(len(block), -1)).all(axis=1))
         if not bad.any():
-            return None  # large numbers, whose sum is beyond float32
+            return None
         if not self._propagate:
             raise self._not_finite(block, start)
         return bad
@@ -138,11 +134,12 @@ class Rows:
         return row + f"column {at[1]}" + (f" ({self._columns[at[1]]!r})" if self._columns else "")
 
 
-def all_finite(values: Floats) -> bool:
-    """Whether all are finite: of all ways the fastest for some values, and for more, that never warn of an overflow."""
-    if len(values) <= _FEW:
-        return isfinite(sum(values.tolist()))
-    return b"\0" not in np.isfinite(values).tobytes()
+def all_finite(block: Block) -> bool:
+    """Whether no value of a float32 array is NaN or infinity; False also where finite values add up to too much.
+
+    By their sum, as einsum has it: it takes half the time of numpy.isfinite, never warns, and starts no threads.
+    """
+    return isfinite(np.einsum("i->", block.reshape(-1)))
 
 
 def _as_array(x: ArrayLike, what: str) -> NDArray[Any]:

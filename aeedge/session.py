@@ -87,9 +87,6 @@ def _release(text: str) -> tuple[int, ...]:
 class Session:
     """One graph with one input and one output; safe to call from many threads at once.
 
-    Where it is `watched` and the input is float32, each run also gives a number per row that is not finite if the row
-    is not (see watch.py); else the watch is None.
-
     Args:
         graph: bytes of an ONNX file, already checked.
         where: how messages name the file.
@@ -99,7 +96,6 @@ class Session:
         threads: of a pool, the calling one included. With more than one the session must not be used in a forked
             child, which lacks the others.
         patient: see schedule.py.
-        watched: whether rows are looked at for NaN and infinity.
 
     Raises:
         IncompatibleBundleError: onnxruntime cannot load the graph.
@@ -116,13 +112,11 @@ class Session:
         exact: bool = False,
         threads: int = 1,
         patient: bool = False,
-        watched: bool = True,
     ) -> None:
-        self._where, self._watched = where, watched and dtype == "float32"
+        self._where = where
         session = self._open(graph, _options(exact, threads, patient))
         self._check("input", session.get_inputs(), dtype, row_in)
-        results = session.get_outputs()
-        self._check("output", results[:-1] if self._watched else results, "float32", row_out)
+        self._check("output", session.get_outputs(), "float32", row_out)
         self._session = session
         # What run() and run_with_iobinding() wrap; the wrappers take the same arguments, should it be missing one day.
         core = getattr(session, "_sess", session)
@@ -133,10 +127,6 @@ class Session:
 
     def _open(self, graph: bytes, options: Any) -> Any:
         try:
-            if self._watched:
-                from aeedge.watch import add_watch  # single rows need none
-
-                graph = add_watch(graph)
             # enable_fallback: without it a failed call is retried in silence with other settings.
             return _onnxruntime().InferenceSession(
                 graph, options, providers=["CPUExecutionProvider"], enable_fallback=0
@@ -147,29 +137,25 @@ class Session:
                 "upgrade onnxruntime or export the bundle again"
             ) from None
 
-    def run(self, rows: NDArray[Any]) -> tuple[Floats, Floats | None]:
-        """Run rows of shape (n, *row_in), C-contiguous and of the promised dtype; gives a new (n, *row_out), watch."""
-        found = self._run(self._outputs, {self._input: rows}, self._run_options)
-        return found[0], found[1] if len(found) > 1 else None
+    def run(self, rows: NDArray[Any]) -> Floats:
+        """Run rows of shape (n, *row_in), C-contiguous and of the promised dtype; gives a new (n, *row_out)."""
+        found: list[Floats] = self._run(self._outputs, {self._input: rows}, self._run_options)
+        return found[0]
 
-    def run_into(self, rows: NDArray[Any], out: Floats) -> Floats | None:
-        """Run rows as `run` does, with the result written to `out`, a float32 (n, *row_out); gives the watch."""
+    def run_into(self, rows: NDArray[Any], out: Floats) -> None:
+        """Run rows as `run` does, with the result written to `out`, a float32 (n, *row_out)."""
         if out.nbytes <= _SMALL_BYTES or not (out.flags.c_contiguous and out.flags.aligned):
-            out[...], watch = self.run(rows)
-            return watch
-        watch = np.empty(len(rows), np.float32) if self._watched else None
-        self.bound(rows, out, watch)()
-        return watch
+            out[...] = self.run(rows)
+        else:
+            self.bound(rows, out)()
 
-    def bound(self, rows: NDArray[Any], out: Floats, watch: Floats | None = None) -> Callable[[], None]:
-        """A call that runs whatever is in `rows` at that time into `out`, and the watch, if wanted, into `watch`."""
+    def bound(self, rows: NDArray[Any], out: Floats) -> Callable[[], None]:
+        """A call that runs whatever is in `rows` at that time into `out`."""
         binding = self._session.io_binding()
         binding.bind_input(self._input, "cpu", 0, rows.dtype.type, rows.shape, rows.ctypes.data)
-        for name, array in zip(self._outputs, (out, watch)):
-            if array is not None:
-                binding.bind_output(name, "cpu", 0, np.float32, array.shape, array.ctypes.data)
+        binding.bind_output(self._outputs[0], "cpu", 0, np.float32, out.shape, out.ctypes.data)
         call: Any = partial(self._run_bound, getattr(binding, "_iobinding", binding), self._run_options)
-        call.arrays = rows, out, watch  # onnxruntime has their addresses alone
+        call.arrays = rows, out  # onnxruntime has their addresses alone
         bound: Callable[[], None] = call
         return bound
 

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from aeedge.rows import Block, Floats
     from aeedge.session import Session
 
-    New = Callable[[Block], tuple[Floats, "Floats | None"]]
-    Into = Callable[[Block, Floats], "Floats | None"]
+    New = Callable[[Block], Floats]
+    Into = Callable[[Block, Floats], None]
     Finish = Callable[[Block, Floats, ScoreSpec], Floats]
 
 NAMES = ("encode", "decode", "denoise", "residual", "score")
@@ -32,9 +32,8 @@ NAMES = ("encode", "decode", "denoise", "residual", "score")
 class Step(Record):
     """A method: the shapes and dtype of its rows in and out, and how it is done.
 
-    `new` takes a block and gives its results in a new array; `into` writes them into a given one. Both also give the
-    watch of the first graph (see session.py). `short` is the short way for a row or a few, `plain_dtype` the numpy
-    object for the dtype.
+    `new` takes a block and gives its results in a new array; `into` writes them into a given one. `short` is the short
+    way for a row or a few, `plain_dtype` the numpy object for the dtype.
     """
 
     name: str
@@ -100,30 +99,25 @@ class Pair:
     def _compared(self, finish: Finish, row_out: tuple[int, ...]) -> Step:
         """A method that compares rows with their reconstructions."""
 
-        def new(block: Block) -> tuple[Floats, Floats | None]:
-            clean, watch = self._denoise(block)
-            return finish(block, clean, self._scoring), watch
+        def new(block: Block) -> Floats:
+            return finish(block, self._denoise(block), self._scoring)
 
-        def into(block: Block, out: Floats) -> Floats | None:
-            out[...], watch = new(block)
-            return watch
+        def into(block: Block, out: Floats) -> None:
+            out[...] = new(block)
 
         return self._step(finish.__name__, row_out, new, into, self._chain(finish))
 
-    def _decode(self, block: Block) -> tuple[Floats, Floats | None]:
+    def _decode(self, block: Block) -> Floats:
         return self._decoder().run(block)
 
-    def _decode_into(self, block: Block, out: Floats) -> Floats | None:
-        return self._decoder().run_into(block, out)
+    def _decode_into(self, block: Block, out: Floats) -> None:
+        self._decoder().run_into(block, out)
 
-    def _denoise(self, block: Block) -> tuple[Floats, Floats | None]:
-        latents, watch = self._encoder.run(block)
-        return self._decoder().run(latents)[0], watch
+    def _denoise(self, block: Block) -> Floats:
+        return self._decoder().run(self._encoder.run(block))
 
-    def _denoise_into(self, block: Block, out: Floats) -> Floats | None:
-        latents, watch = self._encoder.run(block)
-        self._decoder().run_into(latents, out)
-        return watch
+    def _denoise_into(self, block: Block, out: Floats) -> None:
+        self._decoder().run_into(self._encoder.run(block), out)
 
     def _encoding(self, count: int) -> OneRow:
         x, z = self._rows(count), self._latents(count)

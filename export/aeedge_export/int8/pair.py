@@ -51,7 +51,7 @@ class Pair:
         return np.concatenate([self._run(role, rows[i : i + _BLOCK]) for i in range(0, len(rows), _BLOCK)])
 
     def _run(self, role: str, rows: NDArray[Any]) -> Floats:
-        return self._sessions[role].run(rows)[0]
+        return self._sessions[role].run(rows)
 
     def seconds(self, role: str, rows: NDArray[Any]) -> float:
         """Seconds a call of one round of about 10 ms."""

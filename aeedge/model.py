@@ -339,8 +339,7 @@ def _opened(bundle: Bundle, setup: Setup, role: str, threads: int) -> Session:
     spec, latent = bundle.manifest.input, (bundle.manifest.latent,)
     dtype, row_in, row_out = (spec.dtype, spec.shape, latent) if role == "encoder" else ("float32", latent, spec.shape)
     where = os.path.join(bundle.path, file_name(role, setup.variant))
-    graph, patient = bundle.graph(role, setup.variant), setup.schedule.patient_pool
-    return Session(graph, where, dtype, row_in, row_out, setup.exact, threads, patient)
+    return Session(bundle.graph(role, setup.variant), where, dtype, row_in, row_out, setup.exact, threads)
 
 
 def _as_is(batch: Any) -> Any:

@@ -16,8 +16,6 @@ class Schedule(Record):
         block: work of a block.
         most_rows: rows of a block, whatever their work.
         single_on_pool: whether a row or a few go to the pool too.
-        patient_pool: whether idle threads of the pool look for work as long as onnxruntime's own default says (some 50
-            ms of a busy processor after each call; calls are up to a third faster) and not for a millisecond.
     """
 
     pool_from: float = 25.0
@@ -25,4 +23,3 @@ class Schedule(Record):
     block: float = 1000.0
     most_rows: int = 2**20
     single_on_pool: bool = False
-    patient_pool: bool = False

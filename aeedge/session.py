@@ -95,7 +95,6 @@ class Session:
         exact: let x86 processors without VNNI add integer products without saturating, at up to twice the time.
         threads: of a pool, the calling one included. With more than one the session must not be used in a forked
             child, which lacks the others.
-        patient: see schedule.py.
 
     Raises:
         IncompatibleBundleError: onnxruntime cannot load the graph.
@@ -111,10 +110,9 @@ class Session:
         row_out: tuple[int, ...],
         exact: bool = False,
         threads: int = 1,
-        patient: bool = False,
     ) -> None:
         self._where = where
-        session = self._open(graph, _options(exact, threads, patient))
+        session = self._open(graph, _options(exact, threads))
         self._check("input", session.get_inputs(), dtype, row_in)
         self._check("output", session.get_outputs(), "float32", row_out)
         self._session = session
@@ -219,12 +217,12 @@ def as_run(graph: bytes) -> bytes:
             return stream.read()
 
 
-def _options(exact: bool = False, threads: int = 1, patient: bool = False) -> Any:
+def _options(exact: bool = False, threads: int = 1) -> Any:
     runtime = _onnxruntime()
     options = runtime.SessionOptions()
     if exact:
         options.add_session_config_entry("session.x64quantprecision", "1")
-    if threads > 1 and not patient:
+    if threads > 1:
         options.add_session_config_entry("session.intra_op.spin_duration_us", _SPIN_US)
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1

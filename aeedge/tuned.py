@@ -120,7 +120,6 @@ def _parse(record: dict[str, Any]) -> Tuned:
         float(values["block"]),
         int(values["most_rows"]),
         bool(values["single_on_pool"]),
-        bool(values["patient_pool"]),
     )
     threads, row_us = int(record["threads"]), {str(name): float(us) for name, us in record["row_us"].items()}
     sensible = min(schedule.pool_from, schedule.lanes_from, schedule.block) >= 0 and min(row_us.values(), default=1) > 0

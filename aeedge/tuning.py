@@ -11,9 +11,9 @@ import math
 import statistics
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -31,13 +31,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Calls = dict[str, Callable[[], object]]
+    Name = TypeVar("Name")
 
 _CLEARLY = 0.93  # a contender replaces the default when it takes this share of its time or less
 _ROUNDS, _TRIES = 7, 9
 _TURN_SECONDS, _SETTLE_SECONDS = 0.008, 0.003
+_PAUSE_SECONDS = 0.003  # until the threads of a pool sleep; while they look for work, others' share a CPU
 _BULK_US, _MOST_BULK_ROWS = 40_000.0, 2**16
-_PATIENT_SECONDS = 0.06  # until the threads of such a pool sleep
-_POOLED_US = 300.0  # work that goes to the pool, if anything does
 _BLOCKS = (64, 128, 256, 512, 1024, 2048)
 _SMALL_BLOCK = 64  # rows, where memory is the aim
 _NEVER = math.inf
@@ -137,33 +137,12 @@ def _fastest(path: str, models: dict[str, Model], aim: str, say: Callable[[str],
     row_us = _row_us(model)
     say("block sizes")
     block, seen["block_us"] = _block(model, bulk, row_us)
-    patient, seen["patience_us"] = _patience(model, bulk, row_us)
     say("batch sizes")
-    if patient:
-        model.close()
-        model = models[variant] = load_as(path, variant, model.threads, Schedule(patient_pool=True))
     schedule, seen["ways_us"] = _borders(model, bulk, row_us, block)
     on_pool = f"{variant} on the pool"
     pooled = aim == "latency" and on_pool in singles and singles[on_pool] < _CLEARLY * singles[variant]
-    schedule = schedule._replace(single_on_pool=pooled, patient_pool=patient)
+    schedule = schedule._replace(single_on_pool=pooled)
     return Tuned(aim, variant, model.threads, schedule, row_us, seen)
-
-
-def _patience(model: Model, bulk: NDArray[Any], row_us: dict[str, float]) -> tuple[bool, dict[str, float]]:
-    """Whether a pool whose threads look for work for long is clearly faster in the middle of its range, and times."""
-    rows = bulk[: int(_POOLED_US / row_us["encode"]) or 1]
-    if model.threads == 1:
-        return False, {}
-    patient = load_as(model.path, model.variant, model.threads, Schedule(patient_pool=True))
-    with patient:
-        found = _medians(
-            {
-                "short": _run_as(model, _POOL, row_us, rows),
-                "patient": _run_as(patient, _POOL._replace(patient_pool=True), row_us, rows),
-            },
-            _PATIENT_SECONDS,
-        )
-    return _clear_winner(found, "short") == "patient", _us(found)
 
 
 def _singles(models: dict[str, Model]) -> dict[str, float]:
@@ -204,20 +183,19 @@ def _borders(
     default = Schedule(block=block)
     if model.threads == 1:
         return default._replace(pool_from=_NEVER, lanes_from=_NEVER), {}
-    patience = (_PATIENT_SECONDS, 3) if model.schedule.patient_pool else (0.0, 0)
     ways = {"alone": _ALONE, "pool": _POOL, "lanes": Schedule(_NEVER, 0.0)}
-    seen: dict[int, dict[str, float]] = {}
-    rows = 2
-    while rows <= len(bulk):
-        some = bulk[:rows]
-        tried = {name: way for name, way in ways.items() if name != "lanes" or rows * row_us["encode"] > 2 * block}
-        calls = {
-            name: _run_as(model, way._replace(block=block, patient_pool=model.schedule.patient_pool), row_us, some)
-            for name, way in tried.items()
+    sizes = [1 << power for power in range(1, len(bulk).bit_length())]
+    found = _medians(
+        {
+            (rows, name): _run_as(model, way._replace(block=block), row_us, bulk[:rows])
+            for rows in sizes
+            for name, way in ways.items()
+            if name != "lanes" or rows * row_us["encode"] > 2 * block
         }
-        seen[rows] = _medians(calls, *patience)
-        rows *= 2
-    sizes = list(seen)
+    )
+    seen: dict[int, dict[str, float]] = {rows: {} for rows in sizes}
+    for (rows, name), seconds in found.items():
+        seen[rows][name] = seconds
     work = [size * row_us["encode"] for size in sizes]
     borders = [0.0, *(math.sqrt(a * b) for a, b in itertools.pairwise(work)), _NEVER]
     candidates = [(p, q) for i, p in enumerate(borders) for q in borders[i:]]
@@ -280,15 +258,17 @@ def _run_as(model: Model, schedule: Schedule, row_us: dict[str, float], rows: ND
     return call
 
 
-def _medians(calls: Calls, settle: float = 0.0, rounds: int = 0) -> dict[str, float]:
-    """Median seconds a call over rounds in which all take turns, each turn begun with some calls that do not count.
+def _medians(calls: Mapping[Name, Callable[[], object]]) -> dict[Name, float]:
+    """Median seconds a call over rounds in which all take turns.
 
-    They last until the threads of the contender before are asleep, and its own awake.
+    A turn begins with a pause, until the threads of whoever was before are asleep, and with some calls that do not
+    count, until its own are awake.
     """
-    found: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(rounds or _ROUNDS):
+    found: dict[Name, list[float]] = {name: [] for name in calls}
+    for _ in range(_ROUNDS):
         for name, call in calls.items():
-            _seconds(call, settle or _SETTLE_SECONDS)
+            time.sleep(_PAUSE_SECONDS)
+            _seconds(call, _SETTLE_SECONDS)
             found[name].append(_seconds(call, _TURN_SECONDS))
     return {name: statistics.median(values) for name, values in found.items()}
 

@@ -23,7 +23,8 @@ __all__ = ["apart", "fingerprint", "interleaved", "kept_as", "publish", "publish
 
 RESULTS = Path(__file__).parent / "results"
 SIGNAL = (128.0, 32.0)  # mean and scale of signals as bytes
-SETTLE = 0.06  # seconds; onnxruntime's pool was seen to spin for 45 ms after its last call
+PAUSE = 0.06  # seconds; onnxruntime's pool was seen to spin for 45 ms after its last call
+WARM_UP = 0.02  # seconds; until the pool's threads have found their CPUs again
 _TRIES = 5
 Call = Callable[[], object]
 Table = tuple[Sequence[str], Sequence[Sequence[str]]]
@@ -47,12 +48,19 @@ def interleaved(calls: dict[str, Call], seconds: float = 0.2, rounds: int = 15) 
 
 
 def turns(
-    calls: Mapping[str, Call], seconds: float, rounds: int, *, settle: float = SETTLE, seed: int = 0
+    calls: Mapping[str, Call],
+    seconds: float,
+    rounds: int,
+    *,
+    pause: float = PAUSE,
+    warm_up: float = WARM_UP,
+    seed: int = 0,
 ) -> dict[str, list[float]]:
     """Seconds a call by contender, one value a round; in every round all contenders once, in shuffled order.
 
-    A turn begins with calls for `settle` seconds that are not timed: the threads of whoever was before have stopped
-    spinning then, and the contender's own are awake. A turn in which two clocks disagree is taken again.
+    A turn begins with a pause, until the threads of whoever was before have stopped spinning: as long as one does, the
+    contender's have to share what CPUs are left, and stay there for a while. Then come calls that are not timed, until
+    the contender's own threads are awake. A turn in which two clocks disagree is taken again.
 
     Raises:
         ClockError: they disagree again and again.
@@ -62,12 +70,13 @@ def turns(
     for _ in range(rounds):
         dice.shuffle(order)
         for name in order:
-            found[name].append(_turn(calls[name], seconds, settle))
+            found[name].append(_turn(calls[name], seconds, pause, warm_up))
     return found
 
 
-def _turn(call: Call, seconds: float, settle: float, tries: int = _TRIES) -> float:
-    end = time.perf_counter() + settle
+def _turn(call: Call, seconds: float, pause: float, warm_up: float, tries: int = _TRIES) -> float:
+    time.sleep(pause)
+    end = time.perf_counter() + warm_up
     call()
     while time.perf_counter() < end:
         call()
@@ -76,7 +85,7 @@ def _turn(call: Call, seconds: float, settle: float, tries: int = _TRIES) -> flo
     except ClockError:
         if tries == 1:
             raise
-        return _turn(call, seconds, settle, tries - 1)
+        return _turn(call, seconds, pause, warm_up, tries - 1)
 
 
 def speedups(found: Mapping[str, Sequence[float]], name: str, peer: str) -> list[float]:

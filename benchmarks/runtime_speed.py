@@ -1,8 +1,8 @@
 """Is aeedge as fast as a careful engineer with bare onnxruntime, from one row to 65 536? In one process, taking turns.
 
 The engineer writes `session.run(None, {"input": rows})[0]` on the same encoder.onnx, with intra_op_num_threads=1 ("run
-intra=1") or without any options ("run, default"). Every round is in shuffled order, and each turn begins with calls
-that are not timed (see `common.turns`). A ratio is the median, over the rounds, of the peer's time over ours in the
+intra=1") or without any options ("run, default"). Every round is in shuffled order, and each turn begins with a pause
+and calls that are not timed (see `common.turns`). A ratio is the median, over the rounds, of the peer's time over ours in the
 same round: above 1 we are faster. Where all threads may be used, `aeedge tune` has run before, for the same variant.
 Before anything is timed, all who compute in fp32 must say the same.
 
@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from common import SETTLE, SIGNAL, Call, Table, apart, fingerprint, kept_as, publish_all, raw, speedups, turns
+from common import PAUSE, SIGNAL, WARM_UP, Call, Table, apart, fingerprint, kept_as, publish_all, raw, speedups, turns
 from contest import workloads
 from contest.nets import NETS
 from contest.processes import cpus
@@ -208,12 +208,10 @@ def check(subject: Subject) -> None:
                 raise SystemExit(f"{subject.name}, {count} rows: {name} computes something else; nothing is measured")
 
 
-def measured(
-    calls: Mapping[str, Call], seconds: float, rounds: int, settle: float
-) -> tuple[dict[str, list[float]], Row]:
+def measured(calls: Mapping[str, Call], seconds: float, rounds: int) -> tuple[dict[str, list[float]], Row]:
     """Turns of all, and who else used the machine meanwhile."""
     watch = Watch(cpus("all"))
-    found = turns(calls, seconds, rounds, settle=settle)
+    found = turns(calls, seconds, rounds)
     load = watch.stop(0.0)
     return found, {"rounds": rounds, "disturbed": load.says() if load.disturbed else None}
 
@@ -230,7 +228,7 @@ def one(nets: Sequence[Subject], plan: Plan) -> list[Row]:
     result = []
     for subject in nets:
         calls = one_row(subject)(subject.rows(1))
-        found, state = measured(calls, *plan.one, SETTLE)
+        found, state = measured(calls, *plan.one)
         for what, peer, target in (
             ("encode", "run intra=1", ONE_ROW),
             ("encode, tuned", "run intra=1", ONE_ROW),
@@ -253,7 +251,7 @@ def against_default(
     for subject in nets:
         calls = opened(subject)(subject.rows(BULK_ROWS))
         what = next(iter(calls))
-        found, state = measured({name: calls[name] for name in (what, peer)}, *plan.bulk, SETTLE)
+        found, state = measured({name: calls[name] for name in (what, peer)}, *plan.bulk)
         row = verdict(found, what, [peer], targets.get(subject.name))
         result.append({"net": subject.name, "off": off(calls[what](), calls[peer]()), **row, **state})
     return result
@@ -273,7 +271,7 @@ def powers(nets: Sequence[Subject], plan: Plan) -> list[Row]:
         contenders, rows = many_rows(subject, "latency"), subject.rows(plan.most_rows)
         for power in range(plan.most_rows.bit_length()):
             calls = contenders(rows[: 1 << power])
-            found, state = measured(calls, *rhythm(calls.values(), plan.cell_seconds), SETTLE)
+            found, state = measured(calls, *rhythm(calls.values(), plan.cell_seconds))
             row = verdict(found, "encode", ["run intra=1", "run, default"])
             result.append({"net": subject.name, "rows": 1 << power, **row, **state})
         print(f"powers: {subject.name} done", flush=True)
@@ -289,7 +287,7 @@ def rhythm(calls: Collection[Call], cell_seconds: float) -> tuple[float, int]:
         call()
         slowest = max(slowest, time.perf_counter() - began)
     seconds = max(LEAST_SECONDS, 1.2 * slowest)
-    rounds = int(cell_seconds / (len(calls) * (SETTLE + seconds)))
+    rounds = int(cell_seconds / (len(calls) * (PAUSE + WARM_UP + seconds)))
     return seconds, min(max(rounds, LEAST_ROUNDS), MOST_ROUNDS)
 
 

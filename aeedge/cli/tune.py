@@ -96,8 +96,7 @@ def _range(found: tuned.Tuned, begin: float, end: float) -> str:
     first = max(2, -(-begin // us))
     if begin >= end or begin == float("inf"):
         return "not used"
-    patient = ", whose threads stay awake for long" if end < float("inf") and found.schedule.patient_pool else ""
-    return f"from {first:,.0f} rows" + ("" if end == float("inf") else f" to {end // us:,.0f}") + patient
+    return f"from {first:,.0f} rows" + ("" if end == float("inf") else f" to {end // us:,.0f}")
 
 
 def _block_rows(found: tuned.Tuned) -> int:

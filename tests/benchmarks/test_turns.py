@@ -31,7 +31,7 @@ def contenders(*names):
 
 def test_every_contender_takes_part_in_every_round_in_changing_order(clock):
     _, order = clock
-    found = common.turns(contenders("a", "b", "c"), 0.0, 20, settle=0)
+    found = common.turns(contenders("a", "b", "c"), 0.0, 20, pause=0, warm_up=0)
     assert {name: len(seconds) for name, seconds in found.items()} == {"a": 20, "b": 20, "c": 20}
     rounds = [tuple(order[i : i + 3]) for i in range(0, len(order), 3)]
     assert all(sorted(names) == ["a", "b", "c"] for names in rounds)
@@ -42,7 +42,7 @@ def test_every_contender_takes_part_in_every_round_in_changing_order(clock):
 def test_a_turn_begins_with_calls_that_are_not_timed(clock):
     _, order = clock
     calls = []
-    common.turns({"a": lambda: calls.append(1)}, 0.0, 2, settle=0.005)
+    common.turns({"a": lambda: calls.append(1)}, 0.0, 2, pause=0, warm_up=0.005)
     assert len(order) == 2
     assert len(calls) > 100
 
@@ -50,7 +50,7 @@ def test_a_turn_begins_with_calls_that_are_not_timed(clock):
 def test_values_are_in_the_order_of_rounds_and_a_ratio_stays_within_its_round(clock):
     taken, _ = clock
     taken |= {"ours": [1.0, 10.0, 2.0], "peer": [2.0, 30.0, 1.0]}
-    found = common.turns(contenders("ours", "peer"), 0.0, 3, settle=0)
+    found = common.turns(contenders("ours", "peer"), 0.0, 3, pause=0, warm_up=0)
     assert found == {"ours": [1.0, 10.0, 2.0], "peer": [2.0, 30.0, 1.0]}
     ratios = common.speedups(found, "ours", "peer")
     assert ratios == [2.0, 3.0, 0.5]
@@ -60,15 +60,15 @@ def test_values_are_in_the_order_of_rounds_and_a_ratio_stays_within_its_round(cl
 def test_a_turn_without_a_clock_is_taken_again(clock):
     taken, order = clock
     taken["a"] = [ClockError("jumped"), 3.0, 4.0]
-    assert common.turns(contenders("a"), 0.0, 2, settle=0) == {"a": [3.0, 4.0]}
+    assert common.turns(contenders("a"), 0.0, 2, pause=0, warm_up=0) == {"a": [3.0, 4.0]}
     assert len(order) == 3
     taken["a"] = [ClockError("jumped")] * 100
     with pytest.raises(ClockError, match="jumped"):
-        common.turns(contenders("a"), 0.0, 1, settle=0)
+        common.turns(contenders("a"), 0.0, 1, pause=0, warm_up=0)
 
 
 def test_a_sleep_is_its_contenders_time():
-    found = common.turns({"slow": lambda: common.time.sleep(0.01), "fast": int}, 0.002, 3, settle=0)
+    found = common.turns({"slow": lambda: common.time.sleep(0.01), "fast": int}, 0.002, 3, pause=0, warm_up=0)
     assert min(found["slow"]) >= 0.01
     assert statistics.median(found["fast"]) < 0.003  # microseconds; a busy machine may take its time
 

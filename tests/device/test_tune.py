@@ -29,7 +29,7 @@ def state(tmp_path, monkeypatch):
     monkeypatch.setattr(tuning, "_ROUNDS", 1)
     monkeypatch.setattr(tuning, "_TURN_SECONDS", 0.0005)
     monkeypatch.setattr(tuning, "_SETTLE_SECONDS", 0.0)
-    monkeypatch.setattr(tuning, "_PATIENT_SECONDS", 0.0)
+    monkeypatch.setattr(tuning, "_PAUSE_SECONDS", 0.0)
     monkeypatch.setattr(tuning, "_BULK_US", 2000.0)
     return tmp_path / "state"
 
@@ -183,8 +183,8 @@ def test_borders_follow_the_times(monkeypatch):
     times = {"alone": lambda n: n, "pool": lambda n: 4 + n / 2, "lanes": lambda n: 20 + n / 4}
     monkeypatch.setattr(tuning, "_run_as", lambda model, schedule, row_us, rows: (schedule, len(rows)))
 
-    def medians(calls, settle, rounds):
-        return {name: times[name](size) for name, (_, size) in calls.items()}
+    def medians(calls):
+        return {(size, name): times[name](size) for size, name in calls}
 
     monkeypatch.setattr(tuning, "_medians", medians)
 

@@ -2,9 +2,9 @@
 
 The engineer writes `session.run(None, {"input": rows})[0]` on the same encoder.onnx, with intra_op_num_threads=1 ("run
 intra=1") or without any options ("run, default"). Every round is in shuffled order, and each turn begins with a pause
-and calls that are not timed (see `common.turns`). A ratio is the median, over the rounds, of the peer's time over ours in the
-same round: above 1 we are faster. Where all threads may be used, `aeedge tune` has run before, for the same variant.
-Before anything is timed, all who compute in fp32 must say the same.
+and calls that are not timed (see `common.turns`). A ratio is the median, over the rounds, of the peer's time over ours
+in the same round: above 1 we are faster. Where all threads may be used, `aeedge tune` has run before, for the same
+variant. Before anything is timed, all who compute in fp32 must say the same.
 
     one      one row: encode on one thread, tuned for latency on all, int8; score against two sessions and numpy
     bulk     16 384 rows, all threads, fp32, against the default session

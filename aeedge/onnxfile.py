@@ -26,7 +26,9 @@ _CHILDREN: dict[str, dict[int, str]] = {
     "SparseTensor": {1: "Tensor", 2: "Tensor"},
     "Tensor": {},
 }
-_IR_VERSION, _OPSET_IMPORT, _METADATA = 1, 8, 14  # fields of Model
+_IR_VERSION, _GRAPH, _OPSET_IMPORT, _METADATA = 1, 7, 8, 14  # fields of Model
+_NODE = 1  # a field of Graph
+_OP_TYPE = 4  # a field of Node
 _EXTERNAL_DATA, _DATA_LOCATION = 13, 14  # fields of Tensor
 
 
@@ -61,6 +63,13 @@ def inspect(data: bytes) -> OnnxInfo:
     if not info.ir_version or not info.opsets:
         raise ValueError("it is no ONNX file")
     return info
+
+
+def operators(data: bytes) -> list[str]:
+    """What the nodes of the main graph do, in their order, such as "Gemm"."""
+    graphs = [value for number, value in _fields(data) if number == _GRAPH]
+    nodes = [value for graph in graphs for number, value in _fields(graph) if number == _NODE]
+    return [_text(dict(_fields(node)).get(_OP_TYPE, b"")) for node in nodes]
 
 
 def _find_external(view: memoryview, message: str, found: list[str], depth: int) -> None:

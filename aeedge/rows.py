@@ -6,6 +6,7 @@ Rows are converted block by block, whatever the caller passes: never the whole a
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable, Sequence
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float32]
 
 _FLOAT32 = np.dtype(np.float32)
+_FEW = 64  # numbers; Python adds up so many before numpy has begun
 
 
 class Rows:
@@ -92,13 +94,13 @@ class Rows:
         with np.errstate(over="ignore", invalid="ignore"):  # what does not fit becomes infinity, and is found later
             return np.ascontiguousarray(part, _FLOAT32)
 
-    def bad(self, block: Block, start: int) -> NDArray[np.bool_] | None:
-        """Which rows of a block hold NaN or infinity; None if there are none.
+    def bad(self, block: Block, start: int, *, told: bool) -> NDArray[np.bool_] | None:
+        """Which rows of a block hold NaN or infinity; None if there are none, as may have been told (see `teller`).
 
         Raises:
             InputError: such a row, unless invalid="propagate".
         """
-        if self._dtype != _FLOAT32 or all_finite(block):
+        if told or self._dtype != _FLOAT32 or all_finite(block):
             return None
         bad = np.asarray(~np.isfinite(block.reshape(len(block), -1)).all(axis=1))
         if not bad.any():
@@ -140,6 +142,27 @@ def all_finite(block: Block) -> bool:
     By their sum, as einsum has it: it takes half the time of numpy.isfinite, never warns, and starts no threads.
     """
     return isfinite(np.einsum("i->", block.reshape(-1)))
+
+
+def teller(operators: Sequence[str]) -> Callable[[Floats], bool]:
+    """How the results (n, k) of a graph tell that no row was NaN or infinite: a function that is True where they do.
+
+    A dense layer makes each of its sums NaN or infinite if one value is (0 times infinity is NaN). If that is all, or
+    a ReLU follows, which may make zeros of NaN, then a row with a result that is neither zero nor infinite was finite,
+    and its results are far fewer than its values. Other graphs tell nothing.
+    """
+    return {("Gemm",): all_finite, ("Gemm", "Relu"): _all_positive}.get(tuple(operators), _nothing)
+
+
+def _all_positive(results: Floats) -> bool:
+    """Whether each row of numbers from 0 on has one that is not 0, and none that is not finite."""
+    sums = np.einsum("ij->i", results)
+    seen = sums.tolist() if len(sums) <= _FEW else [sums.min(), sums.max()]
+    return isfinite(sum(seen)) and bool(min(seen) > 0)
+
+
+def _nothing(results: Floats) -> bool:
+    return False
 
 
 def _as_array(x: ArrayLike, what: str) -> NDArray[Any]:

@@ -98,13 +98,12 @@ class Runner:
             step = self._engine.shared()[name]
         elif work > schedule.block and len(x) > _LEAST_BLOCK:
             return None
-        if step.dtype == "float32" and not all_finite(x):
-            return None
         self._engine.busy.append(None)
         try:
-            return step.new(x)
+            result = step.new(x)
         finally:
             self._engine.busy.pop()
+        return result if step.tells(result) or step.dtype != "float32" or all_finite(x) else None
 
     def _work(self, step: Step, rows: Rows) -> float:
         """Microseconds that these rows take on one thread; 0 for so few that it does not matter."""
@@ -130,8 +129,8 @@ class Runner:
         def fill(start: int) -> None:
             stop = min(start + size, len(rows))
             block = rows.block(start, stop)
-            bad = rows.bad(block, start)
             step.into(block, result[start:stop])
+            bad = rows.bad(block, start, told=step.tells(result[start:stop]))
             if bad is not None:
                 result[start:stop][bad] = np.nan
 
@@ -154,8 +153,8 @@ class Runner:
 def _whole(step: Step, rows: Rows) -> Floats:
     """All rows as one block."""
     block = rows.block(0, len(rows))
-    bad = rows.bad(block, 0)
     result = step.new(block)
+    bad = rows.bad(block, 0, told=step.tells(result))
     if bad is not None:
         result[bad] = np.nan
     single: Floats = result[0] if rows.single else result

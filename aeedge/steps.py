@@ -12,7 +12,7 @@ from aeedge import scoring
 from aeedge.manifest import Manifest
 from aeedge.onerow import Short, on_bound
 from aeedge.record import Record
-from aeedge.rows import Rows
+from aeedge.rows import Rows, teller
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -32,8 +32,9 @@ NAMES = ("encode", "decode", "denoise", "residual", "score")
 class Step(Record):
     """A method: the shapes and dtype of its rows in and out, and how it is done.
 
-    `new` takes a block and gives its results in a new array; `into` writes them into a given one. `short` is the short
-    way for a row or a few, `plain_dtype` the numpy object for the dtype.
+    `new` takes a block and gives its results in a new array; `into` writes them into a given one. `tells` says
+    of results whether they show that the rows were finite (see `rows.teller`). `short` is the short way for a row or a
+    few, `plain_dtype` the numpy object for the dtype.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Step(Record):
     columns: tuple[str, ...] | None
     new: New
     into: Into
+    tells: Callable[[Floats], bool]
     short: Short
     plain_dtype: np.dtype[Any]
 
@@ -92,6 +94,7 @@ class Pair:
             columns,
             new,
             into,
+            teller(self._encoder.operators if name == "encode" else ()),
             Short(row_in, dtype, bind),
             np.dtype(dtype),
         )

@@ -4,6 +4,7 @@ import re
 
 import drawing
 import numpy as np
+import onnxbytes
 import pytest
 import witness
 from drawing import (
@@ -24,6 +25,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import aeedge
+from aeedge.rows import teller
+from aeedge.session import Session
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -152,3 +155,31 @@ def test_the_first_integer_that_does_not_fit_is_named(name):
             model.encode(LAYOUTS[data.draw(layouts)](rows))
 
     law()
+
+
+@pytest.mark.parametrize("then", [[], ["Relu"]], ids=["linear", "relu"])
+@pytest.mark.parametrize(("wide", "k"), [(12, 5), (100, 1), (784, 32)])
+@pytest.mark.parametrize("count", [1, 3, 70])
+def test_results_of_one_dense_layer_tell_of_every_value_that_is_not_finite(then, wide, k, count):
+    rng = np.random.default_rng(0)
+    weights = rng.normal(size=(wide, k)).astype(np.float32)
+    weights[rng.random(weights.shape) < 0.3] = 0.0
+    weights[0] = 0.0
+    session = Session(onnxbytes.model(onnxbytes.dense(weights, *then)), "g", "float32", (wide,), (k,))
+    tells = teller(session.operators)
+    clean = np.abs(weights).sum(axis=1) * np.sign(weights[:, 0]) * np.ones((count, 1), np.float32)
+    assert tells(session.run(clean))
+    for at in range(min(wide, 40)):
+        for bad in (np.nan, np.inf, -np.inf):
+            rows = clean.copy()
+            rows[count // 2, at] = bad
+            assert not tells(session.run(rows))
+
+
+def test_results_of_other_graphs_tell_nothing():
+    for operators in ((), ("Gemm", "Relu", "Gemm"), ("Gemm", "Sigmoid"), ("Conv",), ("Relu", "Gemm")):
+        assert not teller(operators)(np.ones((3, 2), np.float32))
+
+
+def test_rows_whose_results_are_all_zero_are_looked_at():
+    assert not teller(["Gemm", "Relu"])(np.array([[1.0, 2.0], [0.0, 0.0]], np.float32))

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -12,7 +13,6 @@ from children import BUNDLE, BUNDLES, DATA, TIMEOUT, child, in_namespace, run
 
 import aeedge
 import aeedge.machine
-from aeedge.session import runtime_version
 
 pytestmark = pytest.mark.usefixtures("truth")
 
@@ -72,14 +72,10 @@ def test_nothing_is_written_at_home_and_no_home_is_needed(tmp_path, home):
 )
 def test_hidden_folders_of_the_kernel(name, hidden):
     wrap = in_namespace(f"for place in {hidden}; do mount -t tmpfs -o ro none $place; done")
-    if "/proc" in hidden and runtime_version().startswith("1.23."):  # it aborts there, without us too
-        said = subprocess.run(
-            [*wrap, sys.executable, "-m", "aeedge", "doctor"],
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT,
-            check=False,
-        )
+    quiet = {"capture_output": True, "text": True, "timeout": TIMEOUT, "check": False}
+    if subprocess.run([*wrap, sys.executable, "-c", "import onnxruntime"], **quiet).returncode == -signal.SIGABRT:
+        # Some versions of it abort there (1.18, 1.23), without us too: whoever wonders is told.
+        said = subprocess.run([*wrap, sys.executable, "-m", "aeedge", "doctor"], **quiet)
         assert said.returncode == 1
         assert "no: SIGABRT while it is imported" in said.stdout
         return

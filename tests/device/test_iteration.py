@@ -65,11 +65,10 @@ def test_what_an_iterable_raises_comes_in_its_turn(model, rows):
 
 
 def test_an_abandoned_iteration_ends_its_thread(model, rows):
+    others = set(threading.enumerate())
     results = model.encode_iter(itertools.repeat(rows[:10]))
     next(results)
+    (reader,) = set(threading.enumerate()) - others
     results.close()
-    for _ in range(50):
-        if not any(thread.name == "aeedge-reader" for thread in threading.enumerate()):
-            return
-        time.sleep(0.1)
-    pytest.fail("the reader still runs")
+    reader.join(timeout=10)
+    assert not reader.is_alive()

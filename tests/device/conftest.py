@@ -46,3 +46,11 @@ def truth(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(witness.PLACE, str(folder))
         yield
+
+
+@pytest.fixture
+def own_folders(monkeypatch, tmp_path):
+    """What the user who runs the tests keeps at home is not what is tested."""
+    for name in ("XDG_STATE_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.setenv(name, str(tmp_path / name))
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)

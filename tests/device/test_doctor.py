@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
+from complaints import messages
 from tampering import change_golden
 
 import aeedge.bench.conditions
@@ -20,9 +21,7 @@ import aeedge.machine
 from aeedge.cli.doctor import text
 from aeedge.cli.group import AeedgeGroup
 from aeedge.doctor import examine, integers, telemetry, threads
-from aeedge.onnxfile import inspect
 from aeedge.table import pairs
-from aeedge.trial import _GRAPH, failure, try_onnxruntime
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT / "tests" / "data"
@@ -37,6 +36,9 @@ WORKS = {
 }
 
 
+pytestmark = pytest.mark.usefixtures("own_folders")
+
+
 def call(*args):
     result = CliRunner().invoke(AeedgeGroup.build(), ["doctor", *(str(a) for a in args)])
     if result.exception is not None and not isinstance(result.exception, SystemExit):
@@ -44,36 +46,10 @@ def call(*args):
     return result
 
 
-@pytest.fixture(autouse=True)
-def own_folders(monkeypatch, tmp_path):
-    """What the user who runs the tests keeps at home is not what is tested."""
-    for name in ("XDG_STATE_HOME", "XDG_CACHE_HOME"):
-        monkeypatch.setenv(name, str(tmp_path / name))
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-
-
 @pytest.fixture
 def works(monkeypatch):
     """Nothing is tried: for tests of what else is said."""
     monkeypatch.setattr(aeedge.doctor, "try_onnxruntime", lambda timeout: dict(WORKS))
-
-
-@pytest.fixture
-def fake(monkeypatch, tmp_path):
-    """Put a package of this source before the true onnxruntime."""
-
-    def write(source, name="onnxruntime"):
-        folder = tmp_path / "fake" / name
-        folder.mkdir(parents=True)
-        (folder / "__init__.py").write_text(source)
-        monkeypatch.syspath_prepend(str(folder.parent))
-        return folder.parent
-
-    return write
-
-
-def messages(document, grade):
-    return [problem["message"] for problem in document["problems"] if problem["grade"] == grade]
 
 
 def test_onnxruntime_is_imported_only_when_a_session_is_opened():
@@ -114,133 +90,6 @@ def test_the_text_fits_80_columns(monkeypatch):
     document = examine(None)
     document["problems"] = [{"grade": "warning", "message": "expected this, got something else; do that " * 9}]
     assert max(map(len, text(document).splitlines())) <= 80
-
-
-def test_the_tiny_graph_is_for_the_oldest_onnxruntime():
-    import base64
-
-    info = inspect(base64.b64decode(_GRAPH))
-    assert (info.ir_version, info.opsets) == (8, {"": 17})
-
-
-def test_an_illegal_instruction_is_named_by_the_command(tmp_path, fake):
-    """As a user meets it: the whole command, in a process of its own, where `import onnxruntime` kills."""
-    path = fake("import os, signal\nos.kill(os.getpid(), signal.SIGILL)\n")
-    code = "import sys, aeedge.cli; sys.exit(aeedge.cli.command(sys.argv[1:]))"
-    places = [str(path), str(Path(aeedge.__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
-    done = subprocess.run(
-        [sys.executable, "-c", code, "doctor", str(DATA / "bundle_v1")],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(places)},
-    )
-    said = " ".join(done.stdout.split())
-    assert done.returncode == 1, done.stderr
-    assert done.stderr == ""
-    assert "no: SIGILL while it is imported" in said
-    assert "uses an instruction that this processor (" in said
-    assert "does not have; install a build made for it, or another version: pip install 'onnxruntime<" in said
-    assert "not tried, because onnxruntime does not work" in said
-    assert not list(tmp_path.glob("core*"))
-
-
-@pytest.mark.parametrize(
-    ("source", "how", "message"),
-    [
-        ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "SIGSEGV", "reaching for memory that is not its"),
-        ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", "SIGKILL", "most likely because memory ran out"),
-        ("import os; os.abort()", "SIGABRT", "gave up: no message"),
-        ("import os, signal; os.kill(os.getpid(), signal.SIGUSR1)", "SIGUSR1", "was ended by a signal"),
-        (
-            "raise ImportError('first\\nlibgomp.so.1: cannot open\\n')",
-            "ImportError",
-            "used: libgomp.so.1: cannot open;",
-        ),
-        ("import no_such_module", "ModuleNotFoundError", "No module named 'no_such_module'"),
-        ("import sys; sys.exit('stop here')", "exit code 1", "cannot be used: stop here"),
-        ("import os; os._exit(0)", "exit code 0", "cannot be used: no message"),
-        ("import time; time.sleep(60)", "timeout", "gave no answer in 1.5 s"),
-        ("__version__ = '0'", "AttributeError", "SessionOptions"),
-        (
-            "import sys; sys.stderr.write('A module that was compiled using NumPy 1.x cannot'); raise ImportError",
-            "ImportError",
-            "is built for numpy 1 and fails with numpy 2; upgrade it, or go back with: pip install 'numpy<2'",
-        ),
-    ],
-)
-def test_every_end_has_a_sentence(fake, source, how, message):
-    fake(source + "\n")
-    document = examine(str(DATA / "bundle_v1"), timeout=1.5 if how == "timeout" else 60)
-    assert not document["ok"]
-    assert document["onnxruntime"]["how"] == how
-    assert document["bundle"] == {"path": str(DATA / "bundle_v1"), "tried": False}
-    (error,) = messages(document, "error")
-    assert message in error
-    assert f"[{how} " in error
-    text(document)
-
-
-def test_what_a_graph_dies_of_is_told_from_what_the_import_dies_of(fake):
-    fake(
-        "import os, signal\n__version__ = '9.9.9'\n"
-        "class SessionOptions: pass\n"
-        "def InferenceSession(*args, **options): os.kill(os.getpid(), signal.SIGILL)\n"
-    )
-    document = examine()
-    assert document["onnxruntime"]["done"] == ["numpy import", "onnxruntime import"]
-    (error,) = messages(document, "error")
-    assert "onnxruntime 9.9.9 uses an instruction" in error
-    assert error.endswith("'onnxruntime<9.9.9' [SIGILL opening a graph]")
-
-
-def test_wrong_products_are_found(fake):
-    fake(
-        "import numpy\n__version__ = '9.9.9'\n"
-        "class SessionOptions: pass\n"
-        "class InferenceSession:\n"
-        "    def __init__(self, *args, **options): pass\n"
-        "    def run(self, names, feed): return [numpy.zeros((4, 32))] * 2\n"
-    )
-    assert "a product of small whole numbers came out wrong" in messages(examine(), "error")[0]
-
-
-def test_a_death_at_the_end_is_a_warning(fake):
-    fake(
-        "import atexit, os, signal\n__version__ = '9.9.9'\n"
-        "atexit.register(os.kill, os.getpid(), signal.SIGSEGV)\n"
-        "class SessionOptions: pass\n"
-        "class InferenceSession:\n"
-        "    def __init__(self, *args, **options): pass\n"
-        "    def run(self, names, feed): return [feed['a'] @ feed['b']] * 2\n"
-    )
-    document = examine()
-    assert document["ok"]
-    assert messages(document, "warning")[0].startswith("onnxruntime 9.9.9 works, but its process ends with SIGSEGV")
-
-
-def test_numpy_is_named_where_numpy_is_at_fault(fake):
-    fake("import os, signal\nos.kill(os.getpid(), signal.SIGILL)\n", name="numpy")
-    runtime = try_onnxruntime()
-    assert runtime["failed_in"] == "numpy import"
-    assert failure(runtime, "2.4.6", "Atom", None).startswith(
-        "numpy 2.4.6 uses an instruction that this processor (Atom)"
-    )
-
-
-def test_no_onnxruntime_at_all(fake):
-    fake("raise ModuleNotFoundError(\"No module named 'onnxruntime'\", name='onnxruntime')\n")
-    assert messages(examine(), "error") == ["onnxruntime is not installed; install it with: pip install onnxruntime"]
-
-
-def test_no_process_can_be_started(monkeypatch):
-    def refuse(*args, **options):
-        raise OSError(12, "Cannot allocate memory")
-
-    monkeypatch.setattr(subprocess, "run", refuse)
-    (error,) = messages(examine(), "error")
-    assert error.startswith("onnxruntime was not tried: a process to try it in cannot be started: [Errno 12] Cannot")
 
 
 def test_a_tampered_bundle(bundle):
@@ -428,11 +277,6 @@ def test_traces_of_telemetry(monkeypatch, tmp_path, works):
     database.parent.mkdir(parents=True)
     database.write_text("")
     assert [m for m in messages(examine(), "note") if m.startswith(f"{database} is there")]
-
-
-def test_the_trial_itself_leaves_no_trace_of_telemetry(tmp_path):
-    assert try_onnxruntime()["works"]
-    assert not (tmp_path / "XDG_CACHE_HOME").exists()
 
 
 def test_pairs_fold_between_words():

@@ -94,7 +94,7 @@ class Pair:
             columns,
             new,
             into,
-            teller(self._encoder.operators if name == "encode" else ()),
+            teller(self._encoder.operators if name == "encode" else (), *self._latent),
             Short(row_in, dtype, bind),
             np.dtype(dtype),
         )

@@ -159,14 +159,14 @@ def test_the_first_integer_that_does_not_fit_is_named(name):
 
 @pytest.mark.parametrize("then", [[], ["Relu"]], ids=["linear", "relu"])
 @pytest.mark.parametrize(("wide", "k"), [(12, 5), (100, 1), (784, 32)])
-@pytest.mark.parametrize("count", [1, 3, 70])
+@pytest.mark.parametrize("count", [1, 3, 70, 300])
 def test_results_of_one_dense_layer_tell_of_every_value_that_is_not_finite(then, wide, k, count):
     rng = np.random.default_rng(0)
     weights = rng.normal(size=(wide, k)).astype(np.float32)
     weights[rng.random(weights.shape) < 0.3] = 0.0
     weights[0] = 0.0
     session = Session(onnxbytes.model(onnxbytes.dense(weights, *then)), "g", "float32", (wide,), (k,))
-    tells = teller(session.operators)
+    tells = teller(session.operators, k)
     clean = np.abs(weights).sum(axis=1) * np.sign(weights[:, 0]) * np.ones((count, 1), np.float32)
     assert tells(session.run(clean))
     for at in range(min(wide, 40)):
@@ -178,8 +178,22 @@ def test_results_of_one_dense_layer_tell_of_every_value_that_is_not_finite(then,
 
 def test_results_of_other_graphs_tell_nothing():
     for operators in ((), ("Gemm", "Relu", "Gemm"), ("Gemm", "Sigmoid"), ("Conv",), ("Relu", "Gemm")):
-        assert not teller(operators)(np.ones((3, 2), np.float32))
+        assert not teller(operators, 2)(np.ones((3, 2), np.float32))
 
 
 def test_rows_whose_results_are_all_zero_are_looked_at():
-    assert not teller(["Gemm", "Relu"])(np.array([[1.0, 2.0], [0.0, 0.0]], np.float32))
+    assert not teller(["Gemm", "Relu"], 2)(np.array([[1.0, 2.0], [0.0, 0.0]], np.float32))
+
+
+@pytest.mark.parametrize("count", [1, 4, 40])
+@pytest.mark.parametrize("name", FLOAT_BUNDLES)
+def test_who_asks_numpy_for_exceptions_gets_them_of_ours(name, count):
+    """Underflow is nothing to complain about, and infinity minus infinity has our sentence."""
+    model = loaded(name, 1)
+    with np.errstate(all="raise"):
+        for what in METHODS:
+            call, rows = getattr(model, what), np.full_like(given_to(name, what)[:count], 1e-38)
+            assert np.isfinite(call(rows)).all()
+            rows[0, :2] = np.inf, -np.inf
+            with pytest.raises(aeedge.InputError, match=f"^{what}: expected finite numbers, got inf in row 0, column 0"):
+                call(rows)

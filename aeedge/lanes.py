@@ -7,10 +7,13 @@ threads that nobody uses from a list, which is atomic, and does without where th
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+
+from aeedge.machine import other_cpus
 
 
 class _Team:
@@ -31,9 +34,17 @@ class _Helper:
         self._go = _taken_lock()
         self._job: Callable[[], None] | None = None
         self._done = _taken_lock()
+        self._cpus: set[int] = set()
         # A daemon: it must not keep a program from ending.
         self._thread = threading.Thread(target=self._work, name="aeedge", daemon=True)
         self._thread.start()
+
+    def keep_to(self, cpus: set[int]) -> None:
+        """Run on these CPUs from now on. A system that does not allow it is left as it is."""
+        if cpus and cpus != self._cpus and self._thread.native_id is not None:
+            self._cpus = cpus
+            with contextlib.suppress(OSError):
+                os.sched_setaffinity(self._thread.native_id, cpus)
 
     def begin(self, job: Callable[[], None] | None) -> threading.Lock:
         """Do a job; None ends the thread. The lock is given back when it is done."""
@@ -100,7 +111,12 @@ class Lanes:
                 except BaseException as error:  # raised below, on the caller's thread
                     failures.append((start, error))
 
-        waiting = [helper.begin(lane) for helper in self._take(min(self.threads, len(starts)) - 1)]
+        helpers = self._take(min(self.threads, len(starts)) - 1)
+        # Linux wakes a thread where it slept, which may be where its caller is: one would wait for the other.
+        elsewhere = other_cpus()
+        for helper in helpers:
+            helper.keep_to(elsewhere)
+        waiting = [helper.begin(lane) for helper in helpers]
         try:
             lane()
             for done in waiting:

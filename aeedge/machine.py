@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 
 from aeedge.errors import InputError
@@ -15,6 +16,21 @@ def allowed_cpus() -> tuple[int, ...]:
         return tuple(sorted(os.sched_getaffinity(0)))
     except (AttributeError, OSError):  # not on macOS, Windows
         return tuple(range(os.cpu_count() or 1))
+
+
+def other_cpus() -> set[int]:
+    """CPUs that the calling thread may run on, without the one it runs on; empty where there are none, or it is unknown."""
+    try:
+        found: set[int] = os.sched_getaffinity(0) - {_this_cpu()}
+    except (AttributeError, OSError):
+        return set()
+    return found
+
+
+def _this_cpu() -> int:
+    """Number of the CPU that the calling thread runs on; an AttributeError where the C library does not tell."""
+    number: int = ctypes.pythonapi.sched_getcpu()
+    return number
 
 
 def cpu_count() -> int:

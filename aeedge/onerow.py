@@ -21,25 +21,28 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float32]
 
 OneRow = Callable[[Any], "Floats | None"]
-"""Takes what a caller passed; gives the result, or None for whatever is not plainly one finite row, or a few."""
+"""Takes rows as a caller passed them; gives the result, or None if they are not plain, or not finite."""
 
 FEW = 16  # rows; with more, copying them costs what being bound saves
 _FEW_BYTES = 2**15  # ... and with more bytes
 
 
 class Short:
-    """The short way for rows of a shape (also without the leading axis) and exactly this dtype.
+    """The short way for rows of a shape and exactly this dtype.
 
     Args:
         shape, dtype: of a row.
         make: binds arrays for so many rows.
+
+    Attributes:
+        most: rows that it takes.
     """
 
     def __init__(self, shape: tuple[int, ...], dtype: str, make: Callable[[int], OneRow]) -> None:
-        self._rank, self._shape = len(shape) + 1, shape
-        self._most = max(1, min(FEW, _FEW_BYTES // max(1, np.dtype(dtype).itemsize * prod(shape))))
+        self._shape = shape
+        self.most = max(1, min(FEW, _FEW_BYTES // max(1, np.dtype(dtype).itemsize * prod(shape))))
         self._made: list[None] = []
-        self._idle: list[list[OneRow]] = [[] for _ in range(self._most + 1)]
+        self._idle: list[list[OneRow]] = [[] for _ in range(self.most + 1)]
         self._make, self._dtype = make, np.dtype(dtype)
 
     @property
@@ -48,21 +51,26 @@ class Short:
         return len(self._made) > sum(map(len, self._idle))
 
     def function(self) -> OneRow:
-        """The way itself: a closure, which is faster than a method. Not kept here, where it would be a cycle."""
-        leading, array, wanted, several, make = (1, *self._shape), np.ndarray, self._dtype, self._several, self._new
+        """The way of one row, also without the leading axis, for whatever a caller passes.
+
+        A closure, which is faster than a method. Not kept here, where it would be a cycle.
+        """
+        shape, leading, array, wanted, make = self._shape, (1, *self._shape), np.ndarray, self._dtype, self._new
         take, put_back = self._idle[1].pop, self._idle[1].append
 
         def call(x: Any) -> Floats | None:
             if type(x) is not array or x.dtype is not wanted:
                 return None
-            if x.shape != leading:
-                return several(x)
+            several = x.shape == leading
+            if not several and x.shape != shape:
+                return None
             try:
                 bound = take()
             except IndexError:
                 bound = make(1)
             try:
-                return bound(x)
+                result = bound(x)
+                return result if several or result is None else result[0]
             except COMPLAINTS:
                 return None
             finally:
@@ -70,24 +78,19 @@ class Short:
 
         return call
 
-    def _several(self, x: NDArray[Any]) -> Floats | None:
-        """The same for a few rows, and for one without the leading axis."""
-        size = x.shape
-        count = 1 if size == self._shape else size[0] if len(size) == self._rank else 0
-        if not 0 < count <= self._most or size[-len(self._shape) :] != self._shape:
-            return None
-        free = self._idle[count]
+    def few(self, x: NDArray[Any]) -> Floats | None:
+        """The same for up to `most` rows, (n, *shape), of the dtype."""
+        free = self._idle[len(x)]
         try:
             bound = free.pop()
         except IndexError:
-            bound = self._new(count)
+            bound = self._new(len(x))
         try:
-            result = bound(x)
+            return bound(x)
         except COMPLAINTS:
             return None
         finally:
             free.append(bound)
-        return result[0] if result is not None and size == self._shape else result
 
     def _new(self, count: int) -> OneRow:
         bound = self._make(count)

@@ -84,25 +84,28 @@ class Runner:
 
         What `run` does for all kinds of input takes longer than some rows do.
         """
-        step = self._engine.alone()[name]
+        engine, schedule = self._engine, self.schedule
+        step = engine.alone()[name]
         if type(x) is not np.ndarray or x.dtype is not step.plain_dtype or x.shape[1:] != step.row_in or not len(x):
             return None
+        count, row_us = len(x), self.row_us.get(name)
+        work = (row_us or 0.0) * count
+        if work >= schedule.lanes_from or (row_us is None and count >= _TRIED_ROWS[0]) or count > schedule.most_rows:
+            return None
+        if work >= schedule.pool_from and engine.has_pool:
+            step = engine.shared()[name]
+        elif work > schedule.block and count > _LEAST_BLOCK:
+            return None
+        if count <= step.short.most:
+            return step.short.few(x)
         flags = x.flags
         if not flags.c_contiguous or not flags.aligned:
             return None
-        row_us, schedule = self.row_us.get(name), self.schedule
-        work = (row_us or 0.0) * len(x)
-        if work >= schedule.lanes_from or (row_us is None and len(x) >= _TRIED_ROWS[0]) or len(x) > schedule.most_rows:
-            return None
-        if work >= schedule.pool_from and self._engine.has_pool:
-            step = self._engine.shared()[name]
-        elif work > schedule.block and len(x) > _LEAST_BLOCK:
-            return None
-        self._engine.busy.append(None)
+        engine.busy.append(None)
         try:
             result = step.new(x)
         finally:
-            self._engine.busy.pop()
+            engine.busy.pop()
         return result if step.tells(result) or step.dtype != "float32" or all_finite(x) else None
 
     def _work(self, step: Step, rows: Rows) -> float:

@@ -19,7 +19,7 @@ class Schedule(Record):
     """
 
     pool_from: float = 25.0
-    lanes_from: float = 2500.0
+    lanes_from: float = 5000.0
     block: float = 1000.0
     most_rows: int = 2**20
     single_on_pool: bool = False

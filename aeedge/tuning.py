@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     Calls = dict[str, Callable[[], object]]
     Name = TypeVar("Name")
 
-_CLEARLY = 0.93  # a contender replaces the default when it takes this share of its time or less
+_CLEARLY = 0.92  # a contender replaces the default when it takes this share of its time or less
 _ROUNDS, _TRIES = 7, 9
 _TURN_SECONDS, _SETTLE_SECONDS = 0.008, 0.003
 _PAUSE_SECONDS = 0.003  # until the threads of a pool sleep; while they look for work, others' share a CPU
@@ -200,20 +200,21 @@ def _borders(
     borders = [0.0, *(math.sqrt(a * b) for a, b in itertools.pairwise(work)), _NEVER]
     candidates = [(p, q) for i, p in enumerate(borders) for q in borders[i:]]
     candidates.insert(0, (default.pool_from, default.lanes_from))
-    loss = [_loss(list(seen.values()), work, p, q) for p, q in candidates]
-    best = int(np.argmin(loss))
-    chosen = candidates[0] if loss[0] <= loss[best] + math.log(1 / _CLEARLY) / 2 else candidates[best]
+    times = np.array([_log_times(list(seen.values()), work, p, q) for p, q in candidates])
+    best = int(times.mean(axis=1).argmin())
+    keep = (times[0] - times[best]).max() <= math.log(1 / _CLEARLY)  # at no size is the default clearly slower
+    chosen = candidates[0 if keep else best]
     named = {str(size): _us(times) for size, times in seen.items()}
     return default._replace(pool_from=chosen[0], lanes_from=chosen[1]), named
 
 
-def _loss(seen: list[dict[str, float]], work: list[float], pool_from: float, lanes_from: float) -> float:
-    """Mean logarithm of the times that borders lead to, over all sizes."""
-    total = 0.0
+def _log_times(seen: list[dict[str, float]], work: list[float], pool_from: float, lanes_from: float) -> list[float]:
+    """Logarithms of the times that borders lead to, by size."""
+    found = []
     for times, us in zip(seen, work):
         way = "lanes" if us >= lanes_from and "lanes" in times else "pool" if us >= pool_from else "alone"
-        total += math.log(times[way])
-    return total / len(seen)
+        found.append(math.log(times[way]))
+    return found
 
 
 def _row_us(model: Model) -> dict[str, float]:

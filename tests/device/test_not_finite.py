@@ -195,5 +195,7 @@ def test_who_asks_numpy_for_exceptions_gets_them_of_ours(name, count):
             call, rows = getattr(model, what), np.full_like(given_to(name, what)[:count], 1e-38)
             assert np.isfinite(call(rows)).all()
             rows[0, :2] = np.inf, -np.inf
-            with pytest.raises(aeedge.InputError, match=f"^{what}: expected finite numbers, got inf in row 0, column 0"):
+            with pytest.raises(
+                aeedge.InputError, match=f"^{what}: expected finite numbers, got inf in row 0, column 0"
+            ):
                 call(rows)

@@ -4,6 +4,7 @@ import math
 import os
 import signal
 import threading
+import time
 import warnings
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 import aeedge
-from aeedge import runner
+from aeedge import machine, runner
 from aeedge.lanes import Lanes
 from aeedge.schedule import Schedule
 
@@ -141,6 +142,34 @@ def test_lanes_do_each_block_once_and_say_the_first_failure():
     lanes.close()
     lanes.run(done.append, range(100, 103))  # on this thread alone
     assert sorted(done) == list(range(103))
+
+
+@pytest.mark.skipif(len(machine.allowed_cpus()) < 2, reason="one CPU")
+def test_helpers_keep_off_the_cpu_of_their_caller(monkeypatch):
+    lanes, cpus, seen = Lanes(2), set(machine.allowed_cpus()), []
+    here = threading.current_thread()
+
+    def look(start):
+        time.sleep(0.01)  # until the other thread has a block too
+        if threading.current_thread() is not here:
+            seen.append(os.sched_getaffinity(0))
+
+    for cpu in sorted(cpus)[:2]:
+        monkeypatch.setattr(machine, "_this_cpu", lambda: cpu)
+        lanes.run(look, range(4))
+        assert seen
+        assert all(mask == cpus - {cpu} for mask in seen)
+        seen.clear()
+    assert os.sched_getaffinity(0) == cpus
+    monkeypatch.setattr(os, "sched_setaffinity", forbidden)
+    monkeypatch.setattr(machine, "_this_cpu", lambda: min(cpus))
+    lanes.run(look, range(4))
+    assert seen
+    lanes.close()
+
+
+def forbidden(*_):
+    raise PermissionError(1, "Operation not permitted")
 
 
 def test_lanes_within_lanes_do_not_wait_for_each_other():

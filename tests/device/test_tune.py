@@ -178,24 +178,36 @@ def test_without_a_clear_winner_the_default_stays():
     assert tuning._clear_winner({"fp32": 1.0, "int8": 0.80}, "fp32") == "int8"
 
 
-def test_borders_follow_the_times(monkeypatch):
-    """The pool wins from 8 rows on, own threads from 64 rows on."""
-    times = {"alone": lambda n: n, "pool": lambda n: 4 + n / 2, "lanes": lambda n: 20 + n / 4}
-    monkeypatch.setattr(tuning, "_run_as", lambda model, schedule, row_us, rows: (schedule, len(rows)))
-
-    def medians(calls):
-        return {(size, name): times[name](size) for size, name in calls}
-
-    monkeypatch.setattr(tuning, "_medians", medians)
+def borders(monkeypatch, times, row_us):
+    """What is chosen where a way takes so long for a number of rows."""
+    monkeypatch.setattr(tuning, "_run_as", lambda model, schedule, row_us, rows: None)
+    monkeypatch.setattr(tuning, "_medians", lambda calls: {(size, name): times[name](size) for size, name in calls})
 
     class Fake:
         threads = 2
-        schedule = Schedule()
 
-    schedule, seen = tuning._borders(Fake(), np.zeros((1024, 1)), {"encode": 100.0}, 1.0)
+    return tuning._borders(Fake(), np.zeros((1024, 1)), {"encode": row_us}, 1.0)
+
+
+def test_borders_follow_the_times(monkeypatch):
+    """The pool wins from 8 rows on, own threads from 64 rows on."""
+    times = {"alone": lambda n: n, "pool": lambda n: 4 + n / 2, "lanes": lambda n: 20 + n / 4}
+    schedule, seen = borders(monkeypatch, times, 100.0)
     assert 8 * 100 / 1.5 < schedule.pool_from < 16 * 100
     assert 64 * 100 / 1.5 < schedule.lanes_from < 128 * 100
     assert seen["64"].keys() == {"alone", "pool", "lanes"}
+
+
+@pytest.mark.parametrize(("slower", "kept"), [(1.05, True), (1.3, False)])
+def test_the_default_borders_go_if_they_are_clearly_slower_at_one_size(monkeypatch, slower, kept):
+    default = Schedule()
+
+    def pool(n):  # alike with the calling thread, but at one size that the default gives to the pool
+        return n * slower if n == 4 else n
+
+    found, _ = borders(monkeypatch, {"alone": lambda n: n, "pool": pool, "lanes": lambda n: n}, 10.0)
+    assert 4 * 10.0 > default.pool_from
+    assert ((found.pool_from, found.lanes_from) == (default.pool_from, default.lanes_from)) == kept
 
 
 def test_one_variant_alone():

@@ -66,7 +66,7 @@ def load(
     return model
 
 
-def load_as(path: str, variant: str, threads: int, schedule: Schedule) -> Model:
+def load_as(path: str, variant: str, threads: int, schedule: Schedule | None = None) -> Model:
     """Open a bundle for the tuner: just so, whatever was tuned before; where int8 is wrong another variant runs."""
     bundle = Bundle(path)
     check_runtime(bundle.manifest.min_onnxruntime, bundle.path)
@@ -87,7 +87,7 @@ def _setup(bundle: Bundle, variant: str, threads: int | str, count: int, *, limi
         "threads": f"{count}: " + ("the CPUs that this process may use" if threads == "auto" else "asked for"),
         "calls": "not tuned for this device, 'aeedge tune' does that",
     }
-    return Setup(wanted, False, count, not limited, Schedule(), {}, choices)
+    return Setup(wanted, False, count, not limited, None, {}, choices)
 
 
 def _tuned(identity: str) -> Tuned | None:
@@ -125,7 +125,7 @@ def _right(bundle: Bundle, setup: Setup) -> Model:
         raise reason
     warnings.warn(f"int8 is not right on this machine, fp32 is used instead: {reason}", stacklevel=3)
     choices = setup.choices | {"variant": "fp32: int8 does not reproduce its golden rows on this machine"}
-    return Model(bundle, setup._replace(variant="fp32", schedule=Schedule(), row_us={}, choices=choices))
+    return Model(bundle, setup._replace(variant="fp32", schedule=None, row_us={}, choices=choices))
 
 
 def _limit(megabytes: float) -> Limit:

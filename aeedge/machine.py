@@ -19,7 +19,7 @@ def allowed_cpus() -> tuple[int, ...]:
 
 
 def other_cpus() -> set[int]:
-    """CPUs that the calling thread may run on, without the one it runs on; empty where there are none, or it is unknown."""
+    """CPUs that the calling thread may run on, but for the one it is on; empty if that is all, or unknown."""
     try:
         found: set[int] = os.sched_getaffinity(0) - {_this_cpu()}
     except (AttributeError, OSError):

@@ -18,7 +18,7 @@ from aeedge.machine import allowed_cpus
 from aeedge.manifest import InputSpec, Manifest, Tolerance
 from aeedge.record import Record
 from aeedge.runner import Runner
-from aeedge.schedule import Schedule
+from aeedge.schedule import Schedule, default_schedule
 from aeedge.session import Session
 from aeedge.steps import NAMES, Step
 
@@ -37,7 +37,7 @@ class Setup(Record):
         exact: exact integer sums on processors whose own would saturate.
         threads: our own, the calling one included.
         pool: whether onnxruntime's may be used.
-        schedule, row_us: see runner.py.
+        schedule, row_us: see runner.py; None for the default.
         choices: what was chosen and why, by topic.
     """
 
@@ -45,7 +45,7 @@ class Setup(Record):
     exact: bool
     threads: int
     pool: bool
-    schedule: Schedule
+    schedule: Schedule | None
     row_us: Mapping[str, float]
     choices: dict[str, str]
 
@@ -77,7 +77,7 @@ class Model:
         if self.has_decoder:
             bundle.verify("decoder", setup.variant)  # checked now, opened when it is first needed
         self._one_row = self._engine.one_row
-        self._runner = Runner(self._engine, setup.threads, setup.schedule, setup.row_us)
+        self._runner = Runner(self._engine, setup.threads, setup.schedule or self.default_schedule, setup.row_us)
 
     def use(self, threads: int, schedule: Schedule, row_us: Mapping[str, float]) -> None:
         """Run calls another way from now on; not while other threads call. `row_us`: see runner.py."""
@@ -89,6 +89,11 @@ class Model:
         steps = self._engine.alone()
         block = np.zeros((rows, *self.input.shape), self.input.dtype)
         steps["score" if self.has_decoder else "encode"].new(block)
+
+    @property
+    def default_schedule(self) -> Schedule:
+        """Which way a number of rows is run where nothing was tuned."""
+        return default_schedule(self._engine.alone()["encode"].converts)
 
     @property
     def schedule(self) -> Schedule:

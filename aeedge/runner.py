@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from aeedge.lanes import Lanes
-from aeedge.rows import all_finite, output
+from aeedge.rows import all_finite, output, prefetch
 from aeedge.schedule import Schedule
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ _TRIED_ROWS = (16, 64)  # a row's time is measured on so many rows: fewer say li
 _TRIES = 3
 _LEAST_BLOCK = 64  # rows; smaller products waste the processor
 _MOST_BYTES = 2**21  # of a block's input: with its activations it should stay in a core's cache
+_MOST_INTEGER_BYTES = 2**19  # ... which matters more for integers, see rows.prefetch
 
 
 class Runner:
@@ -119,7 +120,8 @@ class Runner:
 
     def _block_rows(self, step: Step, rows: Rows, work: float) -> int:
         """Rows in a block, a power of two: of about the work that the schedule says, two for each thread at least."""
-        fitting = max(1, _MOST_BYTES // rows.row_bytes)
+        most_bytes = _MOST_BYTES if step.dtype == "float32" else _MOST_INTEGER_BYTES
+        fitting = max(1, most_bytes // rows.row_bytes)
         row_us = work / len(rows)
         wanted = int(self.schedule.block / row_us) if row_us else fitting
         share = -(-len(rows) // (2 * self.threads))
@@ -127,11 +129,13 @@ class Runner:
         return _power_of_two(min(max(min(wanted, share), _LEAST_BLOCK), most))
 
     def _blocks(self, step: Step, rows: Rows, out: Floats | None, size: int, *, on_lanes: bool) -> Floats:
-        result = output(rows, step.row_out, out)
+        result, integers = output(rows, step.row_out, out), step.dtype != "float32"
 
         def fill(start: int) -> None:
             stop = min(start + size, len(rows))
             block = rows.block(start, stop)
+            if integers:
+                prefetch(block)
             step.into(block, result[start:stop])
             bad = rows.bad(block, start, told=step.tells(result[start:stop]))
             if bad is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from aeedge.record import Record
 
 
@@ -23,3 +25,12 @@ class Schedule(Record):
     block: float = 1000.0
     most_rows: int = 2**20
     single_on_pool: bool = False
+
+
+def default_schedule(converts: bool) -> Schedule:
+    """The borders where nothing was tuned. `converts`: converting its rows is a good part of the encoder's work.
+
+    onnxruntime converts on a pool more slowly than on one thread: twice or, in some minutes, ten times (measured with
+    1.32, bytes to float32, two threads). Such graphs are left to threads of our own.
+    """
+    return Schedule(pool_from=math.inf, lanes_from=1000.0) if converts else Schedule()

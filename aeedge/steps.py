@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     Into = Callable[[Block, Floats], None]
     Finish = Callable[[Block, Floats, ScoreSpec], Floats]
 
+_CONVERTING = (("Cast", "Gemm"), ("Cast", "Gemm", "Relu"))  # with more layers it hardly matters
 NAMES = ("encode", "decode", "denoise", "residual", "score")
 
 
@@ -34,7 +35,7 @@ class Step(Record):
 
     `new` takes a block and gives its results in a new array; `into` writes them into a given one. `tells` says
     of results whether they show that the rows were finite (see `rows.teller`). `short` is the short way for a row or a
-    few, `plain_dtype` the numpy object for the dtype.
+    few, `plain_dtype` the numpy object for the dtype. `converts`: see `schedule.default_schedule`.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Step(Record):
     tells: Callable[[Floats], bool]
     short: Short
     plain_dtype: np.dtype[Any]
+    converts: bool
 
     def rows(self, x: ArrayLike, invalid: str, first: int = 0) -> Rows:
         """The caller's array as rows of this step."""
@@ -97,6 +99,7 @@ class Pair:
             teller(self._encoder.operators if name == "encode" else (), *self._latent),
             Short(row_in, dtype, bind),
             np.dtype(dtype),
+            self._encoder.operators in _CONVERTING,
         )
 
     def _compared(self, finish: Finish, row_out: tuple[int, ...]) -> Step:

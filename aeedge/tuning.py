@@ -101,7 +101,7 @@ def _usable(
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("error")  # a fall back to another variant
-                models[name] = load_as(path, name, threads, Schedule())
+                models[name] = load_as(path, name, threads)
                 models[name].self_check()
         except (AeedgeError, UserWarning) as error:
             rejected[name] = str(error)
@@ -153,7 +153,7 @@ def _singles(models: dict[str, Model]) -> dict[str, float]:
         row = _rows(model, 1)
         calls[name] = _call(model, row)
         if model.threads > 1:
-            other = load_as(model.path, name, model.threads, Schedule(single_on_pool=True))
+            other = load_as(model.path, name, model.threads, model.default_schedule._replace(single_on_pool=True))
             opened.append(other)
             calls[f"{name} on the pool"] = _call(other, row)
     try:
@@ -165,7 +165,7 @@ def _singles(models: dict[str, Model]) -> dict[str, float]:
 
 def _block(model: Model, bulk: NDArray[Any], row_us: dict[str, float]) -> tuple[float, dict[str, float]]:
     """Work of a block in microseconds, and seconds of the bulk by rows of a block."""
-    default = Schedule().block
+    default = model.default_schedule.block
     calls: Calls = {"default": _run_as(model, Schedule(pool_from=_NEVER, lanes_from=0.0), row_us, bulk)}
     for rows in _BLOCKS:
         if 2 * rows <= len(bulk):
@@ -180,7 +180,7 @@ def _borders(
     model: Model, bulk: NDArray[Any], row_us: dict[str, float], block: float
 ) -> tuple[Schedule, dict[str, dict[str, float]]]:
     """From how much work on the pool, and then our own threads, are faster; and the times by number of rows."""
-    default = Schedule(block=block)
+    default = model.default_schedule._replace(block=block)
     if model.threads == 1:
         return default._replace(pool_from=_NEVER, lanes_from=_NEVER), {}
     ways = {"alone": _ALONE, "pool": _POOL, "lanes": Schedule(_NEVER, 0.0)}

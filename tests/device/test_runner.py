@@ -6,13 +6,15 @@ import signal
 import threading
 import time
 import warnings
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+import witness
 
 import aeedge
-from aeedge import machine, runner
+from aeedge import machine, runner, session
 from aeedge.lanes import Lanes
 from aeedge.schedule import Schedule
 
@@ -93,6 +95,32 @@ def test_few_rows_of_a_large_net_share_the_pool(rows, monkeypatch):
         assert {way for way, _, _ in seen} == {"pool"}
 
 
+def test_few_rows_are_bound_on_the_pool_too(rows):
+    with aeedge.load(DATA / "bundle_v1", threads=3) as model:
+        expected = model.encode(rows[:4])
+        model.use(3, Schedule(pool_from=100.0), {"encode": 26.0})
+        shared = model._engine.shared()["encode"].short
+        assert len(shared._made) == 0
+        model.encode(rows[:3])
+        assert len(shared._made) == 0
+        got = model.encode(rows[:4])
+        assert len(shared._made) == 1
+        assert witness.same(model, "encode", got, expected)
+        with pytest.raises(aeedge.InputError, match="row 3, column 2"):
+            model.encode(np.concatenate([rows[:3], np.where(np.arange(rows.shape[1]) == 2, np.nan, rows[3:4])]))
+        assert not shared.busy
+
+
+@pytest.mark.parametrize(
+    ("operators", "pooled"),
+    [(("Cast", "Gemm", "Relu"), False), (("Cast", "Gemm"), False), (("Cast", "Gemm", "Relu", "Gemm"), True)],
+)
+def test_what_mostly_converts_is_not_given_to_the_pool(monkeypatch, operators, pooled):
+    monkeypatch.setattr(session, "operators", lambda graph: operators)
+    with aeedge.load(DATA / "bundle_v1_uint8") as model:
+        assert (model.schedule.pool_from < math.inf) == pooled
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_single_rows_on_the_pool_survive_fork(rows):
     with aeedge.load(DATA / "bundle_v1", threads=3) as model:
@@ -155,7 +183,7 @@ def test_helpers_keep_off_the_cpu_of_their_caller(monkeypatch):
             seen.append(os.sched_getaffinity(0))
 
     for cpu in sorted(cpus)[:2]:
-        monkeypatch.setattr(machine, "_this_cpu", lambda: cpu)
+        monkeypatch.setattr(machine, "_this_cpu", partial(int, cpu))
         lanes.run(look, range(4))
         assert seen
         assert all(mask == cpus - {cpu} for mask in seen)

@@ -198,7 +198,8 @@ def _borders(
         seen[rows][name] = seconds
     work = [size * row_us["encode"] for size in sizes]
     borders = [0.0, *(math.sqrt(a * b) for a, b in itertools.pairwise(work)), _NEVER]
-    candidates = [(p, q) for i, p in enumerate(borders) for q in borders[i:]]
+    first = next((i for i, size in enumerate(sizes) if "lanes" in seen[size]), len(sizes))  # nobody tried fewer rows
+    candidates = [(p, q) for i, p in enumerate(borders) for q in borders[max(i, first) :]]
     candidates.insert(0, (default.pool_from, default.lanes_from))
     times = np.array([_log_times(list(seen.values()), work, p, q) for p, q in candidates])
     best = int(times.mean(axis=1).argmin())

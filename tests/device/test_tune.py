@@ -199,6 +199,15 @@ def test_borders_follow_the_times(monkeypatch):
     assert seen["64"].keys() == {"alone", "pool", "lanes"}
 
 
+def test_own_threads_are_not_chosen_for_fewer_rows_than_were_tried(monkeypatch):
+    """With blocks of 1 µs nobody tries them with 2 rows."""
+    ways = {"alone": lambda n: n, "pool": lambda n: n / 2, "lanes": lambda n: n / 4}
+    schedule, seen = borders(monkeypatch, ways, 0.7)
+    assert "lanes" not in seen["2"]
+    assert "lanes" in seen["4"]
+    assert 2 * 0.7 < schedule.lanes_from < 4 * 0.7
+
+
 @pytest.mark.parametrize(("slower", "kept"), [(1.05, True), (1.3, False)])
 def test_the_default_borders_go_if_they_are_clearly_slower_at_one_size(monkeypatch, slower, kept):
     default = Schedule()

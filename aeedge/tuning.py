@@ -1,7 +1,7 @@
 """`aeedge tune`: measure on this machine which variant, how many threads and which way of running is fastest.
 
-Contenders take turns, so that a disturbance hits all alike, and their medians are compared. What is not clearly faster
-than the default does not replace it: two runs on one machine choose the same.
+Contenders take turns, so that a disturbance hits all alike, and their undisturbed turns are compared. What is not clearly
+faster than the default does not replace it: two runs on one machine choose the same.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ def _fastest(path: str, models: dict[str, Model], aim: str, say: Callable[[str],
     say("single rows")
     singles = _singles(models)
     say("many rows")
-    many = _medians({name: _call(model, bulk) for name, model in models.items()})
+    many = _measured({name: _call(model, bulk) for name, model in models.items()})
     times = {name: singles[name] for name in models} if aim == "latency" else many
     variant = _clear_winner(times, default)
     model = models[variant]
@@ -157,7 +157,7 @@ def _singles(models: dict[str, Model]) -> dict[str, float]:
             opened.append(other)
             calls[f"{name} on the pool"] = _call(other, row)
     try:
-        return _medians(calls)
+        return _measured(calls)
     finally:
         for other in opened:
             other.close()
@@ -171,7 +171,7 @@ def _block(model: Model, bulk: NDArray[Any], row_us: dict[str, float]) -> tuple[
         if 2 * rows <= len(bulk):
             schedule = Schedule(_NEVER, 0.0, rows * row_us["encode"])
             calls[str(rows)] = _run_as(model, schedule, row_us, bulk)
-    found = _medians(calls)
+    found = _measured(calls)
     winner = _clear_winner(found, "default")
     return default if winner == "default" else int(winner) * row_us["encode"], _us(found)
 
@@ -185,7 +185,7 @@ def _borders(
         return default._replace(pool_from=_NEVER, lanes_from=_NEVER), {}
     ways = {"alone": _ALONE, "pool": _POOL, "lanes": Schedule(_NEVER, 0.0)}
     sizes = [1 << power for power in range(1, len(bulk).bit_length())]
-    found = _medians(
+    found = _measured(
         {
             (rows, name): _run_as(model, way._replace(block=block), row_us, bulk[:rows])
             for rows in sizes
@@ -260,8 +260,8 @@ def _run_as(model: Model, schedule: Schedule, row_us: dict[str, float], rows: ND
     return call
 
 
-def _medians(calls: Mapping[Name, Callable[[], object]]) -> dict[Name, float]:
-    """Median seconds a call over rounds in which all take turns.
+def _measured(calls: Mapping[Name, Callable[[], object]]) -> dict[Name, float]:
+    """Seconds a call, the lower quartile over rounds in which all take turns: a disturbance only ever makes slower.
 
     A turn begins with a pause, until the threads of whoever was before are asleep, and with some calls that do not
     count, until its own are awake.
@@ -272,7 +272,7 @@ def _medians(calls: Mapping[Name, Callable[[], object]]) -> dict[Name, float]:
             time.sleep(_PAUSE_SECONDS)
             _seconds(call, _SETTLE_SECONDS)
             found[name].append(_seconds(call, _TURN_SECONDS))
-    return {name: statistics.median(values) for name, values in found.items()}
+    return {name: statistics.quantiles(values, n=4)[0] for name, values in found.items()}
 
 
 def _seconds(call: Callable[[], object], least: float = 0.0) -> float:

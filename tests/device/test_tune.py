@@ -181,7 +181,7 @@ def test_without_a_clear_winner_the_default_stays():
 def borders(monkeypatch, times, row_us):
     """What is chosen where a way takes so long for a number of rows."""
     monkeypatch.setattr(tuning, "_run_as", lambda model, schedule, row_us, rows: None)
-    monkeypatch.setattr(tuning, "_medians", lambda calls: {(size, name): times[name](size) for size, name in calls})
+    monkeypatch.setattr(tuning, "_measured", lambda calls: {(size, name): times[name](size) for size, name in calls})
 
     class Fake:
         threads = 2

@@ -1,14 +1,13 @@
 """`aeedge tune`: measure on this machine which variant, how many threads and which way of running is fastest.
 
-Contenders take turns, so that a disturbance hits all alike, and their undisturbed turns are compared. What is not clearly
-faster than the default does not replace it: two runs on one machine choose the same.
+Contenders take turns, so that a disturbance hits all alike, and their undisturbed turns are compared. What is not
+clearly faster than the default does not replace it: two runs on one machine choose the same.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-import statistics
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -272,7 +271,7 @@ def _measured(calls: Mapping[Name, Callable[[], object]]) -> dict[Name, float]:
             time.sleep(_PAUSE_SECONDS)
             _seconds(call, _SETTLE_SECONDS)
             found[name].append(_seconds(call, _TURN_SECONDS))
-    return {name: statistics.quantiles(values, n=4)[0] for name, values in found.items()}
+    return {name: sorted(values)[len(values) // 4] for name, values in found.items()}
 
 
 def _seconds(call: Callable[[], object], least: float = 0.0) -> float:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aeedge.rows import COMPLAINTS, MOST_ALONE, total
+from aeedge.finite import COMPLAINTS, MOST_ALONE, total
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -113,7 +113,9 @@ def on_bound(
     """
     floats, flat = rows.dtype == np.float32, rows.reshape(-1)
     look: Callable[[Any], float]
-    look, at = (flat.dot, np.full(len(flat), 2.0**-14, np.float32)) if len(flat) <= MOST_ALONE else (total, flat)
+    look, at = total, flat
+    if floats and len(flat) <= MOST_ALONE:
+        look, at = flat.dot, np.full(len(flat), 2.0**-14, np.float32)
 
     def work(x: Any) -> Floats | None:
         rows[...] = x

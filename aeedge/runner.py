@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from aeedge.finite import all_finite
 from aeedge.lanes import Lanes
-from aeedge.rows import all_finite, output, prefetch
+from aeedge.rows import output, prefetch
 from aeedge.schedule import Schedule
 
 if TYPE_CHECKING:

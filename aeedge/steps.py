@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from aeedge import scoring
+from aeedge.finite import teller
 from aeedge.manifest import Manifest
 from aeedge.onerow import Short, on_bound
 from aeedge.record import Record
-from aeedge.rows import Rows, teller
+from aeedge.rows import Rows
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -34,7 +35,7 @@ class Step(Record):
     """A method: the shapes and dtype of its rows in and out, and how it is done.
 
     `new` takes a block and gives its results in a new array; `into` writes them into a given one. `tells` says
-    of results whether they show that the rows were finite (see `rows.teller`). `short` is the short way for a row or a
+    of results whether they show that the rows were finite (see finite.py). `short` is the short way for a row or a
     few, `plain_dtype` the numpy object for the dtype. `converts`: see `schedule.default_schedule`.
     """
 

@@ -25,7 +25,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import aeedge
-from aeedge.rows import teller
+from aeedge.finite import teller
 from aeedge.session import Session
 
 

@@ -104,7 +104,8 @@ def test_without_a_terminal_progress_is_one_line_an_epoch(tmp_path, csv):
 def test_ctrl_c_keeps_the_best_and_resume_goes_on(tmp_path, csv):
     args = ["train", csv, "-o", tmp_path / "run", "--latent", "2", "--hidden", "8"]
     args += ["--epochs", "100000", "--patience", "none"]
-    code = f"import aeedge.cli; aeedge.cli.command({[str(a) for a in args]!r})"
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell may have it ignored
+    code += f"import aeedge.cli; aeedge.cli.command({[str(a) for a in args]!r})"
     child = subprocess.Popen(
         [sys.executable, "-u", "-c", code], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )

@@ -190,9 +190,9 @@ def test_rows_whose_results_are_all_zero_are_looked_at():
 def test_who_asks_numpy_for_exceptions_gets_them_of_ours(name, count):
     """Underflow is nothing to complain about, and infinity minus infinity has our sentence."""
     model = loaded(name, 1)
-    with np.errstate(all="raise"):
-        for what in METHODS:
-            call, rows = getattr(model, what), np.full_like(given_to(name, what)[:count], 1e-38)
+    for what in METHODS:
+        call, rows = getattr(model, what), np.full_like(given_to(name, what)[:count], 1e-38)
+        with np.errstate(all="raise"):
             assert np.isfinite(call(rows)).all()
             rows[0, :2] = np.inf, -np.inf
             with pytest.raises(

@@ -8,12 +8,13 @@ does not share with it. Taking from a list and appending to it are atomic.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from math import isfinite, prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aeedge.finite import COMPLAINTS, MOST_ALONE, total
+from aeedge.finite import MOST_ALONE, product, total
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -71,8 +72,6 @@ class Short:
             try:
                 result = bound(x)
                 return result if several or result is None else result[0]
-            except COMPLAINTS:
-                return None
             finally:
                 put_back(bound)
 
@@ -87,8 +86,6 @@ class Short:
             bound = self._new(len(x))
         try:
             return bound(x)
-        except COMPLAINTS:
-            return None
         finally:
             free.append(bound)
 
@@ -112,14 +109,13 @@ def on_bound(
         result: makes a new array of what came of it.
     """
     floats, flat = rows.dtype == np.float32, rows.reshape(-1)
-    look: Callable[[Any], float]
-    look, at = total, flat
+    look: Callable[[], float] = partial(total, flat)
     if floats and len(flat) <= MOST_ALONE:
-        look, at = flat.dot, np.full(len(flat), 2.0**-14, np.float32)
+        look = partial(product, flat, np.full(len(flat), 2.0**-14, np.float32))
 
     def work(x: Any) -> Floats | None:
         rows[...] = x
-        if floats and not isfinite(look(at)):
+        if floats and not isfinite(look()):
             return None
         run()
         if then is not None:

@@ -40,10 +40,14 @@ class Engine:
         open_session: see `Open`.
         has_decoder: whether there is one.
         threads: of the pool; 1 for none.
+        trust_latents: see steps.py.
     """
 
-    def __init__(self, manifest: Manifest, open_session: Open, has_decoder: bool, threads: int) -> None:
+    def __init__(
+        self, manifest: Manifest, open_session: Open, has_decoder: bool, threads: int, trust_latents: bool
+    ) -> None:
         self._manifest, self._open, self._has_decoder, self._threads = manifest, open_session, has_decoder, threads
+        self._trust_latents = trust_latents
         self._lock = threading.RLock()  # a signal handler may call while sessions are opened
         self._parked = self._over = False
         self.busy: list[None] = []
@@ -95,7 +99,8 @@ class Engine:
             return opened[0]
 
         encoder = open_session("encoder", threads)
-        return Pair(self._manifest, encoder, decoder if self._has_decoder else None).steps()
+        pair = Pair(self._manifest, encoder, decoder if self._has_decoder else None, self._trust_latents)
+        return pair.steps()
 
     def after_fork(self, *, reopen: bool) -> None:
         """In a forked child: leave what misses its threads, or may be in the middle of something, and start anew."""

@@ -38,6 +38,7 @@ class Setup(Record):
         threads: our own, the calling one included.
         pool: whether onnxruntime's may be used.
         schedule, row_us: see runner.py; None for the default.
+        trust_latents: they tell of rows that are not finite (see telling.py).
         choices: what was chosen and why, by topic.
     """
 
@@ -47,6 +48,7 @@ class Setup(Record):
     pool: bool
     schedule: Schedule | None
     row_us: Mapping[str, float]
+    trust_latents: bool
     choices: dict[str, str]
 
 
@@ -68,12 +70,14 @@ class Model:
     def __init__(self, bundle: Bundle, setup: Setup) -> None:
         self._bundle, self._setup, self._closed = bundle, setup, False
         self.variant, self.choices = setup.variant, setup.choices
+        self.trusts_latents = setup.trust_latents
         self.arithmetic = "float" if setup.variant == "fp32" else "exact integer" if setup.exact else "integer"
         self.reopened_by: tuple[Callable[..., Model], tuple[Any, ...]] | None = None
         files = self.manifest.variants.get(setup.variant)
         self.has_decoder = files is not None and files.decoder is not None
         pool = min(setup.threads, len(allowed_cpus())) if setup.pool else 1  # more would wait for each other
-        self._engine = Engine(self.manifest, partial(_opened, bundle, setup), self.has_decoder, pool)
+        opened = partial(_opened, bundle, setup)
+        self._engine = Engine(self.manifest, opened, self.has_decoder, pool, setup.trust_latents)
         if self.has_decoder:
             bundle.verify("decoder", setup.variant)  # checked now, opened when it is first needed
         self._one_row = self._engine.one_row
@@ -90,10 +94,18 @@ class Model:
         block = np.zeros((rows, *self.input.shape), self.input.dtype)
         steps["score" if self.has_decoder else "encode"].new(block)
 
+    def latents_tell(self) -> bool:
+        """Try out, for the tuner, whether latents tell of rows that are not finite (see telling.py)."""
+        from aeedge import telling  # here and below: what a first latent does not need
+
+        engine = self._engine
+        ways = [engine.alone(), engine.shared()] if engine.has_pool else [engine.alone()]
+        return telling.latents_tell([steps["encode"] for steps in ways], self.golden_rows()[0])
+
     @property
     def default_schedule(self) -> Schedule:
         """Which way a number of rows is run where nothing was tuned."""
-        return default_schedule(self._engine.alone()["encode"].converts)
+        return default_schedule(self._engine.alone()["encode"].chain)
 
     @property
     def schedule(self) -> Schedule:
@@ -229,7 +241,7 @@ class Model:
 
         With `fresh` the arrays are not copied: each has memory of its own that nobody changes.
         """
-        from aeedge.ahead import ahead  # here and below: what a first latent does not need
+        from aeedge.ahead import ahead
 
         self._step(what)
         in_memory = isinstance(batches, (list, tuple))

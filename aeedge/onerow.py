@@ -8,13 +8,12 @@ does not share with it. Taking from a list and appending to it are atomic.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from math import isfinite, prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aeedge.finite import MOST_ALONE, product, total
+from aeedge.finite import looker
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -96,30 +95,30 @@ class Short:
 
 
 def on_bound(
-    rows: NDArray[Any], run: Callable[[], None], then: Callable[[], None] | None, result: Callable[[], Floats]
+    rows: NDArray[Any],
+    run: Callable[[], None],
+    then: Callable[[], None] | None,
+    result: Callable[[], Floats],
+    telling: Floats | None = None,
 ) -> OneRow:
     """What is done with as many rows as fit into `rows`, (n, *shape): copy them there, look at them, run, copy out.
-
-    They are looked at by a scalar product with small numbers, which takes a third of the time of a sum, and cannot
-    overflow: the sum of 2**13 of the largest numbers is below the largest.
 
     Args:
         rows: what is bound to the input.
         run, then: the runs that follow; `then` of the decoder, if it is needed.
         result: makes a new array of what came of it.
+        telling: what is looked at instead of the rows, after the runs, because it tells of them (see finite.py).
     """
-    floats, flat = rows.dtype == np.float32, rows.reshape(-1)
-    look: Callable[[], float] = partial(total, flat)
-    if floats and len(flat) <= MOST_ALONE:
-        look = partial(product, flat, np.full(len(flat), 2.0**-14, np.float32))
+    before = looker(rows) if rows.dtype == np.float32 and telling is None else None
+    after = None if telling is None else looker(telling)
 
     def work(x: Any) -> Floats | None:
         rows[...] = x
-        if floats and not isfinite(look()):
+        if before is not None and not isfinite(before()):
             return None
         run()
         if then is not None:
             then()
-        return result()
+        return None if after is not None and not isfinite(after()) else result()
 
     return work

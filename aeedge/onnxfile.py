@@ -27,8 +27,9 @@ _CHILDREN: dict[str, dict[int, str]] = {
     "Tensor": {},
 }
 _IR_VERSION, _GRAPH, _OPSET_IMPORT, _METADATA = 1, 7, 8, 14  # fields of Model
-_NODE = 1  # a field of Graph
-_OP_TYPE = 4  # a field of Node
+_NODE, _INITIALIZER = 1, 5  # fields of Graph
+_INPUT, _OUTPUT, _OP_TYPE = 1, 2, 4  # fields of Node
+_NAME = 8  # a field of Tensor
 _EXTERNAL_DATA, _DATA_LOCATION = 13, 14  # fields of Tensor
 
 
@@ -65,11 +66,22 @@ def inspect(data: bytes) -> OnnxInfo:
     return info
 
 
-def operators(data: bytes) -> list[str]:
-    """What the nodes of the main graph do, in their order, such as "Gemm"."""
-    graphs = [value for number, value in _fields(data) if number == _GRAPH]
-    nodes = [value for graph in graphs for number, value in _fields(graph) if number == _NODE]
-    return [_text(dict(_fields(node)).get(_OP_TYPE, b"")) for node in nodes]
+def chain(data: bytes) -> tuple[str, ...]:
+    """What the nodes of the main graph do, in their order, such as "Gemm", if they are a chain; else nothing.
+
+    In a chain each node takes what the one before made as its first input, and beside that only weights of the file.
+    """
+    fields = [field for number, graph in _fields(data) if number == _GRAPH for field in _fields(graph)]
+    weights = {_text(dict(_fields(value)).get(_NAME, b"")) for number, value in fields if number == _INITIALIZER}
+    found: list[str] = []
+    made: str | None = None
+    for node in (list(_fields(value)) for number, value in fields if number == _NODE):
+        first, *others = [_text(value) for number, value in node if number == _INPUT] or [""]
+        if (made is not None and first != made) or first in weights or not weights.issuperset(others):
+            return ()
+        made = next((_text(value) for number, value in node if number == _OUTPUT), "")
+        found.append(_text(dict(node).get(_OP_TYPE, b"")))
+    return tuple(found)
 
 
 def _find_external(view: memoryview, message: str, found: list[str], depth: int) -> None:

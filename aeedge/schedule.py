@@ -6,6 +6,8 @@ import math
 
 from aeedge.record import Record
 
+_CONVERTING = (("Cast", "Gemm"), ("Cast", "Gemm", "Relu"))  # with more layers it hardly matters
+
 
 class Schedule(Record):
     """Where the borders lie, in microseconds of work on one thread; infinite for a way that is not taken.
@@ -27,10 +29,10 @@ class Schedule(Record):
     single_on_pool: bool = False
 
 
-def default_schedule(converts: bool) -> Schedule:
-    """The borders where nothing was tuned. `converts`: converting its rows is a good part of the encoder's work.
+def default_schedule(chain: tuple[str, ...]) -> Schedule:
+    """The borders where nothing was tuned, for an encoder of these operators (see onnxfile.py).
 
     onnxruntime converts on a pool more slowly than on one thread: twice or, in some minutes, ten times (measured with
-    1.32, bytes to float32, two threads). Such graphs are left to threads of our own.
+    1.32, bytes to float32, two threads). Graphs of which that is a good part are left to threads of our own.
     """
-    return Schedule(pool_from=math.inf, lanes_from=1000.0) if converts else Schedule()
+    return Schedule(pool_from=math.inf, lanes_from=1000.0) if chain in _CONVERTING else Schedule()

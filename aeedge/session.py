@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from aeedge.errors import CorruptBundleError, IncompatibleBundleError
-from aeedge.onnxfile import operators
+from aeedge.onnxfile import chain
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -86,7 +86,7 @@ def _release(text: str) -> tuple[int, ...]:
 
 
 class Session:
-    """One graph with one input and one output; safe to call from many threads at once. `operators` are its nodes'.
+    """One graph with one input and one output; safe to call from many threads at once. `chain`: see onnxfile.py.
 
     Args:
         graph: bytes of an ONNX file, already checked.
@@ -113,7 +113,7 @@ class Session:
         threads: int = 1,
     ) -> None:
         self._where = where
-        self.operators = tuple(operators(graph))
+        self.chain = chain(graph)
         session = self._open(graph, _options(exact, threads))
         self._check("input", session.get_inputs(), dtype, row_in)
         self._check("output", session.get_outputs(), "float32", row_out)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from aeedge import scoring
-from aeedge.finite import teller
+from aeedge.finite import may_tell, teller
 from aeedge.manifest import Manifest
 from aeedge.onerow import Short, on_bound
 from aeedge.record import Record
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     Into = Callable[[Block, Floats], None]
     Finish = Callable[[Block, Floats, ScoreSpec], Floats]
 
-_CONVERTING = (("Cast", "Gemm"), ("Cast", "Gemm", "Relu"))  # with more layers it hardly matters
 NAMES = ("encode", "decode", "denoise", "residual", "score")
 
 
@@ -36,7 +35,7 @@ class Step(Record):
 
     `new` takes a block and gives its results in a new array; `into` writes them into a given one. `tells` says
     of results whether they show that the rows were finite (see finite.py). `short` is the short way for a row or a
-    few, `plain_dtype` the numpy object for the dtype. `converts`: see `schedule.default_schedule`.
+    few, `plain_dtype` the numpy object for the dtype, `chain` the encoder's operators (see onnxfile.py).
     """
 
     name: str
@@ -49,7 +48,7 @@ class Step(Record):
     tells: Callable[[Floats], bool]
     short: Short
     plain_dtype: np.dtype[Any]
-    converts: bool
+    chain: tuple[str, ...]
 
     def rows(self, x: ArrayLike, invalid: str, first: int = 0) -> Rows:
         """The caller's array as rows of this step."""
@@ -63,11 +62,15 @@ class Pair:
         manifest: of the bundle.
         encoder: its session.
         decoder: opens the decoder's when it is first needed; None where the bundle has none.
+        trust_latents: they tell of rows that are not finite, as was found out here (see telling.py).
     """
 
-    def __init__(self, manifest: Manifest, encoder: Session, decoder: Callable[[], Session] | None) -> None:
+    def __init__(
+        self, manifest: Manifest, encoder: Session, decoder: Callable[[], Session] | None, trust_latents: bool
+    ) -> None:
         self._spec, self._latent, self._scoring = manifest.input, (manifest.latent,), manifest.score
         self._encoder = encoder
+        self._latents_tell = encoder.chain == ("Gemm",) or (trust_latents and may_tell(encoder.chain))
         if decoder is not None:
             self._decoder = decoder
         self._has_decoder = decoder is not None
@@ -97,11 +100,16 @@ class Pair:
             columns,
             new,
             into,
-            teller(self._encoder.operators if name == "encode" else (), *self._latent),
+            self._teller(name),
             Short(row_in, dtype, bind),
             np.dtype(dtype),
-            self._encoder.operators in _CONVERTING,
+            self._encoder.chain,
         )
+
+    def _teller(self, name: str) -> Callable[[Floats], bool]:
+        if name == "encode":
+            return teller(self._encoder.chain, *self._latent, proven=self._latents_tell)
+        return teller((), 1, proven=name == "score")  # a mean of squares of which each holds a value of the row
 
     def _compared(self, finish: Finish, row_out: tuple[int, ...]) -> Step:
         """A method that compares rows with their reconstructions."""
@@ -128,7 +136,7 @@ class Pair:
 
     def _encoding(self, count: int) -> OneRow:
         x, z = self._rows(count), self._latents(count)
-        return on_bound(x, self._encoder.bound(x, z), None, z.copy)
+        return on_bound(x, self._encoder.bound(x, z), None, z.copy, z if self._latents_tell else None)
 
     def _decoding(self, count: int) -> OneRow:
         z, x = self._latents(count), self._clean(count)
@@ -140,7 +148,8 @@ class Pair:
         def chained(count: int) -> OneRow:
             x, z, clean = self._rows(count), self._latents(count), self._clean(count)
             result = clean.copy if finish is None else partial(finish, x, clean, self._scoring)
-            return on_bound(x, self._encoder.bound(x, z), self._decoder().bound(z, clean), result)
+            telling = z if self._latents_tell else None
+            return on_bound(x, self._encoder.bound(x, z), self._decoder().bound(z, clean), result, telling)
 
         return chained
 

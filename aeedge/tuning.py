@@ -100,13 +100,22 @@ def _usable(
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("error")  # a fall back to another variant
-                models[name] = load_as(path, name, threads)
-                models[name].self_check()
+                models[name] = _right(path, name, threads)
         except (AeedgeError, UserWarning) as error:
             rejected[name] = str(error)
     if not models:
         raise VerificationError(f"{path}: no variant can be used on this machine: {'; '.join(rejected.values())}")
     return models, rejected
+
+
+def _right(path: str, variant: str, threads: int) -> Model:
+    """A model that was checked on this machine, and trusts its latents if they deserve it."""
+    model = load_as(path, variant, threads)
+    model.self_check()
+    if not model.latents_tell():
+        return model
+    model.close()
+    return load_as(path, variant, threads, trust_latents=True)
 
 
 def _smallest(path: str, models: dict[str, Model]) -> Tuned:
@@ -115,7 +124,8 @@ def _smallest(path: str, models: dict[str, Model]) -> Tuned:
     sizes = {name: _bytes(manifest.variants[name]) for name in models}
     variant = min(sizes, key=lambda name: sizes[name])
     schedule = _ALONE._replace(most_rows=_SMALL_BLOCK)
-    return Tuned("memory", variant, 1, schedule, _row_us(models[variant]), {"bytes": sizes})
+    model = models[variant]
+    return Tuned("memory", variant, 1, schedule, _row_us(model), model.trusts_latents, {"bytes": sizes})
 
 
 def _bytes(files: Any) -> int:
@@ -141,7 +151,7 @@ def _fastest(path: str, models: dict[str, Model], aim: str, say: Callable[[str],
     on_pool = f"{variant} on the pool"
     pooled = aim == "latency" and on_pool in singles and singles[on_pool] < _CLEARLY * singles[variant]
     schedule = schedule._replace(single_on_pool=pooled)
-    return Tuned(aim, variant, model.threads, schedule, row_us, seen)
+    return Tuned(aim, variant, model.threads, schedule, row_us, model.trusts_latents, seen)
 
 
 def _singles(models: dict[str, Model]) -> dict[str, float]:
@@ -152,7 +162,8 @@ def _singles(models: dict[str, Model]) -> dict[str, float]:
         row = _rows(model, 1)
         calls[name] = _call(model, row)
         if model.threads > 1:
-            other = load_as(model.path, name, model.threads, model.default_schedule._replace(single_on_pool=True))
+            schedule = model.default_schedule._replace(single_on_pool=True)
+            other = load_as(model.path, name, model.threads, schedule, trust_latents=model.trusts_latents)
             opened.append(other)
             calls[f"{name} on the pool"] = _call(other, row)
     try:

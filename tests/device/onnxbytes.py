@@ -1,5 +1,7 @@
 """Write tiny ONNX files by hand, so that device tests need no onnx package."""
 
+import numpy as np
+
 
 def varint(value):
     out = b""
@@ -20,15 +22,30 @@ def message(field, data):
 
 def dense(weights, *then):
     """A graph "x" to "y" of rows times weights (wide, k), and operators that follow without more inputs."""
-    wide, k = weights.shape
-    names = ["x", *(f"t{i}" for i in range(len(then))), "y"]
-    nodes = message(1, message(1, "x") + message(1, "w") + message(1, "b") + message(2, names[1]) + message(4, "Gemm"))
-    for i, kind in enumerate(then, 1):
-        nodes += message(1, message(1, names[i]) + message(2, names[i + 1]) + message(4, kind))
-    weight = number(1, wide) + number(1, k) + number(2, 1) + message(8, "w") + message(9, weights.tobytes())
-    bias = number(1, k) + number(2, 1) + message(8, "b") + message(9, bytes(4 * k))
-    held = message(5, weight) + message(5, bias)
+    return chain(*weights.shape, gemm(weights), *((kind,) for kind in then))
+
+
+def gemm(weights):
+    """A dense layer without bias, which old onnxruntimes want to see nevertheless."""
+    return "Gemm", weights, np.zeros(weights.shape[1], np.float32)
+
+
+def chain(wide, k, *layers):
+    """A graph "x" to "y" of rows (n, wide) to rows (n, k): layers of an operator, and weights if it has any."""
+    names = ["x", *(f"t{i}" for i in range(1, len(layers))), "y"]
+    nodes = held = b""
+    for (kind, *weights), taken, made in zip(layers, names, names[1:]):
+        inputs = message(1, taken)
+        for i, values in enumerate(weights):
+            held += message(5, tensor(f"{made}.{i}", values))
+            inputs += message(1, f"{made}.{i}")
+        nodes += message(1, inputs + message(2, made) + message(4, kind))
     return nodes + message(2, "g") + held + message(11, rows("x", wide)) + message(12, rows("y", k))
+
+
+def tensor(name, values):
+    shape = b"".join(number(1, size) for size in values.shape)
+    return shape + number(2, 1) + message(8, name) + message(9, values.tobytes())
 
 
 def rows(name, width):

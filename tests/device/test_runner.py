@@ -112,11 +112,11 @@ def test_few_rows_are_bound_on_the_pool_too(rows):
 
 
 @pytest.mark.parametrize(
-    ("operators", "pooled"),
+    ("chain", "pooled"),
     [(("Cast", "Gemm", "Relu"), False), (("Cast", "Gemm"), False), (("Cast", "Gemm", "Relu", "Gemm"), True)],
 )
-def test_what_mostly_converts_is_not_given_to_the_pool(monkeypatch, operators, pooled):
-    monkeypatch.setattr(session, "operators", lambda graph: operators)
+def test_what_mostly_converts_is_not_given_to_the_pool(monkeypatch, chain, pooled):
+    monkeypatch.setattr(session, "chain", lambda graph: chain)
     with aeedge.load(DATA / "bundle_v1_uint8") as model:
         assert (model.schedule.pool_from < math.inf) == pooled
 

@@ -16,12 +16,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from aeedge.errors import AeedgeError
+from aeedge.short import Borders, plain
 from aeedge.steps import NAMES, Pair, Step
 
 if TYPE_CHECKING:
     from aeedge.manifest import Manifest
-    from aeedge.onerow import OneRow
     from aeedge.session import Session
+    from aeedge.short import Plain
 
     Open = Callable[[str, int], Session]
     """Opens the graph of a role, "encoder" or "decoder", on a pool of so many threads."""
@@ -32,8 +33,8 @@ _EXIT_SECONDS = 2.0  # the longest that an interpreter that ends waits for calls
 class Engine:
     """Steps of a variant, on the calling thread (`alone`) and on a pool (`shared`).
 
-    `one_row` holds the short ways of single rows by method (see onerow.py); `busy` is as long as other calls are
-    under way.
+    `short` holds the short ways by method, and `borders` how many rows go which way there (see short.py); `busy` is as
+    long as calls are under way that are not on bound arrays.
 
     Args:
         manifest: of the bundle.
@@ -53,7 +54,9 @@ class Engine:
         self.busy: list[None] = []
         self._alone: dict[str, Step] | None = None
         self._shared: dict[str, Step] | None = None
-        self.one_row: dict[str, OneRow] = dict.fromkeys(NAMES, _not_now)
+        self.short: dict[str, Plain] = dict.fromkeys(NAMES, _not_now)
+        self.borders = {name: Borders() for name in NAMES}
+        self._one_on_pool = False
         self.alone()
         _living.add(self)
 
@@ -70,13 +73,16 @@ class Engine:
         if steps is None:
             with self._lock:
                 steps = self._alone = self._alone or self._steps(1)
-                self.one_row.update({name: step.short.function() for name, step in steps.items()})
+                self._shorten()
                 self._let_go_if_over()
         return steps
 
-    def single_on_pool(self) -> None:
-        """Let a row or a few go to the pool too, from now on."""
-        self.one_row.update({name: step.short.function() for name, step in self.shared().items()})
+    def single_on_pool(self, wanted: bool) -> None:
+        """Whether single rows go to the pool too, from now on."""
+        self._one_on_pool = wanted
+        if wanted:
+            self.shared()
+        self._shorten()
 
     def shared(self) -> dict[str, Step]:
         """The steps on the pool, which is made by the first call."""
@@ -84,8 +90,20 @@ class Engine:
         if steps is None:
             with self._lock:
                 steps = self._shared = self._shared or self._steps(self._threads)
+                self._shorten()
                 self._let_go_if_over()
         return steps
+
+    def _shorten(self) -> None:
+        """Make the short ways of the steps that there are."""
+        shared = self._shared or {}
+        for name, step in (self._alone or {}).items():
+            alone, pool = step.short, shared[name].short if shared else None
+            one = pool if pool and self._one_on_pool else alone
+            self.short[name] = plain(alone, pool, one, self.borders[name], self.busy)
+
+    def _no_short_way(self) -> None:
+        self.short.update(dict.fromkeys(self.short, _not_now))
 
     def _steps(self, threads: int) -> dict[str, Step]:
         opened: list[Session] = []
@@ -107,14 +125,13 @@ class Engine:
         self._lock = threading.RLock()
         if self._shared is None and not reopen:
             return
-        _leave((dict(self.one_row), self._shared))
+        _leave((dict(self.short), self._shared))
         self._shared = None
-        self.one_row.update(dict.fromkeys(self.one_row, _not_now))  # they may be the pool's
+        self._no_short_way()  # it may be the pool's
         if reopen:
             _leave(self._alone)
             self._alone = None
-        elif self._alone is not None:
-            self.one_row.update({name: step.short.function() for name, step in self._alone.items()})
+        self._shorten()
 
     def is_busy(self) -> bool:
         """Whether calls are under way."""
@@ -124,7 +141,7 @@ class Engine:
     def park(self) -> None:
         """The interpreter ends: stop daemon threads where they call."""
         self._parked = True
-        self.one_row.update(dict.fromkeys(self.one_row, _not_now))
+        self._no_short_way()
 
     def close(self) -> None:
         """Let go of the sessions; there is no way back."""
@@ -134,12 +151,12 @@ class Engine:
     def _let_go_if_over(self) -> None:
         """Close, also what another thread was opening when `close` was called: asked after each opening."""
         if self._over:
-            self.one_row.update(dict.fromkeys(self.one_row, _not_now))
+            self._no_short_way()
             self._alone = self._shared = None
 
 
 def _not_now(x: Any) -> None:
-    """The short way of a row where there is none: the long way opens sessions again, or says why it cannot."""
+    """The short way where there is none: the long way opens sessions again, or says why it cannot."""
 
 
 def _closed(role: str, threads: int) -> Session:

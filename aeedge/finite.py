@@ -15,30 +15,28 @@ if TYPE_CHECKING:
     Block = NDArray[Any]
     Floats = NDArray[np.float32]
 
-MOST_ALONE = 2**13
-"""numpy multiplies so many numbers on the calling thread; for more, OpenBLAS may wake threads of its own."""
 _OF_WEIGHTS = {"Add", "Conv", "Div", "Gemm", "MatMul", "Mul", "Sub"}  # in a chain the other input is constant
 _KEEPING = _OF_WEIGHTS | {"Flatten", "LeakyRelu", "Relu", "Reshape", "Squeeze", "Transpose", "Unsqueeze"}
-COMPLAINTS = RuntimeWarning, FloatingPointError
-"""What numpy raises, if it was told to, of infinity minus infinity and of tiny numbers."""
+_COMPLAINTS = RuntimeWarning, FloatingPointError  # numpy raises them of tiny numbers, if it was told to
 # Without their search for other kinds of arrays, which takes up to 1 µs. Both never warn, unlike ndarray.dot.
 _einsum = getattr(np.einsum, "__wrapped__", np.einsum)
 _product = getattr(np.vdot, "__wrapped__", np.vdot)
-_SMALL = np.full(MOST_ALONE, 2.0**-14, np.float32)
-"""A scalar product with these takes a third of the time of a sum, and cannot overflow: the sum of 2**13 of the largest
-numbers, times them, is below the largest."""
+# numpy multiplies so many numbers on the calling thread; for more, OpenBLAS may wake threads of its own. A product with
+# small numbers takes less time than a sum, and cannot overflow: 2**13 of the largest ones, times 2**-14, are below it.
+_MOST_ALONE = 2**13
+_SMALL = np.full(_MOST_ALONE, 2.0**-14, np.float32)
 
 
 def all_finite(block: Block) -> bool:
     """Whether no value of a float32 array is NaN or infinity; False also where finite values add up to too much."""
-    values = block.reshape(-1)
-    return isfinite(_product(values, _SMALL[: len(values)]) if len(values) <= MOST_ALONE else _total(values))
+    values = block.ravel()
+    return isfinite(_product(values, _SMALL[: len(values)]) if len(values) <= _MOST_ALONE else _total(values))
 
 
 def looker(block: Block) -> Callable[[], float]:
     """The same for an array that is always the same one: a function whose result is finite if all values are."""
-    values = block.reshape(-1)
-    return partial(_product, values, _SMALL[: len(values)]) if len(values) <= MOST_ALONE else partial(_total, values)
+    values = block.ravel()
+    return partial(_product, values, _SMALL[: len(values)]) if len(values) <= _MOST_ALONE else partial(_total, values)
 
 
 def _total(values: Floats) -> float:
@@ -65,8 +63,20 @@ def teller(chain: Sequence[str], width: int, *, proven: bool) -> Callable[[Float
         proven: no value that is not finite leaves all results of its row finite.
     """
     if proven or tuple(chain) == ("Gemm",):
-        return all_finite
+        return _all_finite(width)
     return _all_positive(width) if tuple(chain) == ("Gemm", "Relu") else _nothing
+
+
+def _all_finite(width: int) -> Callable[[Floats], bool]:
+    """`all_finite` for results (n, width), which is a third faster where the width is known."""
+    most = _MOST_ALONE // width
+    small = _SMALL[: most * width].reshape(most, width)
+
+    def tell(results: Floats) -> bool:
+        count = len(results)
+        return isfinite(_product(results, small[:count]) if count <= most else _total(results.ravel()))
+
+    return tell
 
 
 def _all_positive(width: int) -> Callable[[Floats], bool]:
@@ -75,8 +85,8 @@ def _all_positive(width: int) -> Callable[[Floats], bool]:
 
     def tell(results: Floats) -> bool:
         try:
-            sums = results.dot(small) if results.size <= MOST_ALONE else _einsum("ij->i", results)
-        except COMPLAINTS:
+            sums = results.dot(small) if results.size <= _MOST_ALONE else _einsum("ij->i", results)
+        except _COMPLAINTS:
             return False
         least, most = sums.item(sums.argmin()), sums.item(sums.argmax())  # NaN, if there is one
         return least > 0 and isfinite(most)

@@ -80,7 +80,7 @@ class Model:
         self._engine = Engine(self.manifest, opened, self.has_decoder, pool, setup.trust_latents)
         if self.has_decoder:
             bundle.verify("decoder", setup.variant)  # checked now, opened when it is first needed
-        self._one_row = self._engine.one_row
+        self._short = self._engine.short
         self._runner = Runner(self._engine, setup.threads, setup.schedule or self.default_schedule, setup.row_us)
 
     def use(self, threads: int, schedule: Schedule, row_us: Mapping[str, float]) -> None:
@@ -165,7 +165,7 @@ class Model:
         Raises:
             InputError: a wrong shape or dtype, no rows, NaN or infinity, an `out` that does not fit.
         """
-        if out is None and invalid == "raise" and (result := self._one_row["encode"](x)) is not None:
+        if out is None and invalid == "raise" and (result := self._short["encode"](x)) is not None:
             return result
         return self._run("encode", x, out, invalid)
 
@@ -178,7 +178,7 @@ class Model:
             InputError: as `encode`.
             IncompatibleBundleError: the bundle has no decoder.
         """
-        if out is None and invalid == "raise" and (result := self._one_row["decode"](z)) is not None:
+        if out is None and invalid == "raise" and (result := self._short["decode"](z)) is not None:
             return result
         return self._run("decode", self._padded(z) if self.manifest.ordered else z, out, invalid)
 
@@ -196,7 +196,7 @@ class Model:
         Raises:
             InputError, IncompatibleBundleError: as `encode` and `decode`.
         """
-        if out is None and invalid == "raise" and (result := self._one_row["denoise"](x)) is not None:
+        if out is None and invalid == "raise" and (result := self._short["denoise"](x)) is not None:
             return result
         return self._run("denoise", x, out, invalid)
 
@@ -209,7 +209,7 @@ class Model:
         Raises:
             InputError, IncompatibleBundleError: as `encode` and `decode`.
         """
-        if out is None and invalid == "raise" and (result := self._one_row["score"](x)) is not None:
+        if out is None and invalid == "raise" and (result := self._short["score"](x)) is not None:
             return result
         return self._run("score", x, out, invalid)
 
@@ -219,7 +219,7 @@ class Model:
         Raises:
             InputError, IncompatibleBundleError: as `encode` and `decode`.
         """
-        if out is None and invalid == "raise" and (result := self._one_row["residual"](x)) is not None:
+        if out is None and invalid == "raise" and (result := self._short["residual"](x)) is not None:
             return result
         return self._run("residual", x, out, invalid)
 
@@ -305,10 +305,7 @@ class Model:
         return deviation(what, got, expected, tolerance)
 
     def _run(self, what: str, x: ArrayLike, out: Floats | None, invalid: str) -> Floats:
-        step = self._step(what)
-        if out is None and invalid == "raise" and (result := self._runner.few(what, x)) is not None:
-            return result
-        return self._runner.run(what, step.rows(x, invalid), out)
+        return self._runner.run(what, self._step(what).rows(x, invalid), out)
 
     def _step(self, what: str) -> Step:
         """The step of a method, or the reason why there is none."""

@@ -12,13 +12,13 @@ Where the borders lie depends on how long a row takes, which is measured once, b
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from aeedge.finite import all_finite
 from aeedge.lanes import Lanes
 from aeedge.rows import output, prefetch
 from aeedge.schedule import Schedule
@@ -46,10 +46,31 @@ class Runner:
     """
 
     def __init__(self, engine: Engine, threads: int, schedule: Schedule, row_us: Mapping[str, float]) -> None:
-        self._engine, self._lanes, self.schedule = engine, Lanes(threads), schedule
-        self.row_us = dict(row_us)
-        if schedule.single_on_pool and engine.has_pool:
-            engine.single_on_pool()
+        self._engine, self._lanes, self._schedule = engine, Lanes(threads), schedule
+        self._row_us = dict(row_us)
+        engine.single_on_pool(schedule.single_on_pool and engine.has_pool)
+        self._set_borders()
+
+    @property
+    def schedule(self) -> Schedule:
+        """Where the borders lie; may be set, while no other thread calls."""
+        return self._schedule
+
+    @schedule.setter
+    def schedule(self, schedule: Schedule) -> None:
+        if schedule is not self._schedule:
+            self._schedule = schedule
+            self._set_borders()
+
+    def _set_borders(self) -> None:
+        """Say in rows what may go the short way: what needs neither blocks nor to be timed first."""
+        schedule, has_pool = self._schedule, self._engine.has_pool
+        for name, borders in self._engine.borders.items():
+            us = self._row_us.get(name)
+            most = _TRIED_ROWS[0] - 1 if us is None else _first(schedule.lanes_from, us) - 1
+            borders.most = min(most, schedule.most_rows)
+            borders.pool = max(1.0, _first(schedule.pool_from, us or 0.0)) if has_pool else math.inf
+            borders.alone = min(borders.most, max(_LEAST_BLOCK, _first(schedule.block, us or 0.0) - 1))
 
     @property
     def threads(self) -> int:
@@ -81,42 +102,14 @@ class Runner:
             return _whole(step, rows)
         return self._blocks(step, rows, out, size, on_lanes=False)
 
-    def few(self, name: str, x: Any) -> Floats | None:
-        """Results for a plain batch that is run as it is, in one go; None for everything else.
-
-        What `run` does for all kinds of input takes longer than some rows do.
-        """
-        engine, schedule = self._engine, self.schedule
-        step = engine.alone()[name]
-        if type(x) is not np.ndarray or x.dtype is not step.plain_dtype or x.shape[1:] != step.row_in or not len(x):
-            return None
-        count, row_us = len(x), self.row_us.get(name)
-        work = (row_us or 0.0) * count
-        if work >= schedule.lanes_from or (row_us is None and count >= _TRIED_ROWS[0]) or count > schedule.most_rows:
-            return None
-        if work >= schedule.pool_from and engine.has_pool:
-            step = engine.shared()[name]
-        elif work > schedule.block and count > _LEAST_BLOCK:
-            return None
-        if count <= step.short.most:
-            return step.short.few(x)
-        flags = x.flags
-        if not flags.c_contiguous or not flags.aligned:
-            return None
-        engine.busy.append(None)
-        try:
-            result = step.new(x)
-        finally:
-            engine.busy.pop()
-        return result if step.tells(result) or step.dtype != "float32" or all_finite(x) else None
-
     def _work(self, step: Step, rows: Rows) -> float:
         """Microseconds that these rows take on one thread; 0 for so few that it does not matter."""
-        row_us = self.row_us.get(step.name)
+        row_us = self._row_us.get(step.name)
         if row_us is None:
             if len(rows) < _TRIED_ROWS[0]:
                 return 0.0
-            row_us = self.row_us[step.name] = _row_us(step, rows, min(_TRIED_ROWS[1], self.schedule.most_rows))
+            row_us = self._row_us[step.name] = _row_us(step, rows, min(_TRIED_ROWS[1], self.schedule.most_rows))
+            self._set_borders()
         return row_us * len(rows)
 
     def _block_rows(self, step: Step, rows: Rows, work: float) -> int:
@@ -180,6 +173,13 @@ def _row_us(step: Step, rows: Rows, most: int) -> float:
         step.new(block)
         fastest = min(fastest, time.perf_counter_ns() - began)
     return max(fastest, 1) / 1000 / count
+
+
+def _first(border: float, row_us: float) -> float:
+    """The number of rows from which on there is so much work, in microseconds."""
+    if border == math.inf or not row_us:
+        return 0.0 if border <= 0 else math.inf
+    return math.ceil(border / row_us)
 
 
 def _power_of_two(rows: int) -> int:

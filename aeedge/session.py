@@ -86,7 +86,9 @@ def _release(text: str) -> tuple[int, ...]:
 
 
 class Session:
-    """One graph with one input and one output; safe to call from many threads at once. `chain`: see onnxfile.py.
+    """One graph with one input and one output; safe to call from many threads at once.
+
+    `chain` is what it consists of (see onnxfile.py), `shared` whether it runs on a pool.
 
     Args:
         graph: bytes of an ONNX file, already checked.
@@ -113,7 +115,7 @@ class Session:
         threads: int = 1,
     ) -> None:
         self._where = where
-        self.chain = chain(graph)
+        self.chain, self.shared = chain(graph), threads > 1
         session = self._open(graph, _options(exact, threads))
         self._check("input", session.get_inputs(), dtype, row_in)
         self._check("output", session.get_outputs(), "float32", row_out)

@@ -11,17 +11,17 @@ import numpy as np
 from aeedge import scoring
 from aeedge.finite import may_tell, teller
 from aeedge.manifest import Manifest
-from aeedge.onerow import Short, on_bound
 from aeedge.record import Record
 from aeedge.rows import Rows
+from aeedge.short import Short, on_bound
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from aeedge.manifest import ScoreSpec
-    from aeedge.onerow import OneRow
     from aeedge.rows import Block, Floats
     from aeedge.session import Session
+    from aeedge.short import Plain
 
     New = Callable[[Block], Floats]
     Into = Callable[[Block, Floats], None]
@@ -34,8 +34,8 @@ class Step(Record):
     """A method: the shapes and dtype of its rows in and out, and how it is done.
 
     `new` takes a block and gives its results in a new array; `into` writes them into a given one. `tells` says
-    of results whether they show that the rows were finite (see finite.py). `short` is the short way for a row or a
-    few, `plain_dtype` the numpy object for the dtype, `chain` the encoder's operators (see onnxfile.py).
+    of results whether they show that the rows were finite (see finite.py). `short` is the short way for plain rows,
+    `chain` the encoder's operators (see onnxfile.py).
     """
 
     name: str
@@ -47,7 +47,6 @@ class Step(Record):
     into: Into
     tells: Callable[[Floats], bool]
     short: Short
-    plain_dtype: np.dtype[Any]
     chain: tuple[str, ...]
 
     def rows(self, x: ArrayLike, invalid: str, first: int = 0) -> Rows:
@@ -88,10 +87,10 @@ class Pair:
             ]
         return {step.name: step for step in found}
 
-    def _step(self, name: str, row_out: tuple[int, ...], new: New, into: Into, bind: Callable[[int], OneRow]) -> Step:
+    def _step(self, name: str, row_out: tuple[int, ...], new: New, into: Into, bind: Callable[[int], Plain]) -> Step:
         spec = self._spec
         row_in, dtype = (self._latent, "float32") if name == "decode" else (spec.shape, spec.dtype)
-        columns = None if name == "decode" else spec.features
+        columns, tells = None if name == "decode" else spec.features, self._teller(name)
         return Step(
             name,
             row_in,
@@ -100,9 +99,8 @@ class Pair:
             columns,
             new,
             into,
-            self._teller(name),
-            Short(row_in, dtype, bind),
-            np.dtype(dtype),
+            tells,
+            Short(row_in, dtype, bind, new, tells, self._encoder.shared),
             self._encoder.chain,
         )
 
@@ -134,18 +132,18 @@ class Pair:
     def _denoise_into(self, block: Block, out: Floats) -> None:
         self._decoder().run_into(self._encoder.run(block), out)
 
-    def _encoding(self, count: int) -> OneRow:
+    def _encoding(self, count: int) -> Plain:
         x, z = self._rows(count), self._latents(count)
         return on_bound(x, self._encoder.bound(x, z), None, z.copy, z if self._latents_tell else None)
 
-    def _decoding(self, count: int) -> OneRow:
+    def _decoding(self, count: int) -> Plain:
         z, x = self._latents(count), self._clean(count)
         return on_bound(z, self._decoder().bound(z, x), None, x.copy)
 
-    def _chain(self, finish: Finish | None = None) -> Callable[[int], OneRow]:
+    def _chain(self, finish: Finish | None = None) -> Callable[[int], Plain]:
         """Bound arrays for encoder and decoder, which share the latents, and what `finish` makes of both ends."""
 
-        def chained(count: int) -> OneRow:
+        def chained(count: int) -> Plain:
             x, z, clean = self._rows(count), self._latents(count), self._clean(count)
             result = clean.copy if finish is None else partial(finish, x, clean, self._scoring)
             telling = z if self._latents_tell else None

@@ -42,6 +42,7 @@ def spied(model, monkeypatch):
     engine = model._engine
     for way, steps in (("alone", engine.alone()), ("pool", engine.shared())):
         for name, step in list(steps.items()):
+            monkeypatch.setattr(step.short, "new", noted(step.short.new, way, seen))
             step = step._replace(new=noted(step.new, way, seen), into=noted(step.into, way, seen))
             monkeypatch.setitem(steps, name, step)
     return seen

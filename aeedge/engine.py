@@ -79,10 +79,11 @@ class Engine:
 
     def single_on_pool(self, wanted: bool) -> None:
         """Whether single rows go to the pool too, from now on."""
-        self._one_on_pool = wanted
-        if wanted:
-            self.shared()
-        self._shorten()
+        if wanted != self._one_on_pool:
+            self._one_on_pool = wanted
+            if wanted:
+                self.shared()
+            self._shorten()
 
     def shared(self) -> dict[str, Step]:
         """The steps on the pool, which is made by the first call."""

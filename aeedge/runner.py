@@ -48,7 +48,6 @@ class Runner:
     def __init__(self, engine: Engine, threads: int, schedule: Schedule, row_us: Mapping[str, float]) -> None:
         self._engine, self._lanes, self._schedule = engine, Lanes(threads), schedule
         self._row_us = dict(row_us)
-        engine.single_on_pool(schedule.single_on_pool and engine.has_pool)
         self._set_borders()
 
     @property
@@ -65,6 +64,7 @@ class Runner:
     def _set_borders(self) -> None:
         """Say in rows what may go the short way: what needs neither blocks nor to be timed first."""
         schedule, has_pool = self._schedule, self._engine.has_pool
+        self._engine.single_on_pool(schedule.single_on_pool and has_pool)
         for name, borders in self._engine.borders.items():
             us = self._row_us.get(name)
             most = _TRIED_ROWS[0] - 1 if us is None else _first(schedule.lanes_from, us) - 1

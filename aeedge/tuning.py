@@ -33,15 +33,16 @@ if TYPE_CHECKING:
     Name = TypeVar("Name")
 
 _CLEARLY = 0.92  # a contender replaces the default when it takes this share of its time or less
-_ROUNDS, _TRIES = 7, 9
-_TURN_SECONDS, _SETTLE_SECONDS = 0.008, 0.003
+_ROUNDS, _TRIES = 15, 9
+_LONG_SECONDS, _RAREST = 0.003, 5  # calls that take longer have fewer turns, down to every fifth round
+_TURN_SECONDS, _SETTLE_SECONDS = 0.005, 0.003
 _PAUSE_SECONDS = 0.003  # until the threads of a pool sleep; while they look for work, others' share a CPU
 _BULK_US, _MOST_BULK_ROWS = 40_000.0, 2**16
 _BLOCKS = (64, 128, 256, 512, 1024, 2048)
 _SMALL_BLOCK = 64  # rows, where memory is the aim
 _NEVER = math.inf
 _ALONE = Schedule(pool_from=_NEVER, lanes_from=_NEVER)
-_POOL = Schedule(pool_from=0.0, lanes_from=_NEVER)
+_POOL = Schedule(pool_from=0.0, lanes_from=_NEVER, single_on_pool=True)
 
 
 def tune(
@@ -136,11 +137,10 @@ def _fastest(path: str, models: dict[str, Model], aim: str, say: Callable[[str],
     default = next(iter(models))
     bulk = _bulk(models[default])
     say("single rows")
-    singles = _singles(models)
+    singles = _measured({name: _call(model, _rows(model, 1)) for name, model in models.items()})
     say("many rows")
     many = _measured({name: _call(model, bulk) for name, model in models.items()})
-    times = {name: singles[name] for name in models} if aim == "latency" else many
-    variant = _clear_winner(times, default)
+    variant = _clear_winner(singles if aim == "latency" else many, default)
     model = models[variant]
     seen: dict[str, Any] = {"single_us": _us(singles), "bulk_rows": len(bulk), "bulk_us": _us(many)}
     row_us = _row_us(model)
@@ -148,29 +148,12 @@ def _fastest(path: str, models: dict[str, Model], aim: str, say: Callable[[str],
     block, seen["block_us"] = _block(model, bulk, row_us)
     say("batch sizes")
     schedule, seen["ways_us"] = _borders(model, bulk, row_us, block)
-    on_pool = f"{variant} on the pool"
-    pooled = aim == "latency" and on_pool in singles and singles[on_pool] < _CLEARLY * singles[variant]
-    schedule = schedule._replace(single_on_pool=pooled)
+    single = seen["ways_us"]["1"]
+    if "pool" in single:
+        seen["single_us"][f"{variant} on the pool"] = single["pool"]
+        pooled = aim == "latency" and single["pool"] < _CLEARLY * single["alone"]
+        schedule = schedule._replace(single_on_pool=pooled)
     return Tuned(aim, variant, model.threads, schedule, row_us, model.trusts_latents, seen)
-
-
-def _singles(models: dict[str, Model]) -> dict[str, float]:
-    """Seconds of a single row, on the calling thread and on the pool."""
-    calls: Calls = {}
-    opened = []
-    for name, model in models.items():
-        row = _rows(model, 1)
-        calls[name] = _call(model, row)
-        if model.threads > 1:
-            schedule = model.default_schedule._replace(single_on_pool=True)
-            other = load_as(model.path, name, model.threads, schedule, trust_latents=model.trusts_latents)
-            opened.append(other)
-            calls[f"{name} on the pool"] = _call(other, row)
-    try:
-        return _measured(calls)
-    finally:
-        for other in opened:
-            other.close()
 
 
 def _block(model: Model, bulk: NDArray[Any], row_us: dict[str, float]) -> tuple[float, dict[str, float]]:
@@ -189,23 +172,25 @@ def _block(model: Model, bulk: NDArray[Any], row_us: dict[str, float]) -> tuple[
 def _borders(
     model: Model, bulk: NDArray[Any], row_us: dict[str, float], block: float
 ) -> tuple[Schedule, dict[str, dict[str, float]]]:
-    """From how much work on the pool, and then our own threads, are faster; and the times by number of rows."""
+    """From how much work on the pool, and then our own threads, are faster; and the times by number of rows, from 1."""
     default = model.default_schedule._replace(block=block)
     if model.threads == 1:
-        return default._replace(pool_from=_NEVER, lanes_from=_NEVER), {}
+        return default._replace(pool_from=_NEVER, lanes_from=_NEVER), {"1": {}}
     ways = {"alone": _ALONE, "pool": _POOL, "lanes": Schedule(_NEVER, 0.0)}
-    sizes = [1 << power for power in range(1, len(bulk).bit_length())]
+    sizes = [1 << power for power in range(len(bulk).bit_length())]
     found = _measured(
         {
             (rows, name): _run_as(model, way._replace(block=block), row_us, bulk[:rows])
             for rows in sizes
             for name, way in ways.items()
-            if name != "lanes" or rows * row_us["encode"] > 2 * block
+            if name != "lanes" or (rows > 1 and rows * row_us["encode"] > 2 * block)
         }
     )
     seen: dict[int, dict[str, float]] = {rows: {} for rows in sizes}
     for (rows, name), seconds in found.items():
         seen[rows][name] = seconds
+    named = {str(rows): _us(times) for rows, times in seen.items()}
+    del sizes[0], seen[1]  # a row has no border
     work = [size * row_us["encode"] for size in sizes]
     borders = [0.0, *(math.sqrt(a * b) for a, b in itertools.pairwise(work)), _NEVER]
     first = next((i for i, size in enumerate(sizes) if "lanes" in seen[size]), len(sizes))  # nobody tried fewer rows
@@ -215,7 +200,6 @@ def _borders(
     best = int(times.mean(axis=1).argmin())
     keep = (times[0] - times[best]).max() <= math.log(1 / _CLEARLY)  # at no size is the default clearly slower
     chosen = candidates[0 if keep else best]
-    named = {str(size): _us(times) for size, times in seen.items()}
     return default._replace(pool_from=chosen[0], lanes_from=chosen[1]), named
 
 
@@ -274,11 +258,14 @@ def _measured(calls: Mapping[Name, Callable[[], object]]) -> dict[Name, float]:
     """Seconds a call, the lower quartile over rounds in which all take turns: a disturbance only ever makes slower.
 
     A turn begins with a pause, until the threads of whoever was before are asleep, and with some calls that do not
-    count, until its own are awake.
+    count, until its own are awake. What two threads gain on a virtual machine changes from second to second, as its
+    host moves them: many short turns see more of that than few long ones.
     """
     found: dict[Name, list[float]] = {name: [] for name in calls}
-    for _ in range(_ROUNDS):
+    for turn in range(_ROUNDS):
         for name, call in calls.items():
+            if turn and turn % min(_RAREST, 1 + int(found[name][0] / _LONG_SECONDS)):
+                continue
             time.sleep(_PAUSE_SECONDS)
             _seconds(call, _SETTLE_SECONDS)
             found[name].append(_seconds(call, _TURN_SECONDS))

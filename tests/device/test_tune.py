@@ -191,12 +191,13 @@ def borders(monkeypatch, times, row_us):
 
 
 def test_borders_follow_the_times(monkeypatch):
-    """The pool wins from 8 rows on, own threads from 64 rows on."""
+    """The pool wins from 8 rows on, own threads from 64 rows on; a single row is measured, and has no border."""
     times = {"alone": lambda n: n, "pool": lambda n: 4 + n / 2, "lanes": lambda n: 20 + n / 4}
     schedule, seen = borders(monkeypatch, times, 100.0)
     assert 8 * 100 / 1.5 < schedule.pool_from < 16 * 100
     assert 64 * 100 / 1.5 < schedule.lanes_from < 128 * 100
     assert seen["64"].keys() == {"alone", "pool", "lanes"}
+    assert seen["1"] == {"alone": 1e6, "pool": 4.5e6}
 
 
 def test_own_threads_are_not_chosen_for_fewer_rows_than_were_tried(monkeypatch):
@@ -218,6 +219,33 @@ def test_the_default_borders_go_if_they_are_clearly_slower_at_one_size(monkeypat
     found, _ = borders(monkeypatch, {"alone": lambda n: n, "pool": pool, "lanes": lambda n: n}, 10.0)
     assert default.pool_from < 4 * 10.0
     assert ((found.pool_from, found.lanes_from) == (default.pool_from, default.lanes_from)) == kept
+
+
+@pytest.mark.parametrize(
+    ("share", "aim", "pooled"), [(0.5, "latency", True), (0.97, "latency", False), (0.5, "memory", False)]
+)
+def test_a_single_row_goes_to_the_pool_where_that_is_clearly_faster(monkeypatch, share, aim, pooled):
+    def measured(calls):
+        return {name: share if name == (1, "pool") else 1.0 for name in calls}
+
+    monkeypatch.setattr(tuning, "_measured", measured)
+    found = tuning.tune(str(DATA / "bundle_v1"), aim, threads=2)
+    assert found.schedule.single_on_pool == pooled
+    assert found.seen.get("single_us", {}).get("fp32 on the pool") == (None if aim == "memory" else share * 1e6)
+
+
+def test_the_way_of_a_single_row_changes_with_the_schedule(monkeypatch):
+    """Contenders share a model."""
+    with aeedge.load(DATA / "bundle_v1", threads=2) as model:
+        rows = model.golden_rows()
+        used = []
+        for way in (tuning._POOL, tuning._ALONE, tuning._POOL):
+            idle = {name: getattr(model._engine, name)()["encode"].short.idle[1] for name in ("alone", "shared")}
+            for sets in idle.values():
+                sets.clear()
+            tuning._run_as(model, way, {}, rows[:1])()
+            used.append([name for name, sets in idle.items() if sets])
+        assert used == [["shared"], ["alone"], ["shared"]]
 
 
 def test_one_variant_alone():

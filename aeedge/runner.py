@@ -32,7 +32,6 @@ _TRIED_ROWS = (16, 64)  # a row's time is measured on so many rows: fewer say li
 _TRIES = 3
 _LEAST_BLOCK = 64  # rows; smaller products waste the processor
 _MOST_BYTES = 2**21  # of a block's input: with its activations it should stay in a core's cache
-_MOST_INTEGER_BYTES = 2**19  # ... which matters more for integers, see rows.prefetch
 
 
 class Runner:
@@ -114,8 +113,7 @@ class Runner:
 
     def _block_rows(self, step: Step, rows: Rows, work: float) -> int:
         """Rows in a block, a power of two: of about the work that the schedule says, two for each thread at least."""
-        most_bytes = _MOST_BYTES if step.dtype == "float32" else _MOST_INTEGER_BYTES
-        fitting = max(1, most_bytes // rows.row_bytes)
+        fitting = max(1, _MOST_BYTES // rows.row_bytes)
         row_us = work / len(rows)
         wanted = int(self.schedule.block / row_us) if row_us else fitting
         share = -(-len(rows) // (2 * self.threads))

@@ -61,7 +61,8 @@ class Model:
 
     `variant` is the one that runs; `arithmetic` how: "float", "integer", or "exact integer" on a processor whose own
     integer sums saturate (checked with the bundle's golden rows when int8 is loaded). `choices` says what was chosen
-    when it was loaded (variant, threads, calls), and why.
+    when it was loaded (variant, threads, calls), and why. `trusts_latents`: NaN and infinity are looked for in latents
+    first, since `aeedge tune` has found that they always reach them here.
 
     With invalid="raise" a row with NaN or infinity is an InputError that names the first row and column; with
     invalid="propagate" the results of such rows are NaN and all others exact.

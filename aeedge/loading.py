@@ -66,13 +66,11 @@ def load(
     return model
 
 
-def load_as(
-    path: str, variant: str, threads: int, schedule: Schedule | None = None, *, trust_latents: bool = False
-) -> Model:
+def load_as(path: str, variant: str, threads: int, *, trust_latents: bool = False) -> Model:
     """Open a bundle for the tuner: just so, whatever was tuned before; where int8 is wrong another variant runs."""
     bundle = Bundle(path)
     check_runtime(bundle.manifest.min_onnxruntime, bundle.path)
-    return _right(bundle, Setup(variant, False, threads, True, schedule, {}, trust_latents, {}))
+    return _right(bundle, Setup(variant, False, threads, True, None, {}, trust_latents, {}))
 
 
 def _setup(bundle: Bundle, variant: str, threads: int | str, count: int, *, limited: bool) -> Setup:

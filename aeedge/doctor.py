@@ -26,6 +26,7 @@ from aeedge.trial import TIMEOUT, at_fault, failure, try_onnxruntime
 
 if TYPE_CHECKING:
     from aeedge.golden import Deviation
+    from aeedge.model import Model
 
 SCHEMA = "aeedge-doctor/1"
 _LITTLE_MEMORY_MB = 64  # numpy and onnxruntime 1.32 alone occupy 46 MB, without a bundle
@@ -332,13 +333,19 @@ def open_bundle(path: str, works: bool) -> tuple[dict[str, Any], dict[str, str],
     with model:
         opened |= {"id": model.manifest.id, "variant": model.variant, "arithmetic": model.arithmetic}
         opened |= {"threads": model.threads}
-        chosen = model.choices | {"arithmetic": _ARITHMETIC[model.arithmetic]}
+        chosen = model.choices | {"arithmetic": _ARITHMETIC[model.arithmetic], "NaN and infinity": _looked_for(model)}
         try:
             worst = model.self_check()
         except (VerificationError, BundleError) as error:
             return opened, chosen | {"golden rows": "not reproduced"}, [Problem("error", str(error)), *found]
     opened |= {"ok": True, "golden": [deviation._asdict() for deviation in worst]}
     return opened, chosen | {"golden rows": _reproduced(worst)}, found
+
+
+def _looked_for(model: Model) -> str:
+    if model.input.dtype != "float32":
+        return f"there are none in {model.input.dtype}"
+    return "looked for in latents, which they always reach" if model.trusts_latents else "looked for in rows"
 
 
 def _reproduced(worst: list[Deviation]) -> str:

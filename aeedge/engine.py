@@ -41,14 +41,14 @@ class Engine:
         open_session: see `Open`.
         has_decoder: whether there is one.
         threads: of the pool; 1 for none.
-        trust_latents: see steps.py.
+        latents_tell: says the bundle, of this variant (see telling.py).
     """
 
     def __init__(
-        self, manifest: Manifest, open_session: Open, has_decoder: bool, threads: int, trust_latents: bool
+        self, manifest: Manifest, open_session: Open, has_decoder: bool, threads: int, latents_tell: bool
     ) -> None:
         self._manifest, self._open, self._has_decoder, self._threads = manifest, open_session, has_decoder, threads
-        self._trust_latents = trust_latents
+        self._latents_tell = latents_tell
         self._lock = threading.RLock()  # a signal handler may call while sessions are opened
         self._parked = self._over = False
         self.busy: list[None] = []
@@ -118,7 +118,7 @@ class Engine:
             return opened[0]
 
         encoder = open_session("encoder", threads)
-        pair = Pair(self._manifest, encoder, decoder if self._has_decoder else None, self._trust_latents)
+        pair = Pair(self._manifest, encoder, decoder if self._has_decoder else None, self._latents_tell)
         return pair.steps()
 
     def after_fork(self, *, reopen: bool) -> None:

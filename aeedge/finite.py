@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     Block = NDArray[Any]
     Floats = NDArray[np.float32]
 
-_OF_WEIGHTS = {"Add", "Conv", "Div", "Gemm", "MatMul", "Mul", "Sub"}  # in a chain the other input is constant
-_KEEPING = _OF_WEIGHTS | {"Flatten", "LeakyRelu", "Relu", "Reshape", "Squeeze", "Transpose", "Unsqueeze"}
 _COMPLAINTS = RuntimeWarning, FloatingPointError  # numpy raises them of tiny numbers, if it was told to
 # Without their search for other kinds of arrays, which takes up to 1 µs. Both never warn, unlike ndarray.dot.
 _einsum = getattr(np.einsum, "__wrapped__", np.einsum)
@@ -43,11 +41,6 @@ def _total(values: Floats) -> float:
     """The sum of an array (n,): it takes half the time of numpy.isfinite, never warns, and starts no threads."""
     found: float = _einsum("i->", values)
     return found
-
-
-def may_tell(chain: Sequence[str]) -> bool:
-    """Whether all operators of an encoder are such that its latents may tell of its rows (see telling.py)."""
-    return bool(chain) and _KEEPING.issuperset(chain)
 
 
 def teller(chain: Sequence[str], width: int, *, proven: bool) -> Callable[[Floats], bool]:

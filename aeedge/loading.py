@@ -66,11 +66,11 @@ def load(
     return model
 
 
-def load_as(path: str, variant: str, threads: int, *, trust_latents: bool = False) -> Model:
+def load_as(path: str, variant: str, threads: int) -> Model:
     """Open a bundle for the tuner: just so, whatever was tuned before; where int8 is wrong another variant runs."""
     bundle = Bundle(path)
     check_runtime(bundle.manifest.min_onnxruntime, bundle.path)
-    return _right(bundle, Setup(variant, False, threads, True, None, {}, trust_latents, {}))
+    return _right(bundle, Setup(variant, False, threads, True, None, {}, {}))
 
 
 def _setup(bundle: Bundle, variant: str, threads: int | str, count: int, *, limited: bool) -> Setup:
@@ -80,15 +80,14 @@ def _setup(bundle: Bundle, variant: str, threads: int | str, count: int, *, limi
     if found and found.variant in manifest.variants and _fits(found, variant, threads):
         why = f"tuned on this device for {found.aim}"
         choices = {"variant": f"{found.variant}: {why}", "threads": f"{found.threads}: {why}", "calls": why}
-        schedule, row_us, trust = found.schedule, found.row_us, found.trust_latents
-        return Setup(found.variant, False, found.threads, True, schedule, row_us, trust, choices)
+        return Setup(found.variant, False, found.threads, True, found.schedule, found.row_us, choices)
     wanted = manifest.default_variant if variant == "auto" else variant
     choices = {
         "variant": f"{wanted}: " + ("the bundle's default" if variant == "auto" else "asked for"),
         "threads": f"{count}: " + ("the CPUs that this process may use" if threads == "auto" else "asked for"),
         "calls": "not tuned for this device, 'aeedge tune' does that",
     }
-    return Setup(wanted, False, count, not limited, None, {}, False, choices)
+    return Setup(wanted, False, count, not limited, None, {}, choices)
 
 
 def _tuned(identity: str) -> Tuned | None:
@@ -126,7 +125,7 @@ def _right(bundle: Bundle, setup: Setup) -> Model:
         raise reason
     warnings.warn(f"int8 is not right on this machine, fp32 is used instead: {reason}", stacklevel=3)
     choices = setup.choices | {"variant": "fp32: int8 does not reproduce its golden rows on this machine"}
-    return Model(bundle, setup._replace(variant="fp32", schedule=None, row_us={}, trust_latents=False, choices=choices))
+    return Model(bundle, setup._replace(variant="fp32", schedule=None, row_us={}, choices=choices))
 
 
 def _limit(megabytes: float) -> Limit:

@@ -38,7 +38,6 @@ class Setup(Record):
         threads: our own, the calling one included.
         pool: whether onnxruntime's may be used.
         schedule, row_us: see runner.py; None for the default.
-        trust_latents: they tell of rows that are not finite (see telling.py).
         choices: what was chosen and why, by topic.
     """
 
@@ -48,7 +47,6 @@ class Setup(Record):
     pool: bool
     schedule: Schedule | None
     row_us: Mapping[str, float]
-    trust_latents: bool
     choices: dict[str, str]
 
 
@@ -61,8 +59,7 @@ class Model:
 
     `variant` is the one that runs; `arithmetic` how: "float", "integer", or "exact integer" on a processor whose own
     integer sums saturate (checked with the bundle's golden rows when int8 is loaded). `choices` says what was chosen
-    when it was loaded (variant, threads, calls), and why. `trusts_latents`: NaN and infinity are looked for in latents
-    first, since `aeedge tune` has found that they always reach them here.
+    when it was loaded (variant, threads, calls), and why.
 
     With invalid="raise" a row with NaN or infinity is an InputError that names the first row and column; with
     invalid="propagate" the results of such rows are NaN and all others exact.
@@ -71,14 +68,13 @@ class Model:
     def __init__(self, bundle: Bundle, setup: Setup) -> None:
         self._bundle, self._setup, self._closed = bundle, setup, False
         self.variant, self.choices = setup.variant, setup.choices
-        self.trusts_latents = setup.trust_latents
         self.arithmetic = "float" if setup.variant == "fp32" else "exact integer" if setup.exact else "integer"
         self.reopened_by: tuple[Callable[..., Model], tuple[Any, ...]] | None = None
         files = self.manifest.variants.get(setup.variant)
         self.has_decoder = files is not None and files.decoder is not None
         pool = min(setup.threads, len(allowed_cpus())) if setup.pool else 1  # more would wait for each other
         opened = partial(_opened, bundle, setup)
-        self._engine = Engine(self.manifest, opened, self.has_decoder, pool, setup.trust_latents)
+        self._engine = Engine(self.manifest, opened, self.has_decoder, pool, files is not None and files.latents_tell)
         if self.has_decoder:
             bundle.verify("decoder", setup.variant)  # checked now, opened when it is first needed
         self._short = self._engine.short
@@ -95,18 +91,15 @@ class Model:
         block = np.zeros((rows, *self.input.shape), self.input.dtype)
         steps["score" if self.has_decoder else "encode"].new(block)
 
-    def latents_tell(self) -> bool:
-        """Try out, for the tuner, whether latents tell of rows that are not finite (see telling.py)."""
-        from aeedge import telling  # here and below: what a first latent does not need
-
-        engine = self._engine
-        ways = [engine.alone(), engine.shared()] if engine.has_pool else [engine.alone()]
-        return telling.latents_tell([steps["encode"] for steps in ways], self.golden_rows()[0])
+    @property
+    def trusts_latents(self) -> bool:
+        """Whether NaN and infinity are looked for in latents, and in rows only if they are there (see telling.py)."""
+        return self._engine.alone()["encode"].trusted
 
     @property
     def default_schedule(self) -> Schedule:
         """Which way a number of rows is run where nothing was tuned."""
-        return default_schedule(self._engine.alone()["encode"].chain)
+        return default_schedule(self._engine.alone()["encode"].encoder.chain)
 
     @property
     def schedule(self) -> Schedule:
@@ -258,13 +251,15 @@ class Model:
     def self_check(self) -> list[Deviation]:
         """Run the golden rows and compare latents, reconstructions and scores with the recorded ones.
 
-        Each is computed for all rows at once and again row by row: other kernels run then.
+        Each is computed for all rows at once and again row by row: other kernels run then. Where NaN and infinity are
+        looked for in latents, each column is tried with them.
 
         Returns:
             For each output its worst row.
 
         Raises:
-            VerificationError: a row differs by more than its tolerance; the message names it.
+            VerificationError: a row differs by more than its tolerance, the message names it; or there are rows with
+                NaN or infinity whose latents are finite, against what the bundle says.
         """
         limits = self.manifest.variants[self.variant].tolerance
         recorded = self._golden()
@@ -281,7 +276,18 @@ class Model:
                 f"{self._bundle.path} ({self.variant}): on this machine the {bad[0]}; do not use this variant here: "
                 "try another, another onnxruntime, or export the bundle again"
             )
+        self._check_trust(rows)
         return worst
+
+    def _check_trust(self, rows: NDArray[Any]) -> None:
+        from aeedge.telling import latents_tell
+
+        promised = self.manifest.variants[self.variant].latents_tell and self.trusts_latents
+        if promised and not latents_tell(self._engine.alone()["encode"].encoder, rows[0]):
+            raise VerificationError(
+                f"{self._bundle.path} ({self.variant}): expected NaN and infinity to reach the latents, as the "
+                "manifest says, but on this machine some do not; export the bundle again"
+            )
 
     def _golden(self) -> dict[str, NDArray[Any]]:
         """Recorded input and outputs of this variant."""

@@ -6,8 +6,8 @@
 - Many rows are cut into blocks that stay in cache, shared among our own threads. Waking them takes 20 to 100 µs, but
   then none waits for another between operators.
 
-Where the borders lie depends on how long a row takes, which is measured once, by the first call with rows enough, or by
-`aeedge tune` beforehand.
+Where the borders lie depends on how long a row takes, which is measured once, by the first call with more than one,
+or by `aeedge tune` beforehand.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from aeedge.schedule import Schedule
 
 if TYPE_CHECKING:
     from aeedge.engine import Engine
-    from aeedge.rows import Floats, Rows
+    from aeedge.rows import Block, Floats, Rows
     from aeedge.steps import Step
 
-_TRIED_ROWS = (16, 64)  # a row's time is measured on so many rows: fewer say little, more would take longer
+_TRIED_ROWS, _TRIED_US = 64, 100.0  # a row's time is measured on rows for so much work: less would say little
 _TRIES = 3
 _LEAST_BLOCK = 64  # rows; smaller products waste the processor
 _MOST_BYTES = 2**21  # of a block's input: with its activations it should stay in a core's cache
@@ -66,7 +66,7 @@ class Runner:
         self._engine.single_on_pool(schedule.single_on_pool and has_pool)
         for name, borders in self._engine.borders.items():
             us = self._row_us.get(name)
-            most = _TRIED_ROWS[0] - 1 if us is None else _first(schedule.lanes_from, us) - 1
+            most = 1 if us is None else _first(schedule.lanes_from, us) - 1
             borders.most = min(most, schedule.most_rows)
             borders.pool = max(1.0, _first(schedule.pool_from, us or 0.0)) if has_pool else math.inf
             borders.alone = min(borders.most, max(_LEAST_BLOCK, _first(schedule.block, us or 0.0) - 1))
@@ -102,12 +102,12 @@ class Runner:
         return self._blocks(step, rows, out, size, on_lanes=False)
 
     def _work(self, step: Step, rows: Rows) -> float:
-        """Microseconds that these rows take on one thread; 0 for so few that it does not matter."""
+        """Microseconds that these rows take on one thread; 0 for a single one as long as that is not known."""
         row_us = self._row_us.get(step.name)
         if row_us is None:
-            if len(rows) < _TRIED_ROWS[0]:
+            if len(rows) == 1:
                 return 0.0
-            row_us = self._row_us[step.name] = _row_us(step, rows, min(_TRIED_ROWS[1], self.schedule.most_rows))
+            row_us = self._row_us[step.name] = _row_us(step, rows, min(_TRIED_ROWS, self.schedule.most_rows))
             self._set_borders()
         return row_us * len(rows)
 
@@ -161,16 +161,22 @@ def _whole(step: Step, rows: Rows) -> Floats:
 
 
 def _row_us(step: Step, rows: Rows, most: int) -> float:
-    """Microseconds of a row on one thread, measured on the first rows. The fastest try, which nothing disturbed."""
-    count = min(len(rows), most)
-    block = rows.block(0, count)
-    step.new(block)
+    """Microseconds of a row on one thread, measured on the first rows, over and over if they are few."""
+    block = rows.block(0, min(len(rows), most))
+    count = min(most, math.ceil(len(block) * max(1.0, _TRIED_US / _fastest_us(step, block, 1))))
+    block = np.resize(block, (count, *block.shape[1:]))
+    return _fastest_us(step, block, _TRIES) / count
+
+
+def _fastest_us(step: Step, block: Block, tries: int) -> float:
+    """Microseconds of the fastest try, which nothing disturbed, after one that does not count."""
     fastest = float("inf")
-    for _ in range(_TRIES):
+    step.new(block)
+    for _ in range(tries):
         began = time.perf_counter_ns()
         step.new(block)
         fastest = min(fastest, time.perf_counter_ns() - began)
-    return max(fastest, 1) / 1000 / count
+    return max(fastest, 1) / 1000
 
 
 def _first(border: float, row_us: float) -> float:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from aeedge import scoring
-from aeedge.finite import may_tell, teller
+from aeedge.finite import teller
 from aeedge.manifest import Manifest
 from aeedge.record import Record
 from aeedge.rows import Rows
@@ -35,7 +35,7 @@ class Step(Record):
 
     `new` takes a block and gives its results in a new array; `into` writes them into a given one. `tells` says
     of results whether they show that the rows were finite (see finite.py). `short` is the short way for plain rows,
-    `chain` the encoder's operators (see onnxfile.py).
+    `encoder` its session, `trusted` whether latents are looked at instead of rows.
     """
 
     name: str
@@ -47,7 +47,8 @@ class Step(Record):
     into: Into
     tells: Callable[[Floats], bool]
     short: Short
-    chain: tuple[str, ...]
+    encoder: Session
+    trusted: bool
 
     def rows(self, x: ArrayLike, invalid: str, first: int = 0) -> Rows:
         """The caller's array as rows of this step."""
@@ -61,15 +62,15 @@ class Pair:
         manifest: of the bundle.
         encoder: its session.
         decoder: opens the decoder's when it is first needed; None where the bundle has none.
-        trust_latents: they tell of rows that are not finite, as was found out here (see telling.py).
+        latents_tell: they do, says the bundle, of rows that are not finite (see telling.py).
     """
 
     def __init__(
-        self, manifest: Manifest, encoder: Session, decoder: Callable[[], Session] | None, trust_latents: bool
+        self, manifest: Manifest, encoder: Session, decoder: Callable[[], Session] | None, latents_tell: bool
     ) -> None:
         self._spec, self._latent, self._scoring = manifest.input, (manifest.latent,), manifest.score
         self._encoder = encoder
-        self._latents_tell = encoder.chain == ("Gemm",) or (trust_latents and may_tell(encoder.chain))
+        self._latents_tell = encoder.chain == ("Gemm",) or (latents_tell and self._still_tell())
         if decoder is not None:
             self._decoder = decoder
         self._has_decoder = decoder is not None
@@ -101,8 +102,14 @@ class Pair:
             into,
             tells,
             Short(row_in, dtype, bind, new, tells, self._encoder.shared),
-            self._encoder.chain,
+            self._encoder,
+            self._latents_tell,
         )
+
+    def _still_tell(self) -> bool:
+        from aeedge.telling import still_tell  # int8 and other nets never need it
+
+        return self._spec.dtype == "float32" and still_tell(self._encoder, self._spec.shape)
 
     def _teller(self, name: str) -> Callable[[Floats], bool]:
         if name == "encode":

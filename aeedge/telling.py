@@ -1,4 +1,4 @@
-"""Do an encoder's latents tell that a row held NaN or infinity? Tried out, for `aeedge tune`.
+"""Do an encoder's latents tell that a row held NaN or infinity?
 
 Where they do, a call looks at its latents, which are far fewer than the values of its rows.
 
@@ -6,55 +6,70 @@ Layers of weights add products, and all that a ReLU does is to make zero of what
 makes of a sum, infinity of some sign or NaN, no other value of its row can make finite again: what is added is finite
 and changes nothing, or makes NaN of it, and NaN stays NaN. If a row with a single infinite value has latents that are
 not finite, then so has every row with that value in that column, or with NaN there. It is enough to try each column
-once with either sign; and with NaN, in batches of many sizes, whether this onnxruntime's ReLU keeps it.
+once with either sign, which the exporter does. What else it takes, that ReLU keeps NaN, is up to the implementation,
+and is tried where the encoder runs. docs/decisions/0011-latents-that-tell.md has the argument.
 """
 
 from __future__ import annotations
 
-import itertools
-import time
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from aeedge.finite import all_finite, may_tell
+from aeedge.finite import all_finite
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from aeedge.rows import Floats
+    from aeedge.session import Session
 
-    from aeedge.steps import Step
+_OF_WEIGHTS = {"Add", "Conv", "Div", "Gemm", "MatMul", "Mul", "Sub"}  # in a chain the other input is constant
+_KEEPING = _OF_WEIGHTS | {"Flatten", "LeakyRelu", "Relu", "Reshape", "Squeeze", "Transpose", "Unsqueeze"}
+_BAD = np.nan, np.inf, -np.inf
+_AT_ONCE = 256  # rows
 
-_BATCHES = *range(1, 17), 64, 256
-_MOST_SECONDS = 0.5  # for as many rows as there are columns, three times for each way
 
-
-def latents_tell(ways: Sequence[Step], row: NDArray[Any]) -> bool:
-    """Whether no row that is not finite has finite latents; False also if that would take too long to find out.
+def latents_tell(encoder: Session, row: Floats) -> bool:
+    """Whether no row that is not finite has finite latents: each column is tried, for the exporter and `self_check`.
 
     Args:
-        ways: the steps of `encode` that may be taken.
-        row: one whose latents are finite, of shape input_shape.
+        encoder: its session.
+        row: of the encoder's dtype and shape; one whose latents are finite.
     """
-    until = time.monotonic() + _MOST_SECONDS
-    for step in ways:
-        if step.dtype != "float32" or not may_tell(step.chain) or not all_finite(step.new(row[np.newaxis])):
-            return False
-        for bad in (np.inf, -np.inf, np.nan):
-            for columns in _cut(row.size):
-                rows = np.tile(row.reshape(-1), (len(columns), 1))
-                rows[range(len(columns)), columns] = bad
-                latents = step.new(rows.reshape(-1, *row.shape))
-                if np.isfinite(latents).all(axis=1).any() or time.monotonic() > until:
-                    return False
+    if row.dtype != np.float32 or not still_tell(encoder, row.shape) or not all_finite(encoder.run(row[np.newaxis])):
+        return False
+    for bad in _BAD:
+        for first in range(0, row.size, _AT_ONCE):
+            columns = range(first, min(first + _AT_ONCE, row.size))
+            rows = np.tile(row.reshape(-1), (len(columns), 1))
+            rows[range(len(columns)), columns] = bad
+            if _any_finite(encoder.run(rows.reshape(-1, *row.shape))):
+                return False
     return True
 
 
-def _cut(columns: int) -> Iterator[range]:
-    """All columns, in batches of many sizes."""
-    first = 0
-    for size in itertools.cycle(_BATCHES):
-        if first >= columns:
-            return
-        yield range(first, min(first + size, columns))
-        first += size
+def still_tell(encoder: Session, shape: tuple[int, ...]) -> bool:
+    """Whether latents that tell elsewhere do so here, of float32 rows: the graph is such a chain, and NaN gets through.
+
+    Tried in batches of some sizes, which takes the time of six rows.
+    """
+    if not may_tell(encoder.chain):
+        return False
+    size = math.prod(shape)
+    for bad in (_BAD[:1], _BAD[:2], _BAD):
+        rows = np.zeros((len(bad), size), np.float32)
+        rows[range(len(bad)), [0, size // 2, size - 1][: len(bad)]] = bad
+        if _any_finite(encoder.run(rows.reshape(-1, *shape))):
+            return False
+    return True
+
+
+def may_tell(chain: Sequence[str]) -> bool:
+    """Whether an encoder consists of nothing but weights, ReLU and reshaping."""
+    return bool(chain) and _KEEPING.issuperset(chain)
+
+
+def _any_finite(latents: Floats) -> bool:
+    """Whether any row of latents (n, k) is finite."""
+    return bool(np.isfinite(latents).all(axis=1).any())

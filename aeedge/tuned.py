@@ -31,7 +31,6 @@ class Tuned(Record):
         threads: how many.
         schedule: which way a number of rows is run.
         row_us: microseconds of a row on one thread by method, as measured.
-        trust_latents: they tell of rows that are not finite (see telling.py).
         seen: the measurements that decided, for a reader.
     """
 
@@ -40,7 +39,6 @@ class Tuned(Record):
     threads: int
     schedule: Schedule
     row_us: dict[str, float]
-    trust_latents: bool
     seen: dict[str, Any]
 
 
@@ -127,5 +125,4 @@ def _parse(record: dict[str, Any]) -> Tuned:
     sensible = min(schedule.pool_from, schedule.lanes_from, schedule.block) >= 0 and min(row_us.values(), default=1) > 0
     if not sensible or min(schedule.most_rows, threads) < 1 or record["aim"] not in AIMS:
         raise ValueError("a value is out of its range")
-    trust = record.get("trust_latents") is True  # nothing in records of before
-    return Tuned(record["aim"], str(record["variant"]), threads, schedule, row_us, trust, dict(record["seen"]))
+    return Tuned(record["aim"], str(record["variant"]), threads, schedule, row_us, dict(record["seen"]))

@@ -101,22 +101,14 @@ def _usable(
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("error")  # a fall back to another variant
-                models[name] = _right(path, name, threads)
+                model = load_as(path, name, threads)
+                model.self_check()
+                models[name] = model
         except (AeedgeError, UserWarning) as error:
             rejected[name] = str(error)
     if not models:
         raise VerificationError(f"{path}: no variant can be used on this machine: {'; '.join(rejected.values())}")
     return models, rejected
-
-
-def _right(path: str, variant: str, threads: int) -> Model:
-    """A model that was checked on this machine, and trusts its latents if they deserve it."""
-    model = load_as(path, variant, threads)
-    model.self_check()
-    if not model.latents_tell():
-        return model
-    model.close()
-    return load_as(path, variant, threads, trust_latents=True)
 
 
 def _smallest(path: str, models: dict[str, Model]) -> Tuned:
@@ -125,8 +117,7 @@ def _smallest(path: str, models: dict[str, Model]) -> Tuned:
     sizes = {name: _bytes(manifest.variants[name]) for name in models}
     variant = min(sizes, key=lambda name: sizes[name])
     schedule = _ALONE._replace(most_rows=_SMALL_BLOCK)
-    model = models[variant]
-    return Tuned("memory", variant, 1, schedule, _row_us(model), model.trusts_latents, {"bytes": sizes})
+    return Tuned("memory", variant, 1, schedule, _row_us(models[variant]), {"bytes": sizes})
 
 
 def _bytes(files: Any) -> int:
@@ -153,7 +144,7 @@ def _fastest(path: str, models: dict[str, Model], aim: str, say: Callable[[str],
         seen["single_us"][f"{variant} on the pool"] = single["pool"]
         pooled = aim == "latency" and single["pool"] < _CLEARLY * single["alone"]
         schedule = schedule._replace(single_on_pool=pooled)
-    return Tuned(aim, variant, model.threads, schedule, row_us, model.trusts_latents, seen)
+    return Tuned(aim, variant, model.threads, schedule, row_us, seen)
 
 
 def _block(model: Model, bulk: NDArray[Any], row_us: dict[str, float]) -> tuple[float, dict[str, float]]:

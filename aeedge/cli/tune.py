@@ -77,7 +77,6 @@ def _text(found: tuned.Tuned) -> str:
         ("onnxruntime's pool", _range(found, schedule.pool_from, schedule.lanes_from)),
         ("own threads", _range(found, schedule.lanes_from, float("inf"))),
         ("rows of a block", f"{_block_rows(found):,}"),
-        ("NaN and infinity", f"looked for in {'latents' if found.trust_latents else 'rows'}"),
     ]
     rows += [(f"not used: {name}", why) for name, why in found.seen["rejected"].items()]
     rows += [("disturbed", text) for text in found.seen["disturbed"]]

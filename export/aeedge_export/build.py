@@ -21,6 +21,8 @@ from aeedge.atomic import atomic_directory
 from aeedge.bundle import GOLDEN, MANIFEST, file_name
 from aeedge.errors import InputError
 from aeedge.manifest import DTYPES, VARIANTS, FileEntry, InputSpec, Manifest, ScoreSpec, Tolerance, Variant
+from aeedge.session import Session
+from aeedge.telling import latents_tell
 from aeedge_export.acceptance import (
     Reference,
     accept,
@@ -39,6 +41,7 @@ from aeedge_export.versions import versions
 
 MIN_ONNXRUNTIME = "1.12.1"  # the oldest that passes tests/device
 _NUDGED = 512  # rows by which the tolerance of int8 is measured
+_MOST_COLUMNS = 2**14  # where latents_tell is tried: nets with more compute so long that looking at rows is nothing
 
 
 def export_bundle(
@@ -132,6 +135,10 @@ def export_bundle(
         recorded["int8"] = pair.outputs(golden)
         limits["int8"] = integer_tolerances(limits["fp32"], pair.outputs, rows[:_NUDGED])
     files[GOLDEN] = _archive(golden, recorded)
+    made = {variant: _variant(variant, files, limits[variant], int8) for variant in graphs}
+    session = Session(files["encoder.onnx"], str(target / "encoder.onnx"), spec.dtype, spec.shape, (latent,))
+    tell = spec.size <= _MOST_COLUMNS and latents_tell(session, rows[0])
+    made["fp32"] = made["fp32"]._replace(latents_tell=tell)
     manifest = Manifest(
         id=identity,
         name=name or target.stem,
@@ -139,7 +146,7 @@ def export_bundle(
         input=spec,
         latent=latent,
         ordered=ordered,
-        variants={variant: _variant(variant, files, limits[variant], int8) for variant in graphs},
+        variants=made,
         default_variant=next((variant for variant in wanted if variant in graphs), "fp32"),
         golden=_entry(files[GOLDEN]),
         score=ScoreSpec("mse", scaling.scale),

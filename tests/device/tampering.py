@@ -28,6 +28,10 @@ def change_golden(path, name, place, difference):
     with np.load(path / "golden.npz") as golden:
         arrays = {key: values.copy() for key, values in golden.items()}
     arrays[name][place] += difference
+    replace_golden(path, arrays)
+
+
+def replace_golden(path, arrays):
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
     data = buffer.getvalue()

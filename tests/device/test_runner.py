@@ -136,15 +136,35 @@ def test_single_rows_on_the_pool_survive_fork(rows):
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
-def test_a_row_is_timed_once_by_the_first_batch_of_some_rows(rows, monkeypatch):
+def test_a_row_is_timed_once_by_the_first_batch(rows, monkeypatch):
     timed = []
     real = runner._row_us
     monkeypatch.setattr(runner, "_row_us", lambda step, rows, most: timed.append(step.name) or real(step, rows, most))
     with aeedge.load(DATA / "bundle_v1", threads=2) as model:
-        for count in (1, 15, 16, 3000, 16):
+        model.encode(rows[:1])
+        model.encode(rows[:1].astype(np.float64))
+        assert not timed
+        for count in (2, 16, 3000, 16):
             model.encode(rows[:count])
         model.score(rows)
     assert timed == ["encode", "score"]
+
+
+@pytest.mark.parametrize(("given", "row_us", "tried"), [(2, 40, 3), (2, 200, 2), (40, 2, 50), (3, 0.001, 64)])
+def test_a_row_is_timed_on_rows_for_some_work(rows, monkeypatch, given, row_us, tried):
+    """Fewer would take hardly longer than one. A large net is not run on more rows than were given."""
+    now, sizes = [0], []
+
+    def run(block):
+        sizes.append(len(block))
+        now[0] += int(1000 * row_us * len(block))
+
+    monkeypatch.setattr(runner.time, "perf_counter_ns", lambda: now[0])
+    with aeedge.load(DATA / "bundle_v1", threads=2) as model:
+        step = model._engine.alone()["encode"]
+        found = runner._row_us(step._replace(new=run), step.rows(rows[:given], "raise"), 64)
+    assert found == pytest.approx(row_us)
+    assert (sizes[0], sizes[-1]) == (given, tried)
 
 
 def test_one_thread_starts_none(rows):

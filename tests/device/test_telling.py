@@ -1,42 +1,44 @@
 """Latents may tell that a row was not finite: where they are trusted they do, and where they do not they are not."""
 
 import json
+import shutil
 
 import drawing
 import numpy as np
 import onnxbytes
 import pytest
+import tampering
 import witness
 from hypothesis import given
 from hypothesis import strategies as st
 from onnxbytes import gemm
 
 import aeedge
-from aeedge import telling, tuned, tuning
-from aeedge.finite import may_tell
-from aeedge.loading import load_as
+from aeedge import telling
 from aeedge.onnxfile import chain
 from aeedge.session import Session
 
 rng = np.random.default_rng(0)
 
 
-class Way:
-    """A step of `encode` for a graph."""
-
-    dtype = "float32"
-
-    def __init__(self, wide, k, *layers):
-        self.session = Session(onnxbytes.model(onnxbytes.chain(wide, k, *layers)), "g", "float32", (wide,), (k,))
-        self.chain, self.new = self.session.chain, self.session.run
+def opened(wide, k, *layers):
+    """An encoder's session."""
+    return Session(onnxbytes.model(onnxbytes.chain(wide, k, *layers)), "g", "float32", (wide,), (k,))
 
 
 def weights(*shape):
     return rng.normal(size=shape).astype(np.float32)
 
 
+def mixed(wide, hidden, k=5):
+    """Weights of two layers; by chance, all of a row might have had one sign."""
+    first, second = weights(wide, hidden), weights(hidden, k)
+    first[:, :2], second[:2] = [1.0, -1.0], 1.0
+    return first, second
+
+
 def tell(*layers, wide=30, k=5):
-    return telling.latents_tell([Way(wide, k, *layers)], np.zeros(wide, np.float32))
+    return telling.latents_tell(opened(wide, k, *layers), np.zeros(wide, np.float32))
 
 
 def deep(first, second):
@@ -46,8 +48,7 @@ def deep(first, second):
 @pytest.mark.parametrize("wide", [1, 3, 30, 100])
 @pytest.mark.parametrize("hidden", [8, 13, 64])
 def test_usual_layers_tell(wide, hidden):
-    first, second = weights(wide, hidden), weights(hidden, 5)
-    first[:, :2], second[:2] = [1.0, -1.0], 1.0  # by chance, all of a row might have had one sign
+    first, second = mixed(wide, hidden)
     assert tell(*deep(first, second), wide=wide)
     assert tell(("Sub", weights(wide)), ("Div", weights(wide)), *deep(first, second), wide=wide)
     assert tell(("MatMul", first), ("Add", weights(hidden)), ("Relu",), ("MatMul", second), wide=wide)
@@ -71,7 +72,7 @@ def test_a_hidden_unit_that_ends_in_zeros_does_not_tell():
 @pytest.mark.parametrize("kind", ["Sigmoid", "Tanh", "Softplus", "Abs", "Sign"])
 def test_other_operators_are_not_tried(kind):
     layers = gemm(weights(30, 8)), (kind,), gemm(weights(8, 5))
-    assert not may_tell(Way(30, 5, *layers).chain)
+    assert not telling.may_tell(opened(30, 5, *layers).chain)
     assert not tell(*layers)
 
 
@@ -79,15 +80,38 @@ def test_what_is_not_a_chain_of_weights_is_not_tried():
     both = onnxbytes.message(1, "x") * 2 + onnxbytes.message(2, "y") + onnxbytes.message(4, "Add")
     ends = onnxbytes.message(11, onnxbytes.rows("x", 3)) + onnxbytes.message(12, onnxbytes.rows("y", 3))
     assert chain(onnxbytes.model(onnxbytes.message(1, both) + onnxbytes.message(2, "g") + ends)) == ()
-    assert not may_tell(())
+    assert not telling.may_tell(())
     assert chain(onnxbytes.model(onnxbytes.chain(3, 3, ("Add", weights(3)), ("Relu",)))) == ("Add", "Relu")
 
 
-def test_nobody_waits_long_for_a_wide_net(monkeypatch):
-    layers = deep(weights(30, 8), weights(8, 5))
-    assert tell(*layers)
-    monkeypatch.setattr(telling, "_MOST_SECONDS", 0.0)
-    assert not tell(*layers)
+def test_rows_of_integers_and_latents_that_overflow_do_not_tell():
+    encoder = opened(30, 5, *deep(*mixed(30, 8)))
+    assert telling.latents_tell(encoder, np.zeros(30, np.float32))
+    assert not telling.latents_tell(encoder, np.zeros(30, np.uint8))
+    assert not telling.latents_tell(encoder, np.full(30, np.inf, np.float32))
+
+
+class Forgetful:
+    """An encoder whose ReLU makes zeros of NaN, as IEEE 754's maxNum does, in batches of one size or of all."""
+
+    def __init__(self, first, second, sizes):
+        self.first, self.second, self.sizes, self.chain = first, second, sizes, ("Gemm", "Relu", "Gemm")
+
+    def run(self, rows):
+        with np.errstate(invalid="ignore"):
+            hidden = rows @ self.first
+            forgets = len(rows) in self.sizes
+            return (np.fmax(hidden, 0) if forgets else np.maximum(hidden, 0)) @ self.second
+
+
+@pytest.mark.parametrize("sizes", [(1,), (2,), (3,), (1, 2, 3)])
+def test_a_relu_that_loses_nan_is_found(sizes):
+    layers = mixed(30, 8)
+    row = np.zeros(30, np.float32)
+    assert telling.still_tell(Forgetful(*layers, ()), (30,))
+    assert telling.latents_tell(Forgetful(*layers, ()), row)
+    assert not telling.still_tell(Forgetful(*layers, sizes), (30,))
+    assert not telling.latents_tell(Forgetful(*layers, sizes), row)
 
 
 @given(data=st.data())
@@ -100,62 +124,81 @@ def test_where_latents_tell_no_row_that_is_not_finite_has_finite_ones(data):
     for shape in ((wide, hidden), (hidden, hidden), (hidden, k)):
         values = data.draw(st.lists(some_weights, min_size=shape[0] * shape[1], max_size=shape[0] * shape[1]))
         layers += [gemm(np.array(values, np.float32).reshape(shape)), ("Relu",)]
-    way = Way(wide, k, *layers[:-1])
-    if telling.latents_tell([way], np.zeros(wide, np.float32)):
+    encoder = opened(wide, k, *layers[:-1])
+    if telling.latents_tell(encoder, np.zeros(wide, np.float32)):
         values = st.sampled_from([np.nan, np.inf, -np.inf, 0.0, 1.0, -3e38, 3e38])
         row = np.array(data.draw(st.lists(values, min_size=wide, max_size=wide)), np.float32)
         bad = data.draw(st.integers(0, wide - 1))
         row[bad] = data.draw(drawing.bad_values)
         rows = np.stack([row] * data.draw(st.integers(1, 20)))
-        assert not np.isfinite(way.new(rows)).all(axis=1).any()
+        assert not np.isfinite(encoder.run(rows)).all(axis=1).any()
 
 
 @pytest.fixture
-def quick(tmp_path, monkeypatch):
-    """A folder for device state, and short measurements."""
-    monkeypatch.setenv("AEEDGE_STATE", str(tmp_path))
-    monkeypatch.setattr(tuning, "_ROUNDS", 1)
-    monkeypatch.setattr(tuning, "_BULK_US", 500.0)
-    return tmp_path
+def promised(tmp_path):
+    """A bundle that says that its latents tell, and they do."""
+    return drawing.promising(drawing.DATA / "bundle_v1", tmp_path / "b.aeedge")
 
 
-@pytest.mark.parametrize("aim", ["latency", "memory"])
-def test_what_tuning_found_is_used_and_told(quick, aim):
-    path = str(drawing.DATA / "bundle_v1")
-    found = tuning.tune(path, aim)
-    assert found.trust_latents
-    with aeedge.load(path) as model:
-        expected = model.encode(model.golden_rows())
+def test_what_the_bundle_says_is_used(promised):
+    with aeedge.load(drawing.DATA / "bundle_v1") as model, aeedge.load(promised) as trusting:
+        assert trusting.trusts_latents
         assert not model.trusts_latents
-        tuned.write(model.manifest.id, found)
-    with aeedge.load(path) as model:
-        assert model.trusts_latents
-        assert witness.same(model, "encode", model.encode(model.golden_rows()), expected)
-    assert not tuning.tune(str(drawing.DATA / "bundle_v1_int8"), "memory").trust_latents
+        trusting.self_check()
+        for rows in (model.golden_rows(), model.golden_rows()[:1]):
+            assert witness.same(model, "encode", trusting.encode(rows), model.encode(rows))
 
 
-def test_a_record_alone_is_not_believed(quick):
-    """Not of a graph that cannot tell; and nothing is known from a record of before."""
-    path = drawing.DATA / "bundle_v1_saturating"
-    with load_as(str(path), "int8", 1, trust_latents=True) as model:
+def test_what_the_bundle_says_is_not_believed_of_a_relu_that_loses_nan(promised, monkeypatch):
+    monkeypatch.setattr(telling, "still_tell", lambda encoder, shape: False)
+    with aeedge.load(promised) as model:
+        assert not model.trusts_latents
+        assert_row_3_is_named(model)
+
+
+@pytest.mark.parametrize("variant", ["fp32", "int8"])
+def test_what_the_bundle_says_is_not_believed_of_a_graph_that_cannot_tell(tmp_path, variant):
+    path = drawing.promising(drawing.DATA / "bundle_v1_saturating", tmp_path / "b.aeedge", variant)
+    with aeedge.load(path, variant="int8") as model:
+        assert not model.trusts_latents
+        assert_row_3_is_named(model)
+
+
+def assert_row_3_is_named(model):
+    rows = model.golden_rows()
+    rows[3, 2] = np.nan
+    with pytest.raises(aeedge.InputError, match="row 3, column 2"):
+        model.encode(rows)
+    with pytest.raises(aeedge.InputError, match="row 0, column 2"):
+        model.encode(rows[3])
+
+
+def test_self_check_finds_what_the_bundle_says_wrongly(promised):
+    """In one column: of weights of one sign, the ReLU makes zeros of minus infinity."""
+    with aeedge.load(promised) as model:
+        stands_in_it = {"aeedge.id": model.manifest.id, "aeedge.role": "encoder"}
+    first, second = mixed(12, 8, 3)
+    first[3] = 1.0
+    graph = onnxbytes.model(onnxbytes.chain(12, 3, *deep(first, second)), stands_in_it)
+    tampering.replace_graph(promised, "encoder.onnx", graph)
+    with aeedge.load(promised) as model:
         rows = model.golden_rows()
-        rows[3, 2] = np.nan
-        with pytest.raises(aeedge.InputError, match="row 3, column 2"):
-            model.encode(rows)
-        with pytest.raises(aeedge.InputError, match="row 0, column 2"):
-            model.encode(rows[3])
-        found = tuning.tune(str(path), variant="fp32")
-        kept = tuned.write(model.manifest.id, found)
-        assert tuned.read(model.manifest.id).trust_latents
-        with open(kept) as stream:
-            text = stream.read()
-        for given_instead in ('"maybe"', "1", "null"):
-            with open(kept, "w") as stream:
-                stream.write(text.replace('"trust_latents": true', f'"trust_latents": {given_instead}'))
-            assert not tuned.read(model.manifest.id).trust_latents
-        document = json.loads(text)
-        for record in document["records"].values():
-            del record["trust_latents"]
-        with open(kept, "w") as stream:
-            json.dump(document, stream)
-        assert tuned.read(model.manifest.id) == found._replace(trust_latents=False)
+        found = {"latent": model.encode(rows), "reconstruction": model.denoise(rows), "score": model.score(rows)}
+    tampering.replace_golden(promised, {"input": rows} | {f"fp32.{what}": values for what, values in found.items()})
+    with aeedge.load(promised) as model:
+        assert model.trusts_latents
+        with pytest.raises(aeedge.VerificationError, match="NaN and infinity to reach the latents"):
+            model.self_check()
+
+
+@pytest.mark.parametrize("said", ['"maybe"', "1", "null"])
+def test_only_true_and_false_are_understood(tmp_path, said):
+    path = tmp_path / "b.aeedge"
+    shutil.copytree(drawing.DATA / "bundle_v1", path)
+    tampering.reseal(path, lambda d: d["variants"]["fp32"].update(latents_tell=json.loads(said)))
+    if said == "null":
+        with aeedge.load(path) as model:
+            assert not model.trusts_latents
+    else:
+        with pytest.raises(aeedge.CorruptBundleError, match=r"true or false.*variants\.fp32\.latents_tell"):
+            aeedge.load(path)

@@ -36,7 +36,7 @@ def state(tmp_path, monkeypatch):
 
 def record(**changes):
     schedule = Schedule(pool_from=math.inf, lanes_from=math.inf, block=123.0, most_rows=7)
-    given = tuned.Tuned("latency", "fp32", 1, schedule, {"encode": 1.5}, True, {"rejected": {}, "disturbed": []})
+    given = tuned.Tuned("latency", "fp32", 1, schedule, {"encode": 1.5}, {"rejected": {}, "disturbed": []})
     return given._replace(**changes)
 
 

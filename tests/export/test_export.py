@@ -232,3 +232,27 @@ def test_extreme_rows_reach_far_and_fit_the_dtype():
     assert pixels.dtype == np.uint8
     assert pixels.max() == 255
     assert len(aeedge_export.acceptance.trial_rows(EXAMPLE)) == 257
+
+
+@pytest.mark.parametrize(("between", "promised"), [(nn.ReLU(), True), (nn.GELU(), False)])
+def test_whether_latents_tell_of_nan_is_tried_and_written_down(tmp_path, between, promised):
+    torch.manual_seed(0)
+    down = nn.Sequential(nn.Linear(6, 32), between, nn.Linear(32, 2))
+    made = export_bundle(encoder=down, path=tmp_path / "m.aeedge", example=EXAMPLE)
+    assert made.variants["fp32"].latents_tell is promised
+    with aeedge.load(tmp_path / "m.aeedge") as model:
+        assert model.manifest.variants["fp32"].latents_tell is promised
+        assert model.trusts_latents is promised
+        rows = EXAMPLE.copy()
+        rows[7, 3] = -np.inf
+        for given, row in ((rows, 7), (rows[7], 0)):
+            with pytest.raises(InputError, match=f"row {row}, column 3"):
+                model.encode(given)
+
+
+def test_latents_that_hide_an_infinity_promise_nothing(tmp_path):
+    down = nn.Sequential(nn.Linear(6, 32), nn.ReLU(), nn.Linear(32, 2))
+    with torch.no_grad():
+        down[0].weight[:, 3] = 1.0  # minus infinity becomes zero in each hidden unit
+    made = export_bundle(encoder=down, path=tmp_path / "m.aeedge", example=EXAMPLE)
+    assert not made.variants["fp32"].latents_tell

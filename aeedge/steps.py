@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from aeedge import scoring
-from aeedge.finite import teller
+from aeedge.finite import still_tell, teller
 from aeedge.manifest import Manifest
 from aeedge.record import Record
 from aeedge.rows import Rows
@@ -70,7 +70,9 @@ class Pair:
     ) -> None:
         self._spec, self._latent, self._scoring = manifest.input, (manifest.latent,), manifest.score
         self._encoder = encoder
-        self._latents_tell = encoder.chain == ("Gemm",) or (latents_tell and self._still_tell())
+        may = latents_tell and self._spec.dtype == "float32"
+        still = may and still_tell(encoder.chain, encoder.run, self._spec.shape)
+        self._latents_tell = still or encoder.chain == ("Gemm",)
         if decoder is not None:
             self._decoder = decoder
         self._has_decoder = decoder is not None
@@ -105,11 +107,6 @@ class Pair:
             self._encoder,
             self._latents_tell,
         )
-
-    def _still_tell(self) -> bool:
-        from aeedge.telling import still_tell  # int8 and other nets never need it
-
-        return self._spec.dtype == "float32" and still_tell(self._encoder, self._spec.shape)
 
     def _teller(self, name: str) -> Callable[[Floats], bool]:
         if name == "encode":

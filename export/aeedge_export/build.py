@@ -136,9 +136,7 @@ def export_bundle(
         limits["int8"] = integer_tolerances(limits["fp32"], pair.outputs, rows[:_NUDGED])
     files[GOLDEN] = _archive(golden, recorded)
     made = {variant: _variant(variant, files, limits[variant], int8) for variant in graphs}
-    session = Session(files["encoder.onnx"], str(target / "encoder.onnx"), spec.dtype, spec.shape, (latent,))
-    tell = spec.size <= _MOST_COLUMNS and latents_tell(session, rows[0])
-    made["fp32"] = made["fp32"]._replace(latents_tell=tell)
+    made["fp32"] = made["fp32"]._replace(latents_tell=_tell(files["encoder.onnx"], target, spec, latent, golden[-1]))
     manifest = Manifest(
         id=identity,
         name=name or target.stem,
@@ -294,6 +292,12 @@ def _variant(variant: str, files: Mapping[str, bytes], limits: Mapping[str, Tole
         quality = {name: round(value, 6) for name, value in int8.quality.numbers().items()}
         made = made._replace(quality=quality, decisions=int8.record)
     return made
+
+
+def _tell(encoder: bytes, path: Path, spec: InputSpec, latent: int, row: NDArray[Any]) -> bool:
+    """Whether no row that is not finite has finite latents; False also where nobody wants to wait for the answer."""
+    session = Session(encoder, str(path / "encoder.onnx"), spec.dtype, spec.shape, (latent,))
+    return spec.size <= _MOST_COLUMNS and latents_tell(session, row)
 
 
 def _identity(graphs: Mapping[str, Mapping[str, ModelProto]], spec: InputSpec, scaling: Scaling) -> str:

@@ -37,7 +37,9 @@ def all_finite(block: Block) -> bool:
 
 def looker(block: Block) -> Callable[[], float]:
     """The same for an array that is always the same one: a function whose result is finite if all values are."""
-    values = block.ravel()
+    values = block if block.ndim == 1 else block.ravel()
+    if len(values) == 1:
+        return partial(values.item, 0)
     return partial(_product, values, _SMALL[: len(values)]) if len(values) <= _MOST_ALONE else partial(_total, values)
 
 
@@ -53,13 +55,13 @@ def may_tell(chain: Sequence[str]) -> bool:
 
 
 def still_tell(chain: Sequence[str], run: Callable[[Block], Floats], shape: tuple[int, ...]) -> bool:
-    """Whether latents that tell elsewhere do so here, of float32 rows: the graph is such a chain, and NaN gets through.
+    """Whether a first latent that tells elsewhere does so here: the graph is such a chain, and NaN gets through.
 
     Tried in batches of one, two and three rows: the time of six.
 
     Args:
         chain: the encoder's operators.
-        run: runs it, (n, *shape) to (n, k).
+        run: runs it, float32 (n, *shape) to (n, k).
         shape: of a row.
     """
     if not may_tell(chain):
@@ -69,7 +71,7 @@ def still_tell(chain: Sequence[str], run: Callable[[Block], Floats], shape: tupl
         rows = np.zeros((count, size), np.float32)
         for row, column, bad in zip(rows, (0, size // 2, size - 1), BAD):
             row[column] = bad
-        if any(map(all_finite, run(rows.reshape(-1, *shape)))):
+        if any(map(isfinite, run(rows.reshape(-1, *shape))[:, 0])):
             return False
     return True
 
@@ -78,29 +80,24 @@ def teller(chain: Sequence[str], width: int, *, proven: bool) -> Callable[[Float
     """How the results (n, width) of a graph tell that all rows were finite: a function that is True where they do.
 
     Results are far fewer than values. A dense layer makes each of its sums NaN or infinite if one value is (0 times
-    infinity is NaN). If a ReLU follows, which may make zeros of NaN, then a row with a result that is neither zero nor
-    infinite was finite. Other graphs tell only if that was `proven` for them (see telling.py).
+    infinity is NaN), so that the first one tells. If a ReLU follows, which may make zeros of NaN, then a row with a
+    result that is neither zero nor infinite was finite. Other graphs tell only if that was `proven` for them (see
+    telling.py).
 
     Args:
         chain: of the graph's operators.
         width: results of a row.
-        proven: no value that is not finite leaves all results of its row finite.
+        proven: no value that is not finite leaves the first result of its row finite.
     """
     if proven or tuple(chain) == ("Gemm",):
-        return _all_finite(width)
-    return _all_positive(width) if tuple(chain) == ("Gemm", "Relu") else _nothing
+        return first_finite
+    return _all_positive(width) if tuple(chain) == ("Gemm", "Relu") else nothing
 
 
-def _all_finite(width: int) -> Callable[[Floats], bool]:
-    """`all_finite` for results (n, width), which is a third faster where the width is known."""
-    most = _MOST_ALONE // width
-    small = _SMALL[: most * width].reshape(most, width)
-
-    def tell(results: Floats) -> bool:
-        count = len(results)
-        return isfinite(_product(results, small[:count]) if count <= most else _total(results.ravel()))
-
-    return tell
+def first_finite(results: Floats) -> bool:
+    """Whether the first result of each row is finite, of results (n, k)."""
+    firsts, count = results[:, 0], len(results)
+    return isfinite(_product(firsts, _SMALL[:count]) if count <= _MOST_ALONE else _total(firsts))
 
 
 def _all_positive(width: int) -> Callable[[Floats], bool]:
@@ -118,5 +115,6 @@ def _all_positive(width: int) -> Callable[[Floats], bool]:
     return tell
 
 
-def _nothing(results: Floats) -> bool:
+def nothing(results: Floats) -> bool:
+    """What results tell that tell nothing: False."""
     return False

@@ -66,14 +66,15 @@ class InputSpec(Record):
 class Variant(Record):
     """One precision of the model: its files, golden tolerances by output, and quality measured against fp32.
 
-    `latents_tell` promises that no row with NaN or infinity has finite latents, where ReLU keeps NaN (see telling.py).
+    `first_latent_tells` promises that the first latent of no row with NaN or infinity is finite, where ReLU keeps NaN
+    (see telling.py).
     `decisions` says how a quantised variant came about, layer by layer; for people, never read at run time.
     """
 
     encoder: FileEntry
     decoder: FileEntry | None
     tolerance: Mapping[str, Tolerance]
-    latents_tell: bool = False
+    first_latent_tells: bool = False
     quality: Mapping[str, float] = MappingProxyType({})
     decisions: Mapping[str, Any] = MappingProxyType({})
 
@@ -196,8 +197,8 @@ def _variant_document(variant: Variant) -> dict[str, Any]:
     if variant.decoder is not None:
         document["decoder"] = variant.decoder._asdict()
     document["tolerance"] = {name: variant.tolerance[name]._asdict() for name in OUTPUTS if name in variant.tolerance}
-    if variant.latents_tell:
-        document["latents_tell"] = True
+    if variant.first_latent_tells:
+        document["first_latent_tells"] = True
     document["quality"] = dict(variant.quality)
     if variant.decisions:
         document["decisions"] = dict(variant.decisions)
@@ -295,7 +296,7 @@ def _variant(node: _Node) -> Variant:
             name: Tolerance(rtol=item.get("rtol").number(0.0), atol=item.get("atol").number(0.0))
             for name, item in limits.items()
         },
-        latents_tell=bool(node.get("latents_tell").optional(_Node.boolean)),
+        first_latent_tells=bool(node.get("first_latent_tells").optional(_Node.boolean)),
         quality={name: item.number() for name, item in node.get("quality").mapping().items()},
         decisions=node.get("decisions").optional(_plain) or {},
     )

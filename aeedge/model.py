@@ -74,7 +74,9 @@ class Model:
         self.has_decoder = files is not None and files.decoder is not None
         pool = min(setup.threads, len(allowed_cpus())) if setup.pool else 1  # more would wait for each other
         opened = partial(_opened, bundle, setup)
-        self._engine = Engine(self.manifest, opened, self.has_decoder, pool, files is not None and files.latents_tell)
+        self._engine = Engine(
+            self.manifest, opened, self.has_decoder, pool, files is not None and files.first_latent_tells
+        )
         if self.has_decoder:
             bundle.verify("decoder", setup.variant)  # checked now, opened when it is first needed
         self._short = self._engine.short
@@ -93,7 +95,7 @@ class Model:
 
     @property
     def trusts_latents(self) -> bool:
-        """Whether NaN and infinity are looked for in latents, and in rows only if they are there (see telling.py)."""
+        """Whether NaN and infinity are looked for in first latents, in rows only if they are there (see telling.py)."""
         return self._engine.alone()["encode"].trusted
 
     @property
@@ -252,14 +254,14 @@ class Model:
         """Run the golden rows and compare latents, reconstructions and scores with the recorded ones.
 
         Each is computed for all rows at once and again row by row: other kernels run then. Where NaN and infinity are
-        looked for in latents, each column is tried with them.
+        looked for in first latents, each column is tried with them.
 
         Returns:
             For each output its worst row.
 
         Raises:
             VerificationError: a row differs by more than its tolerance, the message names it; or there are rows with
-                NaN or infinity whose latents are finite, against what the bundle says.
+                NaN or infinity whose first latent is finite, against what the bundle says.
         """
         limits = self.manifest.variants[self.variant].tolerance
         recorded = self._golden()
@@ -276,18 +278,18 @@ class Model:
                 f"{self._bundle.path} ({self.variant}): on this machine the {bad[0]}; do not use this variant here: "
                 "try another, another onnxruntime, or export the bundle again"
             )
-        if self.manifest.variants[self.variant].latents_tell and self.trusts_latents:
+        if self.manifest.variants[self.variant].first_latent_tells and self.trusts_latents:
             self._check_trust(rows[-1])
         return worst
 
     def _check_trust(self, row: NDArray[Any]) -> None:
         """Try what the bundle says of its latents on a row of real input."""
-        from aeedge.telling import latents_tell
+        from aeedge.telling import first_latent_tells
 
-        if not latents_tell(self._engine.alone()["encode"].encoder, row):
+        if not first_latent_tells(self._engine.alone()["encode"].encoder, row):
             raise VerificationError(
-                f"{self._bundle.path} ({self.variant}): expected NaN and infinity to reach the latents, as the "
-                "manifest says, but on this machine some do not; export the bundle again"
+                f"{self._bundle.path} ({self.variant}): expected NaN and infinity to reach the first latent, as "
+                "the manifest says, but on this machine some do not; export the bundle again"
             )
 
     def _golden(self) -> dict[str, NDArray[Any]]:

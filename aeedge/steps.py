@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from aeedge import scoring
-from aeedge.finite import still_tell, teller
+from aeedge.finite import all_finite, nothing, still_tell, teller
 from aeedge.manifest import Manifest
 from aeedge.record import Record
 from aeedge.rows import Rows
@@ -35,7 +35,7 @@ class Step(Record):
 
     `new` takes a block and gives its results in a new array; `into` writes them into a given one. `tells` says
     of results whether they show that the rows were finite (see finite.py). `short` is the short way for plain rows,
-    `encoder` its session, `trusted` whether latents are looked at instead of rows.
+    `encoder` its session, `trusted` whether first latents are looked at instead of rows.
     """
 
     name: str
@@ -62,17 +62,17 @@ class Pair:
         manifest: of the bundle.
         encoder: its session.
         decoder: opens the decoder's when it is first needed; None where the bundle has none.
-        latents_tell: they do, says the bundle, of rows that are not finite (see telling.py).
+        first_latent_tells: it does, says the bundle, of rows that are not finite (see telling.py).
     """
 
     def __init__(
-        self, manifest: Manifest, encoder: Session, decoder: Callable[[], Session] | None, latents_tell: bool
+        self, manifest: Manifest, encoder: Session, decoder: Callable[[], Session] | None, first_latent_tells: bool
     ) -> None:
         self._spec, self._latent, self._scoring = manifest.input, (manifest.latent,), manifest.score
         self._encoder = encoder
-        may = latents_tell and self._spec.dtype == "float32"
+        may = first_latent_tells and self._spec.dtype == "float32"
         still = may and still_tell(encoder.chain, encoder.run, self._spec.shape)
-        self._latents_tell = still or encoder.chain == ("Gemm",)
+        self._first_latent_tells = still or encoder.chain == ("Gemm",)
         if decoder is not None:
             self._decoder = decoder
         self._has_decoder = decoder is not None
@@ -105,13 +105,15 @@ class Pair:
             tells,
             Short(row_in, dtype, bind, new, tells, self._encoder.shared),
             self._encoder,
-            self._latents_tell,
+            self._first_latent_tells,
         )
 
     def _teller(self, name: str) -> Callable[[Floats], bool]:
+        if name == "score":
+            return all_finite  # a mean of squares of which each holds a value of the row
         if name == "encode":
-            return teller(self._encoder.chain, *self._latent, proven=self._latents_tell)
-        return teller((), 1, proven=name == "score")  # a mean of squares of which each holds a value of the row
+            return teller(self._encoder.chain, *self._latent, proven=self._first_latent_tells)
+        return nothing
 
     def _compared(self, finish: Finish, row_out: tuple[int, ...]) -> Step:
         """A method that compares rows with their reconstructions."""
@@ -138,7 +140,7 @@ class Pair:
 
     def _encoding(self, count: int) -> Plain:
         x, z = self._rows(count), self._latents(count)
-        return on_bound(x, self._encoder.bound(x, z), None, z.copy, z if self._latents_tell else None)
+        return on_bound(x, self._encoder.bound(x, z), None, z.copy, z if self._first_latent_tells else None)
 
     def _decoding(self, count: int) -> Plain:
         z, x = self._latents(count), self._clean(count)
@@ -150,7 +152,7 @@ class Pair:
         def chained(count: int) -> Plain:
             x, z, clean = self._rows(count), self._latents(count), self._clean(count)
             result = clean.copy if finish is None else partial(finish, x, clean, self._scoring)
-            telling = z if self._latents_tell else None
+            telling = z if self._first_latent_tells else None
             return on_bound(x, self._encoder.bound(x, z), self._decoder().bound(z, clean), result, telling)
 
         return chained

@@ -1,13 +1,13 @@
-"""Do an encoder's latents tell that a row held NaN or infinity?
+"""Does the first latent of a row tell that the row held NaN or infinity?
 
-Where they do, a call looks at its latents, which are far fewer than the values of its rows.
+Where it does, a call looks at one number a row instead of all its values.
 
 Layers of weights add products, and all that a ReLU does is to make zero of what is negative. So what an infinite value
 makes of a sum, infinity of some sign or NaN, no other value of its row can make finite again: what is added is finite
-and changes nothing, or makes NaN of it, and NaN stays NaN. If a row with a single infinite value has latents that are
-not finite, then so has every row with that value in that column, or with NaN there. It is enough to try each column
-once with either sign, which the exporter does. What else it takes, that ReLU keeps NaN, is up to the implementation,
-and is tried where the encoder runs. docs/decisions/0011-latents-that-tell.md has the argument.
+and changes nothing, or makes NaN of it, and NaN stays NaN. If the first latent of a row with a single infinite value
+is not finite, then it is not for any row with that value in that column, or with NaN there. It is enough to try each
+column once with either sign, which the exporter does. What else it takes, that ReLU keeps NaN, is up to the
+implementation, and is tried where the encoder runs. docs/decisions/0011-latents-that-tell.md has the argument.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 _AT_ONCE = 256  # rows
 
 
-def latents_tell(encoder: Session, row: Floats) -> bool:
-    """Whether no row that is not finite has finite latents: each column is tried, for the exporter and `self_check`.
+def first_latent_tells(encoder: Session, row: Floats) -> bool:
+    """Whether no row that is not finite has a finite first latent: each column is tried, at export and by `self_check`.
 
     Args:
         encoder: its session.
@@ -40,6 +40,6 @@ def latents_tell(encoder: Session, row: Floats) -> bool:
             columns = range(first, min(first + _AT_ONCE, row.size))
             rows = np.tile(row.reshape(-1), (len(columns), 1))
             rows[range(len(columns)), columns] = bad
-            if np.isfinite(run(rows.reshape(-1, *row.shape))).all(axis=1).any():
+            if np.isfinite(run(rows.reshape(-1, *row.shape))[:, 0]).any():
                 return False
     return True

@@ -41,7 +41,7 @@ def loaded(name, threads):
 def promising(bundle, path, variant="fp32"):
     """A copy of a bundle whose manifest says that latents tell of NaN and infinity."""
     shutil.copytree(bundle, path)
-    tampering.reseal(path, lambda d: d["variants"][variant].update(latents_tell=True))
+    tampering.reseal(path, lambda d: d["variants"][variant].update(first_latent_tells=True))
     return path
 
 

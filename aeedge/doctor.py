@@ -345,7 +345,7 @@ def open_bundle(path: str, works: bool) -> tuple[dict[str, Any], dict[str, str],
 def _looked_for(model: Model) -> str:
     if model.input.dtype != "float32":
         return f"there are none in {model.input.dtype}"
-    return "looked for in first latents, which they always reach" if model.trusts_latents else "looked for in rows"
+    return "looked for in latents, which they always reach" if model.trusts_latents else "looked for in rows"
 
 
 def _reproduced(worst: list[Deviation]) -> str:

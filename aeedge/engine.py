@@ -41,14 +41,14 @@ class Engine:
         open_session: see `Open`.
         has_decoder: whether there is one.
         threads: of the pool; 1 for none.
-        first_latent_tells: what the bundle says of this variant (see telling.py).
+        telling_latents: what the bundle says of this variant (see telling.py).
     """
 
     def __init__(
-        self, manifest: Manifest, open_session: Open, has_decoder: bool, threads: int, first_latent_tells: bool
+        self, manifest: Manifest, open_session: Open, has_decoder: bool, threads: int, telling_latents: int
     ) -> None:
         self._manifest, self._open, self._has_decoder, self._threads = manifest, open_session, has_decoder, threads
-        self._first_latent_tells = first_latent_tells
+        self._telling = telling_latents
         self._lock = threading.RLock()  # a signal handler may call while sessions are opened
         self._parked = self._over = False
         self.busy: list[None] = []
@@ -118,7 +118,7 @@ class Engine:
             return opened[0]
 
         encoder = open_session("encoder", threads)
-        pair = Pair(self._manifest, encoder, decoder if self._has_decoder else None, self._first_latent_tells)
+        pair = Pair(self._manifest, encoder, decoder if self._has_decoder else None, self._telling)
         return pair.steps()
 
     def after_fork(self, *, reopen: bool) -> None:

@@ -66,15 +66,15 @@ class InputSpec(Record):
 class Variant(Record):
     """One precision of the model: its files, golden tolerances by output, and quality measured against fp32.
 
-    `first_latent_tells` promises that the first latent of no row with NaN or infinity is finite, where ReLU keeps NaN
-    (see telling.py).
+    `telling_latents`: of each row with NaN or infinity, one of so many first latents is not finite, where ReLU keeps
+    NaN (see telling.py); 0 if no number of them is known to tell.
     `decisions` says how a quantised variant came about, layer by layer; for people, never read at run time.
     """
 
     encoder: FileEntry
     decoder: FileEntry | None
     tolerance: Mapping[str, Tolerance]
-    first_latent_tells: bool = False
+    telling_latents: int = 0
     quality: Mapping[str, float] = MappingProxyType({})
     decisions: Mapping[str, Any] = MappingProxyType({})
 
@@ -197,8 +197,8 @@ def _variant_document(variant: Variant) -> dict[str, Any]:
     if variant.decoder is not None:
         document["decoder"] = variant.decoder._asdict()
     document["tolerance"] = {name: variant.tolerance[name]._asdict() for name in OUTPUTS if name in variant.tolerance}
-    if variant.first_latent_tells:
-        document["first_latent_tells"] = True
+    if variant.telling_latents:
+        document["telling_latents"] = variant.telling_latents
     document["quality"] = dict(variant.quality)
     if variant.decisions:
         document["decisions"] = dict(variant.decisions)
@@ -296,7 +296,7 @@ def _variant(node: _Node) -> Variant:
             name: Tolerance(rtol=item.get("rtol").number(0.0), atol=item.get("atol").number(0.0))
             for name, item in limits.items()
         },
-        first_latent_tells=bool(node.get("first_latent_tells").optional(_Node.boolean)),
+        telling_latents=node.get("telling_latents").optional(_Node.integer) or 0,
         quality={name: item.number() for name, item in node.get("quality").mapping().items()},
         decisions=node.get("decisions").optional(_plain) or {},
     )

@@ -75,7 +75,7 @@ class Model:
         pool = min(setup.threads, len(allowed_cpus())) if setup.pool else 1  # more would wait for each other
         opened = partial(_opened, bundle, setup)
         self._engine = Engine(
-            self.manifest, opened, self.has_decoder, pool, files is not None and files.first_latent_tells
+            self.manifest, opened, self.has_decoder, pool, 0 if files is None else files.telling_latents
         )
         if self.has_decoder:
             bundle.verify("decoder", setup.variant)  # checked now, opened when it is first needed
@@ -95,7 +95,7 @@ class Model:
 
     @property
     def trusts_latents(self) -> bool:
-        """Whether NaN and infinity are looked for in first latents, in rows only if they are there (see telling.py)."""
+        """Whether NaN and infinity are looked for in latents, and in rows only if they are there (see telling.py)."""
         return self._engine.alone()["encode"].trusted
 
     @property
@@ -254,14 +254,14 @@ class Model:
         """Run the golden rows and compare latents, reconstructions and scores with the recorded ones.
 
         Each is computed for all rows at once and again row by row: other kernels run then. Where NaN and infinity are
-        looked for in first latents, each column is tried with them.
+        looked for in latents, each column is tried with them.
 
         Returns:
             For each output its worst row.
 
         Raises:
             VerificationError: a row differs by more than its tolerance, the message names it; or there are rows with
-                NaN or infinity whose first latent is finite, against what the bundle says.
+                NaN or infinity that do not reach the latents as the bundle says.
         """
         limits = self.manifest.variants[self.variant].tolerance
         recorded = self._golden()
@@ -278,18 +278,19 @@ class Model:
                 f"{self._bundle.path} ({self.variant}): on this machine the {bad[0]}; do not use this variant here: "
                 "try another, another onnxruntime, or export the bundle again"
             )
-        if self.manifest.variants[self.variant].first_latent_tells and self.trusts_latents:
-            self._check_trust(rows[-1])
+        promised = self.manifest.variants[self.variant].telling_latents
+        if promised and self.trusts_latents:
+            self._check_trust(promised, rows[-1])
         return worst
 
-    def _check_trust(self, row: NDArray[Any]) -> None:
+    def _check_trust(self, promised: int, row: NDArray[Any]) -> None:
         """Try what the bundle says of its latents on a row of real input."""
-        from aeedge.telling import first_latent_tells
+        from aeedge.telling import telling_latents
 
-        if not first_latent_tells(self._engine.alone()["encode"].encoder, row):
+        if not 0 < telling_latents(self._engine.alone()["encode"].encoder, row) <= promised:
             raise VerificationError(
-                f"{self._bundle.path} ({self.variant}): expected NaN and infinity to reach the first latent, as "
-                "the manifest says, but on this machine some do not; export the bundle again"
+                f"{self._bundle.path} ({self.variant}): telling_latents is {promised} in the manifest, but on this "
+                "machine a row with NaN or infinity leaves so many first latents finite; export the bundle again"
             )
 
     def _golden(self) -> dict[str, NDArray[Any]]:

@@ -165,10 +165,10 @@ def on_bound(
         rows: what is bound to the input.
         run, then: the runs that follow; `then` of the decoder, if it is needed.
         result: makes a new array of what came of it.
-        telling: (n, k), whose first column is looked at instead of the rows, after the runs (see telling.py).
+        telling: (n,) or (n, k), what is looked at instead of the rows, after the runs (see telling.py).
     """
     before = looker(rows) if rows.dtype == np.float32 and telling is None else None
-    after = None if telling is None else looker(telling[:, 0])
+    after = None if telling is None else looker(telling)
 
     def work(x: Any) -> Floats | None:
         rows[...] = x

@@ -35,7 +35,7 @@ class Step(Record):
 
     `new` takes a block and gives its results in a new array; `into` writes them into a given one. `tells` says
     of results whether they show that the rows were finite (see finite.py). `short` is the short way for plain rows,
-    `encoder` its session, `trusted` whether first latents are looked at instead of rows.
+    `encoder` its session, `trusted` whether latents are looked at instead of rows.
     """
 
     name: str
@@ -62,17 +62,15 @@ class Pair:
         manifest: of the bundle.
         encoder: its session.
         decoder: opens the decoder's when it is first needed; None where the bundle has none.
-        first_latent_tells: it does, says the bundle, of rows that are not finite (see telling.py).
+        telling_latents: so many tell, says the bundle, of rows that are not finite; 0 for none (see telling.py).
     """
 
     def __init__(
-        self, manifest: Manifest, encoder: Session, decoder: Callable[[], Session] | None, first_latent_tells: bool
+        self, manifest: Manifest, encoder: Session, decoder: Callable[[], Session] | None, telling_latents: int
     ) -> None:
         self._spec, self._latent, self._scoring = manifest.input, (manifest.latent,), manifest.score
         self._encoder = encoder
-        may = first_latent_tells and self._spec.dtype == "float32"
-        still = may and still_tell(encoder.chain, encoder.run, self._spec.shape)
-        self._first_latent_tells = still or encoder.chain == ("Gemm",)
+        self._telling = self._proven(telling_latents)
         if decoder is not None:
             self._decoder = decoder
         self._has_decoder = decoder is not None
@@ -105,14 +103,25 @@ class Pair:
             tells,
             Short(row_in, dtype, bind, new, tells, self._encoder.shared),
             self._encoder,
-            self._first_latent_tells,
+            bool(self._telling),
         )
+
+    def _proven(self, promised: int) -> int:
+        """How many first latents tell here."""
+        if self._encoder.chain == ("Gemm",):
+            return 1  # see finite.teller
+        may = promised > 0 and self._spec.dtype == "float32"
+        return promised if may and still_tell(self._encoder.chain, self._encoder.run, self._spec.shape, promised) else 0
+
+    def _looked_at(self, latents: Floats) -> Floats | None:
+        """What tells of the rows that bound latents come from."""
+        return latents[:, 0] if self._telling == 1 else latents if self._telling else None
 
     def _teller(self, name: str) -> Callable[[Floats], bool]:
         if name == "score":
             return all_finite  # a mean of squares of which each holds a value of the row
         if name == "encode":
-            return teller(self._encoder.chain, *self._latent, proven=self._first_latent_tells)
+            return teller(self._encoder.chain, *self._latent, telling=self._telling)
         return nothing
 
     def _compared(self, finish: Finish, row_out: tuple[int, ...]) -> Step:
@@ -140,7 +149,7 @@ class Pair:
 
     def _encoding(self, count: int) -> Plain:
         x, z = self._rows(count), self._latents(count)
-        return on_bound(x, self._encoder.bound(x, z), None, z.copy, z if self._first_latent_tells else None)
+        return on_bound(x, self._encoder.bound(x, z), None, z.copy, self._looked_at(z))
 
     def _decoding(self, count: int) -> Plain:
         z, x = self._latents(count), self._clean(count)
@@ -152,8 +161,7 @@ class Pair:
         def chained(count: int) -> Plain:
             x, z, clean = self._rows(count), self._latents(count), self._clean(count)
             result = clean.copy if finish is None else partial(finish, x, clean, self._scoring)
-            telling = z if self._first_latent_tells else None
-            return on_bound(x, self._encoder.bound(x, z), self._decoder().bound(z, clean), result, telling)
+            return on_bound(x, self._encoder.bound(x, z), self._decoder().bound(z, clean), result, self._looked_at(z))
 
         return chained
 

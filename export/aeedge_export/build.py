@@ -22,7 +22,7 @@ from aeedge.bundle import GOLDEN, MANIFEST, file_name
 from aeedge.errors import InputError
 from aeedge.manifest import DTYPES, VARIANTS, FileEntry, InputSpec, Manifest, ScoreSpec, Tolerance, Variant
 from aeedge.session import Session
-from aeedge.telling import first_latent_tells
+from aeedge.telling import telling_latents
 from aeedge_export.acceptance import (
     Reference,
     accept,
@@ -41,9 +41,7 @@ from aeedge_export.versions import versions
 
 MIN_ONNXRUNTIME = "1.12.1"  # the oldest that passes tests/device
 _NUDGED = 512  # rows by which the tolerance of int8 is measured
-_MOST_COLUMNS = (
-    2**14
-)  # where first_latent_tells is tried: nets with more compute so long that looking at rows is nothing
+_MOST_COLUMNS = 2**14  # of nets whose latents are tried: wider ones compute so long that looking at rows is nothing
 
 
 def export_bundle(
@@ -138,9 +136,7 @@ def export_bundle(
         limits["int8"] = integer_tolerances(limits["fp32"], pair.outputs, rows[:_NUDGED])
     files[GOLDEN] = _archive(golden, recorded)
     made = {variant: _variant(variant, files, limits[variant], int8) for variant in graphs}
-    made["fp32"] = made["fp32"]._replace(
-        first_latent_tells=_tell(files["encoder.onnx"], target, spec, latent, golden[-1])
-    )
+    made["fp32"] = made["fp32"]._replace(telling_latents=_tell(files["encoder.onnx"], target, spec, latent, golden[-1]))
     manifest = Manifest(
         id=identity,
         name=name or target.stem,
@@ -298,10 +294,10 @@ def _variant(variant: str, files: Mapping[str, bytes], limits: Mapping[str, Tole
     return made
 
 
-def _tell(encoder: bytes, path: Path, spec: InputSpec, latent: int, row: NDArray[Any]) -> bool:
-    """Whether no row that is not finite has finite latents; False also where nobody wants to wait for the answer."""
+def _tell(encoder: bytes, path: Path, spec: InputSpec, latent: int, row: NDArray[Any]) -> int:
+    """How many first latents tell of rows that are not finite; 0 also where nobody wants to wait for the answer."""
     session = Session(encoder, str(path / "encoder.onnx"), spec.dtype, spec.shape, (latent,))
-    return spec.size <= _MOST_COLUMNS and first_latent_tells(session, row)
+    return telling_latents(session, row) if spec.size <= _MOST_COLUMNS else 0
 
 
 def _identity(graphs: Mapping[str, Mapping[str, ModelProto]], spec: InputSpec, scaling: Scaling) -> str:

@@ -239,9 +239,9 @@ def test_whether_latents_tell_of_nan_is_tried_and_written_down(tmp_path, between
     torch.manual_seed(0)
     down = nn.Sequential(nn.Linear(6, 32), between, nn.Linear(32, 2))
     made = export_bundle(encoder=down, path=tmp_path / "m.aeedge", example=EXAMPLE)
-    assert made.variants["fp32"].first_latent_tells is promised
+    assert made.variants["fp32"].telling_latents == promised
     with aeedge.load(tmp_path / "m.aeedge") as model:
-        assert model.manifest.variants["fp32"].first_latent_tells is promised
+        assert model.manifest.variants["fp32"].telling_latents == promised
         assert model.trusts_latents is promised
         rows = EXAMPLE.copy()
         rows[7, 3] = -np.inf
@@ -255,4 +255,4 @@ def test_latents_that_hide_an_infinity_promise_nothing(tmp_path):
     with torch.no_grad():
         down[0].weight[:, 3] = 1.0  # minus infinity becomes zero in each hidden unit
     made = export_bundle(encoder=down, path=tmp_path / "m.aeedge", example=EXAMPLE)
-    assert not made.variants["fp32"].first_latent_tells
+    assert made.variants["fp32"].telling_latents == 0

@@ -15,18 +15,18 @@ from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, distributions, requires
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from aeedge.bench.conditions import board_says, celsius, pi_flags, standing
-from aeedge.bench.fingerprint import fingerprint
-from aeedge.bundle import Bundle
+from aeedge.bundle.reader import Bundle
 from aeedge.errors import AeedgeError, BundleError, CorruptBundleError, IncompatibleBundleError, VerificationError
 from aeedge.loading import load
-from aeedge.machine import cgroup_folders, cpu_count, cpu_quota, read_text
-from aeedge.session import TELEMETRY_FOUND
-from aeedge.trial import TIMEOUT, at_fault, failure, try_onnxruntime
+from aeedge.runtime.session import TELEMETRY_FOUND
+from aeedge.system.conditions import board_says, celsius, pi_flags, standing
+from aeedge.system.fingerprint import fingerprint
+from aeedge.system.limits import cgroup_folders, cpu_count, cpu_quota, read_text
+from aeedge.system.ort_probe import TIMEOUT, at_fault, failure, try_onnxruntime
 
 if TYPE_CHECKING:
-    from aeedge.golden import Deviation
     from aeedge.model import Model
+    from aeedge.verification import Deviation
 
 SCHEMA = "aeedge-doctor/1"
 _LITTLE_MEMORY_MB = 64  # numpy and onnxruntime 1.32 alone occupy 46 MB, without a bundle

@@ -6,17 +6,17 @@ import os
 import warnings
 from typing import TYPE_CHECKING
 
-from aeedge.bundle import Bundle
+from aeedge.bundle.manifest import VARIANTS
+from aeedge.bundle.reader import Bundle
 from aeedge.errors import IncompatibleBundleError, InputError, VerificationError
-from aeedge.machine import record_path, thread_count
-from aeedge.manifest import VARIANTS
 from aeedge.model import Model, Setup
-from aeedge.schedule import Schedule
-from aeedge.session import check_runtime
+from aeedge.runtime.policy import Schedule
+from aeedge.runtime.session import check_runtime
+from aeedge.system.limits import record_path, thread_count
 
 if TYPE_CHECKING:
-    from aeedge.memory import Limit
-    from aeedge.tuned import Tuned
+    from aeedge.runtime.policy_store import Tuned
+    from aeedge.system.memory import Limit
 
 
 def load(
@@ -95,9 +95,9 @@ def _tuned(identity: str) -> Tuned | None:
     path = record_path(identity)
     if path is None or not os.path.isfile(path):
         return None
-    from aeedge import tuned  # hardly ever needed
+    from aeedge.runtime import policy_store  # hardly ever needed
 
-    return tuned.read(identity)
+    return policy_store.read(identity)
 
 
 def _fits(found: Tuned, variant: str, threads: int | str) -> bool:
@@ -129,14 +129,14 @@ def _right(bundle: Bundle, setup: Setup) -> Model:
 
 
 def _limit(megabytes: float) -> Limit:
-    from aeedge import memory  # here and below: hardly ever needed
+    from aeedge.system import memory  # here and below: hardly ever needed
 
     return memory.limit(megabytes)
 
 
 def _fit(model: Model, limit: Limit) -> None:
     """Choose blocks and threads that stay within a limit of memory."""
-    from aeedge import memory
+    from aeedge.system import memory
 
     arrays = 4 * (3 * model.input.size + 2 * model.latent_size)  # bytes: input, reconstruction, residual; latents
     try:

@@ -10,23 +10,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aeedge import scoring
-from aeedge.bundle import Bundle, file_name
-from aeedge.engine import Engine
+from aeedge.bundle.manifest import InputSpec, Manifest, Tolerance
+from aeedge.bundle.reader import Bundle, file_name
 from aeedge.errors import AeedgeError, CorruptBundleError, IncompatibleBundleError, InputError, VerificationError
-from aeedge.machine import allowed_cpus
-from aeedge.manifest import InputSpec, Manifest, Tolerance
 from aeedge.record import Record
-from aeedge.runner import Runner
-from aeedge.schedule import Schedule, default_schedule
-from aeedge.session import Session
-from aeedge.steps import NAMES, Step
+from aeedge.runtime import scoring
+from aeedge.runtime.dispatch import Runner
+from aeedge.runtime.methods import NAMES, Step
+from aeedge.runtime.policy import Schedule, default_schedule
+from aeedge.runtime.session import Session
+from aeedge.runtime.sessions import Engine
+from aeedge.system.limits import allowed_cpus
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-    from aeedge.golden import Deviation
-    from aeedge.rows import Floats
+    from aeedge.runtime.batch import Floats
+    from aeedge.verification import Deviation
 
 
 class Setup(Record):
@@ -237,7 +237,7 @@ class Model:
 
         With `fresh` the arrays are not copied: each has memory of its own that nobody changes.
         """
-        from aeedge.ahead import ahead
+        from aeedge.runtime.prefetch import ahead
 
         self._step(what)
         in_memory = isinstance(batches, (list, tuple))
@@ -285,7 +285,7 @@ class Model:
 
     def _check_trust(self, promised: int, row: NDArray[Any]) -> None:
         """Try what the bundle says of its latents on a row of real input."""
-        from aeedge.telling import telling_latents
+        from aeedge.runtime.telling import telling_latents
 
         if not 0 < telling_latents(self._engine.alone()["encode"].encoder, row) <= promised:
             raise VerificationError(
@@ -308,7 +308,7 @@ class Model:
 
         Residuals are in scaled units, so that a feature of small numbers counts as much as one of large numbers.
         """
-        from aeedge.golden import deviation
+        from aeedge.verification import deviation
 
         if what == "reconstruction":
             spec = self.manifest.score

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-from contest.timing import ClockError, timed
+from comparison.timing import ClockError, timed
 from numpy.typing import NDArray
 
-from aeedge.bench.fingerprint import fingerprint
+from aeedge.system.fingerprint import fingerprint
 from aeedge.table import columns
 
 __all__ = ["apart", "fingerprint", "interleaved", "kept_as", "publish", "publish_all", "raw", "speedups", "turns"]

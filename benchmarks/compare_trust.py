@@ -21,12 +21,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from common import fingerprint, publish
-from contest.nets import NETS, encoder
+from comparison.nets import NETS, encoder
 
 import aeedge
 from aeedge.bench.baseline import against
-from aeedge.bench.clock import Clock
 from aeedge.bench.compare import compare
+from aeedge.system.clock import Clock
 from aeedge_export import export_bundle
 
 if TYPE_CHECKING:

@@ -24,11 +24,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from common import Table, apart, fingerprint, kept_as, publish_all
-from contest import workloads
+from comparison import workloads
 from numpy.typing import NDArray
 
 import aeedge
-from aeedge.machine import resident_bytes
+from aeedge.system.limits import resident_bytes
 
 CALLS, SECONDS, IDLE_SECONDS = 200_000, 60.0, 5.0
 QUICK = (2_000, 2.0, 1.0)

@@ -16,13 +16,13 @@ import numpy as np
 import onnxruntime
 import torch
 from common import SIGNAL, fingerprint, interleaved, publish, raw
-from contest import tflite, workloads
-from contest.contenders.by_litert import Contender
-from contest.nets import NETS
+from comparison import tflite, workloads
+from comparison.contenders.by_litert import Contender
+from comparison.nets import NETS
 
 import aeedge
 from aeedge_export import export_bundle
-from aeedge_export.graph import to_onnx
+from aeedge_export.conversion.graph import to_onnx
 
 BATCHES = (1, 64, 256, 1024, 4096)
 

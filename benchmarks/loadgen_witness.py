@@ -18,13 +18,13 @@ from typing import Any
 import mlperf_loadgen as loadgen
 import numpy as np
 from common import fingerprint, publish
-from contest.nets import NETS, encoder
+from comparison.nets import NETS, encoder
 from numpy.typing import NDArray
 
 import aeedge
-from aeedge.bench.clock import Clock
 from aeedge.bench.scenarios import OFFLINE_ROWS, back_to_back, offline
 from aeedge.bench.statistics import early_stopping
+from aeedge.system.clock import Clock
 from aeedge_export import export_bundle
 
 ROUNDS, SECONDS = 5, 2.0

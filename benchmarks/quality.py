@@ -28,7 +28,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from aeedge_export import Autoencoder
-from aeedge_export.evaluation import health
+from aeedge_export.reporting.evaluation import health
 
 LATENT, SEEDS = 32, (0, 1, 2)
 TABLES = ("cardio", "satellite", "vowels", "letter")

@@ -27,17 +27,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from common import PAUSE, SIGNAL, WARM_UP, Call, Table, apart, fingerprint, kept_as, publish_all, raw, speedups, turns
-from contest import workloads
-from contest.nets import NETS
-from contest.processes import cpus
-from contest.watch import Watch
+from comparison import workloads
+from comparison.nets import NETS
+from comparison.processes import cpus
+from comparison.watch import Watch
 from numpy.typing import NDArray
 
 import aeedge  # before onnxruntime: it switches telemetry off
 
 import onnxruntime  # isort: skip
 
-from aeedge import tuned, tuning  # isort: skip
+from aeedge import autotune  # isort: skip
+from aeedge.runtime import policy_store  # isort: skip
 
 SUBJECTS = ("seed", "deep", "ad01", "conv")
 ONE_ROW = 1 / 0.80  # times as fast as run intra=1: 0.80 of its time
@@ -110,8 +111,8 @@ def export_for_bytes(subject: Subject) -> None:
 def prepared(path: Path, aim: str, *, variant: str, threads: int | str = "auto") -> aeedge.Model:
     """A bundle, opened as its user would: where it may use all threads, tuned on this machine for an aim beforehand."""
     if threads == "auto":
-        found = tuning.tune(str(path), aim, variant=variant)
-        tuned.write(aeedge.load(path, variant=variant, threads=1).manifest.id, found)
+        found = autotune.tune(str(path), aim, variant=variant)
+        policy_store.write(aeedge.load(path, variant=variant, threads=1).manifest.id, found)
     model = aeedge.load(path, variant=variant, threads=threads)
     if model.variant != variant:
         raise SystemExit(f"{path}: {model.variant} runs instead of {variant}, so {aim} of {variant} cannot be measured")

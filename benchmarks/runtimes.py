@@ -15,9 +15,9 @@ import time
 from pathlib import Path
 
 from common import RESULTS, fingerprint
-from contest import pictures, run, tables
-from contest.field import WrongAnswerError
-from contest.records import Records
+from comparison import pictures, run, tables
+from comparison.field import WrongAnswerError
+from comparison.records import Records
 
 README = Path(__file__).parent.parent / "README.md"
 PACKAGES = ("torch", "openvino", "ai-edge-litert", "scikit-learn")

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from common import apart, fingerprint, kept_as, publish
-from contest import workloads
+from comparison import workloads
 
 ROUNDS, QUICK_ROUNDS = 41, 3
 NETS = ("deep", "conv")

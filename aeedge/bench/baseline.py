@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from aeedge.bench.compare import verdict
-from aeedge.bench.fingerprint import same_machine
 from aeedge.bench.statistics import independent_ratio
 from aeedge.errors import InputError
+from aeedge.system.fingerprint import same_machine
 
 _SCHEMA = "aeedge-bench/1"
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from aeedge.bench.statistics import slope
 from aeedge.loading import load
-from aeedge.machine import resident_bytes
+from aeedge.system.limits import resident_bytes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from aeedge.bench.clock import Clock
 from aeedge.bench.statistics import Interval, clustered_ratio
+from aeedge.system.clock import Clock
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

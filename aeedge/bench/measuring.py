@@ -10,20 +10,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aeedge.bench import conditions, scenarios
-from aeedge.bench.clock import Clock, reading_cost
+from aeedge.bench import scenarios
 from aeedge.bench.compare import PRECISE, compare, half_width
-from aeedge.bench.conditions import Finding
-from aeedge.bench.fingerprint import fingerprint
 from aeedge.bench.operators import by_operator
 from aeedge.bench.phases import phases
 from aeedge.bench.plan import Plan
 from aeedge.bench.soak import soak
 from aeedge.bench.summary import summarise, too_few, trend
-from aeedge.bundle import Bundle
+from aeedge.bundle.reader import Bundle
 from aeedge.errors import InputError
 from aeedge.loading import load
 from aeedge.model import Model
+from aeedge.system import conditions
+from aeedge.system.clock import Clock, reading_cost
+from aeedge.system.conditions import Finding
+from aeedge.system.fingerprint import fingerprint
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

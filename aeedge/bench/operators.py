@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from aeedge.bench import scenarios
-from aeedge.bench.clock import Clock
 from aeedge.bench.plan import Plan
-from aeedge.bundle import Bundle
+from aeedge.bundle.reader import Bundle
 from aeedge.loading import load
-from aeedge.session import profile
+from aeedge.runtime.session import profile
+from aeedge.system.clock import Clock
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from aeedge.bench.clock import Clock
+from aeedge.system.clock import Clock
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

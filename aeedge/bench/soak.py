@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aeedge.bench import conditions, scenarios
-from aeedge.bench.clock import Clock
+from aeedge.bench import scenarios
 from aeedge.bench.statistics import percentiles
-from aeedge.machine import resident_bytes
+from aeedge.system import conditions
+from aeedge.system.clock import Clock
+from aeedge.system.limits import resident_bytes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

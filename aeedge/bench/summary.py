@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aeedge.bench.conditions import Finding
 from aeedge.bench.statistics import early_stopping, histogram, least_count, percentiles
+from aeedge.system.conditions import Finding
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

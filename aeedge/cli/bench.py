@@ -11,16 +11,16 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from aeedge.atomic import atomic_file
 from aeedge.bench import plan as planning
 from aeedge.bench.baseline import against, read_baseline
 from aeedge.bench.measuring import Measurement
 from aeedge.bench.page import page
 from aeedge.bench.plan import METHODS, Plan
 from aeedge.bench.text import text
-from aeedge.bundle import Bundle
+from aeedge.bundle.reader import Bundle
 from aeedge.errors import InputError
-from aeedge.rowfiles import open_rows
+from aeedge.files.atomic import atomic_file
+from aeedge.files.rows import open_rows
 
 _MOST_ROWS = 4096  # of a file of rows; they are repeated to the number that a scenario needs
 

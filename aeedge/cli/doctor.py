@@ -9,8 +9,8 @@ from typing import Any
 import click
 
 from aeedge.doctor import examine
+from aeedge.system.ort_probe import WHILE
 from aeedge.table import pairs
-from aeedge.trial import WHILE
 
 _WIDTH = 80
 

@@ -6,8 +6,8 @@ import json
 
 import click
 
-from aeedge.bundle import Bundle
-from aeedge.manifest import Manifest
+from aeedge.bundle.manifest import Manifest
+from aeedge.bundle.reader import Bundle
 from aeedge.table import human_bytes, pairs
 
 

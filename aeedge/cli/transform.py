@@ -11,12 +11,12 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from aeedge.ahead import ahead
+from aeedge.bundle.manifest import InputSpec
 from aeedge.errors import InputError
+from aeedge.files.rows import RowFile, open_rows, row_writer
 from aeedge.loading import load
-from aeedge.manifest import InputSpec
 from aeedge.model import Model
-from aeedge.rowfiles import RowFile, open_rows, row_writer
+from aeedge.runtime.prefetch import ahead
 
 
 def _command(name: str, what: str, example: str) -> click.Command:

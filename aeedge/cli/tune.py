@@ -9,16 +9,19 @@ from typing import Any
 
 import click
 
-from aeedge import tuned, tuning
-from aeedge.bundle import Bundle
+from aeedge import autotune
+from aeedge.bundle.reader import Bundle
 from aeedge.errors import InputError
-from aeedge.machine import record_path
+from aeedge.runtime import policy_store
+from aeedge.system.limits import record_path
 from aeedge.table import columns, pairs
 
 
 @click.command()
 @click.argument("bundle", type=click.Path())
-@click.option("--for", "aim", type=click.Choice(tuned.AIMS), default="latency", show_default=True, help="What counts.")
+@click.option(
+    "--for", "aim", type=click.Choice(policy_store.AIMS), default="latency", show_default=True, help="What counts."
+)
 @click.option("--variant", default="auto", show_default=True, help="fp32 or int8: try this one alone.")
 @click.option("--threads", type=click.IntRange(1), help="The most to use [default: all CPUs allowed].")
 @click.option("--forget", is_flag=True, help="Remove what was kept for this bundle, and measure nothing.")
@@ -48,11 +51,15 @@ def tune(bundle: str, aim: str, variant: str, threads: int | None, forget: bool,
         if not quiet:
             click.echo(f"\r\x1b[K{text}", nl=False, err=True)
 
-    found = tuning.tune(bundle, aim, variant=variant, threads=threads or "auto", say=say)
+    found = autotune.tune(bundle, aim, variant=variant, threads=threads or "auto", say=say)
     say("")
-    path = tuned.write(identity, found)
+    path = policy_store.write(identity, found)
     if as_json:
-        click.echo(json.dumps({"kept": path, "machine": tuned.machine_key()} | tuned.as_document(found), indent=1))
+        click.echo(
+            json.dumps(
+                {"kept": path, "machine": policy_store.machine_key()} | policy_store.as_document(found), indent=1
+            )
+        )
     else:
         click.echo(_text(found))
         click.echo(f"\nkept in {path}")
@@ -67,7 +74,7 @@ def _forget(identity: str) -> None:
     click.echo(f"removed {path}")
 
 
-def _text(found: tuned.Tuned) -> str:
+def _text(found: policy_store.Tuned) -> str:
     schedule = found.schedule
     rows = [
         ("for", found.aim),
@@ -90,7 +97,7 @@ def _text(found: tuned.Tuned) -> str:
     return "\n\n".join(parts)
 
 
-def _range(found: tuned.Tuned, begin: float, end: float) -> str:
+def _range(found: policy_store.Tuned, begin: float, end: float) -> str:
     """Numbers of rows of encode between two borders of work."""
     us = found.row_us["encode"]
     first = max(2, -(-begin // us))
@@ -99,7 +106,7 @@ def _range(found: tuned.Tuned, begin: float, end: float) -> str:
     return f"from {first:,.0f} rows" + ("" if end == float("inf") else f" to {end // us:,.0f}")
 
 
-def _block_rows(found: tuned.Tuned) -> int:
+def _block_rows(found: policy_store.Tuned) -> int:
     wanted = int(min(found.schedule.block / found.row_us["encode"], found.schedule.most_rows))
     return 1 << max(0, wanted.bit_length() - 1)
 

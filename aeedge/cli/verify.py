@@ -8,10 +8,10 @@ from typing import Any
 
 import click
 
-from aeedge.bundle import Bundle
+from aeedge.bundle.reader import Bundle
 from aeedge.errors import AeedgeError, BundleError
 from aeedge.loading import load
-from aeedge.session import runtime_version
+from aeedge.runtime.session import runtime_version
 from aeedge.table import columns
 
 

@@ -7,6 +7,6 @@ ae.export("motor.aeedge")
 """
 
 from aeedge_export.autoencoder import Autoencoder
-from aeedge_export.build import export_bundle
+from aeedge_export.bundle import export_bundle
 
 __all__ = ["Autoencoder", "export_bundle"]

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 import aeedge
+from aeedge.bundle.manifest import Tolerance
 from aeedge.errors import VerificationError
-from aeedge.manifest import Tolerance
-from aeedge_export.graph import Scaling
+from aeedge_export.conversion.graph import Scaling
 
 BATCHES = (1, 2, 7, 257)
 GOLDEN_ROWS = 16

@@ -14,15 +14,15 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import nn
 
+from aeedge.bundle.manifest import Manifest
 from aeedge.errors import InputError
-from aeedge.manifest import Manifest
-from aeedge_export import fitting, runs
-from aeedge_export.build import export_bundle
-from aeedge_export.evaluation import evaluate_run
+from aeedge_export import fitting, run_files
+from aeedge_export.bundle import export_bundle
+from aeedge_export.data.rows import split
+from aeedge_export.data.scaling import Scaler, fit_scaler, survey
 from aeedge_export.networks.base import Design, Network
-from aeedge_export.rows import split
-from aeedge_export.scaling import Scaler, fit_scaler, survey
-from aeedge_export.training import EpochHook, State
+from aeedge_export.reporting.evaluation import evaluate_run
+from aeedge_export.training.loop import EpochHook, State
 
 _BLOCK_ROWS = 4096
 
@@ -43,7 +43,7 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         scaling: "standard", "minmax", "none" or "auto" (one common mapping to 0..1 where values share their bounds, as
             pixels do; by channel for signals; else "standard"). It is exported inside the graphs.
         noise: corruption of the training inputs such as "gaussian:0.2" or "masking:0.3,salt_pepper:0.1", "none", or
-            "auto" ("dropout:0.4" for standardised tables, else none); see aeedge_export.corruption.
+            "auto" ("dropout:0.4" for standardised tables, else none); see aeedge_export.data.corruption.
         normalization: "batch" or "none" in hidden layers, or "auto". It is folded away in the exported graphs.
         linear_path: whether a linear encoder and decoder, started at PCA, run beside the network, or "auto".
         ordered: any prefix of the latents becomes a code of its own: the first j are the best j.
@@ -180,7 +180,7 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
             labels: a class for each row, for linear probe, k-means and the map of the latents.
 
         Returns:
-            See `aeedge_export.evaluation.evaluate_run`.
+            See `aeedge_export.reporting.evaluation.evaluate_run`.
 
         Raises:
             InputError: labels of another length.
@@ -321,7 +321,7 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
             InputError: the directory exists and `overwrite` is False, or cannot be written.
         """
         check_is_fitted(self)
-        runs.save(self, path, overwrite=overwrite)
+        run_files.save(self, path, overwrite=overwrite)
 
     @classmethod
     def load(
@@ -336,7 +336,7 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         Raises:
             InputError: no run, a damaged one, or a custom one without its modules.
         """
-        return runs.load(cls, path, encoder, decoder)
+        return run_files.load(cls, path, encoder, decoder)
 
     def export(
         self,
@@ -378,7 +378,7 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
             name=name,
             features=self._features(),
             created=self.created_,
-            training=runs.summary(self),
+            training=run_files.summary(self),
             ordered=self.design_.ordered,
             variants=variants,
             calibration=calibration,

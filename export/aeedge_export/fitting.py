@@ -16,15 +16,15 @@ from sklearn.utils import check_random_state
 from torch import nn
 
 from aeedge.errors import InputError
-from aeedge_export.corruption import corruption
-from aeedge_export.defaults import Facts, Resolved, resolve
-from aeedge_export.devices import pick_device
+from aeedge_export.data.corruption import corruption
+from aeedge_export.data.rows import place_rows, split
+from aeedge_export.data.scaling import Statistics, check_finite, crowded, fit_scaler, survey
 from aeedge_export.networks import CUSTOM, build
 from aeedge_export.networks.base import Design
 from aeedge_export.networks.linear import Principal
-from aeedge_export.rows import place_rows, split
-from aeedge_export.scaling import Statistics, check_finite, crowded, fit_scaler, survey
-from aeedge_export.training import EpochHook, State, evaluate, train
+from aeedge_export.training.defaults import Facts, Resolved, resolve
+from aeedge_export.training.devices import pick_device
+from aeedge_export.training.loop import EpochHook, State, evaluate, train
 
 if TYPE_CHECKING:
     from aeedge_export.autoencoder import Autoencoder
@@ -189,6 +189,6 @@ def _spread(X: NDArray[Any], rows: NDArray[np.intp]) -> NDArray[np.intp]:
 
 
 def _progress(verbose: bool, epochs: int) -> Any:
-    from aeedge_export.progress import Progress, Silence  # rich is needed only here
+    from aeedge_export.training.progress import Progress, Silence  # rich is needed only here
 
     return Progress(epochs) if verbose else Silence()

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from contest.contenders import Entry
-from contest.records import Records
+from comparison.contenders import Entry
+from comparison.records import Records
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import endurance
 import numpy as np
 import pytest
 
-from aeedge.golden import Deviation
+from aeedge.verification import Deviation
 
 
 def test_a_leak_is_seen_and_noise_is_none():

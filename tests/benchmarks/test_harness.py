@@ -8,11 +8,11 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from contest import field, start
-from contest.field import Plan, WrongAnswerError
-from contest.processes import Worker, WorkerError, cpus
-from contest.timing import ClockError, timed
-from contest.watch import Watch
+from comparison import field, start
+from comparison.field import Plan, WrongAnswerError
+from comparison.processes import Worker, WorkerError, cpus
+from comparison.timing import ClockError, timed
+from comparison.watch import Watch
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
 SHORT = Plan((4,), rounds=2, seconds=0.05, tries=1)

@@ -6,8 +6,8 @@ import json
 import numpy as np
 import pytest
 import torch
-from contest import contenders, data, roofline
-from contest.nets import NETS, cost, decoder, encoder, shapes
+from comparison import contenders, data, roofline
+from comparison.nets import NETS, cost, decoder, encoder, shapes
 
 
 @pytest.mark.parametrize("name", NETS)
@@ -19,7 +19,7 @@ def test_numpy_computes_what_torch_computes(name, tmp_path):
     weights = [value.detach().numpy() for value in down.parameters()]
     np.savez(tmp_path / "weights.npz", **{f"{i // 2}.{('weight', 'bias')[i % 2]}": w for i, w in enumerate(weights)})
     (tmp_path / "workload.json").write_text(json.dumps({"workload": name}))
-    by_numpy = importlib.import_module("contest.contenders.by_numpy").Contender(str(tmp_path), {}, 1)
+    by_numpy = importlib.import_module("comparison.contenders.by_numpy").Contender(str(tmp_path), {}, 1)
     with torch.inference_mode():
         latents = down(rows)
         assert latents.shape == (5, *shapes(net)[-1]) == (5, net.latent)

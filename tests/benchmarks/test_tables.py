@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 import runtimes
-from contest import pictures, run, tables
-from contest.records import Records
+from comparison import pictures, run, tables
+from comparison.records import Records
 
 ROOT = Path(__file__).parent.parent.parent
 RESULTS = ROOT / "benchmarks" / "results"

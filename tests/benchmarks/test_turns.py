@@ -4,7 +4,7 @@ import statistics
 
 import common
 import pytest
-from contest.timing import ClockError, Timed
+from comparison.timing import ClockError, Timed
 
 
 @pytest.fixture

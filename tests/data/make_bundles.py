@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from aeedge_export import export_bundle
-from aeedge_export.int8.qdq import quantize
+from aeedge_export.quantization.qdq import quantize
 
 
 def sensors(folder: Path) -> None:
@@ -94,7 +94,7 @@ def camera(folder: Path) -> None:
 
 def whatever_is_faster() -> AbstractContextManager[object]:
     """Keep layers on integers also where the machine that makes the bundles is faster in fp32."""
-    return mock.patch("aeedge_export.int8.choice._FASTER", float("inf"))
+    return mock.patch("aeedge_export.quantization.choice._FASTER", float("inf"))
 
 
 def blobs(count: int) -> np.ndarray:
@@ -121,7 +121,7 @@ def saturating(folder: Path) -> None:
     rows = (1.75 + 0.25 * np.tanh(rng.normal(size=(600, 2)) @ rng.normal(size=(2, 64)))).astype(np.float32)
     with (
         whatever_is_faster(),
-        mock.patch("aeedge_export.int8.choice.quantize", functools.partial(quantize, safe=False)),
+        mock.patch("aeedge_export.quantization.choice.quantize", functools.partial(quantize, safe=False)),
     ):
         export_bundle(
             encoder=down, decoder=up, path=folder / "bundle_v1_saturating", example=rows, variants=("int8", "fp32")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import witness
+from helpers import reference
 
 import aeedge
 
@@ -42,9 +42,9 @@ def truth(tmp_path_factory):
     folder = tmp_path_factory.mktemp("truth")
     for name in ("bundle_v1", "bundle_v1_int8"):
         with aeedge.load(DATA / name, threads=1) as model:
-            witness.record(model, folder)
+            reference.record(model, folder)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(witness.PLACE, str(folder))
+        patch.setenv(reference.PLACE, str(folder))
         yield
 
 

@@ -9,9 +9,9 @@ import time
 
 import pytest
 
-import aeedge.atomic
-from aeedge.atomic import atomic_directory, atomic_file
+import aeedge.files.atomic
 from aeedge.errors import InputError
+from aeedge.files.atomic import atomic_directory, atomic_file
 
 
 def fill(path, text):
@@ -76,7 +76,7 @@ def test_any_failing_sync_leaves_the_old_intact(old, monkeypatch, code, nth):
 
 
 def test_where_directories_cannot_be_exchanged_the_old_is_put_back_on_failure(old, monkeypatch):
-    monkeypatch.setattr(aeedge.atomic, "_exchange", lambda first, second: False)
+    monkeypatch.setattr(aeedge.files.atomic, "_exchange", lambda first, second: False)
     real = os.rename
 
     def rename(source, target):
@@ -92,7 +92,7 @@ def test_where_directories_cannot_be_exchanged_the_old_is_put_back_on_failure(ol
 
 
 def test_where_directories_cannot_be_exchanged_they_are_renamed(old, monkeypatch):
-    monkeypatch.setattr(aeedge.atomic, "_exchange", lambda first, second: False)
+    monkeypatch.setattr(aeedge.files.atomic, "_exchange", lambda first, second: False)
     with atomic_directory(old, overwrite=True) as part:
         fill(part, "new")
     assert content(old) == dict.fromkeys("abc", "new")
@@ -106,7 +106,7 @@ def test_a_full_disk_is_one_sentence(tmp_path):
 import resource, signal
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
-from aeedge.atomic import atomic_file
+from aeedge.files.atomic import atomic_file
 from aeedge.errors import InputError
 try:
     with atomic_file({str(tmp_path / "x.npy")!r}, overwrite=True) as part:
@@ -123,7 +123,7 @@ except InputError as error:
 def test_killed_while_writing_leaves_the_old_bundle_whole(old):
     """Killed at random moments, the directory always holds one whole generation."""
     code = f"""
-from aeedge.atomic import atomic_directory
+from aeedge.files.atomic import atomic_directory
 n = 0
 print("ready", flush=True)
 while True:

@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 
 import aeedge
-from aeedge.bench import conditions, measuring, scenarios, statistics
-from aeedge.bench.clock import Clock, disagreement
+from aeedge.bench import measuring, scenarios, statistics
 from aeedge.bench.compare import compare, verdict
 from aeedge.bench.measuring import Measurement
 from aeedge.bench.plan import Plan
 from aeedge.bench.summary import too_few, trend
+from aeedge.system import conditions
+from aeedge.system.clock import Clock, disagreement
 
 DATA = Path(__file__).parent.parent / "data"
 BUNDLE = str(DATA / "bundle_v1")

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from tampering import change_golden
+from helpers.tampering import change_golden
 
 import aeedge
 from aeedge.bench import measuring

@@ -8,11 +8,11 @@ import sys
 
 import numpy as np
 import pytest
-import witness
-from children import BUNDLE, BUNDLES, DATA, TIMEOUT, child, in_namespace, run
+from helpers import reference
+from helpers.children import BUNDLE, BUNDLES, DATA, TIMEOUT, child, in_namespace, run
 
 import aeedge
-import aeedge.machine
+import aeedge.system.limits
 
 pytestmark = pytest.mark.usefixtures("truth")
 
@@ -97,12 +97,12 @@ def test_neither_proc_nor_sys_can_be_read(monkeypatch, tmp_path, error):
         return real(path, *args, **options)
 
     monkeypatch.setattr("builtins.open", deny)
-    monkeypatch.setattr(aeedge.machine, "_CGROUP", str(tmp_path / "missing"))
+    monkeypatch.setattr(aeedge.system.limits, "_CGROUP", str(tmp_path / "missing"))
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: None)
     with aeedge.load(BUNDLE) as model:
         assert model.threads == 1
-        assert witness.right(model, (1, 5000))
+        assert reference.right(model, (1, 5000))
 
 
 def test_the_current_folder_was_deleted(tmp_path):
@@ -135,7 +135,7 @@ def test_a_relative_path_is_meant_from_where_it_was_given(then):
 def test_a_bundle_may_vanish_once_it_is_loaded(bundle):
     with aeedge.load(bundle, threads=2) as model:
         shutil.rmtree(bundle)
-        assert witness.right(model) if model.manifest.name == "bundle_v1" else False
+        assert reference.right(model) if model.manifest.name == "bundle_v1" else False
         assert model.score(np.ones((300, 12))).shape == (300,)
 
 
@@ -180,11 +180,11 @@ def test_closed_streams(tmp_path, closed):
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
 def test_the_command_with_closed_streams(tmp_path, closed):
     with aeedge.load(BUNDLE, threads=1) as model:
-        rows = witness.rows_of(model, 3000)
+        rows = reference.rows_of(model, 3000)
         np.save(tmp_path / "rows.npy", rows)
         wrap = ["sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, "-m", "aeedge"]
         run([*wrap, "encode", str(BUNDLE), "rows.npy", "-o", "latents.npy"], cwd=tmp_path)
-        assert witness.same(model, "encode", np.load(tmp_path / "latents.npy"), model.encode(rows))
+        assert reference.same(model, "encode", np.load(tmp_path / "latents.npy"), model.encode(rows))
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="affinity is Linux's")

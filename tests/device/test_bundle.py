@@ -7,17 +7,17 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-import onnxbytes
 import pytest
+from helpers import onnx_bytes
+from helpers.tampering import change_golden, replace_graph, reseal
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tampering import change_golden, replace_graph, reseal
 
 import aeedge
 import aeedge.model
-import aeedge.session
-from aeedge.manifest import FileEntry, InputSpec, Manifest, ScoreSpec, Tolerance, Variant
-from aeedge.onnxfile import inspect
+import aeedge.runtime.session
+from aeedge.bundle.manifest import FileEntry, InputSpec, Manifest, ScoreSpec, Tolerance, Variant
+from aeedge.bundle.onnx_proto import inspect
 
 DATA = Path(__file__).parent.parent / "data"
 FROZEN = sorted(path.name for path in DATA.glob("bundle_v1*"))
@@ -116,7 +116,7 @@ def test_a_foreign_manifest(bundle):
 
 
 def test_too_old_an_onnxruntime(bundle, monkeypatch):
-    monkeypatch.setattr(aeedge.session, "runtime_version", lambda: "1.4.0")
+    monkeypatch.setattr(aeedge.runtime.session, "runtime_version", lambda: "1.4.0")
     with pytest.raises(aeedge.IncompatibleBundleError, match=r"expected onnxruntime 1\.\d+.*, this is 1\.4\.0; upg"):
         aeedge.load(bundle)
 
@@ -124,17 +124,17 @@ def test_too_old_an_onnxruntime(bundle, monkeypatch):
 @pytest.mark.parametrize("location", ["weights.bin", "/etc/passwd", "../../secret", ""])
 @pytest.mark.parametrize("nested", [False, True])
 def test_external_data_is_refused(bundle, location, nested):
-    graph = onnxbytes.message(5, onnxbytes.external_tensor(location))
+    graph = onnx_bytes.message(5, onnx_bytes.external_tensor(location))
     if nested:  # in a subgraph that is an attribute of a node
-        graph = onnxbytes.message(1, onnxbytes.message(5, onnxbytes.message(6, graph)))
-    replace_graph(bundle, "encoder.onnx", onnxbytes.model(graph))
+        graph = onnx_bytes.message(1, onnx_bytes.message(5, onnx_bytes.message(6, graph)))
+    replace_graph(bundle, "encoder.onnx", onnx_bytes.model(graph))
     with pytest.raises(aeedge.CorruptBundleError, match="refers to data outside the file"):
         aeedge.load(bundle)
 
 
 def test_a_graph_that_onnxruntime_cannot_load(bundle):
     identity = json.loads((bundle / "manifest.json").read_text())["id"]
-    data = onnxbytes.model(b"", {"aeedge.id": identity, "aeedge.role": "encoder"}, opset=999)
+    data = onnx_bytes.model(b"", {"aeedge.id": identity, "aeedge.role": "encoder"}, opset=999)
     replace_graph(bundle, "encoder.onnx", data)
     with pytest.raises(aeedge.BundleError, match=r"encoder\.onnx: .*(onnxruntime|expected)"):
         aeedge.load(bundle)

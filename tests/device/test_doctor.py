@@ -11,13 +11,13 @@ from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
-from complaints import messages
-from tampering import change_golden
+from helpers.complaints import messages
+from helpers.tampering import change_golden
 
-import aeedge.bench.conditions
-import aeedge.bench.fingerprint
 import aeedge.doctor
-import aeedge.machine
+import aeedge.system.conditions
+import aeedge.system.fingerprint
+import aeedge.system.limits
 from aeedge.cli.doctor import text
 from aeedge.cli.group import AeedgeGroup
 from aeedge.doctor import examine, integers, telemetry, threads
@@ -155,7 +155,7 @@ def test_a_state_folder_that_cannot_be_made(monkeypatch, tmp_path, works):
 
 
 def test_hidden_proc_and_sys(monkeypatch):
-    for module in (aeedge.machine, aeedge.bench.fingerprint, aeedge.bench.conditions, aeedge.doctor):
+    for module in (aeedge.system.limits, aeedge.system.fingerprint, aeedge.system.conditions, aeedge.doctor):
         monkeypatch.setattr(module, "read_text", lambda path: "")
     document = examine(str(DATA / "bundle_v1_int8"))
     assert document["ok"]
@@ -170,7 +170,7 @@ def test_hidden_proc_and_sys(monkeypatch):
 def test_a_machine_without_vnni(monkeypatch, works):
     flags = "flags : fpu sse4_2 avx avx2 fma\n"
     cpuinfo = f"model name : Intel(R) Core(TM) i5-4570\n{flags}"
-    monkeypatch.setattr(aeedge.machine, "read_text", lambda path: cpuinfo if "cpuinfo" in path else "")
+    monkeypatch.setattr(aeedge.system.limits, "read_text", lambda path: cpuinfo if "cpuinfo" in path else "")
     out = text(examine())
     assert "processor  Intel(R) Core(TM) i5-4570\n" in out
     assert "features   sse4_2 avx avx2\n" in out
@@ -195,7 +195,7 @@ def test_integers(vector, meaning):
 def test_a_quota_and_little_memory(monkeypatch, tmp_path, works):
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(4)))
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
-    monkeypatch.setattr(aeedge.machine, "_CGROUP", str(tmp_path))
+    monkeypatch.setattr(aeedge.system.limits, "_CGROUP", str(tmp_path))
     (tmp_path / "cpu.max").write_text("150000 100000\n")
     assert threads() == "2: 4 of 8 CPUs in the affinity mask, a quota of 1.5 CPUs"
     (tmp_path / "cpu.max").write_text("50000 100000\n")
@@ -260,7 +260,7 @@ def test_telemetry(monkeypatch, version, found, meaning):
 def test_telemetry_is_switched_off_unless_the_user_has_spoken(found, then):
     environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
     environment |= {} if found is None else {"ORT_DISABLE_TELEMETRY": found}
-    code = "import os, aeedge.session as s; print(repr(s.TELEMETRY_FOUND), os.environ['ORT_DISABLE_TELEMETRY'])"
+    code = "import os, aeedge.runtime.session as s; print(repr(s.TELEMETRY_FOUND), os.environ['ORT_DISABLE_TELEMETRY'])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
     assert done.stdout.split() == [repr(found), then]
 

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 import aeedge
 import aeedge.model
 from aeedge.cli.group import AeedgeGroup
-from aeedge.session import Session
+from aeedge.runtime.session import Session
 
 DATA = Path(__file__).parent.parent / "data"
 BUNDLE = DATA / "bundle_v1_int8"

@@ -4,15 +4,15 @@ import os
 
 import pytest
 
-import aeedge.machine
+import aeedge.system.limits
 from aeedge.errors import InputError
-from aeedge.machine import cpu_count, thread_count
+from aeedge.system.limits import cpu_count, thread_count
 
 
 @pytest.fixture
 def eight_cpus(monkeypatch, tmp_path):
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
-    monkeypatch.setattr(aeedge.machine, "_CGROUP", str(tmp_path))
+    monkeypatch.setattr(aeedge.system.limits, "_CGROUP", str(tmp_path))
     return tmp_path
 
 

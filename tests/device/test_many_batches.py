@@ -5,11 +5,10 @@ import itertools
 import threading
 import time
 
-import drawing
 import numpy as np
 import pytest
-import witness
-from drawing import BUNDLES, DATA, METHODS, bad_values, counts, given_to, loaded, some, threads
+from helpers import reference, strategies
+from helpers.strategies import BUNDLES, DATA, METHODS, bad_values, counts, given_to, loaded, some, threads
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,7 +18,7 @@ import aeedge
 @pytest.fixture(scope="module", autouse=True)
 def close_all():
     yield
-    drawing.close_all()
+    strategies.close_all()
 
 
 @st.composite
@@ -46,7 +45,7 @@ def test_iterating_over_any_split_gives_the_same_as_the_whole(name, what):
             len(p) if p.ndim > single else expected.shape[1:] for p in parts
         ]
         joined = np.concatenate([g if p.ndim > single else g[np.newaxis] for g, p in zip(got, parts)])
-        assert witness.same(model, what, joined, expected)
+        assert reference.same(model, what, joined, expected)
 
     law()
 
@@ -97,7 +96,7 @@ def test_an_iterable_that_fails_delivers_what_came_before(what):
         assert caught.value is error
         assert len(delivered) == len(parts)
         for part, got in zip(parts, delivered):
-            assert witness.same(model, what, got, getattr(model, what)(part))
+            assert reference.same(model, what, got, getattr(model, what)(part))
         assert list(iterator) == []
 
     law()
@@ -124,7 +123,7 @@ def test_an_abandoned_iterator_leaves_nothing_running(abandon):
             with pytest.raises(MineError):
                 iterator.throw(MineError())
         del iterator
-        assert witness.same(model, "encode", model.encode(rows), loaded("bundle_v1", 1).encode(rows))
+        assert reference.same(model, "encode", model.encode(rows), loaded("bundle_v1", 1).encode(rows))
         model.close()
         del batches
     gc.collect()

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 import aeedge
-from aeedge import memory
+from aeedge.system import memory
 
 INT8 = Path(__file__).parent.parent / "data" / "bundle_v1_int8"
 pytestmark = pytest.mark.skipif(memory.resident_bytes() is None, reason="this system does not tell")
 
 GROWTH = f"""
 import sys, numpy as np, onnxruntime, aeedge
-from aeedge.machine import resident_bytes
+from aeedge.system.limits import resident_bytes
 rows = np.random.default_rng(0).integers(0, 256, (20000, 1, 16, 16), dtype=np.uint8)
 latents, scores = np.ones((20000, 4), np.float32), np.ones(20000, np.float32)
 before = resident_bytes()

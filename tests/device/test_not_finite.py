@@ -2,12 +2,10 @@
 
 import re
 
-import drawing
 import numpy as np
-import onnxbytes
 import pytest
-import witness
-from drawing import (
+from helpers import onnx_bytes, reference, strategies
+from helpers.strategies import (
     FLOAT_BUNDLES,
     FLOATS,
     LAYOUTS,
@@ -25,14 +23,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import aeedge
-from aeedge.finite import teller
-from aeedge.session import Session
+from aeedge.runtime.nonfinite import teller
+from aeedge.runtime.session import Session
 
 
 @pytest.fixture(scope="module", autouse=True)
 def close_all():
     yield
-    drawing.close_all()
+    strategies.close_all()
 
 
 @st.composite
@@ -131,7 +129,7 @@ def test_the_sign_of_zero_and_what_is_next_to_zero_make_no_difference(name):
         rows[:, ::2] = 0
         expected = model.encode(rows)
         rows[:, ::2] = value
-        assert witness.same(model, "encode", model.encode(rows), expected)
+        assert reference.same(model, "encode", model.encode(rows), expected)
 
     law()
 
@@ -165,7 +163,7 @@ def test_results_of_one_dense_layer_tell_of_every_value_that_is_not_finite(then,
     weights = rng.normal(size=(wide, k)).astype(np.float32)
     weights[rng.random(weights.shape) < 0.3] = 0.0
     weights[0] = 0.0
-    session = Session(onnxbytes.model(onnxbytes.dense(weights, *then)), "g", "float32", (wide,), (k,))
+    session = Session(onnx_bytes.model(onnx_bytes.dense(weights, *then)), "g", "float32", (wide,), (k,))
     tells = teller(session.chain, k, telling=0)
     clean = np.abs(weights).sum(axis=1) * np.sign(weights[:, 0]) * np.ones((count, 1), np.float32)
     assert tells(session.run(clean))

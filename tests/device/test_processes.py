@@ -7,11 +7,11 @@ import shutil
 
 import numpy as np
 import pytest
-import witness
-from children import BUNDLE, BUNDLES, DATA, child
+from helpers import reference
+from helpers.children import BUNDLE, BUNDLES, DATA, child
 
 import aeedge
-import aeedge.machine
+import aeedge.system.limits
 
 pytestmark = pytest.mark.usefixtures("truth")
 
@@ -104,7 +104,7 @@ def test_a_model_travels_to_other_processes(name, method):
         model = aeedge.load(bundle, threads=2)
         here = right(model)
         ours, theirs = context.Pipe()
-        process = context.Process(target=witness.answer, args=(model, theirs))
+        process = context.Process(target=reference.answer, args=(model, theirs))
         process.start()
         theirs.close()
         there = ours.recv()
@@ -129,7 +129,7 @@ def test_pickling_reopens_the_bundle(name, protocol):
         aeedge.load(DATA / name, threads=3) as model,
         pickle.loads(pickle.dumps(model, protocol)) as again,
     ):
-        assert witness.right(again, (1, 3000))
+        assert reference.right(again, (1, 3000))
         assert (again.threads, again.variant, again.manifest.id) == (3, model.variant, model.manifest.id)
 
 
@@ -137,10 +137,10 @@ def test_pickling_reopens_the_bundle(name, protocol):
 @pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy])
 def test_a_copy_lives_without_the_original(name, duplicate):
     model = aeedge.load(DATA / name, threads=2)
-    assert witness.right(model)
+    assert reference.right(model)
     with duplicate(model) as twin:
         model.close()
-        assert witness.right(twin)
+        assert reference.right(twin)
 
 
 def test_pickling_keeps_the_variant_that_was_asked_for():

@@ -2,11 +2,10 @@
 
 import itertools
 
-import drawing
 import numpy as np
 import pytest
-import witness
-from drawing import (
+from helpers import reference, strategies
+from helpers.strategies import (
     BUNDLES,
     LAYOUTS,
     METHODS,
@@ -28,7 +27,7 @@ from hypothesis import strategies as st
 @pytest.fixture(scope="module", autouse=True)
 def close_all():
     yield
-    drawing.close_all()
+    strategies.close_all()
 
 
 @pytest.mark.parametrize("what", METHODS)
@@ -37,8 +36,8 @@ def test_a_wrong_row_would_be_noticed(name, what):
     right = getattr(loaded(name, 1), what)(given_to(name, what))
     wrong = right.copy()
     wrong[MOST // 2] = right[MOST // 2 + 1]
-    assert witness.same(loaded(name, 1), what, right, right)
-    assert not witness.same(loaded(name, 1), what, wrong, right)
+    assert reference.same(loaded(name, 1), what, right, right)
+    assert not reference.same(loaded(name, 1), what, wrong, right)
 
 
 @pytest.mark.parametrize("what", METHODS)
@@ -63,7 +62,7 @@ def test_how_rows_are_passed_makes_no_difference(name, what):
             out = room(data.draw, wanted)
             before = np.copy(part)
             got = call(part, out=out)
-            assert witness.same(model, what, got if out is None else out, wanted)
+            assert reference.same(model, what, got if out is None else out, wanted)
             assert np.array_equal(part, before)
 
     law()
@@ -106,7 +105,7 @@ def test_any_order_of_rows_gives_the_same(name):
         for what in METHODS:
             rows = given_to(name, what)
             whole = getattr(loaded(name, 1), what)(rows)
-            assert witness.same(model, what, getattr(model, what)(rows[order]), whole[order])
+            assert reference.same(model, what, getattr(model, what)(rows[order]), whole[order])
 
     law()
 

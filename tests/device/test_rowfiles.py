@@ -6,9 +6,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-import aeedge.rowfiles
+import aeedge.files.rows
 from aeedge.errors import InputError
-from aeedge.rowfiles import csv_layout, open_rows, row_writer
+from aeedge.files.rows import csv_layout, open_rows, row_writer
 
 
 def read(path, **options):
@@ -18,7 +18,7 @@ def read(path, **options):
 
 @pytest.fixture
 def small_blocks(monkeypatch):
-    monkeypatch.setattr(aeedge.rowfiles, "BLOCK_BYTES", 200)
+    monkeypatch.setattr(aeedge.files.rows, "BLOCK_BYTES", 200)
 
 
 @pytest.mark.usefixtures("small_blocks")

@@ -11,12 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import witness
+from helpers import reference
 
 import aeedge
-from aeedge import machine, runner, session
-from aeedge.lanes import Lanes
-from aeedge.schedule import Schedule
+from aeedge.runtime import dispatch, session
+from aeedge.runtime.policy import Schedule
+from aeedge.runtime.threadpool import Lanes
+from aeedge.system import limits
 
 DATA = Path(__file__).parent.parent / "data"
 WAYS = {
@@ -106,7 +107,7 @@ def test_few_rows_are_bound_on_the_pool_too(rows):
         assert len(shared._made) == 0
         got = model.encode(rows[:4])
         assert len(shared._made) == 1
-        assert witness.same(model, "encode", got, expected)
+        assert reference.same(model, "encode", got, expected)
         with pytest.raises(aeedge.InputError, match="row 3, column 2"):
             model.encode(np.concatenate([rows[:3], np.where(np.arange(rows.shape[1]) == 2, np.nan, rows[3:4])]))
         assert not shared.busy
@@ -138,8 +139,8 @@ def test_single_rows_on_the_pool_survive_fork(rows):
 
 def test_a_row_is_timed_once_by_the_first_batch(rows, monkeypatch):
     timed = []
-    real = runner._row_us
-    monkeypatch.setattr(runner, "_row_us", lambda step, rows, most: timed.append(step.name) or real(step, rows, most))
+    real = dispatch._row_us
+    monkeypatch.setattr(dispatch, "_row_us", lambda step, rows, most: timed.append(step.name) or real(step, rows, most))
     with aeedge.load(DATA / "bundle_v1", threads=2) as model:
         model.encode(rows[:1])
         model.encode(rows[:1].astype(np.float64))
@@ -159,10 +160,10 @@ def test_a_row_is_timed_on_rows_for_some_work(rows, monkeypatch, given, row_us, 
         sizes.append(len(block))
         now[0] += int(1000 * row_us * len(block))
 
-    monkeypatch.setattr(runner.time, "perf_counter_ns", lambda: now[0])
+    monkeypatch.setattr(dispatch.time, "perf_counter_ns", lambda: now[0])
     with aeedge.load(DATA / "bundle_v1", threads=2) as model:
         step = model._engine.alone()["encode"]
-        found = runner._row_us(step._replace(new=run), step.rows(rows[:given], "raise"), 64)
+        found = dispatch._row_us(step._replace(new=run), step.rows(rows[:given], "raise"), 64)
     assert found == pytest.approx(row_us)
     assert (sizes[0], sizes[-1]) == (given, tried)
 
@@ -193,9 +194,9 @@ def test_lanes_do_each_block_once_and_say_the_first_failure():
     assert sorted(done) == list(range(103))
 
 
-@pytest.mark.skipif(len(machine.allowed_cpus()) < 2, reason="one CPU")
+@pytest.mark.skipif(len(limits.allowed_cpus()) < 2, reason="one CPU")
 def test_helpers_keep_off_the_cpu_of_their_caller(monkeypatch):
-    lanes, cpus, seen = Lanes(2), set(machine.allowed_cpus()), []
+    lanes, cpus, seen = Lanes(2), set(limits.allowed_cpus()), []
     here = threading.current_thread()
 
     def look(start):
@@ -204,14 +205,14 @@ def test_helpers_keep_off_the_cpu_of_their_caller(monkeypatch):
             seen.append(os.sched_getaffinity(0))
 
     for cpu in sorted(cpus)[:2]:
-        monkeypatch.setattr(machine, "_this_cpu", partial(int, cpu))
+        monkeypatch.setattr(limits, "_this_cpu", partial(int, cpu))
         lanes.run(look, range(4))
         assert seen
         assert all(mask == cpus - {cpu} for mask in seen)
         seen.clear()
     assert os.sched_getaffinity(0) == cpus
     monkeypatch.setattr(os, "sched_setaffinity", forbidden)
-    monkeypatch.setattr(machine, "_this_cpu", lambda: min(cpus))
+    monkeypatch.setattr(limits, "_this_cpu", lambda: min(cpus))
     lanes.run(look, range(4))
     assert seen
     lanes.close()

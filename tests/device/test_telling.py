@@ -1,20 +1,17 @@
 """Latents may tell that a row was not finite: where they are trusted they do, and where they do not they are not."""
 
-import drawing
 import numpy as np
-import onnxbytes
 import pytest
-import tampering
-import witness
+from helpers import onnx_bytes, reference, strategies, tampering
+from helpers.onnx_bytes import gemm
 from hypothesis import given
 from hypothesis import strategies as st
-from onnxbytes import gemm
 
 import aeedge
-from aeedge import steps, telling
-from aeedge.finite import may_tell, still_tell
-from aeedge.onnxfile import chain
-from aeedge.session import Session
+from aeedge.bundle.onnx_proto import chain
+from aeedge.runtime import methods, telling
+from aeedge.runtime.nonfinite import may_tell, still_tell
+from aeedge.runtime.session import Session
 
 rng = np.random.default_rng(0)
 CHAIN = "Gemm", "Relu", "Gemm"
@@ -22,7 +19,7 @@ CHAIN = "Gemm", "Relu", "Gemm"
 
 def opened(wide, k, *layers):
     """An encoder's session."""
-    return Session(onnxbytes.model(onnxbytes.chain(wide, k, *layers)), "g", "float32", (wide,), (k,))
+    return Session(onnx_bytes.model(onnx_bytes.chain(wide, k, *layers)), "g", "float32", (wide,), (k,))
 
 
 def weights(*shape):
@@ -79,11 +76,11 @@ def test_other_operators_are_not_tried(kind):
 
 
 def test_what_is_not_a_chain_of_weights_is_not_tried():
-    both = onnxbytes.message(1, "x") * 2 + onnxbytes.message(2, "y") + onnxbytes.message(4, "Add")
-    ends = onnxbytes.message(11, onnxbytes.rows("x", 3)) + onnxbytes.message(12, onnxbytes.rows("y", 3))
-    assert chain(onnxbytes.model(onnxbytes.message(1, both) + onnxbytes.message(2, "g") + ends)) == ()
+    both = onnx_bytes.message(1, "x") * 2 + onnx_bytes.message(2, "y") + onnx_bytes.message(4, "Add")
+    ends = onnx_bytes.message(11, onnx_bytes.rows("x", 3)) + onnx_bytes.message(12, onnx_bytes.rows("y", 3))
+    assert chain(onnx_bytes.model(onnx_bytes.message(1, both) + onnx_bytes.message(2, "g") + ends)) == ()
     assert not may_tell(())
-    assert chain(onnxbytes.model(onnxbytes.chain(3, 3, ("Add", weights(3)), ("Relu",)))) == ("Add", "Relu")
+    assert chain(onnx_bytes.model(onnx_bytes.chain(3, 3, ("Add", weights(3)), ("Relu",)))) == ("Add", "Relu")
 
 
 def test_rows_of_integers_and_latents_that_overflow_do_not_tell():
@@ -119,7 +116,7 @@ def test_a_relu_that_loses_nan_is_found(sizes):
 
 
 @given(data=st.data())
-@drawing.some(max_examples=200)
+@strategies.some(max_examples=200)
 def test_where_latents_tell_they_do_for_any_row(data):
     """The proof in telling.py, tried: one column at a time is enough for any values in any columns."""
     wide, hidden, k = (data.draw(st.integers(1, 6)) for _ in range(3))
@@ -133,7 +130,7 @@ def test_where_latents_tell_they_do_for_any_row(data):
         values = st.sampled_from([np.nan, np.inf, -np.inf, 0.0, 1.0, -3e38, 3e38])
         row = np.array(data.draw(st.lists(values, min_size=wide, max_size=wide)), np.float32)
         bad = data.draw(st.integers(0, wide - 1))
-        row[bad] = data.draw(drawing.bad_values)
+        row[bad] = data.draw(strategies.bad_values)
         rows = np.stack([row] * data.draw(st.integers(1, 20)))
         assert not np.isfinite(encoder.run(rows)[:, :needed]).all(axis=1).any()
 
@@ -141,20 +138,20 @@ def test_where_latents_tell_they_do_for_any_row(data):
 @pytest.fixture
 def promised(tmp_path):
     """A bundle that says that its latents tell, and they do."""
-    return drawing.promising(drawing.DATA / "bundle_v1", tmp_path / "b.aeedge")
+    return strategies.promising(strategies.DATA / "bundle_v1", tmp_path / "b.aeedge")
 
 
 def test_what_the_bundle_says_is_used(promised):
-    with aeedge.load(drawing.DATA / "bundle_v1") as model, aeedge.load(promised) as trusting:
+    with aeedge.load(strategies.DATA / "bundle_v1") as model, aeedge.load(promised) as trusting:
         assert trusting.trusts_latents
         assert not model.trusts_latents
         trusting.self_check()
         for rows in (model.golden_rows(), model.golden_rows()[:1]):
-            assert witness.same(model, "encode", trusting.encode(rows), model.encode(rows))
+            assert reference.same(model, "encode", trusting.encode(rows), model.encode(rows))
 
 
 def test_what_the_bundle_says_is_not_believed_of_a_relu_that_loses_nan(promised, monkeypatch):
-    monkeypatch.setattr(steps, "still_tell", lambda *given: False)
+    monkeypatch.setattr(methods, "still_tell", lambda *given: False)
     with aeedge.load(promised) as model:
         assert not model.trusts_latents
         assert_row_3_is_named(model)
@@ -162,7 +159,7 @@ def test_what_the_bundle_says_is_not_believed_of_a_relu_that_loses_nan(promised,
 
 @pytest.mark.parametrize("variant", ["fp32", "int8"])
 def test_what_the_bundle_says_is_not_believed_of_a_graph_that_cannot_tell(tmp_path, variant):
-    path = drawing.promising(drawing.DATA / "bundle_v1_saturating", tmp_path / "b.aeedge", variant)
+    path = strategies.promising(strategies.DATA / "bundle_v1_saturating", tmp_path / "b.aeedge", variant)
     with aeedge.load(path, variant="int8") as model:
         assert not model.trusts_latents
         assert_row_3_is_named(model)
@@ -183,7 +180,7 @@ def test_self_check_finds_what_the_bundle_says_wrongly(promised):
         stands_in_it = {"aeedge.id": model.manifest.id, "aeedge.role": "encoder"}
     first, second = mixed(12, 8, 3)
     first[3] = 1.0
-    graph = onnxbytes.model(onnxbytes.chain(12, 3, *deep(first, second)), stands_in_it)
+    graph = onnx_bytes.model(onnx_bytes.chain(12, 3, *deep(first, second)), stands_in_it)
     tampering.replace_graph(promised, "encoder.onnx", graph)
     with aeedge.load(promised) as model:
         rows = model.golden_rows()
@@ -197,13 +194,13 @@ def test_self_check_finds_what_the_bundle_says_wrongly(promised):
 
 @pytest.mark.parametrize("said", ["maybe", True, -1, 1.5])
 def test_other_promises_are_not_understood(tmp_path, said):
-    path = drawing.promising(drawing.DATA / "bundle_v1", tmp_path / "b.aeedge", latents=said)
+    path = strategies.promising(strategies.DATA / "bundle_v1", tmp_path / "b.aeedge", latents=said)
     with pytest.raises(aeedge.CorruptBundleError, match=r"whole number.*variants\.fp32\.telling_latents"):
         aeedge.load(path)
 
 
 @pytest.mark.parametrize("said", [None, 0])
 def test_no_promise(tmp_path, said):
-    path = drawing.promising(drawing.DATA / "bundle_v1", tmp_path / "b.aeedge", latents=said)
+    path = strategies.promising(strategies.DATA / "bundle_v1", tmp_path / "b.aeedge", latents=said)
     with aeedge.load(path) as model:
         assert not model.trusts_latents

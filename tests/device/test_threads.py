@@ -8,11 +8,11 @@ import weakref
 
 import numpy as np
 import pytest
-import witness
-from children import BUNDLE, BUNDLES, DATA, child
+from helpers import reference
+from helpers.children import BUNDLE, BUNDLES, DATA, child
 
 import aeedge
-import aeedge.machine
+import aeedge.system.limits
 
 pytestmark = pytest.mark.usefixtures("truth")
 
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("truth")
 @pytest.mark.parametrize("count", [None, 1, 64, 300, 5000], ids=lambda n: "single" if n is None else str(n))
 def test_results_are_never_written_again(name, what, count):
     with aeedge.load(DATA / name, threads=2) as model:
-        rows, call = witness.rows_of(model, 5050), getattr(model, what)
+        rows, call = reference.rows_of(model, 5050), getattr(model, what)
         picks = [rows[i] if count is None else rows[i : i + count] for i in range(50 if count != 5000 else 5)]
         results = [call(x) for x in picks]
         kept = [np.copy(r) for r in results]
@@ -39,7 +39,7 @@ def test_results_are_never_written_again(name, what, count):
 @pytest.mark.parametrize("count", [None, 1, 64, 5000], ids=lambda n: "single" if n is None else str(n))
 def test_a_result_may_be_changed(name, count):
     with aeedge.load(DATA / name, threads=2) as model:
-        rows = witness.rows_of(model, 5000)
+        rows = reference.rows_of(model, 5000)
         x = rows[0] if count is None else rows[:count]
         for call in (model.encode, model.denoise):
             first = call(x)
@@ -53,7 +53,7 @@ def test_a_result_may_be_changed(name, count):
 @pytest.mark.parametrize("count", [None, 1, 64, 5000], ids=lambda n: "single" if n is None else str(n))
 def test_an_out_is_not_kept(count):
     with aeedge.load(BUNDLE, threads=2) as model:
-        rows = witness.rows_of(model, 5000)
+        rows = reference.rows_of(model, 5000)
         x, other = (rows[0], rows[1]) if count is None else (rows[:count], rows[::-1][:count])
         out = np.empty_like(model.encode(x))
         model.encode(x, out=out)
@@ -70,7 +70,7 @@ def test_an_out_is_not_kept(count):
 def test_the_input_is_not_kept():
     with aeedge.load(BUNDLE, threads=2) as model:
         for count in (1, 64, 5000):
-            x = witness.rows_of(model, count)
+            x = reference.rows_of(model, count)
             model.encode(x)
             gone = weakref.ref(x)
             del x

@@ -6,13 +6,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from complaints import messages
+from helpers.complaints import messages
 
 import aeedge
+from aeedge.bundle.onnx_proto import inspect
 from aeedge.cli.doctor import text
 from aeedge.doctor import examine
-from aeedge.onnxfile import inspect
-from aeedge.trial import _GRAPH, failure, try_onnxruntime
+from aeedge.system.ort_probe import _GRAPH, failure, try_onnxruntime
 
 DATA = Path(__file__).parents[1] / "data"
 

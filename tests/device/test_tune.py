@@ -11,12 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from tampering import change_golden
+from helpers.tampering import change_golden
 
 import aeedge
-from aeedge import machine, tuned, tuning
+from aeedge import autotune
 from aeedge.cli.group import AeedgeGroup
-from aeedge.schedule import Schedule
+from aeedge.runtime import policy_store
+from aeedge.runtime.policy import Schedule
+from aeedge.system import limits
 
 DATA = Path(__file__).parent.parent / "data"
 INT8 = DATA / "bundle_v1_int8"
@@ -26,17 +28,17 @@ INT8 = DATA / "bundle_v1_int8"
 def state(tmp_path, monkeypatch):
     """A folder for device state, and short measurements."""
     monkeypatch.setenv("AEEDGE_STATE", str(tmp_path / "state"))
-    monkeypatch.setattr(tuning, "_ROUNDS", 1)
-    monkeypatch.setattr(tuning, "_TURN_SECONDS", 0.0005)
-    monkeypatch.setattr(tuning, "_SETTLE_SECONDS", 0.0)
-    monkeypatch.setattr(tuning, "_PAUSE_SECONDS", 0.0)
-    monkeypatch.setattr(tuning, "_BULK_US", 2000.0)
+    monkeypatch.setattr(autotune, "_ROUNDS", 1)
+    monkeypatch.setattr(autotune, "_TURN_SECONDS", 0.0005)
+    monkeypatch.setattr(autotune, "_SETTLE_SECONDS", 0.0)
+    monkeypatch.setattr(autotune, "_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(autotune, "_BULK_US", 2000.0)
     return tmp_path / "state"
 
 
 def record(**changes):
     schedule = Schedule(pool_from=math.inf, lanes_from=math.inf, block=123.0, most_rows=7)
-    given = tuned.Tuned("latency", "fp32", 1, schedule, {"encode": 1.5}, {"rejected": {}, "disturbed": []})
+    given = policy_store.Tuned("latency", "fp32", 1, schedule, {"encode": 1.5}, {"rejected": {}, "disturbed": []})
     return given._replace(**changes)
 
 
@@ -56,7 +58,7 @@ def test_what_is_kept_is_used(state):
     [kept] = (state / "tuned").iterdir()
     assert f"kept in {kept}" in result.output
     with aeedge.load(INT8) as model:
-        found = tuned.read(model.manifest.id)
+        found = policy_store.read(model.manifest.id)
         assert model.choices["variant"] == f"{found.variant}: tuned on this device for throughput"
         assert (model.variant, model.threads, model.schedule) == (found.variant, found.threads, found.schedule)
         assert set(found.row_us) == set(model.methods)
@@ -65,13 +67,13 @@ def test_what_is_kept_is_used(state):
 
 
 def test_memory_takes_the_smallest_variant_one_thread_and_small_blocks():
-    found = tuning.tune(str(INT8), "memory")
+    found = autotune.tune(str(INT8), "memory")
     assert (found.variant, found.threads) == ("int8", 1)
     assert (found.schedule.pool_from, found.schedule.lanes_from, found.schedule.most_rows) == (math.inf, math.inf, 64)
 
 
 def test_what_is_asked_for_wins_over_what_was_tuned():
-    tuned.write(identity(INT8), record())
+    policy_store.write(identity(INT8), record())
     with aeedge.load(INT8) as model:
         assert (model.variant, model.threads, model.schedule.most_rows) == ("fp32", 1, 7)
     with aeedge.load(INT8, variant="fp32", threads=1) as model:
@@ -86,24 +88,24 @@ def test_what_is_asked_for_wins_over_what_was_tuned():
 
 @pytest.mark.parametrize("what", ["processor", "cpu_count", "runtime_version"])
 def test_it_is_not_used_on_another_machine(monkeypatch, what):
-    tuned.write(identity(INT8), record())
+    policy_store.write(identity(INT8), record())
     answers = {"processor": ("Z80", set()), "cpu_count": 1 + os.cpu_count(), "runtime_version": "1.99.0"}
     if what == "cpu_count":
-        monkeypatch.setattr(tuned, "allowed_cpus", lambda: tuple(range(99)))
-    monkeypatch.setattr(tuned, what, lambda: answers[what])
-    assert tuned.read(identity(INT8)) is None
+        monkeypatch.setattr(policy_store, "allowed_cpus", lambda: tuple(range(99)))
+    monkeypatch.setattr(policy_store, what, lambda: answers[what])
+    assert policy_store.read(identity(INT8)) is None
 
 
 def test_records_of_other_machines_and_bundles_stay(monkeypatch, state):
     first, second = identity(INT8), identity(DATA / "bundle_v1")
-    tuned.write(first, record())
-    tuned.write(second, record())
-    monkeypatch.setattr(tuned, "processor", lambda: ("Z80", set()))
-    tuned.write(first, record(aim="memory"))
-    assert tuned.read(first).aim == "memory"
+    policy_store.write(first, record())
+    policy_store.write(second, record())
+    monkeypatch.setattr(policy_store, "processor", lambda: ("Z80", set()))
+    policy_store.write(first, record(aim="memory"))
+    assert policy_store.read(first).aim == "memory"
     monkeypatch.undo()
     monkeypatch.setenv("AEEDGE_STATE", str(state))
-    assert tuned.read(first) == tuned.read(second) == record()
+    assert policy_store.read(first) == policy_store.read(second) == record()
 
 
 def test_results_do_not_depend_on_what_was_tuned():
@@ -116,7 +118,7 @@ def test_results_do_not_depend_on_what_was_tuned():
         Schedule(math.inf, math.inf, most_rows=3),
         Schedule(single_on_pool=True),
     ):
-        tuned.write(identity(INT8), record(variant="int8", threads=2, schedule=schedule))
+        policy_store.write(identity(INT8), record(variant="int8", threads=2, schedule=schedule))
         with aeedge.load(INT8) as model:
             assert model.schedule == schedule
             assert np.array_equal(model.encode(pixels), expected)
@@ -139,7 +141,7 @@ def test_results_do_not_depend_on_what_was_tuned():
     ],
 )
 def test_a_damaged_record_is_said_and_not_used(damage):
-    path = Path(tuned.write(identity(INT8), record()))
+    path = Path(policy_store.write(identity(INT8), record()))
     path.write_text(damage(path.read_text()))
     with pytest.warns(UserWarning, match="not a record that 'aeedge tune' wrote") as said, aeedge.load(INT8) as model:
         assert model.schedule == Schedule()
@@ -147,9 +149,9 @@ def test_a_damaged_record_is_said_and_not_used(damage):
 
 
 def test_a_record_of_a_newer_format_is_left_alone():
-    path = Path(tuned.write(identity(INT8), record()))
+    path = Path(policy_store.write(identity(INT8), record()))
     path.write_text(path.read_text().replace('"format": 1', '"format": 2'))
-    assert tuned.read(identity(INT8)) is None
+    assert policy_store.read(identity(INT8)) is None
 
 
 def test_a_variant_that_is_wrong_here_is_not_chosen(tmp_path):
@@ -157,7 +159,7 @@ def test_a_variant_that_is_wrong_here_is_not_chosen(tmp_path):
 
     path = Path(shutil.copytree(INT8, tmp_path / "cam.aeedge"))
     change_golden(path, "int8.latent", (3, 0), 1000.0)
-    found = tuning.tune(str(path), "memory")
+    found = autotune.tune(str(path), "memory")
     assert found.variant == "fp32"
     assert "int8 is not right on this machine" in found.seen["rejected"]["int8"]
 
@@ -166,7 +168,7 @@ def test_a_tuned_variant_that_became_wrong_falls_back_as_ever(tmp_path):
     import shutil
 
     path = Path(shutil.copytree(INT8, tmp_path / "cam.aeedge"))
-    tuned.write(identity(path), record(variant="int8"))
+    policy_store.write(identity(path), record(variant="int8"))
     change_golden(path, "int8.latent", (3, 0), 1000.0)
     with pytest.warns(UserWarning, match="fp32 is used instead"), aeedge.load(path) as model:
         assert (model.variant, model.schedule) == ("fp32", model.default_schedule)
@@ -174,20 +176,20 @@ def test_a_tuned_variant_that_became_wrong_falls_back_as_ever(tmp_path):
 
 def test_without_a_clear_winner_the_default_stays():
     times = {"fp32": 1.0, "int8": 0.95}
-    assert tuning._clear_winner(times, "fp32") == "fp32"
-    assert tuning._clear_winner({"fp32": 1.0, "int8": 0.80}, "fp32") == "int8"
+    assert autotune._clear_winner(times, "fp32") == "fp32"
+    assert autotune._clear_winner({"fp32": 1.0, "int8": 0.80}, "fp32") == "int8"
 
 
 def borders(monkeypatch, times, row_us):
     """What is chosen where a way takes so long for a number of rows."""
-    monkeypatch.setattr(tuning, "_run_as", lambda model, schedule, row_us, rows: None)
-    monkeypatch.setattr(tuning, "_measured", lambda calls: {(size, name): times[name](size) for size, name in calls})
+    monkeypatch.setattr(autotune, "_run_as", lambda model, schedule, row_us, rows: None)
+    monkeypatch.setattr(autotune, "_measured", lambda calls: {(size, name): times[name](size) for size, name in calls})
 
     class Fake:
         threads = 2
         default_schedule = Schedule()
 
-    return tuning._borders(Fake(), np.zeros((1024, 1)), {"encode": row_us}, 1.0)
+    return autotune._borders(Fake(), np.zeros((1024, 1)), {"encode": row_us}, 1.0)
 
 
 def test_borders_follow_the_times(monkeypatch):
@@ -228,8 +230,8 @@ def test_a_single_row_goes_to_the_pool_where_that_is_clearly_faster(monkeypatch,
     def measured(calls):
         return {name: share if name == (1, "pool") else 1.0 for name in calls}
 
-    monkeypatch.setattr(tuning, "_measured", measured)
-    found = tuning.tune(str(DATA / "bundle_v1"), aim, threads=2)
+    monkeypatch.setattr(autotune, "_measured", measured)
+    found = autotune.tune(str(DATA / "bundle_v1"), aim, threads=2)
     assert found.schedule.single_on_pool == pooled
     assert found.seen.get("single_us", {}).get("fp32 on the pool") == (None if aim == "memory" else share * 1e6)
 
@@ -239,17 +241,17 @@ def test_the_way_of_a_single_row_changes_with_the_schedule(monkeypatch):
     with aeedge.load(DATA / "bundle_v1", threads=2) as model:
         rows = model.golden_rows()
         used = []
-        for way in (tuning._POOL, tuning._ALONE, tuning._POOL):
+        for way in (autotune._POOL, autotune._ALONE, autotune._POOL):
             idle = {name: getattr(model._engine, name)()["encode"].short.idle[1] for name in ("alone", "shared")}
             for sets in idle.values():
                 sets.clear()
-            tuning._run_as(model, way, {}, rows[:1])()
+            autotune._run_as(model, way, {}, rows[:1])()
             used.append([name for name, sets in idle.items() if sets])
         assert used == [["shared"], ["alone"], ["shared"]]
 
 
 def test_one_variant_alone():
-    found = tuning.tune(str(INT8), "latency", variant="fp32")
+    found = autotune.tune(str(INT8), "latency", variant="fp32")
     assert (found.variant, set(found.seen["bulk_us"])) == ("fp32", {"fp32"})
     result = call(DATA / "bundle_v1", "--variant", "int8")
     assert result.exit_code == 1
@@ -265,20 +267,20 @@ def test_json_holds_what_decided():
 
 def test_forget(state):
     assert "nothing was kept" in call(INT8, "--forget").output
-    tuned.write(identity(INT8), record())
+    policy_store.write(identity(INT8), record())
     assert "removed" in call(INT8, "--forget").output
-    assert tuned.read(identity(INT8)) is None
+    assert policy_store.read(identity(INT8)) is None
 
 
 def test_where_it_is_kept(monkeypatch, tmp_path):
     monkeypatch.delenv("AEEDGE_STATE")
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "x"))
-    assert machine.state_folder() == str(tmp_path / "x" / "aeedge")
+    assert limits.state_folder() == str(tmp_path / "x" / "aeedge")
     monkeypatch.setenv("XDG_STATE_HOME", "relative")  # the specification says to ignore it
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert machine.state_folder() == str(tmp_path / ".local" / "state" / "aeedge")
+    assert limits.state_folder() == str(tmp_path / ".local" / "state" / "aeedge")
     monkeypatch.delenv("HOME")
-    assert machine.state_folder() is None
+    assert limits.state_folder() is None
     result = call(INT8)
     assert result.exit_code == 2
     assert "set one" in result.output
@@ -296,7 +298,7 @@ def test_a_folder_that_cannot_be_written(state):
 
 
 def test_the_file_can_be_read_by_other_users(state):
-    tuned.write(identity(INT8), record())
+    policy_store.write(identity(INT8), record())
     [path] = (state / "tuned").iterdir()
     assert stat.S_IMODE(path.stat().st_mode) & 0o444 == 0o444 & ~_umask()
 
@@ -309,11 +311,11 @@ def _umask():
 
 def test_another_aim_is_refused():
     with pytest.raises(aeedge.InputError, match="aim: expected latency, throughput, memory, got 'beauty'"):
-        tuning.tune(str(INT8), "beauty")
+        autotune.tune(str(INT8), "beauty")
     assert call(INT8, "--for", "beauty").exit_code == 2
 
 
 def test_loading_does_not_import_the_tuner():
-    code = f"import sys, aeedge; aeedge.load({str(INT8)!r}); print('aeedge.tuning' in sys.modules)"
+    code = f"import sys, aeedge; aeedge.load({str(INT8)!r}); print('aeedge.autotune' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == "False"

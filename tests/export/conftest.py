@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from factory import factory_rows, fitted
+from helpers.factory import factory_rows, fitted
 from sklearn.datasets import load_digits
 from torch import nn
 
 from aeedge_export import Autoencoder
-from aeedge_export.int8 import choice
+from aeedge_export.quantization import choice
 
 torch.set_num_threads(1)  # nets this small are faster on one, and tests do not wait for a busy second core
 

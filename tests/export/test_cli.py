@@ -75,7 +75,7 @@ def test_a_run_that_was_killed_goes_on_from_its_last_checkpoint(tmp_path, csv, m
             raise Killed
 
     monkeypatch.setattr("aeedge_export.cli.train._CHECKPOINT_SECONDS", 0.0)
-    monkeypatch.setattr("aeedge_export.progress.Silence.__call__", lambda self, state: kill(state))
+    monkeypatch.setattr("aeedge_export.training.progress.Silence.__call__", lambda self, state: kill(state))
     with pytest.raises(Killed):
         call("train", csv, "-o", tmp_path / "run", "--latent", "2", "--hidden", "8", "--epochs", "9", "-q")
     monkeypatch.undo()

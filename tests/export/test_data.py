@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from aeedge.errors import InputError
-from aeedge_export.data import read
+from aeedge_export.data.files import read
 
 ROWS = np.arange(12, dtype=np.float32).reshape(4, 3) / 7
 

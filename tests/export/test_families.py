@@ -17,7 +17,7 @@ from torch import nn
 import aeedge
 from aeedge.errors import InputError
 from aeedge_export import Autoencoder
-from aeedge_export.corruption import corruption, parse_noise
+from aeedge_export.data.corruption import corruption, parse_noise
 from aeedge_export.networks.base import Design
 from aeedge_export.networks.dense import contractive
 
@@ -317,7 +317,7 @@ def test_one_latent_ten_columns_three_of_them_constant_twenty_rows(family, tmp_p
 
 
 def test_a_rate_that_diverges_later_keeps_the_best_weights(rows, monkeypatch):
-    from aeedge_export import training
+    from aeedge_export.training import loop as training
 
     real = training._steps
 

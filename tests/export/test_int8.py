@@ -7,19 +7,19 @@ import numpy as np
 import onnx
 import pytest
 from click.testing import CliRunner
-from factory import canonical, factory_rows, kinds
+from helpers.factory import canonical, factory_rows, kinds
+from helpers.tampering import replace_graph
 from onnxruntime.quantization import QuantType, quantize_dynamic
-from tampering import replace_graph
 from torch import nn
 
 import aeedge
 from aeedge.cli.group import AeedgeGroup
-from aeedge.session import Session, as_run
+from aeedge.runtime.session import Session, as_run
 from aeedge_export import Autoencoder, export_bundle
 from aeedge_export.acceptance import check_batch_invariance
-from aeedge_export.int8.affine import Affine, quantized_weight
-from aeedge_export.int8.calibration import METHODS
-from aeedge_export.int8.contract import GATES, Quality, compare
+from aeedge_export.quantization.affine import Affine, quantized_weight
+from aeedge_export.quantization.calibration import METHODS
+from aeedge_export.quantization.contract import GATES, Quality, compare
 
 pytestmark = pytest.mark.usefixtures("time_has_no_say")
 
@@ -79,9 +79,9 @@ def test_raw_bytes_feed_the_first_integer_layer(net):
 
 
 def plainly_quantised(model, rows):
-    from aeedge_export.int8.calibration import activations, minmax, ranges
-    from aeedge_export.int8.forms import formed, prepared
-    from aeedge_export.int8.qdq import layers_of, quantize
+    from aeedge_export.quantization.calibration import activations, minmax, ranges
+    from aeedge_export.quantization.forms import formed, prepared
+    from aeedge_export.quantization.qdq import layers_of, quantize
 
     model = prepared(model)
     model = formed(model, "engine", layers_of(model))

@@ -5,13 +5,13 @@ import copy
 import numpy as np
 import pytest
 import torch
-from factory import canonical, factory_rows, kinds, with_outlier
+from helpers.factory import canonical, factory_rows, kinds, with_outlier
 
 from aeedge_export import export_bundle
-from aeedge_export.int8 import choice, finetuning
-from aeedge_export.int8.choice import NotQuantizableError, choose
-from aeedge_export.int8.contract import Quality
-from aeedge_export.int8.finetuning import finetuned
+from aeedge_export.quantization import choice, finetuning
+from aeedge_export.quantization.choice import NotQuantizableError, choose
+from aeedge_export.quantization.contract import Quality
+from aeedge_export.quantization.finetuning import finetuned
 
 pytestmark = pytest.mark.usefixtures("time_has_no_say")
 

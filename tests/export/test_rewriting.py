@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from aeedge.session import as_run, every_output
-from aeedge_export.graph import RawDecoder, RawEncoder, Scaling, frozen, to_onnx
-from aeedge_export.int8.forms import formed, prepared
-from aeedge_export.int8.qdq import layers_of
-from aeedge_export.rewriting import for_fp32
-from aeedge_export.rewriting.exact import conv1d_as_conv2d, dense_as_convolution, fold_normalization, fold_scaler
-from aeedge_export.rewriting.folding import fold_width
+from aeedge.runtime.session import as_run, every_output
+from aeedge_export.conversion.exact import conv1d_as_conv2d, dense_as_convolution, fold_normalization, fold_scaler
+from aeedge_export.conversion.folding import fold_width
+from aeedge_export.conversion.graph import RawDecoder, RawEncoder, Scaling, frozen, to_onnx
+from aeedge_export.conversion.rewriting import for_fp32
+from aeedge_export.quantization.forms import formed, prepared
+from aeedge_export.quantization.qdq import layers_of
 
 
 def graph(module, shape, mean=0.0, scale=1.0, role="encoder", dtype=torch.float32):

@@ -6,11 +6,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import aeedge_export.rows
+import aeedge_export.data.rows
 from aeedge.errors import InputError
 from aeedge_export import Autoencoder
-from aeedge_export.rows import ResidentRows, StreamedRows, split
-from aeedge_export.scaling import Scaler, check_finite, fit_scaler, survey
+from aeedge_export.data.rows import ResidentRows, StreamedRows, split
+from aeedge_export.data.scaling import Scaler, check_finite, fit_scaler, survey
 
 PLAIN = {"latent": 2, "hidden": (8,), "random_state": 3, "batch_size": 32}
 NO_SCALING = Scaler("none", np.array(0, np.float32), np.array(1, np.float32))
@@ -86,7 +86,7 @@ def test_ctrl_c_in_the_first_epoch_ends_training(rows, monkeypatch):
     def interrupt(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("aeedge_export.training._run_epoch", interrupt)
+    monkeypatch.setattr("aeedge_export.training.loop._run_epoch", interrupt)
     with pytest.raises(KeyboardInterrupt):
         Autoencoder(**PLAIN).fit(rows)
 
@@ -119,7 +119,7 @@ def test_every_row_is_seen_once_an_epoch_streamed_or_resident(n, size, chunk, se
 
 def test_a_file_larger_than_memory_is_streamed(rows, tmp_path, monkeypatch):
     np.save(tmp_path / "x.npy", rows)
-    monkeypatch.setattr(aeedge_export.rows, "_free_memory", lambda device: 1000)
+    monkeypatch.setattr(aeedge_export.data.rows, "_free_memory", lambda device: 1000)
     monkeypatch.setattr(ResidentRows, "__init__", None)  # would fail if it were used
     mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
     ae = Autoencoder(latent=2, hidden=(8,), epochs=60, random_state=0).fit(mapped)
@@ -131,7 +131,7 @@ def test_a_file_larger_than_memory_is_streamed(rows, tmp_path, monkeypatch):
 def test_the_survey_does_not_depend_on_chunks(n, d, chunk, seed):
     X = np.random.default_rng(seed).normal(1e3, 2, (n, d))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("aeedge_export.scaling._CHUNK_BYTES", 8 * d * chunk)
+        patch.setattr("aeedge_export.data.scaling._CHUNK_BYTES", 8 * d * chunk)
         found = survey(X)
     np.testing.assert_allclose(found.mean, X.mean(axis=0))
     np.testing.assert_allclose(found.std, X.std(axis=0), atol=1e-9)

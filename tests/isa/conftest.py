@@ -9,7 +9,7 @@ import emulated
 import numpy as np
 import pytest
 
-from aeedge.manifest import FileEntry, Manifest, sha256_hex
+from aeedge.bundle.manifest import FileEntry, Manifest, sha256_hex
 
 DATA = Path(__file__).parent.parent / "data"
 PROBE = Path(__file__).parent / "probe.py"

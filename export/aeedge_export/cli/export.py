@@ -9,10 +9,10 @@ import click
 from numpy.typing import ArrayLike
 
 import aeedge_export.autoencoder as workstation
+from aeedge.bundle.manifest import Manifest, Variant
 from aeedge.errors import InputError
-from aeedge.manifest import Manifest, Variant
 from aeedge.table import columns, human_bytes
-from aeedge_export.data import read
+from aeedge_export.data.files import read
 
 
 @click.command()

@@ -7,9 +7,9 @@ from pathlib import Path
 import click
 
 import aeedge_export.autoencoder as workstation
-from aeedge.atomic import atomic_file
-from aeedge.bundle import Bundle
-from aeedge_export.report import render
+from aeedge.bundle.reader import Bundle
+from aeedge.files.atomic import atomic_file
+from aeedge_export.reporting.page import render
 
 
 @click.command()

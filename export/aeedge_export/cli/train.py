@@ -11,11 +11,11 @@ import click
 
 import aeedge_export.autoencoder as workstation  # at the top: a missing extra is found before anything runs
 from aeedge.errors import InputError
-from aeedge_export.data import read
-from aeedge_export.report import render
+from aeedge_export.data.files import read
+from aeedge_export.reporting.page import render
 
 if TYPE_CHECKING:
-    from aeedge_export.training import State
+    from aeedge_export.training.loop import State
 
 _CHECKPOINT_SECONDS = 10.0
 

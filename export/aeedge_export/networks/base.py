@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from aeedge.errors import InputError
-from aeedge_export.losses import reconstruction_loss
 from aeedge_export.networks import principal
 from aeedge_export.networks.layers import Decoder, Encoder, activation
+from aeedge_export.training.losses import reconstruction_loss
 
 
 @dataclass(frozen=True)

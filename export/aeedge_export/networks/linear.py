@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from sklearn.decomposition import PCA, IncrementalPCA
 
 from aeedge.errors import InputError
+from aeedge_export.data.scaling import Scaler
 from aeedge_export.networks.base import Design, Network
 from aeedge_export.networks.dense import dense_parts
 from aeedge_export.networks.layers import Decoder, Encoder
-from aeedge_export.scaling import Scaler
 
 _CHUNK_BYTES = 2**26
 

@@ -1,0 +1,1 @@
+"""What a bundle is on disk: read and checked before anything runs."""

@@ -1,0 +1,1 @@
+"""From the caller's array to results: sessions, methods, dispatch over threads."""

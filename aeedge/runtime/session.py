@@ -1,0 +1,247 @@
+"""The one file that knows onnxruntime.
+
+A session runs on the calling thread alone unless it is asked for more: onnxruntime then creates no pool, nothing spins
+when idle, and a forked child inherits nothing that is missing a thread.
+
+What `InferenceSession.run` costs beyond the graph is Python: it looks at names and makes its options anew. Calls here
+go to the object below it with names and options made once, and single rows to arrays that are bound once: a call is
+then 2 to 4 µs shorter on a server's core. onnxruntime itself is imported with the first session, so that what needs
+none works without it: `aeedge info`, and `aeedge doctor` on a processor where that import is an illegal instruction.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from aeedge.bundle.onnx_proto import chain
+from aeedge.errors import CorruptBundleError, IncompatibleBundleError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float32]
+
+_DTYPES = {"float32": "tensor(float)", "uint8": "tensor(uint8)", "int16": "tensor(int16)"}
+_SMALL_BYTES = 2**16  # results up to here are copied into their place: cheaper than telling onnxruntime where it is
+_SPIN_US = "1000"  # how long an idle thread of a pool looks for more work; older versions do not let us say
+
+
+# What the user said of telemetry, before we say it: onnxruntime reads it once, when it is first imported.
+TELEMETRY_FOUND = os.environ.get("ORT_DISABLE_TELEMETRY")
+if not TELEMETRY_FOUND:  # an empty value switches nothing off
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+
+
+@cache
+def _onnxruntime() -> Any:
+    """The module, with its telemetry off (from 1.29 on it sends some by default)."""
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # somebody may have cleared the environment since
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise IncompatibleBundleError(
+            f"expected the package onnxruntime, but it cannot be imported ({_first_line(error)}); "
+            "'aeedge doctor' says more"
+        ) from error
+    if hasattr(onnxruntime, "disable_telemetry_events"):
+        onnxruntime.disable_telemetry_events()  # somebody may have imported it before us
+    return onnxruntime
+
+
+@cache
+def runtime_version() -> str:
+    """Version of the installed onnxruntime, without importing it where it is not there yet and its metadata tells."""
+    if "onnxruntime" not in sys.modules:
+        from importlib.metadata import PackageNotFoundError, version  # costs milliseconds
+
+        try:
+            return version("onnxruntime")
+        except PackageNotFoundError:  # onnxruntime-gpu and other builds have the module, but another name
+            pass
+    found: str = _onnxruntime().__version__
+    return found
+
+
+def check_runtime(least: str, where: str) -> None:
+    """Refuse a bundle that needs a newer onnxruntime than the installed one, which is imported by this."""
+    _onnxruntime()
+    if _release(runtime_version()) < _release(least):
+        raise IncompatibleBundleError(
+            f"{where}: expected onnxruntime {least} or newer, this is {runtime_version()}; "
+            f"upgrade it with: pip install 'onnxruntime>={least}'"
+        )
+
+
+def _release(text: str) -> tuple[int, ...]:
+    found = "".join(c if c.isdecimal() else " " for c in text).split()
+    numbers = [int(n) for n in found[:3]]
+    return tuple(numbers + [0] * (3 - len(numbers)))
+
+
+class Session:
+    """One graph with one input and one output; safe to call from many threads at once.
+
+    `chain` is what it consists of (see onnxfile.py), `shared` whether it runs on a pool.
+
+    Args:
+        graph: bytes of an ONNX file, already checked.
+        where: how messages name the file.
+        dtype: dtype of the input that the manifest promises.
+        row_in, row_out: shapes of one row of input and of output that the manifest promises.
+        exact: let x86 processors without VNNI add integer products without saturating, at up to twice the time.
+        threads: of a pool, the calling one included. With more than one the session must not be used in a forked
+            child, which lacks the others.
+
+    Raises:
+        IncompatibleBundleError: onnxruntime cannot load the graph.
+        CorruptBundleError: the graph's input or output is not what the manifest says.
+    """
+
+    def __init__(
+        self,
+        graph: bytes,
+        where: str,
+        dtype: str,
+        row_in: tuple[int, ...],
+        row_out: tuple[int, ...],
+        exact: bool = False,
+        threads: int = 1,
+    ) -> None:
+        self._where = where
+        self.chain, self.shared = chain(graph), threads > 1
+        session = self._open(graph, _options(exact, threads))
+        self._check("input", session.get_inputs(), dtype, row_in)
+        self._check("output", session.get_outputs(), "float32", row_out)
+        self._session = session
+        # What run() and run_with_iobinding() wrap; the wrappers take the same arguments, should it be missing one day.
+        core = getattr(session, "_sess", session)
+        self._run, self._run_bound = core.run, core.run_with_iobinding
+        self._input = session.get_inputs()[0].name
+        self._outputs = [output.name for output in session.get_outputs()]
+        self._run_options = _run_options()
+
+    def _open(self, graph: bytes, options: Any) -> Any:
+        try:
+            # enable_fallback: without it a failed call is retried in silence with other settings.
+            return _onnxruntime().InferenceSession(
+                graph, options, providers=["CPUExecutionProvider"], enable_fallback=0
+            )
+        except Exception as error:  # onnxruntime's exceptions share no public base class
+            raise IncompatibleBundleError(
+                f"{self._where}: onnxruntime {runtime_version()} cannot load it ({_first_line(error)}); "
+                "upgrade onnxruntime or export the bundle again"
+            ) from None
+
+    def run(self, rows: NDArray[Any]) -> Floats:
+        """Run rows of shape (n, *row_in), C-contiguous and of the promised dtype; gives a new (n, *row_out)."""
+        found: list[Floats] = self._run(self._outputs, {self._input: rows}, self._run_options)
+        return found[0]
+
+    def run_into(self, rows: NDArray[Any], out: Floats) -> None:
+        """Run rows as `run` does, with the result written to `out`, a float32 (n, *row_out)."""
+        if out.nbytes <= _SMALL_BYTES or not (out.flags.c_contiguous and out.flags.aligned):
+            out[...] = self.run(rows)
+        else:
+            self.bound(rows, out)()
+
+    def bound(self, rows: NDArray[Any], out: Floats) -> Callable[[], None]:
+        """A call that runs whatever is in `rows` at that time into `out`."""
+        binding = self._session.io_binding()
+        binding.bind_input(self._input, "cpu", 0, rows.dtype.type, rows.shape, rows.ctypes.data)
+        binding.bind_output(self._outputs[0], "cpu", 0, np.float32, out.shape, out.ctypes.data)
+        call: Any = partial(self._run_bound, getattr(binding, "_iobinding", binding), self._run_options)
+        call.arrays = rows, out  # onnxruntime has their addresses alone
+        bound: Callable[[], None] = call
+        return bound
+
+    def _check(self, what: str, found: list[Any], dtype: str, row: tuple[int, ...]) -> None:
+        if len(found) != 1:
+            raise CorruptBundleError(f"{self._where}: expected one {what}, got {len(found)}; export the bundle again")
+        shape = list(found[0].shape)
+        if found[0].type != _DTYPES[dtype] or shape[1:] != list(row) or isinstance(shape[0], int):
+            raise CorruptBundleError(
+                f"{self._where}: expected its {what} to be {dtype} of shape {('n', *row)}, "
+                f"got {found[0].type} of {tuple(shape)}; export the bundle again"
+            )
+
+
+def profile(graph: bytes, rows: NDArray[Any], calls: int) -> tuple[list[tuple[str, str, float]], float]:
+    """Name, kind and microseconds of each operator, in the order of execution, and of a whole run.
+
+    The operators are those that onnxruntime runs, after its optimisations, by its own profile: means over `calls` runs
+    on the same rows. onnxruntime counts whole microseconds, and counting costs some itself.
+    """
+    from tempfile import TemporaryDirectory  # costs milliseconds, and only a profile needs it
+
+    with TemporaryDirectory() as folder:
+        options = _options()
+        options.enable_profiling = True
+        options.profile_file_prefix = os.path.join(folder, "profile")
+        session = _onnxruntime().InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        feed = {session.get_inputs()[0].name: rows}
+        for _ in range(calls):
+            session.run(None, feed)
+        with open(session.end_profiling()) as stream:
+            events = json.load(stream)
+    total: dict[tuple[str, str], float] = {}
+    whole = 0.0
+    for event in events:
+        whole += event["dur"] if event.get("name") == "model_run" else 0
+        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
+            key = event["name"].removesuffix("_kernel_time"), event["args"]["op_name"]
+            total[key] = total.get(key, 0.0) + event["dur"]
+    return [(name, kind, us / calls) for (name, kind), us in total.items()], whole / calls
+
+
+def every_output(graph: bytes, rows: NDArray[Any]) -> dict[str, NDArray[Any]]:
+    """All outputs of a graph as it stands, not optimised, by name: for an exporter that looks at what is inside."""
+    options = _options()
+    options.graph_optimization_level = _onnxruntime().GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = _onnxruntime().InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(names, {session.get_inputs()[0].name: rows})))
+
+
+def as_run(graph: bytes) -> bytes:
+    """The graph that onnxruntime makes of another one on this machine: what really runs."""
+    from tempfile import TemporaryDirectory
+
+    with TemporaryDirectory() as folder:
+        options = _options()
+        options.optimized_model_filepath = os.path.join(folder, "optimized.onnx")
+        _onnxruntime().InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        with open(options.optimized_model_filepath, "rb") as stream:
+            return stream.read()
+
+
+def _options(exact: bool = False, threads: int = 1) -> Any:
+    runtime = _onnxruntime()
+    options = runtime.SessionOptions()
+    if exact:
+        options.add_session_config_entry("session.x64quantprecision", "1")
+    if threads > 1:
+        options.add_session_config_entry("session.intra_op.spin_duration_us", _SPIN_US)
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = runtime.ExecutionMode.ORT_SEQUENTIAL
+    options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.log_severity_level = 4  # errors reach the caller as exceptions; a library prints nothing
+    return options
+
+
+def _run_options() -> Any:
+    options = _onnxruntime().RunOptions()
+    options.log_severity_level = 4
+    return options
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0][:200] if text else type(error).__name__

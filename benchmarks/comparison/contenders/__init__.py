@@ -1,0 +1,63 @@
+"""Who takes part. One module a runtime, each with a class `Contender`:
+
+    Contender(folder, options, threads)   opens the net of a workload's folder
+    .prepare(rows)                        float32 rows -> what the runtime takes, as a user has it ready: not timed
+    .encode(prepared)                     -> latents as a float32 numpy array; timed
+
+Heavy imports happen inside `__init__`, so that a cold start pays for its own runtime alone.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class Entry(NamedTuple):
+    """A contender: its name in tables, its module, what the module needs to know, the distributions it needs.
+
+    `exact` says that it must agree with torch; `only` restricts it to "one" or "all" threads; `loads` says in which
+    dtype it takes rows.
+    """
+
+    name: str
+    module: str
+    options: dict[str, Any]
+    needs: tuple[str, ...]
+    exact: bool = True
+    only: str = ""
+    loads: str = "float32"
+
+
+def entries(folder: Path) -> list[Entry]:
+    """All contenders for a workload's folder; of aeedge one for each variant of each bundle."""
+    here = "comparison.contenders."
+    tflite = here + "by_litert"
+    return [
+        *_of_aeedge(folder),
+        Entry("onnxruntime", here + "by_onnxruntime", {}, ("onnxruntime",)),
+        Entry("onnxruntime, one thread", here + "by_onnxruntime", {"threads": 1}, ("onnxruntime",), only="all"),
+        Entry("OpenVINO", here + "by_openvino", {}, ("openvino",)),
+        Entry("LiteRT fp32", tflite, {"file": "fp32.tflite"}, ("ai-edge-litert",)),
+        Entry("LiteRT int8", tflite, {"file": "int8.tflite"}, ("ai-edge-litert",), exact=False, loads="int8"),
+        Entry("torch eager", here + "by_torch", {}, ("torch",)),
+        Entry("torch compiled", here + "by_torch", {"compiled": True}, ("torch",)),
+        Entry("numpy", here + "by_numpy", {}, ("numpy",)),
+        Entry("sklearn PCA", here + "by_pca", {}, ("scikit-learn",), exact=False),
+    ]
+
+
+def _of_aeedge(folder: Path) -> list[Entry]:
+    found = []
+    for bundle in sorted(folder.glob("*.aeedge")):
+        manifest = json.loads((bundle / "manifest.json").read_text())
+        dtype = manifest["input"]["dtype"]
+        for variant in manifest["variants"]:
+            name = f"aeedge {variant}" + ("" if dtype == "float32" else f" {dtype}-in")
+            options = {"bundle": bundle.name, "variant": variant, "dtype": dtype}
+            module = "comparison.contenders.by_aeedge"
+            found.append(Entry(name, module, options, ("aeedge",), exact=variant == "fp32", loads=dtype))
+    return found

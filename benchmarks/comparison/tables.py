@@ -1,0 +1,201 @@
+"""Markdown of a run: everything for results/, and the short table for the README."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import exp, log
+from pathlib import Path
+
+from comparison.nets import NETS
+from comparison.records import Line, Records, write_text
+
+BEGIN, END = "<!-- runtimes -->", "<!-- /runtimes -->"
+PEER = "onnxruntime"
+_THREADS = {"one": "one thread", "all": "all threads"}
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table, numbers to the right."""
+    lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def microseconds(seconds: float) -> str:
+    """Three digits or more."""
+    value = seconds * 1e6
+    return f"{value:,.1f}" if value < 100 else f"{value:,.0f}"
+
+
+def document(records: Records) -> str:
+    """All tables of a run."""
+    parts = ["# The contest of runtimes\n", _machine(records), headline(records)]
+    for workload in records.names("workload"):
+        parts.append(f"## {workload}: {NETS[workload].says}\n")
+        parts += [_speed(records, workload, threads) for threads in _THREADS]
+        parts.append(f"![time a row]({{name}}-{workload}.svg)\n")
+    parts += ["## Quality\n", _quality(records), "## Distance from the machine's limits\n", _limits(records)]
+    parts += ["## Who could not take part\n", _out(records)] if records.of("out") else []
+    return "\n".join(parts)
+
+
+def _machine(records: Records) -> str:
+    machine, settings = records.of("machine")[0], records.of("settings")[0]
+    versions = ", ".join(f"{name} {number}" for name, number in machine["versions"].items())
+    vector = ", ".join(machine["vector"]) or "no known vector instructions"
+    kind = "A quick run: only an indication. " if settings["quick"] else ""
+    return (
+        f"{kind}{machine['processor']}, {machine['cpus']} CPUs ({vector}), {machine['system']}, Python "
+        f"{machine['python']}; {versions}. Made by `benchmarks/runtimes.py`; what is compared, and how not to read it: "
+        "`benchmarks/README.md`.\n"
+    )
+
+
+def _speed(records: Records, workload: str, threads: str) -> str:
+    """Microseconds a call by contender and batch; in bold who runs the net fastest (not PCA), disturbed ones marked."""
+    cells = records.of("speed", workload=workload, threads=threads)
+    batches = list(dict.fromkeys(cell["batch"] for cell in cells))
+    nets = [cell for cell in cells if not _another_model(cell["contender"])]
+    best = {batch: min((c["seconds"] for c in nets if c["batch"] == batch), default=None) for batch in batches}
+    rows = []
+    for contender in dict.fromkeys(cell["contender"] for cell in cells):
+        row = [contender]
+        for batch in batches:
+            found = [cell for cell in cells if cell["batch"] == batch and cell["contender"] == contender]
+            row.append(_cell(found[0], best[batch]) if found else "")
+        rows.append(row)
+    text = table([f"µs a call, {_THREADS[threads]}", *(_rows(batch) for batch in batches)], rows)
+    reasons = sorted({cell["disturbed"] for cell in cells if cell["disturbed"]})
+    return text + (f"\n~ disturbed: {reasons[-1]}, and similar.\n" if reasons else "")
+
+
+def _rows(count: int) -> str:
+    return f"{count:,} row" + "s" * (count > 1)
+
+
+def _cell(cell: Line, best: float | None) -> str:
+    text = microseconds(cell["seconds"])
+    text = f"**{text}**" if cell["seconds"] == best else text
+    return f"~{text}" if cell["disturbed"] else text
+
+
+def _quality(records: Records) -> str:
+    rows = [
+        [f"{line['workload']}: {line['contender']}", _error(line["error"]), f"{line['mse']:.4g}", f"{line['auc']:.4f}"]
+        for line in records.of("quality")
+    ]
+    head = ["contender", "largest error of a latent", "reconstruction error", "AUC of strange rows"]
+    return table(head, rows) + (
+        "\nLatents against torch, relative to the largest one. Reconstruction error: mean squared, of test rows, "
+        "decoded by torch in fp32 for all but PCA, which is another model and has its own answer.\n"
+    )
+
+
+def _error(error: float) -> str:
+    return f"{error:.0e}" if error < 1e-3 else f"{error:.1%}"
+
+
+def _limits(records: Records) -> str:
+    peaks = [
+        [
+            f"{line['threads']} ({line['cpus']} CPU{'s' * (line['cpus'] > 1)})",
+            *(f"{line[key] / 1e9:,.1f}" for key in ("flops", "read", "copy")),
+        ]
+        for line in records.of("peak")
+    ]
+    rows = [
+        [
+            f"{line['workload']}, {_THREADS[line['threads']]}, {line['batch']:,} rows: {line['contender']}",
+            f"{line['share']:.0%}",
+            line["limit"],
+        ]
+        for line in records.of("roofline")
+    ]
+    disturbed = "".join(
+        f"\n~ too low, disturbed with {line['threads']}: {line['disturbed']}.\n"
+        for line in records.of("peak")
+        if line.get("disturbed")
+    )
+    return (
+        table(["threads", "sgemm, GFLOP/s", "memory read, GB/s", "copied, GB/s"], peaks)
+        + disturbed
+        + "\n100 % would be the time that float32 arithmetic at the speed of sgemm, or reading the rows from memory, "
+        "takes at least. int8 arithmetic is faster than that, and so are rows that are still in a cache.\n\n"
+        + table(["aeedge, and the fastest other of the same answer", "reached", "limited by"], rows)
+    )
+
+
+def _out(records: Records) -> str:
+    found = {(line["contender"], line["reason"]): None for line in records.of("out")}
+    return "\n".join(f"- {contender}: {reason}" for contender, reason in found) + "\n"
+
+
+def headline(records: Records) -> str:
+    """The short table: speed as a multiple of bare onnxruntime's, and what else a contender costs."""
+    columns = [("one", 1), ("one", 64), ("all", 1024), ("all", 16384)]
+    columns = [column for column in columns if records.of("speed", threads=column[0], batch=column[1])]
+    head = ["speed, bare onnxruntime = 1", *(f"{_rows(batch)}, {_THREADS[threads]}" for threads, batch in columns)]
+    head += ["same answer", "cold start, ms", "memory, MB", "installed, MB"]
+    rows = []
+    everybody = len(records.names("workload"))
+    contenders = dict.fromkeys(line["contender"] for line in records.of("speed", threads="all"))
+    for contender in contenders | dict.fromkeys(records.names("contender")):
+        ratios = [_ratios(records, contender, threads, batch) for threads, batch in columns]
+        few = "" if max(map(len, ratios)) == everybody else f" ({max(map(len, ratios))} nets)"
+        rows.append([contender + few, *map(_mean, ratios), _same(records, contender), *_costs(records, contender)])
+    nets = ", ".join(records.names("workload"))
+    started = next((line["workload"] for line in records.of("start")), "")
+    note = f"\nGeometric means over the nets {nets}; cold start and memory of {started}.\n" if started else ""
+    return table(head, rows) + note
+
+
+def _ratios(records: Records, contender: str, threads: str, batch: int) -> list[float]:
+    """How many times as fast as bare onnxruntime, for each workload."""
+    cells = records.of("speed", contender=contender, threads=threads, batch=batch)
+    peers = {cell["workload"]: cell for cell in records.of("speed", contender=PEER, threads=threads, batch=batch)}
+    return [peers[c["workload"]]["seconds"] / c["seconds"] for c in cells if c["workload"] in peers]
+
+
+def _mean(ratios: Sequence[float]) -> str:
+    return f"{exp(sum(map(log, ratios)) / len(ratios)):.2f}" if ratios else ""
+
+
+def _same(records: Records, contender: str) -> str:
+    lines = records.of("check", contender=contender)
+    if _another_model(contender):
+        return "another model"
+    worst = max((line["error"] for line in lines), default=0.0)
+    return "yes" if worst < 1e-3 else f"within {worst:.0%}"
+
+
+def _another_model(contender: str) -> bool:
+    return contender.endswith("PCA")
+
+
+def _costs(records: Records, contender: str) -> list[str]:
+    start = next((line for line in records.of("start", contender=contender) if "seconds" in line), None)
+    size = next((line for line in records.of("size", contender=contender) if "bytes" in line), None)
+    first = [f"{start['seconds'] * 1e3:,.0f}", f"{start['peak_bytes'] / 1e6:,.0f}"] if start else ["", ""]
+    return [*first, f"{size['bytes'] / 1e6:,.0f}" if size else ""]
+
+
+def with_headline(readme: str, records: Records) -> str:
+    """The README's text with the table between its markers.
+
+    Raises:
+        SystemExit: the markers are not there.
+    """
+    before, begin, rest = readme.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise SystemExit(f"README.md: expected the lines {BEGIN} and {END}, where the table goes; put them in")
+    return f"{before}{BEGIN}\n{headline(records)}{END}{after}"
+
+
+def write(records: Records, path: Path) -> None:
+    """All tables into one file; the pictures are expected beside it."""
+    write_text(path, document(records).replace("{name}", path.stem))
+
+
+def write_headline(records: Records, readme: Path) -> None:
+    """The short table into the README."""
+    write_text(readme, with_headline(readme.read_text(encoding="utf-8"), records))

@@ -1,0 +1,316 @@
+"""Assemble a bundle from torch modules: convert, write beside the target, accept, then let it appear."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from onnx import ModelProto
+from torch import nn
+
+from aeedge.bundle.manifest import DTYPES, VARIANTS, FileEntry, InputSpec, Manifest, ScoreSpec, Tolerance, Variant
+from aeedge.bundle.reader import GOLDEN, MANIFEST, file_name
+from aeedge.errors import InputError
+from aeedge.files.atomic import atomic_directory
+from aeedge.runtime.session import Session
+from aeedge.runtime.telling import telling_latents
+from aeedge_export.acceptance import (
+    Reference,
+    accept,
+    accept_integer,
+    golden_rows,
+    integer_tolerances,
+    tolerances,
+)
+from aeedge_export.conversion.graph import OPSET, RawDecoder, RawEncoder, Scaling, frozen, stamped, to_onnx
+from aeedge_export.conversion.rewriting import for_fp32
+from aeedge_export.quantization.choice import LEAST_ROWS, Finetune, Int8, NotQuantizableError, choose
+from aeedge_export.quantization.finetuning import finetuned
+from aeedge_export.quantization.pair import Pair
+from aeedge_export.quantization.rows import calibration_rows
+from aeedge_export.versions import versions
+
+MIN_ONNXRUNTIME = "1.12.1"  # the oldest that passes tests/device
+_NUDGED = 512  # rows by which the tolerance of int8 is measured
+_MOST_COLUMNS = 2**14  # of nets whose latents are tried: wider ones compute so long that looking at rows is nothing
+
+
+def export_bundle(
+    *,
+    encoder: nn.Module,
+    decoder: nn.Module | None = None,
+    path: str | os.PathLike[str],
+    example: ArrayLike,
+    scaler: tuple[ArrayLike, ArrayLike] = (0.0, 1.0),
+    family: str = "custom",
+    name: str | None = None,
+    features: Sequence[str] | None = None,
+    units: Sequence[str] | None = None,
+    created: str | None = None,
+    training: Mapping[str, Any] | None = None,
+    ordered: bool = False,
+    variants: Sequence[str] | str = ("fp32",),
+    calibration: ArrayLike | None = None,
+    qat: bool = False,
+    tolerance: float = 1e-4,
+    overwrite: bool = False,
+) -> Manifest:
+    """Write a bundle of any pair of torch modules; it is there only after aeedge has reproduced torch with it.
+
+    Args:
+        encoder: scaled rows (n, *shape) float32 to latents (n, k).
+        decoder: latents (n, k) to scaled rows (n, *shape); None for a bundle that only encodes.
+        path: the bundle's directory.
+        example: raw rows (n, *shape), two or more. They fix shape and dtype (uint8, int16; all else is float32), and
+            some become the golden rows that travel with the bundle.
+        scaler: (mean, scale), scalars or one value a feature: the encoder sees (x - mean) / scale, and the decoder's
+            output is mapped back; both inside the graphs.
+        family: what the manifest calls the kind of model.
+        name: the model's name; default: the stem of `path`.
+        features, units: names for the values of one-dimensional rows.
+        created: when the model was made (ISO 8601). Not the time of export, so that two exports are the same bytes.
+        training: anything worth knowing about the training, as JSON; never read at run time.
+        ordered: whether any prefix of the latents is a code of its own.
+        variants: "fp32" and "int8", the one that `aeedge.load` takes by itself first; "all" for both, as far as the
+            calibration rows suffice. Where no int8 form keeps the contract (docs/decisions/0009-int8.md) it is left
+            out, with a warning that says why.
+        calibration: raw rows (192 or more) that int8 is calibrated and judged with; default: the example.
+        qat: where the contract would keep layers in fp32, fine-tune the int8 variant for a few epochs with its rounding
+            in view, on the calibration rows; fp32 stays as it is.
+        tolerance: largest error of fp32 relative to an output's magnitude.
+        overwrite: replace an existing bundle.
+
+    Returns:
+        The manifest of the bundle, whose `variants` say what was made.
+
+    Raises:
+        InputError: `path` exists or cannot be written; modules, example or calibration do not fit together or cannot be
+            converted.
+        VerificationError: aeedge computes something else; nothing is left behind.
+    """
+    target = Path(path)
+    wanted = _wanted(variants)
+    rows = _example(example)
+    if variants == "all" and len(rows if calibration is None else np.asarray(calibration)) < LEAST_ROWS:
+        wanted = ("fp32",)
+    scaling = _scaling(scaler, rows.shape[1:])
+    raw_encoder = frozen(RawEncoder(encoder, scaling))
+    raw_decoder = None if decoder is None else frozen(RawDecoder(decoder, scaling))
+    latent = _check_shapes(raw_encoder, raw_decoder, rows)
+    models = {"encoder": to_onnx(raw_encoder, torch.from_numpy(rows), "encoder")}
+    if raw_decoder is not None:
+        models["decoder"] = to_onnx(raw_decoder, torch.zeros(2, latent), "decoder")
+    spec = InputSpec(
+        shape=rows.shape[1:],
+        dtype=rows.dtype.name,
+        features=_names("features", features, rows.shape[1:]),
+        units=_names("units", units, rows.shape[1:]),
+    )
+    reference = Reference(raw_encoder, raw_decoder, scaling.scale)
+    graphs = {"fp32": {role: for_fp32(model) for role, model in models.items()}}
+    tune = _finetuner(raw_encoder, raw_decoder, scaling, latent) if qat else None
+    int8 = _int8(models, wanted, calibration, rows, scaling, tune)
+    if int8 is not None:
+        graphs["int8"] = int8.models
+    limits = {"fp32": tolerances(reference, rows, scaling, tolerance)}
+    identity = _identity(graphs, spec, scaling)
+    files = {
+        file_name(role, variant): stamped(model, identity, role)
+        for variant, by_role in graphs.items()
+        for role, model in by_role.items()
+    }
+    golden = golden_rows(rows)
+    recorded = {"fp32": reference.outputs(golden)}
+    if int8 is not None:
+        pair = Pair(int8.models, scaling.scale)
+        recorded["int8"] = pair.outputs(golden)
+        limits["int8"] = integer_tolerances(limits["fp32"], pair.outputs, rows[:_NUDGED])
+    files[GOLDEN] = _archive(golden, recorded)
+    made = {variant: _variant(variant, files, limits[variant], int8) for variant in graphs}
+    made["fp32"] = made["fp32"]._replace(telling_latents=_tell(files["encoder.onnx"], target, spec, latent, golden[-1]))
+    manifest = Manifest(
+        id=identity,
+        name=name or target.stem,
+        family=family,
+        input=spec,
+        latent=latent,
+        ordered=ordered,
+        variants=made,
+        default_variant=next((variant for variant in wanted if variant in graphs), "fp32"),
+        golden=_entry(files[GOLDEN]),
+        score=ScoreSpec("mse", scaling.scale),
+        opset=OPSET,
+        min_onnxruntime=MIN_ONNXRUNTIME,
+        created=created,
+        made_with=versions(),
+        training=dict(training or {}),
+    )
+    files[MANIFEST] = manifest.dumps().encode()
+    with atomic_directory(target, overwrite=overwrite) as part:
+        for file, data in files.items():
+            (part / file).write_bytes(data)
+        accept(part, reference, rows, str(target))
+        if int8 is not None:
+            accept_integer(part, rows, str(target))
+    return manifest
+
+
+def _wanted(variants: Sequence[str] | str) -> tuple[str, ...]:
+    """Names of variants, in the order of preference."""
+    if variants == "all":
+        return VARIANTS
+    names = tuple(variants.split(",")) if isinstance(variants, str) else tuple(variants)
+    if not names or len(set(names)) != len(names) or not set(names) <= set(VARIANTS) or "fp32" not in names:
+        raise InputError(f"variants: expected fp32, or fp32 and int8 (fp32 is always there), got {', '.join(names)!r}")
+    return names
+
+
+def _int8(
+    models: Mapping[str, ModelProto],
+    wanted: tuple[str, ...],
+    calibration: ArrayLike | None,
+    example: NDArray[Any],
+    scaling: Scaling,
+    finetune: Finetune | None,
+) -> Int8 | None:
+    """The int8 variant, if it is wanted and there is one that is worth having."""
+    if "int8" not in wanted:
+        return None
+    rows = calibration_rows(calibration, example)
+    try:
+        return choose(models, rows, scaling.scale, finetune=finetune)
+    except NotQuantizableError as error:
+        warnings.warn(f"no int8 variant: {error}", stacklevel=3)
+        return None
+
+
+def _finetuner(encoder: nn.Module, decoder: nn.Module | None, scaling: Scaling, latent: int) -> Finetune:
+    """What makes canonical graphs of the fine-tuned network."""
+
+    def tune(rows: NDArray[Any]) -> dict[str, ModelProto]:
+        down, up = finetuned(encoder, decoder, rows, scaling.scale)
+        models = {"encoder": to_onnx(down, torch.from_numpy(rows), "encoder")}
+        return models if up is None else models | {"decoder": to_onnx(up, torch.zeros(2, latent), "decoder")}
+
+    return tune
+
+
+def _example(example: ArrayLike) -> NDArray[Any]:
+    rows = np.asarray(example)
+    if rows.dtype.kind not in "fiub":
+        raise InputError(f"example: expected numbers, got dtype {rows.dtype}")
+    rows = np.ascontiguousarray(rows if rows.dtype.name in DTYPES else rows.astype(np.float32))
+    if rows.ndim < 2 or len(rows) < 2:
+        raise InputError(f"example: expected two or more rows of raw input, shape (n, ...), got {rows.shape}")
+    if rows.dtype.kind == "f" and not np.isfinite(rows).all():
+        at = tuple(int(i) for i in np.argwhere(~np.isfinite(rows))[0])
+        raise InputError(f"example: expected finite numbers, got {rows[at]} in row {at[0]}, position {at[1:]}")
+    return rows
+
+
+def _scaling(scaler: tuple[ArrayLike, ArrayLike], shape: tuple[int, ...]) -> Scaling:
+    mean, scale = (np.asarray(values, np.float32) for values in scaler)
+    try:
+        np.broadcast_to(mean, shape), np.broadcast_to(scale, shape)
+    except ValueError:
+        raise InputError(
+            f"scaler: expected mean and scale that broadcast to {shape}, got {mean.shape} and {scale.shape}"
+        ) from None
+    if not (np.isfinite(mean).all() and np.isfinite(scale).all() and (scale > 0).all()):
+        raise InputError(
+            "scaler: expected a finite mean and a finite scale above 0; use 1 for values that never change"
+        )
+    return Scaling(mean, scale)
+
+
+def _check_shapes(encoder: nn.Module, decoder: nn.Module | None, rows: NDArray[Any]) -> int:
+    """The latent size, once both modules have been seen to fit the example and each other, for 2 rows and for 3."""
+    size = int(np.prod(rows.shape[1:]))
+    with torch.inference_mode():
+        for count in (2, 3):
+            part = rows[np.arange(count) % len(rows)]
+            latent = _call(encoder, torch.from_numpy(part), "encoder")
+            if latent.ndim != 2 or len(latent) != count:
+                raise InputError(
+                    f"encoder: expected latents of shape (n, k), got {tuple(latent.shape)} for {count} rows"
+                )
+            if latent.shape[1] > size:
+                raise InputError(
+                    f"encoder: expected at most {size} latents, as many as values in a row, got {latent.shape[1]}"
+                )
+            if decoder is not None:
+                back = _call(decoder, latent, "decoder")
+                if back.shape != part.shape:
+                    raise InputError(f"decoder: expected rows of shape {rows.shape[1:]}, got {tuple(back.shape[1:])}")
+    return int(latent.shape[1])
+
+
+def _call(module: nn.Module, rows: torch.Tensor, role: str) -> torch.Tensor:
+    try:
+        result = module(rows)
+    except Exception as error:  # whatever the caller's module raises
+        raise InputError(
+            f"{role}: failed on rows of shape {tuple(rows.shape)} ({type(error).__name__}: {error})"
+        ) from error
+    if not isinstance(result, torch.Tensor):
+        raise InputError(
+            f"{role}: expected one tensor, got {type(result).__name__}; wrap it to return one (a VAE: its mean)"
+        )
+    return result
+
+
+def _names(what: str, names: Sequence[str] | None, shape: tuple[int, ...]) -> tuple[str, ...] | None:
+    if names is None:
+        return None
+    if len(shape) != 1 or len(names) != shape[0]:
+        raise InputError(f"{what}: expected one name for each of the values of a row {shape}, got {len(names)}")
+    return tuple(map(str, names))
+
+
+def _archive(golden: NDArray[Any], recorded: Mapping[str, Mapping[str, NDArray[np.float32]]]) -> bytes:
+    """golden.npz: input, and what every variant makes of it."""
+    arrays = {f"{variant}.{what}": values for variant, found in recorded.items() for what, values in found.items()}
+    archive = io.BytesIO()
+    np.savez(archive, input=golden, **arrays)  # type: ignore[arg-type]
+    return archive.getvalue()
+
+
+def _variant(variant: str, files: Mapping[str, bytes], limits: Mapping[str, Tolerance], int8: Int8 | None) -> Variant:
+    encoder, decoder = (files.get(file_name(role, variant)) for role in ("encoder", "decoder"))
+    assert encoder is not None
+    made = Variant(_entry(encoder), None if decoder is None else _entry(decoder), limits)
+    if variant == "int8" and int8 is not None:
+        quality = {name: round(value, 6) for name, value in int8.quality.numbers().items()}
+        made = made._replace(quality=quality, decisions=int8.record)
+    return made
+
+
+def _tell(encoder: bytes, path: Path, spec: InputSpec, latent: int, row: NDArray[Any]) -> int:
+    """How many first latents tell of rows that are not finite; 0 also where nobody wants to wait for the answer."""
+    session = Session(encoder, str(path / "encoder.onnx"), spec.dtype, spec.shape, (latent,))
+    return telling_latents(session, row) if spec.size <= _MOST_COLUMNS else 0
+
+
+def _identity(graphs: Mapping[str, Mapping[str, ModelProto]], spec: InputSpec, scaling: Scaling) -> str:
+    """The bundle's id: a hash of what it computes. Stands in each graph, so it cannot be a hash of the files."""
+    digest = hashlib.sha256(b"aeedge bundle 1\n")
+    for variant, models in graphs.items():
+        for role in sorted(models):
+            graph = hashlib.sha256(models[role].SerializeToString(deterministic=True)).hexdigest()
+            digest.update(f"{file_name(role, variant)} {graph}\n".encode())
+    contract = {"shape": spec.shape, "dtype": spec.dtype, "scale": scaling.scale.tolist()}
+    digest.update(json.dumps(contract, sort_keys=True).encode())
+    return digest.hexdigest()
+
+
+def _entry(data: bytes) -> FileEntry:
+    return FileEntry(sha256=hashlib.sha256(data).hexdigest(), bytes=len(data))

@@ -1,0 +1,1 @@
+"""From torch to ONNX graphs, and their rewriting for onnxruntime."""

@@ -1,0 +1,204 @@
+"""From a torch module to a canonical ONNX graph: raw units in and out, opset 17, IR 8, the same bytes every time.
+
+Everything that the model needs to see raw input is inside the graph: a cast for integer pixels, the scaler's mean and
+scale. Names are set by position and metadata of the exporter is dropped, so that the same module gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx.checker
+import onnx.helper
+import onnx.numpy_helper
+import onnx.shape_inference
+import torch
+from numpy.typing import NDArray
+from onnx import ModelProto
+from torch import Tensor, nn
+
+from aeedge.errors import InputError
+from aeedge_export.conversion.lowering import TORCH_OPSET, lower_opset
+
+OPSET, IR_VERSION = 17, 8
+_NAMES = {"encoder": ("input", "latent"), "decoder": ("latent", "reconstruction")}
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """`mean` and `scale`, float32, that broadcast to one row."""
+
+    mean: NDArray[np.float32]
+    scale: NDArray[np.float32]
+
+
+class RawEncoder(nn.Module):
+    """An encoder of scaled rows as one of raw rows: encoder((x - mean) / scale)."""
+
+    def __init__(self, encoder: nn.Module, scaling: Scaling) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.mean, self.scale = _buffer(scaling.mean, 0.0), _buffer(scaling.scale, 1.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, *input_shape) raw, any dtype -> (n, latent)."""
+        x = x.to(torch.float32)
+        x = x if self.mean is None else x - self.mean
+        latent: Tensor = self.encoder(x if self.scale is None else x / self.scale)
+        return latent
+
+
+class RawDecoder(nn.Module):
+    """A decoder of scaled rows as one of raw rows: decoder(z) * scale + mean."""
+
+    def __init__(self, decoder: nn.Module, scaling: Scaling) -> None:
+        super().__init__()
+        self.decoder = decoder
+        self.mean, self.scale = _buffer(scaling.mean, 0.0), _buffer(scaling.scale, 1.0)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """(n, latent) -> (n, *input_shape) raw, float32."""
+        x: Tensor = self.decoder(z)
+        x = x if self.scale is None else x * self.scale
+        return x if self.mean is None else x + self.mean
+
+
+def _buffer(values: NDArray[np.float32], neutral: float) -> nn.Parameter | None:
+    """Constants of the graph, or None where they would change nothing."""
+    if (values == neutral).all():
+        return None
+    return nn.Parameter(torch.from_numpy(np.array(values, np.float32)), requires_grad=False)
+
+
+def frozen(module: nn.Module) -> nn.Module:
+    """A copy on the CPU in evaluation mode, so that exporting leaves the caller's module alone."""
+    return copy.deepcopy(module).cpu().eval()
+
+
+def to_onnx(module: nn.Module, example: Tensor, role: str) -> ModelProto:
+    """Convert a frozen module with one input and one output, whose first axis is the free batch size.
+
+    Args:
+        module: RawEncoder or RawDecoder.
+        example: two or more rows of input.
+        role: "encoder" or "decoder", which names input and output.
+
+    Raises:
+        InputError: torch cannot convert the module, or not with a free batch size.
+    """
+    names = _NAMES[role]
+    try:
+        with _quiet():
+            program = torch.onnx.export(
+                module,
+                (example[:2].contiguous(),),
+                dynamo=True,
+                external_data=False,
+                opset_version=TORCH_OPSET,
+                input_names=[names[0]],
+                output_names=[names[1]],
+                dynamic_shapes=({0: torch.export.Dim("n")},),
+                verbose=False,
+            )
+            assert program is not None
+            model: ModelProto = program.model_proto
+    except Exception as error:  # torch raises many kinds; the first line says most
+        reason = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
+        raise InputError(
+            f"{role}: expected a module that torch can export with a free batch size, but: {reason}; "
+            "avoid shapes and branches that depend on the batch"
+        ) from error
+    return _canonical(model, role)
+
+
+def _canonical(model: ModelProto, role: str) -> ModelProto:
+    """The same computation built anew from what matters: operators, weights, input and output."""
+    domains = {entry.domain for entry in model.opset_import} | {node.domain for node in model.graph.node}
+    if domains - {""} or len(model.functions):
+        raise InputError(f"{role}: expected standard ONNX operators, got some of {domains - {''}}; replace that layer")
+    try:
+        lower_opset(model, OPSET)
+        graph = _plain_graph(model.graph, role)
+        plain = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", OPSET)])
+        plain.ir_version, plain.producer_name = IR_VERSION, "aeedge"
+        onnx.checker.check_model(plain, full_check=True)
+    except (ValueError, onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise InputError(
+            f"{role}: expected operators of opset {OPSET}, but {str(error).splitlines()[0][:200]}; replace that layer"
+        ) from error
+    return plain
+
+
+def _plain_graph(graph: onnx.GraphProto, role: str) -> onnx.GraphProto:
+    """Nodes and values numbered in order: names of torch's tracing vary with versions, and mean nothing on a device."""
+    names = {value.name: value.name for value in [*graph.input, *graph.output]}
+    weights = []
+    for index, tensor in enumerate(graph.initializer):
+        names.setdefault(tensor.name, f"w{index}")
+        weights.append(onnx.numpy_helper.from_array(_values(tensor, role), names[tensor.name]))
+    nodes = []
+    for index, node in enumerate(graph.node):
+        for position, name in enumerate(filter(None, node.output)):
+            names.setdefault(name, f"v{index}" + (f"_{position}" if position else ""))
+        plain = onnx.helper.make_node(
+            node.op_type,
+            [names[name] if name else "" for name in node.input],
+            [names[name] if name else "" for name in node.output],
+            name=f"{node.op_type}_{index}",
+        )
+        plain.attribute.extend(node.attribute)
+        for attribute in plain.attribute:
+            attribute.doc_string = ""
+        nodes.append(plain)
+    ends = [[_plain_end(value, role) for value in values] for values in (graph.input, graph.output)]
+    return onnx.helper.make_graph(nodes, role, *ends, initializer=weights)
+
+
+def _plain_end(value: onnx.ValueInfoProto, role: str) -> onnx.ValueInfoProto:
+    """Input or output, its first axis free."""
+    kind = value.type.tensor_type
+    if not kind.shape.dim or not kind.shape.dim[0].dim_param:
+        raise InputError(f"{role}: expected a module for any batch size, torch found that it works for one only")
+    shape = ["n", *(axis.dim_value for axis in kind.shape.dim[1:])]
+    return onnx.helper.make_tensor_value_info(value.name, kind.elem_type, shape)
+
+
+def _values(tensor: onnx.TensorProto, role: str) -> NDArray[Any]:
+    """A weight's values; subnormal ones become zero, since they slow CPUs down a hundredfold and carry nothing."""
+    if tensor.data_location == onnx.TensorProto.EXTERNAL:
+        raise InputError(f"{role}: expected weights inside the graph, got external data; models over 2 GB do not fit")
+    values: NDArray[Any] = onnx.numpy_helper.to_array(tensor)
+    if values.dtype == np.float32:
+        values = np.where(np.abs(values) < np.finfo(np.float32).tiny, np.float32(0), values)
+    return np.ascontiguousarray(values).reshape(values.shape)
+
+
+def stamped(model: ModelProto, identity: str, role: str) -> bytes:
+    """The bytes of the file, with the bundle's id and the role in its metadata."""
+    model = copy.deepcopy(model)
+    for key, value in (("aeedge.id", identity), ("aeedge.role", role)):
+        entry = model.metadata_props.add()
+        entry.key, entry.value = key, value
+    data: bytes = model.SerializeToString(deterministic=True)
+    return data
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter talks about its own versions; none of it is for the person who exports a model."""
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)

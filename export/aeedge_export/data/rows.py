@@ -1,0 +1,113 @@
+"""Training rows on the device that trains: one tensor and permuted batches, or chunks of a file larger than memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from aeedge_export.data.scaling import Scaler
+
+_CHUNK_BYTES = 2**25  # of float32 rows read in one go from a memory-mapped file
+_CHUNKS_MIXED = 4  # chunks that are shuffled together
+_VALIDATION_ROWS = 10_000  # enough for an estimate, few enough to stay in memory
+
+
+class Rows(Protocol):
+    """Rows to train on, scaled, float32."""
+
+    count: int
+    validation: Tensor
+
+    def batches(self, size: int, generator: torch.Generator) -> Iterator[Tensor]:
+        """All training rows once, in an order drawn from `generator`."""
+
+
+def split(count: int, fraction: float, seed: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Indices of training and validation rows, each sorted; the split depends on `count` and `seed` alone."""
+    held_out = min(round(count * fraction), _VALIDATION_ROWS, count - 1) if fraction else 0
+    held_out = max(held_out, 1) if fraction and count > 1 else held_out
+    order = np.random.default_rng(seed).permutation(count)
+    return np.sort(order[held_out:]), np.sort(order[:held_out])
+
+
+class ResidentRows:
+    """Rows as one tensor on `device`."""
+
+    def __init__(
+        self,
+        X: NDArray[Any],
+        train: NDArray[np.intp],
+        validation: NDArray[np.intp],
+        scaler: Scaler,
+        device: torch.device,
+    ) -> None:
+        self._rows = torch.from_numpy(scaler(X[train])).to(device)
+        self.validation = torch.from_numpy(scaler(X[validation])).to(device)
+        self.count = len(train)
+
+    def batches(self, size: int, generator: torch.Generator) -> Iterator[Tensor]:
+        """All training rows once, in an order drawn from `generator`."""
+        order = torch.randperm(self.count, generator=generator).to(self._rows.device)
+        for start in range(0, self.count, size):
+            yield self._rows[order[start : start + size]]
+
+
+class StreamedRows:
+    """Rows that stay in a memory-mapped file: chunks in random order, a few at a time shuffled together."""
+
+    def __init__(
+        self,
+        X: NDArray[Any],
+        train: NDArray[np.intp],
+        validation: NDArray[np.intp],
+        scaler: Scaler,
+        device: torch.device,
+        chunk_bytes: int = _CHUNK_BYTES,
+    ) -> None:
+        self._X, self._train, self._scaler, self._device = X, train, scaler, device
+        self._chunk = max(1, chunk_bytes // max(1, 4 * X[0].size))
+        self.validation = torch.from_numpy(scaler(X[validation])).to(device)
+        self.count = len(train)
+
+    def batches(self, size: int, generator: torch.Generator) -> Iterator[Tensor]:
+        """All training rows once, in an order drawn from `generator`; a batch may span chunks."""
+        chunks = torch.randperm(-(-self.count // self._chunk), generator=generator).tolist()
+        rest: Tensor | None = None
+        for first in range(0, len(chunks), _CHUNKS_MIXED):
+            wanted = [
+                self._train[c * self._chunk : (c + 1) * self._chunk]
+                for c in sorted(chunks[first : first + _CHUNKS_MIXED])
+            ]
+            rows = torch.from_numpy(self._scaler(np.concatenate([self._X[part] for part in wanted])))
+            rows = rows[torch.randperm(len(rows), generator=generator)]
+            rows = rows if rest is None else torch.cat([rest, rows])
+            whole = len(rows) - len(rows) % size
+            for start in range(0, whole, size):
+                yield rows[start : start + size].to(self._device)
+            rest = rows[whole:]
+        if rest is not None and len(rest):
+            yield rest.to(self._device)
+
+
+def place_rows(
+    X: NDArray[Any], train: NDArray[np.intp], validation: NDArray[np.intp], scaler: Scaler, device: torch.device
+) -> Rows:
+    """Resident if the float32 rows take at most half of the memory that is free where they go, else streamed."""
+    needed = 4 * X[0].size * len(X)
+    kind = ResidentRows if needed <= _free_memory(device) // 2 else StreamedRows
+    return kind(X, train, validation, scaler, device)
+
+
+def _free_memory(device: torch.device) -> int:
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    try:
+        with open("/proc/meminfo") as lines:
+            return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        return 2**32  # cannot be known here; four gigabytes are common

@@ -1,0 +1,1 @@
+"""What a run is worth: as numbers, charts and a page."""

@@ -1,0 +1,1 @@
+"""How a network is trained: defaults, losses, the loop, devices, progress."""

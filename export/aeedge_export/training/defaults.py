@@ -1,0 +1,209 @@
+"""What "auto" means: settings from the data's shape and scaling, and checks of what was asked for.
+
+Two recipes, both found by measurement (docs/decisions/0007, benchmarks/quality.py):
+
+- values that share one scale (pixels, ADC counts): normalised hidden layers beside a linear path that starts at PCA, a
+  bounded output with cross-entropy where values crowd at their bounds, a high learning rate with strong weight decay;
+- tables of unlike features: a plain net whose inputs are dropped out while training, so that it learns how features
+  depend on each other instead of copying them. That is what makes its reconstruction error an anomaly score.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from aeedge.errors import InputError
+from aeedge_export.data.corruption import parse_noise
+from aeedge_export.data.scaling import Scaler, Statistics
+from aeedge_export.networks.base import Design
+from aeedge_export.networks.dense import parse_sparsity
+from aeedge_export.training.loop import SCHEDULES, Settings
+
+_LINEAR_PATH_SIZE = 4096  # values in a row; beyond, a linear path and its PCA cost more than they give
+_CROWDED = 0.05  # share of values at their bounds from which on the output is bounded
+_LEAST_ROWS = 32  # for normalisation over batches
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the defaults depend on."""
+
+    input_shape: tuple[int, ...]
+    rows: int
+    scaler: Scaler
+    statistics: Statistics
+    crowded: float
+
+    @property
+    def size(self) -> int:
+        """Number of values in one row."""
+        return prod(self.input_shape)
+
+    @property
+    def scaled_range(self) -> tuple[float, float]:
+        """Least and largest value of the training rows in scaled units."""
+        low = (self.statistics.min - self.scaler.mean) / self.scaler.scale
+        high = (self.statistics.max - self.scaler.mean) / self.scaler.scale
+        return float(low.min()), float(high.max())
+
+    @property
+    def unit_range(self) -> bool:
+        """Whether scaled values lie within 0 to 1."""
+        low, high = self.scaled_range
+        return low >= -1e-6 and high <= 1 + 1e-6
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """Parameters with every "auto" replaced, and notes about what was changed."""
+
+    design: Design
+    settings: Settings
+    noise: tuple[tuple[str, float], ...]
+    notes: tuple[str, ...]
+
+
+def resolve(params: Mapping[str, Any], facts: Facts, seed: int) -> Resolved:
+    """Replace every "auto" and check the rest.
+
+    Args:
+        params: the estimator's parameters.
+        facts: what the data is like.
+        seed: for the order of rows.
+
+    Raises:
+        InputError: a parameter that does not fit the data, or is of a wrong type.
+    """
+    notes = []
+    batch_size = _whole("batch_size", params["batch_size"], 64 if facts.rows < 20_000 else 256)
+    if batch_size > facts.rows:
+        if params["batch_size"] != "auto":
+            notes.append(f"{facts.rows} training rows are fewer than a batch of {batch_size}: each epoch is one step")
+        batch_size = facts.rows
+    design = _design(params, facts)
+    noise = params["noise"]
+    if noise == "auto":
+        standardised = (
+            _is_table(facts) and facts.scaler.kind == "standard"
+        )  # the mean, 0, is what a dropped value becomes
+        noise = "dropout:0.4" if standardised and params["family"] in ("dense", "sparse", "contractive") else None
+    return Resolved(design, _settings(params, facts, design, batch_size, seed), parse_noise(noise), tuple(notes))
+
+
+def _is_table(facts: Facts) -> bool:
+    return len(facts.input_shape) == 1 and facts.scaler.kind != "shared"
+
+
+def _design(params: Mapping[str, Any], facts: Facts) -> Design:
+    family, loss, output = params["family"], params["loss"], params["output"]
+    latent = _latent(params["latent"], facts.size)
+    shared = facts.scaler.kind == "shared"
+    bounded = shared and facts.unit_range and facts.crowded >= _CROWDED
+    if output == "auto":
+        output = "sigmoid" if loss == "bce" or (loss == "auto" and bounded) else "linear"
+    if loss == "auto":
+        loss = "bce" if output == "sigmoid" and bounded else "mse"
+    if loss == "bce" and not facts.unit_range:
+        low, high = facts.scaled_range
+        raise InputError(
+            f"loss 'bce' needs values from 0 to 1 after scaling, got {low:.4g} to {high:.4g}; "
+            "use scaling='minmax', or loss='mse'"
+        )
+    hidden = _hidden(params["hidden"], facts, family)
+    convolutional = family in ("conv1d", "conv2d")
+    rich = bool(hidden) and not _is_table(facts) and facts.rows >= _LEAST_ROWS
+    normalization = params["normalization"]
+    linear_path = params["linear_path"]
+    if linear_path == "auto":
+        linear_path = rich and facts.size <= _LINEAR_PATH_SIZE and family not in ("pca", "custom")
+    latent_activation = params["latent_activation"]
+    if family == "sparse" and latent_activation == "linear":
+        latent_activation = {"l1": "relu", "kl": "sigmoid"}[parse_sparsity(params["sparsity"])[0]]
+    return Design(
+        input_shape=facts.input_shape,
+        latent=latent,
+        hidden=hidden,
+        activation=params["activation"],
+        latent_activation=latent_activation,
+        output=output,
+        loss=loss,
+        normalization=("batch" if rich else "none") if normalization == "auto" else normalization,
+        linear_path=bool(linear_path),
+        centered=shared and (bool(hidden) or convolutional) and family not in ("pca", "custom"),
+        ordered=bool(params["ordered"]),
+        options={name: params[name] for name in ("sparsity", "contraction", "beta", "free_bits", "kl_warmup")},
+    )
+
+
+def _settings(params: Mapping[str, Any], facts: Facts, design: Design, batch_size: int, seed: int) -> Settings:
+    convolutional = params["family"] in ("conv1d", "conv2d")
+    steps = max(1, facts.rows // batch_size)
+    wanted = 1700 if convolutional else 5000 if _is_table(facts) else 2800
+    most = 100 if _is_table(facts) else 60
+    epochs = _whole("epochs", params["epochs"], int(np.clip(round(wanted / steps), 10, most)))
+    rate, decay = (2e-3, 1e-4) if _is_table(facts) else (4e-3, 1.0) if convolutional else (8e-3, 0.5)
+    if not _is_table(facts) and design.output == "linear":
+        decay *= 4 if not convolutional else 1
+    if design.normalization == "none":
+        rate, decay = min(rate, 2e-3), min(decay, 1e-4)
+    if params["schedule"] not in SCHEDULES:
+        raise InputError(f"schedule: expected {', '.join(SCHEDULES)}, got {params['schedule']!r}")
+    clip, patience = params["gradient_clip"], params["patience"]
+    asked_decay = params["weight_decay"]
+    return Settings(
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=_positive("learning_rate", params["learning_rate"], rate),
+        weight_decay=0.0 if asked_decay == 0 else _positive("weight_decay", asked_decay, decay),
+        schedule=params["schedule"],
+        gradient_clip=None if clip is None else _positive("gradient_clip", clip, 1.0),
+        patience=None if patience is None else _whole("patience", patience, max(15, epochs // 4)),
+        seed=seed,
+    )
+
+
+def _latent(value: Any, size: int) -> int:
+    latent = _whole("latent", value, min(32, max(2, round(size / 3)), max(1, size - 1)))
+    if latent > size:
+        raise InputError(
+            f"latent: expected at most {size}, the number of values in a row, got {latent}; "
+            "an autoencoder must have fewer latents than inputs to learn anything"
+        )
+    return latent
+
+
+def _hidden(value: Any, facts: Facts, family: str) -> tuple[int, ...]:
+    if isinstance(value, str) and value == "auto":
+        if family == "conv2d":
+            return (16, 32)
+        if family == "conv1d":
+            return (16, 32, 32)[: max(1, int(np.log2(max(2, facts.input_shape[-1]))) - 1)]
+        return (int(np.clip(2 ** round(np.log2(4 * facts.size)), 128, 512)),)
+    if isinstance(value, str) or not all(_is_whole(width) and width > 0 for width in value):
+        raise InputError(f"hidden: expected 'auto' or whole numbers above 0, got {value!r}")
+    return tuple(int(width) for width in value)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
+def _whole(name: str, value: Any, auto: int) -> int:
+    if isinstance(value, str) and value == "auto":
+        return auto
+    if not _is_whole(value) or value < 1:
+        raise InputError(f"{name}: expected 'auto' or a whole number of at least 1, got {value!r}")
+    return int(value)
+
+
+def _positive(name: str, value: Any, auto: float) -> float:
+    if isinstance(value, str) and value == "auto":
+        return auto
+    if not isinstance(value, (int, float, np.floating, np.integer)) or not 0 < value < np.inf:
+        raise InputError(f"{name}: expected a number above 0, got {value!r}")
+    return float(value)

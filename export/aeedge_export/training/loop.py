@@ -1,0 +1,261 @@
+"""The training loop: plain torch, readable from top to bottom.
+
+The order of rows in epoch e is drawn from the seed and e alone, so a resumed run needs no random state: training six
+epochs gives the same bytes as training three, saving, and resuming for three more (where the learning rate does not
+depend on the number of epochs).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from aeedge.errors import InputError
+from aeedge_export.data.rows import Rows
+from aeedge_export.networks.base import Network
+
+SCHEDULES = ("cosine", "plateau", "constant")
+_WARMUP = 0.05  # of all steps, for the cosine schedule
+_PLATEAU_FACTOR, _PLATEAU_PATIENCE = 0.5, 5
+_EVALUATION_ROWS = 4096
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to train.
+
+    Attributes:
+        epochs: passes over the training rows, at most.
+        batch_size: rows a step.
+        learning_rate: highest learning rate of AdamW (Loshchilov and Hutter 2019).
+        weight_decay: decoupled weight decay of matrices a step, times the learning rate.
+        schedule: "cosine" (linear warm-up, then to 1 % along a half cosine), "plateau" (halved when the validation loss
+            has not improved for 5 epochs) or "constant".
+        gradient_clip: largest norm of the gradient, None for no limit.
+        patience: epochs without improvement of the validation loss after which training stops, None for never.
+        seed: for the order of rows.
+    """
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    weight_decay: float
+    schedule: str
+    gradient_clip: float | None
+    patience: int | None
+    seed: int
+
+
+@dataclass
+class State:
+    """Where training stands after an epoch: everything that a resumed run needs, and what it found so far."""
+
+    epoch: int = 0
+    best_loss: float = math.inf
+    best_epoch: int = 0
+    stopped: str = "running"
+    plateau_scale: float = 1.0
+    plateau_epoch: int = 0
+    best_weights: dict[str, Tensor] = field(default_factory=dict)
+    last_weights: dict[str, Tensor] = field(default_factory=dict)
+    optimizer: dict[str, Tensor] = field(default_factory=dict)
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+EpochHook = Callable[[State], None]
+Corruption = Callable[[Tensor], Tensor]
+
+
+def train(
+    network: Network,
+    rows: Rows,
+    settings: Settings,
+    state: State,
+    corrupt: Corruption | None = None,
+    on_epoch: EpochHook | None = None,
+) -> State:
+    """Train until epochs are used up, the validation loss stops improving, or Ctrl-C; then restore the best weights.
+
+    Args:
+        network: on the device that trains.
+        rows: scaled rows on the same device.
+        settings: how to train.
+        state: a new State, or one to resume from.
+        corrupt: makes the inputs of a batch from its clean rows; None for clean inputs.
+        on_epoch: called after each epoch.
+
+    Returns:
+        The state, with `stopped` one of "epochs", "patience", "interrupted", "diverged".
+
+    Raises:
+        InputError: the loss was not finite in the first epoch already.
+        KeyboardInterrupt: Ctrl-C before the first epoch was complete.
+    """
+    optimizer = _optimizer(network, settings)
+    if state.last_weights:
+        network.load_state_dict(state.last_weights)
+        _restore_optimizer(optimizer, state.optimizer)
+    state.stopped = "running"
+    try:
+        while state.epoch < settings.epochs:
+            began = time.perf_counter()
+            loss, rate = _run_epoch(network, rows, optimizer, settings, state, corrupt)
+            if not math.isfinite(loss):
+                state.stopped = "diverged"
+                break
+            _close_epoch(network, rows, optimizer, state, loss, rate, time.perf_counter() - began)
+            if on_epoch is not None:
+                on_epoch(state)
+            if settings.patience is not None and state.epoch - state.best_epoch >= settings.patience:
+                state.stopped = "patience"
+                break
+    except KeyboardInterrupt:
+        state.stopped = "interrupted"
+        if not state.best_weights:
+            raise
+    if state.stopped == "running":
+        state.stopped = "epochs"
+    if not state.best_weights:
+        raise InputError(
+            f"training diverged in its first epoch: the loss is not finite at learning rate "
+            f"{settings.learning_rate:g}; use a lower learning rate or another scaling"
+        )
+    network.load_state_dict(state.best_weights)
+    network.eval()
+    return state
+
+
+def _optimizer(network: Network, settings: Settings) -> torch.optim.AdamW:
+    decayed = network.decayed()
+    chosen = {id(parameter) for parameter in decayed}
+    groups = [
+        {"params": decayed, "weight_decay": settings.weight_decay},
+        {"params": [p for p in network.parameters() if id(p) not in chosen], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW([g for g in groups if g["params"]], lr=settings.learning_rate, fused=True)
+
+
+def _run_epoch(
+    network: Network,
+    rows: Rows,
+    optimizer: torch.optim.Optimizer,
+    settings: Settings,
+    state: State,
+    corrupt: Corruption | None,
+) -> tuple[float, float]:
+    """One pass; returns the mean training loss and the last learning rate. Leaves torch's random state as it was."""
+    devices = [torch.cuda.current_device()] if rows.validation.is_cuda else []
+    with torch.random.fork_rng(devices=devices):
+        return _steps(network, rows, optimizer, settings, state, corrupt)
+
+
+def _steps(
+    network: Network,
+    rows: Rows,
+    optimizer: torch.optim.Optimizer,
+    settings: Settings,
+    state: State,
+    corrupt: Corruption | None,
+) -> tuple[float, float]:
+    network.train()
+    seed = settings.seed * 1_000_003 + state.epoch
+    torch.manual_seed(seed)  # for noise, drawn latents and dropout
+    generator = torch.Generator().manual_seed(seed)
+    steps = -(-rows.count // settings.batch_size)
+    total: Tensor | float = 0.0
+    rate = settings.learning_rate
+    seen = 0
+    for step, batch in enumerate(rows.batches(settings.batch_size, generator)):
+        if len(batch) == 1 and rows.count > 1:
+            continue  # a last batch of one row has no variance to normalise by
+        network.progress = (state.epoch * steps + step + 1) / (settings.epochs * steps)
+        rate = _learning_rate(settings, state, network.progress)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        optimizer.zero_grad(set_to_none=True)
+        loss = network.training_loss(batch if corrupt is None else corrupt(batch), batch)
+        loss.backward()  # type: ignore[no-untyped-call]
+        if settings.gradient_clip is not None:
+            torch.nn.utils.clip_grad_norm_(network.parameters(), settings.gradient_clip)
+        optimizer.step()
+        total = total + loss.detach() * len(batch)  # stays on the device: no synchronisation within an epoch
+        seen += len(batch)
+    return float(total) / seen, rate
+
+
+def _learning_rate(settings: Settings, state: State, progress: float) -> float:
+    """The rate at a moment of training, `progress` from 0 to 1."""
+    if settings.schedule == "constant":
+        return settings.learning_rate
+    if settings.schedule == "plateau":
+        return settings.learning_rate * state.plateau_scale
+    if progress < _WARMUP:
+        return settings.learning_rate * progress / _WARMUP
+    along = (progress - _WARMUP) / (1 - _WARMUP)
+    return settings.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * along)))
+
+
+def _close_epoch(
+    network: Network,
+    rows: Rows,
+    optimizer: torch.optim.Optimizer,
+    state: State,
+    loss: float,
+    rate: float,
+    seconds: float,
+) -> None:
+    """Validate, keep the best weights, and note the epoch in the history."""
+    validation = evaluate(network, rows.validation) if len(rows.validation) else loss
+    state.epoch += 1
+    state.last_weights = _copy(network.state_dict())
+    state.optimizer = _optimizer_tensors(optimizer)
+    if validation < state.best_loss or not state.best_weights or not network.settled:
+        state.best_loss, state.best_epoch = validation, state.epoch
+        state.best_weights = state.last_weights
+    if state.epoch - max(state.best_epoch, state.plateau_epoch) >= _PLATEAU_PATIENCE:
+        state.plateau_scale, state.plateau_epoch = state.plateau_scale * _PLATEAU_FACTOR, state.epoch
+    state.history.append(
+        {
+            "epoch": state.epoch,
+            "train_loss": loss,
+            "validation_loss": validation,
+            "learning_rate": rate,
+            "seconds": round(seconds, 4),
+        }
+    )
+
+
+def evaluate(network: Network, rows: Tensor) -> float:
+    """Mean validation loss of scaled rows."""
+    network.eval()
+    parts = [network.validation_loss(part) * len(part) for part in torch.split(rows, _EVALUATION_ROWS)]
+    return float(torch.stack(parts).sum()) / len(rows)
+
+
+def _copy(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().clone() for name, tensor in weights.items()}
+
+
+def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """AdamW's state as flat tensors, "0.exp_avg" and so on, ready for safetensors."""
+    state: dict[int, dict[str, Any]] = optimizer.state_dict()["state"]
+    return {
+        f"{index}.{name}": torch.as_tensor(value).detach().cpu().clone()
+        for index, entry in state.items()
+        for name, value in entry.items()
+    }
+
+
+def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        index, name = key.split(".", 1)
+        state.setdefault(int(index), {})[name] = value
+    whole = optimizer.state_dict()
+    optimizer.load_state_dict({**whole, "state": state})

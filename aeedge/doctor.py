@@ -343,9 +343,7 @@ def open_bundle(path: str, works: bool) -> tuple[dict[str, Any], dict[str, str],
 
 
 def _looked_for(model: Model) -> str:
-    if model.input.dtype != "float32":
-        return f"there are none in {model.input.dtype}"
-    return "looked for in latents, which they always reach" if model.trusts_latents else "looked for in rows"
+    return model.nonfinite_check
 
 
 def _reproduced(worst: list[Deviation]) -> str:

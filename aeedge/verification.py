@@ -1,24 +1,31 @@
-"""Compare computed rows with recorded ones: does the model still say here what it said when it was made?"""
+"""Whether a bundle still produces the outputs that were recorded for its reference inputs when it was made."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from aeedge.bundle.manifest import Tolerance
+from aeedge.errors import CorruptBundleError, VerificationError
+from aeedge.runtime.methods import residual
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from aeedge.bundle.manifest import ScoreSpec, Tolerance
+    from aeedge.bundle.reader import Bundle
+
+    Floats = NDArray[np.float32]
+
 
 class Deviation(NamedTuple):
-    """The row that comes nearest to its tolerance, or exceeds it by the most.
+    """The sample that comes nearest to its tolerance, or exceeds it by the most.
 
     Attributes:
         what: "latent", "reconstruction" or "score".
         row: its index.
-        error: largest absolute error within that row.
+        error: largest absolute error within that sample.
         allowed: the largest that the tolerance allows there.
     """
 
@@ -29,7 +36,7 @@ class Deviation(NamedTuple):
 
     @property
     def ok(self) -> bool:
-        """Whether every row is within its tolerance."""
+        """Whether every sample is within its tolerance."""
         return self.error <= self.allowed
 
     def __str__(self) -> str:
@@ -37,8 +44,71 @@ class Deviation(NamedTuple):
         return f"{self.what} of row {self.row} differs by {self.error:.3g}, {verdict} the allowed {self.allowed:.3g}"
 
 
-def deviation(what: str, got: NDArray[Any], recorded: NDArray[Any], tolerance: Tolerance) -> Deviation:
-    """Find the worst row of two arrays of shape (n, ...); a row that is not finite where the other is, is the worst."""
+def self_check(
+    bundle: Bundle,
+    variant: str,
+    calls: Mapping[str, Callable[[Any], Any]],
+    find_sentinels: Callable[[NDArray[Any]], str] | None,
+) -> list[Deviation]:
+    """Run the reference inputs and compare with the recorded outputs; see `Model.self_check`.
+
+    Args:
+        bundle: what was recorded.
+        variant: which of its variants runs.
+        calls: what computes each output, "latent", "reconstruction" and "score", of samples (n, *shape).
+        find_sentinels: tries on a sample which latents expose a non-finite input; None where that is not relied on.
+    """
+    spec, reference = bundle.manifest.variants[variant], recorded(bundle, variant)
+    rows, worst = reference["input"], []
+    for what, tolerance in spec.tolerance.items():
+        call, expected = calls[what], reference[f"{variant}.{what}"]
+        one_by_one = np.concatenate([call(rows[i : i + 1]) for i in range(len(rows))])
+        found = [
+            deviation(what, rows, got, expected, tolerance, bundle.manifest.score) for got in (call(rows), one_by_one)
+        ]
+        worst.append(max(found, key=lambda d: d.error / max(d.allowed, 1e-300)))
+    if bad := [d for d in worst if not d.ok]:
+        raise VerificationError(
+            f"{bundle.path} ({variant}): on this machine the {bad[0]}; do not use this variant here: "
+            "try another, another onnxruntime, or export the bundle again"
+        )
+    if find_sentinels is not None and spec.nonfinite_sentinels != "none":
+        here = find_sentinels(rows[-1])
+        if here not in ("first", spec.nonfinite_sentinels):
+            raise VerificationError(
+                f"{bundle.path} ({variant}): nonfinite_sentinels is {spec.nonfinite_sentinels!r} in the manifest, but "
+                f"on this machine it is {here!r}: NaN or infinity would be missed; export the bundle again"
+            )
+    return worst
+
+
+def recorded(bundle: Bundle, variant: str) -> dict[str, NDArray[Any]]:
+    """Reference inputs ("input") and the outputs recorded of a variant ("fp32.latent", ...).
+
+    Raises:
+        BundleError: golden.npz is missing, damaged, or lacks an array.
+    """
+    found = bundle.golden()
+    for name in ("input", *(f"{variant}.{what}" for what in bundle.manifest.variants[variant].tolerance)):
+        if name not in found:
+            raise CorruptBundleError(f"{bundle.path}: golden.npz lacks {name!r}; export the bundle again")
+    return found
+
+
+def deviation(
+    what: str, rows: NDArray[Any], got: Floats, expected: Floats, tolerance: Tolerance, spec: ScoreSpec
+) -> Deviation:
+    """The worst sample of computed outputs (n, ...) against recorded ones; one that is not finite is the worst.
+
+    Reconstructions are compared as residuals of `rows`, in scaled units, so that a feature of small numbers counts as
+    much as one of large numbers.
+    """
+    if what == "reconstruction":
+        got, expected = residual(rows, got, spec), residual(rows, expected, spec)
+    return _worst(what, got, expected, tolerance)
+
+
+def _worst(what: str, got: NDArray[Any], recorded: NDArray[Any], tolerance: Tolerance) -> Deviation:
     got = np.asarray(got, np.float64).reshape(len(got), -1)
     recorded = np.asarray(recorded, np.float64).reshape(len(recorded), -1)
     with np.errstate(invalid="ignore"):

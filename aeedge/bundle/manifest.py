@@ -28,6 +28,7 @@ FORMAT = "aeedge"
 FORMAT_VERSION = 1
 VARIANTS = ("fp32", "int8")
 DTYPES = ("float32", "uint8", "int16")
+SENTINELS = ("none", "first", "all")
 OUTPUTS = ("latent", "reconstruction", "score")
 
 _SEAL = '"manifest_sha256": "'
@@ -66,15 +67,17 @@ class InputSpec(Record):
 class Variant(Record):
     """One precision of the model: its files, golden tolerances by output, and quality measured against fp32.
 
-    `telling_latents`: of each row with NaN or infinity, one of so many first latents is not finite, where ReLU keeps
-    NaN (see telling.py); 0 if no number of them is known to tell.
-    `decisions` says how a quantised variant came about, layer by layer; for people, never read at run time.
+    `scorer`: the graph from raw samples to scores, if the bundle has it.
+    `nonfinite_sentinels`: which latents are not finite whenever the input is not, where ReLU keeps NaN: "none", "first"
+    or "all" (one of them is; see runtime/nonfinite.py).
+    `decisions` documents how a quantised variant came about, layer by layer; never read at run time.
     """
 
     encoder: FileEntry
     decoder: FileEntry | None
     tolerance: Mapping[str, Tolerance]
-    telling_latents: int = 0
+    scorer: FileEntry | None = None
+    nonfinite_sentinels: str = "none"
     quality: Mapping[str, float] = MappingProxyType({})
     decisions: Mapping[str, Any] = MappingProxyType({})
 
@@ -196,9 +199,11 @@ def _variant_document(variant: Variant) -> dict[str, Any]:
     document: dict[str, Any] = {"encoder": variant.encoder._asdict()}
     if variant.decoder is not None:
         document["decoder"] = variant.decoder._asdict()
+    if variant.scorer is not None:
+        document["scorer"] = variant.scorer._asdict()
     document["tolerance"] = {name: variant.tolerance[name]._asdict() for name in OUTPUTS if name in variant.tolerance}
-    if variant.telling_latents:
-        document["telling_latents"] = variant.telling_latents
+    if variant.nonfinite_sentinels != "none":
+        document["nonfinite_sentinels"] = variant.nonfinite_sentinels
     document["quality"] = dict(variant.quality)
     if variant.decisions:
         document["decisions"] = dict(variant.decisions)
@@ -296,10 +301,17 @@ def _variant(node: _Node) -> Variant:
             name: Tolerance(rtol=item.get("rtol").number(0.0), atol=item.get("atol").number(0.0))
             for name, item in limits.items()
         },
-        telling_latents=node.get("telling_latents").optional(_Node.integer) or 0,
+        scorer=None if decoder is None else node.get("scorer").optional(_file),
+        nonfinite_sentinels=node.get("nonfinite_sentinels").optional(_sentinels) or "none",
         quality={name: item.number() for name, item in node.get("quality").mapping().items()},
         decisions=node.get("decisions").optional(_plain) or {},
     )
+
+
+def _sentinels(node: _Node) -> str:
+    if node.value not in SENTINELS:
+        raise node.wrong(f"one of {', '.join(SENTINELS)}")
+    return node.text()
 
 
 def _plain(node: _Node) -> dict[str, Any]:

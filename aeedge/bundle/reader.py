@@ -98,7 +98,7 @@ class Bundle:
                 f"{self.path}: expected variant {variant!r}, but it holds {', '.join(self.manifest.variants)}; "
                 "use one of these, or variant='auto'"
             )
-        entry = entries.encoder if role == "encoder" else entries.decoder
+        entry = {"encoder": entries.encoder, "decoder": entries.decoder, "scorer": entries.scorer}[role]
         if entry is None:
             raise IncompatibleBundleError(
                 f"{self.path}: this needs a decoder, but the bundle has only an encoder; export it with its decoder"
@@ -108,6 +108,15 @@ class Bundle:
             self._expect(place)
             self._kept[place] = _File(place, self._real(place))
         return place, self._kept[place], entry
+
+    def hold(self, role: str, variant: str) -> None:
+        """Keep a graph's file open for later, when the bundle may have been replaced; its size is compared now.
+
+        Raises:
+            as `graph`.
+        """
+        place, file, entry = self._graph(role, variant)
+        self._compare_size(place, file.size, entry)
 
     def close(self) -> None:
         """Let go of the files."""
@@ -142,14 +151,18 @@ class Bundle:
             size += len(part)
             if digest is not None:
                 digest.update(part)
-        if size != entry.bytes:
-            how = "truncated" if size < entry.bytes else "too long"
-            raise CorruptBundleError(f"{place}: {how}, expected {entry.bytes} bytes, got {size}; copy the bundle again")
+        self._compare_size(place, size, entry)
         if digest is not None and (found := digest.hexdigest()) != entry.sha256:
             raise CorruptBundleError(
                 f"{place}: its content was changed, expected sha256 {entry.sha256[:12]}…, got {found[:12]}…; "
                 "copy the bundle again"
             )
+
+    @staticmethod
+    def _compare_size(place: str, size: int, entry: FileEntry) -> None:
+        if size != entry.bytes:
+            how = "truncated" if size < entry.bytes else "too long"
+            raise CorruptBundleError(f"{place}: {how}, expected {entry.bytes} bytes, got {size}; copy the bundle again")
 
     def _real(self, place: str) -> str:
         """Where a file is, whose name as given is for messages."""
@@ -184,11 +197,17 @@ class _File:
         with _said(place):
             self._handle = os.open(real, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0))
 
+    @property
+    def size(self) -> int:
+        """Bytes of the file."""
+        with _said(self._place):
+            return os.fstat(self._handle).st_size
+
     def parts(self, most: int) -> Iterator[bytes]:
         """All of it, in parts of at most so many bytes; several processes may share the handle and its position."""
         at = 0
         with _said(self._place):
-            left = os.fstat(self._handle).st_size
+            left = self.size
             while part := self._at(at, max(_LEAST_PART, min(most, left - at))):
                 yield part
                 at += len(part)

@@ -16,7 +16,7 @@ from aeedge.errors import InputError
 from aeedge.files.rows import RowFile, open_rows, row_writer
 from aeedge.loading import load
 from aeedge.model import Model
-from aeedge.runtime.prefetch import ahead
+from aeedge.runtime.prefetch import prefetch
 
 
 def _command(name: str, what: str, example: str) -> click.Command:
@@ -69,7 +69,7 @@ def _transform(model: Model, what: str, source: str, output: str, invalid: str, 
     began = time.perf_counter()
     with row_writer(output, row, names, overwrite=force) as writer:
         # Three stages, each on its thread: this one writes, one encodes, one reads.
-        results = ahead(model.map_iter(what, blocks, invalid=invalid, fresh=True))
+        results = prefetch(model.map_iter(what, blocks, invalid=invalid, fresh=True))
         for block in _progress(results, rows, f"{what} {source}"):
             writer.write(block)
         if writer.count == 0:

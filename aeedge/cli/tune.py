@@ -3,35 +3,48 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 from typing import Any
 
 import click
 
-from aeedge import autotune
+from aeedge.autotune import Outcome, autotune, route
 from aeedge.bundle.reader import Bundle
 from aeedge.errors import InputError
 from aeedge.runtime import policy_store
+from aeedge.runtime.policy_store import TunedPolicy
 from aeedge.system.limits import record_path
 from aeedge.table import columns, pairs
+
+SCHEMA = "aeedge-tune/1"
 
 
 @click.command()
 @click.argument("bundle", type=click.Path())
 @click.option(
-    "--for", "aim", type=click.Choice(policy_store.AIMS), default="latency", show_default=True, help="What counts."
+    "--for",
+    "objective",
+    type=click.Choice(policy_store.OBJECTIVES),
+    default="latency",
+    show_default=True,
+    help="What to optimise.",
 )
 @click.option("--variant", default="auto", show_default=True, help="fp32 or int8: try this one alone.")
 @click.option("--threads", type=click.IntRange(1), help="The most to use [default: all CPUs allowed].")
 @click.option("--forget", is_flag=True, help="Remove what was kept for this bundle, and measure nothing.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def tune(bundle: str, aim: str, variant: str, threads: int | None, forget: bool, as_json: bool) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON (docs/json-outputs.md).")
+@click.pass_context
+def tune(
+    ctx: click.Context, bundle: str, objective: str, variant: str, threads: int | None, forget: bool, as_json: bool
+) -> None:
     """Find the fastest way to run a bundle on this machine, and keep it.
 
-    Measures the bundle's variants, threads and block sizes for some seconds, among what reproduces its golden rows.
-    aeedge.load and all commands use the result from then on, for the same bundle, processor, CPUs and onnxruntime,
-    where variant and threads are not given. The bundle is not changed.
+    Measures the bundle's variants, threads and block sizes for some seconds, among what reproduces its reference
+    outputs. aeedge.load and all commands use the result from then on, for the same bundle, processor, CPUs and
+    onnxruntime, where variant and threads are not given. The bundle is not changed. A result that was measured while
+    other processes were busy is shown, not kept, and the exit code is 1.
 
     \b
     Examples:
@@ -42,27 +55,24 @@ def tune(bundle: str, aim: str, variant: str, threads: int | None, forget: bool,
     if forget:
         _forget(identity)
         return
-    path = record_path(identity)
-    if path is None:  # said now, not after measuring
-        raise InputError("expected HOME, XDG_STATE_HOME or AEEDGE_STATE to say where to keep the result; set one")
+    if record_path(identity) is None:  # reported now, not after measuring
+        raise InputError("expected HOME, XDG_STATE_HOME or AEEDGE_STATE to name a place for the result; set one")
     quiet = sys.stderr is None or not sys.stderr.isatty()
 
-    def say(text: str) -> None:
+    def progress(text: str) -> None:
         if not quiet:
             click.echo(f"\r\x1b[K{text}", nl=False, err=True)
 
-    found = autotune.tune(bundle, aim, variant=variant, threads=threads or "auto", say=say)
-    say("")
-    path = policy_store.write(identity, found)
+    outcome = autotune(bundle, objective, variant=variant, threads=threads or "auto", progress=progress)
+    progress("")
+    path = policy_store.write(identity, outcome.tuned) if outcome.valid else None
     if as_json:
-        click.echo(
-            json.dumps(
-                {"kept": path, "machine": policy_store.machine_key()} | policy_store.as_document(found), indent=1
-            )
-        )
+        click.echo(json.dumps(_document(outcome, path), indent=1))
     else:
-        click.echo(_text(found))
-        click.echo(f"\nkept in {path}")
+        click.echo(_text(outcome))
+        why = "not kept, INVALID: see above; stop what disturbed it and tune again"
+        click.echo(f"\nkept in {path}" if path else f"\n{why}")
+    ctx.exit(0 if outcome.valid else 1)
 
 
 def _forget(identity: str) -> None:
@@ -74,40 +84,70 @@ def _forget(identity: str) -> None:
     click.echo(f"removed {path}")
 
 
-def _text(found: policy_store.Tuned) -> str:
-    schedule = found.schedule
+def _document(outcome: Outcome, path: str | None) -> dict[str, Any]:
+    return {
+        "schema": SCHEMA,
+        "status": "kept" if outcome.valid else "invalid",
+        "path": path,
+        "machine": policy_store.machine_key(),
+        **policy_store.as_document(outcome.tuned),
+        "findings": [finding._asdict() for finding in outcome.findings],
+    }
+
+
+def _text(outcome: Outcome) -> str:
+    found, policy = outcome.tuned, outcome.tuned.policy
+    workers = "not used" if policy.workers_from_us == math.inf else f"from {_rows(found, policy.workers_from_us)} rows"
     rows = [
-        ("for", found.aim),
+        ("objective", found.objective),
         ("variant", found.variant),
         ("threads", str(found.threads)),
-        ("single rows", "on onnxruntime's pool" if schedule.single_on_pool else "on the calling thread"),
-        ("onnxruntime's pool", _range(found, schedule.pool_from, schedule.lanes_from)),
-        ("own threads", _range(found, schedule.lanes_from, float("inf"))),
-        ("rows of a block", f"{_block_rows(found):,}"),
+        ("intra-op pool", _pool(found)),
+        ("worker threads", f"{workers}, in blocks of {_block_rows(found):,}"),
     ]
-    rows += [(f"not used: {name}", why) for name, why in found.seen["rejected"].items()]
-    rows += [("disturbed", text) for text in found.seen["disturbed"]]
+    rows += [(f"not used: {name}", why) for name, why in found.measurements["rejected"].items()]
+    rows += [(finding.grade, finding.message) for finding in outcome.findings]
     parts = [pairs(rows, 80)]
-    if singles := found.seen.get("single_us"):
-        parts.append(_table("a single row, µs", singles))
-    if many := found.seen.get("bulk_us"):
-        parts.append(_table(f"{found.seen['bulk_rows']:,} rows, µs", many))
-    if sizes := found.seen.get("bytes"):
+    if singles := found.measurements.get("single_us"):
+        parts.append(_table("variant, one sample, µs", singles))
+    if many := found.measurements.get("bulk_us"):
+        parts.append(_table(f"variant, {found.measurements['bulk_rows']:,} rows, µs", many))
+    if any(found.measurements.get("route_us", {}).values()):
+        parts.append(_routes(found))
+    if sizes := found.measurements.get("bytes"):
         parts.append(_table("bytes", sizes))
     return "\n\n".join(parts)
 
 
-def _range(found: policy_store.Tuned, begin: float, end: float) -> str:
-    """Numbers of rows of encode between two borders of work."""
-    us = found.row_us["encode"]
-    first = max(2, -(-begin // us))
-    if begin >= end or begin == float("inf"):
-        return "not used"
-    return f"from {first:,.0f} rows" + ("" if end == float("inf") else f" to {end // us:,.0f}")
+def _pool(found: TunedPolicy) -> str:
+    """Which numbers of rows go to the pool."""
+    policy = found.policy
+    single = "one row" if policy.single_on_pool else ""
+    several = ""
+    if policy.pool_from_us < policy.workers_from_us:
+        end = "" if policy.workers_from_us == math.inf else f" to {_rows(found, policy.workers_from_us, -1)}"
+        several = f"from {_rows(found, policy.pool_from_us)}{end} rows"
+    return " and ".join(filter(None, (single, several))) or "not used"
 
 
-def _block_rows(found: policy_store.Tuned) -> int:
-    wanted = int(min(found.schedule.block / found.row_us["encode"], found.schedule.most_rows))
+def _rows(found: TunedPolicy, us: float, more: int = 0) -> str:
+    """The number of rows of encode from which on there is this much work."""
+    return f"{max(2, math.ceil(us / found.row_us['encode'])) + more:,}"
+
+
+def _routes(found: TunedPolicy) -> str:
+    """What decided between the routes: microseconds by number of rows, and the route that is taken."""
+    policy, table = found.policy, []
+    for rows, times in found.measurements["route_us"].items():
+        taken = route(int(rows) * found.row_us["encode"], policy.pool_from_us, policy.workers_from_us, list(times))
+        taken = ("pool" if policy.single_on_pool else "serial") if rows == "1" else taken
+        cells = [f"{times[name]:,.1f}" if name in times else "" for name in ("serial", "pool", "workers")]
+        table.append([f"{int(rows):,}", *cells, taken])
+    return columns([f"{found.variant}, rows", "serial, µs", "pool, µs", "workers, µs", "taken"], table)
+
+
+def _block_rows(found: TunedPolicy) -> int:
+    wanted = int(min(found.policy.block_us / found.row_us["encode"], found.policy.max_rows))
     return 1 << max(0, wanted.bit_length() - 1)
 
 

@@ -1,6 +1,6 @@
 """From what the caller passes to blocks that a graph takes, and to an array for the results.
 
-Rows are converted block by block, whatever the caller passes: never the whole array at once.
+What is larger than a block (2 MiB) is converted block by block, never as a whole.
 """
 
 from __future__ import annotations
@@ -21,17 +21,19 @@ if TYPE_CHECKING:
 
 _FLOAT32 = np.dtype(np.float32)
 _LINE = 64  # bytes of a cache line, or less
+INVALID = "raise", "propagate"
+BLOCK_BYTES = 2**21  # of a block's input: with its activations it should stay in a core's cache
 
 
-class Rows:
-    """The caller's array as rows of one shape and dtype, converted one block at a time.
+class InputBatch:
+    """The caller's array as samples of one shape and dtype, converted one block at a time.
 
     Args:
-        x: array-like of shape (n, *shape), or (*shape) for a single row.
-        shape: shape of one row.
-        dtype: what the graph takes: "float32", "uint8" or "int16".
+        x: array-like of shape (n, *shape), or (*shape) for a single sample.
+        shape: shape of one sample.
+        dtype: what the graph takes: float32, uint8 or int16.
         what: the method that was called, for messages.
-        columns: names of the values of one-dimensional rows, if known.
+        columns: names of the values of one-dimensional samples, if known.
         first: number of the first row, for messages, where `x` is a part of something longer.
         invalid: "raise" for an InputError on NaN and infinity, "propagate" for NaN in those rows' results.
 
@@ -43,14 +45,14 @@ class Rows:
         self,
         x: ArrayLike,
         shape: tuple[int, ...],
-        dtype: str,
+        dtype: np.dtype[Any],
         *,
         what: str,
         columns: tuple[str, ...] | None = None,
         first: int = 0,
         invalid: str = "raise",
     ) -> None:
-        if invalid not in ("raise", "propagate"):
+        if invalid not in INVALID:
             raise InputError(f"invalid: expected 'raise' or 'propagate', got {invalid!r}")
         array = _as_array(x, what)
         self.single = array.shape == shape
@@ -62,12 +64,12 @@ class Rows:
             raise InputError(f"{what}: expected at least one row of shape {shape}, got an empty array {array.shape}")
         if rows.dtype.kind not in "fiub":
             raise InputError(f"{what}: expected numbers that fit {dtype}, got dtype {rows.dtype}; convert the array")
-        if dtype != "float32" and rows.dtype.kind == "f":
+        if dtype != _FLOAT32 and rows.dtype.kind == "f":
             raise InputError(
                 f"{what}: expected {dtype} (raw integers, as the model was exported for), got {rows.dtype}; "
-                f"pass the raw values, or round and convert them with .astype({dtype!r})"
+                f"pass the raw values, or round and convert them with .astype({dtype.name!r})"
             )
-        self._rows, self._dtype, self._what = rows, np.dtype(dtype), what
+        self._rows, self._dtype, self._what = rows, dtype, what
         self._columns, self._first, self._propagate = columns, first, invalid == "propagate"
 
     def __len__(self) -> int:
@@ -75,50 +77,50 @@ class Rows:
 
     @property
     def row_bytes(self) -> int:
-        """Bytes of a row as the graph takes it."""
+        """Bytes of a sample as the graph takes it."""
         return int(self._rows[0].size) * self._dtype.itemsize
 
+    @property
+    def is_converted(self) -> bool:
+        """Whether rows are copied on their way to the graph."""
+        rows = self._rows
+        return rows.dtype != self._dtype or not (rows.flags.c_contiguous and rows.flags.aligned)
+
     def apart_from(self, out: NDArray[Any]) -> None:
-        """Copy the rows if `out` shares their memory, so that writing results cannot change rows still to come."""
+        """Copy the input if `out` shares its memory, so that writing results cannot change rows still to come."""
         if np.may_share_memory(self._rows, out):
             self._rows = self._rows.copy()
 
     def block(self, start: int, stop: int) -> Block:
         """Rows `start` to `stop`, C-contiguous and of the graph's dtype; a view where they are so already."""
         part = self._rows if stop - start == len(self._rows) else self._rows[start:stop]
-        if part.dtype == self._dtype and part.flags.c_contiguous and part.flags.aligned:
-            return part
-        if self._dtype != _FLOAT32:
-            return self._integers(part, start)
-        with np.errstate(all="ignore"):  # what does not fit becomes infinity, and is found later
-            return np.require(part, _FLOAT32, ("C", "A"))
+        block = as_block(part, self._dtype)
+        if block is None:
+            raise self._out_of_range(part, start)
+        return block
 
-    def bad(self, block: Block, start: int, *, told: bool) -> NDArray[np.bool_] | None:
-        """Which rows of a block hold NaN or infinity; None if there are none, as may have been told (see `teller`).
+    def nonfinite_rows(self, block: Block, start: int) -> NDArray[np.bool_] | None:
+        """Which rows of a block hold NaN or infinity; None if there are none.
 
         Raises:
             InputError: such a row, unless invalid="propagate".
         """
-        if told or self._dtype != _FLOAT32 or all_finite(block):
+        if self._dtype != _FLOAT32 or all_finite(block):
             return None
-        bad = np.asarray(~np.isfinite(block.reshape(len(block), -1)).all(axis=1))
-        if not bad.any():
+        found = np.asarray(~np.isfinite(block.reshape(len(block), -1)).all(axis=1))
+        if not found.any():
             return None
         if not self._propagate:
             raise self._not_finite(block, start)
-        return bad
+        return found
 
-    def _integers(self, part: Block, start: int) -> Block:
-        if part.dtype != self._dtype:
-            limits = np.iinfo(self._dtype)
-            outside = (part < limits.min) | (part > limits.max) if part.dtype != bool else np.zeros(1, bool)
-            if outside.any():
-                at = tuple(int(i) for i in np.argwhere(outside)[0])
-                raise InputError(
-                    f"{self._what}: expected values from {limits.min} to {limits.max} ({self._dtype}), "
-                    f"got {part[at]} in {self._place(start, at)}"
-                )
-        return np.require(part, self._dtype, ("C", "A"))
+    def _out_of_range(self, part: Block, start: int) -> InputError:
+        limits = np.iinfo(self._dtype)
+        at = tuple(int(i) for i in np.argwhere((part < limits.min) | (part > limits.max))[0])
+        return InputError(
+            f"{self._what}: expected values from {limits.min} to {limits.max} ({self._dtype}), "
+            f"got {part[at]} in {self._place(start, at)}"
+        )
 
     def _not_finite(self, block: Block, start: int) -> InputError:
         at = tuple(int(i) for i in np.argwhere(~np.isfinite(block))[0])
@@ -135,11 +137,45 @@ class Rows:
         return row + f"column {at[1]}" + (f" ({self._columns[at[1]]!r})" if self._columns else "")
 
 
-def prefetch(block: Block) -> None:
-    """Read a number of each cache line, in order, which lets the processor fetch the others.
+def as_block(rows: Block, dtype: np.dtype[Any]) -> Block | None:
+    """Samples as a graph takes them, C-contiguous and of its dtype; the same array where they are so already.
 
-    Products of integers read some columns of a few rows at a time, which no processor foresees: it took a fifth of a
-    small net's time. For floats it gained nothing.
+    None where they are not numbers, or integers that the dtype cannot hold. Floats that float32 cannot hold become
+    infinity, which is found later.
+    """
+    if rows.dtype == dtype:
+        return rows if rows.flags.c_contiguous and rows.flags.aligned else np.array(rows, dtype, order="C")
+    block = np.empty(rows.shape, dtype)
+    return block if copy_into(block, rows) else None
+
+
+def copy_into(target: Block, x: Block) -> bool:
+    """Copy numbers of any dtype into an array of the graph's; False where they do not fit (see `as_block`)."""
+    kind = x.dtype.kind
+    if kind == "f" and target.dtype == _FLOAT32:
+        with np.errstate(all="ignore"):
+            target[...] = x
+        return True
+    if kind not in "iub":
+        return False
+    target[...] = x
+    return target.dtype == _FLOAT32 or kind == "b" or _in_range(x, target.dtype)
+
+
+def _in_range(x: Block, dtype: np.dtype[Any]) -> bool:
+    """Whether a dtype holds all integers of an array."""
+    limits = np.iinfo(dtype)
+    if limits.min == 0:  # one pass: a bit above the dtype's, or a sign, of any value stays set
+        found = int(np.bitwise_or.reduce(x, axis=None))
+        return 0 <= found <= limits.max
+    return int(np.minimum.reduce(x, axis=None)) >= limits.min and int(np.maximum.reduce(x, axis=None)) <= limits.max
+
+
+def touch_cache_lines(block: Block) -> None:
+    """Read one number of each cache line, in order, so that the processor fetches the others ahead.
+
+    Products of integers read some columns of a few rows at a time, which the hardware prefetcher does not foresee: it
+    took a fifth of a small network's time. For floats it gained nothing.
     """
     block.reshape(-1)[:: max(1, _LINE // block.itemsize)].argmax()
 
@@ -155,7 +191,7 @@ def _as_array(x: ArrayLike, what: str) -> NDArray[Any]:
         raise InputError(f"{what}: expected an array of numbers, got {type(x).__name__} ({error})") from None
 
 
-def output(rows: Rows, row_shape: tuple[int, ...], out: Floats | None) -> Floats:
+def output(rows: InputBatch, row_shape: tuple[int, ...], out: Floats | None) -> Floats:
     """An array for the results of `rows`: (n, *row_shape), the caller's if there is one.
 
     Raises:

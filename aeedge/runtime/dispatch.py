@@ -1,190 +1,293 @@
-"""How a number of rows is run: alone, on onnxruntime's pool, or in blocks on threads of our own; and doing it.
+"""The general path of a call: checks the input, chooses a route by its number of rows, and runs it.
 
-- A few rows run on the calling thread.
-- More rows, up to some milliseconds of work, go to onnxruntime's pool, which shares each operator: its threads look
-  for work for a millisecond after the last, so that they need not be woken.
-- Many rows are cut into blocks that stay in cache, shared among our own threads. Waking them takes 20 to 100 µs, but
-  then none waits for another between operators.
-
-Where the borders lie depends on how long a row takes, which is measured once, by the first call with more than one,
-or by `aeedge tune` beforehand.
+Routes are serial, intra-op pool, or blocks on worker threads (see policy.py). From how many rows on each is taken
+depends on the time of a row, which is measured once per method, by the first call with several rows, or by
+`aeedge tune` beforehand.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from math import isfinite
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from aeedge.runtime.batch import output, prefetch
-from aeedge.runtime.policy import Schedule
-from aeedge.runtime.threadpool import Lanes
+from aeedge.runtime.batch import BLOCK_BYTES, InputBatch, output, touch_cache_lines
+from aeedge.runtime.fastpath import fast_call, not_open
+from aeedge.runtime.methods import NAMES
+from aeedge.runtime.nonfinite import find_sentinels
+from aeedge.runtime.policy import Cutoffs, DispatchPolicy, block_rows, default_policy
+from aeedge.runtime.threadpool import ThreadPool
 
 if TYPE_CHECKING:
-    from aeedge.runtime.batch import Block, Floats, Rows
-    from aeedge.runtime.methods import Step
-    from aeedge.runtime.sessions import Engine
+    from numpy.typing import ArrayLike
 
-_TRIED_ROWS, _TRIED_US = 64, 100.0  # a row's time is measured on rows for so much work: less would say little
+    from aeedge.runtime.methods import Block, Floats, Method
+    from aeedge.runtime.sessions import SessionPool
+
+_TIMED_ROWS, _TIMED_US = 64, 100.0  # a row's time is measured on rows for this much work: less would say little
 _TRIES = 3
-_LEAST_BLOCK = 64  # rows; smaller products waste the processor
-_MOST_BYTES = 2**21  # of a block's input: with its activations it should stay in a core's cache
+_POOL_ROWS, _POOL_TRIES, _POOL_FASTER, _POOL_SURELY_US = (2, 4, 8, 16, 32, 64), 5, 0.97, 300.0
 
 
-class Runner:
-    """Runs the methods of an engine over rows.
+class Dispatcher:
+    """Runs the methods of a variant.
 
     Args:
-        engine: the sessions.
-        threads: of our own, the calling one included.
-        schedule: where the borders lie.
+        sessions: its sessions.
+        threads: worker threads, the calling one included.
+        policy: which way a number of rows is run; None for the default.
         row_us: microseconds of a row by method, as far as they are known.
+        columns: names of the values of one-dimensional samples, for messages.
+
+    Attributes:
+        fast: the fast path by method (see fastpath.py): (x, out, invalid) to results, or None where `run` is needed.
+        default_policy: the policy where nothing was tuned.
     """
 
-    def __init__(self, engine: Engine, threads: int, schedule: Schedule, row_us: Mapping[str, float]) -> None:
-        self._engine, self._lanes, self._schedule = engine, Lanes(threads), schedule
-        self._row_us = dict(row_us)
-        self._set_borders()
-
-    @property
-    def schedule(self) -> Schedule:
-        """Where the borders lie; may be set, while no other thread calls."""
-        return self._schedule
-
-    @schedule.setter
-    def schedule(self, schedule: Schedule) -> None:
-        if schedule is not self._schedule:
-            self._schedule = schedule
-            self._set_borders()
-
-    def _set_borders(self) -> None:
-        """Say in rows what may go the short way: what needs neither blocks nor to be timed first."""
-        schedule, has_pool = self._schedule, self._engine.has_pool
-        self._engine.single_on_pool(schedule.single_on_pool and has_pool)
-        for name, borders in self._engine.borders.items():
-            us = self._row_us.get(name)
-            most = 1 if us is None else _first(schedule.lanes_from, us) - 1
-            borders.most = min(most, schedule.most_rows)
-            borders.pool = max(1.0, _first(schedule.pool_from, us or 0.0)) if has_pool else math.inf
-            borders.alone = min(borders.most, max(_LEAST_BLOCK, _first(schedule.block, us or 0.0) - 1))
+    def __init__(
+        self,
+        sessions: SessionPool,
+        threads: int,
+        policy: DispatchPolicy | None = None,
+        row_us: Mapping[str, float] = MappingProxyType({}),
+        columns: tuple[str, ...] | None = None,
+    ) -> None:
+        self._sessions, self.fast, self._columns = sessions, sessions.fast, columns
+        self._cutoffs = {name: Cutoffs() for name in NAMES}
+        self.default_policy = default_policy(sessions.method("encode").stages[0].chain)
+        self._threads = ThreadPool(threads)
+        self._row_us: dict[str, float] = {}
+        self.set_policy(policy or self.default_policy, row_us)
 
     @property
     def threads(self) -> int:
         """Threads that many rows are spread over."""
-        return self._lanes.threads
+        return self._threads.threads
 
-    def run(self, name: str, rows: Rows, out: Floats | None) -> Floats:
-        """Results of a method for rows, in `out` or a new array.
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the methods that there are graphs for."""
+        return self._sessions.names
+
+    @property
+    def policy(self) -> DispatchPolicy:
+        """Which way a number of rows is run."""
+        return self._policy
+
+    @property
+    def nonfinite_check(self) -> str:
+        """Where NaN and infinity are looked for: "latents", "inputs", or "none" for integer input."""
+        encode = self._sessions.method("encode")
+        return "none" if encode.dtype != np.float32 else "inputs" if encode.sentinels == "none" else "latents"
+
+    def find_sentinels(self, sample: Block) -> str:
+        """Try on a sample which latents expose a non-finite input: "none", "first" or "all"."""
+        return find_sentinels(self._sessions.method("encode").stages[0], sample)
+
+    def set_policy(
+        self, policy: DispatchPolicy, row_us: Mapping[str, float] | None = None, threads: int | None = None
+    ) -> None:
+        """Run calls another way from now on; not while other threads call."""
+        self._policy = policy
+        self._row_us = self._row_us if row_us is None else dict(row_us)
+        if threads is not None and threads != self.threads:
+            self._threads.close()
+            self._threads = ThreadPool(threads)
+        for name, us in self._row_us.items():
+            self._set_cutoffs(name, us, None)
+        for name in self.fast:
+            if self.fast[name] is not not_open:
+                self._refresh(name)
+
+    def _set_cutoffs(self, name: str, row_us: float, pool_from: float | None) -> None:
+        pool = pool_from if self._sessions.has_pool else math.inf
+        self._cutoffs[name].set(self._policy, row_us, pool)
+
+    def run(self, name: str, x: ArrayLike, out: Floats | None = None, invalid: str = "raise", first: int = 0) -> Floats:
+        """Results of a method, in `out` or a new array.
+
+        Args:
+            name: of the method.
+            x, out, invalid: see `Model.encode`.
+            first: number of the first row, for messages.
 
         Raises:
-            InputError: rows that are not finite, the first one named, or an `out` that does not fit. After an error
-                the content of `out` is undefined.
+            InputError: input that does not fit or is not finite, the first row named, or an `out` that does not fit.
+                After an error the content of `out` is undefined.
         """
-        self._engine.busy.append(None)
+        method, busy = self._sessions.method(name), self._sessions.busy
+        batch = self._batch(method, x, invalid, first)
+        busy.append(None)
         try:
-            return self._run(self._engine.alone()[name], rows, out)
+            return self._run(name, batch, out)
         finally:
-            self._engine.busy.pop()
+            busy.pop()
+            if self.fast[name] is not_open:
+                self._refresh(name)
 
-    def _run(self, step: Step, rows: Rows, out: Floats | None) -> Floats:
-        work = self._work(step, rows)
-        size = self._block_rows(step, rows, work)
-        if work >= self.schedule.lanes_from and size < len(rows) and self.threads > 1:
-            return self._blocks(step, rows, out, size, on_lanes=True)
-        # Also a few rows of a large net, which are too few to be cut into blocks.
-        if work >= self.schedule.pool_from and self._engine.has_pool:
-            step, size = self._engine.shared()[step.name], len(rows)
-        if out is None and len(rows) <= size:  # what the graph returns is new: no need to copy it
-            return _whole(step, rows)
-        return self._blocks(step, rows, out, size, on_lanes=False)
+    def _batch(self, method: Method, x: ArrayLike, invalid: str, first: int = 0) -> InputBatch:
+        columns = None if method.name == "decode" else self._columns
+        return InputBatch(
+            x, method.row_in, method.dtype, what=method.name, columns=columns, first=first, invalid=invalid
+        )
 
-    def _work(self, step: Step, rows: Rows) -> float:
-        """Microseconds that these rows take on one thread; 0 for a single one as long as that is not known."""
-        row_us = self._row_us.get(step.name)
-        if row_us is None:
-            if len(rows) == 1:
-                return 0.0
-            row_us = self._row_us[step.name] = _row_us(step, rows, min(_TRIED_ROWS, self.schedule.most_rows))
-            self._set_borders()
-        return row_us * len(rows)
+    def _run(self, name: str, batch: InputBatch, out: Floats | None) -> Floats:
+        method, size, on_workers = self._route(name, batch)
+        if out is not None or size < len(batch):
+            return self._blocks(method, batch, out, size, on_workers=on_workers)
+        result = method.run(block := batch.block(0, len(batch)))  # what the graph returns is new: no need to copy it
+        if not method.finite(block, result):
+            _mark_nonfinite(batch, block, 0, result)
+        single: Floats = result[0] if batch.single else result
+        return single
 
-    def _block_rows(self, step: Step, rows: Rows, work: float) -> int:
-        """Rows in a block, a power of two: of about the work that the schedule says, two for each thread at least."""
-        fitting = max(1, _MOST_BYTES // rows.row_bytes)
-        row_us = work / len(rows)
-        wanted = int(self.schedule.block / row_us) if row_us else fitting
-        share = -(-len(rows) // (2 * self.threads))
-        most = min(fitting, self.schedule.most_rows)
-        return _power_of_two(min(max(min(wanted, share), _LEAST_BLOCK), most))
+    def _route(self, name: str, batch: InputBatch) -> tuple[Method, int, bool]:
+        """The method on the sessions that run it, rows of a block, and whether blocks go to worker threads."""
+        policy, rows, serial = self._policy, len(batch), self._sessions.method(name)
+        if rows == 1:
+            on_pool = policy.single_on_pool and self._sessions.has_pool
+            return self._sessions.method(name, pooled=True) if on_pool else serial, 1, False
+        if name not in self._row_us:
+            self._measure(serial, batch)
+        row_us, cutoffs = self._row_us[name], self._cutoffs[name]
+        fitting = max(1, BLOCK_BYTES // batch.row_bytes)
+        size = block_rows(policy, row_us, rows, self.threads, fitting)
+        if row_us * rows >= policy.workers_from_us and size < rows and self.threads > 1:
+            return serial, size, True
+        if rows >= cutoffs.pool_from:  # also a few rows of a large network, which are too few to be cut into blocks
+            most = fitting if batch.is_converted else rows
+            return self._sessions.method(name, pooled=True), min(rows, most), False
+        return serial, rows if rows <= cutoffs.serial_to else size, False
 
-    def _blocks(self, step: Step, rows: Rows, out: Floats | None, size: int, *, on_lanes: bool) -> Floats:
-        result, integers = output(rows, step.row_out, out), step.dtype != "float32"
+    def _blocks(self, method: Method, batch: InputBatch, out: Floats | None, size: int, *, on_workers: bool) -> Floats:
+        result, integers = output(batch, method.row_out, out), method.dtype != np.float32
 
         def fill(start: int) -> None:
-            stop = min(start + size, len(rows))
-            block = rows.block(start, stop)
+            stop = min(start + size, len(batch))
+            block = batch.block(start, stop)
             if integers:
-                prefetch(block)
-            step.into(block, result[start:stop])
-            bad = rows.bad(block, start, told=step.tells(result[start:stop]))
-            if bad is not None:
-                result[start:stop][bad] = np.nan
+                touch_cache_lines(block)
+            method.run_into(block, result[start:stop])
+            if not method.finite(block, result[start:stop]):
+                _mark_nonfinite(batch, block, start, result[start:stop])
 
-        starts = range(0, len(rows), size)
-        if on_lanes:
-            self._lanes.run(fill, starts)
+        starts = range(0, len(batch), size)
+        if on_workers:
+            self._threads.run(fill, starts)
         else:
             for start in starts:
                 fill(start)
         if out is not None:
             return out
-        single: Floats = result[0] if rows.single else result
+        single: Floats = result[0] if batch.single else result
         return single
 
+    def _measure(self, serial: Method, batch: InputBatch) -> None:
+        """Measure what a row takes and, if the policy asks for it, from how many rows on the pool is faster."""
+        policy, name = self._policy, serial.name
+        block = batch.block(0, min(len(batch), _TIMED_ROWS, policy.max_rows))
+        row_us = _row_us(serial, block, min(_TIMED_ROWS, policy.max_rows))
+        pool_from = None
+        if self._sessions.has_pool and policy.measure_pool and _TIMED_ROWS * row_us >= policy.pool_from_us:
+            pool_from = _pool_from(serial, self._sessions.method(name, pooled=True), block)
+        self._row_us[name] = row_us
+        self._set_cutoffs(name, row_us, pool_from)
+
+    def _refresh(self, name: str) -> None:
+        """Make the fast path of a method, with the sessions that are open now."""
+        sessions, cutoffs = self._sessions, self._cutoffs[name]
+        on_pool = self._policy.single_on_pool and sessions.has_pool
+        pooled = sessions.method(name, pooled=True) if on_pool else sessions.opened(name, pooled=True)
+        serial = sessions.opened(name, pooled=False)
+        if serial is not None:
+            one = pooled if pooled is not None and on_pool else serial
+            made = fast_call(serial, pooled, one, cutoffs, sessions.busy)
+            sessions.refresh(name, made)
+
+    def bind(self, name: str, given: Block, invalid: str) -> Callable[[], Floats]:
+        """A method on an array of the caller's: a call runs what it then holds and returns an array that is reused."""
+        sessions, method = self._sessions, self._sessions.method(name)
+        bound, busy, alive = method.bind(len(given), given), sessions.busy, sessions.alive
+        run, watched, result, direct = bound.run, bound.watched, bound.result, bound.direct
+        output = bound.output if direct else np.empty((len(given), *method.row_out), np.float32)
+        renewed: list[Callable[[], Floats]] = []
+
+        def call() -> Floats:
+            if not alive:  # closed, forked, or the interpreter ends
+                if not renewed:
+                    renewed.append(self.bind(name, given, invalid))
+                return renewed[0]()
+            busy.append(None)
+            try:
+                run()
+                if not direct:
+                    output[...] = result()
+                if watched is None or isfinite(watched()):
+                    return output
+            finally:
+                busy.pop()
+            _mark_nonfinite(self._batch(method, given, invalid), given, 0, output)
+            return output
+
+        return call
+
+    def run_block(self, rows: int) -> None:
+        """Run this many rows as one block through all graphs, for measuring memory."""
+        for name in ("encode", "residual", "score"):
+            if name in self.names:
+                method = self._sessions.method(name)
+                method.run(np.zeros((rows, *method.row_in), method.dtype))
+
     def close(self) -> None:
-        """End our threads; a later `run` starts them anew."""
-        self._lanes.close()
+        """End the worker threads and let go of the sessions."""
+        self._threads.close()
+        self._sessions.close()
 
 
-def _whole(step: Step, rows: Rows) -> Floats:
-    """All rows as one block."""
-    block = rows.block(0, len(rows))
-    result = step.new(block)
-    bad = rows.bad(block, 0, told=step.tells(result))
-    if bad is not None:
-        result[bad] = np.nan
-    single: Floats = result[0] if rows.single else result
-    return single
+def _mark_nonfinite(batch: InputBatch, block: Block, start: int, result: Floats) -> None:
+    """Find the rows that are not finite: an error, or NaN in their results."""
+    found = batch.nonfinite_rows(block, start)
+    if found is not None:
+        result[found] = np.nan
 
 
-def _row_us(step: Step, rows: Rows, most: int) -> float:
-    """Microseconds of a row on one thread, measured on the first rows, over and over if they are few."""
-    block = rows.block(0, min(len(rows), most))
-    count = min(most, math.ceil(len(block) * max(1.0, _TRIED_US / _fastest_us(step, block, 1))))
-    block = np.resize(block, (count, *block.shape[1:]))
-    return _fastest_us(step, block, _TRIES) / count
+def _row_us(method: Method, block: Block, most: int) -> float:
+    """Microseconds of a row on one thread, measured on these rows, repeated if they are few."""
+    count = min(most, math.ceil(len(block) * max(1.0, _TIMED_US / _fastest_us(method, block, 1))))
+    return _fastest_us(method, np.resize(block, (count, *block.shape[1:])), _TRIES) / count
 
 
-def _fastest_us(step: Step, block: Block, tries: int) -> float:
+def _fastest_us(method: Method, block: Block, tries: int) -> float:
     """Microseconds of the fastest try, which nothing disturbed, after one that does not count."""
-    fastest = float("inf")
-    step.new(block)
-    for _ in range(tries):
-        began = time.perf_counter_ns()
-        step.new(block)
-        fastest = min(fastest, time.perf_counter_ns() - began)
-    return max(fastest, 1) / 1000
+    method.run(block)
+    return min(_run_us(method, block) for _ in range(tries))
 
 
-def _first(border: float, row_us: float) -> float:
-    """The number of rows from which on there is so much work, in microseconds."""
-    if border == math.inf or not row_us:
-        return 0.0 if border <= 0 else math.inf
-    return math.ceil(border / row_us)
+def _run_us(method: Method, block: Block) -> float:
+    began = time.perf_counter_ns()
+    method.run(block)
+    return max(time.perf_counter_ns() - began, 1) / 1000
 
 
-def _power_of_two(rows: int) -> int:
-    return 1 << (max(1, rows).bit_length() - 1)
+def _pool_from(serial: Method, pooled: Method, block: Block) -> float | None:
+    """The number of rows, up to 64, from which on the pool is faster, taking turns; None if it is not even then.
+
+    Twice in a row, so that one disturbance decides nothing.
+    """
+    won: float | None = None
+    for rows in _POOL_ROWS:
+        part = np.resize(block, (rows, *block.shape[1:]))
+        times = [(_run_us(serial, part), _run_us(pooled, part)) for _ in range(_POOL_TRIES)]
+        alone, shared = (min(side) for side in zip(*times))
+        if shared >= _POOL_FASTER * alone:
+            won = None
+        elif won is not None or alone >= _POOL_SURELY_US:
+            return won or rows
+        else:
+            won = rows
+    return won

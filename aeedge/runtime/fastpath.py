@@ -1,182 +1,161 @@
-"""The short way: plain rows, which nothing has to be converted for, go straight to onnxruntime.
+"""The fast path: arrays of numbers in the right shape go to onnxruntime in three Python calls.
 
-What the long way (rows.py, runner.py) does for all kinds of input takes longer than some rows do. One row or a few are
-copied to arrays that are bound once, so that nothing is allocated but the result; more are taken where they are.
+A few samples are copied (and converted) into arrays that are bound once, so that nothing is allocated but the result;
+more are taken where they are. Whatever does not fit, or is not finite, is left to the dispatcher, which finds out why.
 
-A call takes a set of bound arrays that nobody uses, or makes one, and puts it back: there are as many as calls were
-ever made at the same time, whatever threads they came from, and one that is interrupted by another (a signal handler)
-does not share with it. Taking from a list and appending to it are atomic.
+A call takes a set of bound arrays that is idle, or makes one, and puts it back: there are as many as calls were ever
+made at the same time, whatever threads they came from, and one that is interrupted by another (a signal handler) does
+not share with it. Taking from a list and appending to it are atomic.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import isfinite, prod
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aeedge.runtime.nonfinite import all_finite, looker
+from aeedge.runtime.batch import BLOCK_BYTES, INVALID, as_block, copy_into
+from aeedge.runtime.nonfinite import all_finite
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from aeedge.runtime.methods import Bound, Method
+    from aeedge.runtime.policy import Cutoffs
+
     Floats = NDArray[np.float32]
+    BoundCall = Callable[[NDArray[Any], Floats | None], Floats | None]
+    FastCall = Callable[[Any, Any, str], Floats | None]
 
-Plain = Callable[[Any], "Floats | None"]
-"""Takes rows as a caller passed them; gives the results, or None if they are not plain, not finite, or too many."""
-
-# With more, copying costs what being bound saves; on a pool the others' caches have to fetch what was copied.
-_FEW_ROWS, _FEW_BYTES, _FEW_BYTES_SHARED = 16, 2**14, 2**13
+_FLOAT32 = np.dtype(np.float32)
 
 
-class Short:
-    """The short way of a method through one session.
+class BoundArrays:
+    """The sets of bound arrays of a method, by number of samples.
 
     Args:
-        shape, dtype: of a row.
-        make: binds arrays for so many rows.
-        new: runs a batch as it is, (n, *shape).
-        tells: whether results show that their rows were finite.
-        shared: whether several threads run it.
-
-    Attributes:
-        most: rows that are bound.
+        bind: binds arrays for a number of samples.
+        most: the most samples that are bound.
     """
 
-    def __init__(
-        self,
-        shape: tuple[int, ...],
-        dtype: str,
-        make: Callable[[int], Plain],
-        new: Callable[[NDArray[Any]], Floats],
-        tells: Callable[[Floats], bool],
-        shared: bool,
-    ) -> None:
-        self.shape, self.dtype, self.new, self.tells = shape, np.dtype(dtype), new, tells
-        most_bytes = _FEW_BYTES_SHARED if shared else _FEW_BYTES
-        self.most = max(1, min(_FEW_ROWS, most_bytes // max(1, self.dtype.itemsize * prod(shape))))
+    def __init__(self, bind: Callable[[int], Bound], most: int) -> None:
+        self.idle: list[list[BoundCall]] = [[] for _ in range(most + 1)]
+        self._bind = bind
         self._made: list[None] = []
-        self.idle: list[list[Plain]] = [[] for _ in range(self.most + 1)]
-        self._make = make
 
     @property
     def busy(self) -> bool:
         """Whether a call on bound arrays is under way."""
         return len(self._made) > sum(map(len, self.idle))
 
-    def few(self, x: NDArray[Any]) -> Floats | None:
-        """Results of up to `most` rows, (n, *shape), of the dtype; None if they are not finite."""
-        free = self.idle[len(x)]
+    def run(self, x: NDArray[Any], out: Floats | None) -> Floats | None:
+        """Results of a few samples (n, *shape), in `out` or a new array; None if they do not fit or are not finite."""
+        idle = self.idle[len(x)]
         try:
-            bound = free.pop()
+            bound = idle.pop()
         except IndexError:
-            bound = self.bound(len(x))
+            bound = self.make(len(x))
         try:
-            return bound(x)
+            return bound(x, out)
         finally:
-            free.append(bound)
+            idle.append(bound)
 
-    def bound(self, count: int) -> Plain:
-        """A new set of arrays for so many rows."""
-        made = self._make(count)
+    def make(self, count: int) -> BoundCall:
+        """A new set of arrays for this many samples, as a function that copies in, runs and copies out."""
+        bound = _bound_call(self._bind(count))
         self._made.append(None)
-        return made
+        return bound
 
 
-class Borders:
-    """How many rows go which way; a row always goes the short one.
+def _bound_call(bound: Bound) -> BoundCall:
+    rows, run, watched, result = bound.input, bound.run, bound.watched, bound.result
+    dtype, output = rows.dtype, bound.output if bound.direct else None
 
-    Attributes:
-        alone: up to so many on the calling thread ...
-        pool: ... but from so many on the pool,
-        most: up to so many.
-    """
-
-    __slots__ = ("alone", "most", "pool")
-
-    def __init__(self) -> None:
-        self.alone = self.pool = self.most = 0.0
-
-
-def plain(alone: Short, pool: Short | None, one: Short, borders: Borders, busy: list[None]) -> Plain:
-    """The short way for whatever a caller passes, also one row without the leading axis.
-
-    A closure, which is faster than a method.
-
-    Args:
-        alone, pool: on the calling thread, and on the pool if there is one.
-        one: the one of both that runs single rows.
-        borders: how many rows go which way, as it stands when they come.
-        busy: is as long as calls are under way that are not on bound arrays.
-    """
-    shape, leading, array, wanted = one.shape, (1, *one.shape), np.ndarray, one.dtype
-    single = leading, shape
-    take, put_back, bound_new, floats = one.idle[1].pop, one.idle[1].append, one.bound, one.dtype == np.float32
-
-    def call(x: Any) -> Floats | None:
-        if type(x) is not array or x.dtype is not wanted:
+    def call(x: NDArray[Any], out: Floats | None) -> Floats | None:
+        if x.dtype is dtype:
+            rows[...] = x
+        elif not copy_into(rows, x):
             return None
-        found = x.shape
-        if found in single:
-            try:
-                bound = take()
-            except IndexError:
-                bound = bound_new(1)
-            try:
-                result = bound(x)
-                return result if found == leading or result is None else result[0]
-            finally:
-                put_back(bound)
-        count = found[0] if found[1:] == shape else 0
-        if count < borders.pool:
-            if not 0 < count <= borders.alone:
-                return None
-            way = alone
-        elif pool is None or count > borders.most:
+        run()
+        if watched is not None and not isfinite(watched()):
             return None
-        else:
-            way = pool
-        if count <= way.most:
-            return way.few(x)
-        flags = x.flags
-        if not flags.c_contiguous or not flags.aligned:
-            return None
-        busy.append(None)
-        try:
-            result = way.new(x)
-        finally:
-            busy.pop()
-        return result if not floats or way.tells(result) or all_finite(x) else None
+        if out is None:
+            return result()
+        out[...] = result() if output is None else output
+        return out
 
     return call
 
 
-def on_bound(
-    rows: NDArray[Any],
-    run: Callable[[], None],
-    then: Callable[[], None] | None,
-    result: Callable[[], Floats],
-    telling: Floats | None = None,
-) -> Plain:
-    """What is done with as many rows as fit into `rows`, (n, *shape): copy them there, look at them, run, copy out.
+def fast_call(serial: Method, pooled: Method | None, one: Method, cutoffs: Cutoffs, busy: list[None]) -> FastCall:
+    """The fast path of a method: (x, out, invalid) to results, or None for what the dispatcher has to look at.
+
+    A closure, which is faster than a method.
 
     Args:
-        rows: what is bound to the input.
-        run, then: the runs that follow; `then` of the decoder, if it is needed.
-        result: makes a new array of what came of it.
-        telling: (n,) or (n, k), what is looked at instead of the rows, after the runs (see telling.py).
+        serial, pooled: on the calling thread, and on the intra-op pool if that is open.
+        one: the one of both that runs single samples.
+        cutoffs: how many rows go which way.
+        busy: is as long as calls are under way that are not on bound arrays.
     """
-    before = looker(rows) if rows.dtype == np.float32 and telling is None else None
-    after = None if telling is None else looker(telling)
+    shape, leading, array, dtype = one.row_in, (1, *one.row_in), np.ndarray, one.dtype
+    single, row_out, integers = (leading, shape), one.row_out, one.dtype != _FLOAT32
+    take, put_back, make = one.arrays.idle[1].pop, one.arrays.idle[1].append, one.arrays.make
+    row_bytes = dtype.itemsize * int(np.prod(shape))
 
-    def work(x: Any) -> Floats | None:
-        rows[...] = x
-        if before is not None and not isfinite(before()):
+    def call(x: Any, out: Any, invalid: str) -> Floats | None:
+        if type(x) is not array or invalid not in INVALID:
             return None
-        run()
-        if then is not None:
-            then()
-        return None if after is not None and not isfinite(after()) else result()
+        found = x.shape
+        if found in single:
+            if out is not None and not _fits(out, (1, *row_out), row_out if found == shape else None):
+                return None
+            try:
+                bound = take()
+            except IndexError:
+                bound = make(1)
+            try:
+                result = bound(x, out)
+                return result if found == leading or out is not None or result is None else result[0]
+            finally:
+                put_back(bound)
+        count = found[0] if found[1:] == shape else 0
+        way, most = (serial, cutoffs.serial_to) if count < cutoffs.pool_from else (pooled, cutoffs.whole_to)
+        if not 0 < count <= most or way is None or (out is not None and not _fits(out, (count, *row_out), None)):
+            return None
+        if count <= way.bound_rows:
+            return way.arrays.run(x, out)
+        plain = x.dtype is dtype and x.flags.c_contiguous and x.flags.aligned
+        if not plain and count * row_bytes > BLOCK_BYTES:
+            return None
+        block = x if plain else as_block(x, dtype)
+        if block is None:
+            return None
+        busy.append(None)
+        try:
+            if out is None:
+                result = way.run(block)
+            elif np.may_share_memory(block, out):
+                return None
+            else:
+                way.run_into(block, out)
+                result = out
+        finally:
+            busy.pop()
+        exposes = way.exposes
+        return result if integers or (exposes is not None and exposes(result)) or all_finite(block) else None
 
-    return work
+    return call
+
+
+def not_open(x: Any, out: Any, invalid: str) -> None:
+    """The fast path where there is none: the dispatcher opens sessions, or says why it cannot."""
+
+
+def _fits(out: Any, shape: tuple[int, ...], single: tuple[int, ...] | None) -> bool:
+    """Whether results can be written to `out`; what is wrong with it the dispatcher finds out."""
+    if type(out) is not np.ndarray or out.dtype is not _FLOAT32 or not out.flags.writeable:
+        return False
+    return bool(out.shape in (shape, single))

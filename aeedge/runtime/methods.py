@@ -1,175 +1,223 @@
-"""What each method does with a block of rows: which graphs it runs, and what it makes of their results."""
+"""What each method does with a block of samples: the graphs that run, and what is made of their results."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aeedge.bundle.manifest import Manifest
-from aeedge.record import Record
-from aeedge.runtime import scoring
-from aeedge.runtime.batch import Rows
-from aeedge.runtime.fastpath import Short, on_bound
-from aeedge.runtime.nonfinite import all_finite, nothing, still_tell, teller
+from aeedge.runtime.fastpath import BoundArrays
+from aeedge.runtime.nonfinite import all_finite, first_finite, probe_of
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike, NDArray
+    from numpy.typing import NDArray
 
     from aeedge.bundle.manifest import ScoreSpec
-    from aeedge.runtime.batch import Block, Floats
-    from aeedge.runtime.fastpath import Plain
     from aeedge.runtime.session import Session
 
-    New = Callable[[Block], Floats]
-    Into = Callable[[Block, Floats], None]
-    Finish = Callable[[Block, Floats, ScoreSpec], Floats]
+    Block = NDArray[Any]
+    Floats = NDArray[np.float32]
+    Finish = Callable[[Block, Floats], Floats]
 
 NAMES = ("encode", "decode", "denoise", "residual", "score")
 
-
-class Step(Record):
-    """A method: the shapes and dtype of its rows in and out, and how it is done.
-
-    `new` takes a block and gives its results in a new array; `into` writes them into a given one. `tells` says
-    of results whether they show that the rows were finite (see finite.py). `short` is the short way for plain rows,
-    `encoder` its session, `trusted` whether latents are looked at instead of rows.
-    """
-
-    name: str
-    row_in: tuple[int, ...]
-    row_out: tuple[int, ...]
-    dtype: str
-    columns: tuple[str, ...] | None
-    new: New
-    into: Into
-    tells: Callable[[Floats], bool]
-    short: Short
-    encoder: Session
-    trusted: bool
-
-    def rows(self, x: ArrayLike, invalid: str, first: int = 0) -> Rows:
-        """The caller's array as rows of this step."""
-        return Rows(x, self.row_in, self.dtype, what=self.name, columns=self.columns, first=first, invalid=invalid)
+# With more, copying into bound arrays costs what binding saves; on a pool the others' caches have to fetch the copy.
+_BOUND_ROWS, _BOUND_BYTES, _BOUND_BYTES_POOLED = 16, 2**14, 2**13
+_EXPOSES = {"none": None, "first": first_finite, "all": all_finite}
 
 
-class Pair:
-    """Encoder and decoder of a variant, and what a block of rows becomes on its way through them.
+def residual(x: Block, reconstruction: Floats, spec: ScoreSpec) -> Floats:
+    """(x - reconstruction) / scale: raw samples (n, *shape) to a float32 array of the same shape."""
+    with np.errstate(all="ignore"):
+        difference = np.subtract(x, reconstruction, dtype=np.float32)
+        difference /= spec.scale
+    return difference
+
+
+def score(x: Block, reconstruction: Floats, spec: ScoreSpec) -> Floats:
+    """Mean squared residual of each sample: raw samples (n, *shape) to (n,) float32. Infinity beyond float32."""
+    flat = residual(x, reconstruction, spec).reshape(len(x), -1)
+    with np.errstate(all="ignore"):
+        total: Floats = np.einsum("ij,ij->i", flat, flat)
+    total /= np.float32(flat.shape[1])
+    return total
+
+
+class Method:
+    """One of NAMES: `stages` run one after the other, and `finish` makes the result of the input and the last output.
 
     Args:
-        manifest: of the bundle.
-        encoder: its session.
-        decoder: opens the decoder's when it is first needed; None where the bundle has none.
-        telling_latents: so many tell, says the bundle, of rows that are not finite; 0 for none (see telling.py).
+        name: of the method.
+        stages: the sessions, at least one.
+        row_in, dtype: of one sample of input.
+        row_out: shape of one result, float32.
+        finish: None where the last stage's output is the result.
+        sentinels: which outputs of the first stage expose a non-finite input: "none", "first" or "all".
+        mean_of_squares: whether each result is a mean of squares that holds every value of its sample.
+
+    Attributes:
+        bind: makes arrays for a number of samples (see `_bind`).
+        run: gives the results of a block (n, *row_in), C-contiguous and of the dtype, in a new array.
+        exposes: whether results prove that their samples were finite; None where they prove nothing.
+        bound_rows: the most samples for which binding arrays pays.
+        arrays: the arrays that are bound for so few.
     """
 
+    # Attributes and no methods where they would make a cycle, which could go with the garbage collector alone.
+    run: Callable[[Block], Floats]
+    bind: Callable[..., Bound]
+    exposes: Callable[[Floats], bool] | None
+
     def __init__(
-        self, manifest: Manifest, encoder: Session, decoder: Callable[[], Session] | None, telling_latents: int
+        self,
+        name: str,
+        stages: tuple[Session, ...],
+        row_in: tuple[int, ...],
+        dtype: str,
+        row_out: tuple[int, ...],
+        finish: Finish | None = None,
+        sentinels: str = "none",
+        mean_of_squares: bool = False,
     ) -> None:
-        self._spec, self._latent, self._scoring = manifest.input, (manifest.latent,), manifest.score
-        self._encoder = encoder
-        self._telling = self._proven(telling_latents)
-        if decoder is not None:
-            self._decoder = decoder
-        self._has_decoder = decoder is not None
+        self.name, self.stages, self.row_in, self.row_out = name, stages, row_in, row_out
+        self.dtype, self.sentinels, self._finish = np.dtype(dtype), sentinels, finish
+        most = _BOUND_BYTES_POOLED if stages[0].pooled else _BOUND_BYTES
+        self.bound_rows = max(1, min(_BOUND_ROWS, most // max(1, self.dtype.itemsize * prod(row_in))))
+        self.bind = partial(_bind, stages, row_in, self.dtype, finish, sentinels, mean_of_squares)
+        self.arrays = BoundArrays(self.bind, self.bound_rows)
+        direct = len(stages) == 1 and finish is None
+        self.run = stages[0].run if direct else partial(_run_stages, stages, finish)
+        self.exposes = all_finite if mean_of_squares else _EXPOSES[sentinels] if direct else None
 
-    def steps(self) -> dict[str, Step]:
-        """The methods by name; those that need a decoder are missing where there is none."""
-        spec, encoder = self._spec, self._encoder
-        found = [self._step("encode", self._latent, encoder.run, encoder.run_into, self._encoding)]
-        if self._has_decoder:
-            found += [
-                self._step("decode", spec.shape, self._decode, self._decode_into, self._decoding),
-                self._step("denoise", spec.shape, self._denoise, self._denoise_into, self._chain()),
-                self._compared(scoring.residual, spec.shape),
-                self._compared(scoring.score, ()),
-            ]
-        return {step.name: step for step in found}
+    def run_into(self, block: Block, out: Floats) -> None:
+        """`run`, with the results written to `out`, a float32 (n, *row_out)."""
+        if self._finish is not None:
+            out[...] = self.run(block)
+            return
+        for session in self.stages[:-1]:
+            block = session.run(block)
+        self.stages[-1].run_into(block, out)
 
-    def _step(self, name: str, row_out: tuple[int, ...], new: New, into: Into, bind: Callable[[int], Plain]) -> Step:
-        spec = self._spec
-        row_in, dtype = (self._latent, "float32") if name == "decode" else (spec.shape, spec.dtype)
-        columns, tells = None if name == "decode" else spec.features, self._teller(name)
-        return Step(
-            name,
-            row_in,
-            row_out,
-            dtype,
-            columns,
-            new,
-            into,
-            tells,
-            Short(row_in, dtype, bind, new, tells, self._encoder.shared),
-            self._encoder,
-            bool(self._telling),
-        )
+    def finite(self, block: Block, result: Floats) -> bool:
+        """Whether a block was finite, by its results where they prove it, else by its values."""
+        if self.dtype != np.float32 or (self.exposes is not None and self.exposes(result)):
+            return True
+        return all_finite(block)
 
-    def _proven(self, promised: int) -> int:
-        """How many first latents tell here."""
-        if self._encoder.chain == ("Gemm",):
-            return 1  # see finite.teller
-        may = promised > 0 and self._spec.dtype == "float32"
-        return promised if may and still_tell(self._encoder.chain, self._encoder.run, self._spec.shape, promised) else 0
 
-    def _looked_at(self, latents: Floats) -> Floats | None:
-        """What tells of the rows that bound latents come from."""
-        return latents[:, 0] if self._telling == 1 else latents if self._telling else None
+def _run_stages(stages: tuple[Session, ...], finish: Finish | None, block: Block) -> Floats:
+    result = block
+    for session in stages:
+        result = session.run(result)
+    return result if finish is None else finish(block, result)
 
-    def _teller(self, name: str) -> Callable[[Floats], bool]:
-        if name == "score":
-            return all_finite  # a mean of squares of which each holds a value of the row
-        if name == "encode":
-            return teller(self._encoder.chain, *self._latent, telling=self._telling)
-        return nothing
 
-    def _compared(self, finish: Finish, row_out: tuple[int, ...]) -> Step:
-        """A method that compares rows with their reconstructions."""
+def _bind(
+    stages: tuple[Session, ...],
+    row_in: tuple[int, ...],
+    dtype: np.dtype[Any],
+    finish: Finish | None,
+    sentinels: str,
+    mean_of_squares: bool,
+    count: int,
+    given: Block | None = None,
+) -> Bound:
+    """Arrays for this many samples, `given` for the input, bound once so that a call allocates nothing."""
+    arrays: list[NDArray[Any]] = [np.zeros((count, *row_in), dtype) if given is None else given]
+    calls = []
+    for session in stages:
+        arrays.append(np.zeros((count, *session.row_out), np.float32))
+        calls.append(session.bind(*arrays[-2:]))
+    rows, first, last = arrays[0], arrays[1], arrays[-1]
+    result = last.copy if finish is None else partial(finish, rows, last)
+    watched: Callable[[], float] | None = None
+    if dtype == np.float32:  # looked at after a run
+        if mean_of_squares and finish is None:
+            watched = probe_of(last)
+        else:
+            watched = probe_of({"none": rows, "first": first[:, 0], "all": first}[sentinels])
+    return Bound(rows, last, _in_turn(calls), result, finish is None, watched)
 
-        def new(block: Block) -> Floats:
-            return finish(block, self._denoise(block), self._scoring)
 
-        def into(block: Block, out: Floats) -> None:
-            out[...] = new(block)
+class Bound:
+    """Arrays of a method whose addresses onnxruntime knows.
 
-        return self._step(finish.__name__, row_out, new, into, self._chain(finish))
+    Attributes:
+        input: (n, *row_in), to be filled before a run.
+        output: what the last stage writes; the result itself where `direct`.
+        run: runs all stages.
+        result: the result in a new array.
+        watched: after a run, a function whose result is finite if the input was; None where it cannot be otherwise.
+    """
 
-    def _decode(self, block: Block) -> Floats:
-        return self._decoder().run(block)
+    __slots__ = ("direct", "input", "output", "result", "run", "watched")
 
-    def _decode_into(self, block: Block, out: Floats) -> None:
-        self._decoder().run_into(block, out)
+    def __init__(
+        self,
+        given: Block,
+        output: Floats,
+        run: Callable[[], None],
+        result: Callable[[], Floats],
+        direct: bool,
+        watched: Callable[[], float] | None,
+    ) -> None:
+        self.input, self.output, self.run, self.result = given, output, run, result
+        self.direct, self.watched = direct, watched
 
-    def _denoise(self, block: Block) -> Floats:
-        return self._decoder().run(self._encoder.run(block))
 
-    def _denoise_into(self, block: Block, out: Floats) -> None:
-        self._decoder().run_into(self._encoder.run(block), out)
+def _in_turn(calls: list[Callable[[], None]]) -> Callable[[], None]:
+    """One function that makes all calls."""
+    if len(calls) == 1:
+        return calls[0]
+    first, second = calls
 
-    def _encoding(self, count: int) -> Plain:
-        x, z = self._rows(count), self._latents(count)
-        return on_bound(x, self._encoder.bound(x, z), None, z.copy, self._looked_at(z))
+    def both() -> None:
+        first()
+        second()
 
-    def _decoding(self, count: int) -> Plain:
-        z, x = self._latents(count), self._clean(count)
-        return on_bound(z, self._decoder().bound(z, x), None, x.copy)
+    return both
 
-    def _chain(self, finish: Finish | None = None) -> Callable[[int], Plain]:
-        """Bound arrays for encoder and decoder, which share the latents, and what `finish` makes of both ends."""
 
-        def chained(count: int) -> Plain:
-            x, z, clean = self._rows(count), self._latents(count), self._clean(count)
-            result = clean.copy if finish is None else partial(finish, x, clean, self._scoring)
-            return on_bound(x, self._encoder.bound(x, z), self._decoder().bound(z, clean), result, self._looked_at(z))
+def methods(
+    latent: int,
+    shape: tuple[int, ...],
+    dtype: str,
+    spec: ScoreSpec,
+    encoder: Session,
+    decoder: Callable[[], Session] | None,
+    scorer: Callable[[], Session] | None,
+    sentinels: str,
+) -> dict[str, Callable[[], Method]]:
+    """How to make each method by name; graphs other than the encoder are opened when a method needs them.
 
-        return chained
+    Args:
+        latent: latent size.
+        shape, dtype: of one sample.
+        spec: how samples are scored.
+        encoder: its session.
+        decoder, scorer: open their sessions. Without a decoder there is "encode" alone; without a scorer the score is
+            computed by encoder, decoder and numpy.
+        sentinels: see `Method`.
+    """
+    code = (latent,)
+    made = {"encode": lambda: Method("encode", (encoder,), shape, dtype, code, sentinels=sentinels)}
+    if decoder is None:
+        return made
 
-    def _rows(self, count: int) -> NDArray[Any]:
-        return np.zeros((count, *self._spec.shape), self._spec.dtype)
+    def both(name: str, row_out: tuple[int, ...], finish: Finish | None = None, squares: bool = False) -> Method:
+        return Method(name, (encoder, decoder()), shape, dtype, row_out, finish, sentinels, squares)
 
-    def _clean(self, count: int) -> Floats:
-        return np.zeros((count, *self._spec.shape), np.float32)
+    def scored() -> Method:
+        if scorer is None:
+            return both("score", (), partial(score, spec=spec), squares=True)
+        return Method("score", (scorer(),), shape, dtype, (), mean_of_squares=True)
 
-    def _latents(self, count: int) -> Floats:
-        return np.zeros((count, *self._latent), np.float32)
+    return made | {
+        "decode": lambda: Method("decode", (decoder(),), code, "float32", shape),
+        "denoise": lambda: both("denoise", shape),
+        "residual": lambda: both("residual", shape, partial(residual, spec=spec)),
+        "score": scored,
+    }

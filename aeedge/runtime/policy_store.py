@@ -1,4 +1,4 @@
-"""What `aeedge tune` found, kept among the user's device state: one file a bundle, with one record a machine.
+"""The policy store: what `aeedge tune` found, among the user's device state; one file a bundle, one record a machine.
 
 Where: `$AEEDGE_STATE`, else `$XDG_STATE_HOME/aeedge`, else `~/.local/state/aeedge` (XDG Base Directory Specification).
 A record is used on the processor, the number of CPUs and the onnxruntime that it was measured with, and nowhere else.
@@ -14,32 +14,32 @@ from typing import Any
 
 from aeedge.errors import InputError
 from aeedge.record import Record
-from aeedge.runtime.policy import Schedule
+from aeedge.runtime.policy import DispatchPolicy
 from aeedge.runtime.session import runtime_version
 from aeedge.system.limits import allowed_cpus, cpu_count, processor, record_path
 
-FORMAT = 1
-AIMS = ("latency", "throughput", "memory")
+FORMAT = 2
+OBJECTIVES = ("latency", "throughput", "memory")
 
 
-class Tuned(Record):
+class TunedPolicy(Record):
     """A choice for one bundle on one machine.
 
     Attributes:
-        aim: what it was made for, one of AIMS.
+        objective: what it was made for, one of OBJECTIVES.
         variant: which runs.
         threads: how many.
-        schedule: which way a number of rows is run.
+        policy: which way a number of rows is run.
         row_us: microseconds of a row on one thread by method, as measured.
-        seen: the measurements that decided, for a reader.
+        measurements: what decided, for a reader.
     """
 
-    aim: str
+    objective: str
     variant: str
     threads: int
-    schedule: Schedule
+    policy: DispatchPolicy
     row_us: dict[str, float]
-    seen: dict[str, Any]
+    measurements: dict[str, Any]
 
 
 def machine_key() -> str:
@@ -47,8 +47,8 @@ def machine_key() -> str:
     return f"{processor()[0]}, {min(cpu_count(), len(allowed_cpus()))} CPUs, onnxruntime {runtime_version()}"
 
 
-def read(identity: str) -> Tuned | None:
-    """The record of a bundle for this machine, if there is a usable one. A damaged file is said and not used."""
+def read(identity: str) -> TunedPolicy | None:
+    """The record of a bundle for this machine, if there is a usable one. A damaged file is not used, with a warning."""
     path = record_path(identity)
     if path is None or not os.path.isfile(path):
         return None
@@ -67,7 +67,7 @@ def read(identity: str) -> Tuned | None:
         return None
 
 
-def write(identity: str, tuned: Tuned) -> str:
+def write(identity: str, tuned: TunedPolicy) -> str:
     """Keep a record for this machine, beside those of other machines; gives the file.
 
     Raises:
@@ -106,23 +106,28 @@ def _others(path: str) -> dict[str, Any]:
         return {}
 
 
-def as_document(tuned: Tuned) -> dict[str, Any]:
+def as_document(tuned: TunedPolicy) -> dict[str, Any]:
     """A record as JSON has it, which knows no infinity: null stands for it."""
-    schedule = {key: None if value == math.inf else value for key, value in tuned.schedule._asdict().items()}
-    return tuned._asdict() | {"schedule": schedule}
+    policy = {key: None if value == math.inf else value for key, value in tuned.policy._asdict().items()}
+    return tuned._asdict() | {"policy": policy}
 
 
-def _parse(record: dict[str, Any]) -> Tuned:
-    values = {key: math.inf if value is None else value for key, value in record["schedule"].items()}
-    schedule = Schedule(
-        float(values["pool_from"]),
-        float(values["lanes_from"]),
-        float(values["block"]),
-        int(values["most_rows"]),
+def _parse(record: dict[str, Any]) -> TunedPolicy:
+    values = {key: math.inf if value is None else value for key, value in record["policy"].items()}
+    policy = DispatchPolicy(
+        float(values["pool_from_us"]),
+        float(values["workers_from_us"]),
+        float(values["block_us"]),
+        int(values["max_rows"]),
         bool(values["single_on_pool"]),
+        bool(values["measure_pool"]),
     )
     threads, row_us = int(record["threads"]), {str(name): float(us) for name, us in record["row_us"].items()}
-    sensible = min(schedule.pool_from, schedule.lanes_from, schedule.block) >= 0 and min(row_us.values(), default=1) > 0
-    if not sensible or min(schedule.most_rows, threads) < 1 or record["aim"] not in AIMS:
+    least_us = min(policy.pool_from_us, policy.workers_from_us, policy.block_us)
+    if least_us < 0 or min(row_us.values(), default=1) <= 0 or min(policy.max_rows, threads) < 1:
         raise ValueError("a value is out of its range")
-    return Tuned(record["aim"], str(record["variant"]), threads, schedule, row_us, dict(record["seen"]))
+    if record["objective"] not in OBJECTIVES:
+        raise ValueError(f"the objective is {record['objective']!r}")
+    return TunedPolicy(
+        record["objective"], str(record["variant"]), threads, policy, row_us, dict(record["measurements"])
+    )

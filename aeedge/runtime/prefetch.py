@@ -1,4 +1,4 @@
-"""Read the next item while the present one is worked on: a thread ahead of its consumer, in order."""
+"""Read the next item on a thread of its own while the present one is worked on, in order."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ if TYPE_CHECKING:
 
 Item = TypeVar("Item")
 
-_WAIT_SECONDS = 0.1  # between looks whether anybody still listens
+_WAIT_SECONDS = 0.1  # between checks whether the consumer is still there
 _END = object()
 
 
-def ahead(items: Iterable[Item], take: Callable[[Item], Item] = lambda item: item) -> Iterator[Item]:
+def prefetch(items: Iterable[Item], take: Callable[[Item], Item] = lambda item: item) -> Iterator[Item]:
     """The items in order, each fetched on a thread of its own while the one before is in use; one waits, no more.
 
     Args:
@@ -71,4 +71,4 @@ def _next(waiting: Queue[Any], reader: threading.Thread) -> Any:
             return waiting.get(timeout=1.0)
         except Empty:
             if not reader.is_alive() and waiting.empty():  # a forked child has no reader
-                raise RuntimeError("the thread that reads ahead is gone; begin the iteration in this process") from None
+                raise RuntimeError("the thread that prefetches is gone; begin the iteration in this process") from None

@@ -88,7 +88,8 @@ def _release(text: str) -> tuple[int, ...]:
 class Session:
     """One graph with one input and one output; safe to call from many threads at once.
 
-    `chain` is what it consists of (see onnxfile.py), `shared` whether it runs on a pool.
+    `chain` names its operators (see onnx_proto.py); `pooled` is whether it runs on an intra-op pool; `row_out` is the
+    shape of one sample of output.
 
     Args:
         graph: bytes of an ONNX file, already checked.
@@ -115,7 +116,7 @@ class Session:
         threads: int = 1,
     ) -> None:
         self._where = where
-        self.chain, self.shared = chain(graph), threads > 1
+        self.chain, self.pooled, self.row_out = chain(graph), threads > 1, row_out
         session = self._open(graph, _options(exact, threads))
         self._check("input", session.get_inputs(), dtype, row_in)
         self._check("output", session.get_outputs(), "float32", row_out)
@@ -140,26 +141,26 @@ class Session:
             ) from None
 
     def run(self, rows: NDArray[Any]) -> Floats:
-        """Run rows of shape (n, *row_in), C-contiguous and of the promised dtype; gives a new (n, *row_out)."""
+        """Run samples (n, *row_in), C-contiguous and of the session's dtype; gives a new (n, *row_out) float32."""
         found: list[Floats] = self._run(self._outputs, {self._input: rows}, self._run_options)
         return found[0]
 
     def run_into(self, rows: NDArray[Any], out: Floats) -> None:
-        """Run rows as `run` does, with the result written to `out`, a float32 (n, *row_out)."""
+        """`run`, with the result written to `out`, a float32 (n, *row_out)."""
         if out.nbytes <= _SMALL_BYTES or not (out.flags.c_contiguous and out.flags.aligned):
             out[...] = self.run(rows)
         else:
-            self.bound(rows, out)()
+            self.bind(rows, out)()
 
-    def bound(self, rows: NDArray[Any], out: Floats) -> Callable[[], None]:
-        """A call that runs whatever is in `rows` at that time into `out`."""
+    def bind(self, rows: NDArray[Any], out: Floats) -> Callable[[], None]:
+        """A call that runs what `rows` then holds into `out`."""
         binding = self._session.io_binding()
         binding.bind_input(self._input, "cpu", 0, rows.dtype.type, rows.shape, rows.ctypes.data)
         binding.bind_output(self._outputs[0], "cpu", 0, np.float32, out.shape, out.ctypes.data)
         call: Any = partial(self._run_bound, getattr(binding, "_iobinding", binding), self._run_options)
-        call.arrays = rows, out  # onnxruntime has their addresses alone
-        bound: Callable[[], None] = call
-        return bound
+        call.arrays = rows, out  # onnxruntime keeps their addresses alone
+        run: Callable[[], None] = call
+        return run
 
     def _check(self, what: str, found: list[Any], dtype: str, row: tuple[int, ...]) -> None:
         if len(found) != 1:

@@ -1,7 +1,7 @@
 """The sessions of one variant: which exist, when they are opened, and what becomes of them when a process forks.
 
-There are up to two of each graph: one that runs on the calling thread, and one with every operator shared among the
-threads of a pool, for batches too small to be cut into blocks, which is made when it is needed.
+There are up to two of each graph: one that runs on the calling thread, and one on an intra-op pool, which shares every
+operator among its threads. Each is opened when a method first needs it.
 """
 
 from __future__ import annotations
@@ -13,158 +13,139 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from aeedge.errors import AeedgeError
-from aeedge.runtime.fastpath import Borders, plain
-from aeedge.runtime.methods import NAMES, Pair, Step
+from aeedge.runtime.fastpath import not_open
+from aeedge.runtime.methods import NAMES
 
 if TYPE_CHECKING:
-    from aeedge.bundle.manifest import Manifest
-    from aeedge.runtime.fastpath import Plain
-    from aeedge.runtime.session import Session
+    from aeedge.runtime.fastpath import FastCall
+    from aeedge.runtime.methods import Method
 
-    Open = Callable[[str, int], Session]
-    """Opens the graph of a role, "encoder" or "decoder", on a pool of so many threads."""
+    Makers = dict[str, Callable[[], Method]]
+    Build = Callable[[int], Makers]
+    """Opens the encoder on a pool of this many threads (1 for none); gives what makes each method on it."""
 
 _EXIT_SECONDS = 2.0  # the longest that an interpreter that ends waits for calls under way
 
 
-class Engine:
-    """Steps of a variant, on the calling thread (`alone`) and on a pool (`shared`).
-
-    `short` holds the short ways by method, and `borders` how many rows go which way there (see short.py); `busy` is as
-    long as calls are under way that are not on bound arrays.
+class SessionPool:
+    """Methods of a variant, on the calling thread and on an intra-op pool.
 
     Args:
-        manifest: of the bundle.
-        open_session: see `Open`.
-        has_decoder: whether there is one.
+        build: see `Build`. It must not refer to this object, which would be a cycle.
         threads: of the pool; 1 for none.
-        telling_latents: what the bundle says of this variant (see telling.py).
+
+    Attributes:
+        fast: the fast path by method; `not_open` as long as its sessions are not open.
+        busy: is as long as calls are under way that are not on bound arrays.
+        alive: empty once the sessions that are open now may no longer be used (a fork, `close`, the interpreter's end).
     """
 
-    def __init__(
-        self, manifest: Manifest, open_session: Open, has_decoder: bool, threads: int, telling_latents: int
-    ) -> None:
-        self._manifest, self._open, self._has_decoder, self._threads = manifest, open_session, has_decoder, threads
-        self._telling = telling_latents
+    def __init__(self, build: Build, threads: int) -> None:
+        self._build, self.threads = build, threads
         self._lock = threading.RLock()  # a signal handler may call while sessions are opened
-        self._parked = self._over = False
+        self._parked = self._closed = False
+        self._makers: dict[bool, Makers] = {}
+        self._methods: dict[bool, dict[str, Method]] = {False: {}, True: {}}
+        self.fast: dict[str, FastCall] = dict.fromkeys(NAMES, not_open)
         self.busy: list[None] = []
-        self._alone: dict[str, Step] | None = None
-        self._shared: dict[str, Step] | None = None
-        self.short: dict[str, Plain] = dict.fromkeys(NAMES, _not_now)
-        self.borders = {name: Borders() for name in NAMES}
-        self._one_on_pool = False
-        self.alone()
+        self.alive = [True]
         _living.add(self)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the methods that there are graphs for."""
+        return tuple(self._made_by(pooled=False))
 
     @property
     def has_pool(self) -> bool:
         """Whether there is, or may be, a pool."""
-        return self._threads > 1
+        return self.threads > 1
 
-    def alone(self) -> dict[str, Step]:
-        """The steps on the calling thread."""
+    def method(self, name: str, *, pooled: bool = False) -> Method:
+        """A method by name, whose sessions are opened if need be.
+
+        Raises:
+            AeedgeError: the model was closed.
+            BundleError: a graph cannot be opened.
+        """
         if self._parked:
             _park()
-        steps = self._alone
-        if steps is None:
+        found = self._methods[pooled].get(name)
+        if found is None:
             with self._lock:
-                steps = self._alone = self._alone or self._steps(1)
-                self._shorten()
-                self._let_go_if_over()
-        return steps
+                found = self._methods[pooled].get(name)
+                if found is None:
+                    found = self._methods[pooled][name] = self._made_by(pooled=pooled)[name]()
+                    self.fast[name] = not_open  # to be made anew, with this one
+                    self._let_go_if_closed()
+        return found
 
-    def single_on_pool(self, wanted: bool) -> None:
-        """Whether single rows go to the pool too, from now on."""
-        if wanted != self._one_on_pool:
-            self._one_on_pool = wanted
-            if wanted:
-                self.shared()
-            self._shorten()
+    def opened(self, name: str, *, pooled: bool) -> Method | None:
+        """A method, if its sessions are open."""
+        return self._methods[pooled].get(name)
 
-    def shared(self) -> dict[str, Step]:
-        """The steps on the pool, which is made by the first call."""
-        steps = self._shared
-        if steps is None:
-            with self._lock:
-                steps = self._shared = self._shared or self._steps(self._threads)
-                self._shorten()
-                self._let_go_if_over()
-        return steps
+    def _made_by(self, *, pooled: bool) -> Makers:
+        with self._lock:
+            if pooled not in self._makers:
+                self._makers[pooled] = self._build(self.threads if pooled else 1)
+                self._let_go_if_closed()
+            return self._makers.get(pooled) or self._build(1)  # which raises after `close`
 
-    def _shorten(self) -> None:
-        """Make the short ways of the steps that there are."""
-        shared = self._shared or {}
-        for name, step in (self._alone or {}).items():
-            alone, pool = step.short, shared[name].short if shared else None
-            one = pool if pool and self._one_on_pool else alone
-            self.short[name] = plain(alone, pool, one, self.borders[name], self.busy)
-
-    def _no_short_way(self) -> None:
-        self.short.update(dict.fromkeys(self.short, _not_now))
-
-    def _steps(self, threads: int) -> dict[str, Step]:
-        opened: list[Session] = []
-        lock, open_session = threading.RLock(), self._open  # not self, which would be a cycle
-
-        def decoder() -> Session:
-            if not opened:
-                with lock:
-                    if not opened:
-                        opened.append(open_session("decoder", threads))
-            return opened[0]
-
-        encoder = open_session("encoder", threads)
-        pair = Pair(self._manifest, encoder, decoder if self._has_decoder else None, self._telling)
-        return pair.steps()
+    def refresh(self, name: str, fast: FastCall) -> None:
+        """Set the fast path of a method, unless its sessions may no longer be used."""
+        with self._lock:
+            if not (self._parked or self._closed):
+                self.fast[name] = fast
 
     def after_fork(self, *, reopen: bool) -> None:
         """In a forked child: leave what misses its threads, or may be in the middle of something, and start anew."""
         self._lock = threading.RLock()
-        if self._shared is None and not reopen:
+        if not self._methods[True] and not reopen:
             return
-        _leave((dict(self.short), self._shared))
-        self._shared = None
-        self._no_short_way()  # it may be the pool's
-        if reopen:
-            _leave(self._alone)
-            self._alone = None
-        self._shorten()
+        for pooled in (True, False) if reopen else (True,):
+            _leave((self._methods[pooled], self._makers.pop(pooled, None), dict(self.fast)))
+            self._methods[pooled] = {}
+        self._retire()
 
     def is_busy(self) -> bool:
         """Whether calls are under way."""
-        steps = [step for found in (self._alone, self._shared) if found for step in found.values()]
-        return bool(self.busy) or any(step.short.busy for step in steps)
+        found = [method for methods in self._methods.values() for method in methods.values()]
+        return bool(self.busy) or any(method.arrays.busy for method in found)
 
     def park(self) -> None:
         """The interpreter ends: stop daemon threads where they call."""
+        locked = self._lock.acquire(timeout=_EXIT_SECONDS)
         self._parked = True
-        self._no_short_way()
+        self._retire()
+        if locked:
+            self._lock.release()
 
     def close(self) -> None:
         """Let go of the sessions; there is no way back."""
-        self._over, self._open = True, _closed
-        self._let_go_if_over()
+        self._closed, self._build = True, _closed
+        self._let_go_if_closed()
 
-    def _let_go_if_over(self) -> None:
+    def _let_go_if_closed(self) -> None:
         """Close, also what another thread was opening when `close` was called: asked after each opening."""
-        if self._over:
-            self._no_short_way()
-            self._alone = self._shared = None
+        if self._closed:
+            self._retire()
+            self._makers, self._methods = {}, {False: {}, True: {}}
+
+    def _retire(self) -> None:
+        """Take the fast paths away."""
+        self.fast.update(dict.fromkeys(self.fast, not_open))
+        self.alive.clear()
+        self.alive = [True]
 
 
-def _not_now(x: Any) -> None:
-    """The short way where there is none: the long way opens sessions again, or says why it cannot."""
-
-
-def _closed(role: str, threads: int) -> Session:
+def _closed(threads: int) -> Makers:
     raise AeedgeError("the model was closed; load it again")
 
 
-_living: weakref.WeakSet[Engine] = weakref.WeakSet()
+_living: weakref.WeakSet[SessionPool] = weakref.WeakSet()
 _others_ran = False  # when the process forked
 
 
@@ -179,8 +160,8 @@ def _before_fork() -> None:
 
 
 def _after_fork_in_child() -> None:
-    for engine in list(_living):
-        engine.after_fork(reopen=_others_ran)
+    for sessions in list(_living):
+        sessions.after_fork(reopen=_others_ran)
 
 
 def _park() -> None:
@@ -191,11 +172,11 @@ def _park() -> None:
 
 def _before_exit() -> None:
     """Park daemon threads, the only ones left then, and wait for what they are doing."""
-    engines = list(_living)
-    for engine in engines:
-        engine.park()
+    living = list(_living)
+    for sessions in living:
+        sessions.park()
     until = time.monotonic() + _EXIT_SECONDS
-    while any(engine.is_busy() for engine in engines) and time.monotonic() < until:
+    while any(sessions.is_busy() for sessions in living) and time.monotonic() < until:
         time.sleep(0.001)
 
 

@@ -1,8 +1,12 @@
-"""Threads of our own that share blocks of rows. They are started when first needed, and sleep when there is nothing.
+"""Worker threads that share blocks of rows. They are started when first needed, and sleep when there is no work.
 
-concurrent.futures would do this too, but not from a signal handler that interrupts it (its locks are not reentrant),
-not after Ctrl-C (which may leave them taken), and not while the interpreter ends. Here nothing is locked: a call takes
-threads that nobody uses from a list, which is atomic, and does without where there are none.
+Why not concurrent.futures: its locks are not reentrant, so a signal handler that interrupts it deadlocks; Ctrl-C may
+leave them taken for ever; and it refuses work while the interpreter ends. Here nothing is locked: a call takes idle
+threads from a list, which is atomic under the interpreter's lock, and does without where there are none.
+
+Traps of the platform: a forked child has none of its parent's threads, only the memory of them, so the process id is
+compared before they are used. Linux wakes a thread on the CPU where it slept, which may be the caller's, where both
+would take turns; so workers are kept off that CPU. A thread that is not a daemon keeps a program from ending.
 """
 
 from __future__ import annotations
@@ -16,21 +20,21 @@ from collections.abc import Callable, Sequence
 from aeedge.system.limits import other_cpus
 
 
-class _Team:
+class _Group:
     """Threads that were started together: those that are idle, and whether they are still wanted."""
 
     def __init__(self) -> None:
-        self.idle: list[_Helper] = []
+        self.idle: list[_Worker] = []
         self.started = 0
         self.process = os.getpid()
         self.over = False
 
 
-class _Helper:
-    """A thread that does one job after another, and puts itself back among the idle ones after each."""
+class _Worker:
+    """A thread that runs one job after another, and puts itself back among the idle ones after each."""
 
-    def __init__(self, team: _Team) -> None:
-        self._team = team
+    def __init__(self, group: _Group) -> None:
+        self._group = group
         self._go = _taken_lock()
         self._job: Callable[[], None] | None = None
         self._done = _taken_lock()
@@ -39,22 +43,22 @@ class _Helper:
         self._thread = threading.Thread(target=self._work, name="aeedge", daemon=True)
         self._thread.start()
 
-    def keep_to(self, cpus: set[int]) -> None:
-        """Run on these CPUs from now on. A system that does not allow it is left as it is."""
+    def set_affinity(self, cpus: set[int]) -> None:
+        """Run on these CPUs from now on; nothing where the system forbids it."""
         if cpus and cpus != self._cpus and self._thread.native_id is not None:
             self._cpus = cpus
             with contextlib.suppress(OSError):
                 os.sched_setaffinity(self._thread.native_id, cpus)
 
-    def begin(self, job: Callable[[], None] | None) -> threading.Lock:
-        """Do a job; None ends the thread. The lock is given back when it is done."""
+    def submit(self, job: Callable[[], None] | None) -> threading.Lock:
+        """Run a job; None ends the thread. The lock is released when it is done."""
         done = self._done = _taken_lock()
         self._job = job
         self._go.release()
         return done
 
     def _work(self) -> None:
-        team = self._team
+        group = self._group
         while True:
             self._go.acquire()
             job, done = self._job, self._done
@@ -62,18 +66,18 @@ class _Helper:
                 return
             job()
             self._job = job = None  # holds the caller's arrays
-            team.idle.append(self)
+            group.idle.append(self)
             done.release()
-            if team.over:  # closed meanwhile, which only ended those that were idle then
+            if group.over:  # closed meanwhile, which ended the idle ones alone
                 try:
-                    team.idle.remove(self)
+                    group.idle.remove(self)
                 except ValueError:
-                    continue  # somebody took it, and will say what to do
+                    continue  # a call took it, and will submit a job
                 return
 
     def end(self) -> None:
         """End the thread after its work."""
-        self.begin(None)
+        self.submit(None)
 
     def join(self) -> None:
         """Wait until the thread has ended."""
@@ -82,43 +86,43 @@ class _Helper:
 
 
 def _taken_lock() -> threading.Lock:
-    """A lock that is given back by another thread than took it: the cheapest signal there is."""
+    """A lock that another thread releases: the cheapest signal there is."""
     lock = threading.Lock()
     lock.acquire()
     return lock
 
 
-class Lanes:
+class ThreadPool:
     """Runs a function over the beginnings of blocks on `threads` threads, the caller's among them. Survives fork."""
 
     def __init__(self, threads: int) -> None:
         self.threads = threads
-        self._team = _Team()
+        self._group = _Group()
 
     def run(self, fill: Callable[[int], None], starts: Sequence[int]) -> None:
         """Call `fill` for each start; the first block that fails, in their order, raises its error here."""
         todo = deque(starts)
         failures: list[tuple[int, BaseException]] = []
 
-        def lane() -> None:
+        def work() -> None:
             while todo and not failures:
                 try:
                     start = todo.popleft()
                 except IndexError:
-                    return  # another lane took the last block
+                    return  # another thread took the last block
                 try:
                     fill(start)
                 except BaseException as error:  # raised below, on the caller's thread
                     failures.append((start, error))
 
-        helpers = self._take(min(self.threads, len(starts)) - 1)
+        workers = self._take(min(self.threads, len(starts)) - 1)
         # Linux wakes a thread where it slept, which may be where its caller is: one would wait for the other.
         elsewhere = other_cpus()
-        for helper in helpers:
-            helper.keep_to(elsewhere)
-        waiting = [helper.begin(lane) for helper in helpers]
+        for worker in workers:
+            worker.set_affinity(elsewhere)
+        waiting = [worker.submit(work) for worker in workers]
         try:
-            lane()
+            work()
             for done in waiting:
                 done.acquire()
         except BaseException as error:  # Ctrl-C between two blocks, or while waiting: the others stop after theirs
@@ -129,40 +133,40 @@ class Lanes:
             finally:
                 failures.clear()  # the error's traceback has this frame: a cycle would keep the caller's arrays
 
-    def _take(self, count: int) -> list[_Helper]:
-        """Up to so many threads that nobody uses; new ones while there are fewer than there may be."""
-        team = self._team
-        if team.process != os.getpid():  # a forked child has none of its parent's threads
-            over, team = team.over, _Team()
-            team.over, self._team = over, team
-        taken: list[_Helper] = []
-        while len(taken) < count and not team.over:
+    def _take(self, count: int) -> list[_Worker]:
+        """Up to `count` idle threads; new ones as long as there are fewer than allowed."""
+        group = self._group
+        if group.process != os.getpid():  # a forked child has none of its parent's threads
+            over, group = group.over, _Group()
+            group.over, self._group = over, group
+        taken: list[_Worker] = []
+        while len(taken) < count and not group.over:
             try:
-                taken.append(team.idle.pop())
+                taken.append(group.idle.pop())
             except IndexError:
-                if team.started >= self.threads - 1:
+                if group.started >= self.threads - 1:
                     break
-                team.started += 1
+                group.started += 1
                 try:
-                    taken.append(_Helper(team))
+                    taken.append(_Worker(group))
                 except RuntimeError:  # no more threads, or the interpreter ends
-                    team.started -= 1
+                    group.started -= 1
                     break
         return taken
 
     def close(self) -> None:
         """End the threads: the idle ones now, the others after their work. Calls do without from then on."""
-        for helper in self._end():
-            helper.join()
+        for worker in self._end():
+            worker.join()
 
     def __del__(self) -> None:
         self._end()
 
-    def _end(self) -> list[_Helper]:
-        team, ended = self._team, []
-        team.over = True
-        while team.idle and team.process == os.getpid():
-            helper = team.idle.pop()
-            helper.end()
-            ended.append(helper)
+    def _end(self) -> list[_Worker]:
+        group, ended = self._group, []
+        group.over = True
+        while group.idle and group.process == os.getpid():
+            worker = group.idle.pop()
+            worker.end()
+            ended.append(worker)
         return ended

@@ -19,6 +19,7 @@ from torch import nn
 import aeedge
 from aeedge.bundle.manifest import Tolerance
 from aeedge.errors import VerificationError
+from aeedge.verification import deviation
 from aeedge_export.conversion.graph import Scaling
 
 BATCHES = (1, 2, 7, 257)
@@ -113,7 +114,7 @@ def accept(path: Path, reference: Reference, example: NDArray[Any], name: str) -
             for batch in BATCHES:
                 parts = [calls[what](rows[start : start + batch]) for start in range(0, len(rows), batch)]
                 got = np.concatenate(parts)
-                found = model.deviation(what, rows, got, values, allowed[what])
+                found = deviation(what, rows, got, values, allowed[what], model.manifest.score)
                 if not found.ok:
                     kind = "extreme " if found.row < len(rows) - 251 else ""
                     raise VerificationError(

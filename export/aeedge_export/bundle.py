@@ -21,8 +21,8 @@ from aeedge.bundle.manifest import DTYPES, VARIANTS, FileEntry, InputSpec, Manif
 from aeedge.bundle.reader import GOLDEN, MANIFEST, file_name
 from aeedge.errors import InputError
 from aeedge.files.atomic import atomic_directory
+from aeedge.runtime.nonfinite import find_sentinels
 from aeedge.runtime.session import Session
-from aeedge.runtime.telling import telling_latents
 from aeedge_export.acceptance import (
     Reference,
     accept,
@@ -41,7 +41,7 @@ from aeedge_export.versions import versions
 
 MIN_ONNXRUNTIME = "1.12.1"  # the oldest that passes tests/device
 _NUDGED = 512  # rows by which the tolerance of int8 is measured
-_MOST_COLUMNS = 2**14  # of nets whose latents are tried: wider ones compute so long that looking at rows is nothing
+_MAX_COLUMNS = 2**14  # of networks whose columns are tried: in wider ones, looking at the input takes no time
 
 
 def export_bundle(
@@ -136,7 +136,8 @@ def export_bundle(
         limits["int8"] = integer_tolerances(limits["fp32"], pair.outputs, rows[:_NUDGED])
     files[GOLDEN] = _archive(golden, recorded)
     made = {variant: _variant(variant, files, limits[variant], int8) for variant in graphs}
-    made["fp32"] = made["fp32"]._replace(telling_latents=_tell(files["encoder.onnx"], target, spec, latent, golden[-1]))
+    sentinels = _sentinels(files["encoder.onnx"], target, spec, latent, golden[-1])
+    made["fp32"] = made["fp32"]._replace(nonfinite_sentinels=sentinels)
     manifest = Manifest(
         id=identity,
         name=name or target.stem,
@@ -294,10 +295,12 @@ def _variant(variant: str, files: Mapping[str, bytes], limits: Mapping[str, Tole
     return made
 
 
-def _tell(encoder: bytes, path: Path, spec: InputSpec, latent: int, row: NDArray[Any]) -> int:
-    """How many first latents tell of rows that are not finite; 0 also where nobody wants to wait for the answer."""
+def _sentinels(encoder: bytes, path: Path, spec: InputSpec, latent: int, sample: NDArray[Any]) -> str:
+    """Which latents expose a non-finite input; "none" also where trying each column would take too long."""
+    if spec.size > _MAX_COLUMNS:
+        return "none"
     session = Session(encoder, str(path / "encoder.onnx"), spec.dtype, spec.shape, (latent,))
-    return telling_latents(session, row) if spec.size <= _MOST_COLUMNS else 0
+    return find_sentinels(session, sample)
 
 
 def _identity(graphs: Mapping[str, Mapping[str, ModelProto]], spec: InputSpec, scaling: Scaling) -> str:

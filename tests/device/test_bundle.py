@@ -14,7 +14,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import aeedge
-import aeedge.model
 import aeedge.runtime.session
 from aeedge.bundle.manifest import FileEntry, InputSpec, Manifest, ScoreSpec, Tolerance, Variant
 from aeedge.bundle.onnx_proto import inspect

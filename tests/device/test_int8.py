@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 import aeedge
-import aeedge.model
+import aeedge.loading
 from aeedge.cli.group import AeedgeGroup
 from aeedge.runtime.session import Session
 
@@ -27,8 +27,8 @@ def wrong(how):
         def run(self, rows):
             return super().run(rows) + (0.1 if self._off else 0.0)
 
-        def bound(self, rows, out):
-            call = super().bound(rows, out)
+        def bind(self, rows, out):
+            call = super().bind(rows, out)
 
             def wrong():
                 call()
@@ -62,13 +62,13 @@ def test_latents_are_the_same_to_the_bit_for_any_split(threads):
 
 
 def test_where_sums_saturate_they_are_made_exact(monkeypatch):
-    monkeypatch.setattr(aeedge.model, "Session", wrong(lambda exact: not exact))
+    monkeypatch.setattr(aeedge.loading, "Session", wrong(lambda exact: not exact))
     with aeedge.load(BUNDLE) as model:
         assert (model.variant, model.arithmetic) == ("int8", "exact integer")
 
 
 def test_where_int8_is_wrong_fp32_is_used_and_said(monkeypatch):
-    monkeypatch.setattr(aeedge.model, "Session", wrong(lambda exact: True))
+    monkeypatch.setattr(aeedge.loading, "Session", wrong(lambda exact: True))
     with (
         pytest.warns(UserWarning, match=r"int8 is not right on this machine, fp32 is used instead: .*differs by 0\.1"),
         aeedge.load(BUNDLE) as model,

@@ -21,7 +21,7 @@ latents, scores = np.ones((20000, 4), np.float32), np.ones(20000, np.float32)
 before = resident_bytes()
 model = aeedge.load({str(INT8)!r}, memory_limit_mb=float(sys.argv[1]))
 model.score(rows, out=scores); model.encode(rows, out=latents); model.score(rows[0]); model.encode(rows[:50])
-print((resident_bytes() - before) / 1e6, model.threads, model.schedule.most_rows)
+print((resident_bytes() - before) / 1e6, model.threads, model._dispatcher.policy.max_rows)
 """
 
 

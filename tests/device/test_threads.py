@@ -12,7 +12,9 @@ from helpers import reference
 from helpers.children import BUNDLE, BUNDLES, DATA, child
 
 import aeedge
+import aeedge.loading
 import aeedge.system.limits
+from aeedge.runtime.session import Session
 
 pytestmark = pytest.mark.usefixtures("truth")
 
@@ -161,7 +163,7 @@ def test_sessions_that_are_opened_while_the_model_is_closed_are_let_go(monkeypat
     opened = []
 
     def opens_and_closes(*args):
-        session = opens(*args)
+        session = Session(*args)
         opened.append(weakref.ref(session))
         closing.start()
         closing.join()
@@ -170,8 +172,7 @@ def test_sessions_that_are_opened_while_the_model_is_closed_are_let_go(monkeypat
     with aeedge.load(BUNDLE, threads=2) as model:
         rows = np.resize(model.golden_rows(), (300, *model.input.shape))
         closing = threading.Thread(target=model.close)
-        opens = model._engine._open
-        monkeypatch.setattr(model._engine, "_open", opens_and_closes)
+        monkeypatch.setattr(aeedge.loading, "Session", opens_and_closes)
         with contextlib.suppress(aeedge.AeedgeError):
             model.encode(rows)
         assert [session() for session in opened] == [None]

@@ -234,15 +234,15 @@ def test_extreme_rows_reach_far_and_fit_the_dtype():
     assert len(aeedge_export.acceptance.trial_rows(EXAMPLE)) == 257
 
 
-@pytest.mark.parametrize(("between", "promised"), [(nn.ReLU(), True), (nn.GELU(), False)])
-def test_whether_latents_tell_of_nan_is_tried_and_written_down(tmp_path, between, promised):
+@pytest.mark.parametrize(("between", "expected"), [(nn.ReLU(), "first"), (nn.GELU(), "none")])
+def test_which_latents_expose_nan_is_tried_and_recorded(tmp_path, between, expected):
     torch.manual_seed(0)
     down = nn.Sequential(nn.Linear(6, 32), between, nn.Linear(32, 2))
     made = export_bundle(encoder=down, path=tmp_path / "m.aeedge", example=EXAMPLE)
-    assert made.variants["fp32"].telling_latents == promised
+    assert made.variants["fp32"].nonfinite_sentinels == expected
     with aeedge.load(tmp_path / "m.aeedge") as model:
-        assert model.manifest.variants["fp32"].telling_latents == promised
-        assert model.trusts_latents is promised
+        assert model.manifest.variants["fp32"].nonfinite_sentinels == expected
+        assert (model.nonfinite_check == "latents") == (expected != "none")
         rows = EXAMPLE.copy()
         rows[7, 3] = -np.inf
         for given, row in ((rows, 7), (rows[7], 0)):
@@ -250,9 +250,9 @@ def test_whether_latents_tell_of_nan_is_tried_and_written_down(tmp_path, between
                 model.encode(given)
 
 
-def test_latents_that_hide_an_infinity_promise_nothing(tmp_path):
+def test_latents_that_hide_an_infinity_are_no_sentinels(tmp_path):
     down = nn.Sequential(nn.Linear(6, 32), nn.ReLU(), nn.Linear(32, 2))
     with torch.no_grad():
         down[0].weight[:, 3] = 1.0  # minus infinity becomes zero in each hidden unit
     made = export_bundle(encoder=down, path=tmp_path / "m.aeedge", example=EXAMPLE)
-    assert made.variants["fp32"].telling_latents == 0
+    assert made.variants["fp32"].nonfinite_sentinels == "none"

@@ -1,4 +1,4 @@
-"""What the laws are tried on: models, rows in every layout and dtype, numbers of rows and of threads."""
+"""What the properties are tried on: models, rows in every layout and dtype, numbers of rows and of threads."""
 
 import functools
 import itertools
@@ -15,8 +15,8 @@ from helpers import reference, tampering
 
 DATA = Path(__file__).parent.parent / "data"
 BUNDLES = ["bundle_v1", "bundle_v1_uint8", "bundle_v1_int8"]
-# fp32, the same where so many latents are looked at instead of rows, and int8
-FLOAT_BUNDLES = ["bundle_v1", "bundle_v1 telling 1", "bundle_v1 telling 3", "bundle_v1_saturating"]
+# fp32, the same where latents are looked at instead of the input, and int8
+FLOAT_BUNDLES = ["bundle_v1", "bundle_v1 with first", "bundle_v1 with all", "bundle_v1_saturating"]
 METHODS = ["encode", "decode", "denoise", "residual", "score"]
 MOST = 5000
 FLOATS = ["float32", "float64", ">f4", ">f8", "float16", "longdouble"]
@@ -33,17 +33,17 @@ _made = tempfile.TemporaryDirectory()
 
 @functools.cache
 def loaded(name, threads):
-    bundle, _, telling = name.partition(" telling ")
+    bundle, _, sentinels = name.partition(" with ")
     path = DATA / bundle
-    if telling:
-        path = promising(path, Path(_made.name) / f"{name}.{threads}", latents=int(telling))
+    if sentinels:
+        path = with_sentinels(path, Path(_made.name) / f"{name}.{threads}", sentinels=sentinels)
     return aeedge.load(path, threads=threads)
 
 
-def promising(bundle, path, variant="fp32", latents=1):
-    """A copy of a bundle whose manifest says that so many latents tell of NaN and infinity."""
+def with_sentinels(bundle, path, variant="fp32", sentinels="first"):
+    """A copy of a bundle whose manifest says which latents expose NaN and infinity."""
     shutil.copytree(bundle, path)
-    tampering.reseal(path, lambda d: d["variants"][variant].update(telling_latents=latents))
+    tampering.reseal(path, lambda d: d["variants"][variant].update(nonfinite_sentinels=sentinels))
     return path
 
 

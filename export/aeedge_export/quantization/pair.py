@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from aeedge.bundle.manifest import ScoreSpec
-from aeedge.runtime.scoring import score
+from aeedge.runtime.methods import score
 from aeedge.runtime.session import Session
 from aeedge_export.quantization.contract import Floats, Quality, compare
 

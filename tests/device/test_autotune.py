@@ -7,6 +7,7 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,8 +18,8 @@ import aeedge
 from aeedge import autotune
 from aeedge.cli.group import AeedgeGroup
 from aeedge.runtime import policy_store
-from aeedge.runtime.policy import Schedule
-from aeedge.system import limits
+from aeedge.runtime.policy import SERIAL, DispatchPolicy
+from aeedge.system import conditions, limits
 
 DATA = Path(__file__).parent.parent / "data"
 INT8 = DATA / "bundle_v1_int8"
@@ -33,13 +34,19 @@ def state(tmp_path, monkeypatch):
     monkeypatch.setattr(autotune, "_SETTLE_SECONDS", 0.0)
     monkeypatch.setattr(autotune, "_PAUSE_SECONDS", 0.0)
     monkeypatch.setattr(autotune, "_BULK_US", 2000.0)
+    monkeypatch.setattr(autotune.conditions, "judge", lambda before, after: [])  # whatever else runs beside the tests
     return tmp_path / "state"
 
 
 def record(**changes):
-    schedule = Schedule(pool_from=math.inf, lanes_from=math.inf, block=123.0, most_rows=7)
-    given = policy_store.Tuned("latency", "fp32", 1, schedule, {"encode": 1.5}, {"rejected": {}, "disturbed": []})
+    policy = SERIAL._replace(block_us=123.0, max_rows=7)
+    given = policy_store.TunedPolicy("latency", "fp32", 1, policy, {"encode": 1.5}, {"rejected": {}})
     return given._replace(**changes)
+
+
+def policy(model):
+    """How a model's calls are run."""
+    return model._dispatcher.policy
 
 
 def identity(path):
@@ -60,28 +67,28 @@ def test_what_is_kept_is_used(state):
     with aeedge.load(INT8) as model:
         found = policy_store.read(model.manifest.id)
         assert model.choices["variant"] == f"{found.variant}: tuned on this device for throughput"
-        assert (model.variant, model.threads, model.schedule) == (found.variant, found.threads, found.schedule)
+        assert (model.variant, model.threads, policy(model)) == (found.variant, found.threads, found.policy)
         assert set(found.row_us) == set(model.methods)
     assert {path.name: path.read_bytes() for path in INT8.iterdir()} == before
     assert max(map(len, result.output.splitlines()[:-1])) <= 80
 
 
 def test_memory_takes_the_smallest_variant_one_thread_and_small_blocks():
-    found = autotune.tune(str(INT8), "memory")
+    found = autotune.autotune(str(INT8), "memory").tuned
     assert (found.variant, found.threads) == ("int8", 1)
-    assert (found.schedule.pool_from, found.schedule.lanes_from, found.schedule.most_rows) == (math.inf, math.inf, 64)
+    assert found.policy == SERIAL._replace(max_rows=64)
 
 
 def test_what_is_asked_for_wins_over_what_was_tuned():
     policy_store.write(identity(INT8), record())
     with aeedge.load(INT8) as model:
-        assert (model.variant, model.threads, model.schedule.most_rows) == ("fp32", 1, 7)
+        assert (model.variant, model.threads, policy(model).max_rows) == ("fp32", 1, 7)
     with aeedge.load(INT8, variant="fp32", threads=1) as model:
-        assert model.schedule.block == 123.0
+        assert policy(model).block_us == 123.0
     with aeedge.load(INT8, variant="int8") as model:
-        assert (model.variant, model.schedule) == ("int8", Schedule())
+        assert (model.variant, policy(model)) == ("int8", DispatchPolicy())
     with aeedge.load(INT8, threads=2) as model:
-        assert (model.variant, model.threads, model.schedule) == ("int8", 2, Schedule())
+        assert (model.variant, model.threads, policy(model)) == ("int8", 2, DispatchPolicy())
     with aeedge.load(INT8, memory_limit_mb=200) as model:
         assert "memory allow" in model.choices["threads"]
 
@@ -101,8 +108,8 @@ def test_records_of_other_machines_and_bundles_stay(monkeypatch, state):
     policy_store.write(first, record())
     policy_store.write(second, record())
     monkeypatch.setattr(policy_store, "processor", lambda: ("Z80", set()))
-    policy_store.write(first, record(aim="memory"))
-    assert policy_store.read(first).aim == "memory"
+    policy_store.write(first, record(objective="memory"))
+    assert policy_store.read(first).objective == "memory"
     monkeypatch.undo()
     monkeypatch.setenv("AEEDGE_STATE", str(state))
     assert policy_store.read(first) == policy_store.read(second) == record()
@@ -112,15 +119,15 @@ def test_results_do_not_depend_on_what_was_tuned():
     pixels = np.random.default_rng(0).integers(0, 256, (3000, 1, 16, 16), dtype=np.uint8)
     with aeedge.load(INT8, variant="int8") as model:
         expected = model.encode(pixels)
-    for schedule in (
-        Schedule(0.0, math.inf),
-        Schedule(math.inf, 0.0, block=1.0),
-        Schedule(math.inf, math.inf, most_rows=3),
-        Schedule(single_on_pool=True),
+    for tuned in (
+        DispatchPolicy(0.0, math.inf),
+        DispatchPolicy(math.inf, 0.0, block_us=1.0),
+        DispatchPolicy(math.inf, math.inf, max_rows=3),
+        DispatchPolicy(single_on_pool=True),
     ):
-        policy_store.write(identity(INT8), record(variant="int8", threads=2, schedule=schedule))
+        policy_store.write(identity(INT8), record(variant="int8", threads=2, policy=tuned))
         with aeedge.load(INT8) as model:
-            assert model.schedule == schedule
+            assert policy(model) == tuned
             assert np.array_equal(model.encode(pixels), expected)
             assert np.array_equal(model.encode(pixels[0]), expected[0])
             assert np.array_equal(model.encode(pixels[:100]), expected[:100])
@@ -133,24 +140,26 @@ def test_results_do_not_depend_on_what_was_tuned():
         lambda text: text[:-20],
         lambda text: text.replace('"threads": 1', '"threads": 0'),
         lambda text: text.replace('"threads": 1', '"threads": "many"'),
-        lambda text: text.replace('"block": 123.0', '"block": -1'),
-        lambda text: text.replace('"schedule"', '"other"'),
-        lambda text: text.replace('"aim": "latency"', '"aim": "beauty"'),
+        lambda text: text.replace('"block_us": 123.0', '"block_us": -1'),
+        lambda text: text.replace('"policy"', '"other"'),
+        lambda text: text.replace('"objective": "latency"', '"objective": "beauty"'),
         lambda text: text.replace('"encode": 1.5', '"encode": 0'),
         lambda text: "[]",
     ],
 )
-def test_a_damaged_record_is_said_and_not_used(damage):
+def test_a_damaged_record_is_not_used_with_a_warning(damage):
     path = Path(policy_store.write(identity(INT8), record()))
     path.write_text(damage(path.read_text()))
     with pytest.warns(UserWarning, match="not a record that 'aeedge tune' wrote") as said, aeedge.load(INT8) as model:
-        assert model.schedule == Schedule()
+        assert policy(model) == DispatchPolicy()
     assert [warning.filename for warning in said] == [__file__]
 
 
 def test_a_record_of_a_newer_format_is_left_alone():
     path = Path(policy_store.write(identity(INT8), record()))
-    path.write_text(path.read_text().replace('"format": 1', '"format": 2'))
+    path.write_text(
+        path.read_text().replace(f'"format": {policy_store.FORMAT}', f'"format": {policy_store.FORMAT + 1}')
+    )
     assert policy_store.read(identity(INT8)) is None
 
 
@@ -159,9 +168,9 @@ def test_a_variant_that_is_wrong_here_is_not_chosen(tmp_path):
 
     path = Path(shutil.copytree(INT8, tmp_path / "cam.aeedge"))
     change_golden(path, "int8.latent", (3, 0), 1000.0)
-    found = autotune.tune(str(path), "memory")
+    found = autotune.autotune(str(path), "memory").tuned
     assert found.variant == "fp32"
-    assert "int8 is not right on this machine" in found.seen["rejected"]["int8"]
+    assert "int8 is not right on this machine" in found.measurements["rejected"]["int8"]
 
 
 def test_a_tuned_variant_that_became_wrong_falls_back_as_ever(tmp_path):
@@ -171,7 +180,7 @@ def test_a_tuned_variant_that_became_wrong_falls_back_as_ever(tmp_path):
     policy_store.write(identity(path), record(variant="int8"))
     change_golden(path, "int8.latent", (3, 0), 1000.0)
     with pytest.warns(UserWarning, match="fp32 is used instead"), aeedge.load(path) as model:
-        assert (model.variant, model.schedule) == ("fp32", model.default_schedule)
+        assert (model.variant, policy(model)) == ("fp32", model._dispatcher.default_policy)
 
 
 def test_without_a_clear_winner_the_default_stays():
@@ -180,79 +189,112 @@ def test_without_a_clear_winner_the_default_stays():
     assert autotune._clear_winner({"fp32": 1.0, "int8": 0.80}, "fp32") == "int8"
 
 
-def borders(monkeypatch, times, row_us):
-    """What is chosen where a way takes so long for a number of rows."""
-    monkeypatch.setattr(autotune, "_run_as", lambda model, schedule, row_us, rows: None)
+def cutoffs(monkeypatch, times, row_us):
+    """What is chosen where a route takes this long for a number of rows."""
+    monkeypatch.setattr(autotune, "_run_as", lambda subject, policy, row_us, rows: None)
     monkeypatch.setattr(autotune, "_measured", lambda calls: {(size, name): times[name](size) for size, name in calls})
-
-    class Fake:
-        threads = 2
-        default_schedule = Schedule()
-
-    return autotune._borders(Fake(), np.zeros((1024, 1)), {"encode": row_us}, 1.0)
+    subject = SimpleNamespace(
+        model=SimpleNamespace(threads=2), dispatcher=SimpleNamespace(default_policy=DispatchPolicy())
+    )
+    return autotune._cutoffs(subject, np.zeros((1024, 1)), {"encode": row_us}, 1.0)
 
 
-def test_borders_follow_the_times(monkeypatch):
-    """The pool wins from 8 rows on, own threads from 64 rows on; a single row is measured, and has no border."""
-    times = {"alone": lambda n: n, "pool": lambda n: 4 + n / 2, "lanes": lambda n: 20 + n / 4}
-    schedule, seen = borders(monkeypatch, times, 100.0)
-    assert 8 * 100 / 1.5 < schedule.pool_from < 16 * 100
-    assert 64 * 100 / 1.5 < schedule.lanes_from < 128 * 100
-    assert seen["64"].keys() == {"alone", "pool", "lanes"}
-    assert seen["1"] == {"alone": 1e6, "pool": 4.5e6}
+def test_cutoffs_follow_the_times(monkeypatch):
+    """The pool wins from 8 rows on, worker threads from 64 rows on; a single row is measured, and has no cutoff."""
+    times = {"serial": lambda n: n, "pool": lambda n: 4 + n / 2, "workers": lambda n: 20 + n / 4}
+    found, by_rows = cutoffs(monkeypatch, times, 100.0)
+    assert 8 * 100 / 1.5 < found.pool_from_us < 16 * 100
+    assert 64 * 100 / 1.5 < found.workers_from_us < 128 * 100
+    assert by_rows["64"].keys() == {"serial", "pool", "workers"}
+    assert by_rows["1"] == {"serial": 1e6, "pool": 4.5e6}
 
 
-def test_own_threads_are_not_chosen_for_fewer_rows_than_were_tried(monkeypatch):
+def test_worker_threads_are_not_chosen_for_fewer_rows_than_were_tried(monkeypatch):
     """With blocks of 1 µs nobody tries them with 2 rows."""
-    ways = {"alone": lambda n: n, "pool": lambda n: n / 2, "lanes": lambda n: n / 4}
-    schedule, seen = borders(monkeypatch, ways, 0.7)
-    assert "lanes" not in seen["2"]
-    assert "lanes" in seen["4"]
-    assert 2 * 0.7 < schedule.lanes_from < 4 * 0.7
+    times = {"serial": lambda n: n, "pool": lambda n: n / 2, "workers": lambda n: n / 4}
+    found, by_rows = cutoffs(monkeypatch, times, 0.7)
+    assert "workers" not in by_rows["2"]
+    assert "workers" in by_rows["4"]
+    assert 2 * 0.7 < found.workers_from_us < 4 * 0.7
 
 
 @pytest.mark.parametrize(("slower", "kept"), [(1.05, True), (1.3, False)])
-def test_the_default_borders_go_if_they_are_clearly_slower_at_one_size(monkeypatch, slower, kept):
-    default = Schedule()
+def test_the_default_cutoffs_go_if_they_are_clearly_slower_at_one_size(monkeypatch, slower, kept):
+    default = DispatchPolicy()
 
     def pool(n):  # alike with the calling thread, but at one size that the default gives to the pool
         return n * slower if n == 4 else n
 
-    found, _ = borders(monkeypatch, {"alone": lambda n: n, "pool": pool, "lanes": lambda n: n}, 10.0)
-    assert default.pool_from < 4 * 10.0
-    assert ((found.pool_from, found.lanes_from) == (default.pool_from, default.lanes_from)) == kept
+    found, _ = cutoffs(monkeypatch, {"serial": lambda n: n, "pool": pool, "workers": lambda n: n}, 10.0)
+    assert default.pool_from_us < 4 * 10.0
+    same = (found.pool_from_us, found.workers_from_us) == (default.pool_from_us, default.workers_from_us)
+    assert same == kept
 
 
 @pytest.mark.parametrize(
-    ("share", "aim", "pooled"), [(0.5, "latency", True), (0.97, "latency", False), (0.5, "memory", False)]
+    ("share", "objective", "pooled"), [(0.5, "latency", True), (0.97, "latency", False), (0.5, "memory", False)]
 )
-def test_a_single_row_goes_to_the_pool_where_that_is_clearly_faster(monkeypatch, share, aim, pooled):
+def test_a_single_row_goes_to_the_pool_where_that_is_clearly_faster(monkeypatch, share, objective, pooled):
     def measured(calls):
         return {name: share if name == (1, "pool") else 1.0 for name in calls}
 
     monkeypatch.setattr(autotune, "_measured", measured)
-    found = autotune.tune(str(DATA / "bundle_v1"), aim, threads=2)
-    assert found.schedule.single_on_pool == pooled
-    assert found.seen.get("single_us", {}).get("fp32 on the pool") == (None if aim == "memory" else share * 1e6)
+    found = autotune.autotune(str(DATA / "bundle_v1"), objective, threads=2).tuned
+    assert found.policy.single_on_pool == pooled
+    single = found.measurements.get("route_us", {}).get("1", {})
+    assert single.get("pool") == (None if objective == "memory" else share * 1e6)
 
 
-def test_the_way_of_a_single_row_changes_with_the_schedule(monkeypatch):
+def test_the_route_of_a_single_row_changes_with_the_policy(monkeypatch):
     """Contenders share a model."""
     with aeedge.load(DATA / "bundle_v1", threads=2) as model:
-        rows = model.golden_rows()
-        used = []
-        for way in (autotune._POOL, autotune._ALONE, autotune._POOL):
-            idle = {name: getattr(model._engine, name)()["encode"].short.idle[1] for name in ("alone", "shared")}
-            for sets in idle.values():
+        rows, sessions, used = model.golden_rows(), model._dispatcher._sessions, []
+        subject = autotune._Subject(model, model._dispatcher)
+        for policy in (autotune._POOL, SERIAL, autotune._POOL):
+            run = autotune._run_as(subject, policy, {}, rows[:1])
+            run()  # makes the fast path, where there is none yet
+            idle = [sessions.method("encode", pooled=pooled).arrays.idle[1] for pooled in (False, True)]
+            for sets in idle:
                 sets.clear()
-            autotune._run_as(model, way, {}, rows[:1])()
-            used.append([name for name, sets in idle.items() if sets])
-        assert used == [["shared"], ["alone"], ["shared"]]
+            run()
+            used.append([bool(sets) for sets in idle])
+        assert used == [[False, True], [True, False], [False, True]]
+
+
+def busy_machine(monkeypatch):
+    finding = conditions.Finding("invalid", "other load", "other processes used 77% of the CPU time")
+    monkeypatch.setattr(autotune.conditions, "judge", lambda before, after: [finding])
+
+
+def test_a_result_of_a_busy_machine_is_shown_and_not_kept(monkeypatch, state):
+    busy_machine(monkeypatch)
+    result = call(DATA / "bundle_v1", "--for", "memory")
+    assert result.exit_code == 1
+    assert "other processes used 77% of the CPU time" in result.output
+    assert "not kept, INVALID" in result.output
+    document = json.loads(call(DATA / "bundle_v1", "--for", "memory", "--json").output)
+    assert (document["status"], document["path"], document["findings"][0]["what"]) == ("invalid", None, "other load")
+    assert not state.exists()
+
+
+def test_the_table_shows_what_decided_and_the_route_that_is_taken(monkeypatch):
+    times = {"serial": lambda n: 10.0 * n, "pool": lambda n: 6.0 * n, "workers": lambda n: 9.0 * n}
+
+    def measured(calls):
+        return {name: times[name[1]](name[0]) * 1e-6 if isinstance(name, tuple) else 1e-5 for name in calls}
+
+    monkeypatch.setattr(autotune, "_measured", measured)
+    monkeypatch.setattr(autotune, "_row_us", lambda subject: dict.fromkeys(subject.model.methods, 10.0))
+    lines = call(DATA / "bundle_v1", "--threads", "2").output.splitlines()
+    assert any("intra-op pool" in line and "one row and from 2" in line for line in lines)
+    table = [line.split() for line in lines[lines.index("") :] if line[:1].isdigit()]
+    assert table[0] == ["1", "10.0", "6.0", "pool"]
+    assert all(row[-1] == "pool" for row in table)
 
 
 def test_one_variant_alone():
-    found = autotune.tune(str(INT8), "latency", variant="fp32")
-    assert (found.variant, set(found.seen["bulk_us"])) == ("fp32", {"fp32"})
+    found = autotune.autotune(str(INT8), "latency", variant="fp32").tuned
+    assert (found.variant, set(found.measurements["bulk_us"])) == ("fp32", {"fp32"})
     result = call(DATA / "bundle_v1", "--variant", "int8")
     assert result.exit_code == 1
     assert "expected variant 'int8', but it holds fp32" in result.output
@@ -260,9 +302,10 @@ def test_one_variant_alone():
 
 def test_json_holds_what_decided():
     document = json.loads(call(INT8, "--json").output)
-    assert document["aim"] == "latency"
-    assert {"fp32", "int8"} <= set(document["seen"]["single_us"])
-    assert Path(document["kept"]).is_file()
+    assert (document["schema"], document["status"]) == ("aeedge-tune/1", "kept")
+    assert document["objective"] == "latency"
+    assert {"fp32", "int8"} <= set(document["measurements"]["single_us"])
+    assert Path(document["path"]).is_file()
 
 
 def test_forget(state):
@@ -309,13 +352,13 @@ def _umask():
     return mask
 
 
-def test_another_aim_is_refused():
-    with pytest.raises(aeedge.InputError, match="aim: expected latency, throughput, memory, got 'beauty'"):
-        autotune.tune(str(INT8), "beauty")
+def test_another_objective_is_refused():
+    with pytest.raises(aeedge.InputError, match="objective: expected latency, throughput, memory, got 'beauty'"):
+        autotune.autotune(str(INT8), "beauty")
     assert call(INT8, "--for", "beauty").exit_code == 2
 
 
-def test_loading_does_not_import_the_tuner():
+def test_loading_does_not_import_autotune():
     code = f"import sys, aeedge; aeedge.load({str(INT8)!r}); print('aeedge.autotune' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == "False"

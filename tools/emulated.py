@@ -3,9 +3,9 @@
     python tools/emulated.py                                  # install what is missing, list the machines
     python tools/emulated.py nehalem -c 'import numpy; ...'   # run Python on one of them
 
-qemu comes from the PATH, or from a Debian package that is unpacked but not installed. The x86 machines run this Python and its
-environment; the ARM machines run Debian's Python and aarch64 wheels in a separate root directory. Everything is cached in
-.isa/. No root privileges are needed, and nothing outside .isa/ is changed.
+qemu comes from the PATH, or from a Debian package that is unpacked but not installed. The x86 machines run this Python
+and its environment; the ARM machines run Debian's Python and aarch64 wheels in a separate root directory. Everything is
+cached in .isa/. No root privileges are needed, and nothing outside .isa/ is changed.
 """
 
 from __future__ import annotations
@@ -179,7 +179,7 @@ def _make_arm_root(folder: Path, scratch: Path, wheels: list[str]) -> None:
 
 
 def _debian(architecture: str, packages: list[str], scratch: Path, *, closure: bool) -> list[Path]:
-    """Packages from the machine's Debian mirror, checked against its signatures; with `closure` also their dependencies."""
+    """Packages from the machine's Debian mirror, signatures checked; with `closure` also their dependencies."""
     if not shutil.which("apt-get"):
         raise UnavailableError("the emulators come from Debian packages, and this machine has no apt-get")
     state = scratch / "apt"

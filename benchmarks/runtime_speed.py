@@ -216,7 +216,7 @@ def measured(calls: Mapping[str, Call], seconds: float, rounds: int) -> tuple[di
     watch = Watch(cpus("all"))
     found = turns(calls, seconds, rounds)
     load = watch.stop(0.0)
-    return found, {"rounds": rounds, "disturbed": load.says() if load.disturbed else None}
+    return found, {"rounds": rounds, "disturbed": load.describe() if load.disturbed else None}
 
 
 def verdict(found: Mapping[str, Sequence[float]], what: str, peers: Sequence[str], target: float | None = None) -> Row:

@@ -1,7 +1,7 @@
-# make demo    the main job on real data, in about a minute
+# make demo    train, export, verify and encode on real data, in about a minute
 # make test    all checks, as CI runs them
-# make bench   aeedge against other runtimes; also bench-quick, bench-all (see benchmarks/README.md)
-# make format  bring the code into shape
+# make bench   the runtime comparison; also bench-quick, bench-all (see benchmarks/README.md)
+# make format  format the code
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -25,24 +25,24 @@ checks: .venv/ready
 matrix: .venv/ready
 	$(BIN)/python tools/device_matrix.py
 
-# The same bundles on other CPUs, emulated; -rP shows how far they are apart
+# The same bundles on emulated CPUs; -rP shows the differences
 isa: .venv/ready
 	$(BIN)/python -m pytest tests/isa -rP
 
-# The contest of runtimes; see benchmarks/README.md
+# The runtime comparison; see benchmarks/README.md
 bench: .venv/bench
 	$(BIN)/python benchmarks/runtimes.py
 
 bench-quick: .venv/bench
 	$(BIN)/python benchmarks/runtimes.py --quick
 
-# And every other question; TABLES=folder adds the anomaly tables (see benchmarks/quality.py)
+# All benchmarks; TABLES=folder adds the anomaly tables (see benchmarks/quality.py)
 bench-all: bench
 	$(BIN)/python benchmarks/runtime_speed.py
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/endurance.py
 	$(BIN)/python benchmarks/int8_speed.py
-	$(BIN)/python benchmarks/loadgen_witness.py
+	$(BIN)/python benchmarks/loadgen_reference.py
 	$(BIN)/python benchmarks/compare_trust.py
 	$(BIN)/python benchmarks/decoder_latency.py
 	$(BIN)/python benchmarks/training_speed.py

@@ -1,4 +1,4 @@
-"""What the benchmarks share: taking turns, the machine's fingerprint, and results as JSON."""
+"""Shared by the benchmarks: interleaved timing, the machine's fingerprint, and results as JSON."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ __all__ = ["apart", "fingerprint", "interleaved", "kept_as", "publish", "publish
 
 RESULTS = Path(__file__).parent / "results"
 SIGNAL = (128.0, 32.0)  # mean and scale of signals as bytes
-PAUSE = 0.06  # seconds; onnxruntime's pool was seen to spin for 45 ms after its last call
-WARM_UP = 0.02  # seconds; until the pool's threads have found their CPUs again
+PAUSE = 0.06  # seconds; onnxruntime's pool spins for about 45 ms after its last call
+WARM_UP = 0.02  # seconds; until the pool's threads are spread over the CPUs again
 _TRIES = 5
 Call = Callable[[], object]
 Table = tuple[Sequence[str], Sequence[Sequence[str]]]
@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 
 def interleaved(calls: dict[str, Call], seconds: float = 0.2, rounds: int = 15) -> dict[str, float]:
-    """Median seconds a call; the contenders take turns, so that a disturbance hits all alike."""
+    """Median seconds per call; the contenders are interleaved, so that a disturbance affects all alike."""
     found: dict[str, list[float]] = {name: [] for name in calls}
     for call in calls.values():
         call()
@@ -56,14 +56,14 @@ def turns(
     warm_up: float = WARM_UP,
     seed: int = 0,
 ) -> dict[str, list[float]]:
-    """Seconds a call by contender, one value a round; in every round all contenders once, in shuffled order.
+    """Seconds per call by contender, one value per round; every round runs each contender once, in shuffled order.
 
-    A turn begins with a pause, until the threads of whoever was before have stopped spinning: as long as one does, the
-    contender's have to share what CPUs are left, and stay there for a while. Then come calls that are not timed, until
-    the contender's own threads are awake. A turn in which two clocks disagree is taken again.
+    A turn begins with a pause, until the threads of the previous contender have stopped spinning: while they spin, the
+    next contender's threads share the remaining CPUs, and stay there for a while. Then come calls that are not timed,
+    until its own threads are awake. A turn in which the two clocks disagree is repeated.
 
     Raises:
-        ClockError: they disagree again and again.
+        ClockError: the clocks disagree in every repetition.
     """
     found: dict[str, list[float]] = {name: [] for name in calls}
     order, dice = list(calls), random.Random(seed)
@@ -89,36 +89,36 @@ def _turn(call: Call, seconds: float, pause: float, warm_up: float, tries: int =
 
 
 def speedups(found: Mapping[str, Sequence[float]], name: str, peer: str) -> list[float]:
-    """How many times faster than its peer a contender was, round by round: what slows a whole round cancels out."""
+    """Speedup over the peer, round by round, so that a disturbance of a whole round cancels out."""
     return [theirs / ours for theirs, ours in zip(found[peer], found[name])]
 
 
 def apart(function: Callable[..., T], *arguments: Any) -> T:
-    """Call a function in a process of its own: its threads, imports and memory are not where we measure."""
+    """Call a function in a child process, so that its threads, imports and memory do not affect measurements here."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(function, *arguments).result()
 
 
 def raw(rows: NDArray[Any], scaler: tuple[float, float]) -> NDArray[np.uint8]:
-    """Rows as a sensor gives them: bytes that the scaler (mean, scale) brings back."""
+    """Rows as a sensor delivers them: bytes, from which the scaler (mean, scale) recovers the values."""
     return np.clip(np.rint(rows * scaler[1] + scaler[0]), 0, 255).astype(np.uint8)
 
 
 def kept_as(name: str, quick: bool, parts: Collection[str] = ()) -> str:
-    """Name of a result: a quick or partial run never passes for a full one."""
+    """Name of a result file: a quick or partial run never gets the name of a full one."""
     return f"{name}-quick" if quick else "-".join([name, *parts])
 
 
 def publish(name: str, result: dict[str, Any], head: list[str], rows: list[list[str]]) -> None:
-    """Print a table, and keep table and numbers in results/."""
+    """Print a table, and write table and numbers to results/."""
     publish_all(name, result, {"": (head, rows)})
 
 
 def publish_all(name: str, result: dict[str, Any], tables: Mapping[str, Table]) -> None:
-    """Print tables, each under its title, and keep tables and numbers in results/."""
+    """Print tables, each under its title, and write tables and numbers to results/."""
     blocks = [f"{title}\n\n{columns(*table)}" if title else columns(*table) for title, table in tables.items()]
     text = "\n\n".join(blocks)
     print(text)
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.json").write_text(json.dumps(result | {"table": text.splitlines()}, indent=1) + "\n")
-    print(f"\nkept in benchmarks/results/{name}.json")
+    print(f"\nwritten to benchmarks/results/{name}.json")

@@ -1,7 +1,7 @@
-"""May one believe the verdicts of `aeedge bench --compare` and `--baseline`? Counted on this machine.
+"""How often are the verdicts of `aeedge bench --compare` and `--baseline` right? Counted on this machine.
 
-A bundle against itself must be "no difference"; with 5 % more time a call it must be "slower". Both sides of a
-comparison are called through the same wrapper, which waits for a share of the call's own time: 0 or 5 %. For
+A bundle against itself must be "no difference"; with 5 % more time per call it must be "slower". Both sides of a
+comparison are called through the same wrapper, which waits for a share of the call's time: 0 or 5 %. For
 `--baseline`, a bundle is measured in fresh processes and each result compared with the one before.
 """
 
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from common import fingerprint, publish
-from comparison.nets import NETS, encoder
+from comparison.networks import NETWORKS, encoder
 
 import aeedge
 from aeedge.bench.baseline import against
@@ -38,7 +38,7 @@ SECONDS = 1.0
 
 @contextmanager
 def opened(path: Path, share: float) -> Iterator[Call]:
-    """The bundle's `encode`, made slower by a share of its own time."""
+    """The bundle's `encode`, made slower by a share of its time."""
     with aeedge.load(path, check="size") as model:
 
         def call(rows: Any) -> None:
@@ -61,7 +61,7 @@ def compared(path: Path, rows: int, share: float, runs: int) -> Counter[str]:
 
 
 def kept(path: Path, runs: int) -> Counter[str]:
-    """Each run in a fresh process against the one before."""
+    """Verdicts of runs in fresh processes, each against the run before."""
     documents = []
     command = [sys.executable, "-m", "aeedge", "bench", str(path), "--quick", "--seconds", "2", "--json"]
     command += ["--scenario", "SingleStream"]
@@ -82,7 +82,7 @@ def main() -> None:
     counted: dict[str, Counter[str]] = {}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "deep.aeedge"
-        export_bundle(encoder=encoder(NETS["deep"]), path=path, example=np.random.default_rng(0).random((256, 784)))
+        export_bundle(encoder=encoder(NETWORKS["deep"]), path=path, example=np.random.default_rng(0).random((256, 784)))
         for rows in (1, 1024):
             counted[f"--compare, itself, {rows} rows"] = compared(path, rows, 0.0, SAME)
             counted[f"--compare, 5 % slower, {rows} rows"] = compared(path, rows, 0.05, SLOWED)

@@ -47,8 +47,8 @@ def main() -> None:
         latents = np.random.default_rng(1).normal(size=(batch, 32)).astype(np.float32)
         calls = {kind: (lambda m=model, z=latents: m.decode(z)) for kind, model in models.items()}
         found = seconds[batch] = interleaved(calls)
-        table.append([f"{batch} rows", *(f"{s * 1e6:,.0f}" for s in found.values())])
-    head = ["µs a call, one thread", "transposed convolution", "resize", "pixel shuffle"]
+        table.append([f"{batch} samples", *(f"{s * 1e6:,.0f}" for s in found.values())])
+    head = ["µs per call, one thread", "transposed convolution", "resize", "pixel shuffle"]
     publish("decoder_latency", {"machine": fingerprint("torch"), "seconds": seconds}, head, table)
 
 

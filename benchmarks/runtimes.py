@@ -1,8 +1,8 @@
-"""Which runtime encodes fastest, and does it still say the same? aeedge and its peers, one process each, taking turns.
+"""The runtime comparison: which runtime encodes fastest, with the same outputs? One process each, interleaved.
 
-Five nets, batches of 1 to 16 384 rows, one thread and all; beside time: quality, cold start, memory, space, and the
-distance from what the machine can do. The full run writes benchmarks/results/runtimes.jsonl, from which runtimes.md,
-the pictures and the README's table are made; `--tables` makes those anew without measuring.
+Five networks, batches of 1 to 16 384 samples, one thread and all; beside time: quality, cold start, memory, installed
+size, and the share of the machine's roofline. The full run writes benchmarks/results/runtimes.jsonl, from which
+runtimes.md, the pictures and the README's table are generated; `--tables` repeats that without measuring.
 
     python benchmarks/runtimes.py [--quick] [--workload deep ...] [--contender aeedge ...] [--out FOLDER] [--tables]
 """
@@ -26,12 +26,12 @@ NAME = "runtimes"
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="fewer nets, batches and rounds; under two minutes")
-    parser.add_argument("--workload", nargs="+", choices=run.ALL, default=[], help="these nets only")
-    parser.add_argument("--contender", nargs="+", default=[], help="contenders whose names begin like this only")
+    parser.add_argument("--quick", action="store_true", help="fewer networks, batches and rounds; under two minutes")
+    parser.add_argument("--workload", nargs="+", choices=run.ALL, default=[], help="only these networks")
+    parser.add_argument("--contender", nargs="+", default=[], help="only contenders whose names begin with this")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder for results")
     parser.add_argument(
-        "--tables", action="store_true", help="measure nothing; tables and pictures of the full run anew"
+        "--tables", action="store_true", help="measure nothing; rewrite tables and pictures of the full run"
     )
     return parser.parse_args()
 
@@ -47,7 +47,7 @@ def report(records: Records, out: Path, name: str) -> None:
 def measure(asked: argparse.Namespace) -> None:
     began = time.monotonic()
 
-    def say(step: str) -> None:
+    def log(step: str) -> None:
         print(f"[{time.monotonic() - began:5.0f} s] {step}", file=sys.stderr, flush=True)
 
     settings = run.QUICK if asked.quick else run.FULL
@@ -56,12 +56,12 @@ def measure(asked: argparse.Namespace) -> None:
         settings = settings._replace(workloads=tuple(asked.workload))
     whole = settings == run.FULL
     name = NAME if whole else f"{NAME}-quick" if asked.quick else f"{NAME}-partial"
-    kept = asked.out / f"{NAME}-partial.jsonl"  # what is measured so far; only a finished full run has the full name
+    kept = asked.out / f"{NAME}-partial.jsonl"  # results so far; only a finished full run gets the full name
     records = Records()
     records.add("machine", **fingerprint(*PACKAGES))
     records.add("settings", quick=asked.quick, workloads=settings.workloads, **settings.plan._asdict())
     try:
-        run.hold(settings, records, say, lambda: records.write(kept))
+        run.compare(settings, records, log, lambda: records.write(kept))
     except KeyboardInterrupt:
         records.add("interrupted")
         records.write(kept)
@@ -71,7 +71,7 @@ def measure(asked: argparse.Namespace) -> None:
     kept.unlink(missing_ok=True)
     records.write(asked.out / f"{name}.jsonl")
     report(records, asked.out, name)
-    say(f"done: {asked.out / name}.md")
+    log(f"done: {asked.out / name}.md")
     print(tables.headline(records))
 
 

@@ -1,9 +1,8 @@
 """What does aeedge cost a fresh process beyond bare onnxruntime: to be imported, to its first latent, in memory?
 
-Two pairs of scripts, each in processes of its own, in turns of shuffled order; the smallest script that somebody would
-write with onnxruntime alone, and the same with aeedge, all its checks on. Time counts from just before the process is
-started until its script is done, memory is the most that it had until then. "beyond" is the median of the differences
-within a round.
+Two pairs of scripts, each in fresh processes, interleaved in shuffled order: the smallest script with onnxruntime
+alone, and the same with aeedge and all its checks. Time counts from just before the process starts until its script is
+done, memory is the peak until then. "beyond" is the median of the differences within a round.
 
     python benchmarks/startup.py [--quick]
 """
@@ -25,7 +24,7 @@ from common import apart, fingerprint, kept_as, publish
 from comparison import workloads
 
 ROUNDS, QUICK_ROUNDS = 41, 3
-NETS = ("deep", "conv")
+NETWORKS = ("deep", "conv")
 IMPORTS = {"onnxruntime": "import numpy, onnxruntime", "aeedge": "import aeedge"}
 FIRST_LATENT = {
     "onnxruntime": """
@@ -67,9 +66,9 @@ class Seen(NamedTuple):
 
 
 class Question(NamedTuple):
-    """Two scripts by who wrote them, in the folder of a net, and how much ours may cost beyond the other."""
+    """Two scripts by library, run in a network's folder, and how much aeedge's may cost beyond the other."""
 
-    says: str
+    title: str
     scripts: Mapping[str, str]
     folder: Path
     milliseconds: float
@@ -77,13 +76,13 @@ class Question(NamedTuple):
 
 
 def questions() -> list[Question]:
-    folders = apart(workloads.prepare, NETS, print)
+    folders = apart(workloads.prepare, NETWORKS, print)
     first = [Question(f"first latent of {name}", FIRST_LATENT, folder, 15, 4) for name, folder in folders.items()]
-    return [Question("import", IMPORTS, folders[NETS[0]], 10, None), *first]
+    return [Question("import", IMPORTS, folders[NETWORKS[0]], 10, None), *first]
 
 
 def environment() -> dict[str, str]:
-    """As installed: with compiled bytecode, which some environments switch off for sources."""
+    """As installed: with compiled bytecode, which some environments turn off."""
     own = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
     return own | {"ORT_DISABLE_TELEMETRY": "1"}
 
@@ -98,19 +97,19 @@ def process(script: str, folder: Path) -> Seen:
 
 
 def ask(asked: Sequence[Question], rounds: int) -> dict[str, dict[str, list[Seen]]]:
-    """What all scripts of all questions reported, one a round."""
-    found: dict[str, dict[str, list[Seen]]] = {q.says: {who: [] for who in q.scripts} for q in asked}
+    """The reports of all scripts of all questions, one per round."""
+    found: dict[str, dict[str, list[Seen]]] = {q.title: {who: [] for who in q.scripts} for q in asked}
     order, dice = [(question, who) for question in asked for who in question.scripts], random.Random(0)
     for _ in range(rounds + 1):
         dice.shuffle(order)
         for question, who in order:
-            found[question.says][who].append(process(question.scripts[who], question.folder))
+            found[question.title][who].append(process(question.scripts[who], question.folder))
     # The first round writes bytecode and fills the caches of the disk.
-    return {says: {who: seen[1:] for who, seen in by_whom.items()} for says, by_whom in found.items()}
+    return {title: {who: seen[1:] for who, seen in by_whom.items()} for title, by_whom in found.items()}
 
 
 def cells(by_whom: Mapping[str, Sequence[Seen]], field: str, unit: float, target: float | None) -> dict[str, list[str]]:
-    """By script: its median, what it is beyond the peer's, and what it may be."""
+    """By script: its median, the difference to the peer's, and the limit."""
     values = {who: [getattr(seen, field) / unit for seen in all_seen] for who, all_seen in by_whom.items()}
     beyond = statistics.median(ours - theirs for ours, theirs in zip(values["aeedge"], values["onnxruntime"]))
     allowed = "" if target is None else f"{target:+.0f}"
@@ -128,16 +127,16 @@ def main() -> None:
     found = ask(asked, QUICK_ROUNDS if quick else ROUNDS)
     rows = []
     for question in asked:
-        seen = found[question.says]
+        seen = found[question.title]
         time_cells = cells(seen, "seconds", 1e-3, question.milliseconds)
         memory_cells = cells(seen, "peak_bytes", 1e6, question.megabytes)
-        rows += [[question.says, who, *time_cells[who], *memory_cells[who]] for who in seen]
+        rows += [[question.title, who, *time_cells[who], *memory_cells[who]] for who in seen]
     head = ["fresh process", "with", "ms", "beyond", "allowed", "MB", "beyond", "allowed"]
     kept = {
-        says: {
+        title: {
             who: {field: [getattr(one, field) for one in seen] for field in Seen._fields} for who, seen in by.items()
         }
-        for says, by in found.items()
+        for title, by in found.items()
     }
     publish(kept_as("startup", quick), {"machine": fingerprint(), "processes": kept}, head, rows)
 

@@ -1,7 +1,7 @@
-"""How many epochs a second? aeedge against Keras' fit and a plain torch loop, net 784-32-784, batch 256, cross-entropy.
+"""Epochs per second: aeedge against Keras' fit and a plain torch loop, 784-32-784, batch 256, cross-entropy.
 
-60 000 rows of uniform noise (the work does not depend on the values), no validation. Keras runs with TensorFlow in an
-environment of its own, which this script makes. All take turns, epoch by epoch.
+60 000 rows of uniform noise (the work does not depend on the values), no validation. Keras runs with TensorFlow in a
+separate environment, which this script creates. All are interleaved, epoch by epoch.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ for line in sys.stdin:
 def keras_process() -> subprocess.Popen[str]:
     python = ENVIRONMENT / "bin" / "python"
     if not python.exists():
-        print("making an environment for Keras")
+        print("creating an environment for Keras")
         subprocess.run([sys.executable, "-m", "venv", str(ENVIRONMENT)], check=True)
         subprocess.run([str(python), "-m", "pip", "install", "-q", *KERAS], check=True)
     return subprocess.Popen(
@@ -111,7 +111,7 @@ def main() -> None:
         for name, spent in medians.items()
     ]
     result = {"machine": fingerprint("torch"), "peers": KERAS, "seconds_per_epoch": seconds}
-    publish("training_speed", result, ["", "epochs a second", "of Keras", "of plain torch"], table)
+    publish("training_speed", result, ["", "epochs per second", "of Keras", "of plain torch"], table)
 
 
 if __name__ == "__main__":

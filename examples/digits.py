@@ -1,7 +1,7 @@
-"""The main job from data to latents, on the 8×8 digits that ship with scikit-learn.
+"""From data to latents, on the 8×8 digits that ship with scikit-learn.
 
-Trains, exports, verifies, encodes the held-out digits on the device side, and prints what it measured. Leaves the
-bundle, the latents and a picture in demo-out/.
+Trains, exports, runs the self-check, encodes the held-out digits with the device runtime, and prints error and times.
+Leaves the bundle, the latents and a picture in demo-out/.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def main() -> None:
     ae = Autoencoder(latent=LATENT, random_state=0, verbose=True).fit(train)
     ae.export(OUT / "digits.aeedge")
 
-    model = aeedge.load(OUT / "digits.aeedge", check="golden")  # from here on: numpy and onnxruntime alone
+    model = aeedge.load(OUT / "digits.aeedge", check="golden")  # runs on numpy and onnxruntime alone
     latents = model.encode(test)
     np.save(OUT / "latents.npy", latents)
     picture(test, model.decode(latents), latents, labels, OUT / "digits.png")
@@ -70,16 +70,16 @@ def main() -> None:
     rows = [
         ["reconstruction error, held-out", f"{error:.3f}", f"PCA {pca_error:.3f}", f"{error / pca_error:.2f}×"],
         ["bundle on disk", human_bytes(size), "", ""],
-        ["one sample", micro(times["one aeedge"]), f"torch {micro(times['one torch'])}", f"{one:.1f}× faster"],
+        ["1 sample", micro(times["one aeedge"]), f"torch {micro(times['one torch'])}", f"{one:.1f}× faster"],
         [
-            f"{len(batch)} rows",
+            f"{len(batch)} samples",
             micro(times["batch aeedge"]),
             f"torch {micro(times['batch torch'])}",
             f"{many:.1f}× faster",
         ],
     ]
     print()
-    print(columns(["", "aeedge", "beside", "ratio"], rows))
+    print(columns(["", "aeedge", "compared with", "ratio"], rows))
     print()
     print(f"left in {OUT}/: digits.aeedge (the bundle), latents.npy {latents.shape}, digits.png")
     print(f"done in {time.perf_counter() - began:.0f} s")
@@ -87,7 +87,7 @@ def main() -> None:
 
 @torch.inference_mode()
 def interleaved(calls: dict[str, Callable[[], object]], seconds: float = 0.15, rounds: int = 9) -> dict[str, float]:
-    """Median seconds a call, the contenders taking turns so that a disturbance hits all alike."""
+    """Median seconds per call; the calls are interleaved, so that a disturbance affects all alike."""
     found: dict[str, list[float]] = {name: [] for name in calls}
     for call in calls.values():
         call()

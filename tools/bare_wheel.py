@@ -1,6 +1,6 @@
-"""Install the bare wheel in a fresh environment, without the extra, and encode from the committed bundle.
+"""Install the wheel without extras in a fresh environment, and encode with the committed bundle.
 
-Light is not a wish: this fails when anything beyond numpy, onnxruntime and click is needed.
+Fails if anything beyond numpy, onnxruntime and click is installed or needed.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ def main() -> None:
         frozen = subprocess.run([*pip, "freeze"], capture_output=True, text=True, check=True).stdout
         installed = {line.split("==")[0].split(" @")[0].lower() for line in frozen.splitlines()}
         if installed & HEAVY:
-            raise SystemExit(f"the bare wheel brings {', '.join(sorted(installed & HEAVY))}")
+            raise SystemExit(f"the wheel without extras installs {', '.join(sorted(installed & HEAVY))}")
         subprocess.run([python, "-c", ENCODE], check=True, cwd=folder)
         subprocess.run([command, "verify", str(BUNDLE)], check=True, cwd=folder)
         missing = subprocess.run([command, "train", "x", "-o", "y"], capture_output=True, text=True, check=False)
         if missing.returncode != 2 or "aeedge[export]" not in missing.stderr:
-            raise SystemExit(f"'aeedge train' without the extra said: {missing.stderr}")
+            raise SystemExit(f"'aeedge train' without the extra printed: {missing.stderr}")
         print(f"bare wheel: {len(installed)} packages ({', '.join(sorted(installed))}), encodes and verifies")
 
 

@@ -1,9 +1,9 @@
-"""Run the device tests with other Pythons and onnxruntimes than the development environment's.
+"""Run the device tests with other versions of Python and onnxruntime than the development environment's.
 
-    python tools/device_matrix.py            # the pairs below, as far as this machine has the Pythons
-    python tools/device_matrix.py 3.10 1.14.1 1.23.5    # one: Python, onnxruntime, numpy
+    python tools/device_matrix.py            # the combinations below, as far as their Pythons are installed
+    python tools/device_matrix.py 3.10 1.14.1 1.23.5    # one combination: Python, onnxruntime, numpy
 
-Each pair gets an environment with the bare wheel, pytest and hypothesis: no torch, no onnx.
+Each combination gets an environment with the wheel, pytest and hypothesis: no torch, no onnx.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PAIRS = [  # Python, onnxruntime, numpy; the first is the oldest onnxruntime tha
 
 
 def find_python(version: str) -> str | None:
-    """An interpreter of this version: on the PATH, or kept by pyenv."""
+    """An interpreter of this version: on the PATH, or installed by pyenv."""
     candidates = [shutil.which(f"python{version}")]
     if shutil.which("pyenv"):
         root = subprocess.run(["pyenv", "root"], capture_output=True, text=True, check=False).stdout.strip()
@@ -42,10 +42,10 @@ def find_python(version: str) -> str | None:
 
 
 def run_pair(version: str, runtime: str, numpy: str, wheel: Path) -> bool | None:
-    """True or False for passed or failed, None where the machine lacks this Python."""
+    """True or False for passed or failed, None if this Python is not installed."""
     python = find_python(version)
     if python is None:
-        print(f"-- Python {version}: not on this machine, left out", flush=True)
+        print(f"-- Python {version}: not installed, skipped", flush=True)
         return None
     print(f"-- Python {version}, onnxruntime {runtime}, numpy {numpy}", flush=True)
     with tempfile.TemporaryDirectory() as folder:
@@ -54,7 +54,9 @@ def run_pair(version: str, runtime: str, numpy: str, wheel: Path) -> bool | None
         install = [inside, "-m", "pip", "install", "-q", "--disable-pip-version-check"]
         packages = [f"onnxruntime=={runtime}", f"numpy=={numpy}", "click>=8.1", "pytest>=8", "hypothesis>=6.100"]
         subprocess.run([*install, *packages], check=True)
-        subprocess.run([*install, "--no-deps", str(wheel)], check=True)  # also below the floor that it declares
+        subprocess.run(
+            [*install, "--no-deps", str(wheel)], check=True
+        )  # also below the minimum version that it declares
         # From another folder, so that the installed wheel is tested and not the source tree.
         tests = [str(ROOT / "tests" / "device"), "-c", str(ROOT / "pyproject.toml"), "-p", "no:cacheprovider"]
         command = [inside, "-m", "pytest", "-q", *tests]
@@ -62,13 +64,13 @@ def run_pair(version: str, runtime: str, numpy: str, wheel: Path) -> bool | None
 
 
 def main() -> int:
-    """Exit code 1 when a pair failed, or when none ran."""
+    """Exit code 1 if a combination failed, or if none ran."""
     pairs = [tuple(sys.argv[1:4])] if len(sys.argv) == 4 else PAIRS
     with tempfile.TemporaryDirectory() as folder:
         wheel = build_wheel(folder)
         results = {pair: run_pair(*pair, wheel) for pair in pairs}
     for pair, passed in results.items():
-        print(" ".join(pair), {True: "passed", False: "FAILED", None: "not here"}[passed])
+        print(" ".join(pair), {True: "passed", False: "FAILED", None: "not run"}[passed])
     return 0 if any(results.values()) and False not in results.values() else 1
 
 

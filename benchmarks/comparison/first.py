@@ -1,4 +1,4 @@
-"""A fresh process on its way to its first latent: prints when it was there, and the most memory that it ever had."""
+"""A fresh process up to its first latent: prints the time when it was computed, and the peak memory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import time
 
 
 def peak_bytes() -> int:
-    """The most memory that this process has had resident."""
+    """Peak resident memory of this process."""
     try:
         with open("/proc/self/status") as status:
             return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM"))

@@ -1,7 +1,7 @@
-"""Make .tflite files of nets, fp32 and full int8, from their weights: `make_tflite.py FOLDER ...`.
+"""Write .tflite files of networks, fp32 and full int8, from their weights: `make_tflite.py FOLDER ...`.
 
-Runs in an environment of its own, with tensorflow and this folder's nets.py alone. The int8 net takes and gives int8,
-quantised by calibration rows.
+Runs in a separate environment with tensorflow and this folder's networks.py alone. The int8 network has int8 input and
+output, quantised with calibration samples.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ import numpy as np
 import tensorflow as tf
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from comparison.nets import NETS, Net, shapes
+from comparison.networks import NETWORKS, Network, shapes
 
 keras = tf.keras
 
 
-def build(net: Net, weights: dict[str, np.ndarray]) -> Any:
-    """The same net in Keras, channels last."""
+def build(net: Network, weights: dict[str, np.ndarray]) -> Any:
+    """The same network in Keras, channels last."""
     sizes = shapes(net)
     x = inputs = keras.Input((*net.shape[1:], net.shape[0]) if len(net.shape) > 1 else net.shape)
     for i, (layer, before) in enumerate(zip(net.layers, sizes)):
@@ -50,7 +50,7 @@ def channels_last(weight: np.ndarray, before: tuple[int, ...]) -> np.ndarray:
 
 
 def convert(model: Any, rows: np.ndarray | None) -> bytes:
-    """fp32, or with calibration rows int8 throughout."""
+    """fp32, or with calibration samples int8 throughout."""
     converter = tf.lite.TFLiteConverter.from_keras_model(model)
     if rows is not None:
 
@@ -67,8 +67,8 @@ def convert(model: Any, rows: np.ndarray | None) -> bytes:
 
 
 def make(folder: Path) -> None:
-    """fp32.tflite and int8.tflite in a workload's folder."""
-    net = NETS[json.loads((folder / "workload.json").read_text())["workload"]]
+    """Write fp32.tflite and int8.tflite to a workload's folder."""
+    net = NETWORKS[json.loads((folder / "workload.json").read_text())["workload"]]
     with np.load(folder / "weights.npz") as stored:
         model = build(net, dict(stored))
     with np.load(folder / "rows.npz") as stored:

@@ -1,4 +1,4 @@
-"""Pictures of a run: time a row over the batch size, one file a net, one thread at the left and all at the right."""
+"""Pictures of a run: time per sample over batch size, one file per network, one thread left and all threads right."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from aeedge.files.atomic import atomic_file
-from comparison.nets import NETS
+from comparison.networks import NETWORKS
 from comparison.records import Records
 
-# Okabe and Ito's colours, which the colour-blind can tell apart; ours is the strong blue.
+# Okabe and Ito's colours, which are distinct to the colour-blind; aeedge is the strong blue.
 _STYLES = {
     "aeedge": ("#0072B2", 2.6),
     "onnxruntime": ("#000000", 1.4),
@@ -23,7 +23,7 @@ _LINES = ("-", "--", ":", "-.")
 
 
 def styles(contenders: list[str]) -> dict[str, dict[str, Any]]:
-    """A colour for each runtime, and a line for each of its forms."""
+    """A colour for each runtime, and a line style for each of its variants."""
     found, seen = {}, dict.fromkeys(_STYLES, 0)
     for name in contenders:
         runtime = next((key for key in _STYLES if name.startswith(key)), "numpy")
@@ -46,8 +46,8 @@ def write(records: Records, folder: Path, name: str) -> None:
             axes = figure.subplots(1, 2, sharey=True)
             for axis, threads in zip(axes, ("one", "all")):
                 _panel(axis, records, workload, threads, look)
-            axes[0].set_ylabel("µs a row")
-            figure.suptitle(f"{workload}: {NETS[workload].says}", x=0.01, ha="left", fontweight="bold")
+            axes[0].set_ylabel("µs per sample")
+            figure.suptitle(f"{workload}: {NETWORKS[workload].title}", x=0.01, ha="left", fontweight="bold")
             _legend(figure, axes, records, workload)
             with atomic_file(folder / f"{name}-{workload}.svg", overwrite=True) as part:
                 figure.savefig(part, format="svg", metadata={"Date": None})
@@ -63,7 +63,7 @@ def _panel(axis: Any, records: Records, workload: str, threads: str, look: dict[
             axis.plot(batches, microseconds, marker="o", markersize=3, label=contender, zorder=front, **style)
     batches = records.names("batch")
     axis.set(
-        xscale="log", yscale="log", xlabel="rows a call", title="one thread" if threads == "one" else "all threads"
+        xscale="log", yscale="log", xlabel="samples per call", title="one thread" if threads == "one" else "all threads"
     )
     axis.set_xticks(batches, [f"{batch:,}" for batch in batches])
     axis.minorticks_off()
@@ -73,7 +73,7 @@ def _panel(axis: Any, records: Records, workload: str, threads: str, look: dict[
 
 
 def _legend(figure: Any, axes: Any, records: Records, workload: str) -> None:
-    """Names in the order in which the lines end at the right."""
+    """Names in the order of the lines' right ends."""
     handles: dict[str, Any] = {}
     for axis in axes:
         handles |= dict(zip(*axis.get_legend_handles_labels()[::-1]))

@@ -1,4 +1,4 @@
-"""What this machine can do at best, with so many threads: float32 multiplications, and bytes from and to memory.
+"""The machine's peak float32 operations and memory bandwidth, with a given number of threads.
 
 python -m comparison.probe '{"threads": 2, "cpus": [0, 1]}'
 """
@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 _SIDE = 2048
-_BYTES = 2**28  # more than any cache
+_BYTES = 2**28  # larger than any cache
 
 
 def best(call: Callable[[], object], seconds: float = 1.0) -> float:
@@ -30,14 +30,14 @@ def best(call: Callable[[], object], seconds: float = 1.0) -> float:
 
 
 def sgemm() -> float:
-    """Operations a second of a large float32 matrix product; the BLAS library has its own threads."""
+    """Operations per second of a large float32 matrix product; the BLAS library has its own threads."""
     a = np.random.default_rng(0).random((_SIDE, _SIDE), dtype=np.float32)
     out = np.empty_like(a)
     return 2 * _SIDE**3 / best(lambda: np.matmul(a, a, out=out))
 
 
 def bandwidth(threads: int) -> dict[str, float]:
-    """Bytes a second when reading, and when copying (each byte counts as read and as written)."""
+    """Bytes per second when reading, and when copying (each byte counts as read and as written)."""
     source, target = np.ones(_BYTES // 4, np.float32), np.zeros(_BYTES // 4, np.float32)
     parts = list(zip(np.array_split(source, threads), np.array_split(target, threads)))
     with ThreadPoolExecutor(threads) as pool:

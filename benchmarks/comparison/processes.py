@@ -1,4 +1,4 @@
-"""Start contenders in processes of their own, with the same surroundings for all."""
+"""Start each contender in its own process, with the same environment for all."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from typing import Any
 from comparison.contenders import Entry
 
 BENCHMARKS = Path(__file__).parent.parent
-PATIENCE = 180.0  # seconds; compiling a net takes tens of them
+PATIENCE = 180.0  # seconds; compiling a network takes tens of seconds
 
 
 class WorkerError(Exception):
-    """A contender cannot take part, or stopped doing so; the message says why."""
+    """A contender cannot be opened, or failed; the message gives the reason."""
 
 
 def cpus(threads: str) -> list[int]:
@@ -29,7 +29,7 @@ def cpus(threads: str) -> list[int]:
 
 
 def environment(threads: int) -> dict[str, str]:
-    """The same for every contender: so many threads, no telemetry, quiet logs, bytecode as after installation."""
+    """The same for every contender: number of threads, no telemetry, quiet logs, bytecode as after installation."""
     libraries = ("OMP", "OPENBLAS", "MKL", "NUMEXPR", "VECLIB_MAXIMUM")
     return {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"} | {
         **{f"{library}_NUM_THREADS": str(threads) for library in libraries},
@@ -38,13 +38,13 @@ def environment(threads: int) -> dict[str, str]:
         "DO_NOT_TRACK": "1",
         "TF_CPP_MIN_LOG_LEVEL": "3",
         "TORCHINDUCTOR_CACHE_DIR": str(BENCHMARKS / ".work" / "inductor"),
-        "TORCHINDUCTOR_COMPILE_THREADS": "1",  # otherwise idle compiler processes stay beside the contest
+        "TORCHINDUCTOR_COMPILE_THREADS": "1",  # otherwise idle compiler processes remain during the measurement
         "PYTHONPATH": os.pathsep.join(filter(None, (str(BENCHMARKS), os.environ.get("PYTHONPATH", "")))),
     }
 
 
 class Worker:
-    """One contender in one process, pinned; it runs only between a question and its answer, and is stopped otherwise.
+    """One contender in one process, pinned; it runs only between a request and its reply, and is stopped otherwise.
 
     Raises:
         WorkerError: the contender cannot be opened.
@@ -71,10 +71,10 @@ class Worker:
             raise
 
     def ask(self, do: str, **arguments: Any) -> dict[str, Any]:
-        """Send a command and wait for its answer.
+        """Send a command and wait for the reply.
 
         Raises:
-            WorkerError: the contender failed, died, or is silent for too long.
+            WorkerError: the contender failed, died, or did not reply in time.
         """
         assert self._process.stdin is not None
         self._signal("SIGCONT")
@@ -89,7 +89,7 @@ class Worker:
         assert self._process.stdout is not None
         ready, _, _ = select.select([self._process.stdout], [], [], PATIENCE)
         if not ready:
-            raise WorkerError(f"no answer for {PATIENCE:.0f} s")
+            raise WorkerError(f"no reply for {PATIENCE:.0f} s")
         line = self._process.stdout.readline()
         if not line:
             raise WorkerError(self._last_words())

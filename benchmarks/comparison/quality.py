@@ -1,4 +1,4 @@
-"""What the answers are worth: how well rows come back from latents, and how well strange rows stand out."""
+"""Quality of latents: reconstruction error, and detection of anomalous samples."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from comparison.workloads import autoencoder
 Floats = NDArray[np.float32]
 
 
-class Judge:
-    """Decodes all contenders' latents by the same fp32 decoder, that of torch; PCA's by its own inverse."""
+class Evaluator:
+    """Decodes all contenders' latents with the same fp32 decoder in torch; PCA's with its inverse."""
 
     def __init__(self, workload: str, folder: Path) -> None:
         import joblib
@@ -23,16 +23,16 @@ class Judge:
         self._decoder = autoencoder(workload, folder / "weights.pt")[1]
         self._pca = joblib.load(folder / "pca.joblib")
         with np.load(folder / "rows.npz") as rows:
-            self._rows = {part: rows[part] for part in ("test", "strange")}
+            self._rows = {part: rows[part] for part in ("test", "anomalous")}
 
-    def verdict(self, entry: Entry, answers: Path) -> dict[str, Any]:
-        """Mean squared error of test rows, and the area under the ROC curve of strange rows by that error."""
+    def evaluate(self, entry: Entry, answers: Path) -> dict[str, Any]:
+        """Mean squared error of test samples, and the area under the ROC curve of anomalous samples by that error."""
         from sklearn.metrics import roc_auc_score
 
         with np.load(answers) as latents:
             errors = {part: self._errors(entry, rows, latents[part]) for part, rows in self._rows.items()}
-        labels = np.repeat([0, 1], [len(errors["test"]), len(errors["strange"])])
-        area = float(roc_auc_score(labels, np.concatenate([errors["test"], errors["strange"]])))
+        labels = np.repeat([0, 1], [len(errors["test"]), len(errors["anomalous"])])
+        area = float(roc_auc_score(labels, np.concatenate([errors["test"], errors["anomalous"]])))
         return {"mse": float(errors["test"].mean()), "auc": area}
 
     def _errors(self, entry: Entry, rows: Floats, latents: Floats) -> Floats:

@@ -1,4 +1,4 @@
-"""What was measured, as JSON lines: first the machine, then the settings, then one line for each measured cell."""
+"""Measurements as JSON lines: first the machine, then the settings, then one line per measured cell."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Records:
         return self.lines[-1]
 
     def of(self, kind: str, **wanted: Any) -> list[Line]:
-        """Lines of a kind, whose values are as wanted."""
+        """Lines of a kind with the given values."""
         return [
             line
             for line in self.lines
@@ -32,11 +32,11 @@ class Records:
         ]
 
     def names(self, key: str, kind: str = "speed") -> list[Any]:
-        """What a key's values are, in order of appearance."""
+        """Distinct values of a key, in order of appearance."""
         return list(dict.fromkeys(line[key] for line in self.of(kind)))
 
     def write(self, path: Path) -> None:
-        """Write the file; it is there whole or not at all."""
+        """Write the file, completely or not at all."""
         path.parent.mkdir(exist_ok=True, parents=True)
         write_text(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in self.lines))
 
@@ -47,6 +47,6 @@ class Records:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace a file by a text in one step."""
+    """Replace a file's content atomically."""
     with atomic_file(path, overwrite=True) as part:
         part.write_text(text, encoding="utf-8")

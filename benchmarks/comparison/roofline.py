@@ -1,4 +1,4 @@
-"""How far from the machine's limits? A workload cannot be faster than its operations or its bytes allow."""
+"""Roofline: the least time that a workload's operations and bytes need on this machine, and the share reached."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from comparison.nets import NETS, cost
+from comparison.networks import NETWORKS, cost
 from comparison.processes import cpus, environment
 from comparison.watch import Watch
 
@@ -16,10 +16,10 @@ ROWS = (1024, 16384)
 _BYTES = {"float32": 4, "uint8": 1, "int8": 1, "int16": 2}
 
 
-def machine(threads: str, say: Callable[[str], None], tries: int = 3) -> dict[str, Any]:
-    """Peak float32 operations a second and bytes a second, read and copied, in a process of their own.
+def machine(threads: str, log: Callable[[str], None], tries: int = 3) -> dict[str, Any]:
+    """Peak float32 operations and bytes per second, read and copied, measured in a child process.
 
-    The best of up to `tries` measurements; whether others disturbed them all stands in "disturbed".
+    The best of up to `tries` measurements; "disturbed" has the reason if other load disturbed them all.
     """
     chosen = cpus(threads)
     command = [sys.executable, "-m", "comparison.probe", json.dumps({"threads": len(chosen), "cpus": chosen})]
@@ -30,26 +30,26 @@ def machine(threads: str, say: Callable[[str], None], tries: int = 3) -> dict[st
         found: dict[str, float] = json.loads(done.stdout)
         load = watch.stop(found.pop("cpu"))
         best |= {key: max(value, best.get(key, 0.0)) for key, value in found.items()}
-        best["disturbed"] = load.says() if load.disturbed else None
+        best["disturbed"] = load.describe() if load.disturbed else None
         if not load.disturbed:
             break
-        say(f"  disturbed: {load.says()}")
+        log(f"  disturbed: {load.describe()}")
     return best
 
 
 def least_seconds(workload: str, rows: int, loads: str, peak: dict[str, Any]) -> tuple[float, str]:
-    """The shortest time in which this machine can encode so many rows in float32, and what limits it.
+    """The shortest time in which this machine can encode `rows` samples in float32, and what limits it.
 
-    Bytes are those that nobody can do without: rows in, latents out, weights once.
+    Bytes that any implementation moves: samples in, latents out, weights once.
     """
-    found = cost(NETS[workload])
+    found = cost(NETWORKS[workload])
     moved = rows * (found.values_in * _BYTES[loads] + 4 * found.values_out) + 4 * found.weights
     by_work, by_memory = rows * found.flops / peak["flops"], moved / peak["read"]
     return max(by_work, by_memory), "arithmetic" if by_work >= by_memory else "memory"
 
 
 def attained(cell: dict[str, Any], loads: str, peak: dict[str, Any]) -> dict[str, Any]:
-    """What share of the limit a measured cell reaches; int8 arithmetic may reach more than 1."""
+    """The share of the limit that a measured cell reaches; int8 arithmetic may exceed 1."""
     least, limit = least_seconds(cell["workload"], cell["batch"], loads, peak)
     return {key: cell[key] for key in ("workload", "threads", "contender", "batch")} | {
         "share": least / cell["seconds"],

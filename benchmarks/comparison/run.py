@@ -1,4 +1,4 @@
-"""The contest itself: every workload, one thread and all, and what each contender costs beside time."""
+"""The run: every workload, one thread and all, and each contender's cold start, memory and size."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 
 from comparison import field, roofline, start, tflite, workloads
 from comparison.contenders import Entry, entries
-from comparison.nets import NETS
+from comparison.networks import NETWORKS
 from comparison.processes import WorkerError, cpus
 from comparison.records import Line, Records
 
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 
 
 class Settings(NamedTuple):
@@ -27,35 +27,35 @@ class Settings(NamedTuple):
     without: tuple[str, ...] = ()
 
     def admits(self, entry: Entry) -> bool:
-        """Whether a contender takes part, by the beginning of its name."""
+        """Whether a contender is measured, by the beginning of its name."""
         name = entry.name.lower()
         if any(name.startswith(prefix.lower()) for prefix in self.without):
             return False
         return not self.wanted or any(name.startswith(prefix.lower()) for prefix in self.wanted)
 
 
-def hold(settings: Settings, records: Records, say: Say, keep: Callable[[], None]) -> None:
-    """Measure everything into `records`; `keep` is called whenever there is more to lose."""
-    folders = workloads.prepare(settings.workloads, say)
-    if reason := tflite.make(folders.values(), say):
-        say(reason)
+def compare(settings: Settings, records: Records, log: Log, keep: Callable[[], None]) -> None:
+    """Measure everything into `records`; `keep` is called after each part, to save it."""
+    folders = workloads.prepare(settings.workloads, log)
+    if reason := tflite.make(folders.values(), log):
+        log(reason)
         settings = settings._replace(without=(*settings.without, "LiteRT"))
         for name in settings.workloads:
             records.add("out", workload=name, threads="one", contender="LiteRT", reason=reason)
     peaks: dict[str, dict[str, Any]] = {}
     for threads in ("one", "all"):
-        say(f"the machine's own limits, {threads} thread{'s' * (threads == 'all')}")
-        peaks[threads] = roofline.machine(threads, say)
+        log(f"the machine's limits, {threads} thread{'s' * (threads == 'all')}")
+        peaks[threads] = roofline.machine(threads, log)
         records.add("peak", threads=threads, cpus=len(cpus(threads)), **peaks[threads])
     for name, folder in folders.items():
         taking_part = [entry for entry in entries(folder) if settings.admits(entry)]
         with tempfile.TemporaryDirectory() as answers:
             for threads in ("one", "all"):
-                _speed(name, folder, threads, taking_part, settings.plan, Path(answers), records, say)
-                _limits(name, threads, taking_part, peaks[threads], records, say)
+                _speed(name, folder, threads, taking_part, settings.plan, Path(answers), records, log)
+                _limits(name, threads, taking_part, peaks[threads], records, log)
                 keep()
-            _quality(name, folder, taking_part, Path(answers), records, say)
-    _costs(folders, settings, records, say)
+            _quality(name, folder, taking_part, Path(answers), records, log)
+    _costs(folders, settings, records, log)
     records.add("end")
 
 
@@ -67,12 +67,12 @@ def _speed(
     plan: field.Plan,
     answers: Path,
     records: Records,
-    say: Say,
+    log: Log,
 ) -> None:
-    """One field: check all answers first, then time batch by batch."""
+    """Check the outputs of all contenders, then time batch by batch."""
     where = {"workload": name, "threads": threads}
     with ExitStack() as stack:
-        say(f"{name}, {threads} thread{'s' * (threads == 'all')}: opening and checking")
+        log(f"{name}, {threads} thread{'s' * (threads == 'all')}: opening and checking")
         workers, out = field.start(taking_part, folder, threads, stack)
         for worker in list(workers):
             try:
@@ -83,26 +83,26 @@ def _speed(
                 continue
             records.add("check", **where, contender=worker.entry.name, error=error, exact=worker.entry.exact)
         for entry, reason in out:
-            say(f"  {entry.name} takes no part: {reason}")
+            log(f"  {entry.name} is not measured: {reason}")
             records.add("out", **where, contender=entry.name, reason=reason)
         for batch in plan.batches:
-            say(f"{name}, {threads} thread{'s' * (threads == 'all')}: batch {batch}")
-            for worker, cell in field.race(workers, batch, plan):
+            log(f"{name}, {threads} thread{'s' * (threads == 'all')}: batch {batch}")
+            for worker, cell in field.measure(workers, batch, plan):
                 if "failed" in cell or cell["seconds"] is None:
                     why = cell.get("failed") or cell["disturbed"]
-                    say(f"  {worker.entry.name}, batch {batch}: no time ({why})")
+                    log(f"  {worker.entry.name}, batch {batch}: no time ({why})")
                     records.add("out", **where, contender=worker.entry.name, reason=f"batch {batch}: {why}")
                     continue
                 records.add("speed", **where, contender=worker.entry.name, batch=batch, **cell)
             disturbed = [cell for cell in records.of("speed", **where, batch=batch) if cell["disturbed"]]
             if disturbed:
-                say(f"  disturbed: {len(disturbed)} of {len(workers)} contenders; {disturbed[-1]['disturbed']}")
+                log(f"  disturbed: {len(disturbed)} of {len(workers)} contenders; {disturbed[-1]['disturbed']}")
 
 
 def _limits(
-    name: str, threads: str, taking_part: list[Entry], peak: dict[str, Any], records: Records, say: Say
+    name: str, threads: str, taking_part: list[Entry], peak: dict[str, Any], records: Records, log: Log
 ) -> None:
-    """How far aeedge, and the fastest other that says the same as torch, are from the machine's limits."""
+    """Roofline shares of aeedge, and of the fastest other contender with the same outputs as torch."""
     loads = {entry.name: entry.loads for entry in taking_part}
     exact = {entry.name for entry in taking_part if entry.exact}
     for rows in roofline.ROWS:
@@ -112,33 +112,33 @@ def _limits(
         chosen += [min(others, key=lambda cell: cell["seconds"])] if others else []
         for cell in chosen:
             found = records.add("roofline", **roofline.attained(cell, loads[cell["contender"]], peak))
-            say(f"  {found['contender']}, {rows} rows: {found['share']:.0%} of what {found['limit']} allows")
+            log(f"  {found['contender']}, {rows} rows: {found['share']:.0%} of the {found['limit']} limit")
 
 
-def _quality(name: str, folder: Path, taking_part: list[Entry], answers: Path, records: Records, say: Say) -> None:
-    from comparison.quality import Judge
+def _quality(name: str, folder: Path, taking_part: list[Entry], answers: Path, records: Records, log: Log) -> None:
+    from comparison.quality import Evaluator
 
-    say(f"{name}: quality")
-    judge = Judge(name, folder)
+    log(f"{name}: quality")
+    evaluator = Evaluator(name, folder)
     errors: dict[str, Line] = {line["contender"]: line for line in records.of("check", workload=name)}
     for entry in taking_part:
         path = answers / f"{entry.name}.npz"
         if path.exists() and entry.only == "":
-            verdict = judge.verdict(entry, path)
-            records.add("quality", workload=name, contender=entry.name, error=errors[entry.name]["error"], **verdict)
+            quality = evaluator.evaluate(entry, path)
+            records.add("quality", workload=name, contender=entry.name, error=errors[entry.name]["error"], **quality)
 
 
-def _costs(folders: dict[str, Path], settings: Settings, records: Records, say: Say) -> None:
-    """Cold start, memory and space, with the workload in the middle of the field if it is there."""
+def _costs(folders: dict[str, Path], settings: Settings, records: Records, log: Log) -> None:
+    """Cold start, memory and installed size, of the medium-sized workload if it is among them."""
     name = "deep" if "deep" in folders else next(iter(folders))
     taking_part = [entry for entry in entries(folders[name]) if settings.admits(entry) and entry.only == ""]
-    say(f"cold start and memory, {name}")
+    log(f"cold start and memory, {name}")
     for line in start.cold_starts(taking_part, folders[name], settings.start_rounds):
         records.add("start", workload=name, **line)
     for entry in taking_part:
         records.add("size", contender=entry.name, **start.installed_size(entry.needs))
 
 
-ALL = tuple(NETS)
+ALL = tuple(NETWORKS)
 FULL = Settings(ALL, field.Plan((1, 8, 64, 1024, 16384), rounds=5, seconds=0.15), start_rounds=5)
 QUICK = Settings(("deep",), field.Plan((1, 64, 1024), rounds=3, seconds=0.04, tries=2), 1, without=("torch compiled",))

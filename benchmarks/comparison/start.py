@@ -1,4 +1,4 @@
-"""What a contender costs before it has encoded anything: time from a fresh process, memory, space on disk."""
+"""Fixed costs of a contender: cold start in a fresh process, memory, installed size."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from packaging.requirements import Requirement
 from comparison.contenders import Entry
 from comparison.processes import cpus, environment
 
-OURS = ("aeedge", "aeedge_export")  # what our own wheel installs; a working copy is installed without its files
+OURS = ("aeedge", "aeedge_export")  # the packages of our wheel; an editable install does not list their files
 
 
 def cold_starts(entries: Sequence[Entry], folder: Path, rounds: int) -> Iterator[dict[str, Any]]:
-    """Median seconds from the start of a process to its first latent, and peak memory; the contenders take turns."""
+    """Median seconds from the start of a process to its first latent, and peak memory; contenders are interleaved."""
     found: dict[str, list[dict[str, float]]] = {entry.name: [] for entry in entries}
     failed: dict[str, str] = {}
     for _ in range(rounds + 1):
@@ -37,7 +37,7 @@ def cold_starts(entries: Sequence[Entry], folder: Path, rounds: int) -> Iterator
         if name in failed:
             yield {"contender": name, "failed": failed[name]}
             continue
-        counted = values[1:]  # the first writes bytecode, and fills caches of the disk
+        counted = values[1:]  # the first writes bytecode and fills the page cache
         seconds = statistics.median(value["seconds"] for value in counted)
         peak = statistics.median(value["peak"] for value in counted)
         yield {"contender": name, "seconds": seconds, "peak_bytes": peak, "rounds": len(counted)}
@@ -46,16 +46,16 @@ def cold_starts(entries: Sequence[Entry], folder: Path, rounds: int) -> Iterator
 def _first(entry: Entry, folder: Path) -> dict[str, float]:
     order = {"module": entry.module, "options": entry.options, "folder": str(folder), "cpus": cpus("one")}
     command = [sys.executable, "-m", "comparison.first", json.dumps(order)]
-    began = time.monotonic()  # counts from the same moment in every process
+    began = time.monotonic()  # one clock for all processes
     done = subprocess.run(command, capture_output=True, text=True, env=environment(1), check=False)
     if done.returncode:
-        raise RuntimeError((done.stderr.strip().splitlines() or ["it said nothing"])[-1][:300])
+        raise RuntimeError((done.stderr.strip().splitlines() or ["no error output"])[-1][:300])
     answer = json.loads(done.stdout)
     return {"seconds": answer["at"] - began, "peak": answer["peak"]}
 
 
 def installed_size(needs: Sequence[str]) -> dict[str, Any]:
-    """Bytes on disk of distributions with all that they require, without bytecode."""
+    """Bytes on disk of distributions and their dependencies, without bytecode."""
     closure: dict[str, Distribution] = {}
     todo = list(needs)
     while todo:
@@ -67,7 +67,7 @@ def installed_size(needs: Sequence[str]) -> dict[str, Any]:
         except PackageNotFoundError:
             if name in needs:
                 return {"failed": f"{name} is not installed"}
-            continue  # required in a way that this installation does without
+            continue  # an optional dependency that is not installed
         for text in closure[name].requires or ():
             requirement = Requirement(text)
             if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):

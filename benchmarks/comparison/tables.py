@@ -1,4 +1,4 @@
-"""Markdown of a run: everything for results/, and the short table for the README."""
+"""Markdown of a run: all tables for results/, and the short one for the README."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from math import exp, log
 from pathlib import Path
 
-from comparison.nets import NETS
+from comparison.networks import NETWORKS
 from comparison.records import Line, Records, write_text
 
 BEGIN, END = "<!-- runtimes -->", "<!-- /runtimes -->"
@@ -15,7 +15,7 @@ _THREADS = {"one": "one thread", "all": "all threads"}
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table, numbers to the right."""
+    """A Markdown table, numbers aligned right."""
     lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
@@ -28,13 +28,13 @@ def microseconds(seconds: float) -> str:
 
 def document(records: Records) -> str:
     """All tables of a run."""
-    parts = ["# The contest of runtimes\n", _machine(records), headline(records)]
+    parts = ["# Runtime comparison\n", _machine(records), headline(records)]
     for workload in records.names("workload"):
-        parts.append(f"## {workload}: {NETS[workload].says}\n")
+        parts.append(f"## {workload}: {NETWORKS[workload].title}\n")
         parts += [_speed(records, workload, threads) for threads in _THREADS]
-        parts.append(f"![time a row]({{name}}-{workload}.svg)\n")
-    parts += ["## Quality\n", _quality(records), "## Distance from the machine's limits\n", _limits(records)]
-    parts += ["## Who could not take part\n", _out(records)] if records.of("out") else []
+        parts.append(f"![time per sample]({{name}}-{workload}.svg)\n")
+    parts += ["## Quality\n", _quality(records), "## Roofline\n", _limits(records)]
+    parts += ["## Not measured\n", _out(records)] if records.of("out") else []
     return "\n".join(parts)
 
 
@@ -42,20 +42,20 @@ def _machine(records: Records) -> str:
     machine, settings = records.of("machine")[0], records.of("settings")[0]
     versions = ", ".join(f"{name} {number}" for name, number in machine["versions"].items())
     vector = ", ".join(machine["vector"]) or "no known vector instructions"
-    kind = "A quick run: only an indication. " if settings["quick"] else ""
+    kind = "A quick run, an indication only. " if settings["quick"] else ""
     return (
         f"{kind}{machine['processor']}, {machine['cpus']} CPUs ({vector}), {machine['system']}, Python "
-        f"{machine['python']}; {versions}. Made by `benchmarks/runtimes.py`; what is compared, and how not to read it: "
+        f"{machine['python']}; {versions}. Written by `benchmarks/runtimes.py`; method and caveats: "
         "`benchmarks/README.md`.\n"
     )
 
 
 def _speed(records: Records, workload: str, threads: str) -> str:
-    """Microseconds a call by contender and batch; in bold who runs the net fastest (not PCA), disturbed ones marked."""
+    """Microseconds per call by contender and batch; the fastest (not PCA) in bold, disturbed cells marked."""
     cells = records.of("speed", workload=workload, threads=threads)
     batches = list(dict.fromkeys(cell["batch"] for cell in cells))
-    nets = [cell for cell in cells if not _another_model(cell["contender"])]
-    best = {batch: min((c["seconds"] for c in nets if c["batch"] == batch), default=None) for batch in batches}
+    networks = [cell for cell in cells if not _another_model(cell["contender"])]
+    best = {batch: min((c["seconds"] for c in networks if c["batch"] == batch), default=None) for batch in batches}
     rows = []
     for contender in dict.fromkeys(cell["contender"] for cell in cells):
         row = [contender]
@@ -63,13 +63,13 @@ def _speed(records: Records, workload: str, threads: str) -> str:
             found = [cell for cell in cells if cell["batch"] == batch and cell["contender"] == contender]
             row.append(_cell(found[0], best[batch]) if found else "")
         rows.append(row)
-    text = table([f"µs a call, {_THREADS[threads]}", *(_rows(batch) for batch in batches)], rows)
+    text = table([f"µs per call, {_THREADS[threads]}", *(_samples(batch) for batch in batches)], rows)
     reasons = sorted({cell["disturbed"] for cell in cells if cell["disturbed"]})
     return text + (f"\n~ disturbed: {reasons[-1]}, and similar.\n" if reasons else "")
 
 
-def _rows(count: int) -> str:
-    return f"{count:,} row" + "s" * (count > 1)
+def _samples(count: int) -> str:
+    return f"{count:,} sample" + "s" * (count > 1)
 
 
 def _cell(cell: Line, best: float | None) -> str:
@@ -83,10 +83,10 @@ def _quality(records: Records) -> str:
         [f"{line['workload']}: {line['contender']}", _error(line["error"]), f"{line['mse']:.4g}", f"{line['auc']:.4f}"]
         for line in records.of("quality")
     ]
-    head = ["contender", "largest error of a latent", "reconstruction error", "AUC of strange rows"]
+    head = ["contender", "largest error of a latent", "reconstruction error", "AUC of anomalous samples"]
     return table(head, rows) + (
-        "\nLatents against torch, relative to the largest one. Reconstruction error: mean squared, of test rows, "
-        "decoded by torch in fp32 for all but PCA, which is another model and has its own answer.\n"
+        "\nLatents against torch, relative to the largest latent. Reconstruction error: mean squared, of test samples, "
+        "decoded by torch in fp32; PCA, which is another model, by its inverse.\n"
     )
 
 
@@ -104,7 +104,7 @@ def _limits(records: Records) -> str:
     ]
     rows = [
         [
-            f"{line['workload']}, {_THREADS[line['threads']]}, {line['batch']:,} rows: {line['contender']}",
+            f"{line['workload']}, {_THREADS[line['threads']]}, {line['batch']:,} samples: {line['contender']}",
             f"{line['share']:.0%}",
             line["limit"],
         ]
@@ -118,9 +118,9 @@ def _limits(records: Records) -> str:
     return (
         table(["threads", "sgemm, GFLOP/s", "memory read, GB/s", "copied, GB/s"], peaks)
         + disturbed
-        + "\n100 % would be the time that float32 arithmetic at the speed of sgemm, or reading the rows from memory, "
-        "takes at least. int8 arithmetic is faster than that, and so are rows that are still in a cache.\n\n"
-        + table(["aeedge, and the fastest other of the same answer", "reached", "limited by"], rows)
+        + "\n100 % is the least time for the float32 operations at the speed of sgemm, or for reading the samples from "
+        "memory. int8 arithmetic exceeds it, and so do samples that are still in a cache.\n\n"
+        + table(["aeedge, and the fastest other with the same outputs", "reached", "limited by"], rows)
     )
 
 
@@ -130,26 +130,26 @@ def _out(records: Records) -> str:
 
 
 def headline(records: Records) -> str:
-    """The short table: speed as a multiple of bare onnxruntime's, and what else a contender costs."""
+    """The short table: speed relative to bare onnxruntime, outputs, cold start, memory and size."""
     columns = [("one", 1), ("one", 64), ("all", 1024), ("all", 16384)]
     columns = [column for column in columns if records.of("speed", threads=column[0], batch=column[1])]
-    head = ["speed, bare onnxruntime = 1", *(f"{_rows(batch)}, {_THREADS[threads]}" for threads, batch in columns)]
-    head += ["same answer", "cold start, ms", "memory, MB", "installed, MB"]
+    head = ["speed relative to onnxruntime", *(f"{_samples(batch)}, {_THREADS[threads]}" for threads, batch in columns)]
+    head += ["same outputs", "cold start, ms", "memory, MB", "installed, MB"]
     rows = []
-    everybody = len(records.names("workload"))
+    all_workloads = len(records.names("workload"))
     contenders = dict.fromkeys(line["contender"] for line in records.of("speed", threads="all"))
     for contender in contenders | dict.fromkeys(records.names("contender")):
         ratios = [_ratios(records, contender, threads, batch) for threads, batch in columns]
-        few = "" if max(map(len, ratios)) == everybody else f" ({max(map(len, ratios))} nets)"
+        few = "" if max(map(len, ratios)) == all_workloads else f" ({max(map(len, ratios))} networks)"
         rows.append([contender + few, *map(_mean, ratios), _same(records, contender), *_costs(records, contender)])
-    nets = ", ".join(records.names("workload"))
+    networks = ", ".join(records.names("workload"))
     started = next((line["workload"] for line in records.of("start")), "")
-    note = f"\nGeometric means over the nets {nets}; cold start and memory of {started}.\n" if started else ""
+    note = f"\nGeometric means over the networks {networks}; cold start and memory of {started}.\n" if started else ""
     return table(head, rows) + note
 
 
 def _ratios(records: Records, contender: str, threads: str, batch: int) -> list[float]:
-    """How many times as fast as bare onnxruntime, for each workload."""
+    """Speed relative to bare onnxruntime, for each workload."""
     cells = records.of("speed", contender=contender, threads=threads, batch=batch)
     peers = {cell["workload"]: cell for cell in records.of("speed", contender=PEER, threads=threads, batch=batch)}
     return [peers[c["workload"]]["seconds"] / c["seconds"] for c in cells if c["workload"] in peers]
@@ -182,7 +182,7 @@ def with_headline(readme: str, records: Records) -> str:
     """The README's text with the table between its markers.
 
     Raises:
-        SystemExit: the markers are not there.
+        SystemExit: the markers are missing.
     """
     before, begin, rest = readme.partition(BEGIN)
     _, end, after = rest.partition(END)
@@ -192,10 +192,10 @@ def with_headline(readme: str, records: Records) -> str:
 
 
 def write(records: Records, path: Path) -> None:
-    """All tables into one file; the pictures are expected beside it."""
+    """Write all tables to one file; the pictures are expected beside it."""
     write_text(path, document(records).replace("{name}", path.stem))
 
 
 def write_headline(records: Records, readme: Path) -> None:
-    """The short table into the README."""
+    """Write the short table to the README."""
     write_text(readme, with_headline(readme.read_text(encoding="utf-8"), records))

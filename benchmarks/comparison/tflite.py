@@ -1,4 +1,4 @@
-"""Have the .tflite files made, by TensorFlow in an environment of its own, which is installed when first needed."""
+"""Write the .tflite files with TensorFlow in a separate environment, which is installed when first needed."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ REQUIREMENTS = HERE / "requirements-tflite.txt"
 FILES = ("fp32.tflite", "int8.tflite")
 
 
-def make(folders: Iterable[Path], say: Callable[[str], None]) -> str | None:
-    """Make what is missing in the workloads' folders; says why, where that is impossible."""
+def make(folders: Iterable[Path], log: Callable[[str], None]) -> str | None:
+    """Write the missing files in the workloads' folders; the reason if that is impossible, else None."""
     missing = [str(folder) for folder in folders if not all((folder / name).exists() for name in FILES)]
     if not missing:
         return None
     try:
-        _install(say)
-        say(f"making .tflite files of {len(missing)} nets")
+        _install(log)
+        log(f"writing .tflite files of {len(missing)} networks")
         _run(ENVIRONMENT / "bin" / "python", str(HERE / "make_tflite.py"), *missing)
     except (OSError, subprocess.CalledProcessError) as error:
-        said = (getattr(error, "stderr", "") or str(error)).strip().splitlines()
-        return f"no .tflite files: {said[-1][:300]}"
+        output = (getattr(error, "stderr", "") or str(error)).strip().splitlines()
+        return f"no .tflite files: {output[-1][:300]}"
     return None
 
 
-def _install(say: Callable[[str], None]) -> None:
+def _install(log: Callable[[str], None]) -> None:
     ready = ENVIRONMENT / "ready"
     wanted = REQUIREMENTS.read_text()
     if ready.exists() and ready.read_text() == wanted:
         return
-    say("installing TensorFlow in .venvs/tflite (once; some 300 MB, it makes the .tflite files)")
+    log("installing TensorFlow in .venvs/tflite (once; some 300 MB, it writes the .tflite files)")
     _run(sys.executable, "-m", "venv", "--clear", str(ENVIRONMENT))
     _run(ENVIRONMENT / "bin" / "python", "-m", "pip", "install", "-q", "-r", str(REQUIREMENTS))
     ready.write_text(wanted)

@@ -1,4 +1,4 @@
-"""Who else used the processors while we measured? Counted from /proc/stat; where there is none, nothing is known."""
+"""CPU time of other processes during a measurement, from /proc/stat; unknown on systems without it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _TICK = 1 / os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 0.01
 
 
 class Load(NamedTuple):
-    """CPU seconds of others (of them `stolen` by the host) in so many seconds; both None where nobody counts."""
+    """CPU seconds of other processes, and steal time among them, during `seconds`; None where unknown."""
 
     seconds: float
     foreign: float | None
@@ -22,28 +22,28 @@ class Load(NamedTuple):
 
     @property
     def disturbed(self) -> bool:
-        """Whether others used more than a tenth of a CPU; two ticks more, since that is how finely it is counted."""
+        """Whether others used more than a tenth of a CPU, plus two ticks, the resolution of the counters."""
         return self.foreign is not None and self.foreign > LIMIT * self.seconds + 2 * _TICK
 
-    def says(self) -> str:
-        """The load in words."""
+    def describe(self) -> str:
+        """The load as text."""
         if self.foreign is None or self.stolen is None:
-            return "the load of others is not known on this system"
+            return "the load of other processes is not available on this system"
         share, stolen = self.foreign / self.seconds, self.stolen / self.seconds
-        return f"others used {share:.0%} of a CPU" + (
-            f", of it {stolen:.0%} taken by the host" if stolen > 0.01 else ""
+        return f"other processes used {share:.0%} of a CPU" + (
+            f", of it {stolen:.0%} steal time" if stolen > 0.01 else ""
         )
 
 
 class Watch:
-    """Counts from its making on, over the given CPUs."""
+    """Counts over the given CPUs, from construction on."""
 
     def __init__(self, cpus: Iterable[int], stat: Path = STAT) -> None:
         self._names, self._stat = {f"cpu{cpu}" for cpu in cpus}, stat
         self._began, self._before, self._own = time.perf_counter(), self._read(), time.process_time()
 
     def stop(self, ours: float) -> Load:
-        """The load of others, when the worker used `ours` CPU seconds; those of this process are known."""
+        """The load of other processes, given the worker's CPU seconds; those of this process are subtracted too."""
         seconds, now = time.perf_counter() - self._began, self._read()
         if now is None or self._before is None:
             return Load(seconds, None, None)
@@ -52,7 +52,7 @@ class Watch:
         return Load(seconds, max(0.0, foreign), stolen)
 
     def _read(self) -> tuple[float, float] | None:
-        """CPU seconds so far: busy for anybody, and stolen."""
+        """CPU seconds so far: busy, and steal time."""
         try:
             lines = [line.split() for line in self._stat.read_text().splitlines()]
         except OSError:

@@ -1,7 +1,7 @@
-"""Make each workload once and keep it: a trained net as bundles, ONNX, weights and PCA, with rows to test it.
+"""Workloads, created once and cached: a trained network as bundles, ONNX, weights and PCA, with test data.
 
-Everything lies in `benchmarks/.work/NAME-HASH/`, where the hash covers all sources that decide about the content, so
-that an old folder is never taken for a new one.
+They are in `benchmarks/.work/NAME-HASH/`; the hash covers all sources that determine the content, so that an outdated
+folder is never used.
 """
 
 from __future__ import annotations
@@ -18,31 +18,31 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from comparison.data import Split, split_for
-from comparison.nets import NETS, Net, decoder, encoder
+from comparison.networks import NETWORKS, Network, decoder, encoder
 
 if TYPE_CHECKING:
     from torch import nn
 
 HERE = Path(__file__).parent
 WORK = HERE.parent / ".work"
-TRAINING = [HERE / f"{module}.py" for module in ("nets", "data", "workloads")]
-Say = Callable[[str], None]
+TRAINING = [HERE / f"{module}.py" for module in ("networks", "data", "workloads")]
+Log = Callable[[str], None]
 
 
-def prepare(names: Iterable[str], say: Say) -> dict[str, Path]:
-    """Folders of the named workloads; those that are missing are trained and exported now."""
+def prepare(names: Iterable[str], log: Log) -> dict[str, Path]:
+    """Folders of the named workloads; missing ones are trained and exported."""
     import aeedge
     import aeedge_export
 
     exporter = [path for package in (aeedge, aeedge_export) for path in Path(package.__path__[0]).rglob("*.py")]
     WORK.mkdir(exist_ok=True)
-    (WORK / ".gitignore").write_text("*\n")  # nothing here is anybody's business: not git's, not ruff's
+    (WORK / ".gitignore").write_text("*\n")  # ignored by git and ruff
     found = {}
     for name in names:
-        trained = _trained(name, say)
+        trained = _trained(name, log)
         folder = WORK / f"{name}-{_key(trained.name, [*TRAINING, *exporter])}"
         if not folder.exists():
-            say(f"{name}: exporting")
+            log(f"{name}: exporting")
             with tempfile.TemporaryDirectory(dir=WORK) as part:
                 _fill(name, trained, Path(part) / name)
                 _replace(Path(part) / name, folder, name)
@@ -51,7 +51,7 @@ def prepare(names: Iterable[str], say: Say) -> dict[str, Path]:
 
 
 def _key(what: str, sources: Iterable[Path]) -> str:
-    """A hash of everything that decides about a content."""
+    """A hash of everything that determines the content."""
     digest = hashlib.sha256(f"{what} {version('torch')} {version('onnx')}".encode())
     for source in sorted(sources):
         digest.update(source.read_bytes())
@@ -59,33 +59,33 @@ def _key(what: str, sources: Iterable[Path]) -> str:
 
 
 def _replace(new: Path, target: Path, name: str) -> None:
-    """Put `new` in its place; what older sources made of this workload is removed."""
+    """Move `new` to `target`; outdated versions of this workload are removed."""
     for old in WORK.glob(f"{name}-*{target.suffix}"):
         if old.suffix == target.suffix:
             shutil.rmtree(old) if old.is_dir() else old.unlink()
     new.rename(target)
 
 
-def _trained(name: str, say: Say) -> Path:
+def _trained(name: str, log: Log) -> Path:
     """A file with the trained weights of a workload's encoder and decoder."""
     import torch
 
     path = WORK / f"{name}-{_key(name, TRAINING)}.pt"
     if not path.exists():
-        say(f"{name}: training")
-        down, up = _train(NETS[name], split_for(name))
+        log(f"{name}: training")
+        down, up = _train(NETWORKS[name], split_for(name))
         part = WORK / f"{name}.part"
         torch.save({"encoder": down.state_dict(), "decoder": up.state_dict()}, part)
         _replace(part, path, name)
     return path
 
 
-def _train(net: Net, rows: Split) -> tuple[nn.Module, nn.Module]:
+def _train(net: Network, rows: Split) -> tuple[nn.Module, nn.Module]:
     """Encoder and decoder after a short training by mean squared error, in plain torch."""
     import torch
 
     torch.manual_seed(0)
-    torch.set_num_threads(1)  # nets this small train faster so, and the same on every machine with the same kernels
+    torch.set_num_threads(1)  # faster for networks this small, and reproducible on machines with the same kernels
     down, up = encoder(net), decoder(net)
     weights = [*down.parameters(), *up.parameters()]
     optimizer = torch.optim.Adam(weights, fused=True)
@@ -105,7 +105,7 @@ def autoencoder(name: str, weights: Path) -> tuple[nn.Module, nn.Module]:
     """The trained encoder and decoder of a workload, from its weights.pt."""
     import torch
 
-    down, up = encoder(NETS[name]), decoder(NETS[name])
+    down, up = encoder(NETWORKS[name]), decoder(NETWORKS[name])
     stored = torch.load(weights, weights_only=True)
     down.load_state_dict(stored["encoder"])
     up.load_state_dict(stored["decoder"])
@@ -118,7 +118,7 @@ def _fill(name: str, trained: Path, folder: Path) -> None:
     import torch
     from sklearn.decomposition import PCA
 
-    net, rows = NETS[name], split_for(name)
+    net, rows = NETWORKS[name], split_for(name)
     down, up = autoencoder(name, trained)
     folder.mkdir()
     _export(net, down, up, rows, folder)
@@ -127,15 +127,15 @@ def _fill(name: str, trained: Path, folder: Path) -> None:
     flat = rows.train.reshape(len(rows.train), -1)
     joblib.dump(PCA(net.latent, svd_solver="covariance_eigh").fit(flat), folder / "pca.joblib")
     with torch.inference_mode():
-        truth = {part: down(torch.from_numpy(getattr(rows, part))).numpy() for part in ("test", "strange")}
+        truth = {part: down(torch.from_numpy(getattr(rows, part))).numpy() for part in ("test", "anomalous")}
     np.savez(folder / "truth.npz", **truth)
-    np.savez(folder / "rows.npz", test=rows.test, strange=rows.strange, calibration=rows.train[:512])
+    np.savez(folder / "rows.npz", test=rows.test, anomalous=rows.anomalous, calibration=rows.train[:512])
     np.save(folder / "first.npy", rows.test[:1])
     (folder / "workload.json").write_text(json.dumps({"workload": name}))
 
 
-def _export(net: Net, down: nn.Module, up: nn.Module, rows: Split, folder: Path) -> None:
-    """A bundle of float32 input, where rows are pixels one of uint8 too, and the first one's encoder for the others."""
+def _export(net: Network, down: nn.Module, up: nn.Module, rows: Split, folder: Path) -> None:
+    """A bundle with float32 input, for pixels also one with uint8; the first one's encoder for other runtimes."""
     from aeedge_export import export_bundle
 
     more = {"variants": "all"} if "variants" in (export_bundle.__kwdefaults__ or {}) else {}

@@ -13,8 +13,8 @@ def folder(tmp_path, monkeypatch):
     """A workload whose truth is the first two values of a row."""
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
     rows = np.random.default_rng(0).random((300, 4), dtype=np.float32)
-    np.savez(tmp_path / "rows.npz", test=rows, strange=rows[:100] + 1)
-    np.savez(tmp_path / "truth.npz", test=rows[:, :2], strange=rows[:100, :2] + 1)
+    np.savez(tmp_path / "rows.npz", test=rows, anomalous=rows[:100] + 1)
+    np.savez(tmp_path / "truth.npz", test=rows[:, :2], anomalous=rows[:100, :2] + 1)
     np.save(tmp_path / "first.npy", rows[:1])
     return tmp_path
 
@@ -31,7 +31,7 @@ def fake():
 
 @pytest.fixture
 def records():
-    """A run of two contenders, aeedge twice as fast as its peer for one row and three times for 64."""
+    """A run of two contenders, aeedge twice as fast as its peer for one sample and three times for 64."""
     made = Records()
     made.add(
         "machine", processor="A CPU", cpus=2, vector=[], system="Linux", python="3.11.7", versions={"numpy": "2.4"}

@@ -1,4 +1,4 @@
-"""Contenders that misbehave as told: for processes that the tests start, with this folder on their path."""
+"""Contenders that misbehave on request, for processes started by the tests with this folder on their path."""
 
 import os
 import time

@@ -1,4 +1,4 @@
-"""The endurance run finds what it looks for: memory that grows, and results that differ."""
+"""The endurance run detects growing memory and differing results."""
 
 import time
 from types import SimpleNamespace
@@ -10,7 +10,7 @@ import pytest
 from aeedge.verification import Deviation
 
 
-def test_a_leak_is_seen_and_noise_is_none():
+def test_a_leak_is_detected_and_noise_is_not():
     calls, noise = np.arange(0, 1000, 10), np.random.default_rng(0).normal(0, 1e5, 100)
     leaking = endurance.grown(np.column_stack([calls, 50e6 + 5000 * calls + noise]))
     assert leaking["growth_mb"] == pytest.approx(5, abs=0.2)

@@ -1,4 +1,4 @@
-"""The harness under attack: what disturbs a measurement must show up where it belongs, or be found and said."""
+"""The harness under disturbance: other load, bad clocks and failing contenders are attributed or reported."""
 
 import itertools
 import subprocess
@@ -18,31 +18,31 @@ LINUX = pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
 SHORT = Plan((4,), rounds=2, seconds=0.05, tries=1)
 
 
-def race(folder, entries, plan=SHORT):
+def measured(folder, entries, plan=SHORT):
     with ExitStack() as stack:
         workers, out = field.start(entries, folder, "one", stack)
         assert not out
-        return {worker.entry.name: cell for worker, cell in field.race(workers, 4, plan)}
+        return {worker.entry.name: cell for worker, cell in field.measure(workers, 4, plan)}
 
 
-def test_a_sleep_in_a_contender_is_its_time_and_nobody_elses(folder, fake):
-    found = race(folder, [fake("slow", sleep=0.03), fake("fast")])
+def test_a_sleep_in_a_contender_counts_as_its_time_alone(folder, fake):
+    found = measured(folder, [fake("slow", sleep=0.03), fake("fast")])
     assert found["slow"]["seconds"] >= 0.03
     assert found["fast"]["seconds"] < 0.003  # microseconds; a busy machine may take its time
 
 
 @pytest.mark.parametrize("jump", [1.0, -1.0, 0.05])
-def test_a_clock_that_jumps_is_found(jump):
+def test_a_clock_that_jumps_is_detected(jump):
     reads = itertools.count()
 
     def jumping():
         return time.perf_counter() + (jump if next(reads) > 4 else 0)
 
-    with pytest.raises(ClockError, match="one clock says"):
+    with pytest.raises(ClockError, match="the clock measured"):
         timed(lambda: time.sleep(0.005), 0.05, clock=jumping)
 
 
-def test_a_clock_that_runs_slowly_is_found():
+def test_a_slow_clock_is_detected():
     with pytest.raises(ClockError):
         timed(lambda: time.sleep(0.001), 0.02, clock=lambda: time.perf_counter() * 0.9)
 
@@ -55,42 +55,42 @@ def test_good_clocks_count_every_call():
 
 
 class Voided:
-    """A worker whose clock is never to be believed."""
+    """A worker whose clock always disagrees."""
 
     entry = None
 
     def ask(self, do, **arguments):
-        return {"void": "one clock says 1 s, the other 2 s", "cpu": 0.0}
+        return {"void": "the clock measured 1 s, the reference clock 2 s", "cpu": 0.0}
 
 
-def test_rounds_without_a_clock_give_no_time_but_a_reason():
-    ((_, cell),) = field.race([Voided()], 4, SHORT)
-    assert cell == {"seconds": None, "disturbed": "one clock says 1 s, the other 2 s"}
+def test_rounds_with_a_bad_clock_give_the_reason_instead_of_a_time():
+    ((_, cell),) = field.measure([Voided()], 4, SHORT)
+    assert cell == {"seconds": None, "disturbed": "the clock measured 1 s, the reference clock 2 s"}
 
 
 @LINUX
-def test_a_busy_loop_beside_it_is_found_and_said(folder, fake):
+def test_a_busy_loop_in_another_process_is_reported(folder, fake):
     loops = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in cpus("all")]
     try:
         time.sleep(0.1)
-        found = race(folder, [fake(sleep=0.001)], Plan((4,), rounds=1, seconds=0.3, tries=2))
+        found = measured(folder, [fake(sleep=0.001)], Plan((4,), rounds=1, seconds=0.3, tries=2))
     finally:
         for loop in loops:
             loop.kill()
             loop.wait()
-    assert found["fake"]["disturbed"].startswith("others used ")
+    assert found["fake"]["disturbed"].startswith("other processes used ")
     assert found["fake"]["repeated"] == 2
 
 
 def stat(path, busy, idle=0, stolen=0):
-    """A /proc/stat in which CPU 0 was busy for so many ticks, and CPU 9, which is not ours, for very many."""
+    """A /proc/stat in which CPU 0 was busy for `busy` ticks, and CPU 9, which is not watched, for many more."""
     path.write_text(f"cpu 1 1 1 1\ncpu0 {busy} 0 0 {idle} 0 0 0 {stolen} 0 0\ncpu9 99999{busy} 0 0 0 0 0 0 0 0 0\n")
     return path
 
 
 @LINUX
 @pytest.mark.parametrize(("ours", "disturbed"), [(1.0, False), (0.2, True)])
-def test_only_what_others_used_is_foreign(tmp_path, ours, disturbed):
+def test_only_time_of_other_processes_is_foreign(tmp_path, ours, disturbed):
     watch = Watch([0], stat(tmp_path / "stat", busy=100))
     stat(tmp_path / "stat", busy=200)  # 1 s at the usual 100 ticks a second
     load = watch.stop(ours)
@@ -99,23 +99,23 @@ def test_only_what_others_used_is_foreign(tmp_path, ours, disturbed):
 
 
 @LINUX
-def test_time_stolen_by_the_host_is_said(tmp_path):
+def test_steal_time_is_reported(tmp_path):
     watch = Watch([0], stat(tmp_path / "stat", busy=100))
     stat(tmp_path / "stat", busy=100, stolen=50)
     load = watch.stop(0.0)
     assert load.disturbed
-    assert "taken by the host" in load.says()
+    assert "steal time" in load.describe()
 
 
-def test_without_counters_nothing_is_claimed(tmp_path):
+def test_without_counters_the_load_is_unknown(tmp_path):
     load = Watch([0], tmp_path / "nothing").stop(0.0)
     assert not load.disturbed
-    assert "not known" in load.says()
+    assert "not available" in load.describe()
 
 
-def test_nobody_wins_by_being_wrong(folder, fake):
+def test_wrong_outputs_are_refused(folder, fake):
     out = folder / "answers.npz"
-    wrong = pytest.raises(WrongAnswerError, match=r"liar computes something else .* 0\.01")
+    wrong = pytest.raises(WrongAnswerError, match=r"liar computes other latents .* 0\.01")
     with Worker(fake("liar", factor=1.01), folder, "one") as worker, wrong:
         field.check(worker, folder, out)
     with Worker(fake("honest", exact=False, factor=1.01), folder, "one") as worker:
@@ -124,7 +124,7 @@ def test_nobody_wins_by_being_wrong(folder, fake):
         field.check(worker, folder, out)
 
 
-def test_who_cannot_take_part_is_left_out_with_the_reason(folder, fake):
+def test_a_contender_that_cannot_be_opened_is_left_out_with_the_reason(folder, fake):
     with ExitStack() as stack:
         workers, out = field.start([fake("a"), fake("b", refuses="not on Sundays")], folder, "one", stack)
         assert [worker.entry.name for worker in workers] == ["a"]
@@ -132,7 +132,7 @@ def test_who_cannot_take_part_is_left_out_with_the_reason(folder, fake):
 
 
 def test_a_contender_that_dies_does_not_stop_the_others(folder, fake):
-    found = race(folder, [fake("mortal", dies_at=4), fake("other")])
+    found = measured(folder, [fake("mortal", dies_at=4), fake("other")])
     assert "ended with 3" in found["mortal"]["failed"]
     assert found["other"]["seconds"] > 0
 
@@ -158,7 +158,7 @@ def test_cold_start_counts_from_before_the_process(folder, fake):
     assert "no" in found["failed"]
 
 
-def test_installed_size_counts_what_is_required():
+def test_installed_size_includes_dependencies():
     numpy, aeedge = start.installed_size(("numpy",)), start.installed_size(("aeedge",))
     assert numpy["distributions"] == ["numpy"]
     assert {"aeedge", "click", "numpy", "onnxruntime"} <= set(aeedge["distributions"])

@@ -1,4 +1,4 @@
-"""What is written about a run follows from its file alone, and what is committed is fresh."""
+"""Tables and pictures of a run follow from its file alone, and the committed ones are up to date."""
 
 from argparse import Namespace
 from pathlib import Path
@@ -13,7 +13,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 STALE = "is stale; run: python benchmarks/runtimes.py --tables"
 
 
-def test_the_committed_tables_are_fresh(tmp_path):
+def test_the_committed_tables_are_up_to_date(tmp_path):
     records = Records.read(RESULTS / "runtimes.jsonl")
     assert records.of("end"), "runtimes.jsonl is not of a full run"
     tables.write(records, tmp_path / "runtimes.md")
@@ -32,17 +32,17 @@ def test_headline_is_a_ratio_against_the_peer(records):
     assert "another model" in lines["sklearn PCA"]
 
 
-def test_the_fastest_net_is_bold_and_pca_is_none(records):
+def test_the_fastest_network_is_bold_and_pca_never(records):
     text = tables.document(records)
     assert "| aeedge fp32 | **10.0** | **100** |" in text
     assert "| sklearn PCA | 1.0 | 1.0 |" in text
 
 
 def test_disturbed_cells_are_marked(records):
-    records.of("speed", contender="aeedge fp32", batch=1)[0]["disturbed"] = "others used 90% of a CPU"
+    records.of("speed", contender="aeedge fp32", batch=1)[0]["disturbed"] = "other processes used 90% of a CPU"
     text = tables.document(records)
     assert "~**10.0**" in text
-    assert "~ disturbed: others used 90% of a CPU" in text
+    assert "~ disturbed: other processes used 90% of a CPU" in text
 
 
 def test_a_readme_without_markers_is_refused(records):
@@ -73,12 +73,12 @@ def asked(tmp_path, **changes):
     return Namespace(**{"quick": False, "workload": [], "contender": [], "out": tmp_path, "tables": False} | changes)
 
 
-def test_interrupted_runs_are_kept_under_another_name(tmp_path, monkeypatch):
-    def interrupted(settings, records, say, keep):
+def test_interrupted_runs_are_written_under_another_name(tmp_path, monkeypatch):
+    def interrupted(settings, records, log, keep):
         records.add("peak", threads="one")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(run, "hold", interrupted)
+    monkeypatch.setattr(run, "compare", interrupted)
     with pytest.raises(SystemExit, match="interrupted; what was measured is in"):
         runtimes.measure(asked(tmp_path))
     assert [path.name for path in tmp_path.iterdir()] == ["runtimes-partial.jsonl"]
@@ -91,10 +91,10 @@ def test_interrupted_runs_are_kept_under_another_name(tmp_path, monkeypatch):
     [({}, "runtimes"), ({"quick": True}, "runtimes-quick"), ({"workload": ["deep"]}, "runtimes-partial")],
 )
 def test_only_a_full_run_gets_the_full_name(tmp_path, monkeypatch, records, changes, name):
-    def held(settings, made, say, keep):
+    def compared(settings, made, log, keep):
         made.lines += records.lines[2:]
         keep()
 
-    monkeypatch.setattr(run, "hold", held)
+    monkeypatch.setattr(run, "compare", compared)
     runtimes.measure(asked(tmp_path, **changes))
     assert {path.name for path in tmp_path.iterdir()} == {f"{name}.jsonl", f"{name}.md", f"{name}-deep.svg"}

@@ -1,4 +1,4 @@
-"""Turns in one process: all contenders in every round, in another order each time, and ratios within a round."""
+"""Interleaving in one process: every contender in every round, in shuffled order, and ratios within a round."""
 
 import statistics
 
@@ -9,7 +9,7 @@ from comparison.timing import ClockError, Timed
 
 @pytest.fixture
 def clock(monkeypatch):
-    """Stands in for the timing: what each contender's calls are said to take, one round after the other."""
+    """Replaces the timing: given durations for each contender's calls, one per round."""
     taken = {}
 
     def timed(call, seconds):
@@ -29,7 +29,7 @@ def contenders(*names):
     return {name: lambda name=name: name for name in names}
 
 
-def test_every_contender_takes_part_in_every_round_in_changing_order(clock):
+def test_every_contender_runs_in_every_round_in_changing_order(clock):
     _, order = clock
     found = common.turns(contenders("a", "b", "c"), 0.0, 20, pause=0, warm_up=0)
     assert {name: len(seconds) for name, seconds in found.items()} == {"a": 20, "b": 20, "c": 20}
@@ -57,7 +57,7 @@ def test_values_are_in_the_order_of_rounds_and_a_ratio_stays_within_its_round(cl
     assert statistics.median(ratios) == 2.0  # the ratio of medians is 1
 
 
-def test_a_turn_without_a_clock_is_taken_again(clock):
+def test_a_turn_with_a_bad_clock_is_repeated(clock):
     taken, order = clock
     taken["a"] = [ClockError("jumped"), 3.0, 4.0]
     assert common.turns(contenders("a"), 0.0, 2, pause=0, warm_up=0) == {"a": [3.0, 4.0]}
@@ -67,13 +67,13 @@ def test_a_turn_without_a_clock_is_taken_again(clock):
         common.turns(contenders("a"), 0.0, 1, pause=0, warm_up=0)
 
 
-def test_a_sleep_is_its_contenders_time():
+def test_a_sleep_counts_as_its_contenders_time():
     found = common.turns({"slow": lambda: common.time.sleep(0.01), "fast": int}, 0.002, 3, pause=0, warm_up=0)
     assert min(found["slow"]) >= 0.01
     assert statistics.median(found["fast"]) < 0.003  # microseconds; a busy machine may take its time
 
 
-def test_a_quick_or_partial_run_has_a_name_of_its_own():
+def test_a_quick_or_partial_run_has_a_separate_name():
     assert common.kept_as("speed", False) == "speed"
     assert common.kept_as("speed", True, ["one"]) == "speed-quick"
     assert common.kept_as("speed", False, ["one", "bulk"]) == "speed-one-bulk"

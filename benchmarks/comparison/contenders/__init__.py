@@ -1,10 +1,10 @@
-"""Who takes part. One module a runtime, each with a class `Contender`:
+"""The contenders. One module per runtime, each with a class `Contender`:
 
-    Contender(folder, options, threads)   opens the net of a workload's folder
-    .prepare(rows)                        float32 rows -> what the runtime takes, as a user has it ready: not timed
+    Contender(folder, options, threads)   opens the network of a workload's folder
+    .prepare(rows)                        float32 rows -> the runtime's input, as its user would have it: not timed
     .encode(prepared)                     -> latents as a float32 numpy array; timed
 
-Heavy imports happen inside `__init__`, so that a cold start pays for its own runtime alone.
+Runtimes are imported inside `__init__`, so that a cold start includes one runtime alone.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 class Entry(NamedTuple):
-    """A contender: its name in tables, its module, what the module needs to know, the distributions it needs.
+    """A contender: its name in tables, its module, the module's options, the distributions it needs.
 
-    `exact` says that it must agree with torch; `only` restricts it to "one" or "all" threads; `loads` says in which
-    dtype it takes rows.
+    `exact`: its latents must agree with torch's. `only` restricts it to "one" or "all" threads. `loads` is the dtype of
+    its input.
     """
 
     name: str
@@ -33,7 +33,7 @@ class Entry(NamedTuple):
 
 
 def entries(folder: Path) -> list[Entry]:
-    """All contenders for a workload's folder; of aeedge one for each variant of each bundle."""
+    """All contenders for a workload's folder; aeedge once for each variant of each bundle."""
     here = "comparison.contenders."
     tflite = here + "by_litert"
     return [

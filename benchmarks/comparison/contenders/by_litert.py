@@ -1,6 +1,6 @@
-"""LiteRT (TensorFlow Lite) with XNNPACK. Rows come channels last, and of the int8 net quantised, as its user has them.
+"""LiteRT (TensorFlow Lite) with XNNPACK. Rows come channels last, and quantised for the int8 network.
 
-The interpreter's input is resized when the batch changes, which happens in `prepare`.
+The interpreter's input is resized in `prepare`, when the batch changes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Contender:
         self._scale, self._zero = (np.float32(value) for value in self._output["quantization"])
 
     def prepare(self, rows: NDArray[Any]) -> NDArray[Any]:
-        """Rows channels last, int8 where the net takes that, and the interpreter made ready for so many."""
+        """Rows channels last, int8 for the int8 network; the interpreter is resized for their number."""
         np = self._np
         rows = np.ascontiguousarray(np.moveaxis(rows, 1, -1)) if rows.ndim > 2 else rows
         if self._quantised:
@@ -37,7 +37,7 @@ class Contender:
         return rows
 
     def encode(self, rows: NDArray[Any]) -> NDArray[Any]:
-        """Latents, as real numbers also where the net gives int8."""
+        """Latents, dequantised where the network returns int8."""
         self._interpreter.set_tensor(self._in, rows)
         self._interpreter.invoke()
         latents: NDArray[Any] = self._interpreter.get_tensor(self._out)

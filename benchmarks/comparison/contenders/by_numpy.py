@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from comparison.nets import Layer, Net
+    from comparison.networks import Layer, Network
 
-_BLOCK = 256  # unfolded windows are many times as large as the rows
+_BLOCK = 256  # unfolded windows are many times larger than the rows
 
 
 class Contender:
@@ -20,10 +20,10 @@ class Contender:
     def __init__(self, folder: str, options: dict[str, Any], threads: int) -> None:
         import numpy as np
 
-        from comparison.nets import NETS, shapes
+        from comparison.networks import NETWORKS, shapes
 
         self._np = np
-        self._net: Net = NETS[json.loads(Path(folder, "workload.json").read_text())["workload"]]
+        self._net: Network = NETWORKS[json.loads(Path(folder, "workload.json").read_text())["workload"]]
         with np.load(f"{folder}/weights.npz") as stored:
             self._weights = [
                 (self._matrix(stored[f"{i}.weight"], layer, before), stored[f"{i}.bias"])
@@ -55,7 +55,7 @@ class Contender:
         return x
 
     def _windows(self, x: NDArray[Any], layer: Layer) -> NDArray[Any]:
-        """(n, *places, channels * kernel): what each place of the result sees."""
+        """(n, *places, channels * kernel): the receptive field of each output position."""
         axes, half = tuple(range(1, x.ndim - 1)), layer.kernel // 2
         padded = self._np.pad(x, [(0, 0), *[(half, half)] * len(axes), (0, 0)])
         view = self._np.lib.stride_tricks.sliding_window_view(padded, (layer.kernel,) * len(axes), axes)

@@ -1,4 +1,4 @@
-"""Bare onnxruntime on the bundle's encoder, as its documentation shows it: a session, and `run`."""
+"""Bare onnxruntime on the bundle's encoder, as in its documentation: a session, and `run`."""
 
 from __future__ import annotations
 

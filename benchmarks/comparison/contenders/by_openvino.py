@@ -17,7 +17,7 @@ class Contender:
         settings = {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": threads,
-            "INFERENCE_PRECISION_HINT": "f32",  # on some processors the default is bfloat16: another answer
+            "INFERENCE_PRECISION_HINT": "f32",  # on some processors the default is bfloat16, with other outputs
         }
         compiled = openvino.Core().compile_model(f"{folder}/encoder.onnx", "CPU", settings)
         self._request = compiled.create_infer_request()

@@ -1,4 +1,4 @@
-"""scikit-learn's PCA with as many components as the net has latents: another, linear answer to the same question."""
+"""scikit-learn's PCA with as many components as the network has latents: a linear model for comparison."""
 
 from __future__ import annotations
 

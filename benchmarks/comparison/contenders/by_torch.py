@@ -21,10 +21,10 @@ class Contender:
             raise RuntimeError("torch.compile needs a C++ compiler, and there is no g++")
         import torch
 
-        from comparison.nets import NETS, encoder
+        from comparison.networks import NETWORKS, encoder
 
         torch.set_num_threads(threads)
-        module = encoder(NETS[json.loads(Path(folder, "workload.json").read_text())["workload"]])
+        module = encoder(NETWORKS[json.loads(Path(folder, "workload.json").read_text())["workload"]])
         module.load_state_dict(torch.load(f"{folder}/weights.pt", weights_only=True)["encoder"])
         module.eval()
         self._torch = torch

@@ -1,9 +1,9 @@
-"""Does MLPerf's own LoadGen see what `aeedge bench` says? The same bundle, SingleStream and Offline, taking turns.
+"""Does `aeedge bench` agree with MLPerf's LoadGen? The same bundle, SingleStream and Offline, interleaved.
 
-LoadGen calls a Python function for every query and wants one answer object for every sample. What that costs is
-measured with a model that does nothing, on both sides, and taken away: what remains is the time of `encode`. In Offline
-a sample of LoadGen is a block of 64 rows, so that 384 answer objects do not take longer than 24 576 rows; each is
-issued once, and the rows are encoded as they lie, which Offline allows.
+LoadGen calls a Python function for every query and expects one response object per sample. That overhead is measured
+with a model that does nothing, on both sides, and subtracted: what remains is the time of `encode`. In Offline a sample
+of LoadGen is a block of 64 rows, so that 384 response objects do not take longer than 24 576 rows; each is issued once,
+and the rows are encoded in memory order, which Offline allows.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 import mlperf_loadgen as loadgen
 import numpy as np
 from common import fingerprint, publish
-from comparison.nets import NETS, encoder
+from comparison.networks import NETWORKS, encoder
 from numpy.typing import NDArray
 
 import aeedge
@@ -28,7 +28,7 @@ from aeedge.system.clock import Clock
 from aeedge_export import export_bundle
 
 ROUNDS, SECONDS = 5, 2.0
-SINGLES = 1024  # rows that take turns as the one sample, on both sides
+SINGLES = 1024  # rows that are used in turn as the single sample, on both sides
 BLOCKS = OFFLINE_ROWS // 64
 Encode = Callable[[NDArray[Any]], object]
 
@@ -70,7 +70,7 @@ def number(summary: str, label: str) -> float:
     return float(found[1])
 
 
-def witnessed(encode: Encode, rows: NDArray[Any], folder: str) -> dict[str, float]:
+def measured_by_loadgen(encode: Encode, rows: NDArray[Any], folder: str) -> dict[str, float]:
     """Microseconds by LoadGen: median and p90 estimate of one sample, all rows in one query."""
     single = by_loadgen(encode, rows, True, folder)
     many = by_loadgen(encode, rows, False, folder)
@@ -81,7 +81,7 @@ def witnessed(encode: Encode, rows: NDArray[Any], folder: str) -> dict[str, floa
     }
 
 
-def ours(encode: Encode, rows: NDArray[Any]) -> dict[str, float]:
+def measured_by_aeedge(encode: Encode, rows: NDArray[Any]) -> dict[str, float]:
     """The same by the code of `aeedge bench`."""
     single = back_to_back(encode, list(rows[:SINGLES]), 1, SECONDS, Clock()).latencies / 1e3
     many = offline(encode, rows, 0.2, Clock()).latencies[:1] / 1e3  # one query, as LoadGen issues it
@@ -99,14 +99,14 @@ def main() -> None:
     found: dict[str, dict[str, list[float]]] = {}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "deep.aeedge"
-        export_bundle(encoder=encoder(NETS["deep"]), path=path, example=rows[:256])
+        export_bundle(encoder=encoder(NETWORKS["deep"]), path=path, example=rows[:256])
         model = aeedge.load(path)
         model.encode(rows)
         runs: dict[str, Callable[[], dict[str, float]]] = {
-            "LoadGen": lambda: witnessed(model.encode, rows, folder),
-            "LoadGen, no model": lambda: witnessed(lambda x: None, rows, folder),
-            "aeedge bench": lambda: ours(model.encode, rows),
-            "aeedge bench, no model": lambda: ours(lambda x: None, rows),
+            "LoadGen": lambda: measured_by_loadgen(model.encode, rows, folder),
+            "LoadGen, no model": lambda: measured_by_loadgen(lambda x: None, rows, folder),
+            "aeedge bench": lambda: measured_by_aeedge(model.encode, rows),
+            "aeedge bench, no model": lambda: measured_by_aeedge(lambda x: None, rows),
         }
         for _ in range(ROUNDS):
             for name, run in runs.items():
@@ -115,10 +115,10 @@ def main() -> None:
     table = []
     for what, by_name in found.items():
         us = {name: statistics.median(values) for name, values in by_name.items()}
-        witness, own = us["LoadGen"] - us["LoadGen, no model"], us["aeedge bench"] - us["aeedge bench, no model"]
-        table.append([what, *(f"{value:,.1f}" for value in us.values()), f"{own / witness:.2f}"])
-    head = ["µs a query", *next(iter(found.values())), "encode: bench / LoadGen"]
-    publish("loadgen_witness", {"machine": fingerprint("mlcommons-loadgen"), "microseconds": found}, head, table)
+        reference, own = us["LoadGen"] - us["LoadGen, no model"], us["aeedge bench"] - us["aeedge bench, no model"]
+        table.append([what, *(f"{value:,.1f}" for value in us.values()), f"{own / reference:.2f}"])
+    head = ["µs per query", *next(iter(found.values())), "encode: bench / LoadGen"]
+    publish("loadgen_reference", {"machine": fingerprint("mlcommons-loadgen"), "microseconds": found}, head, table)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The nets are the same for everybody, and cost what is said."""
+"""The networks are the same for every runtime, and their cost is computed correctly."""
 
 import importlib
 import json
@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 from comparison import contenders, data, roofline
-from comparison.nets import NETS, cost, decoder, encoder, shapes
+from comparison.networks import NETWORKS, cost, decoder, encoder, shapes
 
 
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("name", NETWORKS)
 def test_numpy_computes_what_torch_computes(name, tmp_path):
-    net = NETS[name]
+    net = NETWORKS[name]
     torch.manual_seed(0)
     down, up = encoder(net), decoder(net)
     rows = torch.rand(5, *net.shape)
@@ -28,16 +28,16 @@ def test_numpy_computes_what_torch_computes(name, tmp_path):
     assert cost(net).weights == sum(value.size for value in weights)
 
 
-def test_cost_of_known_nets():
-    assert cost(NETS["seed"]).flops == 2 * 784 * 32
+def test_cost_of_known_networks():
+    assert cost(NETWORKS["seed"]).flops == 2 * 784 * 32
     conv = 2 * (14 * 14 * 16 * 9 + 7 * 7 * 32 * 16 * 9 + 7 * 7 * 32 * 32)
-    assert cost(NETS["conv"]).flops == conv
+    assert cost(NETWORKS["conv"]).flops == conv
 
 
 def test_the_limit_is_arithmetic_or_memory():
     seconds, limit = roofline.least_seconds("deep", 1000, "float32", {"flops": 1e9, "read": 1e12})
     assert limit == "arithmetic"
-    assert seconds == pytest.approx(1000 * cost(NETS["deep"]).flops / 1e9)
+    assert seconds == pytest.approx(1000 * cost(NETWORKS["deep"]).flops / 1e9)
     floats, limit = roofline.least_seconds("deep", 100_000, "float32", {"flops": 1e15, "read": 1e9})
     pixels, _ = roofline.least_seconds("deep", 100_000, "uint8", {"flops": 1e15, "read": 1e9})
     assert limit == "memory"
@@ -45,13 +45,13 @@ def test_the_limit_is_arithmetic_or_memory():
     assert pixels < floats / 3
 
 
-def test_signals_repeat_and_strange_ones_differ():
+def test_signals_repeat_and_anomalous_ones_differ():
     assert np.array_equal(data.vibration(3, 7, False), data.vibration(3, 7, False))
     assert not np.allclose(data.vibration(3, 7, False), data.vibration(3, 7, True))
     assert data.sound_frames(2, 0, True).shape == (2, 640)
 
 
-def test_a_new_variant_takes_part_without_change(tmp_path):
+def test_a_new_variant_is_measured_without_change(tmp_path):
     for dtype in ("float32", "uint8"):
         bundle = tmp_path / f"{dtype}.aeedge"
         bundle.mkdir()

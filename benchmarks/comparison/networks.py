@@ -1,4 +1,4 @@
-"""The five nets of the contest, described once as layers and built from that for every runtime."""
+"""The five networks of the runtime comparison, described once as layers, from which every runtime is built."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class Layer(NamedTuple):
-    """A layer with a bias: "dense", or "conv" of 1 or 2 dimensions as the rows have, padded by half its kernel."""
+    """A layer with a bias: "dense", or "conv" of 1 or 2 dimensions like the samples, padded by half its kernel."""
 
     kind: str
     out: int
@@ -19,10 +19,10 @@ class Layer(NamedTuple):
     stride: int = 1
 
 
-class Net(NamedTuple):
-    """An encoder of rows of `shape`; `pixels` says that its rows also exist as uint8."""
+class Network(NamedTuple):
+    """An encoder of samples of `shape`; with `pixels` the samples also exist as uint8."""
 
-    says: str
+    title: str
     shape: tuple[int, ...]
     layers: tuple[Layer, ...]
     epochs: int
@@ -30,12 +30,12 @@ class Net(NamedTuple):
 
     @property
     def latent(self) -> int:
-        """Number of latents of a row."""
+        """Number of latents."""
         return self.layers[-1].out
 
 
 class Cost(NamedTuple):
-    """What one row costs, whoever computes it: operations, values in and out, and the weights of all rows together."""
+    """The least cost of one sample: operations, values in and out; and the number of weights, shared by all samples."""
 
     flops: int
     values_in: int
@@ -51,19 +51,19 @@ def _conv(*channels: int, kernel: int) -> tuple[Layer, ...]:
     return tuple(Layer("conv", width, kernel=kernel, stride=2) for width in channels)
 
 
-NETS = {
-    "seed": Net("784-32, ReLU", (784,), _dense(32, last=True), 60, pixels=True),
-    "deep": Net("784-256-64-32", (784,), _dense(256, 64, 32), 60, pixels=True),
-    "ad01": Net("640-128×4-8", (640,), _dense(128, 128, 128, 128, 8), 40),
-    "conv": Net(
+NETWORKS = {
+    "seed": Network("784-32, ReLU", (784,), _dense(32, last=True), 60, pixels=True),
+    "deep": Network("784-256-64-32", (784,), _dense(256, 64, 32), 60, pixels=True),
+    "ad01": Network("640-128×4-8", (640,), _dense(128, 128, 128, 128, 8), 40),
+    "conv": Network(
         "1×28×28, 16 and 32 channels, -32", (1, 28, 28), (*_conv(16, 32, kernel=3), *_dense(32)), 30, pixels=True
     ),
-    "ts": Net("3×256, 16, 32 and 32 channels, -16", (3, 256), (*_conv(16, 32, 32, kernel=7), *_dense(16)), 12),
+    "ts": Network("3×256, 16, 32 and 32 channels, -16", (3, 256), (*_conv(16, 32, 32, kernel=7), *_dense(16)), 12),
 }
 
 
-def shapes(net: Net) -> list[tuple[int, ...]]:
-    """Shape of a row before the first layer, and after each."""
+def shapes(net: Network) -> list[tuple[int, ...]]:
+    """Shape of a sample before the first layer, and after each."""
     found = [net.shape]
     for layer in net.layers:
         if layer.kind == "dense":
@@ -73,8 +73,8 @@ def shapes(net: Net) -> list[tuple[int, ...]]:
     return found
 
 
-def cost(net: Net) -> Cost:
-    """Operations (a multiplication and an addition count two) and values that one row cannot do without."""
+def cost(net: Network) -> Cost:
+    """Operations (a multiplication and an addition count two) and values that any implementation needs."""
     flops = weights = 0
     sizes = shapes(net)
     for layer, before, after in zip(net.layers, sizes, sizes[1:]):
@@ -85,8 +85,8 @@ def cost(net: Net) -> Cost:
     return Cost(flops, prod(net.shape), net.latent, weights)
 
 
-def encoder(net: Net) -> nn.Sequential:
-    """The encoder as anybody would write it in torch."""
+def encoder(net: Network) -> nn.Sequential:
+    """The encoder in plain torch."""
     from torch import nn
 
     modules: list[nn.Module] = []
@@ -102,8 +102,8 @@ def encoder(net: Net) -> nn.Sequential:
     return nn.Sequential(*modules)
 
 
-def decoder(net: Net) -> nn.Sequential:
-    """The encoder's mirror image, with a sigmoid where rows are pixels."""
+def decoder(net: Network) -> nn.Sequential:
+    """The encoder's mirror image, with a sigmoid for pixels."""
     from torch import nn
 
     modules: list[nn.Module] = []

@@ -26,8 +26,9 @@ from aeedge.runtime.threadpool import ThreadPool
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-    from aeedge.runtime.methods import Block, Floats, Method
+    from aeedge.runtime.methods import Method
     from aeedge.runtime.sessions import SessionPool
+    from aeedge.types import Block, Floats
 
 _TIMED_ROWS, _TIMED_US = 64, 100.0  # a row's time is measured on rows for this much work: less would say little
 _TRIES = 3

@@ -111,7 +111,7 @@ def export_for_bytes(subject: Subject) -> None:
 def prepared(path: Path, objective: str, *, variant: str, threads: int | str = "auto") -> aeedge.Model:
     """An opened bundle; if it may use all threads, tuned on this machine for the objective beforehand."""
     if threads == "auto":
-        found = autotune.tune(str(path), objective, variant=variant)
+        found = autotune.autotune(str(path), objective, variant=variant).tuned
         policy_store.write(aeedge.load(path, variant=variant, threads=1).manifest.id, found)
     model = aeedge.load(path, variant=variant, threads=threads)
     if model.variant != variant:

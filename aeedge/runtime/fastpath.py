@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     from aeedge.runtime.methods import Bound, Method
     from aeedge.runtime.policy import Cutoffs
+    from aeedge.types import Floats
 
-    Floats = NDArray[np.float32]
     BoundCall = Callable[[NDArray[Any], Floats | None], Floats | None]
     FastCall = Callable[[Any, Any, str], Floats | None]
 

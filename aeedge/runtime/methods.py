@@ -17,9 +17,8 @@ if TYPE_CHECKING:
 
     from aeedge.bundle.manifest import ScoreSpec
     from aeedge.runtime.session import Session
+    from aeedge.types import Block, Floats
 
-    Block = NDArray[Any]
-    Floats = NDArray[np.float32]
     Finish = Callable[[Block, Floats], Floats]
 
 NAMES = ("encode", "decode", "denoise", "residual", "score")

@@ -5,10 +5,10 @@ one at a time, the others stopped, with untuned policies. Three of them take tur
 each: BEFORE, BEFORE again in a second process, and AFTER. All ratios are medians over the rounds of ratios within a
 round; AFTER is compared with the geometric mean of both processes of BEFORE.
 
-The ratio of the two processes of BEFORE shows what the same code differs by in this run. The noise of a cell is that
-difference, or where it is larger the 90th percentile of it over the cells of the same part and number of threads. A
-ratio is marked with "!" where it is above its limit by more than the noise; "~" marks cells that other processes
-disturbed. The limit of AFTER over BEFORE is 1.02.
+The ratio of the two processes of BEFORE shows by how much the same code differs in this run. The noise of a cell is
+that difference, or where it is larger the 90th percentile of it over the cells of the same part and number of threads.
+A cell whose ratio is above its limit by more than the noise is measured again, in new processes; it is marked with "!"
+where it is so once more. "~" marks cells that other processes disturbed. The limit of AFTER over BEFORE is 1.02.
 
     one       one thread, one sample: every method, dtype and way to call; some also with 64 samples. Ratios within
               AFTER, such as float64 over float32, are of turns that are interleaved too
@@ -76,7 +76,7 @@ Row = dict[str, Any]
 
 
 class Plan(NamedTuple):
-    """What to measure and how long: seconds of a turn, most rounds, seconds of a cell, processes of startup."""
+    """What to measure and how long: seconds of a turn, most rounds, seconds of a cell, rounds of startup."""
 
     nets: tuple[str, ...]
     powers: tuple[int, ...]
@@ -86,6 +86,7 @@ class Plan(NamedTuple):
     turn: float
     rounds: int
     cell_seconds: float
+    few_seconds: float
     start_rounds: int
 
 
@@ -98,6 +99,7 @@ FULL = Plan(
     turn=0.01,
     rounds=31,
     cell_seconds=1.7,
+    few_seconds=3.0,
     start_rounds=21,
 )
 QUICK = FULL._replace(
@@ -108,6 +110,7 @@ QUICK = FULL._replace(
     turn=0.003,
     rounds=3,
     cell_seconds=0.1,
+    few_seconds=0.1,
     start_rounds=2,
 )
 
@@ -183,31 +186,39 @@ def against_the_better(found: Mapping[Call, Sequence[float]], rows: int) -> Row:
 
 def within(found: Mapping[Call, Sequence[float]]) -> list[Row]:
     """Ways to call AFTER against its plain call, beside the same ratio of BEFORE, where both were measured."""
+    pairs = [
+        (f"{ours[0]} / {theirs[0]}", Call(AFTER, *ours), Call(AFTER, *theirs), limit) for ours, theirs, limit in WITHIN
+    ]
+    pairs.append((f"bind, encode / {BARE}", Call(AFTER, "bind, encode", 1), Call(BARE, "encode", 1), BOUND_LIMIT))
     lines = []
-    for ours, theirs, limit in WITHIN:
-        if Call(AFTER, *ours) in found and Call(AFTER, *theirs) in found:
-            ratios = {who: median_ratio(found, [Call(who, *ours)], [Call(who, *theirs)]) for who in (BEFORE, AFTER)}
-            title = f"{ours[0]} / {theirs[0]}"
-            lines.append(
-                {"what": title, "rows": ours[1], "ratio": ratios[AFTER], "before": ratios[BEFORE], "limit": limit}
-            )
-    bound, bare = Call(AFTER, "bind, encode", 1), Call(BARE, "encode", 1)
-    if bound in found and bare in found:
-        ratio = median_ratio(found, [bound], [bare])
-        lines.append(
-            {"what": f"bind, encode / {BARE}", "rows": 1, "ratio": ratio, "before": None, "limit": BOUND_LIMIT}
-        )
-    return [line | {"outside": line["ratio"] > line["limit"]} for line in lines]
+    for title, ours, theirs, limit in pairs:
+        if ours in found and theirs in found:
+            old = [call._replace(who=BEFORE) for call in (ours, theirs)]
+            before = median_ratio(found, old[:1], old[1:]) if old[0] in found else None
+            line = {"what": title, "rows": ours.rows, "ratio": median_ratio(found, [ours], [theirs]), "before": before}
+            lines.append(line | {"limit": limit, "control": None})
+    return lines
 
 
 def judged(rows: Sequence[Row]) -> list[Row]:
     """Rows with "noise", from the controls of all with the same number of threads, and whether they are "outside"."""
     found = []
     for row in rows:
-        alike = [off_one(other["control"]) for other in rows if other["threads"] == row["threads"]]
-        noise = max(off_one(row["control"]), float(np.quantile(alike, 0.9)))
+        alike = [off_one(other["control"]) for other in rows if other["threads"] == row["threads"] and other["control"]]
+        noise = max(off_one(row["control"]), float(np.quantile(alike, 0.9))) if row["control"] else 0.0
         found.append(row | {"noise": noise, "outside": row["ratio"] > row["limit"] * (1 + noise)})
     return found
+
+
+def confirmed(row: Row, others: Sequence[Row]) -> Row:
+    """A row that is outside, unless it is not among those that were measured later."""
+    (later,) = (other for other in others if all(other[key] == row[key] for key in ("threads", "what", "rows")))
+    noise = max(row["noise"], off_one(later["control"] or 1.0))
+    return row | {
+        "noise": noise,
+        "later": later,
+        "outside": min(row["ratio"], later["ratio"]) > row["limit"] * (1 + noise),
+    }
 
 
 def off_one(ratio: float) -> float:
@@ -274,7 +285,7 @@ def opened(bench: Bench, whose: Iterable[str], threads: str, stack: ExitStack) -
 # --- parts
 
 
-def one(bench: Bench, plan: Plan) -> tuple[list[Row], list[Row]]:
+def one(bench: Bench, plan: Plan) -> list[Row]:
     """Every way to call, one thread; and the ratios within AFTER."""
     name = bench.subject.name
     ways = [(what, 1) for what in ("encode", "encode, float64", "encode, out=", "encode, propagate")]
@@ -290,7 +301,7 @@ def one(bench: Bench, plan: Plan) -> tuple[list[Row], list[Row]]:
     about = {"net": name, "threads": "one", **state}
     rows = [about | compared(found, *way, limits.get(way, SLOWER)) for way in ways]
     alone = {f"{call.who}: {call.what}": statistics.median(found[call]) for call in bound}
-    return rows, [about | line | {"alone": alone} for line in within(found)]
+    return rows + [about | line | {"alone": alone} for line in within(found)]
 
 
 def powers(bench: Bench, plan: Plan) -> list[Row]:
@@ -316,7 +327,7 @@ def few(bench: Bench, plan: Plan) -> list[Row]:
         workers = opened(bench, whose, "all", stack)
         for rows in plan.few:
             calls = [Call(who, "encode", rows) for who in whose]
-            found, state = interleaved(workers, calls, plan, "all", plan.cell_seconds)
+            found, state = interleaved(workers, calls, plan, "all", plan.few_seconds)
             lines.append({"net": bench.subject.name, "threads": "all", **state, **against_the_better(found, rows)})
     return lines
 
@@ -351,7 +362,7 @@ def starts(bench: Bench, plan: Plan) -> list[Row]:
 
 
 def mark(row: Row) -> str:
-    return ("~" if row["disturbed"] else "") + f"{row['ratio']:.2f}" + ("!" if row["outside"] else "")
+    return ("~" if row["disturbed"] else "") + f"{row['ratio']:.3f}" + ("!" if row["outside"] else "")
 
 
 def table(rows: Sequence[Row], unit: float = 1e-6, name: str = "µs") -> Table:
@@ -361,9 +372,8 @@ def table(rows: Sequence[Row], unit: float = 1e-6, name: str = "µs") -> Table:
     for row in rows:
         seconds = [f"{row['seconds'][who] / unit:,.2f}" for who in (BEFORE, AFTER)]
         allowed = f"{row['limit']:.2f} + {row['noise']:.1%}"
-        lines.append(
-            [row["net"], row["what"], f"{row['rows']:,}", *seconds, mark(row), f"{row['control']:.2f}", allowed]
-        )
+        about = [row["net"], row["what"], f"{row['rows']:,}"]
+        lines.append([*about, *seconds, mark(row), f"{row['control']:.3f}", allowed])
     return [*head, "allowed"], lines
 
 
@@ -371,9 +381,9 @@ def table_within(rows: Sequence[Row]) -> Table:
     """Ratios of ways to call."""
     lines = []
     for row in rows:
-        before = "" if row["before"] is None else f"{row['before']:.2f}"
-        lines.append([row["net"], row["what"], f"{row['rows']:,}", mark(row), f"{row['limit']:.2f}", before])
-    return ["network", "ratio of times within after", "samples", "after", "allowed", "before"], lines
+        before = "" if row["before"] is None else f"{row['before']:.3f}"
+        lines.append([row["net"], row["what"], f"{row['rows']:,}", mark(row), f"{row['limit']:.3f}", before])
+    return ["network", "ratio of times", "samples", "after", "allowed", "before"], lines
 
 
 def table_bound(rows: Sequence[Row]) -> Table:
@@ -388,7 +398,7 @@ def table_bound(rows: Sequence[Row]) -> Table:
 def table_of_sizes(rows: Sequence[Row]) -> Table:
     """One line per number of samples, and one column per network: the ratio, and in brackets the control."""
     nets = list(dict.fromkeys(row["net"] for row in rows))
-    cells = {(row["rows"], row["net"]): f"{mark(row)} ({row['control']:.2f})" for row in rows}
+    cells = {(row["rows"], row["net"]): f"{mark(row)} ({row['control']:.3f})" for row in rows}
     counts = sorted({row["rows"] for row in rows})
     return ["samples", *nets], [[f"{count:,}", *(cells.get((count, net), "") for net in nets)] for count in counts]
 
@@ -402,26 +412,24 @@ def outside(rows: Iterable[Row]) -> list[str]:
     ]
 
 
-def tables(result: Mapping[str, list[Row]]) -> dict[str, Table]:
+def tables(result: Mapping[str, Sequence[Row]]) -> dict[str, Table]:
     """All tables of the parts that were measured."""
     found: dict[str, Table] = {}
     if "one" in result:
-        found["One thread"] = table(result["one"])
-        found["Ways to call, one thread"] = table_within(result["within"])
-        found["Bound arrays, one sample, one thread"] = table_bound(result["within"])
+        ratios = [row for row in result["one"] if row["control"] is None]
+        found["One thread"] = table([row for row in result["one"] if row["control"] is not None])
+        found["Ways to call, one thread"] = table_within(ratios)
+        found["Bound arrays, one sample, one thread"] = table_bound(ratios)
     for threads in ("one", "all"):
         for what in ("encode", "encode, int8"):
-            cells = [row for row in result.get("powers", ()) if (row["threads"], row["what"]) == (threads, what)]
-            if cells:
+            if cells := [row for row in result.get("powers", ()) if (row["threads"], row["what"]) == (threads, what)]:
                 found[f"{what}, threads: {threads}; after / before (again / before)"] = table_of_sizes(cells)
     if "few" in result:
         found["Few samples, threads: all; after / better bare session (again / after)"] = table_of_sizes(result["few"])
     if "startup" in result:
         found["Fresh processes"] = table(result["startup"], 1e-3, "ms")
-    found["Above the limit by more than the noise"] = (
-        ["cell"],
-        [[text] for part in result.values() for text in outside(part)],
-    )
+    marked = [[text] for rows in result.values() for text in outside(rows)]
+    found["Above the limit by more than the noise, twice"] = ["cell"], marked or [["none"]]
     return found
 
 
@@ -462,42 +470,55 @@ def older(manifest: Path) -> None:
     manifest.write_text(text.replace("0" * 64, digest, 1), encoding="utf-8")
 
 
-PARTS: dict[str, Callable[[Bench, Plan], list[Row]]] = {"powers": powers, "few": few, "startup": starts}
-NAMES = ("one", *PARTS)
+PARTS: dict[str, Callable[[Bench, Plan], list[Row]]] = {"one": one, "powers": powers, "few": few, "startup": starts}
 
 
 def measured(benches: Sequence[Bench], parts: Sequence[str], plan: Plan) -> dict[str, list[Row]]:
     """Rows by part."""
-    result: dict[str, list[Row]] = {}
+    result = {}
     for part in parts:
-        lines: list[Row] = []
+        lines = []
         for bench in benches:
-            if part == "startup" and bench.subject.name not in plan.start_nets:
-                continue
-            progress(f"{part}: {bench.subject.name}")
-            if part == "one":
-                rows, ratios = one(bench, plan)
-                result.setdefault("within", []).extend(ratios)
-            else:
-                rows = PARTS[part](bench, plan)
-            lines += rows
-        result[part] = judged(lines)
+            if part != "startup" or bench.subject.name in plan.start_nets:
+                progress(f"{part}: {bench.subject.name}")
+                lines += PARTS[part](bench, plan)
+        rows = judged(lines)
+        for bench in benches:
+            doubtful = [row for row in rows if row["outside"] and row["net"] == bench.subject.name]
+            if doubtful:
+                progress(f"{part}: {bench.subject.name}, {len(doubtful)} cells again")
+                later = PARTS[part](bench, narrowed(plan, doubtful))
+                rows = [confirmed(row, later) if row in doubtful else row for row in rows]
+        result[part] = rows
     return result
+
+
+def narrowed(plan: Plan, rows: Sequence[Row]) -> Plan:
+    """The plan with the numbers of samples of these rows alone."""
+    floats, of_bytes = (
+        {row["rows"] for row in rows if (row["what"] == "encode, int8") == int8} for int8 in (False, True)
+    )
+    return plan._replace(
+        powers=tuple(count for count in plan.powers if count in floats),
+        bytes_powers=tuple(count for count in plan.bytes_powers if count in of_bytes),
+        few=tuple(count for count in plan.few if count in floats),
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("before", type=Path, help="a wheel")
     parser.add_argument("after", type=Path, help="another wheel")
-    parser.add_argument("--parts", default=",".join(NAMES), help="some of them, with commas between")
+    parser.add_argument("--parts", default=",".join(PARTS), help="some of them, with commas between")
     parser.add_argument("--quick", action="store_true", help="few rounds and sizes: does everything work?")
     asked = parser.parse_args()
     wanted = asked.parts.split(",")
-    if unknown := set(wanted) - set(NAMES):
-        parser.error(f"--parts: expected some of {', '.join(NAMES)}, got {', '.join(sorted(unknown))}")
-    parts, plan = [part for part in NAMES if part in wanted], QUICK if asked.quick else FULL
+    if unknown := set(wanted) - set(PARTS):
+        parser.error(f"--parts: expected some of {', '.join(PARTS)}, got {', '.join(sorted(unknown))}")
+    parts, plan = [part for part in PARTS if part in wanted], QUICK if asked.quick else FULL
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
+        (scratch / "state").mkdir()
         os.environ["AEEDGE_STATE"] = str(scratch / "state")  # no tuned policies
         wheels = {BEFORE: unpacked(asked.before, scratch / "old"), AFTER: unpacked(asked.after, scratch / "new")}
         wheels |= {AGAIN: wheels[BEFORE], AFTER_AGAIN: wheels[AFTER]}
@@ -513,7 +534,7 @@ def main() -> None:
             raise SystemExit(f"a version cannot be measured: {error}") from None
     sources = {who: {"wheel": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
                for who, path in ((BEFORE, asked.before), (AFTER, asked.after))}  # fmt: skip
-    kept = kept_as("versions", asked.quick, parts if len(parts) < len(NAMES) else ())
+    kept = kept_as("versions", asked.quick, parts if len(parts) < len(PARTS) else ())
     publish_all(kept, {"machine": fingerprint(), "plan": plan._asdict(), **sources, **result}, tables(result))
 
 

@@ -1,4 +1,8 @@
-"""Bare onnxruntime with arrays bound once (`run_with_iobinding`), as carefully as it can be used from Python."""
+"""Bare onnxruntime with arrays bound once: the least that a run can cost from Python.
+
+Called is the C function that `InferenceSession.run_with_iobinding` wraps, with options made once. The wrapper without
+options makes them in every run; with options it looks for a setting that they lack, by an exception: 1.4 and 31 µs.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +24,7 @@ class Contender:
         settings.intra_op_num_threads = threads
         providers = ["CPUExecutionProvider"]
         self._session = onnxruntime.InferenceSession(f"{folder}/encoder.onnx", settings, providers=providers)
-        self._run_options = onnxruntime.RunOptions()  # made once: without it every run makes one
+        self._run, self._run_options = self._session._sess.run_with_iobinding, onnxruntime.RunOptions()
 
     def prepare(self, rows: NDArray[Any]) -> NDArray[Any]:
         """The rows as they are."""
@@ -35,5 +39,5 @@ class Contender:
     def encode(self, rows: NDArray[Any]) -> NDArray[Any]:
         """Latents, valid until the next call."""
         self._input[...] = rows
-        self._session.run_with_iobinding(self._binding, self._run_options)
+        self._run(self._binding._iobinding, self._run_options)
         return self._latents

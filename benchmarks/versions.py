@@ -7,8 +7,9 @@ round; AFTER is compared with the geometric mean of both processes of BEFORE.
 
 The ratio of the two processes of BEFORE shows by how much the same code differs in this run. The noise of a cell is
 that difference, or where it is larger the 90th percentile of it over the cells of the same part and number of threads.
-A cell whose ratio is above its limit by more than the noise is measured again, in new processes; it is marked with "!"
-where it is so once more. "~" marks cells that other processes disturbed. The limit of AFTER over BEFORE is 1.02.
+A cell whose ratio is above its limit by more than the noise is measured again, in new processes: "!" marks it where it
+is so once more, "?" where it is not. "~" marks cells that other processes disturbed. The limit of AFTER over BEFORE is
+1.02.
 
     one       one thread, one sample: every method, dtype and way to call; some also with 64 samples. Ratios within
               AFTER, such as float64 over float32, are of turns that are interleaved too
@@ -211,7 +212,7 @@ def judged(rows: Sequence[Row]) -> list[Row]:
 
 
 def confirmed(row: Row, others: Sequence[Row]) -> Row:
-    """A row that is outside, unless it is not among those that were measured later."""
+    """A row that is outside, unless it is not so when measured later."""
     (later,) = (other for other in others if all(other[key] == row[key] for key in ("threads", "what", "rows")))
     noise = max(row["noise"], off_one(later["control"] or 1.0))
     return row | {
@@ -362,7 +363,9 @@ def starts(bench: Bench, plan: Plan) -> list[Row]:
 
 
 def mark(row: Row) -> str:
-    return ("~" if row["disturbed"] else "") + f"{row['ratio']:.3f}" + ("!" if row["outside"] else "")
+    """The ratio, as the module's docstring says."""
+    twice = "!" if row["outside"] else "?" if "later" in row else ""
+    return ("~" if row["disturbed"] else "") + f"{row['ratio']:.3f}" + twice
 
 
 def table(rows: Sequence[Row], unit: float = 1e-6, name: str = "µs") -> Table:

@@ -71,6 +71,7 @@ def test_a_cell_stays_outside_if_it_is_so_again(later, outside):
     found = versions.confirmed(row, [cell(5.0, rows=64), cell(later)])
     assert found["outside"] is outside
     assert found["later"]["ratio"] == later
+    assert versions.mark(found) == f"1.100{'!' if outside else '?'}"
     assert versions.outside([found]) == ["deep, encode, 1 samples, threads: one: 1.100"] * outside
 
 

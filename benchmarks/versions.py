@@ -294,7 +294,8 @@ def one(bench: Bench, plan: Plan) -> list[Row]:
     ways += [(what, 64) for what in ("encode", "encode, float64")]
     ways += [(what, 1) for what in ("encode, uint8", "encode, int64") if name == "deep"]
     calls = [Call(who, *way) for way in ways for who in (BEFORE, AGAIN, AFTER)]
-    bound = [Call(AFTER, "bind, encode", 1), Call(AFTER, "bind, score", 1), Call(BARE, "encode", 1)]
+    bound = [Call(AFTER, what, 1) for what in ("bind, encode", "bind, encode alone", "bind, score")]
+    bound.append(Call(BARE, "encode", 1))
     with ExitStack() as stack:
         workers = opened(bench, (BEFORE, AGAIN, AFTER, BARE), "one", stack)
         found, state = interleaved(workers, [*calls, *bound], plan, "one")
@@ -390,7 +391,7 @@ def table_within(rows: Sequence[Row]) -> Table:
 
 
 def table_bound(rows: Sequence[Row]) -> Table:
-    """Microseconds of bound calls, one line per network."""
+    """Microseconds of bound calls, one line per network; a sample is written first, but where it says "alone"."""
     alone = {row["net"]: row["alone"] for row in rows}
     names = list(dict.fromkeys(name for calls in alone.values() for name in calls))
     return ["network; µs", *names], [

@@ -245,28 +245,30 @@ def interleaved(
     number, pace = {}, {}
     for call in calls:
         keep = any(other.who == call.who for other in number)
-        answer = workers[call.who].ask("ready", batch=call.rows, seconds=plan.turn, what=call.what, keep=keep)
+        order = {"batch": call.rows, "seconds": plan.turn, "what": call.what, "keep": keep}
+        answer = _asked(workers[call.who], "ready", order)
         number[call], pace[call] = answer["call"], answer["seconds"]
     cost = {call: OVERHEAD + WARM_UP[threads] + max(plan.turn, 1.2 * seconds) for call, seconds in pace.items()}
     rounds = plan.rounds if budget is None else int(budget / sum(cost.values()))
     rounds = min(max(rounds, min(LEAST_ROUNDS, plan.rounds)), plan.rounds)
     found: dict[Call, list[float]] = {call: [] for call in calls}
-    order, dice, used, watch = list(calls), random.Random(0), 0.0, Watch(cpus("all"))
+    turns, dice, used, watch = list(calls), random.Random(0), 0.0, Watch(cpus("all"))
     for _ in range(rounds):
-        dice.shuffle(order)
-        for call in order:
+        dice.shuffle(turns)
+        for call in turns:
             warm_up = 0.0 if pace[call] > LONG_CALL else WARM_UP[threads]
-            answer = _turn(workers[call.who], {"seconds": plan.turn, "call": number[call], "warm_up": warm_up})
+            order = {"seconds": plan.turn, "call": number[call], "warm_up": warm_up}
+            answer = _asked(workers[call.who], "time", order)
             found[call].append(answer["seconds"] / (ITEMS if call.what == "encode_iter, item" else 1))
             used += answer["cpu"]
     load = watch.stop(used)
     return found, {"rounds": rounds, "disturbed": load.describe() if load.disturbed else None}
 
 
-def _turn(worker: Worker, order: Mapping[str, Any]) -> dict[str, Any]:
-    """One turn, repeated while the clocks disagree."""
+def _asked(worker: Worker, do: str, order: Mapping[str, Any]) -> dict[str, Any]:
+    """The reply to a command, which is repeated while the clocks disagree."""
     for _ in range(TRIES):
-        answer = worker.ask("time", **order)
+        answer = worker.ask(do, **order)
         if "void" not in answer:
             return answer
     raise SystemExit(f"{worker.entry.name}: {answer['void']}, {TRIES} times; nothing can be measured here")
@@ -519,6 +521,10 @@ def main() -> None:
     wanted = asked.parts.split(",")
     if unknown := set(wanted) - set(PARTS):
         parser.error(f"--parts: expected some of {', '.join(PARTS)}, got {', '.join(sorted(unknown))}")
+    if missing := [str(path) for path in (asked.before, asked.after) if not path.is_file()]:
+        parser.error(
+            f"expected two wheels, there is no {' and no '.join(missing)}; make one with: pip wheel --no-deps ."
+        )
     parts, plan = [part for part in PARTS if part in wanted], QUICK if asked.quick else FULL
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
@@ -534,7 +540,7 @@ def main() -> None:
             benches.append(Bench(subject, folders, wheels))
         try:
             result = measured(benches, parts, plan)
-        except WorkerError as error:
+        except (WorkerError, field.WrongAnswerError) as error:
             raise SystemExit(f"a version cannot be measured: {error}") from None
     sources = {who: {"wheel": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
                for who, path in ((BEFORE, asked.before), (AFTER, asked.after))}  # fmt: skip

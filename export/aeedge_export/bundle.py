@@ -34,9 +34,9 @@ from aeedge_export.acceptance import (
 from aeedge_export.conversion.graph import OPSET, RawDecoder, RawEncoder, Scaling, frozen, stamped, to_onnx
 from aeedge_export.conversion.rewriting import for_fp32
 from aeedge_export.conversion.scorer import scorer
-from aeedge_export.quantization.choice import LEAST_ROWS, Finetune, Int8, NotQuantizableError, choose
+from aeedge_export.quantization.choice import MIN_ROWS, Finetune, Int8, NotQuantizableError, choose
+from aeedge_export.quantization.encoder_decoder import EncoderDecoder
 from aeedge_export.quantization.finetuning import finetuned
-from aeedge_export.quantization.pair import Pair
 from aeedge_export.quantization.rows import calibration_rows
 from aeedge_export.versions import versions
 
@@ -83,10 +83,10 @@ def export_bundle(
         training: anything worth knowing about the training, as JSON; never read at run time.
         ordered: whether any prefix of the latents is a code of its own.
         variants: "fp32" and "int8", the one that `aeedge.load` takes by itself first; "all" for both, as far as the
-            calibration rows suffice. Where no int8 form keeps the contract (docs/decisions/0009-int8.md) it is left
-            out, with a warning that says why.
+            calibration rows suffice. Where no int8 form is within the quality limits (docs/decisions/0009-int8.md) it
+            is left out, with a warning that gives the reason.
         calibration: raw rows (192 or more) that int8 is calibrated and judged with; default: the example.
-        qat: where the contract would keep layers in fp32, fine-tune the int8 variant for a few epochs with its rounding
+        qat: where the limits would keep layers in fp32, fine-tune the int8 variant for a few epochs with its rounding
             in view, on the calibration rows; fp32 stays as it is.
         with_scorer: also write encoder, decoder and score as one graph, if there is a decoder: a single sample is
             scored in two thirds of the time or less, for twice the size.
@@ -104,7 +104,7 @@ def export_bundle(
     target = Path(path)
     wanted = _wanted(variants)
     rows = _example(example)
-    if variants == "all" and len(rows if calibration is None else np.asarray(calibration)) < LEAST_ROWS:
+    if variants == "all" and len(rows if calibration is None else np.asarray(calibration)) < MIN_ROWS:
         wanted = ("fp32",)
     scaling = _scaling(scaler, rows.shape[1:])
     raw_encoder = frozen(RawEncoder(encoder, scaling))
@@ -138,7 +138,7 @@ def export_bundle(
     golden = golden_rows(rows)
     recorded = {"fp32": reference.outputs(golden)}
     if int8 is not None:
-        pair = Pair(int8.models, scaling.scale)
+        pair = EncoderDecoder(int8.models, scaling.scale)
         recorded["int8"] = pair.outputs(golden)
         limits["int8"] = integer_tolerances(limits["fp32"], pair.outputs, rows[:_NUDGED])
     files[GOLDEN] = _archive(golden, recorded)
@@ -317,8 +317,8 @@ def _identity(graphs: Mapping[str, Mapping[str, ModelProto]], spec: InputSpec, s
         for role in sorted(models):
             graph = hashlib.sha256(models[role].SerializeToString(deterministic=True)).hexdigest()
             digest.update(f"{file_name(role, variant)} {graph}\n".encode())
-    contract = {"shape": spec.shape, "dtype": spec.dtype, "scale": scaling.scale.tolist()}
-    digest.update(json.dumps(contract, sort_keys=True).encode())
+    interface = {"shape": spec.shape, "dtype": spec.dtype, "scale": scaling.scale.tolist()}
+    digest.update(json.dumps(interface, sort_keys=True).encode())
     return digest.hexdigest()
 
 

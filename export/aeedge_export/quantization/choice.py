@@ -1,7 +1,10 @@
-"""Decide what runs on integers: calibrate by measured error, give layers back to fp32 until the contract holds.
+"""Decide what runs on integers: calibrate by measured error; layers fall back to fp32 until the quality is good enough.
 
-A third of the calibration rows find ranges, a third choose between methods and layers, the last third decides whether
-the contract holds: rows that had no say in any choice.
+A third of the calibration rows find ranges, a third choose the method and which layer falls back next, and the last
+third decides how many do: until these rows are within the limits. They had no say in ranges or method, but the quality
+that is reported is measured on them too, so it is a little optimistic where layers fell back. Rows of their own for that
+decision were tried: then a set of layers that is within the limits by a hair on one third misses them on the other, and
+int8 is lost as a whole (docs/decisions/0009-int8.md).
 """
 
 from __future__ import annotations
@@ -17,21 +20,21 @@ from onnx import ModelProto
 
 from aeedge.runtime.session import as_run
 from aeedge_export.quantization.calibration import METHODS, activations, corrected_biases, ranges
-from aeedge_export.quantization.contract import GATES, Quality
+from aeedge_export.quantization.encoder_decoder import EncoderDecoder, quality, time_ratio
 from aeedge_export.quantization.forms import formed, prepared
-from aeedge_export.quantization.pair import Pair, quality, time_ratio
 from aeedge_export.quantization.qdq import layers_of, quantize
+from aeedge_export.quantization.quality_limits import LIMITS, Quality
 
 Finetune = Callable[[NDArray[Any]], Mapping[str, ModelProto]]
 
-LEAST_ROWS = 192
+MIN_ROWS = 192
 _WORTH = 5e-4  # what another method than plain minmax must gain in the error ratio
 _FASTER = 1.10  # what a slower-looking choice must be ahead by: timing is noisy
 _TIMED_ROWS = 1024
 
 
 class NotQuantizableError(Exception):
-    """No int8 variant keeps the contract, or is worth having; the message says why."""
+    """No int8 variant is within the limits and worth having; the message gives the reason."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class Int8:
 
     Attributes:
         models: QDQ graphs by role.
-        quality: against fp32 on rows that had no say.
+        quality: against fp32 on the rows that decided how many layers fall back.
         record: how it was decided, for the manifest: method, forms, per layer error, time and choice.
     """
 
@@ -49,8 +52,8 @@ class Int8:
     record: dict[str, Any]
 
     @property
-    def harmed(self) -> list[str]:
-        """Layers that the contract keeps in fp32."""
+    def fallen_back(self) -> list[str]:
+        """Layers that the limits keep in fp32."""
         return [one["layer"] for one in self.record["layers"] if "allowed" in one.get("why", "")]
 
 
@@ -68,35 +71,35 @@ def choose(
     models: Mapping[str, ModelProto],
     rows: NDArray[Any],
     scale: NDArray[np.float32],
-    gates: Quality = GATES,
+    limits: Quality = LIMITS,
     finetune: Finetune | None = None,
 ) -> Int8:
     """The int8 form of canonical fp32 graphs.
 
     Args:
         models: "encoder", and "decoder" if there is one.
-        rows: raw rows for calibration, choice and the contract: LEAST_ROWS or more, in no order that means anything.
+        rows: raw rows for calibration, choice and judgement: MIN_ROWS or more, in any order.
         scale: what reconstruction errors are divided by, in raw units.
-        gates: the contract.
-        finetune: the last resort, called with rows when the contract costs layers: canonical graphs whose weights bear
-            rounding better. Kept where more layers run on integers then.
+        limits: what int8 must be within.
+        finetune: the last resort, called with rows where layers fall back: canonical graphs whose weights are less
+            sensitive to rounding. Kept where more layers run on integers then.
 
     Raises:
         NotQuantizableError: there is no layer that can be, or none that passes.
     """
-    search = _Search(models, rows, scale, gates)
+    search = _Search(models, rows, scale, limits)
     try:
         found, reason = search.run(), None
     except NotQuantizableError as error:
         found, reason = None, error
-    if finetune is not None and (found is None or found.harmed):
+    if finetune is not None and (found is None or found.fallen_back):
         tuned = finetune(np.concatenate([search.fit, search.choosing]))
         try:
-            second = _Search(models, rows, scale, gates, tuned).run()
+            second = _Search(models, rows, scale, limits, tuned).run()
         except NotQuantizableError as error:
             reason = reason or error
         else:
-            if found is None or len(second.harmed) < len(found.harmed):
+            if found is None or len(second.fallen_back) < len(found.fallen_back):
                 second.record["calibration"]["finetuned"] = True
                 return second
     if found is None:
@@ -110,7 +113,7 @@ class _Search:
     source: Mapping[str, ModelProto]
     rows: NDArray[Any]
     scale: NDArray[np.float32]
-    gates: Quality
+    limits: Quality
     tuned: Mapping[str, ModelProto] | None = None
     notes: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
 
@@ -118,8 +121,8 @@ class _Search:
         order = np.random.default_rng(0).permutation(len(self.rows))
         self.fit, self.choosing, self.judging = (self.rows[np.sort(part)] for part in np.array_split(order, 3))
         self.plain = {role: prepared(model) for role, model in (self.tuned or self.source).items()}
-        self.fp32 = Pair(self.source, self.scale)
-        self.latents = self.fp32.answers(self.fit)[0]
+        self.fp32 = EncoderDecoder(self.source, self.scale)
+        self.latents = self.fp32.compute(self.fit)[0]
         self.cache: dict[tuple[str, str, tuple[str, ...]], tuple[ModelProto, Any]] = {}
 
     def run(self) -> Int8:
@@ -132,8 +135,8 @@ class _Search:
         settings = _Settings(layers, dict.fromkeys(layers, "engine"))
         self._choose_method(settings)
         self._note_harm(settings)
-        self._give_back_harmful(settings)
-        self._give_back_slow(settings)
+        self._fall_back_harmful(settings)
+        self._fall_back_slow(settings)
         return self._result(settings)
 
     def _candidate(self, settings: _Settings) -> dict[str, ModelProto]:
@@ -153,8 +156,8 @@ class _Search:
 
     def _loss(self, settings: _Settings, rows: NDArray[Any]) -> float:
         """What integers cost: growth of the reconstruction error, or without decoder the relative error of latents."""
-        pair = Pair(self._candidate(settings), self.scale)
-        (exact, errors), (ours, our_errors) = self.fp32.answers(rows), pair.answers(rows)
+        int8 = EncoderDecoder(self._candidate(settings), self.scale)
+        (exact, errors), (ours, our_errors) = self.fp32.compute(rows), int8.compute(rows)
         latent = float(np.square(ours - exact, dtype=np.float64).sum() / max(np.square(exact).sum(), 1e-30))
         if errors is None or our_errors is None:
             return latent
@@ -170,7 +173,7 @@ class _Search:
                     best, settings.method, settings.corrected = loss, method, corrected
 
     def _note_harm(self, settings: _Settings) -> None:
-        """What each layer costs alone, for the record."""
+        """Record what each layer costs alone."""
         for role, layers in settings.layers.items():
             for layer in layers:
                 alone = {other: [layer] if other == role else [] for other in settings.layers}
@@ -178,12 +181,12 @@ class _Search:
                 loss = self._loss(trial, self.choosing)
                 self.notes[role, layer] = {"graph": role, "layer": layer, "choice": "int8", "error": round(loss, 6)}
 
-    def _give_back_harmful(self, settings: _Settings) -> None:
-        """Layers back to fp32, the most harmful first, until the contract holds."""
-        while failures := self._quality(settings).failures(self.gates):
+    def _fall_back_harmful(self, settings: _Settings) -> None:
+        """Let layers fall back to fp32, the most harmful first, until the quality is within the limits."""
+        while failures := self._quality(settings).failures(self.limits):
             left = [(role, layer) for role, layers in settings.layers.items() for layer in layers]
             if len(left) <= 1:
-                raise NotQuantizableError(f"no set of layers keeps the contract: {'; '.join(failures)}")
+                raise NotQuantizableError(f"no set of layers is within the limits: {'; '.join(failures)}")
             without = [self._without(settings, *one) for one in left]
             losses = [self._loss(trial, self.choosing) for trial in without]
             best = int(np.argmin(losses))
@@ -191,8 +194,8 @@ class _Search:
             self.notes[role, layer] |= {"choice": "fp32", "why": failures[0]}
             settings.layers = without[best].layers
 
-    def _give_back_slow(self, settings: _Settings) -> None:
-        """Forms and layers that integers make slower on this machine."""
+    def _fall_back_slow(self, settings: _Settings) -> None:
+        """Let forms and layers fall back that integers make slower on this machine."""
         block = np.resize(self.rows, (_TIMED_ROWS, *self.rows.shape[1:]))
         given = {"encoder": block, "decoder": np.resize(self.latents, (_TIMED_ROWS, self.latents.shape[1]))}
         for role in settings.layers:
@@ -211,20 +214,20 @@ class _Search:
             raise NotQuantizableError("every layer is slower on integers than in fp32 on this machine")
 
     def _ratio(self, one: _Settings, other: _Settings, role: str, rows: NDArray[Any]) -> tuple[float, float]:
-        pairs = [Pair(self._candidate(settings), self.scale) for settings in (one, other)]
-        return time_ratio(pairs[0], pairs[1], role, rows)
+        both = [EncoderDecoder(self._candidate(settings), self.scale) for settings in (one, other)]
+        return time_ratio(both[0], both[1], role, rows)
 
     def _without(self, settings: _Settings, role: str, layer: str) -> _Settings:
         fewer = settings.layers | {role: [name for name in settings.layers[role] if name != layer]}
         return _Settings(fewer, settings.forms, settings.method, settings.corrected)
 
     def _quality(self, settings: _Settings) -> Quality:
-        return quality(self.fp32, Pair(self._candidate(settings), self.scale), self.judging)
+        return quality(self.fp32, EncoderDecoder(self._candidate(settings), self.scale), self.judging)
 
     def _result(self, settings: _Settings) -> Int8:
         models, kept = self._candidate(settings), self._quality(settings)
-        if failures := kept.failures(self.gates):
-            raise NotQuantizableError(f"no set of layers keeps the contract: {'; '.join(failures)}")
+        if failures := kept.failures(self.limits):
+            raise NotQuantizableError(f"no set of layers is within the limits: {'; '.join(failures)}")
         for role, model in models.items():
             _check_integer(model, role, len(settings.layers[role]))
         calibration = {
@@ -238,7 +241,7 @@ class _Search:
 
 
 def _check_integer(model: ModelProto, role: str, integer_layers: int) -> None:
-    """onnxruntime must run exactly the chosen layers on integers: it may leave one float, or quantise one of its own.
+    """Check that onnxruntime runs exactly the chosen layers on integers: it may leave one float, or quantise another.
 
     Raises:
         NotQuantizableError: it does not.

@@ -1,4 +1,4 @@
-"""What an int8 variant must keep of the fp32 one, measured on held-out rows without labels."""
+"""Quality limits: how far an int8 variant may be from the fp32 one, measured on held-out rows without labels."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial.distance import cdist
+from scipy.stats import spearmanr
+from sklearn.metrics.pairwise import paired_cosine_distances
 
 Floats = NDArray[np.float32]
 
@@ -20,7 +23,7 @@ class Quality:
         error_ratio: mean squared reconstruction error in scaled units, int8 / fp32.
         cosine, cosine_p1: of a row's two latents: mean and first percentile over rows.
         neighbours: share of a row's ten nearest rows in latent space that stay among its ten nearest.
-        rank: Spearman correlation of the rows' reconstruction errors, which is what an alarm depends on.
+        rank: Spearman correlation of the rows' reconstruction errors, on which an alarm depends.
     """
 
     error_ratio: float | None
@@ -29,12 +32,12 @@ class Quality:
     neighbours: float
     rank: float | None
 
-    def failures(self, gates: Quality) -> list[str]:
-        """What misses its gate, in words; empty if all pass."""
+    def failures(self, limits: Quality) -> list[str]:
+        """What is outside the limits, in words; empty if nothing is."""
         result = []
         for name, value in self.numbers().items():
-            limit = getattr(gates, name)
-            if not (value <= limit if name == "error_ratio" else value >= limit):  # NaN passes no gate
+            limit = getattr(limits, name)
+            if not (value <= limit if name == "error_ratio" else value >= limit):  # NaN is outside
                 relation = "at most" if name == "error_ratio" else "at least"
                 result.append(f"{name} is {value:.4f}, allowed is {relation} {limit:g}")
         return result
@@ -44,7 +47,7 @@ class Quality:
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
-GATES = Quality(error_ratio=1.01, cosine=0.999, cosine_p1=0.995, neighbours=0.95, rank=0.98)
+LIMITS = Quality(error_ratio=1.01, cosine=0.999, cosine_p1=0.995, neighbours=0.95, rank=0.98)
 
 
 def compare(latents: tuple[Floats, Floats], errors: tuple[Floats, Floats] | None) -> Quality:
@@ -55,39 +58,23 @@ def compare(latents: tuple[Floats, Floats], errors: tuple[Floats, Floats] | None
         errors: (n,) each: mean squared reconstruction error of each row; None without a decoder.
     """
     exact, ours = (z[:_ROWS].astype(np.float64) for z in latents)
-    cosines = _cosines(exact, ours)
+    cosines = np.where((exact == ours).all(axis=1), 1.0, 1 - paired_cosine_distances(exact, ours))  # of zeros, too
     ratio = rank = None
     if errors is not None:
         ratio = float(errors[1].mean(dtype=np.float64) / max(errors[0].mean(dtype=np.float64), 1e-30))
-        rank = float(np.corrcoef(_ranks(errors[0]), _ranks(errors[1]))[0, 1])
+        rank = float(spearmanr(*errors).statistic)
+    same = [len(np.intersect1d(*pair)) for pair in zip(_nearest(exact), _nearest(ours))]
     return Quality(
         error_ratio=ratio,
         cosine=float(cosines.mean()),
         cosine_p1=float(np.percentile(cosines, 1)),
-        neighbours=_overlap(_nearest(exact), _nearest(ours)),
+        neighbours=float(np.mean(same)) / _NEIGHBOURS,
         rank=rank,
     )
 
 
-def _cosines(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
-    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    return np.asarray(np.where(norms > 0, (a * b).sum(axis=1) / np.maximum(norms, 1e-30), (a == b).all(axis=1)))
-
-
 def _nearest(z: NDArray[np.float64]) -> NDArray[np.intp]:
-    """Indices (n, 10) of each row's nearest other rows."""
-    squares = np.square(z).sum(axis=1)
-    distances = squares[:, None] + squares - 2 * z @ z.T
+    """Indices (n, 10) of each row's nearest other rows; of equally near ones the first."""
+    distances = cdist(z, z)
     np.fill_diagonal(distances, np.inf)
     return np.argsort(distances, axis=1, kind="stable")[:, :_NEIGHBOURS]
-
-
-def _overlap(a: NDArray[np.intp], b: NDArray[np.intp]) -> float:
-    return float(np.mean([len(np.intersect1d(x, y)) / a.shape[1] for x, y in zip(a, b)]))
-
-
-def _ranks(values: Floats) -> NDArray[np.float64]:
-    """Ranks, equal values sharing their mean rank."""
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    return np.asarray((last - (counts - 1) / 2)[inverse])

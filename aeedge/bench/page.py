@@ -1,4 +1,4 @@
-"""A result as one HTML page that needs nothing else: tables, a histogram, a time series, a curve over batch sizes."""
+"""A result as one self-contained HTML page: tables, histograms, time series, throughput by batch size."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ svg { width: 100%; height: auto; } .bar { fill: var(--accent); } .line { fill: n
 
 
 def page(document: dict[str, Any]) -> str:
-    """The page, complete."""
+    """The complete page."""
     b = document["bundle"]
     title = f"{b['name']}: latency of {document['method']}"
     parts = [
         f"<h1>{escape(title)}</h1>",
         f'<p class="soft">{escape(machine_line(document))}<br>{escape(b["variant"])}, {document["threads"]} threads '
-        f"for many rows, id {b['id'][:12]}, {document['taken']}</p>",
+        f"for many rows, id {b['id'][:12]}, {document['started_at']}</p>",
         _status(document),
     ]
     if document["scenarios"]:
@@ -48,18 +48,18 @@ def page(document: dict[str, Any]) -> str:
         points = [(b["rows"], b["rows_per_second"]) for b in document["batches"]]
         parts += [
             "<h2>Batch sizes</h2>",
-            '<p class="soft">Rows a second, over rows a call.</p>',
-            svg.line(points, "rows a call", log=True),
+            '<p class="soft">Throughput in rows per second, by rows per call.</p>',
+            svg.line(points, "rows per call", log=True),
         ]
     if document.get("soak", {}).get("windows"):
         windows = document["soak"]["windows"]
         points = [(w["at_s"], w["p50_us"]) for w in windows]
         parts += [
             "<h2>Soak</h2>",
-            '<p class="soft">Median latency of each window in µs.</p>',
+            '<p class="soft">Median latency in µs of each window.</p>',
             svg.line(points, "seconds", log=False),
         ]
-    parts += ["<h2>Everything, as text</h2>", f"<pre>{escape(as_text(document))}</pre>"]
+    parts += ["<h2>Full result as text</h2>", f"<pre>{escape(as_text(document))}</pre>"]
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -70,8 +70,8 @@ def page(document: dict[str, Any]) -> str:
 def _status(document: dict[str, Any]) -> str:
     lines = [f"{f['grade']}: {f['message']} ({f['part']})" for f in merged(document["findings"])]
     closing = verdict(document).splitlines()[-1]
-    said = "".join(f"<br>{escape(line)}" for line in lines)
-    return f'<p class="status {document["status"]}"><strong>{escape(closing)}</strong>{said}</p>'
+    listed = "".join(f"<br>{escape(line)}" for line in lines)
+    return f'<p class="status {document["status"]}"><strong>{escape(closing)}</strong>{listed}</p>'
 
 
 def _scenarios(scenarios: dict[str, Any]) -> str:
@@ -90,8 +90,8 @@ def _scenario(name: str, s: dict[str, Any]) -> list[str]:
     points = [(w["at_s"], w["p50_us"]) for w in s["series"]]
     return [
         f"<h2>{name}</h2>",
-        '<p class="soft">How many queries took how long (square-root heights, so that a thin tail is seen).</p>',
+        '<p class="soft">Number of queries by latency in µs (square-root scale, so that rare values are visible).</p>',
         svg.bars(s["histogram_us"]["edges"], s["histogram_us"]["counts"], "µs"),
-        '<p class="soft">Median latency in µs while the run lasted.</p>',
+        '<p class="soft">Median latency in µs during the run.</p>',
         svg.line(points, "seconds", log=False),
     ]

@@ -1,4 +1,4 @@
-"""A scenario's latencies as numbers for the document, and what these say against themselves."""
+"""A scenario's latencies as numbers for the document, and findings on them."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
     from aeedge.bench.scenarios import Run
 
-HEADLINES = {"SingleStream": 90.0, "MultiStream": 99.0}  # the percentile that MLPerf asks for
+HEADLINES = {"SingleStream": 90.0, "MultiStream": 99.0}  # the percentile that MLPerf reports
 _WINDOWS = 60
 _TREND = 0.15
 
 
 def summarise(name: str, runs: list[Run]) -> dict[str, Any]:
-    """Percentiles in microseconds, rows a second, one median a load, a histogram and a time series."""
+    """Percentiles in microseconds, rows per second, one median per load, a histogram and a time series."""
     latencies = np.concatenate([run.latencies for run in runs]) / 1e3
     rows, seconds = runs[0].rows, sum(run.seconds for run in runs)
     result: dict[str, Any] = {
@@ -51,15 +51,15 @@ def series(latencies: NDArray[np.float64]) -> list[dict[str, float]]:
 
 
 def too_few(name: str, count: int) -> Finding | None:
-    """A scenario's own percentile must be supported by its sample."""
+    """A finding if a scenario has too few queries for the percentile that it reports."""
     if name not in HEADLINES or count >= (least := least_count(HEADLINES[name])):
         return None
-    text = f"{count} queries are too few for the p{HEADLINES[name]:g} of {name}, it needs {least}; raise --seconds"
+    text = f"{count} queries are too few for the p{HEADLINES[name]:g} of {name}, which needs {least}; raise --seconds"
     return Finding("invalid", "samples", text)
 
 
 def trend(name: str, latencies: NDArray[np.int64]) -> Finding | None:
-    """Did the run get slower or faster while it lasted?"""
+    """A finding if the run became slower or faster."""
     if name == "FixedRate" or len(latencies) < 30:
         return None
     thirds = np.array_split(latencies, 3)
@@ -67,4 +67,4 @@ def trend(name: str, latencies: NDArray[np.int64]) -> Finding | None:
     if abs(change) <= _TREND:
         return None
     text = f"the last third of the run was {abs(change):.0%} {'slower' if change > 0 else 'faster'} than the first"
-    return Finding("warning", "not steady", text)
+    return Finding("warning", "trend", text)

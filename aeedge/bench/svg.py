@@ -1,4 +1,4 @@
-"""Three small charts as SVG: bars, a line over time, a line over sizes. Colours come from the page's style."""
+"""Small charts as SVG: a histogram, a line over time or over sizes. Colours come from the page's style."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Scale = Callable[[float], float]
 
 
 def bars(edges: Sequence[float], counts: Sequence[int], label: str) -> str:
-    """A histogram with logarithmic edges in microseconds; heights are square roots, so that a thin tail is seen."""
+    """A histogram with logarithmic edges in microseconds; square-root heights keep small counts visible."""
     x = _scale(edges[0], edges[-1], _LEFT, _WIDTH - 8, log=True)
     y = _scale(0, math.sqrt(max(counts)), _HEIGHT - _BOTTOM, _TOP)
     shapes = [
@@ -26,7 +26,7 @@ def bars(edges: Sequence[float], counts: Sequence[int], label: str) -> str:
 
 
 def line(points: Sequence[tuple[float, float]], label: str, *, log: bool, high: Sequence[float] = ()) -> str:
-    """A line through points; `log` for sizes on both axes, `high` adds a faint mark for each point's worst value."""
+    """A line through points; `log` for sizes on both axes, `high` marks the largest value at each point."""
     xs, ys = [p[0] for p in points], [p[1] for p in points]
     x = _scale(min(xs), max(xs), _LEFT + 6, _WIDTH - 12, log=log)
     bottom = min(ys) * 0.8 if log else 0.0

@@ -1,4 +1,4 @@
-"""aeedge info: what a bundle is, from its manifest alone."""
+"""aeedge info: what a bundle contains, from its manifest alone."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from aeedge.table import human_bytes, pairs
 
 @click.command()
 @click.argument("bundle", type=click.Path())
-@click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON (docs/bundle-format.md).")
 def info(bundle: str, as_json: bool) -> None:
     """Show what a bundle is.
 

@@ -13,7 +13,7 @@ _VECTOR = ("sse4_2", "avx", "avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_i
 
 
 def fingerprint(*packages: str) -> dict[str, Any]:
-    """The machine as a document (docs/json-outputs.md), with the versions of aeedge, numpy, onnxruntime and `packages`."""
+    """The machine as a document (docs/json-outputs.md); `packages` are listed beside aeedge, numpy and onnxruntime."""
     name, flags = processor()
     return {
         "processor": name,

@@ -1,7 +1,7 @@
 """Stay within a memory limit: how many rows a block may have, and how many threads may run.
 
-A bundle does not state how much memory the activations of its graphs need, so it is measured: blocks of 1, 2, 4, ... rows
-are run as long as the next size will fit, and the growth of the process is read.
+A bundle does not state how much memory the activations of its graphs need, so it is measured: blocks of 1, 2, 4, ...
+rows are run as long as the next size will fit, and the growth of the process is read.
 """
 
 from __future__ import annotations

@@ -132,8 +132,8 @@ class Measurement:
                         self._clock,
                     )
                 self.document["comparison"].append(found._asdict() | {"ratio": found.ratio._asdict()})
-                if half_width(found.ratio) > PRECISE:
-                    text = f"smaller differences than ±{half_width(found.ratio):.0%} are not found, with {rows} rows per call"
+                if (width := half_width(found.ratio)) > PRECISE:
+                    text = f"differences below {width:.0%} are not found at {rows} rows per call"
                     self._findings.append(("comparison", Finding("warning", "noise", text)))
         except KeyboardInterrupt:
             self.document["interrupted"] = True

@@ -66,9 +66,9 @@ _MOST_ROWS = 4096  # read from a file; they are repeated to the number that a sc
 def bench(ctx: click.Context, /, bundle: str, **options: Any) -> None:
     """Measure latency and throughput of a bundle on this machine.
 
-    Measures single samples, small batches, many rows, the phases of a fresh process, memory, and what may invalidate the
-    numbers, such as other load. Exit code 0 when the result is valid; 1 when it is INVALID, when Ctrl-C ended the run,
-    or when slower than --fail-if-slower allows.
+    Measures single samples, small batches, many rows, the phases of a fresh process, memory, and disturbances that
+    invalidate the numbers, such as other load. Exit code 0 when the result is valid; 1 when it is INVALID, when Ctrl-C
+    ended the run, or when slower than --fail-if-slower allows.
 
     \b
     Examples:

@@ -11,7 +11,6 @@ import click
 
 from aeedge.errors import InputError
 
-
 if TYPE_CHECKING:
     _Type = click.ParamType[Any]
 else:

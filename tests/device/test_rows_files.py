@@ -65,7 +65,7 @@ def test_csv_columns_are_taken_by_name(tmp_path):
     (tmp_path / "x.csv").write_text("time,b,a\n1,2,3\n4,5,6\n")
     rows = open_rows(tmp_path / "x.csv", columns=["a", "b"])
     np.testing.assert_array_equal(np.concatenate(list(rows.blocks())), [[3, 2], [6, 5]])
-    assert rows.note == "columns not of the model are left out: time"
+    assert rows.note == "columns that the model does not use: time"
     with pytest.raises(InputError, match="expected a column 'c', got time, b, a"):
         open_rows(tmp_path / "x.csv", columns=["a", "c"])
 

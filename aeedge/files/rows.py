@@ -41,7 +41,7 @@ def open_rows(path: str | os.PathLike[str], columns: Sequence[str] | None = None
     """Open a file of rows.
 
     Args:
-        path: .npy; .npz (with one array, or named by `array`); .csv with comma, semicolon or tab, with or without header.
+        path: .npy; .npz (with one array, or named by `array`); .csv with comma, semicolon or tab, header optional.
         columns: feature names of the model. The columns of a CSV file with a header are matched by name, in any order.
         array: name of the array inside an .npz.
 

@@ -74,7 +74,7 @@ def test_csv_with_other_names_is_taken_in_order_and_says_so(tmp_path):
     (tmp_path / "x.csv").write_text("p,q\n1,2\n")
     rows = open_rows(tmp_path / "x.csv", columns=["a", "b"])
     np.testing.assert_array_equal(next(rows.blocks()), [[1, 2]])
-    assert "columns are taken in order" in rows.note
+    assert "columns are read in order" in rows.note
 
 
 @pytest.mark.parametrize(

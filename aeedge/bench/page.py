@@ -22,11 +22,13 @@ p { margin: .3rem 0; } .soft { color: var(--soft); }
 .status.invalid { border-color: var(--bad); } .status.interrupted { border-color: var(--worst); }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 th, td { text-align: right; padding: .2rem .5rem; border-bottom: 1px solid var(--rule); }
+.wide { overflow-x: auto; }
 th:first-child, td:first-child { text-align: left; } th { font-weight: 600; color: var(--soft); }
 pre { overflow-x: auto; font-size: 12.5px; line-height: 1.35; }
 svg { width: 100%; height: auto; } .bar { fill: var(--accent); } .line { fill: none; stroke: var(--accent);
   stroke-width: 1.8; } .dot { fill: var(--accent); } .worst { fill: var(--worst); opacity: .55; }
 .grid { stroke: var(--rule); stroke-width: 1; } .axis { fill: var(--soft); font-size: 11px; }
+@media (max-width: 36rem) { .axis { font-size: 18px; } table { font-size: 13px; } }
 """
 
 
@@ -49,15 +51,15 @@ def page(document: dict[str, Any]) -> str:
         parts += [
             "<h2>Batch sizes</h2>",
             '<p class="soft">Throughput in rows per second, by rows per call.</p>',
-            svg.line(points, "rows per call", log=True),
+            svg.line(points, "rows per second by rows per call", log=True),
         ]
     if document.get("soak", {}).get("windows"):
         windows = document["soak"]["windows"]
         points = [(w["at_s"], w["p50_us"]) for w in windows]
         parts += [
             "<h2>Soak</h2>",
-            '<p class="soft">Median latency in µs of each window.</p>',
-            svg.line(points, "seconds", log=False),
+            '<p class="soft">Median latency in µs of each window, over time in seconds.</p>',
+            svg.line(points, "latency in µs over seconds", log=False),
         ]
     parts += ["<h2>Full result as text</h2>", f"<pre>{escape(as_text(document))}</pre>"]
     return (
@@ -83,7 +85,7 @@ def _scenarios(scenarios: dict[str, Any]) -> str:
         + f"<td>{s['rows_per_second']:,.0f}</td></tr>"
         for name, s in scenarios.items()
     ]
-    return f"<table><tr>{head}</tr>{''.join(rows)}</table>"
+    return f'<div class="wide"><table><tr>{head}</tr>{"".join(rows)}</table></div>'
 
 
 def _scenario(name: str, s: dict[str, Any]) -> list[str]:
@@ -91,7 +93,7 @@ def _scenario(name: str, s: dict[str, Any]) -> list[str]:
     return [
         f"<h2>{name}</h2>",
         '<p class="soft">Number of queries by latency in µs (square-root scale, so that rare values are visible).</p>',
-        svg.bars(s["histogram_us"]["edges"], s["histogram_us"]["counts"], "µs"),
-        '<p class="soft">Median latency in µs during the run.</p>',
-        svg.line(points, "seconds", log=False),
+        svg.bars(s["histogram_us"]["edges"], s["histogram_us"]["counts"], "queries by latency in µs"),
+        '<p class="soft">Median latency in µs over time in seconds.</p>',
+        svg.line(points, "latency in µs over seconds", log=False),
     ]

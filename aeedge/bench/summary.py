@@ -37,13 +37,23 @@ def summarise(name: str, runs: list[Run]) -> dict[str, Any]:
         estimate = early_stopping(latencies, HEADLINES[name])
         result[f"early_stopping_p{HEADLINES[name]:g}_us"] = estimate
     result["loads_us"] = [float(np.median(run.latencies)) / 1e3 for run in runs if len(run.latencies)]
-    return result | {"histogram_us": histogram(latencies), "series": series(latencies)}
+    return result | {
+        "histogram_us": histogram(latencies),
+        "series": series(latencies, seconds if runs[0].due else None),
+    }
 
 
-def series(latencies: NDArray[np.float64]) -> list[dict[str, float]]:
-    """Median and largest latency of equal parts of a run, and when each began (seconds)."""
+def series(latencies: NDArray[np.float64], seconds: float | None = None) -> list[dict[str, float]]:
+    """Median and largest latency of equal parts of a run, and when each began.
+
+    Args:
+        latencies: in microseconds.
+        seconds: length of a run with queries at a fixed rate; None where each began when the previous one was answered.
+    """
     parts = np.array_split(latencies, min(_WINDOWS, len(latencies)))
     starts = np.cumsum([0.0] + [float(part.sum()) for part in parts[:-1]]) / 1e6
+    if seconds is not None:
+        starts = np.linspace(0, seconds, len(parts), endpoint=False)
     return [
         {"at_s": round(float(at), 4), "p50_us": float(np.median(part)), "max_us": float(part.max())}
         for at, part in zip(starts, parts)

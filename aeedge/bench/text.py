@@ -175,7 +175,7 @@ def _soak(soak: dict[str, Any]) -> str:
     shown = soak["windows"][:: max(1, len(soak["windows"]) // 10)]
     rows = [
         [
-            f"{w['at_s']:,.0f}",
+            f"{w['at_s']:,.1f}",
             *(number(w[key]) for key in ("p50_us", "p99_us", "max_us")),
             f"{w['rows_per_second']:,.0f}",
             *(number(w[key]) for key in ("celsius", "mhz", "memory_mb")),

@@ -14,7 +14,7 @@ from aeedge.errors import AeedgeError, BundleError, InputError
 ENTRY_POINT_GROUP = "aeedge.commands"
 
 DEVICE = {
-    "info": "Show what a bundle is.",
+    "info": "Show what a bundle contains.",
     "verify": "Check a bundle's files and that it reproduces its reference outputs.",
     "encode": "Compute the latents of a file of rows.",
     "decode": "Reconstruct rows from a file of latents.",

@@ -69,7 +69,7 @@ class Scenario(_Type):
 class _Threads(_Type):
     """ "auto" or a whole number of at least 1."""
 
-    name = "number"
+    name = "number|auto"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
         """The number, or "auto"."""

@@ -57,7 +57,7 @@ def verify(ctx: click.Context, bundle: str, as_json: bool) -> None:
         if not result["ok"]:
             click.echo(f"Error: {result['message']}", err=True)
     if ok:
-        click.echo(f"{bundle}: checksums match and reference outputs are reproduced (onnxruntime {runtime_version()})")
+        click.echo(f"Checksums match and reference outputs are reproduced with onnxruntime {runtime_version()}.")
     ctx.exit(0 if ok else 1)
 
 

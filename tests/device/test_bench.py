@@ -17,7 +17,7 @@ from aeedge.bench import measuring, scenarios, statistics
 from aeedge.bench.compare import compare, verdict
 from aeedge.bench.measuring import Measurement
 from aeedge.bench.plan import Plan
-from aeedge.bench.summary import too_few, trend
+from aeedge.bench.summary import summarise, too_few, trend
 from aeedge.system import conditions
 from aeedge.system.clock import Clock, disagreement
 from aeedge.system.timing import repeat
@@ -207,6 +207,12 @@ def test_a_stall_shows_in_every_query_that_waited_behind_it():
     assert run.latencies[11] == pytest.approx(45 * MS, abs=MS)
     assert run.delays[11] == pytest.approx(45 * MS, abs=MS)
     assert run.unserved == 0
+
+
+def test_parts_of_a_run_at_a_fixed_rate_are_spread_over_its_time():
+    simulated = Simulated(endless(10_000))
+    found = summarise("FixedRate", [scenarios.fixed_rate(simulated.call, ROWS, 100, 1.2, simulated.clock)])
+    assert [part["at_s"] for part in found["series"]] == pytest.approx(np.arange(60) / 50, abs=0.02)
 
 
 def test_a_rate_that_cannot_be_reached_ends_in_time():

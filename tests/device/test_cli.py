@@ -53,7 +53,7 @@ def test_info():
 def test_verify():
     result = call("verify", BUNDLE)
     assert result.exit_code == 0
-    assert "checksums match and reference outputs are reproduced" in result.output
+    assert "Checksums match and reference outputs are reproduced" in result.output
     found = json.loads(call("verify", BUNDLE, "--json").output)
     assert (found["schema"], found["ok"]) == ("aeedge-verify/1", True)
     assert [o["output"] for o in found["variants"][0]["outputs"]] == ["latent", "reconstruction", "score"]

@@ -11,22 +11,22 @@ from aeedge.bench.text import text as as_text
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1c2430; --soft: #5b6675; --rule: #d9dee5; --paper: #fff; --accent: #1f6fb2;
-  --worst: #c7562b; --good: #1d7a46; --bad: #b3261e; }
+  --warn: #c7562b; --good: #1d7a46; --bad: #b3261e; }
 @media (prefers-color-scheme: dark) { :root { --ink: #e6eaf0; --soft: #9aa5b4; --rule: #333c48; --paper: #14181e;
-  --accent: #66b0ee; --worst: #f0986e; --good: #62c98f; --bad: #ff8a80; } }
+  --accent: #66b0ee; --warn: #f0986e; --good: #62c98f; --bad: #ff8a80; } }
 body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); max-width: 46rem;
   margin: 2.5rem auto; padding: 0 1rem; }
 h1 { font-size: 1.5rem; margin: 0; } h2 { font-size: 1.05rem; margin: 2rem 0 .4rem; }
 p { margin: .3rem 0; } .soft { color: var(--soft); }
 .status { border-left: 4px solid var(--good); padding: .3rem .8rem; margin: 1rem 0; }
-.status.invalid { border-color: var(--bad); } .status.interrupted { border-color: var(--worst); }
+.status.invalid { border-color: var(--bad); } .status.interrupted { border-color: var(--warn); }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 th, td { text-align: right; padding: .2rem .5rem; border-bottom: 1px solid var(--rule); }
 .wide { overflow-x: auto; }
 th:first-child, td:first-child { text-align: left; } th { font-weight: 600; color: var(--soft); }
 pre { overflow-x: auto; font-size: 12.5px; line-height: 1.35; }
 svg { width: 100%; height: auto; } .bar { fill: var(--accent); } .line { fill: none; stroke: var(--accent);
-  stroke-width: 1.8; } .dot { fill: var(--accent); } .worst { fill: var(--worst); opacity: .55; }
+  stroke-width: 1.8; } .dot { fill: var(--accent); }
 .grid { stroke: var(--rule); stroke-width: 1; } .axis { fill: var(--soft); font-size: 11px; }
 @media (max-width: 36rem) { .axis { font-size: 18px; } table { font-size: 13px; } }
 """

@@ -25,8 +25,8 @@ def bars(edges: Sequence[float], counts: Sequence[int], label: str) -> str:
     return _frame([*grid, *shapes, *_axis(x, edges[0], edges[-1])], label)
 
 
-def line(points: Sequence[tuple[float, float]], label: str, *, log: bool, high: Sequence[float] = ()) -> str:
-    """A line through points; `log` for sizes on both axes, `high` marks the largest value at each point."""
+def line(points: Sequence[tuple[float, float]], label: str, *, log: bool) -> str:
+    """A line through points; `log` for logarithmic axes."""
     xs, ys = [p[0] for p in points], [p[1] for p in points]
     x = _scale(min(xs), max(xs), _LEFT + 6, _WIDTH - 12, log=log)
     bottom = min(ys) * 0.8 if log else 0.0
@@ -38,9 +38,8 @@ def line(points: Sequence[tuple[float, float]], label: str, *, log: bool, high: 
         f'<circle class="dot" cx="{x(a):.1f}" cy="{y(b):.1f}" r="2.5"><title>{a:,g}: {_label(b)}</title></circle>'
         for a, b in points
     ]
-    worst = [f'<circle class="worst" cx="{x(a):.1f}" cy="{max(y(h), _TOP):.1f}" r="2"/>' for a, h in zip(xs, high)]
     marks = _axis(x, min(xs), max(xs)) if log else [_tick(x(v), _label(v)) for v in _steps(max(xs)) if v >= min(xs)]
-    return _frame([*grid, f'<polyline class="line" points="{path}"/>', *worst, *dots, *marks], label)
+    return _frame([*grid, f'<polyline class="line" points="{path}"/>', *dots, *marks], label)
 
 
 def _frame(shapes: Sequence[str], label: str) -> str:

@@ -20,7 +20,6 @@ from aeedge.system.timing import repeat
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from aeedge.model import Model
 
 _STEADY_CALLS = 200
 _KEPT = 2**18  # latencies that are kept: the first ones
@@ -37,7 +36,8 @@ def main(moments: dict[str, int], arguments: list[str]) -> None:
     model = load(path, variant=variant, threads=int(threads))
     loaded = time.perf_counter_ns()
     sizes["loaded"] = resident_bytes()
-    sample = np.zeros((model.latent_size,) if method == "decode" else model.input.shape, _dtype(model, method))
+    latent = method == "decode"
+    sample = np.zeros((model.latent_size,) if latent else model.input.shape, "f4" if latent else model.input.dtype)
     call = getattr(model, method)
     called = time.perf_counter_ns()
     call(sample)
@@ -97,10 +97,6 @@ def _idle(seconds: float = 1.0) -> float:
     wall, cpu = time.perf_counter(), time.process_time()
     time.sleep(seconds)
     return 100 * (time.process_time() - cpu) / (time.perf_counter() - wall)
-
-
-def _dtype(model: Model, method: str) -> str:
-    return "float32" if method == "decode" else model.input.dtype
 
 
 def _peak() -> float | None:

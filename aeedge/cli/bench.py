@@ -17,7 +17,7 @@ from aeedge.bench.page import page
 from aeedge.bench.plan import METHODS, SCENARIOS, Plan
 from aeedge.bench.text import text
 from aeedge.bundle.reader import Bundle
-from aeedge.cli.types import DURATION, PERCENT, RATE, THREADS, Scenario
+from aeedge.cli.types import DURATION, PERCENT, RATE, Scenario, threads_option, variant_option
 from aeedge.errors import InputError
 from aeedge.files.atomic import atomic_file
 from aeedge.files.rows import open_rows
@@ -46,8 +46,8 @@ _MOST_ROWS = 4096  # read from a file; they are repeated to the number that a sc
 @click.option(
     "--method", type=click.Choice(METHODS), default="encode", show_default=True, help="The method to measure."
 )
-@click.option("--variant", default="auto", show_default=True, help="fp32, int8 or auto.")
-@click.option("--threads", type=THREADS, default="auto", show_default=True, help="Number of threads.")
+@variant_option
+@threads_option
 @click.option("--data", type=click.Path(), help="File of rows to use instead of the bundle's reference inputs.")
 @click.option("--quick", is_flag=True, help="Skip the fresh processes and the batch sizes.")
 @click.option("--profile", is_flag=True, help="Also measure the time per operator of the graph.")

@@ -70,13 +70,9 @@ def doctor(ctx: click.Context, bundle: str | None, as_json: bool) -> None:
 def text(document: dict[str, Any]) -> str:
     """The document in sections of 80 columns."""
     runtime, bundle = document["onnxruntime"], document["bundle"]
-    telemetry = runtime["telemetry"]
     parts = [
         _section("machine", _machine(document["machine"], document["threads"])),
-        _section(
-            "onnxruntime",
-            [("works", _works(runtime)), ("telemetry", _telemetry_text(telemetry))],
-        ),
+        _section("onnxruntime", [("works", _works(runtime)), ("telemetry", _telemetry(runtime["telemetry"]))]),
     ]
     if bundle is not None:
         parts.append(_section("bundle", _bundle(bundle)))
@@ -118,8 +114,8 @@ def _works(runtime: dict[str, Any]) -> str:
     return f"no: {words(runtime['exit'])} {STAGES[runtime['failed_stage']]}"
 
 
-def _telemetry_text(telemetry: dict[str, str]) -> str:
-    return _TELEMETRY[telemetry["state"], telemetry["source"]].format(environment=telemetry["environment"])
+def _telemetry(telemetry: dict[str, str]) -> str:
+    return _TELEMETRY[telemetry["state"], telemetry["source"]].format(**telemetry)
 
 
 def _bundle(b: dict[str, Any]) -> list[tuple[str, str]]:

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aeedge.bundle.manifest import InputSpec
-from aeedge.cli.types import THREADS
+from aeedge.cli.group import DEVICE
+from aeedge.cli.types import threads_option, variant_option
 from aeedge.errors import InputError
 from aeedge.files.rows import RowFile, open_rows, row_writer
 from aeedge.loading import load
@@ -20,7 +21,7 @@ from aeedge.model import Model
 from aeedge.runtime.prefetch import prefetch
 
 
-def _command(name: str, what: str, example: str) -> click.Command:
+def _command(name: str, example: str) -> click.Command:
     """One command; the four differ in the method that they call."""
 
     def run(
@@ -36,7 +37,7 @@ def _command(name: str, what: str, example: str) -> click.Command:
         with load(bundle, variant=variant, threads=threads) as model:
             _transform(model, name, source, output, invalid, array, force)
 
-    run.__doc__ = f"""{what}
+    run.__doc__ = f"""{DEVICE[name]}
 
     IN is .npy, .npz or .csv, OUT is .npy or .csv. Files of any size are streamed; OUT appears when it is complete.
 
@@ -48,8 +49,8 @@ def _command(name: str, what: str, example: str) -> click.Command:
         click.argument("bundle", type=click.Path()),
         click.argument("source", metavar="IN", type=click.Path()),
         click.option("-o", "--output", metavar="OUT", required=True, type=click.Path(), help="File to write."),
-        click.option("--variant", default="auto", show_default=True, help="fp32, int8 or auto."),
-        click.option("--threads", type=THREADS, default="auto", show_default=True, help="Number of threads."),
+        variant_option,
+        threads_option,
         click.option(
             "--invalid",
             type=click.Choice(["raise", "propagate"]),
@@ -118,17 +119,7 @@ def _progress(blocks: Iterable[NDArray[Any]], rows: RowFile, label: str) -> Iter
             bar.update(len(block))
 
 
-encode = _command(
-    "encode", "Compute the latents of a file of rows.", "aeedge encode motor.aeedge rows.npy -o latents.npy"
-)
-decode = _command(
-    "decode", "Reconstruct rows from a file of latents.", "aeedge decode motor.aeedge latents.npy -o rows.npy"
-)
-denoise = _command(
-    "denoise",
-    "Reconstruct a file of rows with encoder and decoder.",
-    "aeedge denoise motor.aeedge rows.csv -o clean.csv",
-)
-score = _command(
-    "score", "Compute the anomaly score of each row of a file.", "aeedge score motor.aeedge rows.npy -o scores.npy"
-)
+encode = _command("encode", "aeedge encode motor.aeedge rows.npy -o latents.npy")
+decode = _command("decode", "aeedge decode motor.aeedge latents.npy -o rows.npy")
+denoise = _command("denoise", "aeedge denoise motor.aeedge rows.csv -o clean.csv")
+score = _command("score", "aeedge score motor.aeedge rows.npy -o scores.npy")

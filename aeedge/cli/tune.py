@@ -12,7 +12,7 @@ import click
 
 from aeedge.autotune import Outcome, autotune, route
 from aeedge.bundle.reader import Bundle
-from aeedge.cli.types import THREADS
+from aeedge.cli.types import threads_option
 from aeedge.errors import InputError
 from aeedge.runtime import policy_store
 from aeedge.runtime.policy_store import TunedPolicy
@@ -33,7 +33,7 @@ SCHEMA = "aeedge-tune/1"
     help="What to optimise.",
 )
 @click.option("--variant", default="auto", show_default=True, help="fp32 or int8: try this one alone.")
-@click.option("--threads", type=THREADS, default="auto", show_default=True, help="Maximum number of threads.")
+@threads_option
 @click.option("--forget", is_flag=True, help="Remove what was kept for this bundle, and measure nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON (docs/json-outputs.md).")
 @click.pass_context

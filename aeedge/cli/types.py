@@ -1,4 +1,4 @@
-"""Types of options: durations, rates, percentages, scenarios, numbers of threads."""
+"""Options that several commands share, and types of options: durations, rates, percentages, numbers of threads."""
 
 from __future__ import annotations
 
@@ -80,4 +80,7 @@ class _Threads(_Type):
         return int(value)
 
 
-THREADS = _Threads()
+variant_option = click.option("--variant", default="auto", show_default=True, help="fp32, int8 or auto.")
+threads_option = click.option(
+    "--threads", type=_Threads(), default="auto", show_default=True, help="Maximum number of threads."
+)

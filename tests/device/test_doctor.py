@@ -18,7 +18,7 @@ import aeedge.doctor
 import aeedge.system.conditions
 import aeedge.system.fingerprint
 import aeedge.system.limits
-from aeedge.cli.doctor import _telemetry_text, text
+from aeedge.cli.doctor import _telemetry, text
 from aeedge.cli.group import AeedgeGroup
 from aeedge.doctor import examine, int8_sums, telemetry
 from aeedge.runtime import policy_store
@@ -289,7 +289,7 @@ def test_packages_too_old_or_over_each_other(monkeypatch, works):
 )
 def test_telemetry(monkeypatch, version, found, meaning):
     monkeypatch.setattr(aeedge.doctor, "TELEMETRY_FOUND", found)
-    assert _telemetry_text(telemetry(version)).startswith(meaning)
+    assert _telemetry(telemetry(version)).startswith(meaning)
 
 
 @pytest.mark.parametrize(("found", "then"), [(None, "1"), ("", "1"), ("0", "0"), ("yes", "yes")])

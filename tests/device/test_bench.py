@@ -148,7 +148,7 @@ def test_a_slowdown_of_5_percent_is_found():
     assert verdicts.count("slower") >= 95
 
 
-def test_two_runs_apart_are_told_apart_by_more_than_their_noise():
+def test_two_separate_runs_differ_only_by_more_than_their_noise():
     random = np.random.default_rng(1)
     same = [np.exp(random.normal(3, 0.01, 5)) for _ in range(2)]
     assert verdict(statistics.independent_ratio(*same)) == "no_difference"
@@ -293,18 +293,18 @@ def test_a_quiet_machine_gives_no_finding():
         ),
     ],
 )
-def test_each_disturbance_is_said(change, grade, message):
+def test_each_disturbance_is_a_finding(change, grade, message):
     found = conditions.judge(QUIET, LATER._replace(**change), cpus=4)
     assert [f.grade for f in found] == [grade]
     assert message in found[0].message
 
 
-def test_a_machine_that_tells_nothing_gives_no_finding():
-    silent = dict.fromkeys(("busy", "steal", "quota_wait", "swapped", "throttles", "pi_flags", "frequency", "celsius"))
-    assert conditions.judge(QUIET._replace(**silent), LATER._replace(**silent)) == []
+def test_a_machine_that_reports_nothing_gives_no_finding():
+    unknown = dict.fromkeys(("busy", "steal", "quota_wait", "swapped", "throttles", "pi_flags", "frequency", "celsius"))
+    assert conditions.judge(QUIET._replace(**unknown), LATER._replace(**unknown)) == []
 
 
-def test_what_a_system_tells_is_read(tmp_path):
+def test_the_state_of_a_system_is_read(tmp_path):
     def put(path, text):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_text(text)

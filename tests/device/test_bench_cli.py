@@ -121,7 +121,7 @@ def test_own_rows_are_used(tmp_path):
     assert "expected rows of shape (12,), got (5,)" in result.stderr
 
 
-def test_a_rate_that_cannot_be_reached_is_said():
+def test_a_rate_that_cannot_be_reached_is_reported():
     result = call(BUNDLE, *SHORT, "--rate", "10000000/s")
     assert result.exit_code == 1
     assert "the rate of 1e+07/s was not reached" in " ".join(result.stdout.split())

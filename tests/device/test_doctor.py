@@ -239,10 +239,10 @@ def test_a_quota_and_little_memory(monkeypatch, tmp_path, works):
     (tmp_path / "memory.current").write_text("45000000\n")
     (tmp_path / "memory.stat").write_text("anon 30000000\nactive_file 1000000\ninactive_file 2000000\n")
     document = examine()
-    said = messages(document, "warning")
+    warnings = messages(document, "warning")
     assert document["machine"]["memory_free_mb"] == 8
-    assert "a quota of 0.5 CPUs pauses calls before they are done; grant at least one CPU" in said
-    assert "8 MB of memory are free, expected 64 or more; free some" in said
+    assert "a quota of 0.5 CPUs pauses calls before they are done; grant at least one CPU" in warnings
+    assert "8 MB of memory are free, expected 64 or more; free some" in warnings
 
 
 def test_where_the_process_is_placed(monkeypatch, works):
@@ -250,11 +250,11 @@ def test_where_the_process_is_placed(monkeypatch, works):
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     document = examine()
-    said = " ".join(messages(document, "note"))
+    notes = " ".join(messages(document, "note"))
     assert document["ok"]
     assert document["threads"] == {"value": 1, "source": "affinity_mask"}
-    assert "the affinity mask allows 1 of 8 CPUs" in said
-    assert "OMP_NUM_THREADS=3 has no effect on aeedge; pass threads=3 to aeedge.load" in said
+    assert "the affinity mask allows 1 of 8 CPUs" in notes
+    assert "OMP_NUM_THREADS=3 has no effect on aeedge; pass threads=3 to aeedge.load" in notes
 
 
 def test_packages_too_old_or_over_each_other(monkeypatch, works):

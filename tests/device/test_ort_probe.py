@@ -53,13 +53,13 @@ def test_an_illegal_instruction_is_named_by_the_command(tmp_path, fake):
         cwd=tmp_path,
         env=os.environ | {"PYTHONPATH": os.pathsep.join(places)},
     )
-    said = " ".join(done.stdout.split())
+    out = " ".join(done.stdout.split())
     assert done.returncode == 1, done.stderr
     assert done.stderr == ""
-    assert "no: SIGILL while it is imported" in said
-    assert "uses an instruction that this processor (" in said
-    assert "does not have; install a build made for it, or another version: pip install 'onnxruntime<" in said
-    assert "not opened, because onnxruntime does not work" in said
+    assert "no: SIGILL while it is imported" in out
+    assert "uses an instruction that this processor (" in out
+    assert "does not have; install a build made for it, or another version: pip install 'onnxruntime<" in out
+    assert "not opened, because onnxruntime does not work" in out
     assert not list(tmp_path.glob("core*"))
 
 
@@ -99,7 +99,7 @@ def test_every_end_has_a_sentence(fake, source, how, message):
     text(document)
 
 
-def test_a_crash_while_opening_a_graph_is_told_from_one_while_importing(fake):
+def test_a_crash_while_opening_a_graph_differs_from_one_while_importing(fake):
     fake(
         "import os, signal\n__version__ = '9.9.9'\n"
         "class SessionOptions: pass\n"

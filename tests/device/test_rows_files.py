@@ -70,7 +70,7 @@ def test_csv_columns_are_taken_by_name(tmp_path):
         open_rows(tmp_path / "x.csv", columns=["a", "c"])
 
 
-def test_csv_with_other_names_is_taken_in_order_and_says_so(tmp_path):
+def test_csv_with_other_names_is_read_in_order_with_a_note(tmp_path):
     (tmp_path / "x.csv").write_text("p,q\n1,2\n")
     rows = open_rows(tmp_path / "x.csv", columns=["a", "b"])
     np.testing.assert_array_equal(next(rows.blocks()), [[1, 2]])

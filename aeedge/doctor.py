@@ -289,11 +289,12 @@ def open_bundle(path: str, threads: dict[str, Any], *, works: bool) -> tuple[dic
 def _settings(model: Model, tuned: policy_store.TunedPolicy | None, threads: dict[str, Any]) -> dict[str, Any]:
     """What was chosen when the bundle was opened, and the source of each choice."""
     wanted = tuned.variant if tuned else model.manifest.default_variant
-    source = "tuned" if tuned else "bundle_default"
+    source = "fallback" if model.variant != wanted else "tuned" if tuned else "bundle_default"
+    objective = tuned.objective if tuned and source == "tuned" else None  # a fallback runs with the default policy
     return {
-        "variant": {"value": model.variant, "source": source if model.variant == wanted else "fallback"},
+        "variant": {"value": model.variant, "source": source},
         "threads": {"value": model.threads, "source": "tuned"} if tuned else threads,
-        "dispatch_policy": {"source": "tuned" if tuned else "default", "objective": tuned.objective if tuned else None},
+        "dispatch_policy": {"source": "tuned" if objective else "default", "objective": objective},
         "arithmetic": model.arithmetic.replace(" ", "_"),
         "nonfinite_check": model.nonfinite_check,
     }

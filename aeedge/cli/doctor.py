@@ -125,7 +125,7 @@ def _bundle(b: dict[str, Any]) -> list[tuple[str, str]]:
     if b["status"] == "unusable":
         return [("path", b["path"]), ("status", "cannot be used, see below")]
     variant, count, policy = b["variant"], b["threads"], b["dispatch_policy"]
-    tuned = f"tuned on this device for {policy['objective']}"
+    tuned = "tuned on this device" + (f" for {policy['objective']}" if policy["objective"] else "")
     default = "default; 'aeedge tune' measures which is fastest here"
     return [
         ("path", b["path"]),

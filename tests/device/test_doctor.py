@@ -18,6 +18,7 @@ import aeedge.doctor
 import aeedge.system.conditions
 import aeedge.system.fingerprint
 import aeedge.system.limits
+from aeedge.bundle.reader import Bundle
 from aeedge.cli.doctor import _telemetry, text
 from aeedge.cli.group import AeedgeGroup
 from aeedge.doctor import examine, int8_sums, telemetry
@@ -118,9 +119,13 @@ def test_reference_outputs_that_differ(bundle):
 def test_int8_that_is_not_right_is_a_warning(tmp_path):
     path = Path(shutil.copytree(DATA / "bundle_v1_int8", tmp_path / "motor.aeedge"))
     change_golden(path, "int8.latent", (3, 0), 1000.0)
+    identity = Bundle(path).manifest.id
+    policy_store.write(identity, TunedPolicy("memory", "int8", 1, DispatchPolicy(), {"encode": 1.0}, {}))
     document = examine(str(path))
     assert document["ok"]
     assert document["bundle"]["variant"] == {"value": "fp32", "source": "fallback"}
+    assert document["bundle"]["dispatch_policy"] == {"source": "default", "objective": None}
+    assert "threads           1: tuned on this device\n" in text(document)
     assert any("int8 is not right on this machine" in message for message in messages(document, "warning"))
 
 

@@ -1,4 +1,4 @@
-"""int8 on the device: the golden rows decide how it is computed, and whether it is used."""
+"""int8 on the device: the reference outputs decide how it is computed, and whether it is used."""
 
 import json
 from pathlib import Path

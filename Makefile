@@ -1,12 +1,12 @@
 # make demo    train, export, verify and encode on real data, in about a minute
 # make test    all checks, as CI runs them
-# make bench   the runtime comparison; also bench-quick, bench-all (see benchmarks/README.md)
+# make bench   the runtime comparison; also bench-quick, bench-versions, bench-all (see benchmarks/README.md)
 # make format  format the code
 
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test checks matrix isa bench bench-quick bench-all format clean
+.PHONY: demo test checks matrix isa bench bench-quick bench-versions bench-all format clean
 
 demo: .venv/ready
 	$(BIN)/python examples/digits.py
@@ -35,6 +35,10 @@ bench: .venv/bench
 
 bench-quick: .venv/bench
 	$(BIN)/python benchmarks/runtimes.py --quick
+
+# Two wheels of aeedge in one run: make bench-versions BEFORE=old.whl AFTER=new.whl
+bench-versions: .venv/bench
+	$(BIN)/python benchmarks/versions.py $(BEFORE) $(AFTER)
 
 # All benchmarks; TABLES=folder adds the anomaly tables (see benchmarks/quality.py)
 bench-all: bench

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from aeedge.bundle.reader import Bundle
-    from aeedge.runtime.batch import Floats
     from aeedge.runtime.dispatch import Dispatcher
     from aeedge.runtime.slot import Slot
+    from aeedge.types import Floats
     from aeedge.verification import Deviation
 
 

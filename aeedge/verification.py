@@ -15,8 +15,7 @@ if TYPE_CHECKING:
 
     from aeedge.bundle.manifest import ScoreSpec, Tolerance
     from aeedge.bundle.reader import Bundle
-
-    Floats = NDArray[np.float32]
+    from aeedge.types import Floats
 
 
 class Deviation(NamedTuple):

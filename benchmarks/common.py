@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import random
 import statistics
+import sys
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -19,7 +20,18 @@ from numpy.typing import NDArray
 from aeedge.system.fingerprint import fingerprint
 from aeedge.table import columns
 
-__all__ = ["apart", "fingerprint", "interleaved", "kept_as", "publish", "publish_all", "raw", "speedups", "turns"]
+__all__ = [
+    "apart",
+    "fingerprint",
+    "interleaved",
+    "kept_as",
+    "progress",
+    "publish",
+    "publish_all",
+    "raw",
+    "speedups",
+    "turns",
+]
 
 RESULTS = Path(__file__).parent / "results"
 SIGNAL = (128.0, 32.0)  # mean and scale of signals as bytes
@@ -97,6 +109,11 @@ def apart(function: Callable[..., T], *arguments: Any) -> T:
     """Call a function in a child process, so that its threads, imports and memory do not affect measurements here."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(function, *arguments).result()
+
+
+def progress(step: str) -> None:
+    """What a benchmark does now, for whoever waits for it."""
+    print(step, file=sys.stderr, flush=True)
 
 
 def raw(rows: NDArray[Any], scaler: tuple[float, float]) -> NDArray[np.uint8]:

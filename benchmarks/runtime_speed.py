@@ -26,7 +26,21 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from common import PAUSE, SIGNAL, WARM_UP, Call, Table, apart, fingerprint, kept_as, publish_all, raw, speedups, turns
+from common import (
+    PAUSE,
+    SIGNAL,
+    WARM_UP,
+    Call,
+    Table,
+    apart,
+    fingerprint,
+    kept_as,
+    progress,
+    publish_all,
+    raw,
+    speedups,
+    turns,
+)
 from comparison import workloads
 from comparison.networks import NETWORKS
 from comparison.processes import cpus
@@ -85,16 +99,16 @@ class Subject(NamedTuple):
         return np.resize(test, (count, *test.shape[1:]))
 
 
-def subjects(with_bytes: bool, scratch: Path) -> list[Subject]:
-    """All networks; signals have no uint8 bundle in the runtime comparison, so one is exported here."""
+def subjects(names: Sequence[str], with_bytes: Collection[str], scratch: Path) -> list[Subject]:
+    """Networks. Signals have no uint8 bundle in the runtime comparison: one is exported for those in `with_bytes`."""
     found = []
-    for name, folder in apart(workloads.prepare, SUBJECTS, print).items():
+    for name, folder in apart(workloads.prepare, names, progress).items():
         if NETWORKS[name].pixels:
             found.append(Subject(name, folder, folder / "uint8.aeedge", (0.0, 255.0)))
         else:
             found.append(Subject(name, folder, scratch / f"{name}.aeedge", SIGNAL))
-            if with_bytes:
-                print(f"{name}: exporting with uint8 input")
+            if name in with_bytes:
+                progress(f"{name}: exporting with uint8 input")
                 apart(export_for_bytes, found[-1])
     return found
 
@@ -111,7 +125,7 @@ def export_for_bytes(subject: Subject) -> None:
 def prepared(path: Path, objective: str, *, variant: str, threads: int | str = "auto") -> aeedge.Model:
     """An opened bundle; if it may use all threads, tuned on this machine for the objective beforehand."""
     if threads == "auto":
-        found = autotune.tune(str(path), objective, variant=variant)
+        found = autotune.autotune(str(path), objective, variant=variant).tuned
         policy_store.write(aeedge.load(path, variant=variant, threads=1).manifest.id, found)
     model = aeedge.load(path, variant=variant, threads=threads)
     if model.variant != variant:
@@ -277,7 +291,7 @@ def powers(networks: Sequence[Subject], plan: Plan) -> list[Row]:
             found, state = measured(calls, *rhythm(calls.values(), plan.cell_seconds))
             row = verdict(found, "encode", ["run intra=1", "run, default"])
             result.append({"net": subject.name, "rows": 1 << power, **row, **state})
-        print(f"powers: {subject.name} done", flush=True)
+        progress(f"powers: {subject.name} done")
     return result
 
 
@@ -339,12 +353,12 @@ def main() -> None:
     tables = {}
     with tempfile.TemporaryDirectory() as scratch:
         os.environ["AEEDGE_STATE"] = scratch  # the user's policy store stays untouched
-        networks = subjects("int8" in parts, Path(scratch))
+        networks = subjects(SUBJECTS, SUBJECTS if "int8" in parts else (), Path(scratch))
         for subject in networks:
             check(subject)
         for part in parts:
             measure, shown, title = PARTS[part]
-            print(f"{part}: measuring", flush=True)
+            progress(f"{part}: measuring")
             result[part] = measure(networks, plan)
             tables[title] = shown(result[part])
     publish_all(kept_as("runtime_speed", asked.quick, parts if len(parts) < len(PARTS) else ()), result, tables)

@@ -16,8 +16,8 @@ from aeedge.runtime.nonfinite import all_finite
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-    Block = NDArray[Any]
-    Floats = NDArray[np.float32]
+    from aeedge.types import Block, Floats
+
 
 _FLOAT32 = np.dtype(np.float32)
 _LINE = 64  # bytes of a cache line, or less

@@ -26,8 +26,9 @@ from aeedge.runtime.threadpool import ThreadPool
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-    from aeedge.runtime.methods import Block, Floats, Method
+    from aeedge.runtime.methods import Method
     from aeedge.runtime.sessions import SessionPool
+    from aeedge.types import Block, Floats
 
 _TIMED_ROWS, _TIMED_US = 64, 100.0  # a row's time is measured on rows for this much work: less would say little
 _TRIES = 3
@@ -99,14 +100,10 @@ class Dispatcher:
             self._threads.close()
             self._threads = ThreadPool(threads)
         for name, us in self._row_us.items():
-            self._set_cutoffs(name, us, None)
+            self._cutoffs[name].set(policy, us, self._sessions.has_pool)
         for name in self.fast:
             if self.fast[name] is not not_open:
                 self._refresh(name)
-
-    def _set_cutoffs(self, name: str, row_us: float, pool_from: float | None) -> None:
-        pool = pool_from if self._sessions.has_pool else math.inf
-        self._cutoffs[name].set(self._policy, row_us, pool)
 
     def run(self, name: str, x: ArrayLike, out: Floats | None = None, invalid: str = "raise", first: int = 0) -> Floats:
         """Results of a method, in `out` or a new array.
@@ -192,11 +189,11 @@ class Dispatcher:
         policy, name = self._policy, serial.name
         block = batch.block(0, min(len(batch), _TIMED_ROWS, policy.max_rows))
         row_us = _row_us(serial, block, min(_TIMED_ROWS, policy.max_rows))
-        pool_from = None
+        measured = math.inf
         if self._sessions.has_pool and policy.measure_pool and _TIMED_ROWS * row_us >= policy.pool_from_us:
-            pool_from = _pool_from(serial, self._sessions.method(name, pooled=True), block)
+            measured = _pool_from(serial, self._sessions.method(name, pooled=True), block)
         self._row_us[name] = row_us
-        self._set_cutoffs(name, row_us, pool_from)
+        self._cutoffs[name].set(policy, row_us, self._sessions.has_pool, measured)
 
     def _refresh(self, name: str) -> None:
         """Make the fast path of a method, with the sessions that are open now."""
@@ -274,20 +271,20 @@ def _run_us(method: Method, block: Block) -> float:
     return max(time.perf_counter_ns() - began, 1) / 1000
 
 
-def _pool_from(serial: Method, pooled: Method, block: Block) -> float | None:
-    """The number of rows, up to 64, from which on the pool is faster, taking turns; None if it is not even then.
+def _pool_from(serial: Method, pooled: Method, block: Block) -> float:
+    """The number of rows, up to 64, from which on the pool is faster, taking turns; infinite if it is not even then.
 
     Twice in a row, so that one disturbance decides nothing.
     """
-    won: float | None = None
+    won = math.inf
     for rows in _POOL_ROWS:
         part = np.resize(block, (rows, *block.shape[1:]))
         times = [(_run_us(serial, part), _run_us(pooled, part)) for _ in range(_POOL_TRIES)]
         alone, shared = (min(side) for side in zip(*times))
         if shared >= _POOL_FASTER * alone:
-            won = None
-        elif won is not None or alone >= _POOL_SURELY_US:
-            return won or rows
+            won = math.inf
+        elif won < math.inf or alone >= _POOL_SURELY_US:
+            return min(won, rows)
         else:
             won = rows
     return won

@@ -1,92 +1,27 @@
 """The fast path: arrays of numbers in the right shape go to onnxruntime in three Python calls.
 
-A few samples are copied (and converted) into arrays that are bound once, so that nothing is allocated but the result;
-more are taken where they are. Whatever does not fit, or is not finite, is left to the dispatcher, which finds out why.
-
-A call takes a set of bound arrays that is idle, or makes one, and puts it back: there are as many as calls were ever
-made at the same time, whatever threads they came from, and one that is interrupted by another (a signal handler) does
-not share with it. Taking from a list and appending to it are atomic.
+A few samples are copied (and converted) into arrays that are bound once (see bound.py); more are taken where they are.
+Whatever does not fit, or is not finite, is left to the dispatcher, which finds out why.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aeedge.runtime.batch import BLOCK_BYTES, INVALID, as_block, copy_into
+from aeedge.runtime.batch import BLOCK_BYTES, INVALID, as_block
 from aeedge.runtime.nonfinite import all_finite
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from aeedge.runtime.methods import Bound, Method
+    from aeedge.runtime.methods import Method
     from aeedge.runtime.policy import Cutoffs
+    from aeedge.types import Floats
 
-    Floats = NDArray[np.float32]
-    BoundCall = Callable[[NDArray[Any], Floats | None], Floats | None]
     FastCall = Callable[[Any, Any, str], Floats | None]
 
 _FLOAT32 = np.dtype(np.float32)
-
-
-class BoundArrays:
-    """The sets of bound arrays of a method, by number of samples.
-
-    Args:
-        bind: binds arrays for a number of samples.
-        most: the most samples that are bound.
-    """
-
-    def __init__(self, bind: Callable[[int], Bound], most: int) -> None:
-        self.idle: list[list[BoundCall]] = [[] for _ in range(most + 1)]
-        self._bind = bind
-        self._made: list[None] = []
-
-    @property
-    def busy(self) -> bool:
-        """Whether a call on bound arrays is under way."""
-        return len(self._made) > sum(map(len, self.idle))
-
-    def run(self, x: NDArray[Any], out: Floats | None) -> Floats | None:
-        """Results of a few samples (n, *shape), in `out` or a new array; None if they do not fit or are not finite."""
-        idle = self.idle[len(x)]
-        try:
-            bound = idle.pop()
-        except IndexError:
-            bound = self.make(len(x))
-        try:
-            return bound(x, out)
-        finally:
-            idle.append(bound)
-
-    def make(self, count: int) -> BoundCall:
-        """A new set of arrays for this many samples, as a function that copies in, runs and copies out."""
-        bound = _bound_call(self._bind(count))
-        self._made.append(None)
-        return bound
-
-
-def _bound_call(bound: Bound) -> BoundCall:
-    rows, run, watched, result = bound.input, bound.run, bound.watched, bound.result
-    dtype, output = rows.dtype, bound.output if bound.direct else None
-
-    def call(x: NDArray[Any], out: Floats | None) -> Floats | None:
-        if x.dtype is dtype:
-            rows[...] = x
-        elif not copy_into(rows, x):
-            return None
-        run()
-        if watched is not None and not isfinite(watched()):
-            return None
-        if out is None:
-            return result()
-        out[...] = result() if output is None else output
-        return out
-
-    return call
 
 
 def fast_call(serial: Method, pooled: Method | None, one: Method, cutoffs: Cutoffs, busy: list[None]) -> FastCall:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aeedge.runtime.fastpath import BoundArrays
+from aeedge.runtime.bound import Bound, BoundArrays
 from aeedge.runtime.nonfinite import all_finite, first_finite, probe_of
 
 if TYPE_CHECKING:
@@ -17,9 +17,8 @@ if TYPE_CHECKING:
 
     from aeedge.bundle.manifest import ScoreSpec
     from aeedge.runtime.session import Session
+    from aeedge.types import Block, Floats
 
-    Block = NDArray[Any]
-    Floats = NDArray[np.float32]
     Finish = Callable[[Block, Floats], Floats]
 
 NAMES = ("encode", "decode", "denoise", "residual", "score")
@@ -140,32 +139,6 @@ def _bind(
         else:
             watched = probe_of({"none": rows, "first": first[:, 0], "all": first}[sentinels])
     return Bound(rows, last, _in_turn(calls), result, finish is None, watched)
-
-
-class Bound:
-    """Arrays of a method whose addresses onnxruntime knows.
-
-    Attributes:
-        input: (n, *row_in), to be filled before a run.
-        output: what the last stage writes; the result itself where `direct`.
-        run: runs all stages.
-        result: the result in a new array.
-        watched: after a run, a function whose result is finite if the input was; None where it cannot be otherwise.
-    """
-
-    __slots__ = ("direct", "input", "output", "result", "run", "watched")
-
-    def __init__(
-        self,
-        given: Block,
-        output: Floats,
-        run: Callable[[], None],
-        result: Callable[[], Floats],
-        direct: bool,
-        watched: Callable[[], float] | None,
-    ) -> None:
-        self.input, self.output, self.run, self.result = given, output, run, result
-        self.direct, self.watched = direct, watched
 
 
 def _in_turn(calls: list[Callable[[], None]]) -> Callable[[], None]:

@@ -12,17 +12,14 @@ import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from math import isfinite
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from aeedge.runtime.session import Session
+    from aeedge.types import Block, Floats
 
-    Block = NDArray[Any]
-    Floats = NDArray[np.float32]
 
 _NON_FINITE = math.nan, math.inf, -math.inf
 _WITH_WEIGHTS = {"Add", "Conv", "Div", "Gemm", "MatMul", "Mul", "Sub"}  # in a chain the other input is constant

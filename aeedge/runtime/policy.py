@@ -68,16 +68,18 @@ class Cutoffs:
     def __init__(self) -> None:
         self.pool_from, self.serial_to, self.whole_to = math.inf, 1.0, 1.0
 
-    def set(self, policy: DispatchPolicy, row_us: float, pool_from: float | None) -> None:
+    def set(self, policy: DispatchPolicy, row_us: float, has_pool: bool, measured: float = math.inf) -> None:
         """Convert a policy.
 
         Args:
             policy: in microseconds.
             row_us: microseconds of a row on one thread.
-            pool_from: rows from which on the pool is known to be faster; None for what the policy says.
+            has_pool: whether there is a pool.
+            measured: rows from which on the pool was measured to be faster; it can only lower the policy's cutoff, so
+                that a disturbed measurement leaves things as they are.
         """
         self.whole_to = min(_rows(policy.workers_from_us, row_us) - 1, policy.max_rows)
-        self.pool_from = max(2.0, _rows(policy.pool_from_us, row_us)) if pool_from is None else pool_from
+        self.pool_from = max(2.0, min(_rows(policy.pool_from_us, row_us), measured)) if has_pool else math.inf
         self.serial_to = min(self.whole_to, max(MIN_BLOCK_ROWS, _rows(policy.block_us, row_us) - 1))
 
 

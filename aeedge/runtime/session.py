@@ -26,7 +26,8 @@ from aeedge.errors import CorruptBundleError, IncompatibleBundleError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    Floats = NDArray[np.float32]
+    from aeedge.types import Floats
+
 
 _DTYPES = {"float32": "tensor(float)", "uint8": "tensor(uint8)", "int16": "tensor(int16)"}
 _SMALL_BYTES = 2**16  # results up to here are copied into their place: cheaper than telling onnxruntime where it is

@@ -112,7 +112,7 @@ class SessionPool:
 
     def is_busy(self) -> bool:
         """Whether calls are under way."""
-        found = [method for methods in self._methods.values() for method in methods.values()]
+        found = [method for methods in self._methods.values() for method in list(methods.values())]
         return bool(self.busy) or any(method.arrays.busy for method in found)
 
     def park(self) -> None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from aeedge.bundle.manifest import InputSpec
-    from aeedge.runtime.batch import Floats
+    from aeedge.types import Floats
 
 
 class Slot:

@@ -87,7 +87,7 @@ def _speed(
             records.add("out", **where, contender=entry.name, reason=reason)
         for batch in plan.batches:
             log(f"{name}, {threads} thread{'s' * (threads == 'all')}: batch {batch}")
-            for worker, cell in field.measure(workers, batch, plan):
+            for worker, cell in field.measure([w for w in workers if w.entry.batch in (None, batch)], batch, plan):
                 if "failed" in cell or cell["seconds"] is None:
                     why = cell.get("failed") or cell["disturbed"]
                     log(f"  {worker.entry.name}, batch {batch}: no time ({why})")

@@ -3,7 +3,8 @@
     python -m comparison.worker '{"module": ..., "options": ..., "folder": ..., "threads": ..., "cpus": [...]}'
 
 Commands: "answer" (write latents of test and anomalous samples to a file), "ready" (prepare a batch and warm up),
-"time" (call for a number of seconds). A reply with "error" or "void" has the reason why there is no result.
+"time" (call for a number of seconds). A contender with a method `call` makes calls of several kinds. A reply with
+"error" or "void" has the reason why there is no result.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class Server:
         made = importlib.import_module(order["module"]).Contender
         self._contender = made(order["folder"], order["options"], order["threads"])
         self._folder = order["folder"]
-        self._call: Callable[[], object] = lambda: None
+        self._calls: list[Callable[[], object]] = []
 
     def answer(self, out: str) -> dict[str, Any]:
         """Write the contender's latents; those of the first test rows also as a separate batch."""
@@ -47,20 +48,27 @@ class Server:
         np.savez(out, **found)
         return {}
 
-    def ready(self, batch: int, seconds: float) -> dict[str, Any]:
-        """Prepare a batch and call a few times."""
+    def ready(self, batch: int, seconds: float, what: str = "encode", keep: bool = False) -> dict[str, Any]:
+        """Prepare a batch and call a few times; with `keep` beside those that were prepared before."""
         import numpy as np
 
         with np.load(f"{self._folder}/rows.npz") as rows:
             test = rows["test"]
-        prepared = self._contender.prepare(np.resize(test, (batch, *test.shape[1:])))
-        encode = self._contender.encode
-        self._call = lambda: encode(prepared)
-        return {"seconds": timed(self._call, seconds).per_call}
+        if not keep:
+            self._calls.clear()
+        rows = np.resize(test, (batch, *test.shape[1:]))
+        if hasattr(self._contender, "call"):
+            self._calls.append(self._contender.call(what, rows))
+        else:
+            prepared, encode = self._contender.prepare(rows), self._contender.encode
+            self._calls.append(lambda: encode(prepared))
+        return {"seconds": timed(self._calls[-1], seconds).per_call, "call": len(self._calls) - 1}
 
-    def time(self, seconds: float) -> dict[str, Any]:
-        """Seconds per call, and the number of calls."""
-        found = timed(self._call, seconds)
+    def time(self, seconds: float, call: int = -1, warm_up: float = 0.0) -> dict[str, Any]:
+        """Seconds per call, and the number of calls, after some seconds of calls that do not count."""
+        if warm_up:
+            timed(self._calls[call], warm_up)
+        found = timed(self._calls[call], seconds)
         return {"seconds": found.per_call, "calls": found.calls}
 
 

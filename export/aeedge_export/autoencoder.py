@@ -345,6 +345,7 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         variants: Sequence[str] | str = ("fp32",),
         calibration: ArrayLike | None = None,
         qat: bool = False,
+        with_scorer: bool = True,
         name: str | None = None,
         tolerance: float = 1e-4,
         overwrite: bool = False,
@@ -356,6 +357,7 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
             variants: "fp32" and "int8", the preferred one first; see `export_bundle`.
             calibration: raw rows (192 or more) for int8, which it is calibrated and judged with.
             qat: fine-tune int8 where the contract would keep layers in fp32.
+            with_scorer: also write encoder, decoder and score as one graph; see `export_bundle`.
             name: the model's name; default: the stem of `path`.
             tolerance: largest error of fp32 relative to an output's magnitude.
             overwrite: replace an existing bundle.
@@ -383,6 +385,7 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
             variants=variants,
             calibration=calibration,
             qat=qat,
+            with_scorer=with_scorer,
             tolerance=tolerance,
             overwrite=overwrite,
         )

@@ -28,16 +28,15 @@ def test_sizes_repeat_and_reach_both_ends():
 
 
 @pytest.mark.parametrize(("error", "differ", "beyond"), [(0.0, False, False), (1e-7, True, False), (1.0, True, True)])
-def test_a_result_that_differs_is_counted(error, differ, beyond):
+def test_a_result_that_differs_is_counted(monkeypatch, error, differ, beyond):
     rows = np.ones((3, 2), np.float32)
-    manifest = SimpleNamespace(variants={"fp32": SimpleNamespace(tolerance={"latent": None})})
+    manifest = SimpleNamespace(variants={"fp32": SimpleNamespace(tolerance={"latent": None})}, score=None)
 
-    def deviation(what, rows, got, expected, tolerance):
+    def deviation(what, rows, got, expected, tolerance, spec):
         return Deviation(what, 0, float(np.abs(got - expected).max()), 1e-3)
 
-    model = SimpleNamespace(
-        encode=lambda x: x + np.float64(error), manifest=manifest, variant="fp32", deviation=deviation
-    )
+    monkeypatch.setattr(endurance, "deviation", deviation)
+    model = SimpleNamespace(encode=lambda x: x + np.float64(error), manifest=manifest, variant="fp32")
     known = [endurance.Known("encode", rows, rows)]
     tally = endurance.caller(model, known, 0, time.perf_counter() + 0.02)
     assert tally.calls > 0

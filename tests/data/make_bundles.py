@@ -19,7 +19,7 @@ from aeedge_export import export_bundle
 from aeedge_export.quantization.qdq import quantize
 
 
-def sensors(folder: Path) -> None:
+def sensors(folder: Path, name: str = "bundle_v1", with_scorer: bool = False) -> None:
     """Twelve named sensors of very different magnitude, three latents."""
     torch.manual_seed(1)
     rng = np.random.default_rng(1)
@@ -28,7 +28,7 @@ def sensors(folder: Path) -> None:
     export_bundle(
         encoder=nn.Sequential(nn.Linear(12, 8), nn.ReLU(), nn.Linear(8, 3)),
         decoder=nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 12)),
-        path=folder / "bundle_v1",
+        path=folder / name,
         example=rows,
         scaler=(mean, scale),
         family="dense",
@@ -36,6 +36,7 @@ def sensors(folder: Path) -> None:
         units=["mm"] * 12,
         created="2026-11-22T00:00:00+00:00",
         training={"rows": 200},
+        with_scorer=with_scorer,
     )
 
 
@@ -51,6 +52,7 @@ def pixels(folder: Path) -> None:
         scaler=(0.0, 255.0),
         family="custom",
         created="2026-11-22T00:00:00+00:00",
+        with_scorer=False,
     )
 
 
@@ -61,7 +63,7 @@ def encoder_only(folder: Path) -> None:
     export_bundle(encoder=nn.Linear(4, 1), path=folder / "bundle_v1_encoder", example=rows)
 
 
-def camera(folder: Path) -> None:
+def camera(folder: Path, name: str = "bundle_v1_int8", with_scorer: bool = False) -> None:
     """uint8 images of 1×16×16 of two blobs, four latents; int8 by default: a convolution and dense layers."""
     torch.manual_seed(4)
     images = blobs(600)
@@ -84,11 +86,12 @@ def camera(folder: Path) -> None:
         export_bundle(
             encoder=down.eval(),
             decoder=up.eval(),
-            path=folder / "bundle_v1_int8",
+            path=folder / name,
             example=images,
             scaler=(0.0, 255.0),
             variants=("int8", "fp32"),
             created="2026-11-22T00:00:00+00:00",
+            with_scorer=with_scorer,
         )
 
 
@@ -124,11 +127,22 @@ def saturating(folder: Path) -> None:
         mock.patch("aeedge_export.quantization.choice.quantize", functools.partial(quantize, safe=False)),
     ):
         export_bundle(
-            encoder=down, decoder=up, path=folder / "bundle_v1_saturating", example=rows, variants=("int8", "fp32")
+            encoder=down,
+            decoder=up,
+            path=folder / "bundle_v1_saturating",
+            example=rows,
+            variants=("int8", "fp32"),
+            with_scorer=False,
         )
+
+
+def scorers(folder: Path) -> None:
+    """Sensors and camera again, with scorer.onnx and the key nonfinite_sentinels."""
+    sensors(folder, "bundle_v1_scorer", with_scorer=True)
+    camera(folder, "bundle_v1_scorer_int8", with_scorer=True)
 
 
 if __name__ == "__main__":
     target = Path(sys.argv[1])
-    for make in (sensors, pixels, encoder_only, camera, saturating):
+    for make in (sensors, pixels, encoder_only, camera, saturating, scorers):
         make(target)

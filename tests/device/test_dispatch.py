@@ -131,7 +131,7 @@ class Timed:
         (lambda n: 10 + n, lambda n: 8 + n / 2, 2, 4),  # faster from the start: two sizes are enough
         (lambda n: 2 * n, lambda n: 20 + n, 32, 64),
         (lambda n: 2 * n, lambda n: 50 + n, 64, 64),
-        (lambda n: 2 * n, lambda n: 3 * n, None, 64),
+        (lambda n: 2 * n, lambda n: 3 * n, math.inf, 64),
         (lambda n: 1000 * n, lambda n: 600 * n, 2, 2),  # a large network is not run more often than needed
     ],
 )
@@ -143,7 +143,7 @@ def test_from_how_many_rows_on_the_pool_is_faster_is_measured(monkeypatch, seria
     assert max(one.sizes) == max(other.sizes) == most
 
 
-def test_what_is_measured_of_the_pool_becomes_the_cutoff(rows, monkeypatch):
+def test_what_is_measured_of_the_pool_lowers_the_cutoff(rows, monkeypatch):
     monkeypatch.setattr(dispatch, "_pool_from", lambda *given: 4)
     with aeedge.load(DATA / "bundle_v1", threads=3) as model:
         calls = spied(model, monkeypatch)

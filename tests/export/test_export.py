@@ -55,7 +55,7 @@ def test_exporting_twice_gives_the_same_bytes(trained, tmp_path):
     (tmp_path / "other").mkdir()
     Autoencoder.load(tmp_path / "run").export(tmp_path / "other" / "m.aeedge")
     names = sorted(p.name for p in (tmp_path / "m.aeedge").iterdir())
-    assert names == ["decoder.onnx", "encoder.onnx", "golden.npz", "manifest.json"]
+    assert names == ["decoder.onnx", "encoder.onnx", "golden.npz", "manifest.json", "scorer.onnx"]
     for name in names:
         assert (tmp_path / "m.aeedge" / name).read_bytes() == (tmp_path / "other" / "m.aeedge" / name).read_bytes()
 

@@ -16,7 +16,7 @@ from helpers import reference, tampering
 DATA = Path(__file__).parent.parent / "data"
 BUNDLES = ["bundle_v1", "bundle_v1_uint8", "bundle_v1_int8"]
 # fp32, the same where latents are looked at instead of the input, and int8
-FLOAT_BUNDLES = ["bundle_v1", "bundle_v1 with first", "bundle_v1 with all", "bundle_v1_saturating"]
+FLOAT_BUNDLES = ["bundle_v1", "bundle_v1 with first", "bundle_v1 with all", "bundle_v1_saturating", "bundle_v1_scorer"]
 METHODS = ["encode", "decode", "denoise", "residual", "score"]
 MOST = 5000
 FLOATS = ["float32", "float64", ">f4", ">f8", "float16", "longdouble"]

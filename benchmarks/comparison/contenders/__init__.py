@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 class Entry(NamedTuple):
     """A contender: its name in tables, its module, the module's options, the distributions it needs.
 
-    `exact`: its latents must agree with torch's. `only` restricts it to "one" or "all" threads. `loads` is the dtype of
-    its input.
+    `exact`: its latents must agree with torch's. `only` restricts it to "one" or "all" threads, `batch` to one number
+    of samples. `loads` is the dtype of its input.
     """
 
     name: str
@@ -30,6 +30,7 @@ class Entry(NamedTuple):
     exact: bool = True
     only: str = ""
     loads: str = "float32"
+    batch: int | None = None
 
 
 def entries(folder: Path) -> list[Entry]:
@@ -40,6 +41,7 @@ def entries(folder: Path) -> list[Entry]:
         *_of_aeedge(folder),
         Entry("onnxruntime", here + "by_onnxruntime", {}, ("onnxruntime",)),
         Entry("onnxruntime, one thread", here + "by_onnxruntime", {"threads": 1}, ("onnxruntime",), only="all"),
+        Entry("onnxruntime, bound", here + "by_onnxruntime_bound", {}, ("onnxruntime",), only="one", batch=1),
         Entry("OpenVINO", here + "by_openvino", {}, ("openvino",)),
         Entry("LiteRT fp32", tflite, {"file": "fp32.tflite"}, ("ai-edge-litert",)),
         Entry("LiteRT int8", tflite, {"file": "int8.tflite"}, ("ai-edge-litert",), exact=False, loads="int8"),
@@ -60,4 +62,6 @@ def _of_aeedge(folder: Path) -> list[Entry]:
             options = {"bundle": bundle.name, "variant": variant, "dtype": dtype}
             module = "comparison.contenders.by_aeedge"
             found.append(Entry(name, module, options, ("aeedge",), exact=variant == "fp32", loads=dtype))
+            if name == "aeedge fp32":
+                found.append(Entry("aeedge fp32, bound", module + "_bound", options, ("aeedge",), only="one", batch=1))
     return found

@@ -1,0 +1,97 @@
+"""Arrays whose addresses onnxruntime knows, so that a call on a few samples allocates nothing but its result.
+
+A call takes a set of bound arrays that is idle, or makes one, and puts it back: there are as many as calls were ever
+made at the same time, whatever threads they came from, and one that is interrupted by another (a signal handler) does
+not share with it. Taking from a list and appending to it are atomic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import isfinite
+from typing import TYPE_CHECKING
+
+from aeedge.record import Record
+from aeedge.runtime.batch import copy_into
+
+if TYPE_CHECKING:
+    from aeedge.types import Block, Floats
+
+    BoundCall = Callable[[Block, Floats | None], Floats | None]
+
+
+class Bound(Record):
+    """The bound arrays of a method for a number of samples.
+
+    Attributes:
+        input: (n, *row_in), to be filled before a run.
+        output: what the last stage writes; the result itself where `direct`.
+        run: runs all stages.
+        result: gives the result in a new array.
+        direct: whether nothing is left to be done with `output`.
+        watched: after a run, a function whose result is finite if the input was; None where it cannot be otherwise.
+    """
+
+    input: Block
+    output: Floats
+    run: Callable[[], None]
+    result: Callable[[], Floats]
+    direct: bool
+    watched: Callable[[], float] | None
+
+
+class BoundArrays:
+    """The sets of bound arrays of a method, by number of samples.
+
+    Args:
+        bind: binds arrays for a number of samples.
+        most: the most samples that are bound.
+    """
+
+    def __init__(self, bind: Callable[[int], Bound], most: int) -> None:
+        self.idle: list[list[BoundCall]] = [[] for _ in range(most + 1)]
+        self._bind = bind
+        self._made: list[None] = []
+
+    @property
+    def busy(self) -> bool:
+        """Whether a call on bound arrays is under way."""
+        return len(self._made) > sum(map(len, self.idle))
+
+    def run(self, x: Block, out: Floats | None) -> Floats | None:
+        """Results of a few samples (n, *shape), in `out` or a new array; None if they do not fit or are not finite."""
+        idle = self.idle[len(x)]
+        try:
+            bound = idle.pop()
+        except IndexError:
+            bound = self.make(len(x))
+        try:
+            return bound(x, out)
+        finally:
+            idle.append(bound)
+
+    def make(self, count: int) -> BoundCall:
+        """A new set of arrays for this many samples, as a function that copies in, runs and copies out."""
+        bound = _bound_call(self._bind(count))
+        self._made.append(None)
+        return bound
+
+
+def _bound_call(bound: Bound) -> BoundCall:
+    rows, run, watched, result = bound.input, bound.run, bound.watched, bound.result
+    dtype, output = rows.dtype, bound.output if bound.direct else None
+
+    def call(x: Block, out: Floats | None) -> Floats | None:
+        if x.dtype is dtype:
+            rows[...] = x
+        elif not copy_into(rows, x):
+            return None
+        run()
+        if watched is not None and not isfinite(watched()):
+            return None
+        if out is None:
+            return result()
+        out[...] = result() if output is None else output
+        return out
+
+    return call

@@ -251,12 +251,12 @@ def test_the_route_of_a_single_row_changes_with_the_policy(monkeypatch):
         rows, sessions, used = model.golden_rows(), model._dispatcher._sessions, []
         subject = autotune._Subject(model, model._dispatcher)
         for policy in (autotune._POOL, SERIAL, autotune._POOL):
-            run = autotune._run_as(subject, policy, {}, rows[:1])
-            run()  # makes the fast path, where there is none yet
+            run, given = autotune._run_as(subject, policy, {}, rows[:1])
+            run(given)  # makes the fast path, where there is none yet
             idle = [sessions.method("encode", pooled=pooled).arrays.idle[1] for pooled in (False, True)]
             for sets in idle:
                 sets.clear()
-            run()
+            run(given)
             used.append([bool(sets) for sets in idle])
         assert used == [[False, True], [True, False], [False, True]]
 

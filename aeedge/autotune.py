@@ -11,7 +11,6 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -24,6 +23,7 @@ from aeedge.runtime.policy_store import OBJECTIVES, TunedPolicy
 from aeedge.system import conditions
 from aeedge.system.clock import Clock
 from aeedge.system.limits import thread_count
+from aeedge.system.timing import repeat
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from aeedge.model import Model
     from aeedge.runtime.dispatch import Dispatcher
 
-    Calls = dict[str, Callable[[], object]]
+    Rows = NDArray[Any]
+    Call = tuple[Callable[[Rows], object], Rows]
     Name = TypeVar("Name")
 
 _CLEARLY = 0.92  # a contender replaces the default when it takes this share of its time or less
@@ -148,9 +149,9 @@ def _fastest(subjects: dict[str, _Subject], objective: str, progress: Callable[[
     default = next(iter(subjects))
     bulk = _bulk(subjects[default])
     progress("single samples")
-    singles = _measured({name: _call(subject.model, _rows(subject.model, 1)) for name, subject in subjects.items()})
+    singles = _measured({name: (subject.model.encode, _rows(subject.model, 1)) for name, subject in subjects.items()})
     progress("many rows")
-    many = _measured({name: _call(subject.model, bulk) for name, subject in subjects.items()})
+    many = _measured({name: (subject.model.encode, bulk) for name, subject in subjects.items()})
     variant = _clear_winner(singles if objective == "latency" else many, default)
     subject = subjects[variant]
     measurements: dict[str, Any] = {"single_us": _us(singles), "bulk_rows": len(bulk), "bulk_us": _us(many)}
@@ -166,10 +167,10 @@ def _fastest(subjects: dict[str, _Subject], objective: str, progress: Callable[[
     return TunedPolicy(objective, variant, subject.model.threads, policy, row_us, measurements)
 
 
-def _block(subject: _Subject, bulk: NDArray[Any], row_us: dict[str, float]) -> tuple[float, dict[str, float]]:
+def _block(subject: _Subject, bulk: Rows, row_us: dict[str, float]) -> tuple[float, dict[str, float]]:
     """Work of a block in microseconds, and microseconds of the bulk by rows of a block."""
     default = subject.dispatcher.default_policy.block_us
-    calls: Calls = {"default": _run_as(subject, _WORKERS._replace(block_us=default), row_us, bulk)}
+    calls = {"default": _run_as(subject, _WORKERS._replace(block_us=default), row_us, bulk)}
     for rows in _BLOCKS:
         if 2 * rows <= len(bulk):
             calls[str(rows)] = _run_as(subject, _WORKERS._replace(block_us=rows * row_us["encode"]), row_us, bulk)
@@ -179,7 +180,7 @@ def _block(subject: _Subject, bulk: NDArray[Any], row_us: dict[str, float]) -> t
 
 
 def _cutoffs(
-    subject: _Subject, bulk: NDArray[Any], row_us: dict[str, float], block_us: float
+    subject: _Subject, bulk: Rows, row_us: dict[str, float], block_us: float
 ) -> tuple[DispatchPolicy, dict[str, dict[str, float]]]:
     """From how much work on the pool, and then worker threads, are faster; and the times by number of rows, from 1."""
     default = subject.dispatcher.default_policy._replace(block_us=block_us, measure_pool=False)
@@ -233,43 +234,37 @@ def _row_us(subject: _Subject) -> dict[str, float]:
         given = model.encode(rows) if name == "decode" else rows
         call = getattr(model, name)
         call(given)
-        found[name] = min(_seconds(partial(call, given)) for _ in range(_TRIES)) * 1e6 / len(rows)
+        found[name] = min(repeat(call, [given], least_calls=_TRIES)) / 1e3 / len(rows)
     return found
 
 
 # --- measuring
 
 
-def _rows(model: Model, count: int) -> NDArray[Any]:
+def _rows(model: Model, count: int) -> Rows:
     """The bundle's reference inputs, repeated."""
     golden = model.golden_rows()
     return np.resize(golden, (count, *golden.shape[1:]))
 
 
-def _bulk(subject: _Subject) -> NDArray[Any]:
+def _bulk(subject: _Subject) -> Rows:
     """Rows for enough work that a call takes some tens of milliseconds."""
     wanted = int(_BULK_US / _row_us(subject)["encode"])
     return _rows(subject.model, min(max(2 * _SMALL_BLOCK, 1 << wanted.bit_length() - 1), _MAX_BULK_ROWS))
 
 
-def _call(model: Model, rows: NDArray[Any]) -> Callable[[], object]:
-    return lambda: model.encode(rows)
-
-
-def _run_as(
-    subject: _Subject, policy: DispatchPolicy, row_us: dict[str, float], rows: NDArray[Any]
-) -> Callable[[], object]:
+def _run_as(subject: _Subject, policy: DispatchPolicy, row_us: dict[str, float], rows: Rows) -> Call:
     """A call under a policy; contenders share the model, so each sets its own policy first."""
 
-    def call() -> object:
+    def call(rows: Rows) -> object:
         if subject.dispatcher.policy is not policy:
             subject.dispatcher.set_policy(policy, row_us)
         return subject.model.encode(rows)
 
-    return call
+    return call, rows
 
 
-def _measured(calls: Mapping[Name, Callable[[], object]]) -> dict[Name, float]:
+def _measured(calls: Mapping[Name, Call]) -> dict[Name, float]:
     """Seconds a call, the lower quartile over rounds in which all take turns: a disturbance only ever makes slower.
 
     A turn begins with a pause, until the threads of whoever was before are asleep, and with some calls that do not
@@ -282,20 +277,15 @@ def _measured(calls: Mapping[Name, Callable[[], object]]) -> dict[Name, float]:
             if turn and turn % min(_RAREST, 1 + int(found[name][0] / _LONG_SECONDS)):
                 continue
             time.sleep(_PAUSE_SECONDS)
-            _seconds(call, _SETTLE_SECONDS)
-            found[name].append(_seconds(call, _TURN_SECONDS))
+            _seconds(*call, _SETTLE_SECONDS)
+            found[name].append(_seconds(*call, _TURN_SECONDS))
     return {name: sorted(values)[len(values) // 4] for name, values in found.items()}
 
 
-def _seconds(call: Callable[[], object], least: float = 0.0) -> float:
-    """Seconds a call, over calls for at least so long, and at least one."""
-    count, began = 0, time.perf_counter()
-    while True:
-        call()
-        count += 1
-        spent = time.perf_counter() - began
-        if spent >= least:
-            return spent / count
+def _seconds(call: Callable[[Rows], object], rows: Rows, least: float) -> float:
+    """Mean seconds of a call, over at least that many seconds and one call."""
+    durations = repeat(call, [rows], least_ns=int(least * 1e9))
+    return sum(durations) / len(durations) / 1e9
 
 
 def _clear_winner(times: dict[str, float], default: str) -> str:

@@ -1,18 +1,18 @@
-"""Everything that aeedge raises on purpose.
+"""The exceptions of aeedge.
 
 AeedgeError
 ├── BundleError                  the bundle cannot be used
-│   ├── CorruptBundleError       it is damaged: truncated, changed, or its halves do not belong together
-│   └── IncompatibleBundleError  it is sound, but not for this version of aeedge, onnxruntime or this call
-├── InputError (also ValueError) what the caller passed does not fit
-└── VerificationError            the numbers differ from those recorded when the bundle was made
+│   ├── CorruptBundleError       it is damaged: a file is truncated, changed, or of another bundle
+│   └── IncompatibleBundleError  it needs another version of aeedge or onnxruntime, or lacks what a call needs
+├── InputError (also ValueError) an argument, array or file does not fit
+└── VerificationError            the outputs differ from the recorded reference outputs
 
-A message says what was expected, what came, where, and what to do. Anything else that escapes is a bug.
+A message names what was expected, what came, where, and what to do. Any other exception is a bug.
 """
 
 
 class AeedgeError(Exception):
-    """Base of all errors that aeedge raises on purpose."""
+    """Base of all exceptions of aeedge."""
 
 
 class BundleError(AeedgeError):
@@ -24,12 +24,12 @@ class CorruptBundleError(BundleError):
 
 
 class IncompatibleBundleError(BundleError):
-    """The bundle is sound, but does not fit this aeedge, this onnxruntime or what is asked of it."""
+    """The bundle needs another version of aeedge or onnxruntime, or lacks what a call needs."""
 
 
 class InputError(AeedgeError, ValueError):
-    """An array, a file or an argument does not fit: the message says what was expected and what came."""
+    """An argument, array or file does not fit."""
 
 
 class VerificationError(AeedgeError):
-    """Computed numbers differ from the recorded ones by more than the stated tolerance."""
+    """Outputs differ from the recorded reference outputs by more than the tolerance."""

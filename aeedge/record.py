@@ -1,7 +1,7 @@
 """Immutable records, made without compiling code.
 
-`typing.NamedTuple` and `dataclasses` write and compile source for each class, which takes 0.1 to 0.3 ms and is felt
-when a small program starts. What every start needs derives from `Record`; elsewhere NamedTuple is as good.
+`typing.NamedTuple` and `dataclasses` compile source for each class, which takes 0.1 to 0.3 ms. Classes that every
+program needs at its start derive from `Record`; elsewhere NamedTuple is as good.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ else:
 
 
 class Record(_Fields):
-    """Fields as they are annotated in a subclass, with defaults; made from positional or named values.
+    """Base of records: a subclass annotates its fields, with defaults; values are passed by position or name.
 
     Two are equal if they are of the same class and all values are equal. `_fields`, `_replace` and `_asdict` are those
     of a NamedTuple.

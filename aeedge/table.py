@@ -6,15 +6,15 @@ from collections.abc import Sequence
 
 
 def pairs(rows: Sequence[tuple[str, str]], line: int | None = None) -> str:
-    """Names and values in two columns; values that do not fit a line of `line` characters go on below themselves."""
+    """Names and values in two columns; with `line`, values are wrapped to lines of that many characters."""
     width = max(len(name) for name, _ in rows)
     if line is not None:
-        rows = [(name, _folded(value, width + 2, line)) for name, value in rows]
+        rows = [(name, _wrapped(value, width + 2, line)) for name, value in rows]
     return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
 
 
-def _folded(value: str, indent: int, line: int) -> str:
-    """Break between words alone: commands and paths may be copied as they stand."""
+def _wrapped(value: str, indent: int, line: int) -> str:
+    """Break between words alone, so that commands and paths can be copied."""
     from textwrap import wrap
 
     parts = wrap(value, line - indent, break_long_words=False, break_on_hyphens=False)
@@ -22,7 +22,7 @@ def _folded(value: str, indent: int, line: int) -> str:
 
 
 def columns(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table with a rule under its head: the first column to the left, the others to the right."""
+    """A table with a rule under its head: the first column left-aligned, the others right-aligned."""
     widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
 
     def line(row: Sequence[str]) -> str:
@@ -33,8 +33,13 @@ def columns(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def human_bytes(count: int) -> str:
-    """A size in B, kB or MB (powers of 1000) with three digits or so."""
+    """A size in B, kB or MB (powers of 1000) with about three digits."""
     for unit, factor in (("MB", 1e6), ("kB", 1e3)):
         if count >= factor:
             return f"{count / factor:.{0 if count >= 100 * factor else 1}f} {unit}"
     return f"{count} B"
+
+
+def percent_of(error: float, tolerance: float) -> str:
+    """An error as a share of its tolerance, which is above 0 where there is an error: "0.51 %"."""
+    return f"{100 * error / tolerance if error else 0:.2g} %"

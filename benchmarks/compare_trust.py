@@ -1,6 +1,6 @@
 """How often are the verdicts of `aeedge bench --compare` and `--baseline` right? Counted on this machine.
 
-A bundle against itself must be "no difference"; with 5 % more time per call it must be "slower". Both sides of a
+A bundle against itself must be "no_difference"; with 5 % more time per call it must be "slower". Both sides of a
 comparison are called through the same wrapper, which waits for a share of the call's time: 0 or 5 %. For
 `--baseline`, a bundle is measured in fresh processes and each result compared with the one before.
 """
@@ -87,7 +87,7 @@ def main() -> None:
             counted[f"--compare, itself, {rows} rows"] = compared(path, rows, 0.0, SAME)
             counted[f"--compare, 5 % slower, {rows} rows"] = compared(path, rows, 0.05, SLOWED)
         counted["--baseline, itself, 1 row"] = kept(path, BASELINES)
-    verdicts = ("faster", "no difference", "slower", "invalid")
+    verdicts = ("faster", "no_difference", "slower", "invalid")
     table = [[what, *(str(found[v]) for v in verdicts)] for what, found in counted.items()]
     publish("compare_trust", {"machine": fingerprint(), "counted": counted}, ["verdicts", *verdicts], table)
 

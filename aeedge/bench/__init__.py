@@ -1,5 +1,5 @@
-"""How fast is a bundle on this machine, and may one believe it? What `aeedge bench` does.
+"""What `aeedge bench` does: measure latency and throughput of a bundle, and what may invalidate the numbers.
 
-`measuring.py` puts a run together; `compare.py` holds two bundles side by side; `text.py` and `page.py` show the
-result, which is a plain document (docs/bench-result.md).
+`measuring.py` runs everything; `compare.py` compares two bundles; `text.py` and `page.py` show the result, which is a
+document of plain values (docs/json-outputs.md).
 """

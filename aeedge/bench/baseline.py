@@ -1,4 +1,4 @@
-"""Compare a result with one that was kept: the same machine is a must, its changing state is taken out."""
+"""Compare a result with an earlier one from the same machine, corrected for the state that the machine was in."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from aeedge.bench.statistics import independent_ratio
 from aeedge.errors import InputError
 from aeedge.system.fingerprint import same_machine
 
-_SCHEMA = "aeedge-bench/1"
+SCHEMA = "aeedge-bench/2"
 
 
 def read_baseline(path: str) -> dict[str, Any]:
     """A result document that `aeedge bench --json` wrote.
 
     Raises:
-        InputError: not there, no such document, of another version, or INVALID.
+        InputError: not there, not such a document, of another schema, or INVALID.
     """
     try:
         document: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -28,19 +28,19 @@ def read_baseline(path: str) -> dict[str, Any]:
     except OSError as error:
         raise InputError(f"{path}: expected a result of 'aeedge bench --json', but {error.strerror}") from None
     except (ValueError, KeyError, TypeError):
-        raise InputError(f"{path}: expected a result of 'aeedge bench --json', but it is none") from None
-    if schema != _SCHEMA:
-        raise InputError(f"{path}: expected a result of schema {_SCHEMA}, got {schema}; measure the baseline again")
+        raise InputError(f"{path}: expected a result of 'aeedge bench --json', but it is not one") from None
+    if schema != SCHEMA:
+        raise InputError(f"{path}: expected a result of schema {SCHEMA}, got {schema}; measure the baseline again")
     if document["status"] == "invalid":
-        raise InputError(f"{path}: this baseline is INVALID by its own account; measure it again")
+        raise InputError(f"{path}: expected a valid baseline, but this one is INVALID; measure it again")
     return document
 
 
 def against(document: dict[str, Any], baseline: dict[str, Any], path: str) -> None:
-    """Add to `document` how its scenarios relate to the baseline's.
+    """Add to `document` a comparison of its scenarios with the baseline's.
 
-    The medians of single loads are compared, each in units of the yardstick that was measured just before it, so that a
-    machine that runs faster today does not pass for a faster bundle.
+    The medians of single loads are compared, each divided by the time of the reference workload just before it, so that
+    a machine that runs faster today does not look like a faster bundle.
 
     Raises:
         InputError: measured on another machine, another method, or no scenario in common.
@@ -53,18 +53,23 @@ def against(document: dict[str, Any], baseline: dict[str, Any], path: str) -> No
     if not common:
         raise InputError(f"{path}: has no scenario in common with this run; measure the same --scenario")
     b = baseline["bundle"]
-    document["compared_with"] = {"path": path, "id": b["id"], "variant": b["variant"], "taken": baseline["taken"]}
+    document["compared_with"] = {
+        "path": path,
+        "id": b["id"],
+        "variant": b["variant"],
+        "started_at": baseline["started_at"],
+    }
     document["comparison"] = []
     for name in common:
         this, other = document["scenarios"][name], baseline["scenarios"][name]
         ratio = independent_ratio(_normalised(this), _normalised(other))
         document["comparison"].append(
             {
-                "part": name,
+                "scenario": name,
                 "ratio": ratio._asdict(),
                 "this_us": float(np.median(this["loads_us"])),
                 "other_us": float(np.median(other["loads_us"])),
-                "yardstick": float(np.median(this["yardstick_us"]) / np.median(other["yardstick_us"])),
+                "reference_ratio": float(np.median(this["reference_us"]) / np.median(other["reference_us"])),
                 "verdict": verdict(ratio),
             }
         )
@@ -76,5 +81,4 @@ def _both(name: str, one: dict[str, Any], other: dict[str, Any]) -> bool:
 
 def _normalised(scenario: dict[str, Any]) -> np.ndarray[Any, np.dtype[np.float64]]:
     loads = np.asarray(scenario["loads_us"], np.float64)
-    yardsticks = np.asarray(scenario["yardstick_us"], np.float64)[: len(loads)]
-    return np.divide(loads, yardsticks)
+    return np.divide(loads, np.asarray(scenario["reference_us"], np.float64)[: len(loads)])

@@ -1,6 +1,6 @@
-"""What a fresh process does and reports: import, load, first call, warm-up, steady state, memory, idleness.
+"""Measured in a fresh process: import, load, first call, warm-up, steady state, memory, CPU time while idle.
 
-Run by `phases.py`; the times up to here are taken before this module is imported.
+Run by `phases.py`; the times before this module is imported are measured there.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import sys
 import time
-from array import array
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,30 +15,31 @@ import numpy as np
 from aeedge.bench.statistics import slope
 from aeedge.loading import load
 from aeedge.system.limits import resident_bytes
+from aeedge.system.timing import repeat
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from aeedge.model import Model
 
 _STEADY_CALLS = 200
-_KEPT = 2**18  # latencies that are kept
-_LOOKS = 20  # at the memory
-_WARM = 1.25  # warmed up once calls take at most this multiple of the steady median
+_KEPT = 2**18  # latencies that are kept: the first ones
+_PARTS = 20  # of the steady state; memory is read after each
+_WARM = 1.25  # warm once calls take at most this multiple of the steady median
 _BULK_VALUES = 2**20
 
 
 def main(moments: dict[str, int], arguments: list[str]) -> None:
-    """Measure and print one line of JSON. `moments`: nanoseconds at which numpy and aeedge were there."""
-    path, variant, threads, what, seconds = arguments
+    """Measure and print one line of JSON. `moments`: when Python, numpy and aeedge were ready, in nanoseconds."""
+    path, variant, threads, method, seconds = arguments
     sizes = {"imported": resident_bytes()}
     begin = time.perf_counter_ns()
     model = load(path, variant=variant, threads=int(threads))
     loaded = time.perf_counter_ns()
     sizes["loaded"] = resident_bytes()
-    sample = np.zeros((model.latent_size,) if what == "decode" else model.input.shape, _dtype(model, what))
-    call = getattr(model, what)
-    asked = time.perf_counter_ns()
+    latent = method == "decode"
+    sample = np.zeros((model.latent_size,) if latent else model.input.shape, "f4" if latent else model.input.dtype)
+    call = getattr(model, method)
+    called = time.perf_counter_ns()
     call(sample)
     first = time.perf_counter_ns()
     result: dict[str, Any] = {
@@ -47,11 +47,11 @@ def main(moments: dict[str, int], arguments: list[str]) -> None:
         "import_numpy_ms": (moments["numpy"] - moments["python"]) / 1e6,
         "import_aeedge_ms": (moments["aeedge"] - moments["numpy"]) / 1e6,
         "load_ms": (loaded - begin) / 1e6,
-        "first_call_ms": (first - asked) / 1e6,
+        "first_call_ms": (first - called) / 1e6,
         "start_to_first_result_ms": (time.monotonic_ns() - moments["spawned"]) / 1e6,
     }
     call(np.zeros((max(2, _BULK_VALUES // sample.size), *sample.shape), sample.dtype))  # starts the threads
-    peak = _peak()  # before this program computes anything of its own
+    peak = _peak()  # before this program allocates more
     result |= _steady(call, sample, float(seconds))
     sizes["steady"] = resident_bytes()
     result["idle_cpu_percent"] = _idle()
@@ -62,28 +62,26 @@ def main(moments: dict[str, int], arguments: list[str]) -> None:
 
 def _steady(call: Any, sample: Any, seconds: float) -> dict[str, Any]:
     """Single samples for a while: the median, how many calls it took to get near it, the growth of memory."""
-    took = array("q", bytes(8 * _KEPT))  # allocated before, so that what grows is the model's
-    grown: list[tuple[int, int | None]] = []
-    count, begin = 0, time.perf_counter_ns()
-    last = look = begin
-    while last - begin < seconds * 1e9 or count < _STEADY_CALLS:
-        call(sample)
-        now = time.perf_counter_ns()
-        took[count % _KEPT] = now - last
-        last, count = now, count + 1
-        if now >= look:
-            grown.append((count, resident_bytes()))
-            look, last = now + int(seconds * 1e9 / _LOOKS), time.perf_counter_ns()
-    latencies = np.frombuffer(took, np.int64)[: min(count, _KEPT)]
+    kept = np.full(_KEPT, -1)  # allocated and touched before, so that what grows is the model's
+    sizes: list[tuple[int, int]] = []
+    count, part_ns = 0, int(seconds * 1e9 / _PARTS)
+    for part in range(_PARTS):
+        durations = repeat(call, [sample], least_ns=part_ns, least_calls=_STEADY_CALLS // _PARTS)
+        kept[count : count + len(durations)] = durations[: max(0, _KEPT - count)]
+        count += len(durations)
+        del durations
+        size = resident_bytes()
+        if size is not None and part >= _PARTS // 4:
+            sizes.append((count, size))
+    latencies = kept[:count]
     steady = float(np.median(latencies))
-    warm = _warm_up(latencies, steady) if count <= _KEPT else 0
-    known = [(calls, size) for calls, size in grown[_LOOKS // 4 :] if size is not None]
+    warm = _warm_up(latencies, steady)
     return {
         "warm_up_calls": warm,
         "warm_up_ms": float(latencies[:warm].sum()) / 1e6,
         "steady_us": steady / 1e3,
         "steady_calls": count,
-        "memory_slope_bytes_per_1000_calls": slope(*zip(*known)) * 1000 if len(known) > 2 else None,
+        "memory_slope_bytes_per_1000_calls": slope(*zip(*sizes)) * 1000 if len(sizes) > 2 else None,
     }
 
 
@@ -94,15 +92,11 @@ def _warm_up(latencies: NDArray[np.int64], steady: float) -> int:
 
 
 def _idle(seconds: float = 1.0) -> float:
-    """Percent of one core that the process uses while nobody calls it."""
+    """Percent of one core that the process uses while it is idle."""
     time.sleep(0.05)
     wall, cpu = time.perf_counter(), time.process_time()
     time.sleep(seconds)
     return 100 * (time.process_time() - cpu) / (time.perf_counter() - wall)
-
-
-def _dtype(model: Model, what: str) -> str:
-    return "float32" if what == "decode" else model.input.dtype
 
 
 def _peak() -> float | None:

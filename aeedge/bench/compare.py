@@ -1,4 +1,4 @@
-"""Two bundles side by side: which is faster, by how much, and is that more than noise?"""
+"""Compare two bundles: which is faster, by how much, and is the difference more than noise?"""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from aeedge.bench.statistics import Interval, clustered_ratio
 from aeedge.system.clock import Clock
+from aeedge.system.timing import repeat
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -18,20 +19,20 @@ if TYPE_CHECKING:
 
     Open = Callable[[], AbstractContextManager[Call]]
 
-NEGLIGIBLE = 0.01  # a difference below one percent is none, however sure
-PRECISE = 0.02  # half the width of an interval that is worth stopping at: a difference of 5 % is seen
+NEGLIGIBLE = 0.01  # smaller differences count as none, however significant
+PRECISE = 0.02  # half the width of an interval at which the measurement ends: a difference of 5 % is found
 _LOADS, _MOST_LOADS, _STEP, _BLOCKS = 10, 60, 5, 12
 _LEAST_CALLS = 3
 
 
 class Comparison(NamedTuple):
-    """How the time of one call of the other bundle (or the baseline) relates to this one's.
+    """The time of a call of this bundle against that of another bundle.
 
     Attributes:
-        rows: samples a call.
-        ratio: this one's time divided by the other's, with its 99 % interval.
+        rows: samples per call.
+        ratio: this time divided by the other, with its 99 % interval.
         this_us, other_us: medians in microseconds.
-        verdict: what the interval says of this one: "faster", "slower" or "no difference".
+        verdict: whether this one is "faster" or "slower", or "no_difference".
     """
 
     rows: int
@@ -42,12 +43,12 @@ class Comparison(NamedTuple):
 
 
 def verdict(ratio: Interval) -> str:
-    """What may be said of a ratio of times: "no difference" unless the whole interval is apart from 1."""
+    """The verdict on a ratio of times: "no_difference" unless the interval excludes 1."""
     if ratio.low > 1 and ratio.estimate > 1 + NEGLIGIBLE:
         return "slower"
     if ratio.high < 1 and ratio.estimate < 1 - NEGLIGIBLE:
         return "faster"
-    return "no difference"
+    return "no_difference"
 
 
 def half_width(ratio: Interval) -> float:
@@ -58,11 +59,11 @@ def half_width(ratio: Interval) -> float:
 def compare(
     open_this: Open, open_other: Open, queries: list[NDArray[Any]], rows: int, seconds: float, clock: Clock
 ) -> Comparison:
-    """Interleave the two, loading both anew ten times or more, and compare block by block.
+    """Interleave calls of both, loading them again ten times or more, and compare block by block.
 
-    Neighbouring blocks see the same state of the machine, so a disturbance hits both. Who goes first alternates. Ten
-    loads take about `seconds`; on a noisy machine more follow, up to sixty, until the interval is narrow. Its width
-    ends the measurement, never what it says, so that the verdict is not biased.
+    Neighbouring blocks see the same state of the machine, so a disturbance hits both. The first of the two alternates.
+    Ten loads take about `seconds`; on a noisy machine more follow, up to sixty, until the interval is narrow. Only its
+    width ends the measurement, not its position, so that the verdict is not biased.
     """
     block_ns = int(seconds * 1e9 / (_LOADS * _BLOCKS * 2))
     found: list[list[tuple[float, float]]] = []
@@ -81,7 +82,7 @@ def compare(
 def _one_load(
     open_this: Open, open_other: Open, queries: list[NDArray[Any]], load: int, block_ns: int, clock: Clock
 ) -> Iterator[tuple[float, float]]:
-    """Nanoseconds a call of both in each block, after loading both and a block to warm up."""
+    """Nanoseconds per call of both in each block, after loading both and a block for warm-up."""
     opens = [open_this, open_other]
     first = load % 2
     with opens[first]() as one, opens[1 - first]() as two:
@@ -96,12 +97,5 @@ def _one_load(
 
 
 def _block(call: Call, queries: list[NDArray[Any]], block_ns: int, clock: Clock) -> float:
-    """Median nanoseconds of a call."""
-    took: list[int] = []
-    begin = last = clock.now()
-    while 0 <= last - begin < block_ns or len(took) < _LEAST_CALLS:
-        call(queries[len(took) % len(queries)])
-        now = clock.now()
-        took.append(max(now - last, 1))  # a clock that is set back is found by the one who compares the clocks
-        last = now
-    return float(np.median(took))
+    """Median nanoseconds of a call, positive even if the clock is set back, which conditions.py reports."""
+    return max(1.0, float(np.median(repeat(call, queries, least_ns=block_ns, least_calls=_LEAST_CALLS, clock=clock))))

@@ -1,4 +1,4 @@
-"""One run from beginning to end: a plan in, a result document out (docs/bench-result.md)."""
+"""One run from beginning to end: a plan in, a result document out (docs/json-outputs.md)."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from aeedge.bench import scenarios
+from aeedge.bench.baseline import SCHEMA
 from aeedge.bench.compare import PRECISE, compare, half_width
 from aeedge.bench.operators import by_operator
 from aeedge.bench.phases import phases
@@ -25,6 +26,7 @@ from aeedge.system import conditions
 from aeedge.system.clock import Clock, reading_cost
 from aeedge.system.conditions import Finding
 from aeedge.system.fingerprint import fingerprint
+from aeedge.system.timing import repeat
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -33,38 +35,38 @@ if TYPE_CHECKING:
 
     Rows = NDArray[Any]
 
-SCHEMA = "aeedge-bench/1"
 LOADS = 5  # a scenario's time is divided among this many loads of the bundle
 _PROCESSES, _PROCESS_SECONDS = 3, 1.0
 _CURVE = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 _CURVE_SECONDS = 0.15
-_SINGLES = 256  # distinct single samples that take turns
+_SINGLES = 256  # distinct single samples, used in rotation
 _LARGEST = 2**26  # values of input that are kept in memory: 256 MiB of float32
 
 
 class Measurement:
-    """A run under way: its document grows part by part, so that Ctrl-C keeps what was measured.
+    """A run in progress: its document grows part by part, so that Ctrl-C keeps what was measured.
 
     Args:
         plan: what to measure.
-        rows: raw rows to use, shape (n, *row); None for the bundle's golden rows.
-        say: told in a few words what comes next.
-        clock: what times are read from.
+        rows: raw rows to use, shape (n, *row); None for the bundle's reference inputs.
+        progress: called with a few words on what comes next.
+        clock: what times are read from; tests pass a simulated one.
 
     Raises:
-        BundleError, VerificationError: the bundle cannot be used here, or does not say what it said: no numbers then.
-        InputError: the plan asks for what the bundle does not have.
+        BundleError: the bundle cannot be used here, or lacks what the plan needs.
+        VerificationError: it does not reproduce its reference outputs, so it is not measured.
+        InputError: an argument that does not fit.
     """
 
     def __init__(
         self,
         plan: Plan,
         rows: Rows | None = None,
-        say: Callable[[str], None] = lambda text: None,
+        progress: Callable[[str], None] = lambda text: None,
         clock: Clock | None = None,
     ) -> None:
-        self.plan, self._say, self._clock = plan, say, clock or Clock()
-        say("checking the bundle")
+        self.plan, self._progress, self._clock = plan, progress, clock or Clock()
+        progress("checking the bundle")
         with load(plan.path, variant=plan.variant, threads=plan.threads, check="golden") as model:
             self._variant, self._threads = model.variant, model.threads
             self._rows = _rows(model, plan, rows)
@@ -74,10 +76,10 @@ class Measurement:
         self._settle()
 
     def run(self) -> dict[str, Any]:
-        """Measure everything in the plan; the document says "interrupted" after Ctrl-C."""
+        """Measure everything in the plan; after Ctrl-C the status is "interrupted"."""
         try:
             if not self.plan.quick:
-                self._say(f"phases, in {_PROCESSES} fresh processes")
+                self._progress(f"phases, in {_PROCESSES} fresh processes")
                 with self._watched("phases"):
                     self.document["phases"] = self._phases()
             for name in self.plan.scenarios:
@@ -85,11 +87,11 @@ class Measurement:
             if self.plan.rate is not None:
                 self._fixed_rate(self.plan.rate)
             if not self.plan.quick:
-                self._say("batch sizes")
-                with self._watched("batch sizes"):
+                self._progress("batch sizes")
+                with self._watched("batches"):
                     self._curve()
             if self.plan.profile:
-                self._say("profile")
+                self._progress("profile")
                 plan = self.plan._replace(variant=self._variant)
                 self.document["profile"] = by_operator(plan, self._rows, self._clock)
             if self.plan.soak is not None:
@@ -99,12 +101,12 @@ class Measurement:
         return self._settle()
 
     def compare(self, other: Plan) -> dict[str, Any]:
-        """Interleave with another bundle: single samples, and the rows that Offline takes at most 1 024 of at once.
+        """Compare with another bundle, call by call in turn: single samples, and up to 1 024 rows per call.
 
         Raises:
             BundleError, VerificationError, InputError: the other cannot be used, or takes other rows.
         """
-        self._say(f"checking {other.path}")
+        self._progress(f"checking {other.path}")
         with load(other.path, variant=other.variant, threads=other.threads, check="golden") as model:
             given = (model.latent_size,) if self.plan.method == "decode" else model.input.shape
             if given != self._rows.shape[1:] or model.input.dtype != self.document["bundle"]["input_dtype"]:
@@ -118,7 +120,7 @@ class Measurement:
         self.document["comparison"] = []
         try:
             for rows in (1, min(1024, len(self._rows))):
-                self._say(f"comparing, {rows} row{'s' * (rows > 1)} a call")
+                self._progress(f"comparing, {rows} row{'s' * (rows > 1)} per call")
                 queries = self._singles() if rows == 1 else [self._rows[:rows]]
                 with self._watched("comparison"):
                     found = compare(
@@ -130,9 +132,9 @@ class Measurement:
                         self._clock,
                     )
                 self.document["comparison"].append(found._asdict() | {"ratio": found.ratio._asdict()})
-                if half_width(found.ratio) > PRECISE:
-                    text = f"the interval is still ±{half_width(found.ratio):.0%}: smaller differences go unseen"
-                    self._findings.append((f"{rows} rows", Finding("warning", "noise", text)))
+                if (width := half_width(found.ratio)) > PRECISE:
+                    text = f"differences below {width:.0%} are not found at {rows} rows per call"
+                    self._findings.append(("comparison", Finding("warning", "noise", text)))
         except KeyboardInterrupt:
             self.document["interrupted"] = True
         return self._settle()
@@ -147,24 +149,24 @@ class Measurement:
 
     @contextmanager
     def _watched(self, part: str) -> Iterator[None]:
-        """Look at the machine before and after, and keep what a reader should know."""
+        """Read the state of the machine before and after, and keep the findings."""
         gc.collect()
         before = conditions.read(self._clock)
         yield
         self._findings += [(part, finding) for finding in conditions.judge(before, conditions.read(self._clock))]
 
     def _scenario(self, name: str) -> None:
-        self._say(f"{name}, {self.plan.seconds:g} s")
+        self._progress(f"{name}, {self.plan.seconds:g} s")
         runs: list[Run] = []
-        yardsticks = []
+        reference = []
         with self._watched(name), suppress(KeyboardInterrupt):
             while len(runs) < LOADS:
-                yardsticks.append(yardstick(self._clock))
+                reference.append(reference_workload(self._clock))
                 with self._opened(self.plan) as call:
                     runs.append(self._one(name, call, self.plan.seconds / LOADS))
                 if runs[-1].interrupted:
                     break
-        self._keep(name, runs, {"yardstick_us": yardsticks}, interrupted=len(runs) < LOADS or runs[-1].interrupted)
+        self._keep(name, runs, {"reference_us": reference}, interrupted=len(runs) < LOADS or runs[-1].interrupted)
 
     def _one(self, name: str, call: Call, seconds: float) -> Run:
         if name == "Offline":
@@ -176,25 +178,25 @@ class Measurement:
         return scenarios.back_to_back(call, queries, rows, seconds, self._clock)
 
     def _fixed_rate(self, rate: float) -> None:
-        self._say(f"{rate:g} queries a second, {self.plan.seconds:g} s")
+        self._progress(f"{rate:g} queries per second, {self.plan.seconds:g} s")
         deadline = self.plan.deadline or 1 / rate
         with self._opened(self.plan) as call, self._watched("FixedRate"):
             self._warm_up(call, self._singles(), 0.1)
             run = scenarios.fixed_rate(call, self._singles(), rate, self.plan.seconds, self._clock)
         late = int((run.latencies > deadline * 1e9).sum())
         extra = {
-            "rate_asked": rate,
-            "rate_served": len(run.latencies) / max(run.seconds, 1e-9),
+            "rate_requested": rate,
+            "rate_achieved": len(run.latencies) / max(run.seconds, 1e-9),
             "deadline_us": deadline * 1e6,
             "start_delay_p50_us": float(np.median(run.delays)) / 1e3 if len(run.delays) else None,
-            "queries_due": run.asked,
+            "queries_due": run.due,
             "unserved": run.unserved,
             "deadline_misses": late + run.unserved,
         }
-        if run.unserved > 0.01 * run.asked:
+        if run.unserved > 0.01 * run.due:
             text = (
-                f"the rate of {rate:g} a second was not reached: {extra['rate_served']:.0f} a second were served, and "
-                f"{run.unserved} of {run.asked} were waiting at the end; ask for less"
+                f"the rate of {rate:g}/s was not reached: {extra['rate_achieved']:.0f}/s were served, and "
+                f"{run.unserved} of {run.due} queries were not answered at the end; use a lower --rate"
             )
             self._findings.append(("FixedRate", Finding("invalid", "rate", text)))
         self._keep("FixedRate", [run], extra, run.interrupted)
@@ -204,7 +206,7 @@ class Measurement:
             raise KeyboardInterrupt
 
     def _keep(self, name: str, runs: list[Run], extra: dict[str, Any], interrupted: bool) -> None:
-        """Put a scenario into the document, with what its own numbers say against it."""
+        """Put a scenario into the document, with the findings on its numbers."""
         if not any(len(run.latencies) for run in runs):
             raise KeyboardInterrupt  # stopped before the first answer
         latencies = np.concatenate([run.latencies for run in runs])
@@ -231,9 +233,9 @@ class Measurement:
                     raise KeyboardInterrupt
 
     def _soak(self, seconds: float) -> None:
-        self._say(f"soak, {seconds:g} s (Ctrl-C keeps what was measured)")
+        self._progress(f"soak, {seconds:g} s (Ctrl-C keeps what was measured)")
         with self._opened(self.plan) as call, self._watched("soak"):
-            found, interrupted = soak(call, self._singles(), seconds, self._clock, self._say)
+            found, interrupted = soak(call, self._singles(), seconds, self._clock, self._progress)
         self.document["soak"] = found
         if (drift := found["drift"]) is not None and abs(drift - 1) > 0.05:
             text = f"the median latency at the end was {drift:.2f} times that at the start"
@@ -247,7 +249,7 @@ class Measurement:
     def _settle(self) -> dict[str, Any]:
         """Bring findings and status up to date."""
         self.document["findings"] = [
-            {"part": part, "grade": f.grade, "what": f.what, "message": f.message} for part, f in self._findings
+            {"part": part, "grade": f.grade, "code": f.code, "message": f.message} for part, f in self._findings
         ]
         if any(f.grade == "invalid" for _, f in self._findings):
             self.document["status"] = "invalid"
@@ -256,16 +258,15 @@ class Measurement:
         return self.document
 
 
-def yardstick(clock: Clock) -> float:
-    """Microseconds that a fixed piece of work takes, numpy and Python in equal parts: the state of the machine."""
+def reference_workload(clock: Clock) -> float:
+    """Microseconds of a fixed amount of numpy and Python work: the speed of the machine at this moment."""
     square = np.full((64, 64), 1 / 64, np.float32)
-    took = []
-    for _ in range(60):
-        begin = clock.now()
+
+    def work(square: Rows) -> None:
         for _ in range(8):
             np.tanh(square @ square)
-        took.append(clock.now() - begin)
-    return float(np.median(took)) / 1e3
+
+    return float(np.median(repeat(work, [square], least_calls=60, clock=clock))) / 1e3
 
 
 def _opening(plan: Plan, model: Model, clock: Clock) -> dict[str, Any]:
@@ -278,13 +279,13 @@ def _opening(plan: Plan, model: Model, clock: Clock) -> dict[str, Any]:
         "variant": model.variant,
         "input_shape": list(m.input.shape),
         "input_dtype": m.input.dtype,
-        "latent": m.latent,
+        "latent_size": m.latent,
     }
     return {
         "schema": SCHEMA,
         "status": "interrupted",
         "interrupted": False,
-        "taken": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "started_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "bundle": bundle,
         "method": plan.method,
         "threads": model.threads,
@@ -296,10 +297,10 @@ def _opening(plan: Plan, model: Model, clock: Clock) -> dict[str, Any]:
 
 
 def _rows(model: Model, plan: Plan, given: Rows | None) -> Rows:
-    """Enough rows for Offline: the given or the golden ones over and over, C-contiguous and of the graph's dtype."""
+    """Enough rows for Offline: the given rows or the reference inputs, repeated, C-contiguous, of the graph's dtype."""
     if given is None:
-        golden = Bundle(plan.path).golden()
-        given = golden[f"{model.variant}.latent"] if plan.method == "decode" else golden["input"]
+        reference = Bundle(plan.path).golden()
+        given = reference[f"{model.variant}.latent" if plan.method == "decode" else "input"]
     dtype = np.dtype("float32" if plan.method == "decode" else model.input.dtype)
     rows = np.ascontiguousarray(given, dtype)
     count = max(_SINGLES, min(scenarios.OFFLINE_ROWS, _LARGEST // max(rows[0].size, 1)))

@@ -1,4 +1,4 @@
-"""Where the microseconds go: time by operator of the graphs, the whole run, the whole call."""
+"""Profile: time per operator of the graphs, of the whole run, and of the whole call."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _ROLES = {"encode": ["encoder"], "decode": ["decoder"]}
-_CALLS = {1: 500, 1024: 30}  # runs that are profiled, by rows a run
+_CALLS = {1: 500, 1024: 30}  # rows per run: number of runs that are profiled
 _SECONDS = 0.2
 
 
@@ -37,7 +37,8 @@ def by_operator(plan: Plan, rows: NDArray[Any], clock: Clock) -> dict[str, Any]:
                 given = rows if role == "encoder" else latents
                 found, whole = profile(bundle.graph(role, plan.variant), given[:count], calls)
                 operators += [
-                    {"rows": count, "graph": role, "name": name, "kind": kind, "us": us} for name, kind, us in found
+                    {"rows": count, "graph": role, "name": name, "op_type": op_type, "us": us}
+                    for name, op_type, us in found
                 ]
                 total["operators_us"] += sum(us for _, _, us in found)
                 total["run_us"] += whole

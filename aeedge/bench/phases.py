@@ -1,4 +1,4 @@
-"""The life of a process that uses the bundle, phase by phase, measured in fresh ones."""
+"""Start, import, load, first call, steady state: the phases of a process, measured in fresh processes."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ import sys
 from aeedge.bench import child
 child.main(moments, sys.argv[1:])
 """
-_LONGEST = 60  # seconds that a child may take beyond what it was asked for
+_TIMEOUT = 60  # seconds that a child may take beyond its steady state
 
 
-def phases(path: str, variant: str, threads: int, what: str, processes: int, seconds: float) -> dict[str, Any]:
-    """Medians over several fresh processes of what `child.py` reports.
+def phases(path: str, variant: str, threads: int, method: str, processes: int, seconds: float) -> dict[str, Any]:
+    """Medians of what `child.py` reports, over several fresh processes.
 
     Raises:
-        AeedgeError: such a process failed; its last line is in the message.
+        AeedgeError: such a process failed; the message ends with its last line.
     """
-    found = [_one(path, variant, threads, what, seconds) for _ in range(processes)]
+    found = [_one(path, variant, threads, method, seconds) for _ in range(processes)]
     result: dict[str, Any] = {"processes": processes}
     for name in found[0]:
         if name == "memory_mb":
@@ -42,18 +42,18 @@ def phases(path: str, variant: str, threads: int, what: str, processes: int, sec
     return result
 
 
-def _one(path: str, variant: str, threads: int, what: str, seconds: float) -> dict[str, Any]:
+def _one(path: str, variant: str, threads: int, method: str, seconds: float) -> dict[str, Any]:
     # As installed: with compiled bytecode, which some environments switch off.
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     program = _PROGRAM.format(spawned=time.monotonic_ns())
-    command = [sys.executable, "-c", program, path, variant, str(threads), what, str(seconds)]
+    command = [sys.executable, "-c", program, path, variant, str(threads), method, str(seconds)]
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, check=False, timeout=seconds + _LONGEST, env=environment
+            command, capture_output=True, text=True, check=False, timeout=seconds + _TIMEOUT, env=environment
         )
         last: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     except subprocess.TimeoutExpired:
-        raise AeedgeError(f"a fresh process took more than {_LONGEST} s to start; is the machine overloaded?") from None
+        raise AeedgeError(f"a fresh process took more than {_TIMEOUT} s to start; is the machine overloaded?") from None
     except (IndexError, ValueError):
         reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}, no message"])[-1]
         raise AeedgeError(f"a fresh process could not use the bundle: {reason}") from None

@@ -1,7 +1,7 @@
-"""The load that is put on a model: MLPerf's SingleStream, MultiStream and Offline, and a fixed rate.
+"""How a model is called: MLPerf's SingleStream, MultiStream and Offline, and a fixed rate.
 
 Names and rules are those of MLPerf Inference where they apply (Reddi et al., MLPerf Inference Benchmark, 2020); runs
-are shorter, so a result is no MLPerf submission. Ctrl-C ends a scenario early and keeps what was measured.
+are shorter, so a result is not an MLPerf submission. Ctrl-C ends a scenario early and keeps what was measured.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from aeedge.system.clock import Clock
+from aeedge.system.timing import repeat
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Call = Callable[[NDArray[Any]], object]
 
-MULTISTREAM_ROWS = 8  # samples a query, as MLPerf has it
-OFFLINE_ROWS = 24_576  # MLPerf's least number of samples in the one query of Offline
-_CHUNK = 64  # queries between two looks at the witness
-_LONGEST_SLEEP_NS = 100_000_000  # then the witness is asked
-_SPIN_NS = 300_000  # sleeping is coarser than this: the rest of a wait is spent looking at the clock
+MULTISTREAM_ROWS = 8  # samples per query in MLPerf
+OFFLINE_ROWS = 24_576  # MLPerf's minimum of samples in the one query of Offline
+_LONGEST_SLEEP_NS = 100_000_000  # then the reference clock is read
+_SPIN_NS = 300_000  # sleeping is coarser than this: the rest of a wait is spent polling the clock
 
 
 class Run(NamedTuple):
@@ -32,10 +32,10 @@ class Run(NamedTuple):
 
     Attributes:
         latencies: int64, shape (queries,).
-        rows: samples a query.
+        rows: samples per query.
         seconds: from the first query's start to the last one's end.
         interrupted: ended by Ctrl-C.
-        asked, unserved: with a fixed rate, queries due within the run, and those not answered at its end.
+        due, unserved: with a fixed rate, queries due within the run, and those not answered at its end.
         delays: with a fixed rate, nanoseconds from the moment a query was due to the start of its call.
     """
 
@@ -43,73 +43,60 @@ class Run(NamedTuple):
     rows: int
     seconds: float
     interrupted: bool = False
-    asked: int = 0
+    due: int = 0
     unserved: int = 0
     delays: NDArray[np.int64] = np.empty(0, np.int64)
 
 
-def back_to_back(call: Call, queries: Sequence[NDArray[Any]], rows: int, seconds: float, clock: Clock) -> Run:
+def back_to_back(
+    call: Call, queries: Sequence[NDArray[Any]], rows: int, seconds: float, clock: Clock, least_queries: int = 1
+) -> Run:
     """The next query when the last one is answered: SingleStream with single samples, MultiStream with several `rows`.
 
     The time between two answers is the latency: it contains one reading of the clock and the loop.
     """
-    limit = int(seconds * 1e9)
-    ends = array("q")
-    endless = cycle(queries)
-    begin, witnessed = clock.now(), clock.witness()
-    interrupted = False
+    durations, interrupted = array("q"), False
     try:
-        # The witness ends the run too: a clock that is set back must not make it last for ever.
-        while (ends[-1] - begin if ends else 0) < limit and clock.witness() - witnessed < 2 * limit:
-            for _ in range(_CHUNK):
-                call(next(endless))
-                ends.append(clock.now())
-                if ends[-1] - begin >= limit:
-                    break
+        repeat(call, queries, least_ns=int(seconds * 1e9), least_calls=least_queries, clock=clock, into=durations)
     except KeyboardInterrupt:
         interrupted = True
-    latencies = np.diff(_array(ends), prepend=begin)
+    latencies = _array(durations)
     return Run(latencies, rows, float(latencies.sum()) / 1e9, interrupted)
 
 
 def offline(call: Call, rows: NDArray[Any], seconds: float, clock: Clock) -> Run:
-    """All rows in one query, again and again, at least twice."""
-    run = back_to_back(call, [rows], len(rows), seconds, clock)
-    if len(run.latencies) >= 2 or run.interrupted:
-        return run
-    again = back_to_back(call, [rows], len(rows), 1e-9, clock)
-    both = np.concatenate([run.latencies, again.latencies])
-    return Run(both, len(rows), run.seconds + again.seconds, again.interrupted)
+    """All rows in one query, repeated, at least twice."""
+    return back_to_back(call, [rows], len(rows), seconds, clock, least_queries=2)
 
 
 def fixed_rate(call: Call, queries: Sequence[NDArray[Any]], rate: float, seconds: float, clock: Clock) -> Run:
     """A query every 1/`rate` seconds, whether or not the last one is answered; timed from the moment it was due.
 
-    So a stall shows in all queries that waited behind it (G. Tene: coordinated omission). The run ends on time: what is
-    not answered by then is counted as unserved, so a rate that cannot be reached does not hang.
+    So a stall is counted in all queries that waited for it (no coordinated omission, as G. Tene calls it). The run ends
+    on time, even if the rate cannot be reached: queries that are not answered by then are counted as unserved.
     """
     period, limit = 1e9 / rate, int(seconds * 1e9)
-    asked = max(1, int(rate * seconds))
+    due_count = max(1, int(rate * seconds))
     latencies, delays = array("q"), array("q")
     endless = cycle(queries)
-    begin, last_moment = clock.now(), clock.witness() + 2 * limit + 10**9
+    begin, last_moment = clock.now(), clock.reference() + 2 * limit + 10**9
     interrupted = False
     try:
-        for number in range(asked):
+        for number in range(due_count):
             due = begin + int(number * period)
             _wait(due, last_moment, clock)
             start = clock.now()
-            if start - begin >= limit + period or clock.witness() > last_moment:
+            if start - begin >= limit + period or clock.reference() > last_moment:
                 break
             call(next(endless))
             delays.append(start - due)
             latencies.append(clock.now() - due)
     except KeyboardInterrupt:
         interrupted = True
-        asked = max(len(latencies), 1)
+        due_count = max(len(latencies), 1)
     spent = (clock.now() - begin) / 1e9
     found = _array(latencies)
-    return Run(found, 1, spent, interrupted, asked, asked - len(found), _array(delays)[: len(found)])
+    return Run(found, 1, spent, interrupted, due_count, due_count - len(found), _array(delays)[: len(found)])
 
 
 def _array(values: array[int]) -> NDArray[np.int64]:
@@ -117,7 +104,7 @@ def _array(values: array[int]) -> NDArray[np.int64]:
 
 
 def _wait(due: int, last_moment: int, clock: Clock) -> None:
-    """Sleep until shortly before `due`, then watch the clock: sleeping alone wakes up a tenth of a millisecond late."""
-    while (left := due - clock.now()) > 0 and clock.witness() <= last_moment:
+    """Sleep until shortly before `due`, then poll the clock: a sleep ends a tenth of a millisecond late."""
+    while (left := due - clock.now()) > 0 and clock.reference() <= last_moment:
         if left > 2 * _SPIN_NS:
             clock.sleep(min(left - _SPIN_NS, _LONGEST_SLEEP_NS) / 1e9)

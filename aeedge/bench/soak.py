@@ -1,4 +1,4 @@
-"""A long run of single samples: does it stay as fast as it began? In bounded memory, however long."""
+"""A long run of single samples, in bounded memory: does the latency drift?"""
 
 from __future__ import annotations
 
@@ -23,10 +23,13 @@ _SHORTEST, _LONGEST = 0.5, 30.0  # seconds of a window; the latencies of one win
 
 
 def soak(
-    call: Call, queries: Sequence[NDArray[Any]], seconds: float, clock: Clock, say: Callable[[str], None]
+    call: Call, queries: Sequence[NDArray[Any]], seconds: float, clock: Clock, progress: Callable[[str], None]
 ) -> tuple[dict[str, Any], bool]:
-    """Windows of p50, p99, rows a second, temperature, frequency and memory, one after the other; and whether Ctrl-C
-    ended it. `drift` is the median of the last fifth of the windows over that of the first fifth.
+    """Measure window after window: latency, rows per second, temperature, frequency, memory.
+
+    Returns:
+        The document, in which `drift` is the median latency of the last fifth of the windows divided by that of the
+        first fifth; and whether Ctrl-C ended the run.
     """
     length = min(max(seconds / _WINDOWS, _SHORTEST), _LONGEST)
     windows: list[dict[str, Any]] = []
@@ -36,7 +39,7 @@ def soak(
         interrupted = run.interrupted
         if len(run.latencies):
             windows.append({"at_s": round(spent, 3)} | _window(run))
-            say(f"soak {spent:.0f} of {seconds:.0f} s, median {windows[-1]['p50_us']:.1f} µs")
+            progress(f"soak {spent:.0f} of {seconds:.0f} s, median {windows[-1]['p50_us']:.1f} µs")
     fifth = max(1, len(windows) // 5)
     ends = [float(np.median([w["p50_us"] for w in part])) for part in (windows[:fifth], windows[-fifth:]) if part]
     drift = ends[1] / ends[0] if len(windows) > 4 else None

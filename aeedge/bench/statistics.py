@@ -1,4 +1,4 @@
-"""Numbers from latencies: percentiles that a sample supports, early stopping, bootstrap intervals, slopes."""
+"""Statistics of latencies: percentiles that a sample supports, early stopping, bootstrap intervals, slopes."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def early_stopping(latencies: ArrayLike, percentile: float) -> float | None:
 
 
 def percentiles(latencies: ArrayLike) -> dict[str, float | None]:
-    """p50, p90, p99, p99.9 by name; None where the sample is too small to say (see `least_count`)."""
+    """p50, p90, p99, p99.9 by name; None where the sample is too small (see `least_count`)."""
     values = np.asarray(latencies, np.float64)
     return {
         f"p{q:g}": float(np.percentile(values, q)) if allowed_above(len(values), q) >= 1 else None for q in PERCENTILES
@@ -67,8 +67,8 @@ class Interval(NamedTuple):
 def clustered_ratio(ratios: Floats, draws: int = 4000, seed: int = 0) -> Interval:
     """Typical ratio of blocks grouped by load, shape (loads, blocks), and its 99 % interval.
 
-    A bundle loaded anew lies elsewhere in memory and runs a little differently, so whole loads are drawn, then blocks
-    within them. With few loads a percentile interval is too narrow; it is widened to what Student's t asks for
+    Each load of a bundle has other addresses in memory and runs a little differently, so whole loads are drawn, then
+    blocks within them. With few loads a percentile interval is too narrow; it is widened as Student's t requires
     (T. Hesterberg, What Teachers Should Know About the Bootstrap, 2015).
     """
     logs = np.log(ratios)
@@ -80,7 +80,7 @@ def clustered_ratio(ratios: Floats, draws: int = 4000, seed: int = 0) -> Interva
 
 
 def independent_ratio(new: Floats, old: Floats, draws: int = 4000, seed: int = 0) -> Interval:
-    """Ratio of two runs measured apart, each one value a load, and its 99 % interval, widened as above."""
+    """Ratio of two separate runs, each with one value per load, and its 99 % interval, widened as above."""
     a, b = np.log(new), np.log(old)
     random = np.random.default_rng(seed)
     drawn = [np.mean(random.choice(values, size=(draws, len(values))), axis=1) for values in (a, b)]
@@ -98,7 +98,7 @@ def _interval(estimate: float, drawn: Floats, groups: int) -> Interval:
 
 
 def slope(x: ArrayLike, y: ArrayLike) -> float:
-    """Theil-Sen slope: the median over all pairs of points, unmoved by a few outliers."""
+    """Theil-Sen slope: the median over all pairs of points, robust against outliers."""
     x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
     i, j = np.triu_indices(len(x), 1)
     return float(np.median((y[j] - y[i]) / (x[j] - x[i])))

@@ -1,17 +1,17 @@
-"""Three small charts as SVG: bars, a line over time, a line over sizes. Colours come from the page's style."""
+"""Small charts as SVG: a histogram, a line over time or over sizes. Colours come from the page's style."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
 
-_WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 640, 220, 62, 34, 12
+_WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 640, 214, 62, 28, 12
 
 Scale = Callable[[float], float]
 
 
 def bars(edges: Sequence[float], counts: Sequence[int], label: str) -> str:
-    """A histogram with logarithmic edges in microseconds; heights are square roots, so that a thin tail is seen."""
+    """A histogram with logarithmic edges in microseconds; square-root heights keep small counts visible."""
     x = _scale(edges[0], edges[-1], _LEFT, _WIDTH - 8, log=True)
     y = _scale(0, math.sqrt(max(counts)), _HEIGHT - _BOTTOM, _TOP)
     shapes = [
@@ -21,12 +21,12 @@ def bars(edges: Sequence[float], counts: Sequence[int], label: str) -> str:
         if c
     ]
     ticks = sorted({_nice(max(counts) * share) for share in (0.05, 0.3, 1.0)})
-    grid = [_gridline(y(math.sqrt(tick)), f"{tick:,.0f}") for tick in ticks]
+    grid = [_gridline(y(math.sqrt(tick)), _label(tick)) for tick in ticks]
     return _frame([*grid, *shapes, *_axis(x, edges[0], edges[-1])], label)
 
 
-def line(points: Sequence[tuple[float, float]], label: str, *, log: bool, high: Sequence[float] = ()) -> str:
-    """A line through points; `log` for sizes on both axes, `high` adds a faint mark for each point's worst value."""
+def line(points: Sequence[tuple[float, float]], label: str, *, log: bool) -> str:
+    """A line through points; `log` for logarithmic axes."""
     xs, ys = [p[0] for p in points], [p[1] for p in points]
     x = _scale(min(xs), max(xs), _LEFT + 6, _WIDTH - 12, log=log)
     bottom = min(ys) * 0.8 if log else 0.0
@@ -38,20 +38,12 @@ def line(points: Sequence[tuple[float, float]], label: str, *, log: bool, high: 
         f'<circle class="dot" cx="{x(a):.1f}" cy="{y(b):.1f}" r="2.5"><title>{a:,g}: {_label(b)}</title></circle>'
         for a, b in points
     ]
-    worst = [f'<circle class="worst" cx="{x(a):.1f}" cy="{max(y(h), _TOP):.1f}" r="2"/>' for a, h in zip(xs, high)]
-    marks = (
-        _axis(x, min(xs), max(xs))
-        if log
-        else [_tick(x(v), _label(v)) for v in (min(xs), (min(xs) + max(xs)) / 2, max(xs))]
-    )
-    return _frame([*grid, f'<polyline class="line" points="{path}"/>', *worst, *dots, *marks], label)
+    marks = _axis(x, min(xs), max(xs)) if log else [_tick(x(v), _label(v)) for v in _steps(max(xs)) if v >= min(xs)]
+    return _frame([*grid, f'<polyline class="line" points="{path}"/>', *dots, *marks], label)
 
 
 def _frame(shapes: Sequence[str], label: str) -> str:
-    return (
-        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{label}">{"".join(shapes)}'
-        f'<text class="axis" x="{_WIDTH - 8}" y="{_HEIGHT - 4}" text-anchor="end">{label}</text></svg>'
-    )
+    return f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{label}">{"".join(shapes)}</svg>'
 
 
 def _scale(low: float, high: float, start: float, end: float, *, log: bool = False) -> Scale:
@@ -97,8 +89,12 @@ def _gridline(y: float, text: str) -> str:
 
 def _tick(x: float, text: str) -> str:
     anchor = "end" if x > _WIDTH - 30 else "middle"
-    return f'<text class="axis" x="{x:.1f}" y="{_HEIGHT - _BOTTOM + 15}" text-anchor="{anchor}">{text}</text>'
+    return f'<text class="axis" x="{x:.1f}" y="{_HEIGHT - _BOTTOM + 18}" text-anchor="{anchor}">{text}</text>'
 
 
 def _label(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    """About three digits, with k for thousands and M for millions."""
+    for unit, factor in ((" M", 1e6), (" k", 1e3)):
+        if value >= factor:
+            return f"{value / factor:.3g}{unit}"
+    return f"{value:.3g}"

@@ -1,4 +1,4 @@
-"""A result as text: tables that read well in 80 columns."""
+"""A result as text: tables of 80 columns."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _PHASES = {
 
 
 def text(document: dict[str, Any]) -> str:
-    """The whole result: what was measured where, the numbers, and what speaks against them."""
+    """The whole result: what was measured on which machine, the numbers, and the findings."""
     parts = [_head(document)]
     if "phases" in document:
         parts.append(_phases(document["phases"]))
@@ -28,7 +28,7 @@ def text(document: dict[str, Any]) -> str:
         parts.append(_rate(document["scenarios"]["FixedRate"]))
     if document.get("batches"):
         rows = [[f"{b['rows']:,}", number(b["us"]), f"{b['rows_per_second']:,.0f}"] for b in document["batches"]]
-        parts.append(columns(["rows a call", "µs a call", "rows/s"], rows))
+        parts.append(columns(["rows per call", "µs per call", "rows/s"], rows))
     if document.get("profile"):
         parts.append(_profile(document["profile"]))
     if "soak" in document:
@@ -39,7 +39,7 @@ def text(document: dict[str, Any]) -> str:
 
 
 def number(value: float | None) -> str:
-    """Three digits or so; a dash for what the sample does not support."""
+    """About three digits; a dash for what the sample does not support."""
     if value is None:
         return "–"
     digits = 2 if abs(value) < 10 else 1 if abs(value) < 1000 else 0
@@ -47,14 +47,14 @@ def number(value: float | None) -> str:
 
 
 def verdict(document: dict[str, Any]) -> str:
-    """The findings, one a line, and the status."""
+    """The findings, one per line, and the status."""
     lines = [f"{f['grade'].upper()} {_place(f)}{f['message']}" for f in merged(document["findings"])]
     closing = {
-        "valid": "VALID: nothing that was looked at speaks against these numbers"
+        "valid": "VALID: no disturbance was found"
         if not any(f["grade"] == "warning" for f in document["findings"])
         else "VALID, with the warnings above",
         "invalid": "INVALID: do not use these numbers",
-        "interrupted": "INTERRUPTED: these numbers are what was measured until then",
+        "interrupted": "INTERRUPTED: these are the numbers until then",
     }
     if document["interrupted"] and document["status"] == "invalid":
         lines.append(closing["interrupted"])
@@ -62,10 +62,10 @@ def verdict(document: dict[str, Any]) -> str:
 
 
 def merged(findings: Sequence[dict[str, str]]) -> list[dict[str, str]]:
-    """Findings of the same kind and grade once, with the parts that they concern."""
+    """Findings with the same code and grade as one, with the parts that they concern."""
     groups: dict[tuple[str, str], dict[str, str]] = {}
     for finding in findings:
-        key = finding["grade"], finding["what"]
+        key = finding["grade"], finding["code"]
         if key in groups:
             parts = groups[key]["part"].split(", ")
             groups[key]["part"] = ", ".join(dict.fromkeys([*parts, finding["part"]]))
@@ -78,7 +78,7 @@ def merged(findings: Sequence[dict[str, str]]) -> list[dict[str, str]]:
 def machine_line(document: dict[str, Any]) -> str:
     """Processor, CPUs and versions in one line."""
     m = document["machine"]
-    versions = ", ".join(f"{name} {v}" for name, v in m["versions"].items())
+    versions = ", ".join(f"{name} {v or 'not installed'}" for name, v in m["versions"].items())
     return f"{m['processor']}, {m['cpus']} CPUs, {m['system'].split(' ')[0]}; Python {m['python']}, {versions}"
 
 
@@ -98,9 +98,9 @@ def _head(document: dict[str, Any]) -> str:
     return "\n".join(
         [
             f"{b['path']}, id {b['id'][:12]}",
-            f"{b['family']}, {b['variant']}: {shape} {b['input_dtype']} to {b['latent']} latents",
+            f"{b['family']}, {b['variant']}: {shape} {b['input_dtype']} to {b['latent_size']} latents",
             _wrapped(machine_line(document)),
-            f"{document['method']}, {document['threads']} threads for many rows; {document['taken']}",
+            f"{document['method']}, {document['threads']} threads for many rows; {document['started_at']}",
         ]
     )
 
@@ -116,7 +116,7 @@ def _phases(phases: dict[str, Any]) -> str:
         rows.append(("memory once loaded", f"{number(memory['loaded']):>8} MB"))
         rows.append(("memory, steady state", f"{number(memory['steady']):>8} MB, {slope:+,.0f} bytes per 1 000 calls"))
     if memory["peak"] is not None:
-        rows.append(("memory, peak", f"{number(memory['peak']):>8} MB (with 4 MiB of rows)"))
+        rows.append(("memory, peak", f"{number(memory['peak']):>8} MB (4 MiB of rows in one call)"))
     head = f"A fresh process (median of {phases['processes']})"
     return f"{head}\n{'─' * len(head)}\n{pairs(rows)}"
 
@@ -139,30 +139,30 @@ def _scenarios(scenarios: dict[str, Any]) -> str:
 def _rate(s: dict[str, Any]) -> str:
     misses, due = s["deadline_misses"], s["queries_due"]
     parts = [
-        f"At {s['rate_asked']:g} queries a second, timed from the moment each was due: ",
-        f"{s['rate_served']:,.0f} a second served, {misses:,} of {due:,} missed the deadline of ",
+        f"At {s['rate_requested']:g} queries per second, timed from when each was due: ",
+        f"{s['rate_achieved']:,.0f}/s answered, {misses:,} of {due:,} missed the deadline of ",
         f"{number(s['deadline_us'])} µs ({misses / due:.2%}); ",
-        f"calls began {number(s['start_delay_p50_us'])} µs late in the median.",
+        f"calls began {number(s['start_delay_p50_us'])} µs late (median).",
     ]
     return _wrapped("".join(parts))
 
 
 def _profile(profile: dict[str, Any]) -> str:
-    """Operators side by side at one row and at many, matched by name: onnxruntime may choose others there."""
+    """Operators at one row and at many rows, matched by name: onnxruntime may choose others there."""
     one, many = profile["totals"]
     by_name: dict[tuple[str, str, str], dict[int, float]] = {}
     for o in profile["operators"]:
-        by_name.setdefault((o["graph"], o["kind"], o["name"]), {})[o["rows"]] = o["us"]
+        by_name.setdefault((o["graph"], o["op_type"], o["name"]), {})[o["rows"]] = o["us"]
     rows = [
-        [f"{graph} {kind}", name[-22:]]
+        [f"{graph} {op_type}", name[-22:]]
         + [
             cell
             for t in (one, many)
             for cell in (number(us.get(t["rows"])), _share(us.get(t["rows"]), t["operators_us"]))
         ]
-        for (graph, kind, name), us in by_name.items()
+        for (graph, op_type, name), us in by_name.items()
     ]
-    for key, label in (("operators_us", "all operators"), ("run_us", "onnxruntime's run"), ("call_us", "whole call")):
+    for key, label in (("operators_us", "all operators"), ("run_us", "run of onnxruntime"), ("call_us", "whole call")):
         rows.append([label, "" if key != "call_us" else "not profiled", number(one[key]), "", number(many[key]), ""])
     return columns(["operator", "name", "µs, 1 row", "", f"µs, {many['rows']:,} rows", ""], rows)
 
@@ -175,7 +175,7 @@ def _soak(soak: dict[str, Any]) -> str:
     shown = soak["windows"][:: max(1, len(soak["windows"]) // 10)]
     rows = [
         [
-            f"{w['at_s']:,.0f}",
+            f"{w['at_s']:,.1f}",
             *(number(w[key]) for key in ("p50_us", "p99_us", "max_us")),
             f"{w['rows_per_second']:,.0f}",
             *(number(w[key]) for key in ("celsius", "mhz", "memory_mb")),
@@ -183,22 +183,22 @@ def _soak(soak: dict[str, Any]) -> str:
         for w in shown
     ]
     table = columns(["soak, s", "p50 µs", "p99 µs", "max µs", "rows/s", "°C", "MHz", "MB"], rows)
-    drift = "" if soak["drift"] is None else f"\nmedian at the end / at the start: {soak['drift']:.3f}"
+    drift = "" if soak["drift"] is None else f"\nmedian at the end / median at the start: {soak['drift']:.3f}"
     return table + drift
 
 
 def _comparison(document: dict[str, Any]) -> str:
     rows = [
         [
-            f"{c['rows']:,}" if c.get("rows") else c["part"],
+            f"{c['rows']:,}" if c.get("rows") else c["scenario"],
             number(c["this_us"]),
             number(c["other_us"]),
             f"{c['ratio']['estimate']:.3f}",
             f"{c['ratio']['low']:.3f} to {c['ratio']['high']:.3f}",
-            c["verdict"],
+            c["verdict"].replace("_", " "),
         ]
         for c in document["comparison"]
     ]
     other = document["compared_with"]
-    head = ["rows a call", "µs, this", "µs, other", "ratio", "99 % interval", "this one is"]
+    head = ["rows per call", "µs, this", "µs, other", "ratio", "99 % interval", "this is"]
     return f"Compared with {other['path']} ({other['variant']}, id {other['id'][:12]})\n{columns(head, rows)}"

@@ -1,8 +1,8 @@
-"""Look into an ONNX file without the onnx package: its versions, its metadata, references to other files.
+"""Parse the outline of an ONNX file without the onnx package: versions, metadata, references to other files.
 
-onnxruntime would follow a reference to external data when it opens a model, so it has to be found before. An ONNX file
-is one protobuf message (https://github.com/onnx/onnx/blob/main/onnx/onnx.proto); only the few fields named below are
-read, weights are skipped over.
+onnxruntime follows references to external data when it opens a model, so they have to be found before. An ONNX file is
+one protobuf message (https://github.com/onnx/onnx/blob/main/onnx/onnx.proto); only the fields named below are read,
+weights are skipped.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ Value = int | memoryview | bytes
 Field = tuple[int, int | memoryview]
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
-_DEEPEST = 64  # nested subgraphs; real models have a handful
+_MAX_DEPTH = 64  # nested subgraphs; real models have a handful
 
 # message -> field number -> the message that field holds
 _CHILDREN: dict[str, dict[int, str]] = {
@@ -47,7 +47,7 @@ def inspect(data: bytes) -> OnnxInfo:
     """Read the outline of an ONNX file.
 
     Raises:
-        ValueError: `data` is no ONNX file, or ends in the middle.
+        ValueError: `data` is not an ONNX file, or is truncated.
     """
     info = OnnxInfo()
     view = memoryview(data)
@@ -62,14 +62,14 @@ def inspect(data: bytes) -> OnnxInfo:
             info.metadata[_text(entry.get(1, b""))] = _text(entry.get(2, b""))
     _find_external(view, "Model", info.external, 0)
     if not info.ir_version or not info.opsets:
-        raise ValueError("it is no ONNX file")
+        raise ValueError("not an ONNX file")
     return info
 
 
 def chain(data: bytes) -> tuple[str, ...]:
-    """What the nodes of the main graph do, in their order, such as "Gemm", if they are a chain; else nothing.
+    """Operator types of the main graph's nodes, in order, if they form a chain; else an empty tuple.
 
-    In a chain each node takes what the one before made as its first input, and beside that only weights of the file.
+    In a chain the first input of each node is the output of the previous one, and its other inputs are weights.
     """
     fields = [field for number, graph in _fields(data) if number == _GRAPH for field in _fields(graph)]
     weights = {_text(dict(_fields(value)).get(_NAME, b"")) for number, value in fields if number == _INITIALIZER}
@@ -85,8 +85,8 @@ def chain(data: bytes) -> tuple[str, ...]:
 
 
 def _find_external(view: memoryview, message: str, found: list[str], depth: int) -> None:
-    if depth > _DEEPEST:
-        raise ValueError("its graphs are nested too deeply")
+    if depth > _MAX_DEPTH:
+        raise ValueError("graphs are nested too deeply")
     children = _CHILDREN[message]
     for number, value in _fields(view):
         if message == "Tensor" and number == _EXTERNAL_DATA:
@@ -100,13 +100,13 @@ def _find_external(view: memoryview, message: str, found: list[str], depth: int)
 
 
 def _fields(value: Value) -> Iterator[Field]:
-    """The fields of a message, in order: numbers and values; a value is an integer or bytes.
+    """The fields of a message, in order, as (number, value); a value is an integer or bytes.
 
     Raises:
-        ValueError: the bytes are no message.
+        ValueError: the bytes are not a message.
     """
     if isinstance(value, int):
-        raise ValueError("it is no ONNX file")
+        raise ValueError("not an ONNX file")
     view, at = memoryview(value), 0
     while at < len(view):
         key, at = _varint(view, at)
@@ -120,9 +120,9 @@ def _fields(value: Value) -> Iterator[Field]:
         elif wire in (_FIXED64, _FIXED32):
             size = 8 if wire == _FIXED64 else 4
         else:
-            raise ValueError("it is no ONNX file")
+            raise ValueError("not an ONNX file")
         if at + size > len(view):
-            raise ValueError("it ends in the middle")
+            raise ValueError("truncated")
         yield number, view[at : at + size]
         at += size
 
@@ -131,18 +131,18 @@ def _varint(view: memoryview, at: int) -> tuple[int, int]:
     value = shift = 0
     while True:
         if at >= len(view):
-            raise ValueError("it ends in the middle")
+            raise ValueError("truncated")
         byte = view[at]
         value |= (byte & 0x7F) << shift
         at, shift = at + 1, shift + 7
         if byte < 0x80:
             return value, at
         if shift > 63:
-            raise ValueError("it is no ONNX file")
+            raise ValueError("not an ONNX file")
 
 
 def _text(value: Value) -> str:
-    """A field's text; none where the field holds a number."""
+    """A field's text; empty where the field holds a number."""
     return "" if isinstance(value, int) else bytes(value).decode("utf-8", "replace")
 
 

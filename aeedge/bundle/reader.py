@@ -1,7 +1,7 @@
-"""A bundle on disk: reads each file once, and hands out only bytes that are what the manifest says.
+"""Read a bundle from disk: only bytes that match the manifest's checksums are returned.
 
-Nothing here runs a graph. The bytes that were checked are the bytes that the session gets, so that a file changed
-between the check and the load makes no difference.
+Nothing here runs a graph. The session gets the same bytes that were checked, so a file that changes in between makes no
+difference.
 """
 
 from __future__ import annotations
@@ -23,8 +23,7 @@ if TYPE_CHECKING:
 
 MANIFEST = "manifest.json"
 GOLDEN = "golden.npz"
-ROLES = ("encoder", "decoder")
-_LEAST_PART, _PART = 2**12, 2**16  # bytes
+_MIN_PART, _PART = 2**12, 2**16  # bytes
 _MANIFEST_LIMIT = 64 * 2**20  # bytes; a manifest is a few kilobytes, more is a mistake or an attack
 
 
@@ -37,11 +36,11 @@ class Bundle:
     """An opened bundle directory: `path`, `manifest`, and its files by role and variant.
 
     Args:
-        path: the bundle's directory; a relative one is meant from where the process is now.
+        path: the bundle's directory; a relative one is resolved now.
         check: "hash" compares size and sha256 of each file as it is read; "size" the size alone.
 
     Raises:
-        BundleError: nothing there, no bundle, not readable.
+        BundleError: nothing there, not a bundle, not readable.
         CorruptBundleError: the manifest is damaged.
         IncompatibleBundleError: the manifest is of a newer format.
     """
@@ -50,7 +49,7 @@ class Bundle:
         self.path = os.fspath(path)
         self._folder = os.path.realpath(self.path)  # the current directory may change
         self.check = check
-        self._kept: dict[str, _File] = {}  # graphs may be opened later, when the bundle has been replaced or removed
+        self._kept: dict[str, _File] = {}  # held open: a bundle may be replaced before a graph is read
         self.manifest = self._read_manifest()
 
     def _read_manifest(self) -> Manifest:
@@ -58,9 +57,7 @@ class Bundle:
             raise BundleError(f"{self.path}: expected a bundle (a directory), but nothing is there; check the path")
         place = os.path.join(self.path, MANIFEST)
         if not os.path.isfile(self._real(place)):
-            raise BundleError(
-                f"{self.path}: this is no aeedge bundle, it has no {MANIFEST}; 'aeedge export' makes bundles"
-            )
+            raise BundleError(f"{self.path}: not an aeedge bundle, it has no {MANIFEST}; 'aeedge export' makes bundles")
         data = _read(place, self._real(place))
         if len(data) > _MANIFEST_LIMIT:
             raise CorruptBundleError(f"{place}: {len(data)} bytes are too many for a manifest; export the bundle again")
@@ -80,10 +77,10 @@ class Bundle:
         return data
 
     def verify(self, role: str, variant: str) -> None:
-        """Look whether a graph is what the manifest says, without opening it; it will be read and checked again then.
+        """Compare a graph's file with the manifest, without parsing it; it is read and checked again when it is opened.
 
         Raises:
-            as `graph`; what is wrong in a file that is as the manifest describes it is found by `graph` alone.
+            as `graph`, which alone finds faults in a file whose checksum is right.
         """
         if self.check == "hash":
             place, file, entry = self._graph(role, variant)
@@ -119,7 +116,7 @@ class Bundle:
         self._compare_size(place, file.size, entry)
 
     def close(self) -> None:
-        """Let go of the files."""
+        """Close the files."""
         self._kept.clear()
 
     def golden(self) -> dict[str, NDArray[Any]]:
@@ -145,7 +142,7 @@ class Bundle:
             raise CorruptBundleError(f"{place}: the manifest lists this file, but it is missing; copy the bundle again")
 
     def _compare(self, place: str, parts: Iterable[bytes], entry: FileEntry) -> None:
-        """Compare a file's content with what the manifest says of it."""
+        """Compare a file's content with its size and sha256 in the manifest."""
         size, digest = 0, sha256(entry.bytes) if self.check == "hash" else None
         for part in parts:
             size += len(part)
@@ -165,7 +162,7 @@ class Bundle:
             raise CorruptBundleError(f"{place}: {how}, expected {entry.bytes} bytes, got {size}; copy the bundle again")
 
     def _real(self, place: str) -> str:
-        """Where a file is, whose name as given is for messages."""
+        """The path to open; the path as it was given is for messages."""
         return os.path.join(self._folder, os.path.basename(place))
 
     def _check_graph(self, place: str, data: bytes, role: str) -> None:
@@ -189,26 +186,26 @@ class Bundle:
 
 
 class _File:
-    """A file that is held open, so that its content stays what it was."""
+    """A file that is held open, so that replacing it does not change what is read."""
 
     def __init__(self, place: str, real: str) -> None:
         self._handle = -1
         self._place = place
-        with _said(place):
+        with _readable(place):
             self._handle = os.open(real, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0))
 
     @property
     def size(self) -> int:
         """Bytes of the file."""
-        with _said(self._place):
+        with _readable(self._place):
             return os.fstat(self._handle).st_size
 
     def parts(self, most: int) -> Iterator[bytes]:
-        """All of it, in parts of at most so many bytes; several processes may share the handle and its position."""
+        """The content in parts of at most `most` bytes; processes may share the handle, so its position is not used."""
         at = 0
-        with _said(self._place):
+        with _readable(self._place):
             left = self.size
-            while part := self._at(at, max(_LEAST_PART, min(most, left - at))):
+            while part := self._at(at, max(_MIN_PART, min(most, left - at))):
                 yield part
                 at += len(part)
 
@@ -224,13 +221,13 @@ class _File:
 
 
 def _read(place: str, real: str) -> bytes:
-    with _said(place), open(real, "rb") as stream:
+    with _readable(place), open(real, "rb") as stream:
         return stream.read()
 
 
 @contextmanager
-def _said(place: str) -> Iterator[None]:
-    """What the system says of a file that cannot be read, in a sentence."""
+def _readable(place: str) -> Iterator[None]:
+    """Turn an OSError while reading into a BundleError."""
     try:
         yield
     except OSError as error:

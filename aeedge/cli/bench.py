@@ -1,4 +1,4 @@
-"""aeedge bench: how fast is a bundle here, and may one believe it?"""
+"""aeedge bench: how fast is a bundle on this machine, and is the measurement valid?"""
 
 from __future__ import annotations
 
@@ -11,48 +11,64 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from aeedge.bench import plan as planning
 from aeedge.bench.baseline import against, read_baseline
 from aeedge.bench.measuring import Measurement
 from aeedge.bench.page import page
-from aeedge.bench.plan import METHODS, Plan
+from aeedge.bench.plan import METHODS, SCENARIOS, Plan
 from aeedge.bench.text import text
 from aeedge.bundle.reader import Bundle
+from aeedge.cli.types import DURATION, PERCENT, RATE, Scenario, threads_option, variant_option
 from aeedge.errors import InputError
 from aeedge.files.atomic import atomic_file
 from aeedge.files.rows import open_rows
 
-_MOST_ROWS = 4096  # of a file of rows; they are repeated to the number that a scenario needs
+_MOST_ROWS = 4096  # read from a file; they are repeated to the number that a scenario needs
 
 
 @click.command()
 @click.argument("bundle", type=click.Path())
-@click.option("--scenario", "wanted", multiple=True, help="SingleStream, MultiStream or Offline [default: all three].")
-@click.option("--seconds", default=5.0, show_default=True, type=click.FloatRange(0.05), help="Length of each scenario.")
-@click.option("--rate", help="Also queries at a fixed rate, such as 200/s, timed from the moment they are due.")
 @click.option(
-    "--deadline", help="How long an answer at that rate may take, such as 5ms [default: the time between two]."
+    "--scenario",
+    "scenarios",
+    multiple=True,
+    type=Scenario(SCENARIOS),
+    help="SingleStream, MultiStream or Offline; may be repeated [default: all three].",
 )
-@click.option("--soak", help="Also a long run, such as 30m: drift, temperature, memory.")
-@click.option("--method", type=click.Choice(METHODS), default="encode", show_default=True, help="What is called.")
-@click.option("--variant", default="auto", show_default=True, help="fp32, int8 or auto.")
-@click.option("--threads", type=click.IntRange(1), help="Threads to use [default: all CPUs allowed].")
-@click.option("--data", type=click.Path(), help="File of rows to use instead of the bundle's golden rows.")
-@click.option("--quick", is_flag=True, help="Leave out the fresh processes and the batch sizes.")
-@click.option("--profile", is_flag=True, help="Also time by operator of the graph.")
-@click.option("--compare", "other", type=click.Path(), help="Another bundle: interleaved, which is faster?")
-@click.option("--baseline", type=click.Path(), help="A kept --json result: faster or slower than then?")
-@click.option("--fail-if-slower", "limit", help="With one of these: exit code 1 when slower by more, such as 5%.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON (docs/bench-result.md).")
-@click.option("--html", type=click.Path(), help="Also write the result as one HTML page.")
+@click.option("--seconds", default=5.0, show_default=True, type=click.FloatRange(0.05), help="Length of each scenario.")
+@click.option("--rate", type=RATE, help="Also send queries at a fixed rate, such as 200/s.")
+@click.option(
+    "--deadline",
+    type=DURATION,
+    help="With --rate: the time within which a query has to be answered, such as 5ms [default: the time between two "
+    "queries].",
+)
+@click.option("--soak", type=DURATION, help="Also a long run, such as 30m: drift, temperature, memory.")
+@click.option(
+    "--method", type=click.Choice(METHODS), default="encode", show_default=True, help="The method to measure."
+)
+@variant_option
+@threads_option
+@click.option("--data", type=click.Path(), help="File of rows to use instead of the bundle's reference inputs.")
+@click.option("--quick", is_flag=True, help="Skip the fresh processes and the batch sizes.")
+@click.option("--profile", is_flag=True, help="Also measure the time per operator of the graph.")
+@click.option("--compare", "other", type=click.Path(), help="Compare with another bundle, interleaved.")
+@click.option("--baseline", type=click.Path(), help="Compare with an earlier --json result.")
+@click.option(
+    "--fail-if-slower",
+    "limit",
+    type=PERCENT,
+    help="With --compare or --baseline: exit code 1 when slower by more, such as 5%.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON (docs/json-outputs.md).")
+@click.option("--html", type=click.Path(), help="Also write the result as an HTML page.")
 @click.option("-f", "--force", is_flag=True, help="Overwrite the page.")
 @click.pass_context
 def bench(ctx: click.Context, /, bundle: str, **options: Any) -> None:
     """Measure latency and throughput of a bundle on this machine.
 
-    Single samples, small batches, many rows; a fresh process phase by phase; memory. What may make the numbers
-    worthless is measured too. Exit code 0 when they may be used; 1 when they are INVALID, when Ctrl-C ended the run, or
-    when slower than --fail-if-slower allows.
+    Measures single samples, small batches, many rows, the phases of a fresh process, memory, and disturbances that
+    invalidate the numbers, such as other load. Exit code 0 when the result is valid; 1 when it is INVALID, when Ctrl-C
+    ended the run, or when slower than --fail-if-slower allows.
 
     \b
     Examples:
@@ -62,15 +78,21 @@ def bench(ctx: click.Context, /, bundle: str, **options: Any) -> None:
       aeedge bench motor.aeedge --json > kept.json
       aeedge bench motor.aeedge --baseline kept.json --fail-if-slower 5%
     """
-    plan, limit = _plan(bundle, options), _limit(options)
+    other, limit = options["other"], options["limit"]
+    _check_combination(options)
+    plan = Plan(
+        path=bundle,
+        scenarios=tuple(dict.fromkeys(options["scenarios"])) or SCENARIOS,
+        quick=options["quick"] or bool(options["baseline"]),
+        **{name: options[name] for name in _AS_GIVEN},
+    )
     baseline = read_baseline(options["baseline"]) if options["baseline"] else None
     _check_page(options)
     rows = _rows(bundle, plan.method, options["data"])
-    say = _say(quiet=sys.stderr is None or not sys.stderr.isatty())
-    measurement = Measurement(plan, rows, say)
-    other = options["other"]
+    progress = _progress(quiet=sys.stderr is None or not sys.stderr.isatty())
+    measurement = Measurement(plan, rows, progress)
     document = measurement.compare(plan._replace(path=other)) if other else measurement.run()
-    say("")
+    progress("")
     if baseline is not None:
         against(document, baseline, options["baseline"])
     click.echo(json.dumps(document, indent=1) if options["as_json"] else text(document))
@@ -81,36 +103,21 @@ def bench(ctx: click.Context, /, bundle: str, **options: Any) -> None:
     ctx.exit(_exit_code(document, limit))
 
 
-def _plan(bundle: str, options: dict[str, Any]) -> Plan:
+_AS_GIVEN = ("variant", "threads", "method", "seconds", "rate", "deadline", "soak", "profile")
+
+
+def _check_combination(options: dict[str, Any]) -> None:
+    """Refuse options that exclude or need each other."""
     if options["other"] and options["baseline"]:
         raise InputError("expected --compare or --baseline, got both; choose one")
     if options["deadline"] and not options["rate"]:
-        raise InputError("--deadline: expected --rate with it, which says when an answer is due")
-    return Plan(
-        path=bundle,
-        variant=options["variant"],
-        threads=options["threads"] or "auto",
-        method=options["method"],
-        scenarios=tuple(dict.fromkeys(map(planning.scenario, options["wanted"]))) or planning.SCENARIOS,
-        seconds=options["seconds"],
-        rate=planning.rate(options["rate"]) if options["rate"] else None,
-        deadline=planning.duration(options["deadline"], "--deadline") if options["deadline"] else None,
-        soak=planning.duration(options["soak"], "--soak") if options["soak"] else None,
-        quick=options["quick"] or bool(options["baseline"]),
-        profile=options["profile"],
-    )
-
-
-def _limit(options: dict[str, Any]) -> float | None:
-    if options["limit"] is None:
-        return None
-    if not (options["other"] or options["baseline"]):
-        raise InputError("--fail-if-slower: expected --compare or --baseline with it, which says slower than what")
-    return planning.percent(options["limit"], "--fail-if-slower")
+        raise InputError("--deadline: expected --rate with it, which sets when an answer is due")
+    if options["limit"] is not None and not (options["other"] or options["baseline"]):
+        raise InputError("--fail-if-slower: expected --compare or --baseline with it, to compare with")
 
 
 def _check_page(options: dict[str, Any]) -> None:
-    """Refuse before measuring what could not be written afterwards."""
+    """Refuse a page that could not be written, before anything is measured."""
     if options["html"]:
         target = Path(options["html"])
         if target.exists() and not options["force"]:
@@ -138,14 +145,14 @@ def _rows(bundle: str, method: str, data: str | None) -> NDArray[Any] | None:
     return rows.reshape(len(rows), *shape)
 
 
-def _say(*, quiet: bool) -> Any:
-    """Progress on one line of the terminal."""
+def _progress(*, quiet: bool) -> Any:
+    """Show progress on one line of the terminal."""
 
-    def say(message: str) -> None:
+    def progress(message: str) -> None:
         if not quiet:
             click.echo(f"\r\x1b[K{message}", nl=False, err=True)
 
-    return say
+    return progress
 
 
 def _exit_code(document: dict[str, Any], limit: float | None) -> int:
@@ -156,6 +163,6 @@ def _exit_code(document: dict[str, Any], limit: float | None) -> int:
     ]
     if limit is not None:
         for c in slower:
-            part = f"{c['rows']} rows a call" if "rows" in c else c["part"]
-            click.echo(f"slower by {c['ratio']['estimate'] - 1:.1%} ({part}), allowed are {limit:.1%}", err=True)
+            what = f"{c['rows']} rows per call" if "rows" in c else c["scenario"]
+            click.echo(f"slower by {c['ratio']['estimate'] - 1:.1%} ({what}), expected at most {limit:.1%}", err=True)
     return 1 if document["status"] != "valid" or (limit is not None and slower) else 0

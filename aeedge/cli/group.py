@@ -1,4 +1,4 @@
-"""Find commands, import each only when it is called, and turn our own errors into one sentence."""
+"""Find commands, import each only when it is called, and turn an AeedgeError into one sentence."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from aeedge.errors import AeedgeError, BundleError, InputError
 ENTRY_POINT_GROUP = "aeedge.commands"
 
 DEVICE = {
-    "info": "Show what a bundle is.",
-    "verify": "Check that a bundle still says here what it said when it was made.",
-    "encode": "Turn a file of rows into latents.",
-    "decode": "Turn a file of latents back into rows.",
-    "denoise": "Send a file of rows through encoder and decoder.",
-    "score": "Write the anomaly score of each row of a file.",
-    "doctor": "Say what this machine is, what will be used and what is wrong.",
+    "info": "Show what a bundle contains.",
+    "verify": "Check a bundle's files and that it reproduces its reference outputs.",
+    "encode": "Compute the latents of a file of rows.",
+    "decode": "Reconstruct rows from a file of latents.",
+    "denoise": "Reconstruct a file of rows with encoder and decoder.",
+    "score": "Compute the anomaly score of each row of a file.",
+    "doctor": "Report on this machine, its packages, and how a bundle runs here.",
     "tune": "Find the fastest way to run a bundle on this machine, and keep it.",
     "bench": "Measure latency and throughput of a bundle on this machine.",
 }
@@ -47,7 +47,7 @@ class AeedgeGroup(click.Group):
         group = cls(
             name="aeedge",
             help="Learned features on small machines: train and export on a workstation, encode on a device.",
-            epilog="Exit codes: 0 done, 1 a check said no, 2 wrong usage or unusable input.",
+            epilog="Exit codes: 0 done, 1 a check failed, 2 wrong usage or unusable input.",
             context_settings={"help_option_names": ["-h", "--help"]},
         )
         version: click.Group = click.version_option(__version__, prog_name="aeedge")(group)
@@ -70,7 +70,7 @@ class AeedgeGroup(click.Group):
         return found
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """List commands by room, from the tables above: nothing is imported."""
+        """List commands, device first, from the tables above: nothing is imported."""
         with formatter.section("On the device"):
             formatter.write_dl(list(DEVICE.items()))
         rest = [(name, WORKSTATION.get(name, "")) for name in _installed() if name not in DEVICE]
@@ -79,7 +79,7 @@ class AeedgeGroup(click.Group):
                 formatter.write_dl(sorted(rest, key=lambda row: [*WORKSTATION, row[0]].index(row[0])))
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; what aeedge raises on purpose becomes a sentence and an exit code, bugs stay loud."""
+        """Run the command; an AeedgeError becomes a sentence and an exit code, anything else is a bug."""
         try:
             return super().invoke(ctx)
         except AeedgeError as error:

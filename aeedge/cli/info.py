@@ -1,4 +1,4 @@
-"""aeedge info: what a bundle is, from its manifest alone."""
+"""aeedge info: what a bundle contains, from its manifest alone."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from aeedge.table import human_bytes, pairs
 
 @click.command()
 @click.argument("bundle", type=click.Path())
-@click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON (docs/bundle-format.md).")
 def info(bundle: str, as_json: bool) -> None:
-    """Show what a bundle is.
+    """Show what a bundle contains.
 
     \b
     Example:
       aeedge info motor.aeedge
     """
     manifest = Bundle(bundle).manifest
-    click.echo(manifest.dumps().rstrip() if as_json else pairs(_rows(manifest)))
+    click.echo(manifest.dumps().rstrip() if as_json else pairs(_rows(manifest), 80))
 
 
 def _rows(m: Manifest) -> list[tuple[str, str]]:
@@ -32,8 +32,8 @@ def _rows(m: Manifest) -> list[tuple[str, str]]:
         ("id", m.id),
         ("family", m.family),
         ("input", f"{shape} {m.input.dtype}"),
-        ("latent", str(m.latent)),
-        ("needs", f"onnxruntime {m.min_onnxruntime} or newer (opset {m.opset})"),
+        ("latents", str(m.latent)),
+        ("requires", f"onnxruntime {m.min_onnxruntime} or newer (opset {m.opset})"),
         ("created", m.created or "not recorded"),
         ("made with", ", ".join(f"{k} {v}" for k, v in m.made_with.items()) or "not recorded"),
     ]
@@ -42,15 +42,21 @@ def _rows(m: Manifest) -> list[tuple[str, str]]:
         more = len(m.input.features) - 6
         rows.insert(4, ("features", shown + (f" and {more} more" if more > 0 else "")))
     for name, variant in m.variants.items():
-        size = human_bytes(variant.encoder.bytes)
-        decoder = "no decoder" if variant.decoder is None else f"decoder {human_bytes(variant.decoder.bytes)}"
+        files = {"encoder": variant.encoder, "decoder": variant.decoder, "scorer": variant.scorer}
+        sizes = [f"{role} {human_bytes(file.bytes)}" for role, file in files.items() if file is not None]
         default = " (default)" if name == m.default_variant else ""
-        rows.append((f"variant {name}", f"encoder {size}, {decoder}{default}"))
+        rows.append((name, ", ".join(sizes) + ("" if variant.decoder else ", no decoder") + default))
         if variant.quality:
-            kept = ", ".join(f"{what} {value:.4f}" for what, value in variant.quality.items())
-            rows.append((f"{name} against fp32", kept))
-        for layer in variant.decisions.get("layers", ()):
-            why = f" ({layer['why']})" if "why" in layer else ""
-            rows.append((f"{name}: {layer['graph']} {layer['layer']}", f"{layer['choice']}{why}"))
-    rows += [(f"training: {k}", v if isinstance(v, str) else json.dumps(v)) for k, v in m.training.items()]
-    return rows
+            quality = ", ".join(f"{what.replace('_', ' ')} {value:.4f}" for what, value in variant.quality.items())
+            rows.append(("", f"against fp32: {quality}"))
+        layers = variant.decisions.get("layers", ())
+        quantised = [f"{layer['graph']} {layer['layer']}" for layer in layers if layer["choice"] != "fp32"]
+        if quantised:
+            rows.append(("", f"{name} layers: {', '.join(quantised)}"))
+        for layer in layers:
+            if layer["choice"] == "fp32":
+                rows.append(
+                    ("", f"fp32 layer: {layer['graph']} {layer['layer']} ({layer.get('why', 'no reason recorded')})")
+                )
+    training = [f"{k}: {v if isinstance(v, str) else json.dumps(v)}" for k, v in m.training.items()]
+    return rows + [("training" if i == 0 else "", line) for i, line in enumerate(training)]

@@ -1,4 +1,4 @@
-"""aeedge encode, decode, denoise, score: a file in, a file out, one block of rows in memory at a time."""
+"""aeedge encode, decode, denoise, score: file to file, with one block of rows in memory at a time."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aeedge.bundle.manifest import InputSpec
+from aeedge.cli.group import DEVICE
+from aeedge.cli.types import threads_option, variant_option
 from aeedge.errors import InputError
 from aeedge.files.rows import RowFile, open_rows, row_writer
 from aeedge.loading import load
@@ -19,18 +21,25 @@ from aeedge.model import Model
 from aeedge.runtime.prefetch import prefetch
 
 
-def _command(name: str, what: str, example: str) -> click.Command:
-    """One command; the four differ in the method of the model that they call."""
+def _command(name: str, example: str) -> click.Command:
+    """One command; the four differ in the method that they call."""
 
     def run(
-        bundle: str, source: str, output: str, variant: str, threads: int, invalid: str, array: str | None, force: bool
+        bundle: str,
+        source: str,
+        output: str,
+        variant: str,
+        threads: int | str,
+        invalid: str,
+        array: str | None,
+        force: bool,
     ) -> None:
-        with load(bundle, variant=variant, threads=threads or "auto") as model:
+        with load(bundle, variant=variant, threads=threads) as model:
             _transform(model, name, source, output, invalid, array, force)
 
-    run.__doc__ = f"""{what}
+    run.__doc__ = f"""{DEVICE[name]}
 
-    IN is .npy, .npz or .csv, OUT is .npy or .csv. A file of any size is streamed; OUT appears when it is complete.
+    IN is .npy, .npz or .csv, OUT is .npy or .csv. Files of any size are streamed; OUT appears when it is complete.
 
     \b
     Example:
@@ -40,14 +49,14 @@ def _command(name: str, what: str, example: str) -> click.Command:
         click.argument("bundle", type=click.Path()),
         click.argument("source", metavar="IN", type=click.Path()),
         click.option("-o", "--output", metavar="OUT", required=True, type=click.Path(), help="File to write."),
-        click.option("--variant", default="auto", show_default=True, help="fp32, int8 or auto."),
-        click.option("--threads", type=click.IntRange(1), help="Threads to use [default: all CPUs allowed]."),
+        variant_option,
+        threads_option,
         click.option(
             "--invalid",
             type=click.Choice(["raise", "propagate"]),
             default="raise",
             show_default=True,
-            help="On NaN or infinity: stop, or write NaN for those rows.",
+            help="For NaN or infinity: stop, or write NaN for those rows.",
         ),
         click.option("--array", help="Name of the array inside an .npz."),
         click.option("-f", "--force", is_flag=True, help="Overwrite OUT."),
@@ -68,7 +77,7 @@ def _transform(model: Model, what: str, source: str, output: str, invalid: str, 
     blocks = _shaped(rows.blocks(), spec) if what != "decode" else rows.blocks()
     began = time.perf_counter()
     with row_writer(output, row, names, overwrite=force) as writer:
-        # Three stages, each on its thread: this one writes, one encodes, one reads.
+        # Three threads: this one writes, one computes, one reads.
         results = prefetch(model.map_iter(what, blocks, invalid=invalid, fresh=True))
         for block in _progress(results, rows, f"{what} {source}"):
             writer.write(block)
@@ -80,7 +89,7 @@ def _transform(model: Model, what: str, source: str, output: str, invalid: str, 
 
 
 def _result(what: str, model: Model) -> tuple[tuple[int, ...], Sequence[str]]:
-    """Shape of a row of the result, and names for its values."""
+    """Shape of a row of the result, and names of its values."""
     spec = model.input
     if what == "encode":
         return (model.latent_size,), [f"latent_{i}" for i in range(model.latent_size)]
@@ -90,7 +99,7 @@ def _result(what: str, model: Model) -> tuple[tuple[int, ...], Sequence[str]]:
 
 
 def _shaped(blocks: Iterable[NDArray[Any]], spec: InputSpec) -> Iterator[NDArray[Any]]:
-    """Flat rows, as CSV holds them, in the model's shape; integers where the model takes integers."""
+    """Flat rows, as in a CSV file, in the model's shape; whole numbers as integers where the model takes integers."""
     for block in blocks:
         if block.ndim == 2 and len(spec.shape) > 1 and block.shape[1] == spec.size:
             block = block.reshape(len(block), *spec.shape)
@@ -100,7 +109,7 @@ def _shaped(blocks: Iterable[NDArray[Any]], spec: InputSpec) -> Iterator[NDArray
 
 
 def _progress(blocks: Iterable[NDArray[Any]], rows: RowFile, label: str) -> Iterator[NDArray[Any]]:
-    """Show a bar in a terminal where the length is known, else a counter."""
+    """Show a progress bar in a terminal."""
     if sys.stderr is None or not sys.stderr.isatty():  # None where it was closed
         yield from blocks
         return
@@ -110,13 +119,7 @@ def _progress(blocks: Iterable[NDArray[Any]], rows: RowFile, label: str) -> Iter
             bar.update(len(block))
 
 
-encode = _command("encode", "Turn a file of rows into latents.", "aeedge encode motor.aeedge rows.npy -o latents.npy")
-decode = _command(
-    "decode", "Turn a file of latents back into rows.", "aeedge decode motor.aeedge latents.npy -o rows.npy"
-)
-denoise = _command(
-    "denoise", "Send a file of rows through encoder and decoder.", "aeedge denoise motor.aeedge rows.csv -o clean.csv"
-)
-score = _command(
-    "score", "Write the anomaly score of each row of a file.", "aeedge score motor.aeedge rows.npy -o scores.npy"
-)
+encode = _command("encode", "aeedge encode motor.aeedge rows.npy -o latents.npy")
+decode = _command("decode", "aeedge decode motor.aeedge latents.npy -o rows.npy")
+denoise = _command("denoise", "aeedge denoise motor.aeedge rows.csv -o clean.csv")
+score = _command("score", "aeedge score motor.aeedge rows.npy -o scores.npy")

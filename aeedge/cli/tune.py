@@ -12,6 +12,7 @@ import click
 
 from aeedge.autotune import Outcome, autotune, route
 from aeedge.bundle.reader import Bundle
+from aeedge.cli.types import threads_option
 from aeedge.errors import InputError
 from aeedge.runtime import policy_store
 from aeedge.runtime.policy_store import TunedPolicy
@@ -32,12 +33,12 @@ SCHEMA = "aeedge-tune/1"
     help="What to optimise.",
 )
 @click.option("--variant", default="auto", show_default=True, help="fp32 or int8: try this one alone.")
-@click.option("--threads", type=click.IntRange(1), help="The most to use [default: all CPUs allowed].")
+@threads_option
 @click.option("--forget", is_flag=True, help="Remove what was kept for this bundle, and measure nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON (docs/json-outputs.md).")
 @click.pass_context
 def tune(
-    ctx: click.Context, bundle: str, objective: str, variant: str, threads: int | None, forget: bool, as_json: bool
+    ctx: click.Context, bundle: str, objective: str, variant: str, threads: int | str, forget: bool, as_json: bool
 ) -> None:
     """Find the fastest way to run a bundle on this machine, and keep it.
 
@@ -63,7 +64,7 @@ def tune(
         if not quiet:
             click.echo(f"\r\x1b[K{text}", nl=False, err=True)
 
-    outcome = autotune(bundle, objective, variant=variant, threads=threads or "auto", progress=progress)
+    outcome = autotune(bundle, objective, variant=variant, threads=threads, progress=progress)
     progress("")
     path = policy_store.write(identity, outcome.tuned) if outcome.valid else None
     if as_json:

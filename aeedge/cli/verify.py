@@ -1,4 +1,4 @@
-"""aeedge verify: does the bundle still say here what it said when it was made?"""
+"""aeedge verify: does a bundle still produce the outputs that were recorded when it was made?"""
 
 from __future__ import annotations
 
@@ -9,66 +9,75 @@ from typing import Any
 import click
 
 from aeedge.bundle.reader import Bundle
+from aeedge.doctor import outputs
 from aeedge.errors import AeedgeError, BundleError
 from aeedge.loading import load
 from aeedge.runtime.session import runtime_version
-from aeedge.table import columns
+from aeedge.table import columns, percent_of
+
+SCHEMA = "aeedge-verify/1"
 
 
 @click.command()
 @click.argument("bundle", type=click.Path())
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON (docs/json-outputs.md).")
 @click.pass_context
 def verify(ctx: click.Context, bundle: str, as_json: bool) -> None:
-    """Check every file against its hash and run the golden rows of every variant on this machine.
+    """Check a bundle's files against their checksums, and its outputs against the recorded ones.
 
-    Exit code 0 when all agree, 1 when something differs.
+    Runs the reference inputs of each variant on this machine and compares with the reference outputs, which were stored
+    in the bundle when it was made. Exit code 0 when all agree, 1 when a check failed.
 
     \b
     Example:
       aeedge verify motor.aeedge
     """
-    results = [_check(bundle, variant) for variant in Bundle(bundle).manifest.variants]
+    manifest = Bundle(bundle).manifest
+    results = [_check(bundle, variant) for variant in manifest.variants]
     ok = all(result["ok"] for result in results)
     if as_json:
-        click.echo(json.dumps({"ok": ok, "onnxruntime": runtime_version(), "variants": results}, indent=1))
-    else:
-        rows = [
-            [
-                f"{result['variant']} ({result['arithmetic']})",
-                output["what"],
-                f"{output['error']:.2g}",
-                f"{output['allowed']:.2g}",
-                "ok",
-            ]
-            for result in results
-            for output in result["outputs"]
+        document = {"schema": SCHEMA, "ok": ok, "path": bundle, "id": manifest.id, "onnxruntime": runtime_version()}
+        click.echo(json.dumps(document | {"variants": results}, indent=1))
+        ctx.exit(0 if ok else 1)
+    rows = [
+        [
+            f"{result['variant']} ({result['arithmetic'].replace('_', ' ')})",
+            output["output"],
+            f"{output['error']:.2g}",
+            f"{output['tolerance']:.2g}",
+            percent_of(output["error"], output["tolerance"]),
+            "ok",
         ]
-        if rows:
-            click.echo(columns(["variant", "output", "worst error", "allowed", ""], rows))
-        for result in results:
-            if not result["ok"]:
-                click.echo(f"Error: {result['problem']}", err=True)
-        if ok:
-            click.echo(f"{bundle}: hashes match and golden rows are reproduced with onnxruntime {runtime_version()}")
+        for result in results
+        for output in result["outputs"]
+    ]
+    if rows:
+        click.echo(columns(["variant", "output", "max. error", "tolerance", "used", ""], rows))
+    for result in results:
+        if not result["ok"]:
+            click.echo(f"Error: {result['message']}", err=True)
+    if ok:
+        click.echo(f"Checksums match and reference outputs are reproduced with onnxruntime {runtime_version()}.")
     ctx.exit(0 if ok else 1)
 
 
 def _check(bundle: str, variant: str) -> dict[str, Any]:
+    """Load one variant and run its self-check."""
     try:
-        with warnings.catch_warnings(record=True) as said:
+        with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             model = load(bundle, variant=variant, threads=1)
         with model:
-            if model.variant != variant:
-                return _failed(variant, str(said[-1].message))
-            outputs = [{**d._asdict(), "ok": d.ok} for d in model.self_check()]
+            if model.variant != variant:  # another one is used instead
+                return _failed(variant, str(caught[-1].message))
+            found = outputs(model.self_check())
     except AeedgeError as error:
         if type(error) is BundleError:
             raise
         return _failed(variant, str(error))
-    return {"variant": variant, "arithmetic": model.arithmetic, "ok": True, "outputs": outputs}
+    arithmetic = model.arithmetic.replace(" ", "_")
+    return {"variant": variant, "ok": True, "arithmetic": arithmetic, "outputs": found, "message": None}
 
 
-def _failed(variant: str, problem: str) -> dict[str, Any]:
-    return {"variant": variant, "arithmetic": None, "ok": False, "outputs": [], "problem": problem}
+def _failed(variant: str, message: str) -> dict[str, Any]:
+    return {"variant": variant, "ok": False, "arithmetic": None, "outputs": [], "message": message}

@@ -1,1 +1,1 @@
-"""Files of rows in and out, written whole or not at all."""
+"""Reading and writing files of rows; atomic writing."""

@@ -1,4 +1,4 @@
-"""Write a file or a directory so that it is there whole or not at all, whatever happens in between."""
+"""Write a file or a directory atomically: it is complete or absent, also after a crash."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def atomic_file(path: str | os.PathLike[str], *, overwrite: bool = False) -> Ite
     """
     target = Path(path)
     _check_target(target, overwrite)
-    with _explained(target):
+    with _input_errors(target):
         handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
         os.close(handle)
         part = Path(name)
@@ -52,7 +52,7 @@ def atomic_directory(path: str | os.PathLike[str], *, overwrite: bool = False) -
     """
     target = Path(path)
     _check_target(target, overwrite)
-    with _explained(target):
+    with _input_errors(target):
         part = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent))
         try:
             yield part
@@ -75,8 +75,8 @@ def _check_target(target: Path, overwrite: bool) -> None:
 
 
 @contextmanager
-def _explained(target: Path) -> Iterator[None]:
-    """Turn what the operating system says of a full disk or a forbidden folder into a sentence."""
+def _input_errors(target: Path) -> Iterator[None]:
+    """Turn an OSError for a full disk or a forbidden folder into an InputError."""
     try:
         yield
     except OSError as error:

@@ -1,7 +1,7 @@
 """Files of rows, read and written block by block in bounded memory: .npy, .npz and .csv, with numpy alone.
 
 Used by the commands on the device. The workstation reads more formats (aeedge_export.data.files), and shares the
-functions here that find out what a CSV file looks like.
+functions here that detect the layout of a CSV file.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ def open_rows(path: str | os.PathLike[str], columns: Sequence[str] | None = None
 
     Args:
         path: .npy; .npz (with one array, or named by `array`); .csv with comma, semicolon or tab, header optional.
-        columns: feature names of the model. A CSV file with a header is read by these names, whatever their order.
+        columns: feature names of the model. The columns of a CSV file with a header are matched by name, in any order.
         array: name of the array inside an .npz.
 
     Raises:
-        InputError: not there, another format, damaged, cells that are not numbers, columns that are missing.
+        InputError: missing, another format, damaged, cells that are not numbers, missing columns.
     """
     place = Path(path)
     if not place.is_file():
@@ -93,10 +93,10 @@ class _NpyHeader:
 
 
 def npz_member(place: Path, array: str | None) -> str:
-    """The archive member that holds the array `array`, or the only array there is, or the one called X.
+    """The archive member with the array `array`, or the only array, or the one named X.
 
     Raises:
-        InputError: no such array, or several to choose from.
+        InputError: no such array, or several without a choice.
     """
     with _zip(place) as archive:
         names = [name[:-4] for name in archive.namelist() if name.endswith(".npy")]
@@ -162,7 +162,7 @@ def _rows_at_a_time(header: _NpyHeader) -> int:
 
 @dataclass(frozen=True)
 class CsvLayout:
-    """How a CSV file is laid out: its delimiter, and the column names if the first line holds any."""
+    """The layout of a CSV file: its delimiter, its column names if it has a header, its number of columns."""
 
     delimiter: str
     names: tuple[str, ...] | None
@@ -170,7 +170,9 @@ class CsvLayout:
 
 
 def csv_layout(place: Path) -> CsvLayout:
-    """Look at the first line: the delimiter is the most frequent of `, ; tab`; a header has a cell that is no number.
+    """Detect the layout from the first line.
+
+    The delimiter is the most frequent of `, ; tab`; a header has a cell that is not a number.
 
     Raises:
         InputError: the file is empty or not text.
@@ -192,7 +194,7 @@ def csv_layout(place: Path) -> CsvLayout:
 
 
 def is_number(cell: str) -> bool:
-    """Whether a cell reads as a number; nan and inf do."""
+    """Whether a cell is a number; nan and inf are."""
     try:
         float(cell)
     except ValueError:
@@ -201,17 +203,17 @@ def is_number(cell: str) -> bool:
 
 
 def _column_order(layout: CsvLayout, columns: Sequence[str] | None, place: Path) -> tuple[list[int] | None, str]:
-    """Which columns to read, in the model's order, and a note if that is not simply all of them."""
+    """The columns to read, in the model's order, and a note where some are not used or names do not match."""
     if columns is None or layout.names is None:
         return None, ""
     missing = [name for name in columns if name not in layout.names]
     if missing:
         if not any(name in layout.names for name in columns) and len(columns) == layout.width:
-            return None, "the header shares no name with the model's features; columns are taken in order"
+            return None, "no column name matches the model's features; columns are read in order"
         raise InputError(f"{place}: expected a column {missing[0]!r}, got {', '.join(layout.names)}; rename or add it")
     order = [layout.names.index(name) for name in columns]
     extra = [name for name in layout.names if name not in set(columns)]
-    return order, f"columns not of the model are left out: {', '.join(extra)}" if extra else ""
+    return order, f"columns that the model does not use: {', '.join(extra)}" if extra else ""
 
 
 def _csv_blocks(place: Path, layout: CsvLayout, order: list[int] | None) -> Iterator[NDArray[Any]]:
@@ -236,7 +238,7 @@ def _parse(lines: list[tuple[int, str]], place: Path, layout: CsvLayout, order: 
         if block.shape[1] == layout.width:
             return block if order is None else block[:, order]
     except ValueError:
-        pass  # find the cell and name it; this takes longer, but is done once
+        pass  # find the first faulty cell, cell by cell
     for number, line in lines:
         cells = next(csv.reader([line], delimiter=layout.delimiter))
         if len(cells) != layout.width:
@@ -252,7 +254,7 @@ def _parse(lines: list[tuple[int, str]], place: Path, layout: CsvLayout, order: 
 
 
 class RowWriter:
-    """Append float32 blocks of rows to a .npy or .csv file whose length is not known beforehand."""
+    """Append float32 blocks of rows to a .npy or .csv file whose length is not known in advance."""
 
     def __init__(self, stream: IO[bytes], suffix: str, row: tuple[int, ...], names: Sequence[str]) -> None:
         self._stream, self._row, self._npy = stream, row, suffix == ".npy"
@@ -268,14 +270,14 @@ class RowWriter:
             np.savetxt(self._stream, block.reshape(len(block), math.prod(self._row)), fmt="%.9g", delimiter=",")
 
     def finish(self) -> None:
-        """Enter the number of rows, now that it is known."""
+        """Write the number of rows, which is known now."""
         if self._npy:
             self._stream.seek(0)
             self._stream.write(self._header())
         self._stream.flush()
 
     def _header(self) -> bytes:
-        """A header of numpy's format 1.0 that always takes 128 bytes (room for the largest count)."""
+        """A header of numpy's format 1.0 that is always 128 bytes, enough for any count."""
         shape = (self.count, *self._row)
         text = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}"
         return b"\x93NUMPY\x01\x00" + (118).to_bytes(2, "little") + text.ljust(117).encode() + b"\n"
@@ -289,7 +291,7 @@ def _quoted(name: str) -> str:
 def row_writer(
     path: str | os.PathLike[str], row: tuple[int, ...], names: Sequence[str], *, overwrite: bool
 ) -> Iterator[RowWriter]:
-    """Write rows of shape `row` to .npy or .csv (with `names` as its header); the file appears when it is complete.
+    """Write rows of shape `row` to .npy or .csv (with `names` as its header); the file appears once it is complete.
 
     Raises:
         InputError: another suffix, the file exists, the disk is full.

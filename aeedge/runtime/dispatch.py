@@ -8,7 +8,6 @@ depends on the time of a row, which is measured once per method, by the first ca
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Mapping
 from math import isfinite
 from types import MappingProxyType
@@ -22,6 +21,7 @@ from aeedge.runtime.methods import NAMES
 from aeedge.runtime.nonfinite import find_sentinels
 from aeedge.runtime.policy import Cutoffs, DispatchPolicy, block_rows, default_policy
 from aeedge.runtime.threadpool import ThreadPool
+from aeedge.system.timing import repeat
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -266,9 +266,7 @@ def _fastest_us(method: Method, block: Block, tries: int) -> float:
 
 
 def _run_us(method: Method, block: Block) -> float:
-    began = time.perf_counter_ns()
-    method.run(block)
-    return max(time.perf_counter_ns() - began, 1) / 1000
+    return max(repeat(method.run, [block])[0], 1) / 1000
 
 
 def _pool_from(serial: Method, pooled: Method, block: Block) -> float:

@@ -22,6 +22,7 @@ import numpy as np
 
 from aeedge.bundle.onnx_proto import chain
 from aeedge.errors import CorruptBundleError, IncompatibleBundleError
+from aeedge.system.versions import release
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -73,17 +74,11 @@ def runtime_version() -> str:
 def check_runtime(least: str, where: str) -> None:
     """Refuse a bundle that needs a newer onnxruntime than the installed one, which is imported by this."""
     _onnxruntime()
-    if _release(runtime_version()) < _release(least):
+    if release(runtime_version()) < release(least):
         raise IncompatibleBundleError(
             f"{where}: expected onnxruntime {least} or newer, this is {runtime_version()}; "
             f"upgrade it with: pip install 'onnxruntime>={least}'"
         )
-
-
-def _release(text: str) -> tuple[int, ...]:
-    found = "".join(c if c.isdecimal() else " " for c in text).split()
-    numbers = [int(n) for n in found[:3]]
-    return tuple(numbers + [0] * (3 - len(numbers)))
 
 
 class Session:

@@ -1,1 +1,1 @@
-"""What this machine is, what it allows, and what state it is in."""
+"""The machine: what it is, what this process may use of it, and what disturbs a measurement."""

@@ -1,7 +1,7 @@
-"""What may make a measurement worthless: read before and after, compared, said.
+"""What can invalidate a measurement: the state of the machine is read before and after, and compared.
 
-Whatever a system does not tell is left out; nothing here fails. A finding is "invalid" where the numbers say more about
-the disturbance than about the bundle, "warning" where they may be off, "note" where a reader should know.
+What a system does not report is left out; nothing here fails. A finding is "invalid" where a disturbance dominates the
+numbers, "warning" where they may be off, "note" where a reader should know about it.
 """
 
 from __future__ import annotations
@@ -15,28 +15,34 @@ from aeedge.system.limits import cgroup_folders, cpu_count, cpu_quota, read_text
 
 _BUSY = (0.10, 0.04)  # invalid, warning: share of the allowed CPUs that other processes used
 _STEAL = (0.05, 0.01)  # ... share of them that the hypervisor gave to other machines
-_THROTTLED = (0.25, 0.01)  # ... share of the run that the quota kept us waiting
+_THROTTLED = (0.25, 0.01)  # ... share of the run that the CPU quota made this process wait
 _SWAPPED_PAGES = 64
 _HOT_CELSIUS = 80.0
 _FREQUENCY_CHANGE = 0.10
 _FIELDS = ["user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal"]
-_PI_FLAGS = {0: "under-voltage", 1: "frequency capped", 2: "throttled", 3: "temperature limit"}  # raspberrypi.com docs
+_PI_FLAGS = {0: "under_voltage", 1: "frequency_capped", 2: "throttled", 3: "temperature_limit"}  # raspberrypi.com docs
 
 
 class Finding(NamedTuple):
-    """Something that a reader of the numbers should know: `grade` is "invalid", "warning" or "note"."""
+    """Something that a reader should know.
+
+    Attributes:
+        grade: how serious it is: "invalid" (of a measurement) or "error" (of an installation), "warning" or "note".
+        code: what it is about, for programs, such as "other_load".
+        message: a sentence for people.
+    """
 
     grade: str
-    what: str
+    code: str
     message: str
 
 
 class Reading(NamedTuple):
-    """The machine at one moment; None where it does not tell. Times in seconds unless named otherwise."""
+    """The machine at one moment; None for what it does not report. Times in seconds unless named otherwise."""
 
     now_ns: int
-    witness_ns: int
-    own: float
+    reference_ns: int
+    own_cpu: float
     busy: float | None
     steal: float | None
     quota_wait: float | None
@@ -53,7 +59,7 @@ def read(clock: Clock, root: str = "/") -> Reading:
     busy, steal = _cpu_time(root)
     return Reading(
         clock.now(),
-        clock.witness(),
+        clock.reference(),
         times.user + times.system + times.children_user + times.children_system,
         busy,
         steal,
@@ -67,17 +73,17 @@ def read(clock: Clock, root: str = "/") -> Reading:
 
 
 def judge(before: Reading, after: Reading, cpus: int | None = None) -> list[Finding]:
-    """What happened between two readings that a reader should know, the worst first."""
+    """The findings from what changed between two readings, the worst first."""
     cpus = cpus or cpu_count()
     spent = (after.now_ns - before.now_ns) / 1e9
     capacity = max(spent, 1e-9) * cpus
     found: list[Finding | None] = []
-    if problem := disagreement(after.now_ns - before.now_ns, after.witness_ns - before.witness_ns):
+    if problem := disagreement(after.now_ns - before.now_ns, after.reference_ns - before.reference_ns):
         found.append(Finding("invalid", "clock", f"{problem}; run again"))
     if (busy := _growth(before.busy, after.busy)) is not None:
-        share = (busy - (after.own - before.own)) / capacity
+        share = (busy - (after.own_cpu - before.own_cpu)) / capacity
         text = f"other processes used {share:.0%} of the CPU time; stop them and run again"
-        found.append(_graded("other load", share, _BUSY, text))
+        found.append(_graded("other_load", share, _BUSY, text))
     if (steal := _growth(before.steal, after.steal)) is not None:
         text = f"the hypervisor gave {steal / capacity:.1%} of the CPU time to other machines (steal)"
         found.append(_graded("steal", steal / capacity, _STEAL, text))
@@ -96,8 +102,14 @@ def _memory_and_heat(before: Reading, after: Reading) -> list[Finding | None]:
         found.append(Finding("invalid", "swap", f"the machine swapped {pages:.0f} pages; free memory and run again"))
     if throttles := _growth(before.throttles, after.throttles):
         found.append(Finding("invalid", "throttling", f"the processor throttled {throttles:.0f} times; cool it"))
-    if now := board_says(after.pi_flags):
-        found.append(Finding("invalid", "throttling", f"the board reports {', '.join(now)}; mend power or cooling"))
+    if now := board_flags(after.pi_flags):
+        found.append(
+            Finding(
+                "invalid",
+                "throttling",
+                f"the board reports {', '.join(now).replace('_', '-')}; check its power supply and cooling",
+            )
+        )
     if before.frequency and after.frequency:
         change = after.frequency / before.frequency - 1
         if abs(change) > _FREQUENCY_CHANGE:
@@ -109,16 +121,16 @@ def _memory_and_heat(before: Reading, after: Reading) -> list[Finding | None]:
 
 
 def standing(root: str = "/") -> list[Finding]:
-    """What is true of the machine before anything runs."""
+    """Findings on the machine's settings, before anything runs."""
     found = []
     governors = {
         read_text(path).strip() for path in _glob(root, "sys/devices/system/cpu/cpu[0-9]*/cpufreq/scaling_governor")
     }
     if slow := sorted(governors - {"performance", ""}):
-        text = f"frequency governor {', '.join(slow)}: short runs may be slower than a busy device is"
+        text = f"frequency governor {', '.join(slow)}: the clock may be slower in short runs"
         found.append(Finding("note", "governor", text))
     if (quota := cpu_quota()) is not None:
-        found.append(Finding("note", "quota", f"this process may use {quota:g} CPUs' worth of time"))
+        found.append(Finding("note", "quota", f"the CPU quota of this process is {quota:g} CPUs"))
     return found
 
 
@@ -143,15 +155,15 @@ def pi_flags(root: str = "/") -> int | None:
         return None
 
 
-def board_says(flags: int | None) -> list[str]:
-    """What throttling flags say of this moment, in words."""
+def board_flags(flags: int | None) -> list[str]:
+    """The names of the throttling flags that are set at this moment, such as "under_voltage"."""
     return [text for bit, text in _PI_FLAGS.items() if flags is not None and flags >> bit & 1]
 
 
-def _graded(what: str, share: float, limits: tuple[float, float], text: str) -> Finding | None:
+def _graded(code: str, share: float, limits: tuple[float, float], text: str) -> Finding | None:
     if share > limits[0]:
-        return Finding("invalid", what, text)
-    return Finding("warning", what, text) if share > limits[1] else None
+        return Finding("invalid", code, text)
+    return Finding("warning", code, text) if share > limits[1] else None
 
 
 def _growth(before: float | None, after: float | None) -> float | None:

@@ -13,7 +13,7 @@ _VECTOR = ("sse4_2", "avx", "avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_i
 
 
 def fingerprint(*packages: str) -> dict[str, Any]:
-    """The machine as a flat document; `packages` are named with their versions beside aeedge, numpy and onnxruntime."""
+    """The machine as a document (docs/json-outputs.md); `packages` are listed beside aeedge, numpy and onnxruntime."""
     name, flags = processor()
     return {
         "processor": name,
@@ -43,8 +43,8 @@ def _memory() -> int | None:
     return None
 
 
-def _version(name: str) -> str:
+def _version(name: str) -> str | None:
     try:
         return version(name)
     except PackageNotFoundError:
-        return "not installed"
+        return None

@@ -28,7 +28,7 @@ def other_cpus() -> set[int]:
 
 
 def _this_cpu() -> int:
-    """Number of the CPU that the calling thread runs on; an AttributeError where the C library does not tell."""
+    """Number of the CPU that the calling thread runs on; an AttributeError where the C library lacks the function."""
     number: int = ctypes.pythonapi.sched_getcpu()
     return number
 
@@ -40,7 +40,7 @@ def cpu_count() -> int:
 
 
 def processor() -> tuple[str, set[str]]:
-    """Name of the processor and its feature flags, as far as /proc tells."""
+    """Name of the processor and its feature flags, as far as /proc has them."""
     name, flags = "", set()
     for line in read_text("/proc/cpuinfo").splitlines():
         key, _, value = line.partition(":")
@@ -49,7 +49,7 @@ def processor() -> tuple[str, set[str]]:
         elif key.strip() in ("flags", "Features"):
             flags |= set(value.split())
     if not name:
-        import platform  # costs a millisecond, and is hardly ever needed
+        import platform  # takes a millisecond, and is rarely needed
 
         name = platform.processor() or platform.machine()
     return name, flags
@@ -69,7 +69,7 @@ def thread_count(threads: int | str) -> int:
 
 
 def cpu_quota() -> float | None:
-    """CPUs' worth of time that the innermost limited cgroup grants, or None."""
+    """CPUs that this process may use on average: the smallest quota of its cgroups; None without one."""
     limits = [limit for folder in cgroup_folders() if (limit := _folder_quota(folder)) is not None]
     return min(limits, default=None)
 
@@ -100,29 +100,29 @@ def _folder_quota(folder: str) -> float | None:
 
 
 def resident_bytes() -> int | None:
-    """Memory that this process occupies, or None where /proc does not tell."""
+    """Memory that this process occupies, or None without /proc."""
     fields = read_text("/proc/self/statm").split()
     return int(fields[1]) * os.sysconf("SC_PAGE_SIZE") if len(fields) > 1 else None
 
 
 def state_folder() -> str | None:
-    """Where device state is kept; None where a user has no home."""
+    """The folder for device state; None if neither AEEDGE_STATE, XDG_STATE_HOME nor HOME names one."""
     if chosen := os.environ.get("AEEDGE_STATE"):
         return chosen
     if (state := os.environ.get("XDG_STATE_HOME")) and os.path.isabs(state):
         return os.path.join(state, "aeedge")
-    home = os.environ.get("HOME", "")  # not from the user database: services without HOME should be given a place
+    home = os.environ.get("HOME", "")  # not from the user database: a service without HOME has to choose a folder
     return os.path.join(home, ".local", "state", "aeedge") if os.path.isabs(home) else None
 
 
 def record_path(identity: str) -> str | None:
-    """Where tuned.py keeps the records of a bundle."""
+    """The file in which policy_store.py keeps the records of a bundle."""
     folder = state_folder()
     return os.path.join(folder, "tuned", f"{identity}.json") if folder else None
 
 
 def read_text(path: str) -> str:
-    """What a file of /proc or /sys says; empty where it is missing or forbidden."""
+    """The content of a file of /proc or /sys; empty where it is missing or cannot be read."""
     try:
         with open(path) as stream:
             return stream.read()

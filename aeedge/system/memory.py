@@ -1,7 +1,7 @@
-"""Stay within a limit of memory: how many rows may be worked on at a time, and on how many threads.
+"""Stay within a memory limit: how many rows a block may have, and how many threads may run.
 
-What a graph's activations take is not written in a bundle, so it is measured: blocks of 1, 2, 4, ... rows are run as
-long as the next size will fit, and what the process grows by is counted.
+A bundle does not state how much memory the activations of its graphs need, so it is measured: blocks of 1, 2, 4, ...
+rows are run as long as the next size will fit, and the growth of the process is read.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from aeedge.errors import InputError
 from aeedge.system.limits import resident_bytes
 
 _MOST_ROWS = 1024
-_FEW = 16  # rows; below, more threads would not be faster than larger blocks
-_RESERVE = 2**21  # bytes for what is not counted: Python's objects, stacks of threads
-_MARGIN = 1.05  # what one process needs another may need a little more of
-_GROWS = 2  # onnxruntime's arena may take this many times what a block needs
+_FEW = 16  # rows; with smaller blocks, more threads are not faster than larger blocks
+_RESERVE = 2**21  # bytes for what is not measured: Python objects, thread stacks
+_MARGIN = 1.05  # processes differ a little in what they need
+_ARENA = 2  # onnxruntime's arena may take this many times what a block needs
 
 
 class Fit(NamedTuple):
@@ -27,7 +27,7 @@ class Fit(NamedTuple):
 
 
 class Limit(NamedTuple):
-    """How much a process may grow by, in MB (10⁶ bytes), beyond the bytes that it occupied `before`."""
+    """How much the process may grow, in MB (10⁶ bytes), beyond the bytes that it occupied `before`."""
 
     mb: float
     before: int
@@ -46,13 +46,13 @@ def limit(mb: float) -> Limit:
     """The argument `memory_limit_mb`, from this moment on.
 
     Raises:
-        InputError: not a number above 0, or a system that does not tell how much memory a process has.
+        InputError: not a number above 0, or a system that does not report how much memory a process occupies.
     """
     if isinstance(mb, bool) or not isinstance(mb, (int, float)) or not mb > 0:
         raise InputError(f"memory_limit_mb: expected a number above 0, or None for no limit, got {mb!r}")
     before = resident_bytes()
     if before is None:
-        raise InputError("memory_limit_mb: this system does not tell what a process occupies (no /proc/self/statm)")
+        raise InputError("memory_limit_mb: not supported on this system, which has no /proc/self/statm")
     return Limit(float(mb), before)
 
 
@@ -61,9 +61,9 @@ def fit(limit: Limit, run: Callable[[int], None], row_bytes: int, threads: int) 
 
     Args:
         limit: begun before the model was opened.
-        run: runs so many rows through all of the graphs.
-        row_bytes: of a row's arrays outside the graphs.
-        threads: the most.
+        run: runs a number of rows through all graphs.
+        row_bytes: bytes of the arrays of one row outside the graphs.
+        threads: the maximum.
 
     Raises:
         InputError: not even one row fits; the message names the smallest limit that would do.
@@ -74,18 +74,18 @@ def fit(limit: Limit, run: Callable[[int], None], row_bytes: int, threads: int) 
     if base + row_bytes > limit.bytes:
         raise InputError(
             f"memory_limit_mb: expected at least {_rounded(_MARGIN * (base + row_bytes))} for this bundle, "
-            f"got {limit.mb:g}; allow more, or export a smaller net"
+            f"got {limit.mb:g}; allow more, or export a smaller network"
         )
-    room = (limit.bytes - base) / _GROWS
+    available = (limit.bytes - base) / _ARENA
     rows, each = 1, float(row_bytes)
-    while rows < _MOST_ROWS and 2 * rows * each <= room:
+    while rows < _MOST_ROWS and 2 * rows * each <= available:
         rows *= 2
         run(rows)
         each = max(each, row_bytes + (limit.grown() - one) / rows)
-    lanes = max(1, min(threads, int(room / (each * min(rows, _FEW)))))
-    while rows > 1 and lanes * rows * each > room:
+    count = max(1, min(threads, int(available / (each * min(rows, _FEW)))))
+    while rows > 1 and count * rows * each > available:
         rows //= 2
-    return Fit(lanes, rows)
+    return Fit(count, rows)
 
 
 def _rounded(size: float) -> str:

@@ -40,7 +40,7 @@ def document(records: Records) -> str:
 
 def _machine(records: Records) -> str:
     machine, settings = records.of("machine")[0], records.of("settings")[0]
-    versions = ", ".join(f"{name} {number}" for name, number in machine["versions"].items())
+    versions = ", ".join(f"{name} {number or 'not installed'}" for name, number in machine["versions"].items())
     vector = ", ".join(machine["vector"]) or "no known vector instructions"
     kind = "A quick run, an indication only. " if settings["quick"] else ""
     return (

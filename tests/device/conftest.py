@@ -53,4 +53,5 @@ def own_folders(monkeypatch, tmp_path):
     """What the user who runs the tests keeps at home is not what is tested."""
     for name in ("XDG_STATE_HOME", "XDG_CACHE_HOME"):
         monkeypatch.setenv(name, str(tmp_path / name))
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    for name in ("OMP_NUM_THREADS", "AEEDGE_STATE"):
+        monkeypatch.delenv(name, raising=False)

@@ -251,18 +251,18 @@ def test_the_route_of_a_single_row_changes_with_the_policy(monkeypatch):
         rows, sessions, used = model.golden_rows(), model._dispatcher._sessions, []
         subject = autotune._Subject(model, model._dispatcher)
         for policy in (autotune._POOL, SERIAL, autotune._POOL):
-            run = autotune._run_as(subject, policy, {}, rows[:1])
-            run()  # makes the fast path, where there is none yet
+            run, given = autotune._run_as(subject, policy, {}, rows[:1])
+            run(given)  # makes the fast path, where there is none yet
             idle = [sessions.method("encode", pooled=pooled).arrays.idle[1] for pooled in (False, True)]
             for sets in idle:
                 sets.clear()
-            run()
+            run(given)
             used.append([bool(sets) for sets in idle])
         assert used == [[False, True], [True, False], [False, True]]
 
 
 def busy_machine(monkeypatch):
-    finding = conditions.Finding("invalid", "other load", "other processes used 77% of the CPU time")
+    finding = conditions.Finding("invalid", "other_load", "other processes used 77% of the CPU time")
     monkeypatch.setattr(autotune.conditions, "judge", lambda before, after: [finding])
 
 
@@ -273,7 +273,7 @@ def test_a_result_of_a_busy_machine_is_shown_and_not_kept(monkeypatch, state):
     assert "other processes used 77% of the CPU time" in result.output
     assert "not kept, INVALID" in result.output
     document = json.loads(call(DATA / "bundle_v1", "--for", "memory", "--json").output)
-    assert (document["status"], document["path"], document["findings"][0]["what"]) == ("invalid", None, "other load")
+    assert (document["status"], document["path"], document["findings"][0]["code"]) == ("invalid", None, "other_load")
     assert not state.exists()
 
 

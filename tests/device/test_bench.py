@@ -1,4 +1,4 @@
-"""The harness of `aeedge bench`: does it find what was put in its way?"""
+"""The harness of `aeedge bench`: latencies, statistics, disturbances."""
 
 import itertools
 import math
@@ -17,9 +17,10 @@ from aeedge.bench import measuring, scenarios, statistics
 from aeedge.bench.compare import compare, verdict
 from aeedge.bench.measuring import Measurement
 from aeedge.bench.plan import Plan
-from aeedge.bench.summary import too_few, trend
+from aeedge.bench.summary import summarise, too_few, trend
 from aeedge.system import conditions
 from aeedge.system.clock import Clock, disagreement
+from aeedge.system.timing import repeat
 
 DATA = Path(__file__).parent.parent / "data"
 BUNDLE = str(DATA / "bundle_v1")
@@ -27,7 +28,7 @@ MS = 1_000_000
 
 
 class Simulated:
-    """A machine whose time passes only when somebody works, sleeps or looks."""
+    """A machine whose time passes only in calls, in sleeps and when the clock is read."""
 
     def __init__(self, latencies):
         self.time = self.true = 0
@@ -139,7 +140,7 @@ def two_bundles(seed, slowdown, loads=10, blocks=12):
 
 def test_a_bundle_against_itself_is_no_different_at_least_95_times_in_100():
     verdicts = [verdict(statistics.clustered_ratio(two_bundles(seed, 0.0), draws=1000)) for seed in range(200)]
-    assert verdicts.count("no difference") >= 190
+    assert verdicts.count("no_difference") >= 190
 
 
 def test_a_slowdown_of_5_percent_is_found():
@@ -147,10 +148,10 @@ def test_a_slowdown_of_5_percent_is_found():
     assert verdicts.count("slower") >= 95
 
 
-def test_two_runs_apart_are_told_apart_by_more_than_their_noise():
+def test_two_separate_runs_differ_only_by_more_than_their_noise():
     random = np.random.default_rng(1)
     same = [np.exp(random.normal(3, 0.01, 5)) for _ in range(2)]
-    assert verdict(statistics.independent_ratio(*same)) == "no difference"
+    assert verdict(statistics.independent_ratio(*same)) == "no_difference"
     assert verdict(statistics.independent_ratio(same[0] * 1.1, same[1])) == "slower"
     assert verdict(statistics.independent_ratio(same[0] / 1.1, same[1])) == "faster"
 
@@ -175,7 +176,7 @@ def test_the_order_of_two_bundles_does_not_matter():
         lambda: nullcontext(simulated.call), lambda: nullcontext(simulated.call), ROWS, 1, 0.1, simulated.clock
     )
     assert found.ratio == (1.0, 1.0, 1.0)
-    assert found.verdict == "no difference"
+    assert found.verdict == "no_difference"
 
 
 # --- scenarios -------------------------------------------------------------------------------------------------------
@@ -192,6 +193,8 @@ def test_offline_takes_all_rows_at_least_twice():
     run = scenarios.offline(simulated.call, np.zeros((50, 3)), 0.5, simulated.clock)
     assert run.latencies.tolist() == [900 * MS + 10] * 2
     assert run.rows == 50
+    run = scenarios.offline(lambda rows: time.sleep(0.002), np.zeros((50, 3)), 0.001, Clock())
+    assert len(run.latencies) == 2
 
 
 def test_a_stall_shows_in_every_query_that_waited_behind_it():
@@ -206,11 +209,17 @@ def test_a_stall_shows_in_every_query_that_waited_behind_it():
     assert run.unserved == 0
 
 
+def test_parts_of_a_run_at_a_fixed_rate_are_spread_over_its_time():
+    simulated = Simulated(endless(10_000))
+    found = summarise("FixedRate", [scenarios.fixed_rate(simulated.call, ROWS, 100, 1.2, simulated.clock)])
+    assert [part["at_s"] for part in found["series"]] == pytest.approx(np.arange(60) / 50, abs=0.02)
+
+
 def test_a_rate_that_cannot_be_reached_ends_in_time():
     simulated = Simulated(endless(10 * MS))
     run = scenarios.fixed_rate(simulated.call, ROWS, 1000, 1.0, simulated.clock)
     assert run.seconds == pytest.approx(1.0, abs=0.05)
-    assert run.asked == 1000
+    assert run.due == 1000
     assert run.unserved == pytest.approx(900, abs=3)
 
 
@@ -229,6 +238,14 @@ def test_a_clock_that_is_set_back_does_not_make_a_run_last_for_ever():
     assert simulated.true < 10 * 10**9
 
 
+def test_repeat_reaches_both_minimums():
+    simulated = Simulated(endless(1000))
+    assert len(repeat(simulated.call, ROWS, least_calls=7, clock=simulated.clock)) == 7
+    assert len(repeat(simulated.call, ROWS, least_ns=10_100, clock=simulated.clock)) == 10
+    assert len(repeat(simulated.call, ROWS, least_ns=10_100, least_calls=500, clock=simulated.clock)) == 500
+    assert min(repeat(time.sleep, [0.001, 0.003], least_calls=2)) >= 1 * MS
+
+
 def test_ctrl_c_keeps_what_was_measured():
     def latencies():
         yield from [1000] * 20
@@ -241,7 +258,7 @@ def test_ctrl_c_keeps_what_was_measured():
 
 
 def test_too_few_samples_and_a_trend_are_findings():
-    assert "it needs 64; raise --seconds" in too_few("SingleStream", 63).message
+    assert "which needs 64; raise --seconds" in too_few("SingleStream", 63).message
     assert too_few("SingleStream", 64) is None
     assert "last third of the run was 50% slower" in trend("Offline", np.repeat([100, 120, 150], 20)).message
     assert trend("Offline", np.repeat([100, 101, 102], 20)) is None
@@ -270,24 +287,24 @@ def test_a_quiet_machine_gives_no_finding():
         ({"frequency": 1200.0}, "warning", "from 2000 to 1200 MHz"),
         ({"celsius": 85.0}, "warning", "85 °C"),
         (
-            {"witness_ns": 11 * 10**9},
+            {"reference_ns": 11 * 10**9},
             "invalid",
-            "the clock jumped: it counted 10.000 s where a second clock counted 11",
+            "the clock jumped: it counted 10.000 s, the reference clock 11.000 s",
         ),
     ],
 )
-def test_each_disturbance_is_said(change, grade, message):
+def test_each_disturbance_is_a_finding(change, grade, message):
     found = conditions.judge(QUIET, LATER._replace(**change), cpus=4)
     assert [f.grade for f in found] == [grade]
     assert message in found[0].message
 
 
-def test_a_machine_that_tells_nothing_gives_no_finding():
-    silent = dict.fromkeys(("busy", "steal", "quota_wait", "swapped", "throttles", "pi_flags", "frequency", "celsius"))
-    assert conditions.judge(QUIET._replace(**silent), LATER._replace(**silent)) == []
+def test_a_machine_that_reports_nothing_gives_no_finding():
+    unknown = dict.fromkeys(("busy", "steal", "quota_wait", "swapped", "throttles", "pi_flags", "frequency", "celsius"))
+    assert conditions.judge(QUIET._replace(**unknown), LATER._replace(**unknown)) == []
 
 
-def test_what_a_system_tells_is_read(tmp_path):
+def test_the_state_of_a_system_is_read(tmp_path):
     def put(path, text):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_text(text)
@@ -316,7 +333,7 @@ def test_a_busy_loop_beside_it_makes_a_run_invalid():
             loop.kill()
             loop.wait()
     assert document["status"] == "invalid"
-    assert any(f["what"] == "other load" and f["grade"] == "invalid" for f in document["findings"])
+    assert any(f["code"] == "other_load" and f["grade"] == "invalid" for f in document["findings"])
 
 
 @pytest.mark.parametrize("jump", [5 * 10**9, -5 * 10**9])
@@ -329,7 +346,7 @@ def test_a_clock_that_jumps_makes_a_run_invalid(jump):
     plan = Plan(BUNDLE, scenarios=("SingleStream",), seconds=0.6, quick=True)
     document = Measurement(plan, clock=Clock()._replace(now=now)).run()
     assert document["status"] == "invalid"
-    assert any(f["what"] == "clock" for f in document["findings"])
+    assert any(f["code"] == "clock" for f in document["findings"])
 
 
 def test_clocks_may_differ_a_little():

@@ -35,12 +35,12 @@ def test_nothing_there(tmp_path):
 
 
 def test_a_folder_that_is_no_bundle(tmp_path):
-    with pytest.raises(aeedge.BundleError, match=r"no aeedge bundle.*aeedge export"):
+    with pytest.raises(aeedge.BundleError, match=r"not an aeedge bundle.*aeedge export"):
         aeedge.load(tmp_path)
 
 
 def test_a_file_instead_of_a_bundle(bundle):
-    with pytest.raises(aeedge.BundleError, match="no aeedge bundle"):
+    with pytest.raises(aeedge.BundleError, match="not an aeedge bundle"):
         aeedge.load(bundle / "encoder.onnx")
 
 

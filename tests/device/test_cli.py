@@ -1,6 +1,7 @@
 """The command: what it prints, its exit codes, and never a traceback for a user's mistake."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from click.testing import CliRunner
 
 import aeedge
 from aeedge.cli.group import DEVICE, WORKSTATION, AeedgeGroup
+from aeedge.table import percent_of
 
 DATA = Path(__file__).parent.parent / "data"
 BUNDLE = str(DATA / "bundle_v1")
@@ -23,7 +25,7 @@ def call(*args):
     return result
 
 
-def test_help_lists_both_rooms():
+def test_help_lists_both_packages():
     out = call("--help").output
     for name, text in {**DEVICE, **WORKSTATION}.items():
         assert name in out
@@ -51,13 +53,19 @@ def test_info():
 def test_verify():
     result = call("verify", BUNDLE)
     assert result.exit_code == 0
-    assert "hashes match and golden rows are reproduced" in result.output
+    assert "Checksums match and reference outputs are reproduced" in result.output
     found = json.loads(call("verify", BUNDLE, "--json").output)
-    assert found["ok"]
-    assert [o["what"] for o in found["variants"][0]["outputs"]] == ["latent", "reconstruction", "score"]
+    assert (found["schema"], found["ok"]) == ("aeedge-verify/1", True)
+    assert [o["output"] for o in found["variants"][0]["outputs"]] == ["latent", "reconstruction", "score"]
 
 
-def test_verify_says_no(bundle):
+def test_verify_shows_the_error_as_a_share_of_the_tolerance():
+    out = call("verify", BUNDLE).output
+    assert re.search(r"fp32 \(float\) +latent( +\d\S+){2} +[\d.]+ %  ok", out)
+    assert [percent_of(*pair) for pair in ((0.0, 0.0), (1.0, 3.0), (1e-6, 1.0))] == ["0 %", "33 %", "0.0001 %"]
+
+
+def test_verify_fails_for_a_changed_file(bundle):
     data = bytearray((bundle / "decoder.onnx").read_bytes())
     data[500] ^= 1
     (bundle / "decoder.onnx").write_bytes(data)

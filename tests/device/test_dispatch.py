@@ -137,7 +137,7 @@ class Timed:
 )
 def test_from_how_many_rows_on_the_pool_is_faster_is_measured(monkeypatch, serial, pooled, expected, most):
     clock = [0]
-    monkeypatch.setattr(dispatch.time, "perf_counter_ns", lambda: clock[0])
+    monkeypatch.setattr(time, "perf_counter_ns", lambda: clock[0])
     one, other = Timed(clock, serial), Timed(clock, pooled)
     assert dispatch._pool_from(one, other, np.zeros((3, 2), np.float32)) == expected
     assert max(one.sizes) == max(other.sizes) == most
@@ -197,7 +197,7 @@ def test_a_row_is_timed_once_by_the_first_batch(rows, monkeypatch):
 def test_a_row_is_timed_on_rows_for_some_work(rows, monkeypatch, given, row_us, tried):
     """Fewer would take hardly longer than one. A large network is not run on more rows than were given."""
     clock = [0]
-    monkeypatch.setattr(dispatch.time, "perf_counter_ns", lambda: clock[0])
+    monkeypatch.setattr(time, "perf_counter_ns", lambda: clock[0])
     method = Timed(clock, lambda count: row_us * count)
     assert dispatch._row_us(method, rows[:given], 64) == pytest.approx(row_us)
     assert (method.sizes[0], method.sizes[-1]) == (given, tried)

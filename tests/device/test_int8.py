@@ -1,4 +1,4 @@
-"""int8 on the device: the golden rows decide how it is computed, and whether it is used."""
+"""int8 on the device: the reference outputs decide how it is computed, and whether it is used."""
 
 import json
 from pathlib import Path
@@ -78,7 +78,7 @@ def test_where_int8_is_wrong_fp32_is_used_and_said(monkeypatch):
     found = json.loads(result.stdout)
     assert result.exit_code == 1
     assert [v["ok"] for v in found["variants"]] == [True, False]
-    assert "int8 is not right on this machine" in found["variants"][1]["problem"]
+    assert "int8 is not right on this machine" in found["variants"][1]["message"]
 
 
 def test_verify_says_how_each_variant_is_computed():
@@ -90,6 +90,5 @@ def test_verify_says_how_each_variant_is_computed():
 
 def test_info_shows_what_runs_on_integers():
     result = CliRunner().invoke(AeedgeGroup.build(), ["info", str(BUNDLE)])
-    assert "int8 against fp32" in result.output
-    assert "error_ratio 1.00" in result.output
-    assert "encoder Conv_2" in result.output
+    assert "against fp32: error ratio 1.00" in result.output
+    assert "int8 layers: encoder Conv_2" in result.output

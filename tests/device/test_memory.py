@@ -11,7 +11,7 @@ import aeedge
 from aeedge.system import memory
 
 INT8 = Path(__file__).parent.parent / "data" / "bundle_v1_int8"
-pytestmark = pytest.mark.skipif(memory.resident_bytes() is None, reason="this system does not tell")
+pytestmark = pytest.mark.skipif(memory.resident_bytes() is None, reason="no /proc/self/statm")
 
 GROWTH = f"""
 import sys, numpy as np, onnxruntime, aeedge
@@ -62,7 +62,7 @@ def test_what_is_no_limit(limit):
 
 def test_a_system_that_does_not_tell(monkeypatch):
     monkeypatch.setattr(memory, "resident_bytes", lambda: None)
-    with pytest.raises(aeedge.InputError, match="this system does not tell what a process occupies"):
+    with pytest.raises(aeedge.InputError, match="not supported on this system, which has no /proc/self/statm"):
         aeedge.load(INT8, memory_limit_mb=100)
 
 

@@ -1,5 +1,5 @@
-"""What the doctor complains of."""
+"""What the doctor found."""
 
 
 def messages(document, grade):
-    return [problem["message"] for problem in document["problems"] if problem["grade"] == grade]
+    return [finding["message"] for finding in document["findings"] if finding["grade"] == grade]

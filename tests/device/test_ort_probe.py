@@ -1,4 +1,4 @@
-"""onnxruntime, tried where it may die: every end has a sentence, and the command survives it."""
+"""The probe of onnxruntime: each way to die is reported in a sentence, and the command survives it."""
 
 import os
 import subprocess
@@ -12,7 +12,7 @@ import aeedge
 from aeedge.bundle.onnx_proto import inspect
 from aeedge.cli.doctor import text
 from aeedge.doctor import examine
-from aeedge.system.ort_probe import _GRAPH, failure, try_onnxruntime
+from aeedge.system.ort_probe import _GRAPH, failure, probe
 
 DATA = Path(__file__).parents[1] / "data"
 
@@ -53,22 +53,22 @@ def test_an_illegal_instruction_is_named_by_the_command(tmp_path, fake):
         cwd=tmp_path,
         env=os.environ | {"PYTHONPATH": os.pathsep.join(places)},
     )
-    said = " ".join(done.stdout.split())
+    out = " ".join(done.stdout.split())
     assert done.returncode == 1, done.stderr
     assert done.stderr == ""
-    assert "no: SIGILL while it is imported" in said
-    assert "uses an instruction that this processor (" in said
-    assert "does not have; install a build made for it, or another version: pip install 'onnxruntime<" in said
-    assert "not tried, because onnxruntime does not work" in said
+    assert "no: SIGILL while it is imported" in out
+    assert "uses an instruction that this processor (" in out
+    assert "does not have; install a build made for it, or another version: pip install 'onnxruntime<" in out
+    assert "not opened, because onnxruntime does not work" in out
     assert not list(tmp_path.glob("core*"))
 
 
 @pytest.mark.parametrize(
     ("source", "how", "message"),
     [
-        ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "SIGSEGV", "reaching for memory that is not its"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "SIGSEGV", "crashed with an invalid memory access"),
         ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", "SIGKILL", "most likely because memory ran out"),
-        ("import os; os.abort()", "SIGABRT", "gave up: no message"),
+        ("import os; os.abort()", "SIGABRT", "aborted: no message"),
         ("import os, signal; os.kill(os.getpid(), signal.SIGUSR1)", "SIGUSR1", "was ended by a signal"),
         (
             "raise ImportError('first\\nlibgomp.so.1: cannot open\\n')",
@@ -76,8 +76,8 @@ def test_an_illegal_instruction_is_named_by_the_command(tmp_path, fake):
             "used: libgomp.so.1: cannot open;",
         ),
         ("import no_such_module", "ModuleNotFoundError", "No module named 'no_such_module'"),
-        ("import sys; sys.exit('stop here')", "exit code 1", "cannot be used: stop here"),
-        ("import os; os._exit(0)", "exit code 0", "cannot be used: no message"),
+        ("import sys; sys.exit('stop here')", "exit_code_1", "cannot be used: stop here"),
+        ("import os; os._exit(0)", "exit_code_0", "cannot be used: no message"),
         ("import time; time.sleep(60)", "timeout", "gave no answer in 1.5 s"),
         ("__version__ = '0'", "AttributeError", "SessionOptions"),
         (
@@ -91,22 +91,22 @@ def test_every_end_has_a_sentence(fake, source, how, message):
     fake(source + "\n")
     document = examine(str(DATA / "bundle_v1"), timeout=1.5 if how == "timeout" else 60)
     assert not document["ok"]
-    assert document["onnxruntime"]["how"] == how
-    assert document["bundle"] == {"path": str(DATA / "bundle_v1"), "tried": False}
+    assert document["onnxruntime"]["exit"] == how
+    assert document["bundle"] == {"path": str(DATA / "bundle_v1"), "status": "not_opened"}
     (error,) = messages(document, "error")
     assert message in error
-    assert f"[{how} " in error
+    assert f"[{how.replace('_', ' ')} " in error
     text(document)
 
 
-def test_what_a_graph_dies_of_is_told_from_what_the_import_dies_of(fake):
+def test_a_crash_while_opening_a_graph_differs_from_one_while_importing(fake):
     fake(
         "import os, signal\n__version__ = '9.9.9'\n"
         "class SessionOptions: pass\n"
         "def InferenceSession(*args, **options): os.kill(os.getpid(), signal.SIGILL)\n"
     )
     document = examine()
-    assert document["onnxruntime"]["done"] == ["numpy import", "onnxruntime import"]
+    assert document["onnxruntime"]["stages_done"] == ["numpy_import", "onnxruntime_import"]
     (error,) = messages(document, "error")
     assert "onnxruntime 9.9.9 uses an instruction" in error
     assert error.endswith("'onnxruntime<9.9.9' [SIGILL opening a graph]")
@@ -120,7 +120,7 @@ def test_wrong_products_are_found(fake):
         "    def __init__(self, *args, **options): pass\n"
         "    def run(self, names, feed): return [numpy.zeros((4, 32))] * 2\n"
     )
-    assert "a product of small whole numbers came out wrong" in messages(examine(), "error")[0]
+    assert "a product of small whole numbers is wrong" in messages(examine(), "error")[0]
 
 
 def test_a_death_at_the_end_is_a_warning(fake):
@@ -139,8 +139,8 @@ def test_a_death_at_the_end_is_a_warning(fake):
 
 def test_numpy_is_named_where_numpy_is_at_fault(fake):
     fake("import os, signal\nos.kill(os.getpid(), signal.SIGILL)\n", name="numpy")
-    runtime = try_onnxruntime()
-    assert runtime["failed_in"] == "numpy import"
+    runtime = probe()
+    assert runtime["failed_stage"] == "numpy_import"
     assert failure(runtime, "2.4.6", "Atom", None).startswith(
         "numpy 2.4.6 uses an instruction that this processor (Atom)"
     )
@@ -157,9 +157,9 @@ def test_no_process_can_be_started(monkeypatch):
 
     monkeypatch.setattr(subprocess, "run", refuse)
     (error,) = messages(examine(), "error")
-    assert error.startswith("onnxruntime was not tried: a process to try it in cannot be started: [Errno 12] Cannot")
+    assert error.startswith("onnxruntime was not probed: a child process cannot be started: [Errno 12] Cannot")
 
 
-def test_the_trial_itself_leaves_no_trace_of_telemetry(tmp_path):
-    assert try_onnxruntime()["works"]
+def test_the_probe_itself_leaves_no_trace_of_telemetry(tmp_path):
+    assert probe()["works"]
     assert not (tmp_path / "XDG_CACHE_HOME").exists()

@@ -1,4 +1,4 @@
-"""How many CPUs this process may use."""
+"""How many CPUs this process may use; comparing versions."""
 
 import os
 
@@ -7,6 +7,7 @@ import pytest
 import aeedge.system.limits
 from aeedge.errors import InputError
 from aeedge.system.limits import cpu_count, thread_count
+from aeedge.system.versions import release
 
 
 @pytest.fixture
@@ -48,3 +49,10 @@ def test_threads():
     for wrong in (0, -1, 1.5, True, "3", None):
         with pytest.raises(InputError, match="threads: expected 'auto' or a whole number"):
             thread_count(wrong)
+
+
+@pytest.mark.parametrize(
+    ("version", "numbers"), [("1.32.0", (1, 32, 0)), ("1.20rc1", (1, 20, 1)), ("2", (2, 0, 0)), ("", ()), (None, ())]
+)
+def test_release(version, numbers):
+    assert release(version) == numbers

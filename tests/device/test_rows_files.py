@@ -65,16 +65,16 @@ def test_csv_columns_are_taken_by_name(tmp_path):
     (tmp_path / "x.csv").write_text("time,b,a\n1,2,3\n4,5,6\n")
     rows = open_rows(tmp_path / "x.csv", columns=["a", "b"])
     np.testing.assert_array_equal(np.concatenate(list(rows.blocks())), [[3, 2], [6, 5]])
-    assert rows.note == "columns not of the model are left out: time"
+    assert rows.note == "columns that the model does not use: time"
     with pytest.raises(InputError, match="expected a column 'c', got time, b, a"):
         open_rows(tmp_path / "x.csv", columns=["a", "c"])
 
 
-def test_csv_with_other_names_is_taken_in_order_and_says_so(tmp_path):
+def test_csv_with_other_names_is_read_in_order_with_a_note(tmp_path):
     (tmp_path / "x.csv").write_text("p,q\n1,2\n")
     rows = open_rows(tmp_path / "x.csv", columns=["a", "b"])
     np.testing.assert_array_equal(next(rows.blocks()), [[1, 2]])
-    assert "columns are taken in order" in rows.note
+    assert "columns are read in order" in rows.note
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,86 @@
+"""Options that several commands share, and types of options: durations, rates, percentages, numbers of threads."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from aeedge.errors import InputError
+
+if TYPE_CHECKING:
+    _Type = click.ParamType[Any]
+else:
+    _Type = click.ParamType  # generic from click 8.2 on
+
+
+class Quantity(_Type):
+    """A number with a unit, converted to the base unit; an InputError where it is something else.
+
+    Args:
+        name: of the type, for --help.
+        expected: what a message says was expected.
+        units: factors to the base unit; "" for a bare number.
+        zero: whether 0 is allowed.
+    """
+
+    def __init__(self, name: str, expected: str, units: Mapping[str, float], *, zero: bool = False) -> None:
+        self.name, self._expected, self._units, self._zero = name, expected, units, zero
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The number in the base unit."""
+        found = re.fullmatch(r"(\d+\.?\d*|\.\d+)(e-?\d+)?(.*)", value.strip())
+        factor = self._units.get(found[3].replace(" ", "")) if found else None
+        number = float(found[1] + (found[2] or "")) * factor if found and factor else -1.0
+        if (number > 0 or (self._zero and number == 0)) and math.isfinite(number):
+            return number
+        raise InputError(f"{param.opts[-1] if param else self.name}: expected {self._expected}, got {value!r}")
+
+
+DURATION = Quantity(
+    "duration",
+    "a duration above 0 such as 20ms, 90s or 30m",
+    {"us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "": 1.0, "m": 60.0, "h": 3600.0},
+)
+RATE = Quantity("rate", "queries per second above 0 such as 200/s", {"/s": 1.0, "": 1.0, "/m": 1 / 60, "/h": 1 / 3600})
+PERCENT = Quantity("percent", "percent such as 5%", {"%": 0.01, "": 0.01}, zero=True)
+
+
+class Scenario(_Type):
+    """One of `names`, whatever the case or separators: "single-stream" is SingleStream."""
+
+    name = "scenario"
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        self._names = names
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The name as it is in `names`."""
+        wanted = re.sub(r"[-_ ]", "", value).lower()
+        for name in self._names:
+            if name.lower() == wanted:
+                return name
+        raise InputError(f"scenario: expected {', '.join(self._names)}, got {value!r} (for a fixed rate: --rate 200/s)")
+
+
+class _Threads(_Type):
+    """ "auto" or a whole number of at least 1."""
+
+    name = "number|auto"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
+        """The number, or "auto"."""
+        if value == "auto":
+            return "auto"
+        if not value.isdecimal() or int(value) < 1:
+            raise InputError(f"--threads: expected 'auto' or a whole number of at least 1, got {value!r}")
+        return int(value)
+
+
+variant_option = click.option("--variant", default="auto", show_default=True, help="fp32, int8 or auto.")
+threads_option = click.option(
+    "--threads", type=_Threads(), default="auto", show_default=True, help="Maximum number of threads."
+)

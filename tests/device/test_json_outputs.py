@@ -1,0 +1,121 @@
+"""docs/json-outputs.md lists exactly the keys that the commands print, with their types."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from helpers.tampering import change_golden
+
+import aeedge.autotune
+from aeedge.bench import measuring
+from aeedge.cli.group import AeedgeGroup
+from aeedge.system import conditions
+
+ROOT = Path(__file__).parents[2]
+DATA = ROOT / "tests" / "data"
+BUNDLE, INT8 = str(DATA / "bundle_v1"), str(DATA / "bundle_v1_int8")
+TYPES = {"string": str, "integer": int, "number": (int, float), "boolean": bool, "null": type(None)}
+NAMES_AS_KEYS = re.compile(r"machine\.versions|scenarios|row_us|measurements\.(\w+_us|bytes|rejected)(\.\*)?")
+
+pytestmark = pytest.mark.usefixtures("own_folders")
+
+
+def documented(command):
+    """Types by key, of a command's section and of the shared objects that it contains."""
+    page = (ROOT / "docs" / "json-outputs.md").read_text(encoding="utf-8")
+    sections = dict(re.findall(r"^## ([^\n]+)\n(.*?)(?=^## |\Z)", page, re.MULTILINE | re.DOTALL))
+    text = sections[f"aeedge {command}"] + (sections["Shared objects"] if command in ("doctor", "bench") else "")
+    rows = re.findall(rf"^\| `([^`]+)` \| ((?:{'|'.join(TYPES)})(?: or null)?) \|", text, re.MULTILINE)
+    return {key: tuple(types.split(" or ")) for key, types in rows}
+
+
+def leaves(value, path=""):
+    """Keys and values of a document, as the page writes them."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            name = "*" if NAMES_AS_KEYS.fullmatch(path) and not isinstance(inner, list) else key
+            yield from leaves(inner, f"{path}.{name}" if path else name)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from leaves(inner, f"{path}[]")
+    else:
+        yield path, value
+
+
+def call(*args):
+    result = CliRunner().invoke(AeedgeGroup.build(), [str(arg) for arg in args])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return json.loads(result.stdout)
+
+
+def compare(command, *documents):
+    described, produced = documented(command), set()
+    for document in documents:
+        for key, value in leaves(document):
+            if value is None and any(other.startswith(f"{key}.") for other in described):
+                continue  # an object that is not there
+            assert key in described, key
+            kinds = tuple(TYPES[kind] for kind in described[key])
+            assert isinstance(value, bool) == ("boolean" in described[key]), key
+            assert any(isinstance(value, kind) for kind in kinds), (key, value)
+            produced.add(key)
+    return set(described) - produced
+
+
+@pytest.fixture
+def disturbed(monkeypatch):
+    """One finding in each document of bench and tune."""
+    found = [conditions.Finding("warning", "other_load", "other processes used 5% of the CPU time")]
+    for module in (measuring, aeedge.autotune):
+        monkeypatch.setattr(module.conditions, "judge", lambda before, after: found)
+
+
+def test_doctor(tmp_path, monkeypatch):
+    damaged = Path(shutil.copytree(BUNDLE, tmp_path / "damaged"))
+    change_golden(damaged, "fp32.latent", (3, 0), 1.0)
+    monkeypatch.setattr("aeedge.doctor.pi_flags", lambda: 1)
+    assert not compare("doctor", *(call("doctor", *path, "--json") for path in ([], [INT8], [damaged])))
+
+
+def test_verify(bundle):
+    (bundle / "encoder.onnx").write_bytes(b"")
+    assert not compare("verify", call("verify", INT8, "--json"), call("verify", bundle, "--json"))
+
+
+@pytest.mark.usefixtures("disturbed")
+def test_bench(tmp_path, monkeypatch):
+    monkeypatch.setattr(measuring, "_PROCESSES", 1)
+    monkeypatch.setattr(measuring, "_PROCESS_SECONDS", 0.2)
+    full = call("bench", BUNDLE, "--seconds", "0.2", "--rate", "500/s", "--soak", "1s", "--profile", "--json")
+    (tmp_path / "kept.json").write_text(json.dumps(full | {"status": "valid"}))
+    quick = ("--seconds", "0.2", "--quick", "--json")
+    compared = call("bench", BUNDLE, "--compare", BUNDLE, *quick)
+    again = call("bench", BUNDLE, "--baseline", tmp_path / "kept.json", *quick)
+    assert not compare("bench", full, compared, again)
+
+
+@pytest.mark.usefixtures("disturbed")
+@pytest.mark.parametrize("objective", ["latency", "memory"])
+def test_tune(objective, tmp_path):
+    path = Path(shutil.copytree(INT8, tmp_path / "motor.aeedge"))
+    change_golden(path, "int8.latent", (3, 0), 1000.0)  # int8 is rejected
+    missing = compare("tune", call("tune", path, "--for", objective, "--json"))
+    assert missing == {key for key in missing if key.startswith("measurements.")}
+    assert "measurements.rejected.*" not in missing
+
+
+def test_every_code_is_documented():
+    page = (ROOT / "docs" / "json-outputs.md").read_text(encoding="utf-8")
+    files = [*(ROOT / "aeedge" / "bench").glob("*.py"), ROOT / "aeedge/system/conditions.py", ROOT / "aeedge/doctor.py"]
+    source = "".join(file.read_text(encoding="utf-8") for file in files)
+    codes = set(re.findall(r'(?:Finding\("\w+", |_graded\()"(\w+)"', source))
+    assert len(codes) > 20
+    assert not [code for code in codes if f"`{code}`" not in page and f'"{code}"' not in page]
+
+
+def test_info_is_the_manifest():
+    assert call("info", BUNDLE, "--json") == json.loads((DATA / "bundle_v1" / "manifest.json").read_text())

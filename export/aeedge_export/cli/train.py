@@ -143,14 +143,14 @@ def train(
             ae.fit_rows(rows.X, features=rows.features, on_epoch=checkpoint)
         ae.evaluate(rows.X, rows.labels)
     ae.save(target, overwrite=True)
-    (target / "report.html").write_text(render(ae), encoding="utf-8")
+    (target / "report.html").write_text(render(ae.run_), encoding="utf-8")
     _report(ae, target)
 
 
 def _report(ae: workstation.Autoencoder, target: Path) -> None:
     for note in ae.notes_:
         click.echo(f"Note: {note}", err=True)
-    state = ae.state_
+    state = ae.run_.state
     reasons = {
         "epochs": "all epochs done",
         "patience": "no more improvement",
@@ -158,13 +158,13 @@ def _report(ae: workstation.Autoencoder, target: Path) -> None:
         "solved": "closed form",
         "diverged": "the loss was no longer finite: a lower --learning-rate may help",
     }
-    shape = "×".join(map(str, ae.input_shape_))
+    shape = "×".join(map(str, ae.run_.input_shape))
     widths = "-".join(map(str, (shape, *ae.design_.hidden, ae.design_.latent)))
     click.echo(
         f"wrote {target}: {ae.family} {widths}, best epoch {state.best_epoch} of {state.epoch} "
         f"({reasons[state.stopped]}), validation loss {state.best_loss:.6g}"
     )
-    ours, pca = ae.evaluation_["referee"]
+    ours, pca = ae.evaluation_["baseline"]
     health = ae.evaluation_["health"]
     click.echo(
         f"latents: {health['dead']} dead of {len(health['variance'])}, effective rank {health['effective_rank']:.1f}, "

@@ -104,8 +104,8 @@ def place_rows(
 
 
 def _free_memory(device: torch.device) -> int:
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
+    if device.type not in ("cpu", "mps"):  # mps shares the machine's memory
+        return int(torch.accelerator.get_memory_info(device)[0])
     try:
         with open("/proc/meminfo") as lines:
             return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))

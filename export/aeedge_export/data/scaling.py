@@ -55,7 +55,7 @@ class Scaler:
         return X if self.identity else ((X - self.mean) / self.scale).astype(np.float32)
 
 
-def survey(X: NDArray[Any], rows: NDArray[np.intp] | None = None) -> Statistics:
+def fit_statistics(X: NDArray[Any], rows: NDArray[np.intp] | None = None) -> Statistics:
     """One pass over finite rows `X[rows]` (all by default), in chunks: a memory-mapped array is never held whole.
 
     Means and variances are merged with Chan's update (Chan, Golub, LeVeque 1983).

@@ -1,4 +1,4 @@
-"""pca: principal component analysis in the same clothes as the others, the honest referee.
+"""pca: principal component analysis as a network like the others, the baseline that they are compared with.
 
 Closed form; rows that do not fit memory are learned incrementally (Ross et al. 2008, through scikit-learn).
 """

@@ -12,10 +12,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import prod
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from aeedge.errors import InputError
 from aeedge_export.data.corruption import parse_noise
@@ -31,24 +31,44 @@ _LEAST_ROWS = 32  # for normalisation over batches
 
 @dataclass(frozen=True)
 class Facts:
-    """What the defaults depend on."""
+    """What the defaults depend on: the training rows.
 
-    input_shape: tuple[int, ...]
-    rows: int
+    Attributes:
+        scaler: fitted to the rows.
+        statistics: of the raw rows.
+        crowded: share of values at the common bounds.
+    """
+
     scaler: Scaler
     statistics: Statistics
     crowded: float
 
     @property
+    def rows(self) -> int:
+        """Number of training rows."""
+        return self.statistics.rows
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one row."""
+        return self.statistics.mean.shape
+
+    @property
     def size(self) -> int:
         """Number of values in one row."""
-        return prod(self.input_shape)
+        return self.statistics.mean.size
+
+    @property
+    def scaled_bounds(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Minimum and maximum of each value in scaled units, both of the shape of one row."""
+        low = (self.statistics.min - self.scaler.mean) / self.scaler.scale
+        high = (self.statistics.max - self.scaler.mean) / self.scaler.scale
+        return low, high
 
     @property
     def scaled_range(self) -> tuple[float, float]:
-        """Least and largest value of the training rows in scaled units."""
-        low = (self.statistics.min - self.scaler.mean) / self.scaler.scale
-        high = (self.statistics.max - self.scaler.mean) / self.scaler.scale
+        """Minimum and maximum of all values in scaled units."""
+        low, high = self.scaled_bounds
         return float(low.min()), float(high.max())
 
     @property
@@ -60,11 +80,20 @@ class Facts:
 
 @dataclass(frozen=True)
 class Resolved:
-    """Parameters with every "auto" replaced, and notes about what was changed."""
+    """Parameters with every "auto" replaced.
+
+    Attributes:
+        design: what to build.
+        settings: how to train.
+        noise: name and strength of each corruption, in order.
+        bounds: minimum and maximum of each value in scaled units.
+        notes: what was changed, in sentences.
+    """
 
     design: Design
     settings: Settings
     noise: tuple[tuple[str, float], ...]
+    bounds: tuple[NDArray[np.float64], NDArray[np.float64]]
     notes: tuple[str, ...]
 
 
@@ -88,11 +117,10 @@ def resolve(params: Mapping[str, Any], facts: Facts, seed: int) -> Resolved:
     design = _design(params, facts)
     noise = params["noise"]
     if noise == "auto":
-        standardised = (
-            _is_table(facts) and facts.scaler.kind == "standard"
-        )  # the mean, 0, is what a dropped value becomes
+        standardised = _is_table(facts) and facts.scaler.kind == "standard"  # a dropped value becomes 0, the mean
         noise = "dropout:0.4" if standardised and params["family"] in ("dense", "sparse", "contractive") else None
-    return Resolved(design, _settings(params, facts, design, batch_size, seed), parse_noise(noise), tuple(notes))
+    settings = _settings(params, facts, design, batch_size, seed)
+    return Resolved(design, settings, parse_noise(noise), facts.scaled_bounds, tuple(notes))
 
 
 def _is_table(facts: Facts) -> bool:

@@ -150,8 +150,9 @@ def _run_epoch(
     corrupt: Corruption | None,
 ) -> tuple[float, float]:
     """One pass; returns the mean training loss and the last learning rate. Leaves torch's random state as it was."""
-    devices = [torch.cuda.current_device()] if rows.validation.is_cuda else []
-    with torch.random.fork_rng(devices=devices):
+    device = rows.validation.device
+    states = [] if device.type in ("cpu", "mps") else [device]  # mps has one state, which fork_rng cannot read
+    with torch.random.fork_rng(devices=states, device_type=device.type):
         return _steps(network, rows, optimizer, settings, state, corrupt)
 
 

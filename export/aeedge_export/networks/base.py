@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from aeedge.errors import InputError
 from aeedge_export.networks import principal
 from aeedge_export.networks.layers import Decoder, Encoder, activation
-from aeedge_export.training.losses import reconstruction_loss
+from aeedge_export.networks.losses import reconstruction_loss
 
 
 @dataclass(frozen=True)

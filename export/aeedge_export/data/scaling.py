@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils import gen_batches
 
 from aeedge.errors import InputError
 
@@ -56,21 +58,15 @@ class Scaler:
 
 
 def fit_statistics(X: NDArray[Any], rows: NDArray[np.intp] | None = None) -> Statistics:
-    """One pass over finite rows `X[rows]` (all by default), in chunks: a memory-mapped array is never held whole.
-
-    Means and variances are merged with Chan's update (Chan, Golub, LeVeque 1983).
-    """
-    seen, mean, square = 0, np.zeros(X.shape[1:]), np.zeros(X.shape[1:])
-    low, high = np.full(X.shape[1:], np.inf), np.full(X.shape[1:], -np.inf)
+    """One pass over finite rows `X[rows]` (all by default), in chunks: a memory-mapped array is never held whole."""
+    moments = StandardScaler()  # merges float64 means and variances of chunks (Chan, Golub, LeVeque 1983)
+    shape = X.shape[1:]
+    low, high = np.full(shape, np.inf), np.full(shape, -np.inf)
     for _, chunk in _chunks(X, rows):
-        count = len(chunk)
-        chunk_mean = chunk.mean(axis=0)
-        delta = chunk_mean - mean
-        square += ((chunk - chunk_mean) ** 2).sum(axis=0) + delta**2 * (seen * count / (seen + count))
-        mean += delta * (count / (seen + count))
-        seen += count
+        moments.partial_fit(chunk.reshape(len(chunk), -1))
         low, high = np.minimum(low, chunk.min(axis=0)), np.maximum(high, chunk.max(axis=0))
-    return Statistics(seen, mean, np.sqrt(square / seen), low, high)
+    mean, std = moments.mean_.reshape(shape), np.sqrt(moments.var_).reshape(shape)
+    return Statistics(int(moments.n_samples_seen_), mean, std, low, high)
 
 
 def check_finite(X: NDArray[Any], features: tuple[str, ...] | None = None) -> None:
@@ -93,10 +89,10 @@ def check_finite(X: NDArray[Any], features: tuple[str, ...] | None = None) -> No
 
 
 def _chunks(X: NDArray[Any], rows: NDArray[np.intp] | None = None) -> Iterator[tuple[int, NDArray[np.float64]]]:
+    """Float64 chunks of bounded size, each with the index of its first row."""
     step = max(1, _CHUNK_BYTES // max(1, 8 * X[0].size))
-    for start in range(0, len(X) if rows is None else len(rows), step):
-        part = slice(start, start + step)
-        yield start, np.asarray(X[part] if rows is None else X[rows[part]], np.float64)
+    for part in gen_batches(len(X) if rows is None else len(rows), step):
+        yield part.start, np.asarray(X[part] if rows is None else X[rows[part]], np.float64)
 
 
 def fit_scaler(kind: str, stats: Statistics, dtype: np.dtype[Any]) -> Scaler:

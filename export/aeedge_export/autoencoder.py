@@ -22,7 +22,7 @@ from aeedge_export.training.loop import EpochHook
 
 
 class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
-    """Learn to squeeze rows through a few latents and back.
+    """An autoencoder: compresses rows to a few latents and reconstructs them.
 
     Parameters:
         family: "dense", "sparse", "contractive", "vae" (multilayer perceptrons), "conv2d" (images), "conv1d" (signals),
@@ -35,37 +35,41 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         output: "linear", "sigmoid" (for values scaled to 0..1), or "auto".
         loss: "mse", "bce" (binary cross-entropy: needs values scaled to 0..1 and output "sigmoid"), or "auto".
         scaling: "standard", "minmax", "none" or "auto" (one common mapping to 0..1 where values share their bounds, as
-            pixels do; by channel for signals; else "standard"). It is exported inside the graphs.
+            pixels do; per channel for signals; otherwise "standard"). It is exported inside the graphs.
         noise: corruption of the training inputs such as "gaussian:0.2" or "masking:0.3,salt_pepper:0.1", "none", or
-            "auto" ("dropout:0.4" for standardised tables, else none); see aeedge_export.data.corruption.
-        normalization: "batch" or "none" in hidden layers, or "auto". It is folded away in the exported graphs.
-        linear_path: whether a linear encoder and decoder, started at PCA, run beside the network, or "auto".
-        ordered: any prefix of the latents becomes a code of its own: the first j are the best j.
+            "auto" ("dropout:0.4" for standardised tables, otherwise none); see aeedge_export.data.corruption.
+        normalization: "batch" or "none" in hidden layers, or "auto". It is folded into other layers at export.
+        linear_path: whether a linear encoder and decoder, initialised with PCA, are added to the network, or "auto".
+        ordered: train any prefix of the latents as a smaller code: the first j latents are the best j.
         sparsity: of "sparse": "l1:WEIGHT" or "kl:TARGET:WEIGHT".
         contraction: of "contractive": weight of the Jacobian's squared norm.
-        beta, free_bits, kl_warmup: of "vae": weight of the KL divergence, bits a latent has for free, and the share of
-            training over which the weight rises from 0.
+        beta, free_bits, kl_warmup: of "vae": weight of the KL divergence, bits per latent that are not penalised, and
+            the share of training over which the weight rises from 0.
         encoder, decoder: of "custom": torch modules, scaled rows to latents and back. Copies of them are trained.
-        epochs: passes over the training rows, at most, or "auto".
-        batch_size: rows a step, or "auto".
-        learning_rate: highest learning rate of AdamW, or "auto".
+        epochs: maximum number of passes over the training rows, or "auto".
+        batch_size: rows per step, or "auto".
+        learning_rate: peak learning rate of AdamW, or "auto".
         weight_decay: decoupled weight decay, or "auto".
         schedule: "cosine", "plateau" or "constant".
-        gradient_clip: largest norm of the gradient, or None.
+        gradient_clip: maximum norm of the gradient, or None.
         validation: share of rows held out to choose the best weights, 0 to 0.9; 0 for none.
         patience: epochs without improvement after which training stops, None for never, or "auto".
-        device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", "mps".
+        device: "auto" (torch's accelerator if there is one), "cpu", "cuda", "cuda:1", "mps".
         random_state: an int makes training repeatable to the byte on one machine.
         verbose: show progress.
 
     Attributes:
-        network_: the trained torch module.
-        scaler_: what maps raw to scaled units.
+        network_: the trained torch module, in scaled units.
+        scaler_: maps raw to scaled units.
+        design_: the design of the network, with every "auto" replaced.
         history_: a list with a dict for each epoch: losses, learning rate, seconds.
-        stopped_: why training ended: "epochs", "patience", "interrupted" or "diverged".
-        evaluation_: what `evaluate` found; empty before.
-        notes_: what was noticed about the data, in sentences.
-        sample_: rows that were held out, raw, kept for export.
+        stopped_: why training ended: "epochs", "patience", "interrupted", "diverged", or "solved" for PCA.
+        evaluation_: the result of `evaluate`; empty before.
+        notes_: findings about the data and the training, in sentences.
+        sample_: raw rows kept for export and report, held out from training where rows were.
+        noise_: name and strength of each corruption of the training inputs.
+        seed_: drawn from `random_state`.
+        run_: all of this as an `aeedge_export.run.Run`.
         n_features_in_, feature_names_in_, n_iter_: as everywhere in scikit-learn.
 
     Rows are arrays of shape (n_samples, n_features), or (n_samples, ...) for images and signals.
@@ -331,20 +335,20 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         tolerance: float = 1e-4,
         overwrite: bool = False,
     ) -> Manifest:
-        """Write a bundle that `aeedge.load` opens; it is there only after aeedge has reproduced this network with it.
+        """Write a bundle for `aeedge.load`; it appears only after aeedge has reproduced this network's outputs with it.
 
         Args:
-            path: the bundle's directory, `motor.aeedge` say.
+            path: the bundle's directory, for example `motor.aeedge`.
             variants: "fp32" and "int8", the preferred one first; see `export_bundle`.
-            calibration: raw rows (192 or more) for int8, which it is calibrated and judged with.
-            qat: fine-tune int8 where the contract would keep layers in fp32.
+            calibration: raw rows (192 or more) on which int8 is calibrated and its quality is measured.
+            qat: fine-tune int8 where the quality limits would keep layers in fp32.
             name: the model's name; default: the stem of `path`.
-            tolerance: largest error of fp32 relative to an output's magnitude.
+            tolerance: maximum error of fp32 relative to an output's magnitude.
             overwrite: replace an existing bundle.
 
         Raises:
             InputError: `path` exists, or cannot be written; no calibration rows for int8, or rows that do not fit.
-            VerificationError: aeedge computes something else; nothing is left behind.
+            VerificationError: aeedge's outputs differ from torch's; nothing is left behind.
         """
         check_is_fitted(self)
         if variants != "all" and "int8" in variants and calibration is None:
@@ -371,7 +375,7 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         )
 
     def sample(self, n: int, *, random_state: int | None = None) -> NDArray[np.float32]:
-        """Rows decoded from latents drawn from the prior N(0, 1), raw units: (n, ...). Of "vae" only.
+        """Rows decoded from latents drawn from the prior N(0, 1), in raw units: (n, ...). For "vae" only.
 
         Raises:
             InputError: another family, whose latents have no prior.
@@ -382,7 +386,7 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         return self.inverse_transform(np.random.default_rng(random_state).normal(size=(n, self.design_.latent)))
 
     def __sklearn_tags__(self) -> Any:
-        """What scikit-learn's checks may expect."""
+        """Capabilities, for scikit-learn's checks."""
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float32"]
         tags.input_tags.three_d_array = True

@@ -1,7 +1,7 @@
 """A trained run on disk: run.json, weights.safetensors, checkpoint.safetensors, history.jsonl, sample.npy. No pickle.
 
-weights.safetensors holds the best weights and the scaler, which is all that transform and export need;
-checkpoint.safetensors holds the last weights and the optimiser's state, which only resuming needs.
+weights.safetensors holds the best weights and the scaler, enough for transform and export; checkpoint.safetensors holds
+the last weights and the optimiser's state, for resuming.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _STATE = ("epoch", "best_loss", "best_epoch", "stopped", "plateau_scale", "plate
 
 
 def save(run: Run, path: str | os.PathLike[str], *, overwrite: bool) -> None:
-    """Write a run directory, whole or not at all.
+    """Write a run directory, completely or not at all.
 
     Raises:
         InputError: it exists and `overwrite` is False, or cannot be written.

@@ -1,4 +1,4 @@
-"""What a run is worth, and the page that says so."""
+"""The evaluation of a run, and its report."""
 
 import re
 from html.parser import HTMLParser
@@ -43,7 +43,7 @@ def test_multiply_adds_count_every_layer():
     assert multiply_adds(ae.network_) == down + head + tail + up
 
 
-def test_health_names_collapse():
+def test_health_detects_collapse():
     rng = np.random.default_rng(0)
     latents = rng.normal(size=(500, 4))
     assert health(latents)["dead"] == 0

@@ -22,7 +22,7 @@ _CHUNK_BYTES = 2**26
 
 @dataclass(frozen=True)
 class Statistics:
-    """Per-value statistics of n rows, float64 arrays of the shape of one row."""
+    """Statistics of each value over n rows, float64 arrays of the shape of one row."""
 
     rows: int
     mean: NDArray[np.float64]
@@ -32,7 +32,7 @@ class Statistics:
 
     @property
     def constant(self) -> NDArray[np.bool_]:
-        """Which values never change (up to float32's resolution)."""
+        """Mask of the values that never change (up to float32's resolution)."""
         span = self.max - self.min
         resolution: NDArray[np.bool_] = span <= 1e-7 * np.maximum(np.abs(self.max), np.abs(self.min))
         return resolution
@@ -40,7 +40,7 @@ class Statistics:
 
 @dataclass(frozen=True)
 class Scaler:
-    """`mean` and `scale`, float32, that broadcast to one row; `kind` is how they were found."""
+    """`mean` and `scale`, float32, that broadcast to one row; `kind` names the method that fitted them."""
 
     kind: str
     mean: NDArray[np.float32]
@@ -70,10 +70,10 @@ def fit_statistics(X: NDArray[Any], rows: NDArray[np.intp] | None = None) -> Sta
 
 
 def check_finite(X: NDArray[Any], features: tuple[str, ...] | None = None) -> None:
-    """Make sure that all values of rows (n, *shape) are finite and fit float32.
+    """Check that all values of rows (n, *shape) are finite and fit float32.
 
     Raises:
-        InputError: one does not; the first is named.
+        InputError: some do not; row and column of the first are named.
     """
     for start, chunk in _chunks(X):
         fits = np.abs(chunk) <= np.finfo(np.float32).max  # False for NaN as well
@@ -84,7 +84,7 @@ def check_finite(X: NDArray[Any], features: tuple[str, ...] | None = None) -> No
         name = f" ({features[at[1]]!r})" if features and len(at) == 2 else ""
         raise InputError(
             f"expected finite numbers that fit float32, got {chunk[at]} in row {start + at[0]}, {where}{name}: "
-            "NaN and infinity cannot be learned from; drop or fill such rows first"
+            "training needs finite values; drop or fill such rows first"
         )
 
 
@@ -98,9 +98,9 @@ def _chunks(X: NDArray[Any], rows: NDArray[np.intp] | None = None) -> Iterator[t
 def fit_scaler(kind: str, stats: Statistics, dtype: np.dtype[Any]) -> Scaler:
     """Fit a scaler: "standard" (mean 0, deviation 1), "minmax" (0 to 1), "none", or "auto".
 
-    "auto" keeps what belongs together together: where values share their bounds, as pixels do, one common mapping to
-    0..1 is used; signals (rows of shape (channels, samples)) are standardised by channel; otherwise each value is
-    standardised. Constant values get scale 1.
+    "auto" uses one common mapping to 0..1 where values share their bounds, as pixels do; signals (rows of shape
+    (channels, samples)) are standardised per channel; otherwise each value is standardised. Constant values get scale
+    1.
 
     Raises:
         InputError: an unknown kind.
@@ -134,7 +134,7 @@ def _by_channel(stats: Statistics) -> Scaler:
 
 
 def crowded(X: NDArray[Any], rows: NDArray[np.intp], stats: Statistics) -> float:
-    """Share of values that equal the least or the largest of all, from at most 4 096 rows spread over `X[rows]`."""
+    """Share of values at the minimum or maximum of all values, from at most 4 096 rows spread over `X[rows]`."""
     some = np.asarray(X[rows[:: max(1, len(rows) // 4096)]])
     return float(((some <= stats.min.min()) | (some >= stats.max.max())).mean())
 

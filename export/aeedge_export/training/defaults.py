@@ -1,11 +1,11 @@
-"""What "auto" means: settings from the data's shape and scaling, and checks of what was asked for.
+"""Replaces "auto" by settings for the shape and scaling of the data, and checks the parameters that were given.
 
-Two recipes, both found by measurement (docs/decisions/0007, benchmarks/quality.py):
+Two recipes, both chosen by measurement (docs/decisions/0007, benchmarks/quality.py):
 
 - values that share one scale (pixels, ADC counts): normalised hidden layers beside a linear path that starts at PCA, a
   bounded output with cross-entropy where values crowd at their bounds, a high learning rate with strong weight decay;
-- tables of unlike features: a plain net whose inputs are dropped out while training, so that it learns how features
-  depend on each other instead of copying them. That is what makes its reconstruction error an anomaly score.
+- tables of features with different units: a plain network with dropout on its inputs during training, so that it learns
+  how features depend on each other instead of copying them. This makes its reconstruction error an anomaly score.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from aeedge_export.networks.base import Design
 from aeedge_export.networks.dense import parse_sparsity
 from aeedge_export.training.loop import SCHEDULES, Settings
 
-_LINEAR_PATH_SIZE = 4096  # values in a row; beyond, a linear path and its PCA cost more than they give
-_CROWDED = 0.05  # share of values at their bounds from which on the output is bounded
+_LINEAR_PATH_SIZE = 4096  # values in a row; beyond, a linear path and its PCA cost more than they gain
+_CROWDED = 0.05  # with this share of values at their bounds, the output is bounded
 _LEAST_ROWS = 32  # for normalisation over batches
 
 
@@ -83,7 +83,7 @@ class Resolved:
     """Parameters with every "auto" replaced.
 
     Attributes:
-        design: what to build.
+        design: the architecture.
         settings: how to train.
         noise: name and strength of each corruption, in order.
         bounds: minimum and maximum of each value in scaled units.
@@ -102,11 +102,11 @@ def resolve(params: Mapping[str, Any], facts: Facts, seed: int) -> Resolved:
 
     Args:
         params: the estimator's parameters.
-        facts: what the data is like.
+        facts: about the training rows.
         seed: for the order of rows.
 
     Raises:
-        InputError: a parameter that does not fit the data, or is of a wrong type.
+        InputError: a parameter that does not fit the data, or has the wrong type.
     """
     notes = []
     batch_size = _whole("batch_size", params["batch_size"], 64 if facts.rows < 20_000 else 256)

@@ -11,7 +11,7 @@ def pick_device(name: str) -> torch.device:
     """A torch device: "auto" is torch's current accelerator (CUDA, MPS, XPU, ...) if there is one, else the CPU.
 
     Raises:
-        InputError: an unknown device, or one that this machine lacks.
+        InputError: an unknown device, or one that is not available.
     """
     if name == "auto":
         return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")

@@ -319,13 +319,13 @@ def test_one_latent_ten_columns_three_of_them_constant_twenty_rows(family, tmp_p
 def test_a_rate_that_diverges_later_keeps_the_best_weights(rows, monkeypatch):
     from aeedge_export.training import loop as training
 
-    real = training._steps
+    real = training._run_epoch
 
     def explode(network, *args):
         loss, rate = real(network, *args)
         return (float("nan") if args[3].epoch == 3 else loss), rate
 
-    monkeypatch.setattr(training, "_steps", explode)
+    monkeypatch.setattr(training, "_run_epoch", explode)
     with pytest.warns(UserWarning, match="training diverged in epoch 4: the best weights before were kept"):
         ae = Autoencoder(latent=2, epochs=10, random_state=0).fit(rows)
     assert (ae.stopped_, ae.n_iter_) == ("diverged", 3)

@@ -58,53 +58,33 @@ def _patience(ctx: click.Context, param: click.Parameter, value: str) -> Any:
 @click.option("--hidden", default="auto", callback=_widths, help="Hidden widths such as 256,64, or none.")
 @click.option("--activation", default="relu", show_default=True, help="Activation of hidden layers.")
 @click.option("--latent-activation", default="linear", show_default=True, help="Activation of the latents.")
-@click.option(
-    "--output-activation", "out", default="auto", show_default=True, help="Activation of the output: linear or sigmoid."
-)
+@click.option("--output-activation", "out", default="auto", show_default=True, help="linear, sigmoid or auto.")
 @click.option("--loss", default="auto", show_default=True, help="Loss: mse, bce or auto.")
-@click.option(
-    "--noise",
-    default="auto",
-    show_default=True,
-    help="Corruption of the inputs, such as gaussian:0.2 or masking:0.3,salt_pepper:0.1.",
-)
+@click.option("--noise", default="auto", show_default=True, help="Such as gaussian:0.2 or masking:0.3,salt_pepper:0.1.")
 @click.option("--ordered", is_flag=True, help="Train any prefix of the latents as a smaller code.")
 @click.option("--normalization", default="auto", show_default=True, help="Of hidden layers: batch, none or auto.")
-@click.option(
-    "--linear-path",
-    type=click.Choice(["auto", "yes", "no"]),
-    default="auto",
-    help="Add a linear path, initialised with PCA.",
-)
+@click.option("--linear-path", type=click.Choice(["auto", "yes", "no"]), default="auto", help="Add a linear path.")
 @click.option("--sparsity", default="l1:0.01", show_default=True, help="For sparse: l1:WEIGHT or kl:TARGET:WEIGHT.")
 @click.option("--contraction", default=0.01, show_default=True, help="For contractive: weight of the Jacobian's norm.")
 @click.option("--beta", default=0.2, show_default=True, help="For vae: weight of the KL divergence.")
 @click.option("--free-bits", default=0.25, show_default=True, help="For vae: bits per latent that are not penalised.")
-@click.option(
-    "--kl-warmup", default=0.2, show_default=True, help="For vae: share of training over which beta rises from 0."
-)
+@click.option("--kl-warmup", default=0.2, show_default=True, help="For vae: share of training until beta is reached.")
 @click.option("--scaling", default="auto", show_default=True, help="Of the inputs: standard, minmax, none or auto.")
 @click.option("--epochs", default="auto", callback=_number_or_auto(int), help="Maximum number of passes over the data.")
 @click.option("--batch-size", default="auto", callback=_number_or_auto(int), help="Rows per step.")
 @click.option("--learning-rate", default="auto", callback=_number_or_auto(float), help="Peak learning rate of AdamW.")
 @click.option("--weight-decay", default="auto", callback=_number_or_auto(float), help="Decoupled weight decay.")
-@click.option(
-    "--schedule", default="cosine", show_default=True, help="Of the learning rate: cosine, plateau or constant."
-)
+@click.option("--schedule", default="cosine", show_default=True, help="cosine, plateau or constant.")
 @click.option("--gradient-clip", default=0.0, show_default=True, help="Maximum norm of the gradient; 0 for no limit.")
 @click.option("--validation", default=0.1, show_default=True, help="Share of rows held out to choose the best weights.")
-@click.option(
-    "--patience", default="auto", callback=_patience, help="Epochs without improvement before stopping, or none."
-)
+@click.option("--patience", default="auto", callback=_patience, help="Epochs without improvement, or none.")
 @click.option("--device", default="auto", show_default=True, help="Device to train on: auto, cpu, cuda, …")
 @click.option("--seed", default=0, show_default=True, help="Makes training repeatable.")
 @click.option("--array", help="Name of the array inside an .npz.")
 @click.option("--columns", multiple=True, metavar="NAME", help="Use only this column of a table (repeatable).")
 @click.option("--drop", multiple=True, metavar="NAME", help="Leave this column of a table out (repeatable).")
 @click.option("--labels", help="Labels for the report: a column, an array of the .npz, an .npy file, or 'folders'.")
-@click.option(
-    "--resume", is_flag=True, help="Continue RUN where it stopped; of the other options only --epochs has an effect."
-)
+@click.option("--resume", is_flag=True, help="Continue RUN where it stopped; only --epochs may be changed.")
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
 @click.option("-f", "--force", is_flag=True, help="Overwrite RUN.")
 def train(

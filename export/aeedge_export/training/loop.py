@@ -153,41 +153,29 @@ def _run_epoch(
     device = rows.validation.device
     states = [] if device.type in ("cpu", "mps") else [device]  # mps has one state, which fork_rng cannot read
     with torch.random.fork_rng(devices=states, device_type=device.type):
-        return _steps(network, rows, optimizer, settings, state, corrupt)
-
-
-def _steps(
-    network: Network,
-    rows: Rows,
-    optimizer: torch.optim.Optimizer,
-    settings: Settings,
-    state: State,
-    corrupt: Corruption | None,
-) -> tuple[float, float]:
-    network.train()
-    seed = settings.seed * 1_000_003 + state.epoch
-    torch.manual_seed(seed)  # for noise, drawn latents and dropout
-    generator = torch.Generator().manual_seed(seed)
-    steps = -(-rows.count // settings.batch_size)
-    total: Tensor | float = 0.0
-    rate = settings.learning_rate
-    rows_done = 0
-    for step, batch in enumerate(rows.batches(settings.batch_size, generator)):
-        if len(batch) == 1 and rows.count > 1:
-            continue  # a batch of one row has no variance to normalise by
-        network.progress = (state.epoch * steps + step + 1) / (settings.epochs * steps)
-        rate = _learning_rate(settings, state, network.progress)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        optimizer.zero_grad(set_to_none=True)
-        loss = network.training_loss(batch if corrupt is None else corrupt(batch), batch)
-        loss.backward()  # type: ignore[no-untyped-call]
-        if settings.gradient_clip is not None:
-            torch.nn.utils.clip_grad_norm_(network.parameters(), settings.gradient_clip)
-        optimizer.step()
-        total = total + loss.detach() * len(batch)  # stays on the device: no synchronisation within an epoch
-        rows_done += len(batch)
-    return float(total) / rows_done, rate
+        network.train()
+        seed = settings.seed * 1_000_003 + state.epoch
+        torch.manual_seed(seed)  # for noise, drawn latents and dropout
+        generator = torch.Generator().manual_seed(seed)
+        steps = -(-rows.count // settings.batch_size)
+        total: Tensor | float = 0.0
+        rate, done = settings.learning_rate, 0
+        for step, batch in enumerate(rows.batches(settings.batch_size, generator)):
+            if len(batch) == 1 and rows.count > 1:
+                continue  # a batch of one row has no variance to normalise by
+            network.progress = (state.epoch * steps + step + 1) / (settings.epochs * steps)
+            rate = _learning_rate(settings, state, network.progress)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            optimizer.zero_grad(set_to_none=True)
+            loss = network.training_loss(batch if corrupt is None else corrupt(batch), batch)
+            loss.backward()  # type: ignore[no-untyped-call]
+            if settings.gradient_clip is not None:
+                torch.nn.utils.clip_grad_norm_(network.parameters(), settings.gradient_clip)
+            optimizer.step()
+            total = total + loss.detach() * len(batch)  # stays on the device: no synchronisation within an epoch
+            done += len(batch)
+        return float(total) / done, rate
 
 
 def _learning_rate(settings: Settings, state: State, progress: float) -> float:

@@ -126,3 +126,15 @@ def test_train_writes_the_report_and_the_command_writes_it_again(tmp_path, digit
     result = CliRunner().invoke(AeedgeGroup.build(), ["report", str(tmp_path / "run"), "-o", str(tmp_path / "r.html")])
     assert result.exit_code == 0, result.output
     assert (tmp_path / "r.html").read_text() == page
+
+
+def test_with_a_bundle_the_page_shows_the_layers_of_int8(tmp_path, evaluated, digits, time_has_no_say):
+    evaluated.save(tmp_path / "run")
+    variant = evaluated.export(tmp_path / "m.aeedge", variants=("fp32", "int8"), calibration=digits).variants["int8"]
+    args = ["report", tmp_path / "run", "--bundle", tmp_path / "m.aeedge"]
+    result = CliRunner().invoke(AeedgeGroup.build(), [str(a) for a in args])
+    assert result.exit_code == 0, result.output
+    page = check_page((tmp_path / "run" / "report.html").read_text())
+    assert "Quality on held-out rows, compared with fp32: " in page
+    for layer in variant.decisions["layers"]:
+        assert f"<td>{layer['graph']}</td><td>{layer['layer']}</td><td>{layer['choice']}</td>" in page

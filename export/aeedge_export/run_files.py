@@ -125,7 +125,7 @@ def _assemble(place: Path, document: dict[str, Any], modules: tuple[nn.Module | 
     network = build(params["family"], design, document["seed"], modules)
     network.load_state_dict(state.best_weights)
     labels, features, evaluation = document["labels"], document["features"], document["evaluation"]
-    if "referee" in evaluation:  # the baseline's name before 0.1
+    if "referee" in evaluation:  # the key's former name
         evaluation["baseline"] = evaluation.pop("referee")
     return Run(
         params=params,

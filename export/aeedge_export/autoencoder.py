@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
@@ -18,17 +16,13 @@ from aeedge.bundle.manifest import Manifest
 from aeedge.errors import InputError
 from aeedge_export import fitting, run_files
 from aeedge_export.bundle import export_bundle
-from aeedge_export.data.rows import split
-from aeedge_export.data.scaling import Scaler, fit_scaler, survey
-from aeedge_export.networks.base import Design, Network
-from aeedge_export.reporting.evaluation import evaluate_run
-from aeedge_export.training.loop import EpochHook, State
-
-_BLOCK_ROWS = 4096
+from aeedge_export.reporting.evaluation import evaluate
+from aeedge_export.run import Run
+from aeedge_export.training.loop import EpochHook
 
 
 class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
-    """Learn to squeeze rows through a few latents and back.
+    """An autoencoder: compresses rows to a few latents and reconstructs them.
 
     Parameters:
         family: "dense", "sparse", "contractive", "vae" (multilayer perceptrons), "conv2d" (images), "conv1d" (signals),
@@ -41,48 +35,45 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         output: "linear", "sigmoid" (for values scaled to 0..1), or "auto".
         loss: "mse", "bce" (binary cross-entropy: needs values scaled to 0..1 and output "sigmoid"), or "auto".
         scaling: "standard", "minmax", "none" or "auto" (one common mapping to 0..1 where values share their bounds, as
-            pixels do; by channel for signals; else "standard"). It is exported inside the graphs.
+            pixels do; per channel for signals; otherwise "standard"). It is exported inside the graphs.
         noise: corruption of the training inputs such as "gaussian:0.2" or "masking:0.3,salt_pepper:0.1", "none", or
-            "auto" ("dropout:0.4" for standardised tables, else none); see aeedge_export.data.corruption.
-        normalization: "batch" or "none" in hidden layers, or "auto". It is folded away in the exported graphs.
-        linear_path: whether a linear encoder and decoder, started at PCA, run beside the network, or "auto".
-        ordered: any prefix of the latents becomes a code of its own: the first j are the best j.
+            "auto" ("dropout:0.4" for standardised tables, otherwise none); see aeedge_export.data.corruption.
+        normalization: "batch" or "none" in hidden layers, or "auto". It is folded into other layers at export.
+        linear_path: whether a linear encoder and decoder, initialised with PCA, are added to the network, or "auto".
+        ordered: train any prefix of the latents as a smaller code: the first j latents are the best j.
         sparsity: of "sparse": "l1:WEIGHT" or "kl:TARGET:WEIGHT".
         contraction: of "contractive": weight of the Jacobian's squared norm.
-        beta, free_bits, kl_warmup: of "vae": weight of the KL divergence, bits a latent has for free, and the share of
-            training over which the weight rises from 0.
+        beta, free_bits, kl_warmup: of "vae": weight of the KL divergence, bits per latent that are not penalised, and
+            the share of training over which the weight rises from 0.
         encoder, decoder: of "custom": torch modules, scaled rows to latents and back. Copies of them are trained.
-        epochs: passes over the training rows, at most, or "auto".
-        batch_size: rows a step, or "auto".
-        learning_rate: highest learning rate of AdamW, or "auto".
+        epochs: maximum number of passes over the training rows, or "auto".
+        batch_size: rows per step, or "auto".
+        learning_rate: peak learning rate of AdamW, or "auto".
         weight_decay: decoupled weight decay, or "auto".
         schedule: "cosine", "plateau" or "constant".
-        gradient_clip: largest norm of the gradient, or None.
+        gradient_clip: maximum norm of the gradient, or None.
         validation: share of rows held out to choose the best weights, 0 to 0.9; 0 for none.
         patience: epochs without improvement after which training stops, None for never, or "auto".
-        device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", "mps".
+        device: "auto" (torch's accelerator if there is one), "cpu", "cuda", "cuda:1", "mps".
         random_state: an int makes training repeatable to the byte on one machine.
         verbose: show progress.
 
     Attributes:
-        network_: the trained torch module.
-        scaler_: what maps raw to scaled units.
+        network_: the trained torch module, in scaled units.
+        scaler_: maps raw to scaled units.
+        design_: the design of the network, with every "auto" replaced.
         history_: a list with a dict for each epoch: losses, learning rate, seconds.
-        stopped_: why training ended: "epochs", "patience", "interrupted" or "diverged".
-        evaluation_: what `evaluate` found; empty before.
-        notes_: what was noticed about the data, in sentences.
-        sample_: rows that were held out, raw, kept for export.
+        stopped_: why training ended: "epochs", "patience", "interrupted", "diverged", or "solved" for PCA.
+        evaluation_: the result of `evaluate`; empty before.
+        notes_: findings about the data and the training, in sentences.
+        sample_: raw rows kept for export and report, held out from training where rows were.
+        noise_: name and strength of each corruption of the training inputs.
+        seed_: drawn from `random_state`.
+        run_: all of this as an `aeedge_export.run.Run`.
         n_features_in_, feature_names_in_, n_iter_: as everywhere in scikit-learn.
 
     Rows are arrays of shape (n_samples, n_features), or (n_samples, ...) for images and signals.
     """
-
-    design_: Design
-    network_: Network
-    scaler_: Scaler
-    state_: State
-    labels_: NDArray[Any] | None
-    evaluation_: dict[str, Any]
 
     def __init__(
         self,
@@ -155,97 +146,108 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         Ctrl-C after the first epoch ends training and keeps the best weights so far.
 
         Raises:
-            InputError: rows or parameters that do not fit; the message says which and why.
+            InputError: rows or parameters that do not fit; the message names them and the reason.
         """
         return self.fit_rows(X)
 
     def fit_rows(
         self, X: ArrayLike, *, features: Sequence[str] | None = None, on_epoch: EpochHook | None = None
     ) -> Autoencoder:
-        """`fit`, with names for the features of an array that has none, and a function called after each epoch.
+        """`fit`, with names for the columns of an array that has none, and a function called after each epoch.
 
         Raises:
             InputError: as `fit`.
         """
         X = self._validated(X, fit=True)
-        resolved = fitting.begin(self, X, features, self._validation_share())
-        fitting.run(self, X, resolved, self._validation_share(), on_epoch)
-        return self
+        if features is None or X.ndim != 2:
+            features = getattr(self, "feature_names_in_", None)
+        return self._adopt(fitting.fit(X, self.get_params(deep=False), features, self._after_epoch(on_epoch)))
 
     def evaluate(self, X: ArrayLike, labels: ArrayLike | None = None) -> dict[str, Any]:
-        """Compare with PCA of as many latents, and look whether the latents are alive; kept for `save` and the report.
+        """Compare with PCA of as many latents and check the latents for collapse; kept for `save` and the report.
 
         Args:
             X: the rows that the estimator was fitted to.
             labels: a class for each row, for linear probe, k-means and the map of the latents.
 
         Returns:
-            See `aeedge_export.reporting.evaluation.evaluate_run`.
+            See `aeedge_export.reporting.evaluation.evaluate`.
 
         Raises:
             InputError: labels of another length.
         """
         check_is_fitted(self)
-        X = X if isinstance(X, np.ndarray) and X.shape[1:] == self.input_shape_ else self._validated(X, fit=False)
-        self.evaluation_ = evaluate_run(self, X, labels)
+        run = self.run_
+        X = X if isinstance(X, np.ndarray) and X.shape[1:] == run.input_shape else self._validated(X, fit=False)
+        run.evaluation = evaluate(run, X, labels)
         if labels is not None:
-            self.labels_ = np.asarray(labels)[self.sample_rows_]
-        return self.evaluation_
+            run.labels = np.asarray(labels)[run.sample_rows]
+        return self._adopt(run).evaluation_
 
     def partial_fit(self, X: ArrayLike, y: object = None) -> Autoencoder:
         """One pass over rows (n_samples, ...) at a constant learning rate, for rows that arrive in portions.
 
-        The first call fits the scaler and draws the weights, so its rows should be typical. No row is held out, nothing
-        stops early, and latents are not balanced.
+        The first call fits the scaler and draws the weights, so its rows should be typical. No row is held out, early
+        stopping is off, and latents are not balanced.
 
         Raises:
             InputError: as `fit`; or family "pca", which has no passes.
         """
         if self.family == "pca":
             raise InputError("partial_fit: family 'pca' is solved in closed form; use fit, it streams mapped files")
-        X = self._validated(X, fit=not hasattr(self, "network_"))
-        if not hasattr(self, "network_"):
-            fitting.begin(self, X, None, 0.0)
-        everything = np.arange(len(X))
-        resolved = fitting.resolved_for(self, X, everything, survey(X), self.get_params(deep=False))
-        once = replace(resolved.settings, epochs=self.state_.epoch + 1, schedule="constant", patience=None)
-        self.state_.best_loss = np.inf  # losses of different rows do not compare: the last weights count
-        fitting.run(self, X, replace(resolved, settings=once), 0.0, None, whole=False)
-        return self
+        run: Run | None = getattr(self, "run_", None)
+        X = self._validated(X, fit=run is None)
+        features = getattr(self, "feature_names_in_", None)
+        return self._adopt(fitting.partial_fit(run, X, self.get_params(deep=False), features))
 
     def resume(self, X: ArrayLike, *, epochs: int | None = None, on_epoch: EpochHook | None = None) -> Autoencoder:
-        """Go on training where a fitted or loaded estimator stopped, with the same rows.
+        """Continue the training of a fitted or loaded estimator, with the same rows.
 
         Args:
             X: the rows it was fitted to.
-            epochs: a new total of epochs; default: those it was made with.
+            epochs: a new total of epochs; default: the parameter `epochs`.
             on_epoch: called with the state after each epoch.
 
         Raises:
-            InputError: other rows than before, or nothing left to do.
+            InputError: other rows than before, or no epochs left.
         """
         check_is_fitted(self)
         X = self._validated(X, fit=False)
-        train_rows, _ = split(len(X), self._validation_share(), self.seed_)
-        statistics = survey(X, train_rows)
-        scaler = fit_scaler(self.scaling, statistics, X.dtype)
-        if not (np.array_equal(scaler.mean, self.scaler_.mean) and np.array_equal(scaler.scale, self.scaler_.scale)):
-            raise InputError("resume: expected the rows that the run was trained on, got others; fit anew instead")
         params = self.get_params(deep=False) | ({} if epochs is None else {"epochs": epochs})
-        resolved = fitting.resolved_for(self, X, train_rows, statistics, params)
-        if self.state_.epoch >= resolved.settings.epochs:
-            raise InputError(
-                f"resume: all {self.state_.epoch} epochs are done; ask for more (--epochs, resume(X, epochs=...))"
-            )
+        fitting.resume(self.run_, X, params, self._after_epoch(on_epoch))
         self.epochs = params["epochs"]
-        fitting.run(self, X, resolved, self._validation_share(), on_epoch)
+        return self._adopt(self.run_)
+
+    def _adopt(self, run: Run) -> Autoencoder:
+        """Set every fitted attribute, all of them derived from the run."""
+        self.run_ = run
+        self.network_, self.scaler_, self.design_, self.seed_ = run.network, run.scaler, run.design, run.seed
+        self.history_, self.stopped_, self.n_iter_ = run.state.history, run.state.stopped, run.state.epoch
+        self.sample_, self.noise_, self.notes_, self.evaluation_ = run.sample, run.noise, run.notes, run.evaluation
+        self.n_features_in_ = run.input_shape[0]
+        if run.features is not None:
+            self.feature_names_in_ = np.array(run.features, dtype=object)
         return self
+
+    def _after_epoch(self, on_epoch: EpochHook | None) -> Callable[[Run], None]:
+        """A hook that keeps the fitted attributes up to date, so that `on_epoch` may save the estimator."""
+
+        def after_epoch(run: Run) -> None:
+            self._adopt(run)
+            if on_epoch is not None:
+                on_epoch(run.state)
+
+        return after_epoch
+
+    def __sklearn_is_fitted__(self) -> bool:
+        """Whether there is a network, if only after one epoch."""
+        return hasattr(self, "run_")
 
     def _validated(self, X: ArrayLike, *, fit: bool) -> NDArray[Any]:
         """scikit-learn's checks; integer pixels stay integers, everything else becomes float32 when it is used."""
         shape = getattr(X, "shape", ())
-        if not fit and len(shape) > 2 and tuple(shape[1:]) != self.input_shape_:
-            raise InputError(f"X: expected rows of shape {self.input_shape_}, got {tuple(shape[1:])}")
+        if not fit and len(shape) > 2 and tuple(shape[1:]) != self.run_.input_shape:
+            raise InputError(f"X: expected rows of shape {self.run_.input_shape}, got {tuple(shape[1:])}")
         keep = isinstance(X, np.ndarray) and X.dtype in (np.uint8, np.int16, np.float32, np.float64)
         checked: NDArray[Any] = validate_data(
             self,
@@ -256,31 +258,19 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
             ensure_all_finite=not (fit and keep),  # check_finite goes chunk by chunk, and names the place
             ensure_min_samples=2 if fit else 1,
         )
-        if not fit and checked.shape[1:] != self.input_shape_:
-            raise InputError(f"X: expected rows of shape {self.input_shape_}, got {checked.shape[1:]}")
+        if not fit and checked.shape[1:] != self.run_.input_shape:
+            raise InputError(f"X: expected rows of shape {self.run_.input_shape}, got {checked.shape[1:]}")
         if checked.dtype.kind not in "fiub":
             raise InputError(f"X: expected numbers, got dtype {checked.dtype}; convert it first")
         return checked
 
-    def _validation_share(self) -> float:
-        if not 0 <= self.validation <= 0.9:
-            raise InputError(f"validation: expected a share from 0 to 0.9, got {self.validation!r}")
-        return self.validation
-
-    def _features(self) -> tuple[str, ...] | None:
-        names = getattr(self, "feature_names_in_", None)
-        return None if names is None else tuple(str(name) for name in names)
-
     def transform(self, X: ArrayLike) -> NDArray[np.float32]:
         """Latents of raw rows: (n_samples, ...) to (n_samples, latent) float32."""
         check_is_fitted(self)
-        return self._encode(self._validated(X, fit=False))
-
-    def _encode(self, X: NDArray[Any]) -> NDArray[np.float32]:
-        return _in_blocks(X, lambda x: self.network_.encoder(x), self.scaler_)
+        return self.run_.encode(self._validated(X, fit=False))
 
     def inverse_transform(self, Z: ArrayLike) -> NDArray[np.float32]:
-        """Reconstructions in raw units of latents: (n_samples, latent) to (n_samples, ...) float32.
+        """Reconstructions of latents in raw units: (n_samples, latent) to (n_samples, ...) float32.
 
         Of ordered latents a prefix (n_samples, j) is enough.
         """
@@ -290,20 +280,15 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
             Z = np.pad(Z, ((0, 0), (0, self._n_features_out - Z.shape[1])))
         if Z.ndim != 2 or Z.shape[1] != self._n_features_out:
             raise InputError(f"Z: expected an array of shape (n, {self._n_features_out}), got {Z.shape}")
-        return self._decode(Z)
-
-    def _decode(self, Z: NDArray[np.float32]) -> NDArray[np.float32]:
-        scaled = _in_blocks(Z, lambda z: self.network_.decoder(z))
-        return (scaled * self.scaler_.scale + self.scaler_.mean).astype(np.float32)
+        return self.run_.decode(Z)
 
     def reconstruction_error(self, X: ArrayLike) -> NDArray[np.float32]:
         """Mean squared reconstruction error of each raw row in scaled units, (n_samples,): `score` of the device."""
         check_is_fitted(self)
-        X = self._validated(X, fit=False)
-        return _in_blocks(X, lambda x: (self.network_(x) - x).square().flatten(1).mean(dim=1), self.scaler_)
+        return self.run_.reconstruction_error(self._validated(X, fit=False))
 
     def score_samples(self, X: ArrayLike) -> NDArray[np.float32]:
-        """The negative of `reconstruction_error`: as for scikit-learn's outlier detectors, lower is stranger."""
+        """The negative of `reconstruction_error`: as for scikit-learn's outlier detectors, lower is more anomalous."""
         return -self.reconstruction_error(X)
 
     def score(self, X: ArrayLike, y: object = None) -> float:
@@ -321,7 +306,7 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
             InputError: the directory exists and `overwrite` is False, or cannot be written.
         """
         check_is_fitted(self)
-        run_files.save(self, path, overwrite=overwrite)
+        run_files.save(self.run_, path, overwrite=overwrite)
 
     @classmethod
     def load(
@@ -336,7 +321,8 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         Raises:
             InputError: no run, a damaged one, or a custom one without its modules.
         """
-        return run_files.load(cls, path, encoder, decoder)
+        run = run_files.load(path, encoder, decoder)
+        return cls(**run.params, encoder=encoder, decoder=decoder)._adopt(run)
 
     def export(
         self,
@@ -350,38 +336,39 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         tolerance: float = 1e-4,
         overwrite: bool = False,
     ) -> Manifest:
-        """Write a bundle that `aeedge.load` opens; it is there only after aeedge has reproduced this network with it.
+        """Write a bundle for `aeedge.load`; it appears only after aeedge has reproduced this network's outputs with it.
 
         Args:
-            path: the bundle's directory, `motor.aeedge` say.
+            path: the bundle's directory, for example `motor.aeedge`.
             variants: "fp32" and "int8", the preferred one first; see `export_bundle`.
-            calibration: raw rows (192 or more) for int8, which it is calibrated and judged with.
-            qat: fine-tune int8 where the contract would keep layers in fp32.
+            calibration: raw rows (192 or more) on which int8 is calibrated and its quality is measured.
+            qat: fine-tune int8 where the quality limits would keep layers in fp32.
             with_scorer: also write encoder, decoder and score as one graph; see `export_bundle`.
             name: the model's name; default: the stem of `path`.
-            tolerance: largest error of fp32 relative to an output's magnitude.
+            tolerance: maximum error of fp32 relative to an output's magnitude.
             overwrite: replace an existing bundle.
 
         Raises:
             InputError: `path` exists, or cannot be written; no calibration rows for int8, or rows that do not fit.
-            VerificationError: aeedge computes something else; nothing is left behind.
+            VerificationError: aeedge's outputs differ from torch's; nothing is left behind.
         """
         check_is_fitted(self)
         if variants != "all" and "int8" in variants and calibration is None:
             raise InputError("calibration: expected rows of raw input for int8, got none; pass calibration=rows")
-        encoder, decoder = self.network_.exportable()
+        run = self.run_
+        encoder, decoder = run.network.exportable()
         return export_bundle(
             encoder=encoder,
             decoder=decoder,
             path=path,
-            example=self.sample_,
-            scaler=(self.scaler_.mean, self.scaler_.scale),
-            family=self.family,
+            example=run.sample,
+            scaler=(run.scaler.mean, run.scaler.scale),
+            family=run.family,
             name=name,
-            features=self._features(),
-            created=self.created_,
-            training=run_files.summary(self),
-            ordered=self.design_.ordered,
+            features=run.features,
+            created=run.created,
+            training=run.summary(),
+            ordered=run.design.ordered,
             variants=variants,
             calibration=calibration,
             qat=qat,
@@ -391,7 +378,7 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         )
 
     def sample(self, n: int, *, random_state: int | None = None) -> NDArray[np.float32]:
-        """Rows decoded from latents drawn from the prior N(0, 1), raw units: (n, ...). Of "vae" only.
+        """Rows decoded from latents drawn from the prior N(0, 1), in raw units: (n, ...). For "vae" only.
 
         Raises:
             InputError: another family, whose latents have no prior.
@@ -402,18 +389,8 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         return self.inverse_transform(np.random.default_rng(random_state).normal(size=(n, self.design_.latent)))
 
     def __sklearn_tags__(self) -> Any:
-        """What scikit-learn's checks may expect."""
+        """Capabilities, for scikit-learn's checks."""
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float32"]
         tags.input_tags.three_d_array = True
         return tags
-
-
-def _in_blocks(X: NDArray[Any], function: Any, scaler: Scaler | None = None) -> NDArray[np.float32]:
-    """Run a torch function over rows, a block at a time, without gradients."""
-    with torch.inference_mode():
-        parts = [
-            function(torch.from_numpy(np.ascontiguousarray(block if scaler is None else scaler(block)))).numpy()
-            for block in (X[start : start + _BLOCK_ROWS] for start in range(0, len(X), _BLOCK_ROWS))
-        ]
-    return np.concatenate(parts)

@@ -1,4 +1,4 @@
-"""Versions of what takes part in training and export."""
+"""Versions of the packages that training and export depend on."""
 
 from __future__ import annotations
 

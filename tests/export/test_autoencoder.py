@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from sklearn.base import clone
 from sklearn.decomposition import PCA
+from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -165,3 +166,22 @@ def test_a_run_of_a_newer_version(trained, tmp_path):
     file.write_text(json.dumps(json.loads(file.read_text()) | {"version": 9}))
     with pytest.raises(InputError, match="expected a run of version 1, got aeedge-run 9; upgrade"):
         Autoencoder.load(tmp_path / "run")
+
+
+def test_a_run_written_when_the_baseline_was_called_referee(rows, tmp_path):
+    ae = Autoencoder(**SMALL).fit(rows)
+    ae.evaluate(rows)
+    ae.save(tmp_path / "run")
+    file = tmp_path / "run" / "run.json"
+    file.write_text(file.read_text().replace('"baseline"', '"referee"'))
+    again = Autoencoder.load(tmp_path / "run")
+    assert again.evaluation_ == ae.evaluation_
+    assert again.resume(rows, epochs=3).n_iter_ == 3
+
+
+def test_an_estimator_whose_training_failed_is_not_fitted(rows):
+    ae = Autoencoder(**SMALL, device="abacus")
+    with pytest.raises(InputError):
+        ae.fit(rows)
+    with pytest.raises(NotFittedError):
+        ae.transform(rows)

@@ -1,4 +1,4 @@
-"""aeedge train and export, as a person calls them."""
+"""aeedge train and export, called as from a shell."""
 
 import os
 import signal
@@ -46,7 +46,7 @@ def test_from_csv_to_latents(tmp_path, csv, rows):
     assert "next: aeedge export" in result.output
     result = call("export", tmp_path / "run", "-o", tmp_path / "pump.aeedge")
     assert result.exit_code == 0, result.output
-    assert "accepted by aeedge against torch" in result.output
+    assert "outputs match torch" in result.output
     assert call("verify", tmp_path / "pump.aeedge").exit_code == 0
     result = call("encode", tmp_path / "pump.aeedge", csv, "-o", tmp_path / "z.npy")
     assert result.exit_code == 0, result.output
@@ -66,7 +66,7 @@ def test_resume(tmp_path, csv):
     assert "all 5 epochs are done" in result.output
 
 
-def test_a_run_that_was_killed_goes_on_from_its_last_checkpoint(tmp_path, csv, monkeypatch):
+def test_a_killed_run_continues_from_its_last_checkpoint(tmp_path, csv, monkeypatch):
     class Killed(BaseException):
         pass
 
@@ -91,7 +91,7 @@ def test_a_run_is_overwritten_only_by_force(tmp_path, csv):
         assert call("train", csv, "-o", tmp_path / "run", *QUICK, *force).exit_code == code
 
 
-def test_without_a_terminal_progress_is_one_line_an_epoch(tmp_path, csv):
+def test_without_a_terminal_progress_is_one_line_per_epoch(tmp_path, csv):
     args = ["train", csv, "-o", tmp_path / "run", "--latent", "2", "--hidden", "8", "--epochs", "3"]
     code = f"import aeedge.cli; aeedge.cli.command({[str(a) for a in args]!r})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -101,7 +101,7 @@ def test_without_a_terminal_progress_is_one_line_an_epoch(tmp_path, csv):
     assert all("s left" in line for line in lines)
 
 
-def test_ctrl_c_keeps_the_best_and_resume_goes_on(tmp_path, csv):
+def test_ctrl_c_keeps_the_best_weights_and_resume_continues(tmp_path, csv):
     args = ["train", csv, "-o", tmp_path / "run", "--latent", "2", "--hidden", "8"]
     args += ["--epochs", "100000", "--patience", "none"]
     code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell may have it ignored

@@ -1,4 +1,4 @@
-"""Files to train on: every format gives the same rows, and faults are named."""
+"""Files to train on: every format gives the same rows, and errors name the place."""
 
 import numpy as np
 import pyarrow as pa

@@ -1,4 +1,4 @@
-"""Every family: trained, exported, verified and run by aeedge; and what defines each."""
+"""Every family: trained, exported, verified and run by aeedge; and its defining properties."""
 
 import itertools
 import warnings
@@ -43,7 +43,7 @@ def rows_of(family, digits, images, signals):
 
 @parametrize_with_checks([Autoencoder(epochs=2, random_state=0)])
 @pytest.mark.filterwarnings("ignore")
-def test_scikit_learns_own_checks(estimator, check):
+def test_checks_of_scikit_learn(estimator, check):
     if "check_array_api_input" in str(check):
         pytest.skip("scikit-learn runs this check only where SCIPY_ARRAY_API is set")
     check(estimator)
@@ -52,7 +52,7 @@ def test_scikit_learns_own_checks(estimator, check):
 @pytest.mark.parametrize("batch", [1, 2, 7, 257])
 @pytest.mark.parametrize("ordered", [False, True])
 @pytest.mark.parametrize("family", ["dense", "sparse", "contractive", "vae", "conv2d", "conv1d", "pca"])
-def test_aeedge_says_what_torch_says(family, ordered, batch, digits, images, signals, tmp_path_factory, request):
+def test_aeedge_reproduces_torch(family, ordered, batch, digits, images, signals, tmp_path_factory, request):
     X = rows_of(family, digits, images, signals)
     cache = request.config.cache_dict = getattr(request.config, "cache_dict", {})
     if (family, ordered) not in cache:
@@ -204,7 +204,7 @@ class Halves(nn.Module):
         return x[:, ::2]
 
 
-def test_modules_of_your_own_are_trained_and_exported(digits, tmp_path):
+def test_custom_modules_are_trained_and_exported(digits, tmp_path):
     encoder = nn.Sequential(nn.Linear(64, 20), nn.Tanh(), nn.Linear(20, 5))
     decoder = nn.Linear(5, 64)
     before = encoder[0].weight.clone()
@@ -229,7 +229,7 @@ def test_noise_is_parsed_or_explained():
             parse_noise(wrong)
 
 
-def test_noise_is_what_it_says():
+def test_noise_has_its_strength():
     x = torch.full((400, 500), 0.5)
     low, high = torch.zeros(500), torch.full((500,), 2.0)
     torch.manual_seed(0)
@@ -319,13 +319,13 @@ def test_one_latent_ten_columns_three_of_them_constant_twenty_rows(family, tmp_p
 def test_a_rate_that_diverges_later_keeps_the_best_weights(rows, monkeypatch):
     from aeedge_export.training import loop as training
 
-    real = training._steps
+    real = training._run_epoch
 
     def explode(network, *args):
         loss, rate = real(network, *args)
         return (float("nan") if args[3].epoch == 3 else loss), rate
 
-    monkeypatch.setattr(training, "_steps", explode)
+    monkeypatch.setattr(training, "_run_epoch", explode)
     with pytest.warns(UserWarning, match="training diverged in epoch 4: the best weights before were kept"):
         ae = Autoencoder(latent=2, epochs=10, random_state=0).fit(rows)
     assert (ae.stopped_, ae.n_iter_) == ("diverged", 3)

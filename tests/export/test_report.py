@@ -1,4 +1,4 @@
-"""What a run is worth, and the page that says so."""
+"""The evaluation of a run, and its report."""
 
 import re
 from html.parser import HTMLParser
@@ -24,15 +24,15 @@ def evaluated(digits):
     return ae
 
 
-def test_the_referee_compares_with_pca(evaluated, digits):
-    ours, pca = evaluated.evaluation_["referee"]
+def test_the_evaluation_compares_with_pca(evaluated, digits):
+    ours, pca = evaluated.evaluation_["baseline"]
     assert ours["error"] < pca["error"]
     assert 0.5 < pca["probe"] <= 1
     assert -0.1 < ours["kmeans"] <= 1
     assert evaluated.evaluation_["data"]["shape"] == [1797, 64]
     alone = Autoencoder(family="pca", latent=8, random_state=0).fit(digits)
-    ours, pca = alone.evaluate(digits)["referee"]
-    assert ours["error"] == pytest.approx(pca["error"], rel=1e-3)  # pca refereed by PCA is a draw
+    ours, pca = alone.evaluate(digits)["baseline"]
+    assert ours["error"] == pytest.approx(pca["error"], rel=1e-3)  # family pca is PCA
     assert (ours["multiply_adds"], ours["parameters"]) == (pca["multiply_adds"], 2 * 8 * 64 + 64 + 8)
 
 
@@ -40,10 +40,10 @@ def test_multiply_adds_count_every_layer():
     X = np.random.default_rng(0).random((80, 1, 8, 8)).astype(np.float32)
     ae = Autoencoder(family="conv2d", latent=4, hidden=(3,), linear_path=False, epochs=1, random_state=0).fit(X)
     down, head, tail, up = 3 * 9 * 16, 48 * 4, 4 * 48, 3 * 16 * 16
-    assert multiply_adds(ae) == down + head + tail + up
+    assert multiply_adds(ae.network_) == down + head + tail + up
 
 
-def test_health_names_collapse():
+def test_health_detects_collapse():
     rng = np.random.default_rng(0)
     latents = rng.normal(size=(500, 4))
     assert health(latents)["dead"] == 0
@@ -94,7 +94,7 @@ def check_page(page):
 
 
 def test_the_page_is_whole_and_loads_nothing(evaluated):
-    page = check_page(render(evaluated))
+    page = check_page(render(evaluated.run_))
     for heading in ("Loss", "Reconstructions", "Map of the latents", "Against PCA", "Health", "How it was made"):
         assert heading in page
     assert page.count("<img") == 8
@@ -104,15 +104,15 @@ def test_the_page_is_whole_and_loads_nothing(evaluated):
 
 def test_tables_show_features_and_signals_show_lines(rows):
     ae = Autoencoder(latent=2, epochs=3, random_state=0).fit_rows(rows, features=["<b>", "b", "c", "d", "e", "f"])
-    page = check_page(render(ae))
+    page = check_page(render(ae.run_))
     assert "&lt;b&gt;" in page  # names are escaped
     assert "Reconstruction error of each feature" in page
     signals = np.random.default_rng(0).normal(size=(80, 1, 64)).astype(np.float32)
-    assert "first channel" in check_page(render(Autoencoder(family="conv1d", latent=4, epochs=2).fit(signals)))
+    assert "first channel" in check_page(render(Autoencoder(family="conv1d", latent=4, epochs=2).fit(signals).run_))
 
 
 def test_runs_without_epochs_or_map_have_a_page_too(rows):
-    check_page(render(Autoencoder(family="pca", latent=1).fit(rows)))
+    check_page(render(Autoencoder(family="pca", latent=1).fit(rows).run_))
 
 
 def test_train_writes_the_report_and_the_command_writes_it_again(tmp_path, digits):
@@ -126,3 +126,15 @@ def test_train_writes_the_report_and_the_command_writes_it_again(tmp_path, digit
     result = CliRunner().invoke(AeedgeGroup.build(), ["report", str(tmp_path / "run"), "-o", str(tmp_path / "r.html")])
     assert result.exit_code == 0, result.output
     assert (tmp_path / "r.html").read_text() == page
+
+
+def test_with_a_bundle_the_page_shows_the_layers_of_int8(tmp_path, evaluated, digits, time_has_no_say):
+    evaluated.save(tmp_path / "run")
+    variant = evaluated.export(tmp_path / "m.aeedge", variants=("fp32", "int8"), calibration=digits).variants["int8"]
+    args = ["report", tmp_path / "run", "--bundle", tmp_path / "m.aeedge"]
+    result = CliRunner().invoke(AeedgeGroup.build(), [str(a) for a in args])
+    assert result.exit_code == 0, result.output
+    page = check_page((tmp_path / "run" / "report.html").read_text())
+    assert "Quality on held-out rows, compared with fp32: " in page
+    for layer in variant.decisions["layers"]:
+        assert f"<td>{layer['graph']}</td><td>{layer['layer']}</td><td>{layer['choice']}</td>" in page

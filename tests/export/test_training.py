@@ -10,7 +10,7 @@ import aeedge_export.data.rows
 from aeedge.errors import InputError
 from aeedge_export import Autoencoder
 from aeedge_export.data.rows import ResidentRows, StreamedRows, split
-from aeedge_export.data.scaling import Scaler, check_finite, fit_scaler, survey
+from aeedge_export.data.scaling import Scaler, check_finite, fit_scaler, fit_statistics
 
 PLAIN = {"latent": 2, "hidden": (8,), "random_state": 3, "batch_size": 32}
 NO_SCALING = Scaler("none", np.array(0, np.float32), np.array(1, np.float32))
@@ -128,11 +128,11 @@ def test_a_file_larger_than_memory_is_streamed(rows, tmp_path, monkeypatch):
 
 @settings(deadline=None, max_examples=40)
 @given(n=st.integers(1, 50), d=st.integers(1, 4), chunk=st.integers(1, 20), seed=st.integers(0, 99))
-def test_the_survey_does_not_depend_on_chunks(n, d, chunk, seed):
+def test_statistics_do_not_depend_on_chunks(n, d, chunk, seed):
     X = np.random.default_rng(seed).normal(1e3, 2, (n, d))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("aeedge_export.data.scaling._CHUNK_BYTES", 8 * d * chunk)
-        found = survey(X)
+        found = fit_statistics(X)
     np.testing.assert_allclose(found.mean, X.mean(axis=0))
     np.testing.assert_allclose(found.std, X.std(axis=0), atol=1e-9)
     np.testing.assert_array_equal(found.min, X.min(axis=0))
@@ -152,7 +152,7 @@ def test_what_is_not_finite_is_named(rows):
 
 
 def test_scalings(rows, digits):
-    stats = survey(rows)
+    stats = fit_statistics(rows)
     standard = fit_scaler("standard", stats, rows.dtype)(rows)
     np.testing.assert_allclose(standard.mean(axis=0), 0, atol=1e-2)
     np.testing.assert_allclose(standard.std(axis=0), 1, rtol=1e-2)
@@ -161,7 +161,7 @@ def test_scalings(rows, digits):
     assert minmax.max() <= 1 + 1e-6
     assert fit_scaler("none", stats, rows.dtype).identity
     assert fit_scaler("auto", stats, rows.dtype).kind == "standard"
-    shared = fit_scaler("auto", survey(digits), digits.dtype)
+    shared = fit_scaler("auto", fit_statistics(digits), digits.dtype)
     assert (shared.kind, float(shared.mean), float(shared.scale)) == ("shared", 0, 16)
     with pytest.raises(InputError, match="scaling: expected auto, standard, minmax, none, got 'robust'"):
         fit_scaler("robust", stats, rows.dtype)
@@ -171,7 +171,7 @@ def test_constant_columns_get_scale_one(rows):
     X = rows.copy()
     X[:, 1] = 7
     for kind in ("standard", "minmax"):
-        scaler = fit_scaler(kind, survey(X), X.dtype)
+        scaler = fit_scaler(kind, fit_statistics(X), X.dtype)
         assert scaler.scale[1] == 1
         assert np.isfinite(scaler(X)).all()
     with pytest.warns(UserWarning, match="1 of 6 columns never change and were given scale 1: 1"):

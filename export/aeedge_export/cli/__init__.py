@@ -1,1 +1,1 @@
-"""The workstation's commands: each module is imported only when its command is called."""
+"""The workstation's commands: each module is imported when its command is called."""

@@ -1,4 +1,4 @@
-"""aeedge export: from a run to a bundle."""
+"""aeedge export: a run to a bundle."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from aeedge_export.data.files import read
 @click.command()
 @click.argument("run", type=click.Path())
 @click.option("-o", "--output", metavar="BUNDLE", required=True, type=click.Path(), help="Bundle to write.")
-@click.option("--variants", default="fp32", show_default=True, help="fp32, or fp32,int8; a device takes the first.")
-@click.option("--calibration", metavar="DATA", type=click.Path(), help="Rows for int8: as for 'aeedge train'.")
-@click.option("--qat", is_flag=True, help="Fine-tune int8 with its rounding in view, if layers would stay fp32.")
+@click.option("--variants", default="fp32", show_default=True, help="fp32, or fp32,int8; devices prefer the first.")
+@click.option("--calibration", metavar="DATA", type=click.Path(), help="Rows for int8, in a format of 'aeedge train'.")
+@click.option("--qat", is_flag=True, help="Fine-tune int8 with simulated rounding if layers would stay fp32.")
 @click.option("--name", help="Name of the model [default: the bundle's].")
-@click.option("--tolerance", default=1e-4, show_default=True, help="Largest relative error of fp32 against torch.")
+@click.option("--tolerance", default=1e-4, show_default=True, help="Maximum relative error of fp32 against torch.")
 @click.option("-f", "--force", is_flag=True, help="Overwrite BUNDLE.")
 @click.pass_context
 def export(
@@ -37,11 +37,11 @@ def export(
     tolerance: float,
     force: bool,
 ) -> None:
-    """Turn RUN into a bundle: encoder and decoder, each an ONNX file, and what a device needs to check them.
+    """Turn RUN into a bundle: encoder and decoder as ONNX files, and the data that a device needs to check them.
 
-    The bundle is there only after aeedge itself has loaded it and reproduced torch with it. An int8 variant has to keep
-    a contract on held-out rows of DATA: layers that break it stay fp32. Where none is left, the bundle holds fp32
-    alone, and the exit code is 1.
+    The bundle appears only after aeedge has loaded it and reproduced torch's outputs with it. An int8 variant must stay
+    within quality limits on held-out rows of DATA; layers that exceed them stay in fp32. If no layer is left, the
+    bundle holds only fp32, and the exit code is 1.
 
     \b
     Examples:
@@ -51,18 +51,18 @@ def export(
     names = tuple(part.strip() for part in variants.split(","))
     autoencoder = workstation.Autoencoder.load(run)
     rows = _calibration(calibration, names, autoencoder)
-    with warnings.catch_warnings(record=True) as said:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         manifest = autoencoder.export(
             output, variants=names, calibration=rows, qat=qat, name=name, tolerance=tolerance, overwrite=force
         )
     size = sum(f.stat().st_size for f in Path(output).iterdir())
-    click.echo(f"wrote {output}: {human_bytes(size)}, id {manifest.id[:12]}, accepted by aeedge against torch")
+    click.echo(f"wrote {output}: {human_bytes(size)}, id {manifest.id[:12]}, outputs match torch")
     if "int8" in manifest.variants:
         click.echo(_decided(manifest.variants["int8"]))
     click.echo(f"next: aeedge verify {output}")
     if missing := _missing(names, manifest):
-        for warning in said:
+        for warning in caught:
             click.echo(f"{missing} was left out: {warning.message}", err=True)
         ctx.exit(1)
 
@@ -70,10 +70,10 @@ def export(
 def _calibration(path: str | None, names: tuple[str, ...], autoencoder: workstation.Autoencoder) -> ArrayLike | None:
     if "int8" not in names:
         if path is not None:
-            raise InputError("--calibration: it serves int8 alone; add --variants fp32,int8, or leave it out")
+            raise InputError("--calibration: only int8 uses it; add --variants fp32,int8, or leave it out")
         return None
     if path is None:
-        raise InputError("--variants int8: expected --calibration DATA with it, rows like those that were trained on")
+        raise InputError("--variants int8: expected --calibration DATA, rows like the training rows; got none")
     features = getattr(autoencoder, "feature_names_in_", None)
     named = Path(path).suffix in (".csv", ".parquet") and features is not None
     return read(path, columns=list(features) if named and features is not None else ()).X
@@ -84,7 +84,7 @@ def _missing(names: tuple[str, ...], manifest: Manifest) -> str:
 
 
 def _decided(variant: Variant) -> str:
-    """What runs on integers, and what it costs, as tables."""
+    """The quality of int8, and a table of its layers."""
     layers = variant.decisions["layers"]
     head = ["graph", "layer", "runs in", "error alone", "µs int8", "µs fp32", ""]
     rows = [
@@ -94,4 +94,4 @@ def _decided(variant: Variant) -> str:
         for one in layers
     ]
     quality = ", ".join(f"{name} {value:.4f}" for name, value in variant.quality.items())
-    return f"\nint8, on rows that were held out: {quality}\n{columns(head, rows)}\n"
+    return f"\nint8 quality on held-out rows, against fp32: {quality}\n{columns(head, rows)}\n"

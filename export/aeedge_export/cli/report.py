@@ -6,16 +6,16 @@ from pathlib import Path
 
 import click
 
-import aeedge_export.autoencoder as workstation
 from aeedge.bundle.reader import Bundle
 from aeedge.files.atomic import atomic_file
+from aeedge_export import run_files
 from aeedge_export.reporting.page import render
 
 
 @click.command()
 @click.argument("run", type=click.Path())
 @click.option("-o", "--output", metavar="HTML", type=click.Path(), help="Page to write [default: RUN/report.html].")
-@click.option("--bundle", type=click.Path(), help="Bundle made of RUN: show what runs on integers in it, and why.")
+@click.option("--bundle", type=click.Path(), help="Bundle made from RUN: also show which layers run in int8, and why.")
 def report(run: str, output: str | None, bundle: str | None) -> None:
     """Write RUN as one self-contained HTML page: losses, reconstructions, latents, comparison with PCA.
 
@@ -23,8 +23,8 @@ def report(run: str, output: str | None, bundle: str | None) -> None:
     Example:
       aeedge report run -o motor.html --bundle motor.aeedge
     """
-    page = render(workstation.Autoencoder.load(run), None if bundle is None else Bundle(bundle).manifest)
+    page = render(run_files.load(run), None if bundle is None else Bundle(bundle).manifest)
     target = Path(output) if output else Path(run) / "report.html"
     with atomic_file(target, overwrite=True) as part:
         part.write_text(page, encoding="utf-8")
-    click.echo(f"wrote {target}: {len(page) / 1000:.0f} kB, one page, no script")
+    click.echo(f"wrote {target}: {len(page) / 1000:.0f} kB, self-contained")

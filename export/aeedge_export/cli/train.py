@@ -1,4 +1,4 @@
-"""aeedge train: from a file of rows to a run."""
+"""aeedge train: a file of rows to a run."""
 
 from __future__ import annotations
 
@@ -56,35 +56,35 @@ def _patience(ctx: click.Context, param: click.Parameter, value: str) -> Any:
 )
 @click.option("--latent", default="auto", callback=_number_or_auto(int), help="Number of latents.")
 @click.option("--hidden", default="auto", callback=_widths, help="Hidden widths such as 256,64, or none.")
-@click.option("--activation", default="relu", show_default=True, help="Of hidden layers.")
-@click.option("--latent-activation", default="linear", show_default=True, help="Of the latents.")
-@click.option("--output-activation", "out", default="auto", show_default=True, help="linear or sigmoid.")
-@click.option("--loss", default="auto", show_default=True, help="mse, bce or auto.")
+@click.option("--activation", default="relu", show_default=True, help="Activation of hidden layers.")
+@click.option("--latent-activation", default="linear", show_default=True, help="Activation of the latents.")
+@click.option("--output-activation", "out", default="auto", show_default=True, help="linear, sigmoid or auto.")
+@click.option("--loss", default="auto", show_default=True, help="Loss: mse, bce or auto.")
 @click.option("--noise", default="auto", show_default=True, help="Such as gaussian:0.2 or masking:0.3,salt_pepper:0.1.")
-@click.option("--ordered", is_flag=True, help="Make any prefix of the latents a code of its own.")
-@click.option("--normalization", default="auto", show_default=True, help="batch, none or auto.")
-@click.option("--linear-path", type=click.Choice(["auto", "yes", "no"]), default="auto", help="PCA beside the network.")
-@click.option("--sparsity", default="l1:0.01", show_default=True, help="Of sparse: l1:WEIGHT or kl:TARGET:WEIGHT.")
-@click.option("--contraction", default=0.01, show_default=True, help="Of contractive: weight of the Jacobian's norm.")
-@click.option("--beta", default=0.2, show_default=True, help="Of vae: weight of the KL divergence.")
-@click.option("--free-bits", default=0.25, show_default=True, help="Of vae: bits that each latent has for free.")
-@click.option("--kl-warmup", default=0.2, show_default=True, help="Of vae: share of training with rising weight.")
-@click.option("--scaling", default="auto", show_default=True, help="standard, minmax, none or auto.")
-@click.option("--epochs", default="auto", callback=_number_or_auto(int), help="Passes over the data, at most.")
-@click.option("--batch-size", default="auto", callback=_number_or_auto(int), help="Rows a step.")
-@click.option("--learning-rate", default="auto", callback=_number_or_auto(float), help="Highest rate of AdamW.")
+@click.option("--ordered", is_flag=True, help="Train any prefix of the latents as a smaller code.")
+@click.option("--normalization", default="auto", show_default=True, help="Of hidden layers: batch, none or auto.")
+@click.option("--linear-path", type=click.Choice(["auto", "yes", "no"]), default="auto", help="Add a linear path.")
+@click.option("--sparsity", default="l1:0.01", show_default=True, help="For sparse: l1:WEIGHT or kl:TARGET:WEIGHT.")
+@click.option("--contraction", default=0.01, show_default=True, help="For contractive: weight of the Jacobian's norm.")
+@click.option("--beta", default=0.2, show_default=True, help="For vae: weight of the KL divergence.")
+@click.option("--free-bits", default=0.25, show_default=True, help="For vae: bits per latent that are not penalised.")
+@click.option("--kl-warmup", default=0.2, show_default=True, help="For vae: share of training until beta is reached.")
+@click.option("--scaling", default="auto", show_default=True, help="Of the inputs: standard, minmax, none or auto.")
+@click.option("--epochs", default="auto", callback=_number_or_auto(int), help="Maximum number of passes over the data.")
+@click.option("--batch-size", default="auto", callback=_number_or_auto(int), help="Rows per step.")
+@click.option("--learning-rate", default="auto", callback=_number_or_auto(float), help="Peak learning rate of AdamW.")
 @click.option("--weight-decay", default="auto", callback=_number_or_auto(float), help="Decoupled weight decay.")
 @click.option("--schedule", default="cosine", show_default=True, help="cosine, plateau or constant.")
-@click.option("--gradient-clip", default=0.0, show_default=True, help="Largest gradient norm; 0 for no limit.")
+@click.option("--gradient-clip", default=0.0, show_default=True, help="Maximum norm of the gradient; 0 for no limit.")
 @click.option("--validation", default=0.1, show_default=True, help="Share of rows held out to choose the best weights.")
-@click.option("--patience", default="auto", callback=_patience, help="Epochs without improvement; none for no stop.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, …")
-@click.option("--seed", default=0, show_default=True, help="Same seed, same run.")
+@click.option("--patience", default="auto", callback=_patience, help="Epochs without improvement, or none.")
+@click.option("--device", default="auto", show_default=True, help="Device to train on: auto, cpu, cuda, …")
+@click.option("--seed", default=0, show_default=True, help="Makes training repeatable.")
 @click.option("--array", help="Name of the array inside an .npz.")
-@click.option("--columns", multiple=True, metavar="NAME", help="Of a table, use only these columns (repeat).")
-@click.option("--drop", multiple=True, metavar="NAME", help="Of a table, leave these columns out (repeat).")
-@click.option("--labels", help="A column, an array of the .npz, an .npy file, or 'folders': only for the report.")
-@click.option("--resume", is_flag=True, help="Go on with RUN where it stopped; only --epochs is taken into account.")
+@click.option("--columns", multiple=True, metavar="NAME", help="Use only this column of a table (repeatable).")
+@click.option("--drop", multiple=True, metavar="NAME", help="Leave this column of a table out (repeatable).")
+@click.option("--labels", help="Labels for the report: a column, an array of the .npz, an .npy file, or 'folders'.")
+@click.option("--resume", is_flag=True, help="Continue RUN where it stopped; only --epochs may be changed.")
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
 @click.option("-f", "--force", is_flag=True, help="Overwrite RUN.")
 def train(
@@ -105,8 +105,8 @@ def train(
 ) -> None:
     """Train an autoencoder on rows of DATA.
 
-    DATA is .npy (memory-mapped when larger than memory), .npz, .csv, .parquet or a folder of images. Ctrl-C keeps the
-    best weights so far; --resume goes on from there.
+    DATA is a .npy file (memory-mapped, so it may be larger than memory), .npz, .csv, .parquet or a folder of images.
+    Ctrl-C keeps the best weights so far; --resume continues from there.
 
     \b
     Examples:
@@ -119,7 +119,9 @@ def train(
     """
     target = Path(output)
     if not resume and target.exists() and not force:
-        raise InputError(f"{target}: already exists; choose another name, overwrite it (--force) or go on (--resume)")
+        raise InputError(
+            f"{target}: already exists; choose another name, overwrite it (--force) or continue it (--resume)"
+        )
     rows = read(data, array=array, columns=columns, drop=drop, labels=labels)
     saved = time.monotonic()
 
@@ -143,32 +145,32 @@ def train(
             ae.fit_rows(rows.X, features=rows.features, on_epoch=checkpoint)
         ae.evaluate(rows.X, rows.labels)
     ae.save(target, overwrite=True)
-    (target / "report.html").write_text(render(ae), encoding="utf-8")
-    _report(ae, target)
+    (target / "report.html").write_text(render(ae.run_), encoding="utf-8")
+    _summarize(ae, target)
 
 
-def _report(ae: workstation.Autoencoder, target: Path) -> None:
+def _summarize(ae: workstation.Autoencoder, target: Path) -> None:
     for note in ae.notes_:
         click.echo(f"Note: {note}", err=True)
-    state = ae.state_
+    state = ae.run_.state
     reasons = {
         "epochs": "all epochs done",
-        "patience": "no more improvement",
+        "patience": "validation loss no longer improved",
         "interrupted": "interrupted",
-        "solved": "closed form",
-        "diverged": "the loss was no longer finite: a lower --learning-rate may help",
+        "solved": "solved in closed form",
+        "diverged": "loss no longer finite: try a lower --learning-rate",
     }
-    shape = "×".join(map(str, ae.input_shape_))
+    shape = "×".join(map(str, ae.run_.input_shape))
     widths = "-".join(map(str, (shape, *ae.design_.hidden, ae.design_.latent)))
     click.echo(
         f"wrote {target}: {ae.family} {widths}, best epoch {state.best_epoch} of {state.epoch} "
         f"({reasons[state.stopped]}), validation loss {state.best_loss:.6g}"
     )
-    ours, pca = ae.evaluation_["referee"]
+    network, pca = ae.evaluation_["baseline"]
     health = ae.evaluation_["health"]
     click.echo(
         f"latents: {health['dead']} dead of {len(health['variance'])}, effective rank {health['effective_rank']:.1f}, "
         f"{health['active']:.0%} of values active"
     )
-    click.echo(f"held-out error {ours['error'] / pca['error']:.2f}× that of PCA; report in {target / 'report.html'}")
+    click.echo(f"held-out error {network['error'] / pca['error']:.2f}× that of PCA; report in {target / 'report.html'}")
     click.echo(f"next: aeedge export {target} -o {target.name}.aeedge")

@@ -1,1 +1,1 @@
-"""From files and arrays to training rows: reading, scaling, corruption."""
+"""Training data: reading files, scaling, corruption, and batches of rows."""

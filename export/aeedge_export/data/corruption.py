@@ -2,8 +2,8 @@
 
     gaussian:0.2        adds Gaussian noise of this standard deviation, in scaled units
     masking:0.3         sets this share of values to 0, in scaled units
-    salt_pepper:0.1     sets this share of values to the least or the largest that they take in training
-    dropout:0.4         sets this share to 0 and scales the others up, so that the expectation stays
+    salt_pepper:0.1     sets this share of values to their minimum or maximum over the training rows
+    dropout:0.4         sets this share to 0 and scales the others up, so that the expectation is unchanged
 
 Several may be joined with "+" or "," and are applied in order.
 """
@@ -25,7 +25,7 @@ def parse_noise(text: str | None) -> tuple[tuple[str, float], ...]:
     """Names and strengths, in order; empty for None, "" and "none".
 
     Raises:
-        InputError: an unknown name, or a strength that makes no sense.
+        InputError: an unknown name, or a strength out of range.
     """
     if text is None or text in ("", "none"):
         return ()
@@ -50,7 +50,7 @@ def corruption(noise: tuple[tuple[str, float], ...], low: Tensor, high: Tensor) 
 
     Args:
         noise: from `parse_noise`.
-        low, high: least and largest scaled value of each place of a row, for salt and pepper.
+        low, high: minimum and maximum of each value in scaled units, of the shape of one row, for salt and pepper.
     """
 
     def corrupt(x: Tensor) -> Tensor:

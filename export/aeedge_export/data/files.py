@@ -23,7 +23,7 @@ _IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".
 
 @dataclass(frozen=True)
 class Dataset:
-    """Rows `X` of shape (n, ...), the names of their values if the file has any, and labels if they were asked for."""
+    """Rows `X` of shape (n, ...), column names if the file has any, and labels (n,) if requested."""
 
     X: NDArray[Any]
     features: tuple[str, ...] | None = None
@@ -45,14 +45,15 @@ def read(
         array: name of the array inside an .npz.
         columns: of a table, read only these.
         drop: of a table, leave these out.
-        labels: where the labels are, which are not learned from: an .npy file, the name of an array of the .npz or of a
-            column of the table, or "folders" for the name of each image's folder.
+        labels: source of the labels, which training does not use: an .npy file, the name of an array of the .npz or of
+            a column of the table, or "folders" for the name of each image's folder.
 
     Returns:
-        The rows; of an .npy they stay memory-mapped.
+        The rows; those of an .npy stay memory-mapped.
 
     Raises:
-        InputError: not there, another format, damaged, empty, or cells that are not numbers (row and column named).
+        InputError: missing, of an unknown format, damaged, empty, or with cells that are not numbers (row and column
+            are named).
     """
     place = Path(path)
     if labels is not None and labels.endswith(".npy"):
@@ -125,7 +126,7 @@ def _csv(place: Path, columns: Sequence[str], drop: Sequence[str], labels: str |
 def _bad_cell(
     place: Path, layout: CsvLayout, names: Sequence[str], chosen: Sequence[str], error: Exception | None
 ) -> InputError:
-    """Find the first cell that is no number; pyarrow says less about where it is."""
+    """The first cell that is not a number; pyarrow's error does not locate it as precisely."""
     with place.open(encoding="utf-8-sig", newline="") as stream:
         for number, line in enumerate(stream, 1):
             cells = line.rstrip("\r\n").split(layout.delimiter)
@@ -192,7 +193,7 @@ def _label_file(place: Path, count: int) -> NDArray[Any]:
 
 def _label_array(place: Path, name: str, count: int) -> NDArray[Any]:
     if place.suffix.lower() != ".npz":
-        raise InputError(f"{place}: an .npy holds no labels; pass them as a file of their own (--labels y.npy)")
+        raise InputError(f"{place}: an .npy holds no labels; pass them as a separate file (--labels y.npy)")
     member = npz_member(place, name)
     with np.load(place, allow_pickle=False) as archive:
         return _checked_labels(place, archive[member[:-4]], count)

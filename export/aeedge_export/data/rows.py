@@ -13,7 +13,7 @@ from torch import Tensor
 from aeedge_export.data.scaling import Scaler
 
 _CHUNK_BYTES = 2**25  # of float32 rows read in one go from a memory-mapped file
-_CHUNKS_MIXED = 4  # chunks that are shuffled together
+_CHUNKS_MIXED = 4  # chunks shuffled together
 _VALIDATION_ROWS = 10_000  # enough for an estimate, few enough to stay in memory
 
 
@@ -97,17 +97,17 @@ class StreamedRows:
 def place_rows(
     X: NDArray[Any], train: NDArray[np.intp], validation: NDArray[np.intp], scaler: Scaler, device: torch.device
 ) -> Rows:
-    """Resident if the float32 rows take at most half of the memory that is free where they go, else streamed."""
+    """Resident if the float32 rows take at most half of the device's free memory, otherwise streamed."""
     needed = 4 * X[0].size * len(X)
     kind = ResidentRows if needed <= _free_memory(device) // 2 else StreamedRows
     return kind(X, train, validation, scaler, device)
 
 
 def _free_memory(device: torch.device) -> int:
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
+    if device.type not in ("cpu", "mps"):  # mps shares the machine's memory
+        return int(torch.accelerator.get_memory_info(device)[0])
     try:
         with open("/proc/meminfo") as lines:
             return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
     except (OSError, StopIteration):
-        return 2**32  # cannot be known here; four gigabytes are common
+        return 2**32  # unknown on this system: assume 4 GiB

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils import gen_batches
 
 from aeedge.errors import InputError
 
@@ -20,7 +22,7 @@ _CHUNK_BYTES = 2**26
 
 @dataclass(frozen=True)
 class Statistics:
-    """Per-value statistics of n rows, float64 arrays of the shape of one row."""
+    """Statistics of each value over n rows, float64 arrays of the shape of one row."""
 
     rows: int
     mean: NDArray[np.float64]
@@ -30,7 +32,7 @@ class Statistics:
 
     @property
     def constant(self) -> NDArray[np.bool_]:
-        """Which values never change (up to float32's resolution)."""
+        """Mask of the values that never change (up to float32's resolution)."""
         span = self.max - self.min
         resolution: NDArray[np.bool_] = span <= 1e-7 * np.maximum(np.abs(self.max), np.abs(self.min))
         return resolution
@@ -38,7 +40,7 @@ class Statistics:
 
 @dataclass(frozen=True)
 class Scaler:
-    """`mean` and `scale`, float32, that broadcast to one row; `kind` is how they were found."""
+    """`mean` and `scale`, float32, that broadcast to one row; `kind` names the method that fitted them."""
 
     kind: str
     mean: NDArray[np.float32]
@@ -55,29 +57,23 @@ class Scaler:
         return X if self.identity else ((X - self.mean) / self.scale).astype(np.float32)
 
 
-def survey(X: NDArray[Any], rows: NDArray[np.intp] | None = None) -> Statistics:
-    """One pass over finite rows `X[rows]` (all by default), in chunks: a memory-mapped array is never held whole.
-
-    Means and variances are merged with Chan's update (Chan, Golub, LeVeque 1983).
-    """
-    seen, mean, square = 0, np.zeros(X.shape[1:]), np.zeros(X.shape[1:])
-    low, high = np.full(X.shape[1:], np.inf), np.full(X.shape[1:], -np.inf)
+def fit_statistics(X: NDArray[Any], rows: NDArray[np.intp] | None = None) -> Statistics:
+    """One pass over finite rows `X[rows]` (all by default), in chunks: a memory-mapped array is never held whole."""
+    moments = StandardScaler()  # merges float64 means and variances of chunks (Chan, Golub, LeVeque 1983)
+    shape = X.shape[1:]
+    low, high = np.full(shape, np.inf), np.full(shape, -np.inf)
     for _, chunk in _chunks(X, rows):
-        count = len(chunk)
-        chunk_mean = chunk.mean(axis=0)
-        delta = chunk_mean - mean
-        square += ((chunk - chunk_mean) ** 2).sum(axis=0) + delta**2 * (seen * count / (seen + count))
-        mean += delta * (count / (seen + count))
-        seen += count
+        moments.partial_fit(chunk.reshape(len(chunk), -1))
         low, high = np.minimum(low, chunk.min(axis=0)), np.maximum(high, chunk.max(axis=0))
-    return Statistics(seen, mean, np.sqrt(square / seen), low, high)
+    mean, std = moments.mean_.reshape(shape), np.sqrt(moments.var_).reshape(shape)
+    return Statistics(int(moments.n_samples_seen_), mean, std, low, high)
 
 
 def check_finite(X: NDArray[Any], features: tuple[str, ...] | None = None) -> None:
-    """Make sure that all values of rows (n, *shape) are finite and fit float32.
+    """Check that all values of rows (n, *shape) are finite and fit float32.
 
     Raises:
-        InputError: one does not; the first is named.
+        InputError: some do not; row and column of the first are named.
     """
     for start, chunk in _chunks(X):
         fits = np.abs(chunk) <= np.finfo(np.float32).max  # False for NaN as well
@@ -88,23 +84,23 @@ def check_finite(X: NDArray[Any], features: tuple[str, ...] | None = None) -> No
         name = f" ({features[at[1]]!r})" if features and len(at) == 2 else ""
         raise InputError(
             f"expected finite numbers that fit float32, got {chunk[at]} in row {start + at[0]}, {where}{name}: "
-            "NaN and infinity cannot be learned from; drop or fill such rows first"
+            "NaN and infinity cannot be used for training; drop or fill such rows first"
         )
 
 
 def _chunks(X: NDArray[Any], rows: NDArray[np.intp] | None = None) -> Iterator[tuple[int, NDArray[np.float64]]]:
+    """Float64 chunks of bounded size, each with the index of its first row."""
     step = max(1, _CHUNK_BYTES // max(1, 8 * X[0].size))
-    for start in range(0, len(X) if rows is None else len(rows), step):
-        part = slice(start, start + step)
-        yield start, np.asarray(X[part] if rows is None else X[rows[part]], np.float64)
+    for part in gen_batches(len(X) if rows is None else len(rows), step):
+        yield part.start, np.asarray(X[part] if rows is None else X[rows[part]], np.float64)
 
 
 def fit_scaler(kind: str, stats: Statistics, dtype: np.dtype[Any]) -> Scaler:
     """Fit a scaler: "standard" (mean 0, deviation 1), "minmax" (0 to 1), "none", or "auto".
 
-    "auto" keeps what belongs together together: where values share their bounds, as pixels do, one common mapping to
-    0..1 is used; signals (rows of shape (channels, samples)) are standardised by channel; otherwise each value is
-    standardised. Constant values get scale 1.
+    "auto" uses one common mapping to 0..1 where values share their bounds, as pixels do; signals (rows of shape
+    (channels, samples)) are standardised per channel; otherwise each value is standardised. Constant values get scale
+    1.
 
     Raises:
         InputError: an unknown kind.
@@ -138,7 +134,7 @@ def _by_channel(stats: Statistics) -> Scaler:
 
 
 def crowded(X: NDArray[Any], rows: NDArray[np.intp], stats: Statistics) -> float:
-    """Share of values that equal the least or the largest of all, from at most 4 096 rows spread over `X[rows]`."""
+    """Share of values at the minimum or maximum of all values, from at most 4 096 rows spread over `X[rows]`."""
     some = np.asarray(X[rows[:: max(1, len(rows) // 4096)]])
     return float(((some <= stats.min.min()) | (some >= stats.max.max())).mean())
 

@@ -1,4 +1,4 @@
-"""The families: how each builds its network. `build` is the one way in."""
+"""The families of networks; `build` makes a network of any of them."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ def build(
 
     Args:
         family: a key of FAMILIES, or "custom" for copies of `modules`.
-        design: what to build.
+        design: the architecture.
         seed: for the weights.
-        modules: encoder and decoder of family "custom", as they are.
+        modules: encoder and decoder of family "custom".
 
     Raises:
         InputError: an unknown family, or a design that it cannot build.

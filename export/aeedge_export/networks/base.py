@@ -1,4 +1,4 @@
-"""What all families have in common: an encoder and a decoder that are exported, and a loss that trains them."""
+"""The base of all families: an encoder and a decoder, both exported, and the loss that trains them."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from torch import Tensor, nn
 from aeedge.errors import InputError
 from aeedge_export.networks import principal
 from aeedge_export.networks.layers import Decoder, Encoder, activation
-from aeedge_export.training.losses import reconstruction_loss
+from aeedge_export.networks.losses import reconstruction_loss
 
 
 @dataclass(frozen=True)
 class Design:
-    """What a network is built from.
+    """The architecture of a network.
 
     Attributes:
         input_shape: shape of one row.
         latent: number of latents.
-        hidden: widths of hidden layers; of convolutional families their channels.
+        hidden: widths of the hidden layers; for convolutional families, their channels.
         activation, latent_activation, output: names of activations.
         loss: "mse" or "bce".
         normalization: "batch" or "none", in hidden layers.
-        linear_path: whether a linear encoder and decoder, started at PCA, run beside the network.
+        linear_path: whether a linear encoder and decoder, initialised with PCA, are added to the network.
         centered: whether the encoder first subtracts the mean row (of data scaled to 0..1).
-        ordered: whether any prefix of the latents is a code of its own.
-        options: what only one family knows.
+        ordered: whether any prefix of the latents is trained as a smaller code.
+        options: parameters of one family alone.
     """
 
     input_shape: tuple[int, ...]
@@ -59,10 +59,10 @@ class Network(nn.Module):
         encoder: (n, *input_shape) -> (n, latent).
         body: (n, latent) -> (n, *input_shape), before the output activation.
         output: the output activation.
-        progress: how far training is, 0 to 1; set by the training loop.
+        progress: of training, 0 to 1; set by the training loop.
     """
 
-    balances = True  # whether latents are turned after training, the most important first, where nothing forbids it
+    balances = True  # whether latents are rotated after training, most important first, where the design allows it
 
     def __init__(self, encoder: nn.Module, body: nn.Module, design: Design) -> None:
         super().__init__()
@@ -99,7 +99,7 @@ class Network(nn.Module):
 
     @property
     def settled(self) -> bool:
-        """Whether the loss being minimised is the final one; until then no weights count as the best."""
+        """Whether the loss has its final form; before, no weights are kept as the best."""
         return True
 
     @torch.no_grad()
@@ -109,19 +109,19 @@ class Network(nn.Module):
 
     @torch.no_grad()
     def start(self, rows: Tensor) -> None:
-        """Set what is better taken from scaled rows than drawn: mean row, linear path (PCA), bias of the output."""
+        """Initialise mean row, linear path (PCA) and bias of the output from scaled rows (n, *input_shape)."""
         if isinstance(self.encoder, Encoder) and isinstance(self.body, Decoder):
             principal.start(self.encoder, self.body, rows, sigmoid=self.design.output == "sigmoid")
 
     @torch.no_grad()
     def finish(self, rows: Tensor) -> None:
-        """After training: latents uncorrelated, the most important first; reconstructions stay the same."""
+        """After training: make latents uncorrelated, most important first; reconstructions do not change."""
         free = self.design.latent_activation == "linear" and not self.design.ordered
         if self.balances and free and isinstance(self.encoder, Encoder) and isinstance(self.body, Decoder):
             principal.balance(self.encoder, self.body, self.output, rows)
 
     def exportable(self) -> tuple[nn.Module, nn.Module]:
-        """Encoder and decoder as the graphs should be: the same functions with as few operators as possible."""
+        """Encoder and decoder to export: the same functions with as few operators as possible."""
         encoder, body = self.encoder, self.body
         if isinstance(encoder, Encoder) and isinstance(body, Decoder):
             encoder, body = encoder.folded(), body.folded()
@@ -129,7 +129,7 @@ class Network(nn.Module):
         return encoder, body if plain else nn.Sequential(body, self.output)
 
     def decayed(self) -> list[nn.Parameter]:
-        """Parameters that weight decay applies to: matrices, but a linear path only where the output is bounded."""
+        """Parameters with weight decay: matrices, those of a linear path only where the output is bounded."""
         exempt = set()
         if self.design.linear_path and self.design.output == "linear":
             exempt = {id(layer.weight) for layer in (self.encoder.linear, self.body.linear)}  # type: ignore[union-attr]
@@ -137,9 +137,9 @@ class Network(nn.Module):
 
 
 def _prefix_mask(latent: Tensor) -> Tensor:
-    """For each row the number of latents to keep, drawn evenly (nested dropout, Rippel et al. 2014), as a 0/1 mask.
+    """A 0/1 mask that keeps the first j latents of each row, j drawn uniformly (nested dropout, Rippel et al. 2014).
 
-    A quarter of the rows keep all, since the whole code is what is used most.
+    A quarter of the rows keep all latents, because the full code is used most.
     """
     rows, size = latent.shape
     keep = torch.randint(1, size + 1, (rows, 1), device=latent.device)

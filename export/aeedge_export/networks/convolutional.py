@@ -1,7 +1,7 @@
-"""conv2d for images (C, H, W) and conv1d for signals (C, T): strided convolutions down, transposed convolutions up.
+"""conv2d for images (C, H, W) and conv1d for signals (C, T): strided convolutions, then transposed convolutions.
 
-The way up was chosen by measurement in onnxruntime (docs/decisions/0006). conv1d runs as 2-D convolutions with 1×k
-kernels, for which onnxruntime has faster kernels.
+The decoder's layers were chosen by measurement in onnxruntime (docs/decisions/0006). conv1d runs as 2-D convolutions
+with 1×k kernels, for which onnxruntime has faster code.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from aeedge_export.networks.layers import Center, Decoder, Encoder, after, draw_
 
 
 class Pad(nn.Module):
-    """Zeros at the bottom and right, up to a size that every stride divides."""
+    """Zero padding at the bottom and right, to a size divisible by all strides."""
 
     def __init__(self, height: int, width: int) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class Crop(nn.Module):
 
 
 def conv2d(design: Design) -> Network:
-    """Images (C, H, W); sizes that the strides do not divide are padded.
+    """Images (C, H, W); sizes not divisible by the strides are padded.
 
     Raises:
         InputError: rows of another shape, or smaller than the strides.
@@ -56,7 +56,7 @@ def conv2d(design: Design) -> Network:
 
 
 def conv1d(design: Design) -> Network:
-    """Signals (C, T); lengths that the strides do not divide are padded.
+    """Signals (C, T); lengths not divisible by the strides are padded.
 
     Raises:
         InputError: rows of another shape, or shorter than the strides.
@@ -98,7 +98,7 @@ def _build(design: Design, shape: tuple[int, ...], step: tuple[int, int], kernel
     rest = after(design.activation, design.normalization, nn.BatchNorm1d, features)
     rest.append(nn.Unflatten(1, (design.hidden[-1], *small)))
     ups = list(pairwise((*design.hidden[::-1], channels)))
-    wide = (kernel[0] + step[0] - 1, kernel[1] + step[1] - 1)  # an even kernel fills every place equally often
+    wide = (kernel[0] + step[0] - 1, kernel[1] + step[1] - 1)  # an even kernel covers every output equally often
     for index, (fan_in, fan_out) in enumerate(ups):
         rest.append(nn.ConvTranspose2d(fan_in, fan_out, wide, stride=step, padding=around))
         if index < len(ups) - 1:

@@ -43,14 +43,14 @@ def dense(design: Design) -> Network:
 
 
 class Sparse(Network):
-    """A penalty keeps most latents of a row near zero: their mean absolute value (L1), or KL to a rate of activity."""
+    """A penalty keeps most latents of a row near zero: mean absolute value (L1), or KL to a target rate of activity."""
 
     balances = False
 
     def __init__(self, encoder: Encoder, body: Decoder, design: Design) -> None:
         super().__init__(encoder, body, design)
         self._kind, self._target, self._weight = parse_sparsity(design.options["sparsity"])
-        # Normalised before its activation, no latent falls silent for all rows; a rate of activity needs a shift.
+        # Normalisation before the activation keeps every latent active for some rows; a target rate needs a shift.
         encoder.act = nn.Sequential(nn.BatchNorm1d(design.latent, affine=self._kind == "kl"), encoder.act)
 
     def bottleneck(self, x: Tensor) -> tuple[Tensor, Tensor | None]:

@@ -1,4 +1,4 @@
-"""The parts that encoders and decoders are put together from, and how their weights start."""
+"""The parts of encoders and decoders, and the initialisation of their weights."""
 
 from __future__ import annotations
 
@@ -69,11 +69,11 @@ class Encoder(nn.Module):
         self.act = activation(act, "latent_activation")
 
     def centered(self, x: Tensor) -> Tensor:
-        """What the trunk sees."""
+        """The trunk's input."""
         return x if self.center is None else self.center(x)
 
     def latents(self, x: Tensor, features: Tensor) -> Tensor:
-        """Latents before their activation, from centred rows and what the trunk made of them."""
+        """Latents before their activation, from centred rows (n, *shape) and the trunk's output for them."""
         latent: Tensor = self.head(features)
         return latent if self.linear is None else latent + self.linear(x.flatten(1))
 
@@ -155,7 +155,7 @@ def perceptron(widths: tuple[int, ...], act: str, normalization: str) -> list[nn
 
 
 def after(act: str, normalization: str, kind: type[nn.Module], width: int) -> list[nn.Module]:
-    """What follows a hidden layer of `width` outputs."""
+    """Normalisation and activation after a hidden layer of `width` outputs."""
     if normalization not in ("batch", "none"):
         raise InputError(f"normalization: expected 'batch', 'none' or 'auto', got {normalization!r}")
     return [kind(width), activation(act)] if normalization == "batch" else [activation(act)]
@@ -165,7 +165,7 @@ def after(act: str, normalization: str, kind: type[nn.Module], width: int) -> li
 def draw_weights(encoder: Encoder, body: Decoder, *, small_ends: bool) -> None:
     """Draw weights: He-normal where layers are normalised, variance 1/fan-in where not (uniform).
 
-    With `small_ends` the last layers of encoder and decoder start at a tenth, so that a linear path dominates at first.
+    With `small_ends` the last layers of encoder and decoder start at a tenth, so that a linear path dominates early on.
     """
     layers = [m for part in (encoder, body) for m in part.modules() if isinstance(m, _WEIGHTED)]
     last = [m for m in body.rest if isinstance(m, _WEIGHTED)]
@@ -185,7 +185,7 @@ _WEIGHTED = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
 
 
 def _fan_in(layer: nn.Linear | nn.Conv2d | nn.ConvTranspose2d) -> float:
-    """How many products add up to one output."""
+    """Number of products summed into one output."""
     if isinstance(layer, nn.ConvTranspose2d):
         return layer.in_channels * math.prod(layer.kernel_size) / math.prod(layer.stride)
     return layer.weight[0].numel()

@@ -1,6 +1,6 @@
-"""pca: principal component analysis in the same clothes as the others, the honest referee.
+"""pca: principal component analysis as a network like the others, the baseline that they are compared with.
 
-Closed form; rows that do not fit memory are learned incrementally (Ross et al. 2008, through scikit-learn).
+Closed form; memory-mapped rows are processed incrementally (Ross et al. 2008, through scikit-learn).
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ class Principal(Network):
     balances = False
 
     def training_loss(self, x: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """pca is not trained by gradients."""
+        """Not available: pca is not trained by gradients."""
         raise InputError("family 'pca' is solved in closed form and cannot be trained batch by batch")
 
     @torch.no_grad()
     def solve(self, X: NDArray[Any], rows: NDArray[np.intp], scaler: Scaler) -> None:
-        """Set the weights from raw rows `X[rows]`; of a memory-mapped file a chunk at a time.
+        """Set the weights from raw rows `X[rows]`; a memory-mapped file is read in chunks.
 
         Raises:
             InputError: fewer rows than latents.
@@ -63,7 +63,7 @@ class Principal(Network):
 
 
 def pca(design: Design) -> Network:
-    """Linear, without hidden layers, activations or a bounded output, whatever else was asked for."""
+    """Linear, without hidden layers, activations or a bounded output, whatever the design says."""
     plain = replace(
         design, hidden=(), latent_activation="linear", output="linear", loss="mse", linear_path=False, centered=False
     )

@@ -1,4 +1,4 @@
-"""Principal components inside a network: where a linear path starts, and how latents are turned at the end."""
+"""Principal components inside a network: to initialise a linear path, and to rotate the latents after training."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def components(rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def start(encoder: Encoder, body: Decoder, rows: Tensor, *, sigmoid: bool) -> None:
-    """Set the mean row, a linear path that is PCA with whitened scores, and the bias of a bounded output."""
+    """Initialise the mean row, the linear path (PCA with whitened scores) and the bias of the output."""
     mean = rows.mean(dim=0)
     if encoder.center is not None:
         encoder.center.mean.copy_(mean)
@@ -39,13 +39,13 @@ def start(encoder: Encoder, body: Decoder, rows: Tensor, *, sigmoid: bool) -> No
 
 @torch.no_grad()
 def balance(encoder: Encoder, body: Decoder, output: nn.Module, rows: Tensor) -> None:
-    """Turn the latents of `rows` so that they are uncorrelated, with mean 0, the most important first.
+    """Rotate the latents of `rows` so that they are uncorrelated, with mean 0, most important first.
 
-    A latent's importance is the deviation that it accounts for in the reconstruction (by linear regression). Its own
-    deviation becomes the square root of that: halfway between PCA's scores, where a few directions drown the others,
-    and whitened ones, where noise counts as much as signal. Distances between latents are then most useful to what
-    comes after, k-means for one (docs/decisions/0007). The map z' = A (z - m) is folded into the layers that add up to
-    z, its inverse into those that take z: reconstructions stay the same.
+    A latent's importance is the standard deviation that it explains in the reconstruction (by linear regression). Its
+    own standard deviation becomes the square root of that: halfway between PCA's scores, where a few directions
+    dominate distances, and whitened ones, where noise counts as much as signal. Distances between latents are then most
+    useful to later steps such as k-means (docs/decisions/0007). The map z' = A (z - m) is folded into the layers that
+    produce z, its inverse into the layers that consume z: reconstructions do not change.
     """
     rows = rows[:_ROWS]
     latent = torch.cat([encoder(part) for part in torch.split(rows, _PART)]).double()

@@ -1,7 +1,7 @@
 """vae: a variational autoencoder (Kingma and Welling 2014, https://arxiv.org/abs/1312.6114).
 
 β as in Higgins et al. 2017, KL warm-up as in Sønderby et al. 2016, free bits as in Kingma et al. 2016. The exported
-encoder gives the mean, and is deterministic.
+encoder returns the mean, and is deterministic.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _NOISE_VARIANCE = 0.1  # of the Gaussian likelihood that a mean squared error st
 
 
 class Variational(Network):
-    """Latents are drawn from N(mean(x), variance(x)) while training; KL to N(0, 1) is the penalty."""
+    """Latents are drawn from N(mean(x), variance(x)) in training; the penalty is the KL divergence to N(0, 1)."""
 
     balances = False  # the prior fixes mean and variance
 
@@ -37,12 +37,12 @@ class Variational(Network):
 
     @property
     def settled(self) -> bool:
-        """Not before the KL divergence has its full weight."""
+        """Whether the KL divergence has its full weight."""
         return self.progress >= min(1.0, float(self.design.options["kl_warmup"]))
 
     @torch.no_grad()
     def validation_loss(self, x: Tensor) -> Tensor:
-        """The bound with the mean in place of draws: deterministic."""
+        """The loss with the mean in place of draws: deterministic."""
         mean, log_variance = self._posterior(x)
         return self._loss(self.body(mean), x, self.output) + self._penalty(mean, log_variance)
 
@@ -54,7 +54,7 @@ class Variational(Network):
         return encoder.latents(x, features), self.log_variance(features).clamp(*_LOG_VARIANCE)
 
     def _penalty(self, mean: Tensor, log_variance: Tensor) -> Tensor:
-        """Weighted KL divergence in the units of the reconstruction loss; each latent's first bits are free."""
+        """Weighted KL divergence in the units of the reconstruction loss; the first bits of each latent are free."""
         divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean(dim=0)  # nats for each latent
         options = self.design.options
         free = divergence.clamp_min(float(options["free_bits"]) * 0.6931).sum()

@@ -2,9 +2,9 @@
 
 A third of the calibration rows find ranges, a third choose the method and which layer falls back next, and the last
 third decides how many do: until these rows are within the limits. They had no say in ranges or method, but the quality
-that is reported is measured on them too, so it is a little optimistic where layers fell back. Rows of their own for that
-decision were tried: then a set of layers that is within the limits by a hair on one third misses them on the other, and
-int8 is lost as a whole (docs/decisions/0009-int8.md).
+that is reported is measured on them too, so it is a little optimistic where layers fell back. Separate rows for that
+decision were tried: then a set of layers that is just within the limits on one third misses them on the other, and int8
+is lost as a whole (docs/decisions/0009-int8.md).
 """
 
 from __future__ import annotations

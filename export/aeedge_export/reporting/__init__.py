@@ -1,1 +1,1 @@
-"""What a run is worth: as numbers, charts and a page."""
+"""The quality of a run: numbers, charts and an HTML page."""

@@ -1,13 +1,12 @@
-"""Small charts as inline SVG; colours come from the page's own variables, so that they follow light and dark."""
+"""Small charts as inline SVG; colours are the page's CSS variables, so that they follow light and dark."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from html import escape
 from typing import Any
 
 import numpy as np
+from markupsafe import Markup, escape
 from numpy.typing import NDArray
 
 _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 640, 240, 62, 12, 14, 34
@@ -21,12 +20,12 @@ def lines(
     mark: float | None = None,
     log: bool = True,
     label: str,
-) -> str:
+) -> Markup:
     """Up to two curves over `x`; `mark` puts a dot on the last curve there."""
     values = np.array([list(curve) for curve in curves.values()], np.float64)
     log = log and bool((values > 0).all())
-    seen = np.log10(values) if log else values
-    low, high = float(np.nanmin(seen)), float(np.nanmax(seen))
+    drawn = np.log10(values) if log else values
+    low, high = float(np.nanmin(drawn)), float(np.nanmax(drawn))
     high = high if high > low else low + 1
     first, last = min(x), max(x)
 
@@ -44,23 +43,23 @@ def lines(
         shown = 10**value if log else value
         parts.append(f'<line x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}" stroke="var(--line)"/>')
         parts.append(f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{shown:.4g}</text>')
-    for index, (name, curve) in enumerate(zip(curves, seen)):
+    for index, (name, curve) in enumerate(zip(curves, drawn)):
         points = " ".join("{:.1f},{:.1f}".format(*place(at, value)) for at, value in zip(x, curve))
         parts.append(f'<polyline points="{points}" fill="none" stroke="{_INKS[index]}" stroke-width="1.8"/>')
         left = _LEFT + 12 + 110 * index
         parts.append(f'<rect x="{left}" y="{_HEIGHT - 13}" width="14" height="4" fill="{_INKS[index]}"/>')
         parts.append(f'<text x="{left + 19}" y="{_HEIGHT - 7}">{escape(name)}</text>')
     if mark is not None and mark in x:
-        across, y = place(mark, float(seen[-1][list(x).index(mark)]))
-        parts.append(f'<circle cx="{across:.1f}" cy="{y:.1f}" r="4" fill="{_INKS[len(seen) - 1]}"/>')
+        across, y = place(mark, float(drawn[-1][list(x).index(mark)]))
+        parts.append(f'<circle cx="{across:.1f}" cy="{y:.1f}" r="4" fill="{_INKS[len(drawn) - 1]}"/>')
     parts.append(f'<text x="{_LEFT}" y="{_HEIGHT - 20}">{first:g}</text>')
     parts.append(f'<text x="{_WIDTH - _RIGHT}" y="{_HEIGHT - 20}" text-anchor="end">{last:g}</text>')
     parts.append(f'<text x="{_WIDTH - _RIGHT}" y="{_HEIGHT - 7}" text-anchor="end">{escape(label)}</text>')
     return _svg(_HEIGHT, parts)
 
 
-def bars(names: Sequence[str], values: Sequence[float], *, upright: bool = False) -> str:
-    """One bar a name: lying with names beside them, or upright and narrow."""
+def bars(names: Sequence[str], values: Sequence[float], *, upright: bool = False) -> Markup:
+    """One bar for each name: horizontal with names beside them, or upright and narrow."""
     most = max([*values, 1e-300])
     parts = []
     if upright:
@@ -86,7 +85,7 @@ def bars(names: Sequence[str], values: Sequence[float], *, upright: bool = False
     return _svg(16 + 18 * len(values), parts)
 
 
-def scatter(points: NDArray[Any], labels: NDArray[Any] | None) -> str:
+def scatter(points: NDArray[Any], labels: NDArray[Any] | None) -> Markup:
     """Points (n, 2), coloured by label if there are at most 20 of them."""
     low, high = points.min(axis=0), points.max(axis=0)
     size = 420
@@ -101,10 +100,10 @@ def scatter(points: NDArray[Any], labels: NDArray[Any] | None) -> str:
         parts.append(f'<circle cx="{x:.1f}" cy="{size - y:.1f}" r="3" fill="{ink}" fill-opacity="0.8"/>')
     for i, kind in enumerate(kinds):
         parts.append(f'<circle cx="{_WIDTH - 100}" cy="{20 + 19 * i}" r="5" fill="{colours[kind]}"/>')
-        parts.append(f'<text x="{_WIDTH - 88}" y="{24 + 19 * i}">{escape(str(kind))[:14]}</text>')
+        parts.append(f'<text x="{_WIDTH - 88}" y="{24 + 19 * i}">{escape(str(kind)[:14])}</text>')
     return _svg(size, parts)
 
 
-def _svg(height: float, parts: Sequence[str]) -> str:
-    assert math.isfinite(height)
-    return f'<svg viewBox="0 0 {_WIDTH} {height:.0f}" role="img">{"".join(parts)}</svg>'
+def _svg(height: float, parts: Sequence[str]) -> Markup:
+    """The parts, whose text is escaped where it is inserted, as one image."""
+    return Markup(f'<svg viewBox="0 0 {_WIDTH} {height:.0f}" role="img">{"".join(parts)}</svg>')

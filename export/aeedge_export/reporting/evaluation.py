@@ -1,4 +1,4 @@
-"""What a trained run is worth: against PCA with as many latents, and whether its latents are alive.
+"""The quality of a run: reconstruction against PCA with as many latents, and signs of collapsed latents.
 
 Computed at the end of training, when the rows are at hand, and kept with the run for its report.
 """
@@ -6,7 +6,7 @@ Computed at the end of training, when the rows are at hand, and kept with the ru
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,29 +18,31 @@ from sklearn.metrics import adjusted_mutual_info_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from aeedge.errors import InputError
 from aeedge_export.data.rows import split
-
-if TYPE_CHECKING:
-    from aeedge_export.autoencoder import Autoencoder
+from aeedge_export.networks.base import Network
+from aeedge_export.run import Run
 
 _TRAIN_ROWS, _TEST_ROWS = 5000, 2000
-_ALIVE = 1e-4  # of the largest variance; below, a latent carries nothing
+_ALIVE = 1e-4  # of the largest variance; a latent below it is dead
 _MOST_CLASSES = 50
 
 
-def evaluate_run(ae: Autoencoder, X: NDArray[Any], labels: ArrayLike | None = None) -> dict[str, Any]:
-    """Compare a fitted estimator with PCA on the rows that it was fitted to and the ones it held out.
+def evaluate(run: Run, X: NDArray[Any], labels: ArrayLike | None = None) -> dict[str, Any]:
+    """Compare a run with PCA on the rows that it was fitted to and those it held out.
 
     Args:
-        ae: a fitted estimator.
+        run: a trained run.
         X: the rows it was fitted to, (n, ...).
-        labels: a class for each row, for linear probe and k-means; they are not learned from.
+        labels: a class for each row, for linear probe and k-means; training does not use them.
 
     Returns:
-        "referee": a table of both; "health" of the latents; "data": shape, dtype and fingerprint. Errors are of
-        held-out rows (of training rows where none were held out), mean squared in scaled units.
+        "baseline": a list of two dicts, the network and PCA, with "error" (mean squared, in scaled units, on held-out
+        rows, or on training rows where none were held out), "parameters", "multiply_adds" (to encode and decode one
+        row) and with labels "probe" and "kmeans"; "health": see `health`; "data": shape, dtype and fingerprint;
+        "rows_compared": number of rows that the errors were measured on.
 
     Raises:
         InputError: labels of another length.
@@ -48,26 +50,28 @@ def evaluate_run(ae: Autoencoder, X: NDArray[Any], labels: ArrayLike | None = No
     classes = None if labels is None else np.asarray(labels)
     if classes is not None and classes.shape != (len(X),):
         raise InputError(f"labels: expected one for each of the {len(X)} rows, got an array of shape {classes.shape}")
-    train, test = split(len(X), ae.validation, ae.seed_)
-    train, test = _some(train, _TRAIN_ROWS), _some(test if len(test) else train, _TEST_ROWS)
-    seen, flat = (ae.scaler_(X[part]).reshape(len(part), -1) for part in (train, test))
-    latent = min(ae.design_.latent, len(train), ae.design_.size)
-    pca = PCA(latent, svd_solver="auto", random_state=0).fit(seen)
-    codes = [(ae._encode(X[train]), ae._encode(X[test])), (pca.transform(seen), pca.transform(flat))]
-    ours = ae.scaler_(ae._decode(codes[0][1])).reshape(len(flat), -1)
-    backs = [ours, pca.inverse_transform(codes[1][1])]
-    referee = []
-    for name, code, back in zip((ae.family, "PCA"), codes, backs):
+    train, test = split(len(X), run.params["validation"], run.seed)
+    train, test = _subset(train, _TRAIN_ROWS), _subset(test if len(test) else train, _TEST_ROWS)
+    fitted, flat = (run.scaler(X[part]).reshape(len(part), -1) for part in (train, test))
+    latent = min(run.design.latent, len(train), run.design.size)
+    pca = PCA(latent, svd_solver="auto", random_state=0).fit(fitted)
+    codes = [(run.encode(X[train]), run.encode(X[test])), (pca.transform(fitted), pca.transform(flat))]
+    reconstructed = [
+        run.scaler(run.decode(codes[0][1])).reshape(len(flat), -1),
+        pca.inverse_transform(codes[1][1]),
+    ]
+    weights = latent * flat.shape[1]
+    sizes = [
+        {"parameters": parameters(run.network), "multiply_adds": multiply_adds(run.network)},
+        {"parameters": 2 * weights + flat.shape[1], "multiply_adds": 2 * weights},
+    ]
+    baseline = []
+    for name, code, back, size in zip((run.family, "PCA"), codes, reconstructed, sizes):
         row: dict[str, Any] = {"name": name, "error": float(np.square(flat - back).mean())}
         if classes is not None:
             row |= _usefulness(code, (classes[train], classes[test]))
-        referee.append(row)
-    referee[0] |= {"parameters": parameters(ae.network_), "multiply_adds": multiply_adds(ae)}
-    referee[1] |= {
-        "parameters": 2 * latent * flat.shape[1] + flat.shape[1],
-        "multiply_adds": 2 * latent * flat.shape[1],
-    }
-    return {"referee": referee, "health": health(codes[0][0]), "data": fingerprint(X), "rows_compared": len(test)}
+        baseline.append(row | size)
+    return {"baseline": baseline, "health": health(codes[0][0]), "data": fingerprint(X), "rows_compared": len(test)}
 
 
 def health(latents: NDArray[np.float32]) -> dict[str, Any]:
@@ -77,7 +81,7 @@ def health(latents: NDArray[np.float32]) -> dict[str, Any]:
         latents: (n, k).
 
     Returns:
-        "variance": of each latent; "dead": how many carry nothing (a variance below 1e-4 of the largest);
+        "variance": of each latent; "dead": number of latents with a variance below 1e-4 of the largest;
         "effective_rank": the exponential of the entropy of the covariance's eigenvalues (Roy and Vetterli 2007);
         "active": the share of values above 1e-3 of the largest.
     """
@@ -111,30 +115,12 @@ def parameters(network: nn.Module) -> int:
     return sum(p.numel() for p in network.parameters())
 
 
-def multiply_adds(ae: Autoencoder) -> int:
-    """Multiply-adds of encoding and decoding one row, as exported: of linear and convolutional layers."""
-    total = 0
-
-    def count(module: nn.Module, inputs: Any, output: torch.Tensor) -> None:
-        nonlocal total
-        weight = module.weight
-        assert isinstance(weight, torch.Tensor)
-        at = inputs[0] if isinstance(module, nn.ConvTranspose2d) else output
-        places = 1 if isinstance(module, nn.Linear) else at[0, 0].numel()
-        total += weight.numel() * places
-
-    parts = ae.network_.exportable()
-    hooks = [
-        module.register_forward_hook(count)
-        for part in parts
-        for module in part.modules()
-        if isinstance(module, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d))
-    ]
-    with torch.inference_mode():
-        parts[1].eval()(parts[0].eval()(torch.zeros(1, *ae.input_shape_)))
-    for hook in hooks:
-        hook.remove()
-    return total
+def multiply_adds(network: Network) -> int:
+    """Multiply-adds to encode and decode one row, as exported: of linear and convolutional layers."""
+    encoder, decoder = (part.eval() for part in network.exportable())
+    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+        decoder(encoder(torch.zeros(1, *network.design.input_shape)))
+    return int(counter.get_total_flops()) // 2
 
 
 def fingerprint(X: NDArray[Any]) -> dict[str, Any]:
@@ -143,6 +129,6 @@ def fingerprint(X: NDArray[Any]) -> dict[str, Any]:
     return {"shape": list(X.shape), "dtype": str(X.dtype), "sha256": hashlib.sha256(rows.tobytes()).hexdigest()}
 
 
-def _some(rows: NDArray[np.intp], most: int) -> NDArray[np.intp]:
+def _subset(rows: NDArray[np.intp], most: int) -> NDArray[np.intp]:
     chosen: NDArray[np.intp] = rows[np.linspace(0, len(rows) - 1, min(most, len(rows))).astype(int)]
     return chosen

@@ -1,21 +1,21 @@
-"""What "auto" means: settings from the data's shape and scaling, and checks of what was asked for.
+"""Replaces "auto" by settings for the shape and scaling of the data, and checks the parameters that were given.
 
-Two recipes, both found by measurement (docs/decisions/0007, benchmarks/quality.py):
+Two recipes, both chosen by measurement (docs/decisions/0007, benchmarks/quality.py):
 
 - values that share one scale (pixels, ADC counts): normalised hidden layers beside a linear path that starts at PCA, a
   bounded output with cross-entropy where values crowd at their bounds, a high learning rate with strong weight decay;
-- tables of unlike features: a plain net whose inputs are dropped out while training, so that it learns how features
-  depend on each other instead of copying them. That is what makes its reconstruction error an anomaly score.
+- tables of features with different units: a plain network with dropout on its inputs during training, so that it learns
+  how features depend on each other instead of copying them. This makes its reconstruction error an anomaly score.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import prod
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from aeedge.errors import InputError
 from aeedge_export.data.corruption import parse_noise
@@ -24,31 +24,51 @@ from aeedge_export.networks.base import Design
 from aeedge_export.networks.dense import parse_sparsity
 from aeedge_export.training.loop import SCHEDULES, Settings
 
-_LINEAR_PATH_SIZE = 4096  # values in a row; beyond, a linear path and its PCA cost more than they give
-_CROWDED = 0.05  # share of values at their bounds from which on the output is bounded
+_LINEAR_PATH_SIZE = 4096  # values in a row; beyond, a linear path and its PCA cost more than they gain
+_CROWDED = 0.05  # with this share of values at their bounds, the output is bounded
 _LEAST_ROWS = 32  # for normalisation over batches
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What the defaults depend on."""
+    """What the defaults depend on: the training rows.
 
-    input_shape: tuple[int, ...]
-    rows: int
+    Attributes:
+        scaler: fitted to the rows.
+        statistics: of the raw rows.
+        crowded: share of values at the common bounds.
+    """
+
     scaler: Scaler
     statistics: Statistics
     crowded: float
 
     @property
+    def rows(self) -> int:
+        """Number of training rows."""
+        return self.statistics.rows
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one row."""
+        return self.statistics.mean.shape
+
+    @property
     def size(self) -> int:
         """Number of values in one row."""
-        return prod(self.input_shape)
+        return self.statistics.mean.size
+
+    @property
+    def scaled_bounds(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Minimum and maximum of each value in scaled units, both of the shape of one row."""
+        low = (self.statistics.min - self.scaler.mean) / self.scaler.scale
+        high = (self.statistics.max - self.scaler.mean) / self.scaler.scale
+        return low, high
 
     @property
     def scaled_range(self) -> tuple[float, float]:
-        """Least and largest value of the training rows in scaled units."""
-        low = (self.statistics.min - self.scaler.mean) / self.scaler.scale
-        high = (self.statistics.max - self.scaler.mean) / self.scaler.scale
+        """Minimum and maximum of all values in scaled units."""
+        low, high = self.scaled_bounds
         return float(low.min()), float(high.max())
 
     @property
@@ -60,11 +80,20 @@ class Facts:
 
 @dataclass(frozen=True)
 class Resolved:
-    """Parameters with every "auto" replaced, and notes about what was changed."""
+    """Parameters with every "auto" replaced.
+
+    Attributes:
+        design: the architecture.
+        settings: how to train.
+        noise: name and strength of each corruption, in order.
+        bounds: minimum and maximum of each value in scaled units.
+        notes: what was changed, in sentences.
+    """
 
     design: Design
     settings: Settings
     noise: tuple[tuple[str, float], ...]
+    bounds: tuple[NDArray[np.float64], NDArray[np.float64]]
     notes: tuple[str, ...]
 
 
@@ -73,11 +102,11 @@ def resolve(params: Mapping[str, Any], facts: Facts, seed: int) -> Resolved:
 
     Args:
         params: the estimator's parameters.
-        facts: what the data is like.
+        facts: about the training rows.
         seed: for the order of rows.
 
     Raises:
-        InputError: a parameter that does not fit the data, or is of a wrong type.
+        InputError: a parameter that does not fit the data, or has the wrong type.
     """
     notes = []
     batch_size = _whole("batch_size", params["batch_size"], 64 if facts.rows < 20_000 else 256)
@@ -88,11 +117,10 @@ def resolve(params: Mapping[str, Any], facts: Facts, seed: int) -> Resolved:
     design = _design(params, facts)
     noise = params["noise"]
     if noise == "auto":
-        standardised = (
-            _is_table(facts) and facts.scaler.kind == "standard"
-        )  # the mean, 0, is what a dropped value becomes
+        standardised = _is_table(facts) and facts.scaler.kind == "standard"  # a dropped value becomes 0, the mean
         noise = "dropout:0.4" if standardised and params["family"] in ("dense", "sparse", "contractive") else None
-    return Resolved(design, _settings(params, facts, design, batch_size, seed), parse_noise(noise), tuple(notes))
+    settings = _settings(params, facts, design, batch_size, seed)
+    return Resolved(design, settings, parse_noise(noise), facts.scaled_bounds, tuple(notes))
 
 
 def _is_table(facts: Facts) -> bool:

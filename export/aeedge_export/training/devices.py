@@ -1,4 +1,4 @@
-"""Where to train."""
+"""The device that trains."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from aeedge.errors import InputError
 
 
 def pick_device(name: str) -> torch.device:
-    """A torch device: "auto" is a GPU if there is one, else the CPU.
+    """A torch device: "auto" is torch's current accelerator (CUDA, MPS, XPU, ...) if there is one, else the CPU.
 
     Raises:
-        InputError: an unknown device, or one that this machine lacks.
+        InputError: an unknown device, or one that is not available.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     try:
         device = torch.device(name)
         torch.empty(1, device=device)

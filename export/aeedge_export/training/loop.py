@@ -1,4 +1,4 @@
-"""The training loop: plain torch, readable from top to bottom.
+"""The training loop, in plain torch.
 
 The order of rows in epoch e is drawn from the seed and e alone, so a resumed run needs no random state: training six
 epochs gives the same bytes as training three, saving, and resuming for three more (where the learning rate does not
@@ -31,13 +31,13 @@ class Settings:
     """How to train.
 
     Attributes:
-        epochs: passes over the training rows, at most.
-        batch_size: rows a step.
-        learning_rate: highest learning rate of AdamW (Loshchilov and Hutter 2019).
-        weight_decay: decoupled weight decay of matrices a step, times the learning rate.
+        epochs: maximum number of passes over the training rows.
+        batch_size: rows per step.
+        learning_rate: peak learning rate of AdamW (Loshchilov and Hutter 2019).
+        weight_decay: decoupled weight decay of matrices per step, multiplied by the learning rate.
         schedule: "cosine" (linear warm-up, then to 1 % along a half cosine), "plateau" (halved when the validation loss
             has not improved for 5 epochs) or "constant".
-        gradient_clip: largest norm of the gradient, None for no limit.
+        gradient_clip: maximum norm of the gradient, None for no limit.
         patience: epochs without improvement of the validation loss after which training stops, None for never.
         seed: for the order of rows.
     """
@@ -54,7 +54,7 @@ class Settings:
 
 @dataclass
 class State:
-    """Where training stands after an epoch: everything that a resumed run needs, and what it found so far."""
+    """Progress of training after an epoch: weights, optimiser and history, all that resuming needs."""
 
     epoch: int = 0
     best_loss: float = math.inf
@@ -80,7 +80,7 @@ def train(
     corrupt: Corruption | None = None,
     on_epoch: EpochHook | None = None,
 ) -> State:
-    """Train until epochs are used up, the validation loss stops improving, or Ctrl-C; then restore the best weights.
+    """Train until all epochs are done, the validation loss stops improving, or Ctrl-C; then restore the best weights.
 
     Args:
         network: on the device that trains.
@@ -94,8 +94,8 @@ def train(
         The state, with `stopped` one of "epochs", "patience", "interrupted", "diverged".
 
     Raises:
-        InputError: the loss was not finite in the first epoch already.
-        KeyboardInterrupt: Ctrl-C before the first epoch was complete.
+        InputError: the loss was not finite in the first epoch.
+        KeyboardInterrupt: Ctrl-C in the first epoch.
     """
     optimizer = _optimizer(network, settings)
     if state.last_weights:
@@ -149,48 +149,37 @@ def _run_epoch(
     state: State,
     corrupt: Corruption | None,
 ) -> tuple[float, float]:
-    """One pass; returns the mean training loss and the last learning rate. Leaves torch's random state as it was."""
-    devices = [torch.cuda.current_device()] if rows.validation.is_cuda else []
-    with torch.random.fork_rng(devices=devices):
-        return _steps(network, rows, optimizer, settings, state, corrupt)
-
-
-def _steps(
-    network: Network,
-    rows: Rows,
-    optimizer: torch.optim.Optimizer,
-    settings: Settings,
-    state: State,
-    corrupt: Corruption | None,
-) -> tuple[float, float]:
-    network.train()
-    seed = settings.seed * 1_000_003 + state.epoch
-    torch.manual_seed(seed)  # for noise, drawn latents and dropout
-    generator = torch.Generator().manual_seed(seed)
-    steps = -(-rows.count // settings.batch_size)
-    total: Tensor | float = 0.0
-    rate = settings.learning_rate
-    seen = 0
-    for step, batch in enumerate(rows.batches(settings.batch_size, generator)):
-        if len(batch) == 1 and rows.count > 1:
-            continue  # a last batch of one row has no variance to normalise by
-        network.progress = (state.epoch * steps + step + 1) / (settings.epochs * steps)
-        rate = _learning_rate(settings, state, network.progress)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        optimizer.zero_grad(set_to_none=True)
-        loss = network.training_loss(batch if corrupt is None else corrupt(batch), batch)
-        loss.backward()  # type: ignore[no-untyped-call]
-        if settings.gradient_clip is not None:
-            torch.nn.utils.clip_grad_norm_(network.parameters(), settings.gradient_clip)
-        optimizer.step()
-        total = total + loss.detach() * len(batch)  # stays on the device: no synchronisation within an epoch
-        seen += len(batch)
-    return float(total) / seen, rate
+    """One pass; returns the mean training loss and the last learning rate. torch's random state is restored."""
+    device = rows.validation.device
+    states = [] if device.type in ("cpu", "mps") else [device]  # mps has one state, which fork_rng cannot read
+    with torch.random.fork_rng(devices=states, device_type=device.type):
+        network.train()
+        seed = settings.seed * 1_000_003 + state.epoch
+        torch.manual_seed(seed)  # for noise, drawn latents and dropout
+        generator = torch.Generator().manual_seed(seed)
+        steps = -(-rows.count // settings.batch_size)
+        total: Tensor | float = 0.0
+        rate, done = settings.learning_rate, 0
+        for step, batch in enumerate(rows.batches(settings.batch_size, generator)):
+            if len(batch) == 1 and rows.count > 1:
+                continue  # a batch of one row has no variance to normalise by
+            network.progress = (state.epoch * steps + step + 1) / (settings.epochs * steps)
+            rate = _learning_rate(settings, state, network.progress)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            optimizer.zero_grad(set_to_none=True)
+            loss = network.training_loss(batch if corrupt is None else corrupt(batch), batch)
+            loss.backward()  # type: ignore[no-untyped-call]
+            if settings.gradient_clip is not None:
+                torch.nn.utils.clip_grad_norm_(network.parameters(), settings.gradient_clip)
+            optimizer.step()
+            total = total + loss.detach() * len(batch)  # stays on the device: no synchronisation within an epoch
+            done += len(batch)
+        return float(total) / done, rate
 
 
 def _learning_rate(settings: Settings, state: State, progress: float) -> float:
-    """The rate at a moment of training, `progress` from 0 to 1."""
+    """The learning rate at `progress`, from 0 to 1."""
     if settings.schedule == "constant":
         return settings.learning_rate
     if settings.schedule == "plateau":
@@ -210,7 +199,7 @@ def _close_epoch(
     rate: float,
     seconds: float,
 ) -> None:
-    """Validate, keep the best weights, and note the epoch in the history."""
+    """Validate, keep the best weights, and append the epoch to the history."""
     validation = evaluate(network, rows.validation) if len(rows.validation) else loss
     state.epoch += 1
     state.last_weights = _copy(network.state_dict())

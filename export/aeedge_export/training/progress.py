@@ -1,4 +1,4 @@
-"""Progress of training: a bar in a terminal, one line an epoch elsewhere."""
+"""Progress of training: a bar in a terminal, one line per epoch elsewhere."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from aeedge_export.training.loop import State
 
 
 class Silence:
-    """Shows nothing."""
+    """No output."""
 
     def __enter__(self) -> Silence:
         return self

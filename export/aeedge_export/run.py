@@ -1,0 +1,107 @@
+"""A trained autoencoder as plain data: what saving, evaluation, reports, export and further training work on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.utils import gen_batches
+
+from aeedge_export.data.scaling import Scaler
+from aeedge_export.networks.base import Design, Network
+from aeedge_export.training.loop import State
+
+_BLOCK_ROWS = 4096
+
+
+@dataclass
+class Run:
+    """The fitted state of an autoencoder.
+
+    Attributes:
+        params: the estimator's parameters that a run keeps, by name.
+        design: what the network was built from.
+        network: the torch module, in scaled units.
+        scaler: maps raw to scaled units.
+        seed: drawn from `random_state`; fixes weights, split and order of rows.
+        dtype: of the raw rows: "uint8", "int16" or "float32".
+        features: names of the columns, None without.
+        rows: number of rows it was fitted to, validation rows included.
+        noise: name and strength of each corruption of the training inputs, in order.
+        sample_rows: indices of the kept rows, (m,).
+        sample: these rows, raw, (m, *input_shape), for export and report; held-out rows where there are any.
+        notes: findings about the data and the training, in sentences.
+        state: progress of training, with the best weights.
+        created: start of the last training, ISO 8601, UTC.
+        labels: classes of the kept rows, (m,), None without.
+        evaluation: result of `aeedge_export.reporting.evaluation.evaluate`; empty before.
+    """
+
+    params: dict[str, Any]
+    design: Design
+    network: Network
+    scaler: Scaler
+    seed: int
+    dtype: str
+    features: tuple[str, ...] | None
+    rows: int
+    noise: tuple[tuple[str, float], ...]
+    sample_rows: NDArray[np.intp]
+    sample: NDArray[Any]
+    notes: list[str] = field(default_factory=list)
+    state: State = field(default_factory=State)
+    created: str = ""
+    labels: NDArray[Any] | None = None
+    evaluation: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def family(self) -> str:
+        """The kind of network."""
+        return str(self.params["family"])
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one row."""
+        return self.design.input_shape
+
+    def encode(self, X: NDArray[Any]) -> NDArray[np.float32]:
+        """Latents of raw rows: (n, *input_shape) to (n, latent)."""
+        return _in_blocks(self.network.encoder, X, self.scaler)
+
+    def decode(self, Z: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Reconstructions in raw units: (n, latent) to (n, *input_shape)."""
+        return (_in_blocks(self.network.decoder, Z) * self.scaler.scale + self.scaler.mean).astype(np.float32)
+
+    def reconstruction_error(self, X: NDArray[Any]) -> NDArray[np.float32]:
+        """Mean squared reconstruction error of raw rows in scaled units: (n, *input_shape) to (n,)."""
+        return _in_blocks(lambda x: (self.network(x) - x).square().flatten(1).mean(dim=1), X, self.scaler)
+
+    def summary(self) -> dict[str, Any]:
+        """The training in a few numbers, for a bundle's manifest."""
+        return {
+            "rows": self.rows,
+            "epochs": self.state.epoch,
+            "best_epoch": self.state.best_epoch,
+            "validation_loss": self.state.best_loss,
+            "stopped": self.state.stopped,
+            "loss": self.design.loss,
+            "hidden": list(self.design.hidden),
+            "activation": self.params["activation"],
+            "normalization": self.design.normalization,
+            "linear_path": self.design.linear_path,
+            "scaling": self.scaler.kind,
+            "seed": self.seed,
+        }
+
+
+@torch.inference_mode()
+def _in_blocks(
+    function: Callable[[torch.Tensor], torch.Tensor], X: NDArray[Any], scaler: Scaler | None = None
+) -> NDArray[np.float32]:
+    """Apply a torch function to rows, a block at a time, so that memory stays bounded."""
+    blocks = (X[part] if scaler is None else scaler(X[part]) for part in gen_batches(len(X), _BLOCK_ROWS))
+    return np.concatenate([function(torch.from_numpy(np.ascontiguousarray(block))).numpy() for block in blocks])

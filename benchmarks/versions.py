@@ -9,7 +9,8 @@ The ratio of the two processes of BEFORE shows by how much the same code differs
 that difference, or where it is larger the 90th percentile of it over the cells of the same part and number of threads.
 A cell whose ratio is above its limit by more than the noise is measured again, in new processes: "!" marks it where it
 is so once more, "?" where it is not. "~" marks cells that other processes disturbed. The limit of AFTER over BEFORE is
-1.02.
+1.02. Noise widens what is allowed, so a noisy run marks little and shows little: the last table has the noise of each
+part, how many cells are above their limit without a mark, and in how many the noise is above 5 %.
 
     one       one thread, one sample: every method, dtype and way to call; some also with 64 samples. Ratios within
               AFTER, such as float64 over float32, are of turns that are interleaved too
@@ -18,7 +19,7 @@ is so once more, "?" where it is not. "~" marks cells that other processes distu
               and without options; the noise is that of two processes of AFTER
     startup   fresh processes: import, load, first latent
 
-    python benchmarks/versions.py BEFORE.whl AFTER.whl [--parts one,powers,few,startup] [--quick]
+    python benchmarks/versions.py BEFORE.whl AFTER.whl [--parts one,powers,few,startup] [--quick] [--json FILE]
 
 The bundles are exported once, by the code of this checkout. A reader from before `nonfinite_sentinels` knows the same
 under another name, so BEFORE has a copy of each bundle whose manifest has both.
@@ -43,7 +44,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import startup
-from common import Table, fingerprint, kept_as, progress, publish_all
+from common import RESULTS, Table, fingerprint, kept_as, progress, publish_all
 from comparison import field
 from comparison.contenders import Entry
 from comparison.contenders.by_version import ITEMS
@@ -57,6 +58,7 @@ BARE, SINGLE, DEFAULT = "bound onnxruntime", "run intra=1", "run, default"
 MODULES = "comparison.contenders."
 SLOWER = 1.02  # AFTER over BEFORE
 FEW_LIMIT = 1.05  # AFTER over the better bare session
+NOISY = 0.05  # a cell with more noise shows nothing about a limit of 1.02
 SCORE_LIMIT, SCORE_NETS = 0.65, ("seed", "deep", "ad01", "conv")
 BYTE_NETS = ("deep", "ad01")
 WITHIN = (  # ways to call AFTER: numerator, denominator, limit
@@ -418,6 +420,19 @@ def outside(rows: Iterable[Row]) -> list[str]:
     ]
 
 
+def table_of_noise(result: Mapping[str, Sequence[Row]]) -> Table:
+    """What the lack of a mark is worth: one line per part and number of threads; ratios without a control left out."""
+    lines = []
+    for part, rows in result.items():
+        for threads in dict.fromkeys(row["threads"] for row in rows):
+            cells = [row for row in rows if row["threads"] == threads and row["control"] is not None]
+            noise = statistics.median(row["noise"] for row in cells)
+            unmarked = sum(row["ratio"] > row["limit"] and not row["outside"] for row in cells)
+            noisy = sum(row["noise"] > NOISY for row in cells)
+            lines.append([part, threads, f"{len(cells)}", f"{noise:.1%}", f"{unmarked}", f"{noisy}"])
+    return ["part", "threads", "cells", "noise", "above the limit, not marked !", f"noise above {NOISY:.0%}"], lines
+
+
 def tables(result: Mapping[str, Sequence[Row]]) -> dict[str, Table]:
     """All tables of the parts that were measured."""
     found: dict[str, Table] = {}
@@ -436,6 +451,7 @@ def tables(result: Mapping[str, Sequence[Row]]) -> dict[str, Table]:
         found["Fresh processes"] = table(result["startup"], 1e-3, "ms")
     marked = [[text] for rows in result.values() for text in outside(rows)]
     found["Above the limit by more than the noise, twice"] = ["cell"], marked or [["none"]]
+    found["Noise"] = table_of_noise(result)
     return found
 
 
@@ -517,6 +533,7 @@ def main() -> None:
     parser.add_argument("after", type=Path, help="another wheel")
     parser.add_argument("--parts", default=",".join(PARTS), help="some of them, with commas between")
     parser.add_argument("--quick", action="store_true", help="few rounds and sizes: does everything work?")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="where the numbers go besides results/")
     asked = parser.parse_args()
     wanted = asked.parts.split(",")
     if unknown := set(wanted) - set(PARTS):
@@ -546,6 +563,8 @@ def main() -> None:
                for who, path in ((BEFORE, asked.before), (AFTER, asked.after))}  # fmt: skip
     kept = kept_as("versions", asked.quick, parts if len(parts) < len(PARTS) else ())
     publish_all(kept, {"machine": fingerprint(), "plan": plan._asdict(), **sources, **result}, tables(result))
+    if asked.json:
+        shutil.copyfile(RESULTS / f"{kept}.json", asked.json)
 
 
 if __name__ == "__main__":

@@ -95,6 +95,16 @@ def test_tables_show_ratio_control_and_marks():
     assert found["Bound arrays, one sample, one thread"][1] == [["deep", "3.00"]]
 
 
+def test_a_noisy_run_shows_how_little_it_proves():
+    quiet = versions.judged([cell(1.0), cell(1.03, 1.02)])
+    noisy = versions.judged([cell(1.4, 2.0, threads="all"), cell(1.3, None, 1.2, threads="all", before=None, alone={})])
+    head, lines = versions.table_of_noise({"powers": quiet, "one": noisy})
+    assert head[-2:] == ["above the limit, not marked !", "noise above 5%"]
+    assert [line[:3] + line[4:] for line in lines] == [["powers", "one", "2", "1", "0"], ["one", "all", "1", "1", "1"]]
+    assert lines[1][3] == "100.0%"
+    assert versions.tables({"one": noisy})["Noise"][1] == [lines[1]]
+
+
 def test_the_older_key_is_added_and_the_manifest_signed(tmp_path):
     path = tmp_path / "manifest.json"
     variants = {"a": {"nonfinite_sentinels": "first"}, "b": {"nonfinite_sentinels": "all"}, "c": {}}

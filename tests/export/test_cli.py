@@ -48,6 +48,10 @@ def test_from_csv_to_latents(tmp_path, csv, rows):
     assert result.exit_code == 0, result.output
     assert "outputs match torch" in result.output
     assert call("verify", tmp_path / "pump.aeedge").exit_code == 0
+    assert (tmp_path / "pump.aeedge" / "scorer.onnx").exists()
+    small = call("export", tmp_path / "run", "-o", tmp_path / "small.aeedge", "--no-scorer")
+    assert small.exit_code == 0, small.output
+    assert not (tmp_path / "small.aeedge" / "scorer.onnx").exists()
     result = call("encode", tmp_path / "pump.aeedge", csv, "-o", tmp_path / "z.npy")
     assert result.exit_code == 0, result.output
     ae = Autoencoder.load(tmp_path / "run")

@@ -21,6 +21,7 @@ from aeedge_export.data.files import read
 @click.option("--variants", default="fp32", show_default=True, help="fp32, or fp32,int8; devices prefer the first.")
 @click.option("--calibration", metavar="DATA", type=click.Path(), help="Rows for int8, in a format of 'aeedge train'.")
 @click.option("--qat", is_flag=True, help="Fine-tune int8 with simulated rounding if layers would stay fp32.")
+@click.option("--no-scorer", is_flag=True, help="Leave out scorer.onnx: half the size, slower scores.")
 @click.option("--name", help="Name of the model [default: the bundle's].")
 @click.option("--tolerance", default=1e-4, show_default=True, help="Maximum relative error of fp32 against torch.")
 @click.option("-f", "--force", is_flag=True, help="Overwrite BUNDLE.")
@@ -33,6 +34,7 @@ def export(
     variants: str,
     calibration: str | None,
     qat: bool,
+    no_scorer: bool,
     name: str | None,
     tolerance: float,
     force: bool,
@@ -54,7 +56,14 @@ def export(
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         manifest = autoencoder.export(
-            output, variants=names, calibration=rows, qat=qat, name=name, tolerance=tolerance, overwrite=force
+            output,
+            variants=names,
+            calibration=rows,
+            qat=qat,
+            with_scorer=not no_scorer,
+            name=name,
+            tolerance=tolerance,
+            overwrite=force,
         )
     size = sum(f.stat().st_size for f in Path(output).iterdir())
     click.echo(f"wrote {output}: {human_bytes(size)}, id {manifest.id[:12]}, outputs match torch")

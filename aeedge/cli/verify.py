@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import warnings
+from textwrap import fill
 from typing import Any
 
 import click
 
-from aeedge.bundle.reader import Bundle
+from aeedge.bundle.reader import GOLDEN, Bundle, file_name
 from aeedge.doctor import outputs
 from aeedge.errors import AeedgeError, BundleError
 from aeedge.loading import load
@@ -57,7 +58,9 @@ def verify(ctx: click.Context, bundle: str, as_json: bool) -> None:
         if not result["ok"]:
             click.echo(f"Error: {result['message']}", err=True)
     if ok:
-        click.echo(f"Checksums match and reference outputs are reproduced with onnxruntime {runtime_version()}.")
+        files = ", ".join(file for result in results for file in result["files"])
+        text = f"Checksums of {files} and {GOLDEN} match; reference outputs are reproduced with onnxruntime "
+        click.echo(fill(f"{text}{runtime_version()}.", 80, break_on_hyphens=False))
     ctx.exit(0 if ok else 1)
 
 
@@ -75,9 +78,11 @@ def _check(bundle: str, variant: str) -> dict[str, Any]:
         if type(error) is BundleError:
             raise
         return _failed(variant, str(error))
-    arithmetic = model.arithmetic.replace(" ", "_")
-    return {"variant": variant, "ok": True, "arithmetic": arithmetic, "outputs": found, "message": None}
+    arithmetic, entries = model.arithmetic.replace(" ", "_"), model.manifest.variants[variant]
+    files = [file_name(role, variant) for role in ("encoder", "decoder", "scorer") if getattr(entries, role)]
+    result = {"variant": variant, "ok": True, "arithmetic": arithmetic, "files": files}
+    return result | {"outputs": found, "message": None}
 
 
 def _failed(variant: str, message: str) -> dict[str, Any]:
-    return {"variant": variant, "ok": False, "arithmetic": None, "outputs": [], "message": message}
+    return {"variant": variant, "ok": False, "arithmetic": None, "files": [], "outputs": [], "message": message}

@@ -53,10 +53,21 @@ def test_info():
 def test_verify():
     result = call("verify", BUNDLE)
     assert result.exit_code == 0
-    assert "Checksums match and reference outputs are reproduced" in result.output
+    assert "Checksums of encoder.onnx, decoder.onnx and golden.npz match; reference" in result.output
     found = json.loads(call("verify", BUNDLE, "--json").output)
     assert (found["schema"], found["ok"]) == ("aeedge-verify/1", True)
     assert [o["output"] for o in found["variants"][0]["outputs"]] == ["latent", "reconstruction", "score"]
+
+
+def test_verify_lists_the_files_that_it_checked():
+    path = DATA / "bundle_v1_scorer_int8"
+    variants = json.loads(call("verify", path, "--json").output)["variants"]
+    assert [name for variant in variants for name in variant["files"]] == sorted(
+        (file.name for file in path.glob("*.onnx")), key=lambda name: ("int8" in name, "scorer" in name, name[0] == "d")
+    )
+    output = call("verify", path).output
+    assert all(file.name in output for file in path.iterdir() if file.name != "manifest.json")
+    assert max(map(len, output.splitlines())) <= 80
 
 
 def test_verify_shows_the_error_as_a_share_of_the_tolerance():

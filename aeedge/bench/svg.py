@@ -20,7 +20,7 @@ def bars(edges: Sequence[float], counts: Sequence[int], label: str) -> str:
         for a, b, c in zip(edges, edges[1:], counts)
         if c
     ]
-    ticks = sorted({_nice(max(counts) * share) for share in (0.05, 0.3, 1.0)})
+    ticks = sorted({max(_nice(max(counts) * share), 1.0) for share in (0.05, 0.3, 1.0)})
     grid = [_gridline(y(math.sqrt(tick)), _label(tick)) for tick in ticks]
     return _frame([*grid, *shapes, *_axis(x, edges[0], edges[-1])], label)
 

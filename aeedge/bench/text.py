@@ -107,14 +107,15 @@ def _head(document: dict[str, Any]) -> str:
 
 def _phases(phases: dict[str, Any]) -> str:
     rows = [(label, f"{number(phases[key]):>8} ms") for key, label in _PHASES.items()]
-    rows.append(("warm-up", f"{number(phases['warm_up_ms']):>8} ms, {phases['warm_up_calls']:.0f} calls"))
+    warm_up = number(phases["warm_up_ms"])
+    rows.append(("warm-up", f"{warm_up:>8} ms, number of calls: {phases['warm_up_calls']:.0f}"))
     rows.append(("steady state, one sample", f"{number(phases['steady_us']):>8} µs"))
     rows.append(("idle afterwards", f"{number(phases['idle_cpu_percent']):>8} % of one CPU"))
     memory = phases["memory_mb"]
     if memory["steady"] is not None:
         slope = phases["memory_slope_bytes_per_1000_calls"]
         rows.append(("memory once loaded", f"{number(memory['loaded']):>8} MB"))
-        rows.append(("memory, steady state", f"{number(memory['steady']):>8} MB, {slope:+,.0f} bytes per 1 000 calls"))
+        rows.append(("memory, steady state", f"{number(memory['steady']):>8} MB, {slope:+,.0f} bytes per 1,000 calls"))
     if memory["peak"] is not None:
         rows.append(("memory, peak", f"{number(memory['peak']):>8} MB (4 MiB of rows in one call)"))
     head = f"A fresh process (median of {phases['processes']})"

@@ -3,6 +3,7 @@
 import itertools
 import math
 import os
+import re
 import subprocess
 import sys
 import time
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 import aeedge
-from aeedge.bench import measuring, scenarios, statistics
+from aeedge.bench import measuring, scenarios, statistics, svg
 from aeedge.bench.compare import compare, verdict
 from aeedge.bench.measuring import Measurement
 from aeedge.bench.plan import Plan
@@ -118,6 +119,12 @@ def test_slope_is_unmoved_by_an_outlier():
     y = 5 * x
     y[7] = 1e9
     assert statistics.slope(x, y) == pytest.approx(5)
+
+
+@pytest.mark.parametrize(("counts", "labels"), [([1], ["1"]), ([4, 0, 3], ["1", "2"]), ([40, 7], ["2", "10", "20"])])
+def test_gridlines_of_a_histogram_are_whole_numbers(counts, labels):
+    drawn = svg.bars([float(10**k) for k in range(len(counts) + 1)], counts, "latencies")
+    assert re.findall(r'text-anchor="end">([^<]+)</text>', drawn.split("<rect")[0]) == labels
 
 
 def test_histogram_counts_every_latency():

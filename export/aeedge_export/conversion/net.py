@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import onnx.helper
 import onnx.numpy_helper
+import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, ValueInfoProto
+from onnx_ir.passes.common import RemoveUnusedNodesPass, ShapeInferencePass, TopologicalSortPass
 
 
 @dataclass
@@ -43,14 +44,15 @@ class Net:
         return cls(model.graph.name, nodes, weights, model.graph.input[0], model.graph.output[0])
 
     def model(self, like: ModelProto) -> ModelProto:
-        """The model again, with opset, IR version and metadata of `like`; weights that no node uses are dropped."""
-        used = {name for node in self.nodes for name in node.input}
-        weights = [onnx.numpy_helper.from_array(a, n) for n, a in self.weights.items() if n in used]
+        """A model with opset, IR version and metadata of `like`: nodes sorted, unused nodes and weights removed."""
+        weights = [onnx.numpy_helper.from_array(a, n) for n, a in self.weights.items()]
         graph = onnx.helper.make_graph(self.nodes, self.name, [self.input], [self.output], initializer=weights)
         model = onnx.helper.make_model(graph, opset_imports=like.opset_import)
         model.ir_version, model.producer_name = like.ir_version, like.producer_name
         model.metadata_props.extend(like.metadata_props)
-        return model
+        sorted_model = ir.from_proto(model)
+        ir.passes.Sequential(RemoveUnusedNodesPass(), TopologicalSortPass())(sorted_model)
+        return ir.to_proto(sorted_model)
 
     def maker(self, value: str) -> NodeProto | None:
         """The node that computes a value; None for the input and for weights."""
@@ -89,6 +91,18 @@ class Net:
             replace(other.input, node.output[0], instead)
 
 
+def shapes(model: ModelProto) -> dict[str, tuple[Any, ...]]:
+    """The inferred shape of each value whose rank is known; None for free axes."""
+    inferred = ir.from_proto(model)
+    ShapeInferencePass(check_type=False, strict_mode=False)(inferred)
+    values = ir.convenience.create_value_mapping(inferred.graph)
+    return {
+        name: tuple(axis if isinstance(axis, int) else None for axis in value.shape)
+        for name, value in values.items()
+        if value.shape is not None
+    }
+
+
 def copy_of(node: NodeProto) -> NodeProto:
     """A node that can be changed without changing the original."""
     copy = NodeProto()
@@ -116,9 +130,3 @@ def set_attribute(node: NodeProto, name: str, value: Any) -> None:
     for item in [a for a in node.attribute if a.name == name]:
         node.attribute.remove(item)
     node.attribute.append(onnx.helper.make_attribute(name, value))
-
-
-def same(values: Iterable[Any]) -> bool:
-    """Whether all values are equal."""
-    seen = list(values)
-    return all(value == seen[0] for value in seen)

@@ -91,7 +91,7 @@ class _Writer:
                 self._layer(node)
             elif node.output[0] not in self.made:
                 self.nodes.append(self._float(node))
-        self.net.nodes = _needed(self.nodes, self.net.output.name)
+        self.net.nodes = list({node.output[0]: node for node in self.nodes}.values())  # a Max replaces its ReLU
         return self.net.model(like)
 
     def _enter(self) -> None:
@@ -230,21 +230,3 @@ class _Writer:
     def _numbers(self, stem: str, scale: Any, zero: Any) -> list[str]:
         scale, zero = np.asarray(scale, np.float32), np.asarray(zero)
         return [self.net.add_weight(f"{stem}.scale", scale), self.net.add_weight(f"{stem}.zero", zero)]
-
-
-def _needed(nodes: list[NodeProto], output: str) -> list[NodeProto]:
-    """The nodes that the output depends on, in an order in which they can run."""
-    makers = {name: node for node in nodes for name in node.output}
-    order: list[NodeProto] = []
-    seen: set[str] = set()
-    stack = [(output, False)]
-    while stack:
-        value, ready = stack.pop()
-        if value not in makers or (value in seen and not ready):
-            continue
-        if ready:
-            order.append(makers[value])
-        else:
-            seen.update(makers[value].output)
-            stack += [(value, True), *((name, False) for name in reversed(makers[value].input))]
-    return order

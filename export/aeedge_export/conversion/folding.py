@@ -13,7 +13,7 @@ import numpy as np
 import onnx.helper
 from onnx import ModelProto
 
-from aeedge_export.conversion.net import Net, attribute, shapes
+from aeedge_export.conversion.editing import Graph, attribute, shapes
 
 _LAST, _FIRST = [0, 2, 3, 1], [0, 3, 1, 2]
 
@@ -31,13 +31,13 @@ def fold_width(model: ModelProto, layer: str, group: int) -> ModelProto:
     Raises:
         ValueError: the layer does not have that form.
     """
-    net = Net.of(model)
-    conv = next(n for n in net.nodes if n.name == layer)
-    weight = net.weights[conv.input[1]]
+    graph = Graph.of(model)
+    conv = next(n for n in graph.nodes if n.name == layer)
+    weight = graph.weights[conv.input[1]]
     step = attribute(conv, "strides", [1, 1])
     top, left, bottom, _ = attribute(conv, "pads", [0] * 4)
     kernel, before, after = _banded(weight, step[1], left, group)
-    relu = net.only_user(conv.output[0])
+    relu = graph.only_consumer(conv.output[0])
     plain = attribute(conv, "dilations", [1, 1]) == [1, 1] and attribute(conv, "group", 1) == 1
     if relu is None or relu.op_type != "Relu" or not plain or group % step[1]:
         raise ValueError(f"{layer}: expected a plain Conv and its Relu")
@@ -45,12 +45,12 @@ def fold_width(model: ModelProto, layer: str, group: int) -> ModelProto:
     inferred = shapes(model)
     sizes = inferred[conv.input[0]][2:], inferred[relu.output[0]][2:]
     lines = [
-        net.add_weight(f"{layer}.lines", np.array(line, np.int64))
+        graph.add_weight(f"{layer}.lines", np.array(line, np.int64))
         for line in _line_shapes(*sizes, group, inputs, outputs)
     ]
     weights = [
-        net.add_weight(f"{layer}.band", kernel),
-        net.add_weight(f"{layer}.biases", np.tile(net.weights[conv.input[2]], group // step[1])),
+        graph.add_weight(f"{layer}.band", kernel),
+        graph.add_weight(f"{layer}.biases", np.tile(graph.weights[conv.input[2]], group // step[1])),
     ]
     form = {"kernel_shape": kernel.shape[2:], "strides": [step[0], 1], "pads": [top, before, bottom, after]}
     make, first = onnx.helper.make_node, conv.input[0]
@@ -67,10 +67,10 @@ def fold_width(model: ModelProto, layer: str, group: int) -> ModelProto:
         make("Reshape", [f"{layer}.f", lines[1]], [f"{layer}.g"], f"{layer}.unfold"),
         make("Transpose", [f"{layer}.g"], list(relu.output), f"{layer}.front", perm=_FIRST),
     ]
-    at = net.nodes.index(conv)
-    net.nodes.remove(relu)
-    net.nodes[at : at + 1] = new
-    return net.model(model)
+    at = graph.nodes.index(conv)
+    graph.nodes.remove(relu)
+    graph.nodes[at : at + 1] = new
+    return graph.model(model)
 
 
 def _banded(weight: Any, step: int, left: int, group: int) -> tuple[Any, int, int]:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from aeedge.runtime.session import every_output
-from aeedge_export.conversion.net import Net, attribute
+from aeedge_export.conversion.editing import Graph, attribute
 from aeedge_export.quantization.affine import Affine, Floats, quantized_weight
 
 Range = tuple[float, float]
@@ -111,11 +111,11 @@ def corrected_biases(
     E[W x] - E[Wq xq] by output channel (Nagel et al. 2019, https://arxiv.org/abs/1906.04721, section 4.2, with means
     measured instead of derived). At the borders of convolutions it is approximate.
     """
-    net, result = Net.of(model), {}
-    for node in net.nodes:
-        if node.op_type not in ("Gemm", "Conv") or net.constant(node.input[1]) is None or len(node.input) < 3:
+    graph, result = Graph.of(model), {}
+    for node in graph.nodes:
+        if node.op_type not in ("Gemm", "Conv") or graph.constant(node.input[1]) is None or len(node.input) < 3:
             continue
-        weight, bias = net.weights[node.input[1]], net.weights[node.input[2]]
+        weight, bias = graph.weights[node.input[1]], graph.weights[node.input[2]]
         axis = 1 if node.op_type == "Gemm" and not attribute(node, "transB", 0) else 0
         steps, scale = quantized_weight(weight, axis, safe=safe)
         rounded = steps * scale.reshape([-1 if i == axis else 1 for i in range(weight.ndim)])

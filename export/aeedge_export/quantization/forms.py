@@ -6,9 +6,9 @@ from collections.abc import Collection
 
 from onnx import ModelProto
 
+from aeedge_export.conversion.editing import Graph, attribute, shapes
 from aeedge_export.conversion.exact import conv1d_as_conv2d, dense_as_convolution, fold_normalization
 from aeedge_export.conversion.folding import fold_width
-from aeedge_export.conversion.net import Net, attribute, shapes
 
 _GROUP = 4  # neighbours that become channels: onnxruntime then gathers 32 bits at a time
 _NARROW = 4  # input channels at most
@@ -31,14 +31,20 @@ def formed(model: ModelProto, form: str, layers: Collection[str]) -> ModelProto:
 
 def _narrow(model: ModelProto) -> list[str]:
     """Convolutions of few channels that `fold_width` can take."""
-    net, sizes, found = Net.of(model), shapes(model), []
-    for node in net.nodes:
+    graph, sizes, found = Graph.of(model), shapes(model), []
+    for node in graph.nodes:
         if node.op_type != "Conv" or len(sizes.get(node.input[0], ())) != 4 or len(node.input) < 3:
             continue
-        user, width = net.only_user(node.output[0]), sizes[node.input[0]][3]
+        consumer, width = graph.only_consumer(node.output[0]), sizes[node.input[0]][3]
         step = attribute(node, "strides", [1, 1])[1]
         fits = width % _GROUP == 0 and _GROUP % step == 0 and sizes[node.output[0]][3] * step == width
         plain = attribute(node, "group", 1) == 1 and set(attribute(node, "dilations", [1])) == {1}
-        if user is not None and user.op_type == "Relu" and fits and plain and sizes[node.input[0]][1] <= _NARROW:
+        if (
+            consumer is not None
+            and consumer.op_type == "Relu"
+            and fits
+            and plain
+            and sizes[node.input[0]][1] <= _NARROW
+        ):
             found.append(node.name)
     return found

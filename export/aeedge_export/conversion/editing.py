@@ -1,4 +1,7 @@
-"""A graph as lists and arrays that rewrites can change: nodes in order, weights by name."""
+"""An editable graph for the rewrites: nodes in order, weights as arrays by name.
+
+onnx_ir sorts it, removes unused nodes and weights, and infers shapes.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass, ShapeInferencePass, Top
 
 
 @dataclass
-class Net:
+class Graph:
     """A model with one input and one output.
 
     Attributes:
@@ -32,7 +35,7 @@ class Net:
     output: ValueInfoProto
 
     @classmethod
-    def of(cls, model: ModelProto) -> Net:
+    def of(cls, model: ModelProto) -> Graph:
         """A copy of a model's graph; Constant nodes become weights."""
         weights = {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer}
         nodes = []
@@ -52,27 +55,29 @@ class Net:
         model.metadata_props.extend(like.metadata_props)
         sorted_model = ir.from_proto(model)
         ir.passes.Sequential(RemoveUnusedNodesPass(), TopologicalSortPass())(sorted_model)
-        return ir.to_proto(sorted_model)
+        result = ir.to_proto(sorted_model)
+        del result.graph.value_info[:]  # onnx_ir writes one for each weight
+        return result
 
-    def maker(self, value: str) -> NodeProto | None:
+    def producer(self, value: str) -> NodeProto | None:
         """The node that computes a value; None for the input and for weights."""
         return next((node for node in self.nodes if value in node.output), None)
 
-    def users(self, value: str) -> list[NodeProto]:
+    def consumers(self, value: str) -> list[NodeProto]:
         """The nodes that read a value."""
         return [node for node in self.nodes if value in node.input]
 
-    def only_user(self, value: str) -> NodeProto | None:
+    def only_consumer(self, value: str) -> NodeProto | None:
         """The one node that reads a value, or None: several, none, or it is the graph's output."""
-        users = self.users(value)
-        return users[0] if len(users) == 1 and value != self.output.name else None
+        consumers = self.consumers(value)
+        return consumers[0] if len(consumers) == 1 and value != self.output.name else None
 
     def constant(self, value: str) -> NDArray[Any] | None:
         """A weight's array, or None for what is computed."""
         return self.weights.get(value)
 
     def add_weight(self, stem: str, array: NDArray[Any]) -> str:
-        """Keep an array under a name of its own, which is returned."""
+        """Add an array under a name that is not taken yet, and return that name."""
         name, count = stem, 1
         while name in self.weights:
             name, count = f"{stem}_{count}", count + 1
@@ -80,7 +85,7 @@ class Net:
         return name
 
     def remove(self, node: NodeProto, instead: str) -> None:
-        """Take out a node; who read its output reads `instead`. The graph's output keeps its name."""
+        """Remove a node; its consumers read `instead`. The graph's output keeps its name."""
         self.nodes.remove(node)
         if node.output[0] == self.output.name:
             for other in self.nodes:
@@ -118,7 +123,7 @@ def replace(names: Any, old: str, new: str) -> None:
 
 
 def attribute(node: NodeProto, name: str, default: Any = None) -> Any:
-    """An attribute's value, or the default where the node does not say."""
+    """An attribute's value, or the default if the node has none."""
     for item in node.attribute:
         if item.name == name:
             return onnx.helper.get_attribute_value(item)

@@ -34,7 +34,7 @@ from aeedge_export.acceptance import (
 from aeedge_export.conversion.graph import OPSET, RawDecoder, RawEncoder, Scaling, frozen, stamped, to_onnx
 from aeedge_export.conversion.rewriting import for_fp32
 from aeedge_export.conversion.scorer import scorer
-from aeedge_export.quantization.choice import MIN_ROWS, Finetune, Int8, NotQuantizableError, choose
+from aeedge_export.quantization.choice import LEAST_ROWS, Finetune, Int8, NotQuantizableError, choose
 from aeedge_export.quantization.encoder_decoder import EncoderDecoder
 from aeedge_export.quantization.finetuning import finetuned
 from aeedge_export.quantization.rows import calibration_rows
@@ -86,8 +86,8 @@ def export_bundle(
             calibration rows suffice. Where no int8 form is within the quality limits (docs/decisions/0009-int8.md) it
             is left out, with a warning that gives the reason.
         calibration: raw rows (192 or more) that int8 is calibrated and judged with; default: the example.
-        qat: where the limits would keep layers in fp32, fine-tune the int8 variant for a few epochs with its rounding
-            in view, on the calibration rows; fp32 stays as it is.
+        qat: where the quality limits would keep layers in fp32, fine-tune the int8 variant for a few epochs with
+            rounding in the forward pass, on the calibration rows; fp32 does not change.
         with_scorer: also write encoder, decoder and score as one graph, if there is a decoder: a single sample is
             scored in two thirds of the time or less, for twice the size.
         tolerance: largest error of fp32 relative to an output's magnitude.
@@ -104,7 +104,7 @@ def export_bundle(
     target = Path(path)
     wanted = _wanted(variants)
     rows = _example(example)
-    if variants == "all" and len(rows if calibration is None else np.asarray(calibration)) < MIN_ROWS:
+    if variants == "all" and len(rows if calibration is None else np.asarray(calibration)) < LEAST_ROWS:
         wanted = ("fp32",)
     scaling = _scaling(scaler, rows.shape[1:])
     raw_encoder = frozen(RawEncoder(encoder, scaling))
@@ -138,9 +138,9 @@ def export_bundle(
     golden = golden_rows(rows)
     recorded = {"fp32": reference.outputs(golden)}
     if int8 is not None:
-        pair = EncoderDecoder(int8.models, scaling.scale)
-        recorded["int8"] = pair.outputs(golden)
-        limits["int8"] = integer_tolerances(limits["fp32"], pair.outputs, rows[:_NUDGED])
+        quantized = EncoderDecoder(int8.models, scaling.scale)
+        recorded["int8"] = quantized.outputs(golden)
+        limits["int8"] = integer_tolerances(limits["fp32"], quantized.outputs, rows[:_NUDGED])
     files[GOLDEN] = _archive(golden, recorded)
     made = {variant: _variant(variant, files, limits[variant], int8) for variant in graphs}
     sentinels = _sentinels(files["encoder.onnx"], target, spec, latent, golden[-1])

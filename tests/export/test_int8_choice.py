@@ -25,7 +25,7 @@ def test_a_planted_outlier_channel_keeps_one_layer_in_fp32(net):
     assert harmed == [("encoder", layers[1])]
 
 
-def test_limits_that_nothing_is_within_are_named(net):
+def test_limits_that_no_variant_meets_are_named(net):
     impossible = Quality(error_ratio=0.5, cosine=0.999, cosine_p1=0.995, neighbours=0.95, rank=0.99)
     with pytest.raises(NotQuantizableError, match=r"error_ratio is .*, allowed is at most 0\.5"):
         choose(canonical(net, factory_rows()), factory_rows(), np.float32(1), impossible)
@@ -61,7 +61,7 @@ def test_fine_tuning_lowers_what_rounding_costs_and_leaves_the_network_alone(net
     assert not any(hasattr(layer, "parametrizations") for layer in better[0].modules())
 
 
-def test_fine_tuning_is_used_where_the_limits_cost_layers_and_kept_where_it_helps(net):
+def test_fine_tuning_runs_where_the_limits_cost_layers_and_is_kept_where_it_helps(net):
     rows, asked = factory_rows(), []
     harmed, healthy = canonical(with_outlier(net, 1e4), rows), canonical(net, rows)
 
@@ -72,12 +72,12 @@ def test_fine_tuning_is_used_where_the_limits_cost_layers_and_kept_where_it_help
 
         return finetune
 
-    assert choose(healthy, rows, np.float32(1), finetune=answering(healthy)).fallen_back == []
+    assert choose(healthy, rows, np.float32(1), finetune=answering(healthy)).harmed == []
     assert asked == []
     helped = choose(harmed, rows, np.float32(1), finetune=answering(healthy))
-    assert (helped.fallen_back, helped.record["calibration"]["finetuned"]) == ([], True)
+    assert (helped.harmed, helped.record["calibration"]["finetuned"]) == ([], True)
     in_vain = choose(harmed, rows, np.float32(1), finetune=answering(harmed))
-    assert len(in_vain.fallen_back) == 1
+    assert len(in_vain.harmed) == 1
     assert "finetuned" not in in_vain.record["calibration"]
     assert asked == [400, 400]  # rows that judge are not among them
 

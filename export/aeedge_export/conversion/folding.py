@@ -11,10 +11,9 @@ from typing import Any
 
 import numpy as np
 import onnx.helper
-import onnx.shape_inference
 from onnx import ModelProto
 
-from aeedge_export.conversion.net import Net, attribute
+from aeedge_export.conversion.editing import Graph, attribute, shapes
 
 _LAST, _FIRST = [0, 2, 3, 1], [0, 3, 1, 2]
 
@@ -32,22 +31,26 @@ def fold_width(model: ModelProto, layer: str, group: int) -> ModelProto:
     Raises:
         ValueError: the layer does not have that form.
     """
-    net = Net.of(model)
-    conv = next(n for n in net.nodes if n.name == layer)
-    weight = net.weights[conv.input[1]]
+    graph = Graph.of(model)
+    conv = next(n for n in graph.nodes if n.name == layer)
+    weight = graph.weights[conv.input[1]]
     step = attribute(conv, "strides", [1, 1])
     top, left, bottom, _ = attribute(conv, "pads", [0] * 4)
     kernel, before, after = _banded(weight, step[1], left, group)
-    relu = net.only_user(conv.output[0])
+    relu = graph.only_consumer(conv.output[0])
     plain = attribute(conv, "dilations", [1, 1]) == [1, 1] and attribute(conv, "group", 1) == 1
     if relu is None or relu.op_type != "Relu" or not plain or group % step[1]:
         raise ValueError(f"{layer}: expected a plain Conv and its Relu")
     outputs, inputs = weight.shape[:2]
-    lines = _line_shapes(_size(model, conv.input[0]), _size(model, relu.output[0]), group, inputs, outputs)
-    shapes = [net.add_weight(f"{layer}.lines", np.array(line, np.int64)) for line in lines]
+    inferred = shapes(model)
+    sizes = inferred[conv.input[0]][2:], inferred[relu.output[0]][2:]
+    lines = [
+        graph.add_weight(f"{layer}.lines", np.array(line, np.int64))
+        for line in _line_shapes(*sizes, group, inputs, outputs)
+    ]
     weights = [
-        net.add_weight(f"{layer}.band", kernel),
-        net.add_weight(f"{layer}.biases", np.tile(net.weights[conv.input[2]], group // step[1])),
+        graph.add_weight(f"{layer}.band", kernel),
+        graph.add_weight(f"{layer}.biases", np.tile(graph.weights[conv.input[2]], group // step[1])),
     ]
     form = {"kernel_shape": kernel.shape[2:], "strides": [step[0], 1], "pads": [top, before, bottom, after]}
     make, first = onnx.helper.make_node, conv.input[0]
@@ -56,18 +59,18 @@ def fold_width(model: ModelProto, layer: str, group: int) -> ModelProto:
         first = f"{layer}.a"
         new.append(make("Transpose", [conv.input[0]], [first], f"{layer}.last", perm=_LAST))
     new += [
-        make("Reshape", [first, shapes[0]], [f"{layer}.b"], f"{layer}.fold"),
+        make("Reshape", [first, lines[0]], [f"{layer}.b"], f"{layer}.fold"),
         make("Transpose", [f"{layer}.b"], [f"{layer}.c"], f"{layer}.first", perm=_FIRST),
         make("Conv", [f"{layer}.c", *weights], [f"{layer}.d"], layer, **form),
         make("Relu", [f"{layer}.d"], [f"{layer}.e"], relu.name),
         make("Transpose", [f"{layer}.e"], [f"{layer}.f"], f"{layer}.back", perm=_LAST),
-        make("Reshape", [f"{layer}.f", shapes[1]], [f"{layer}.g"], f"{layer}.unfold"),
+        make("Reshape", [f"{layer}.f", lines[1]], [f"{layer}.g"], f"{layer}.unfold"),
         make("Transpose", [f"{layer}.g"], list(relu.output), f"{layer}.front", perm=_FIRST),
     ]
-    at = net.nodes.index(conv)
-    net.nodes.remove(relu)
-    net.nodes[at : at + 1] = new
-    return net.model(model)
+    at = graph.nodes.index(conv)
+    graph.nodes.remove(relu)
+    graph.nodes[at : at + 1] = new
+    return graph.model(model)
 
 
 def _banded(weight: Any, step: int, left: int, group: int) -> tuple[Any, int, int]:
@@ -91,11 +94,3 @@ def _line_shapes(
     if size_in[1] % group or size_in[1] % size_out[1]:
         raise ValueError(f"expected a width that {group} divides, and all of it used, got {size_in[1]}")
     return [[-1, size_in[0], size_in[1] // group, group * channels], [-1, *size_out, outputs]]
-
-
-def _size(model: ModelProto, value: str) -> tuple[int, int]:
-    """Height and width of a value (n, channels, height, width)."""
-    graph = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
-    info = next(v for v in [*graph.input, *graph.value_info, *graph.output] if v.name == value)
-    shape = [d.dim_value for d in info.type.tensor_type.shape.dim]
-    return shape[2], shape[3]

@@ -1,7 +1,7 @@
 """From the opset that torch writes to the one that bundles hold.
 
 torch's exporter writes opset 18, and onnx's own version converter gives up at the operators that moved an attribute to
-an input there. These few are all that autoencoders meet; the checker finds any other.
+an input there. These few are all that autoencoders use; the checker finds any other.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def _reduce(node: NodeProto, graph: GraphProto) -> None:
 
 
 def _split(node: NodeProto, graph: GraphProto) -> None:
-    """num_outputs is new; the number of outputs says the same where all parts are equal."""
+    """num_outputs is new, and redundant where all parts are equal."""
     for attribute in [a for a in node.attribute if a.name == "num_outputs"]:
         node.attribute.remove(attribute)
 

@@ -1,5 +1,5 @@
-"""Graphs rewritten for the engine that runs them: `net.py` is what a rewrite works on, `exact.py` and `folding.py` are
-the rewrites, each with the measurement that justifies it.
+"""Graphs rewritten for onnxruntime: `editing.py` has the editable graph, `exact.py` and `folding.py` the rewrites, each
+with the measurement that justifies it.
 """
 
 from onnx import ModelProto

@@ -1,8 +1,8 @@
-"""Ranges of activations from example rows, by several methods, and what can be corrected once they are known.
+"""Ranges of activations from example rows, by several methods, and bias correction for given ranges.
 
 minmax keeps every value; the others give up rare ones for finer steps:
 percentile, entropy (Migacz 2017, "8-bit inference with TensorRT"), mse (least squared rounding error, as OMSE:
-Choukroun et al. 2019, https://arxiv.org/abs/1902.06822). Which is best depends on the net, so it is measured.
+Choukroun et al. 2019, https://arxiv.org/abs/1902.06822). Which is best depends on the network, so it is measured.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from aeedge.runtime.session import every_output
-from aeedge_export.conversion.net import Net, attribute
+from aeedge_export.conversion.editing import Graph, attribute
 from aeedge_export.quantization.affine import Affine, Floats, quantized_weight
 
 Range = tuple[float, float]
@@ -111,11 +111,11 @@ def corrected_biases(
     E[W x] - E[Wq xq] by output channel (Nagel et al. 2019, https://arxiv.org/abs/1906.04721, section 4.2, with means
     measured instead of derived). At the borders of convolutions it is approximate.
     """
-    net, result = Net.of(model), {}
-    for node in net.nodes:
-        if node.op_type not in ("Gemm", "Conv") or net.constant(node.input[1]) is None or len(node.input) < 3:
+    graph, result = Graph.of(model), {}
+    for node in graph.nodes:
+        if node.op_type not in ("Gemm", "Conv") or graph.constant(node.input[1]) is None or len(node.input) < 3:
             continue
-        weight, bias = net.weights[node.input[1]], net.weights[node.input[2]]
+        weight, bias = graph.weights[node.input[1]], graph.weights[node.input[2]]
         axis = 1 if node.op_type == "Gemm" and not attribute(node, "transB", 0) else 0
         steps, scale = quantized_weight(weight, axis, safe=safe)
         rounded = steps * scale.reshape([-1 if i == axis else 1 for i in range(weight.ndim)])
@@ -124,7 +124,7 @@ def corrected_biases(
         mean = x.mean(axis=over, dtype=np.float64)
         mean_rounded = Affine.of(*found[node.input[0]]).rounded(x).mean(axis=over, dtype=np.float64)
         taps = tuple(range(2, weight.ndim))
-        exact, ours = weight.astype(np.float64).sum(axis=taps), rounded.astype(np.float64).sum(axis=taps)
-        error = exact @ mean - ours @ mean_rounded if axis == 0 else mean @ exact - mean_rounded @ ours
+        exact, quantized = weight.astype(np.float64).sum(axis=taps), rounded.astype(np.float64).sum(axis=taps)
+        error = exact @ mean - quantized @ mean_rounded if axis == 0 else mean @ exact - mean_rounded @ quantized
         result[node.name] = (bias + error).astype(np.float32)
     return result

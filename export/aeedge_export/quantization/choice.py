@@ -1,10 +1,8 @@
-"""Decide what runs on integers: calibrate by measured error; layers fall back to fp32 until the quality is good enough.
+"""Decide what runs on integers: calibrate by measured error; layers fall back to fp32 until the limits are met.
 
-A third of the calibration rows find ranges, a third choose the method and which layer falls back next, and the last
-third decides how many do: until these rows are within the limits. They had no say in ranges or method, but the quality
-that is reported is measured on them too, so it is a little optimistic where layers fell back. Separate rows for that
-decision were tried: then a set of layers that is just within the limits on one third misses them on the other, and int8
-is lost as a whole (docs/decisions/0009-int8.md).
+A third of the calibration rows sets the ranges, a third chooses methods and the order in which layers fall back, the
+last third judges. The judging rows decide how many layers fall back, so the recorded quality is slightly optimistic
+(docs/decisions/0009-int8.md has the alternatives that were tried).
 """
 
 from __future__ import annotations
@@ -27,14 +25,14 @@ from aeedge_export.quantization.quality_limits import LIMITS, Quality
 
 Finetune = Callable[[NDArray[Any]], Mapping[str, ModelProto]]
 
-MIN_ROWS = 192
-_WORTH = 5e-4  # what another method than plain minmax must gain in the error ratio
-_FASTER = 1.10  # what a slower-looking choice must be ahead by: timing is noisy
+LEAST_ROWS = 192
+_MIN_GAIN = 5e-4  # what another method than plain minmax must gain in the error ratio
+_FASTER = 1.10  # the ratio of times from which a difference counts: timing is noisy
 _TIMED_ROWS = 1024
 
 
 class NotQuantizableError(Exception):
-    """No int8 variant is within the limits and worth having; the message gives the reason."""
+    """No int8 variant is within the quality limits and faster than fp32; the message gives the reason."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +41,7 @@ class Int8:
 
     Attributes:
         models: QDQ graphs by role.
-        quality: against fp32 on the rows that decided how many layers fall back.
+        quality: against fp32 on the judging rows.
         record: how it was decided, for the manifest: method, forms, per layer error, time and choice.
     """
 
@@ -52,14 +50,14 @@ class Int8:
     record: dict[str, Any]
 
     @property
-    def fallen_back(self) -> list[str]:
-        """Layers that the limits keep in fp32."""
+    def harmed(self) -> list[str]:
+        """Layers that the quality limits keep in fp32."""
         return [one["layer"] for one in self.record["layers"] if "allowed" in one.get("why", "")]
 
 
 @dataclass
 class _Settings:
-    """What a candidate is made of; `layers` run on integers, by role."""
+    """The parameters of a candidate; `layers` run on integers, by role."""
 
     layers: dict[str, list[str]]
     forms: dict[str, str]
@@ -78,28 +76,28 @@ def choose(
 
     Args:
         models: "encoder", and "decoder" if there is one.
-        rows: raw rows for calibration, choice and judgement: MIN_ROWS or more, in any order.
+        rows: raw rows to calibrate, choose and judge with: LEAST_ROWS or more; they are shuffled before the split.
         scale: what reconstruction errors are divided by, in raw units.
-        limits: what int8 must be within.
-        finetune: the last resort, called with rows where layers fall back: canonical graphs whose weights are less
-            sensitive to rounding. Kept where more layers run on integers then.
+        limits: the quality limits of the result.
+        finetune: the last resort, called with rows when the limits keep layers in fp32; returns canonical graphs whose
+            weights lose less by rounding, used where more layers run on integers then.
 
     Raises:
-        NotQuantizableError: there is no layer that can be, or none that passes.
+        NotQuantizableError: no layer can run on integers, or no set of layers is within the limits.
     """
     search = _Search(models, rows, scale, limits)
     try:
         found, reason = search.run(), None
     except NotQuantizableError as error:
         found, reason = None, error
-    if finetune is not None and (found is None or found.fallen_back):
-        tuned = finetune(np.concatenate([search.fit, search.choosing]))
+    if finetune is not None and (found is None or found.harmed):
+        tuned = finetune(np.concatenate([search.calibrating, search.choosing]))
         try:
             second = _Search(models, rows, scale, limits, tuned).run()
         except NotQuantizableError as error:
             reason = reason or error
         else:
-            if found is None or len(second.fallen_back) < len(found.fallen_back):
+            if found is None or len(second.harmed) < len(found.harmed):
                 second.record["calibration"]["finetuned"] = True
                 return second
     if found is None:
@@ -119,10 +117,10 @@ class _Search:
 
     def __post_init__(self) -> None:
         order = np.random.default_rng(0).permutation(len(self.rows))
-        self.fit, self.choosing, self.judging = (self.rows[np.sort(part)] for part in np.array_split(order, 3))
+        self.calibrating, self.choosing, self.judging = (self.rows[np.sort(part)] for part in np.array_split(order, 3))
         self.plain = {role: prepared(model) for role, model in (self.tuned or self.source).items()}
         self.fp32 = EncoderDecoder(self.source, self.scale)
-        self.latents = self.fp32.compute(self.fit)[0]
+        self.latents = self.fp32.latents_and_errors(self.calibrating)[0]
         self.cache: dict[tuple[str, str, tuple[str, ...]], tuple[ModelProto, Any]] = {}
 
     def run(self) -> Int8:
@@ -147,7 +145,7 @@ class _Search:
             key = (role, settings.forms[role], tuple(wanted))
             if key not in self.cache:
                 model = formed(plain, settings.forms[role], wanted)
-                self.cache[key] = model, activations(model, self.fit if role == "encoder" else self.latents)
+                self.cache[key] = model, activations(model, self.calibrating if role == "encoder" else self.latents)
             model, values = self.cache[key]
             found = ranges(values, METHODS[settings.method])
             biases = corrected_biases(model, values, found) if settings.corrected else None
@@ -155,13 +153,16 @@ class _Search:
         return result
 
     def _loss(self, settings: _Settings, rows: NDArray[Any]) -> float:
-        """What integers cost: growth of the reconstruction error, or without decoder the relative error of latents."""
+        """Growth of the reconstruction error plus the relative error of latents; the latter alone without a decoder."""
         int8 = EncoderDecoder(self._candidate(settings), self.scale)
-        (exact, errors), (ours, our_errors) = self.fp32.compute(rows), int8.compute(rows)
-        latent = float(np.square(ours - exact, dtype=np.float64).sum() / max(np.square(exact).sum(), 1e-30))
-        if errors is None or our_errors is None:
+        (exact, errors), (quantized, quantized_errors) = (
+            self.fp32.latents_and_errors(rows),
+            int8.latents_and_errors(rows),
+        )
+        latent = float(np.square(quantized - exact, dtype=np.float64).sum() / max(np.square(exact).sum(), 1e-30))
+        if errors is None or quantized_errors is None:
             return latent
-        return float(our_errors.mean() / max(errors.mean(), 1e-30)) - 1 + latent
+        return float(quantized_errors.mean() / max(errors.mean(), 1e-30)) - 1 + latent
 
     def _choose_method(self, settings: _Settings) -> None:
         best = self._loss(settings, self.choosing)
@@ -169,11 +170,11 @@ class _Search:
             for corrected in (False, True):
                 trial = _Settings(settings.layers, settings.forms, method, corrected)
                 loss = self._loss(trial, self.choosing)
-                if loss < best - _WORTH:
+                if loss < best - _MIN_GAIN:
                     best, settings.method, settings.corrected = loss, method, corrected
 
     def _note_harm(self, settings: _Settings) -> None:
-        """Record what each layer costs alone."""
+        """Record the loss with each layer alone on integers."""
         for role, layers in settings.layers.items():
             for layer in layers:
                 alone = {other: [layer] if other == role else [] for other in settings.layers}
@@ -182,11 +183,11 @@ class _Search:
                 self.notes[role, layer] = {"graph": role, "layer": layer, "choice": "int8", "error": round(loss, 6)}
 
     def _fall_back_harmful(self, settings: _Settings) -> None:
-        """Let layers fall back to fp32, the most harmful first, until the quality is within the limits."""
+        """Let layers fall back to fp32, the most harmful first, until the judging rows are within the limits."""
         while failures := self._quality(settings).failures(self.limits):
             left = [(role, layer) for role, layers in settings.layers.items() for layer in layers]
             if len(left) <= 1:
-                raise NotQuantizableError(f"no set of layers is within the limits: {'; '.join(failures)}")
+                raise NotQuantizableError(f"no set of layers is within the quality limits: {'; '.join(failures)}")
             without = [self._without(settings, *one) for one in left]
             losses = [self._loss(trial, self.choosing) for trial in without]
             best = int(np.argmin(losses))
@@ -195,7 +196,7 @@ class _Search:
             settings.layers = without[best].layers
 
     def _fall_back_slow(self, settings: _Settings) -> None:
-        """Let forms and layers fall back that integers make slower on this machine."""
+        """Let forms and layers that integers make slower on this machine fall back."""
         block = np.resize(self.rows, (_TIMED_ROWS, *self.rows.shape[1:]))
         given = {"encoder": block, "decoder": np.resize(self.latents, (_TIMED_ROWS, self.latents.shape[1]))}
         for role in settings.layers:
@@ -214,8 +215,8 @@ class _Search:
             raise NotQuantizableError("every layer is slower on integers than in fp32 on this machine")
 
     def _ratio(self, one: _Settings, other: _Settings, role: str, rows: NDArray[Any]) -> tuple[float, float]:
-        both = [EncoderDecoder(self._candidate(settings), self.scale) for settings in (one, other)]
-        return time_ratio(both[0], both[1], role, rows)
+        variants = [EncoderDecoder(self._candidate(settings), self.scale) for settings in (one, other)]
+        return time_ratio(variants[0], variants[1], role, rows)
 
     def _without(self, settings: _Settings, role: str, layer: str) -> _Settings:
         fewer = settings.layers | {role: [name for name in settings.layers[role] if name != layer]}
@@ -225,23 +226,23 @@ class _Search:
         return quality(self.fp32, EncoderDecoder(self._candidate(settings), self.scale), self.judging)
 
     def _result(self, settings: _Settings) -> Int8:
-        models, kept = self._candidate(settings), self._quality(settings)
-        if failures := kept.failures(self.limits):
-            raise NotQuantizableError(f"no set of layers is within the limits: {'; '.join(failures)}")
+        models, measured = self._candidate(settings), self._quality(settings)
+        if failures := measured.failures(self.limits):
+            raise NotQuantizableError(f"no set of layers is within the quality limits: {'; '.join(failures)}")
         for role, model in models.items():
             _check_integer(model, role, len(settings.layers[role]))
         calibration = {
-            "rows": len(self.fit),
+            "rows": len(self.calibrating),
             "held_out_rows": len(self.judging),
             "method": settings.method,
             "bias_correction": settings.corrected,
         }
         record = {"calibration": calibration, "forms": dict(settings.forms), "layers": list(self.notes.values())}
-        return Int8(models, kept, record)
+        return Int8(models, measured, record)
 
 
 def _check_integer(model: ModelProto, role: str, integer_layers: int) -> None:
-    """Check that onnxruntime runs exactly the chosen layers on integers: it may leave one float, or quantise another.
+    """onnxruntime must run exactly the chosen layers on integers: it may leave one float, or quantise another.
 
     Raises:
         NotQuantizableError: it does not.

@@ -23,8 +23,8 @@ import onnx.helper
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto
 
-from aeedge_export.conversion.input_affine import entrance, is_bytes, is_int16, one_value
-from aeedge_export.conversion.net import Net, attribute, copy_of
+from aeedge_export.conversion.editing import Graph, attribute, copy_of
+from aeedge_export.conversion.input_affine import input_stages, is_bytes, is_int16, one_value
 from aeedge_export.quantization.affine import Affine, Floats, centred, fits_zero, quantized_weight, sums
 
 INTEGER_LAYERS = ("Gemm", "Conv")
@@ -35,7 +35,7 @@ Range = tuple[float, float]
 
 @dataclass(frozen=True)
 class Code:
-    """Where a value's bytes are and what they mean: value = affine + shift; `shift` broadcasts to a row."""
+    """A quantised value: its name, and value = affine(bytes) + shift; `shift` broadcasts to a row."""
 
     name: str
     affine: Affine
@@ -44,8 +44,8 @@ class Code:
 
 def layers_of(model: ModelProto) -> list[str]:
     """Names of the layers that onnxruntime can run on integers, in order."""
-    net = Net.of(model)
-    return [n.name for n in net.nodes if n.op_type in INTEGER_LAYERS and net.constant(n.input[1]) is not None]
+    graph = Graph.of(model)
+    return [n.name for n in graph.nodes if n.op_type in INTEGER_LAYERS and graph.constant(n.input[1]) is not None]
 
 
 def quantize(
@@ -66,15 +66,15 @@ def quantize(
         biases, weights: by layer name, instead of the model's own (bias correction, better rounding).
         safe: choose weights whose sums cannot saturate on x86 without VNNI.
     """
-    writer = _Writer(Net.of(model), ranges, frozenset(layers), biases or {}, weights or {}, safe)
+    writer = _Writer(Graph.of(model), ranges, frozenset(layers), biases or {}, weights or {}, safe)
     return writer.write(model)
 
 
 @dataclass
 class _Writer:
-    """Copies nodes in order, integer layers with their quantised operands; `codes` are the values that have bytes."""
+    """Copies nodes in order, integer layers with their quantised operands; `codes` are the quantised values."""
 
-    net: Net
+    graph: Graph
     ranges: Mapping[str, Range]
     layers: frozenset[str]
     biases: Mapping[str, Floats]
@@ -86,26 +86,26 @@ class _Writer:
 
     def write(self, like: ModelProto) -> ModelProto:
         self._enter()
-        for node in self.net.nodes:
+        for node in self.graph.nodes:
             if node.name in self.layers:
                 self._layer(node)
             elif node.output[0] not in self.made:
                 self.nodes.append(self._float(node))
-        self.net.nodes = _needed(self.nodes, self.net.output.name)
-        return self.net.model(like)
+        self.graph.nodes = list({node.output[0]: node for node in self.nodes}.values())  # a Max replaces its ReLU
+        return self.graph.model(like)
 
     def _enter(self) -> None:
-        """Bytes for what the first layers read, taken as early as possible on the way there from the raw input.
+        """Quantise the input of the first layers, as early as possible between raw input and there.
 
-        The rest of that way is value = factor * earlier + offset, which only changes what the bytes mean.
+        The remaining stages are value = factor * earlier + offset, which only changes the affine.
         """
-        *earlier, last = entrance(self.net)
+        *earlier, last = input_stages(self.graph)
         for stage in earlier:
             factor = one_value(last.factor / stage.factor)
-            if factor is None or factor <= 0 or (stage.value == self.net.input.name and is_int16(self.net)):
+            if factor is None or factor <= 0 or (stage.value == self.graph.input.name and is_int16(self.graph)):
                 continue
             offset = last.offset - factor * stage.offset
-            if stage.value == self.net.input.name and is_bytes(self.net):
+            if stage.value == self.graph.input.name and is_bytes(self.graph):
                 code, scale, zero = stage.value, 1.0, 0
             else:
                 low, high = ((np.array(self.ranges[last.value]) - one) / factor for one in (offset.min(), offset.max()))
@@ -115,21 +115,21 @@ class _Writer:
                 raw = Affine.of(low, high)
                 code, scale, zero = self._quantize(stage.value, stage.value, raw), float(raw.scale), raw.zero
             affine, shift = centred(factor * scale, offset - factor * scale * zero)
-            if self._bears(affine, shift):
+            if self._can_shift(affine, shift):
                 self.codes[last.value] = Code(code, affine, shift)
                 return
 
-    def _bears(self, affine: Affine, shift: NDArray[np.float64]) -> bool:
-        """Whether layers can take a shift into their biases; with a convolution's padding only up to half a step."""
-        if any(node.op_type == "Conv" and node.name in self.layers for node in self.net.nodes):
+    def _can_shift(self, affine: Affine, shift: NDArray[np.float64]) -> bool:
+        """Whether layers can add a shift to their biases; with a convolution's padding only up to half a step."""
+        if any(node.op_type == "Conv" and node.name in self.layers for node in self.graph.nodes):
             return one_value(shift) is not None and bool((np.abs(shift) <= 0.5001 * affine.scale).all())
         return True
 
     def _layer(self, node: NodeProto) -> None:
-        """The layer between its dequantised operands. One DequantizeLinear a reader: onnxruntime 1.12 needs it."""
+        """The layer between its dequantised operands. One DequantizeLinear per consumer: onnxruntime 1.12 needs it."""
         code = self._code(node.input[0])
         axis = 1 if node.op_type == "Gemm" and not attribute(node, "transB", 0) else 0
-        float_weight = self.weights.get(node.name, self.net.weights[node.input[1]])
+        float_weight = self.weights.get(node.name, self.graph.weights[node.input[1]])
         weight, scale = quantized_weight(float_weight, axis, safe=self.safe)
         bias = self._bias(node) + sums(float_weight, axis, code.shift)
         step = code.affine.scale * scale
@@ -151,15 +151,15 @@ class _Writer:
         if node.name in self.biases:
             return self.biases[node.name].astype(np.float64)
         if len(node.input) > 2:
-            return self.net.weights[node.input[2]].astype(np.float64)
+            return self.graph.weights[node.input[2]].astype(np.float64)
         return np.zeros(1)
 
     def _close(self, conv: NodeProto) -> None:
-        """Quantise what an integer convolution computes, since it has no float result, and dequantise it for others."""
+        """Quantise the output of an integer convolution, which has no float result, and dequantise it for others."""
         value = conv.output[0]
-        user = self.net.only_user(value)
-        if user is not None and user.op_type == "Relu":
-            value = user.output[0]
+        consumer = self.graph.only_consumer(value)
+        if consumer is not None and consumer.op_type == "Relu":
+            value = consumer.output[0]
         else:
             conv.output[0] = f"{value}.exact"
         code = self._code(value, conv.output[0])
@@ -167,46 +167,46 @@ class _Writer:
         self.made.add(value)
 
     def _float(self, node: NodeProto) -> NodeProto:
-        """A node as it is; but onnxruntime 1.32 leaves a Gemm float that a ReLU follows, and no quantisation."""
-        maker = self.net.maker(node.input[0])
-        if node.op_type == "Relu" and maker is not None and maker.name in self.layers:
+        """A node unchanged; but onnxruntime 1.32 leaves a Gemm float that a ReLU follows, and no quantisation."""
+        producer = self.graph.producer(node.input[0])
+        if node.op_type == "Relu" and producer is not None and producer.name in self.layers:
             return self._max(node)
         return copy_of(node)
 
     def _code(self, value: str, source: str | None = None) -> Code:
-        """The bytes of a float value (which the nodes so far compute as `source`); a value is quantised once."""
+        """The bytes of a float value (so far computed as `source`); a value is quantised once."""
         if value in self.codes:
             return self.codes[value]
-        maker = self.net.maker(value)
-        if maker is not None and maker.op_type in MOVES and self.net.only_user(value) is not None:
-            code = self._code(maker.input[0])
-            moved = copy_of(maker)
-            moved.name, moved.input[0], moved.output[0] = f"{maker.name}.u8", code.name, f"{value}.u8"
+        producer = self.graph.producer(value)
+        if producer is not None and producer.op_type in MOVES and self.graph.only_consumer(value) is not None:
+            code = self._code(producer.input[0])
+            moved = copy_of(producer)
+            moved.name, moved.input[0], moved.output[0] = f"{producer.name}.u8", code.name, f"{value}.u8"
             self.nodes.append(moved)
             shift = code.shift if one_value(code.shift) is not None else code.shift.reshape(1, -1)
             self.codes[value] = Code(moved.output[0], code.affine, shift)
             return self.codes[value]
         low, high = self.ranges[value]
-        if maker is not None and maker.op_type == "Relu":
-            source, low = self._clipped_later(maker), 0.0
+        if producer is not None and producer.op_type == "Relu":
+            source, low = self._clipped_later(producer), 0.0
         affine = Affine.of(low, high)
         self.codes[value] = Code(self._quantize(value, source or value, affine), affine, np.zeros(1))
         return self.codes[value]
 
     def _clipped_later(self, relu: NodeProto) -> str:
-        """What a ReLU reads, for a quantisation that clips at 0 itself.
+        """The input of a ReLU, for a quantisation that clips at 0 itself.
 
-        onnxruntime 1.32 quantises a float Conv between two quantised values behind our back, with one scale for all
+        onnxruntime 1.32 quantises a float Conv between two quantised values by itself, with one scale for all
         channels; a Max in between keeps it float.
         """
-        layer = self.net.maker(relu.input[0])
+        layer = self.graph.producer(relu.input[0])
         if layer is None or layer.op_type != "Conv" or layer.name in self.layers or layer.input[0] not in self.made:
             return str(relu.input[0])
         self.nodes.append(self._max(relu))
         return str(relu.output[0])
 
     def _max(self, relu: NodeProto) -> NodeProto:
-        zero = self.net.add_weight("zero", np.zeros((), np.float32))
+        zero = self.graph.add_weight("zero", np.zeros((), np.float32))
         return onnx.helper.make_node("Max", [relu.input[0], zero], relu.output, relu.name)
 
     def _quantize(self, stem: str, source: str, affine: Affine) -> str:
@@ -216,7 +216,7 @@ class _Writer:
 
     def _constant(self, stem: str, values: NDArray[np.integer[Any]], scale: Floats, axis: int) -> str:
         zeros = np.zeros(len(scale), values.dtype)
-        return self._dequantize(stem, self.net.add_weight(f"{stem}.steps", values), scale, zeros, axis=axis)
+        return self._dequantize(stem, self.graph.add_weight(f"{stem}.steps", values), scale, zeros, axis=axis)
 
     def _dequantize(
         self, stem: str, code: str, scale: Any, zero: Any, output: str | None = None, axis: int | None = None
@@ -229,22 +229,4 @@ class _Writer:
 
     def _numbers(self, stem: str, scale: Any, zero: Any) -> list[str]:
         scale, zero = np.asarray(scale, np.float32), np.asarray(zero)
-        return [self.net.add_weight(f"{stem}.scale", scale), self.net.add_weight(f"{stem}.zero", zero)]
-
-
-def _needed(nodes: list[NodeProto], output: str) -> list[NodeProto]:
-    """The nodes that the output depends on, in an order in which they can run."""
-    makers = {name: node for node in nodes for name in node.output}
-    order: list[NodeProto] = []
-    seen: set[str] = set()
-    stack = [(output, False)]
-    while stack:
-        value, ready = stack.pop()
-        if value not in makers or (value in seen and not ready):
-            continue
-        if ready:
-            order.append(makers[value])
-        else:
-            seen.update(makers[value].output)
-            stack += [(value, True), *((name, False) for name in reversed(makers[value].input))]
-    return order
+        return [self.graph.add_weight(f"{stem}.scale", scale), self.graph.add_weight(f"{stem}.zero", zero)]

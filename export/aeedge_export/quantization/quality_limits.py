@@ -1,14 +1,15 @@
-"""Quality limits: how far an int8 variant may be from the fp32 one, measured on held-out rows without labels."""
+"""How closely an int8 variant must follow fp32, measured on held-out rows without labels."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial.distance import cdist
 from scipy.stats import spearmanr
-from sklearn.metrics.pairwise import paired_cosine_distances
+from sklearn.neighbors import NearestNeighbors
+from sklearn.preprocessing import normalize
 
 Floats = NDArray[np.float32]
 
@@ -21,9 +22,9 @@ class Quality:
 
     Attributes:
         error_ratio: mean squared reconstruction error in scaled units, int8 / fp32.
-        cosine, cosine_p1: of a row's two latents: mean and first percentile over rows.
+        cosine, cosine_p1: similarity of a row's two latents: mean and first percentile over rows.
         neighbours: share of a row's ten nearest rows in latent space that stay among its ten nearest.
-        rank: Spearman correlation of the rows' reconstruction errors, on which an alarm depends.
+        rank: Spearman correlation of the rows' reconstruction errors, on which the order of alarms depends.
     """
 
     error_ratio: float | None
@@ -33,11 +34,11 @@ class Quality:
     rank: float | None
 
     def failures(self, limits: Quality) -> list[str]:
-        """What is outside the limits, in words; empty if nothing is."""
+        """One message for each number outside its limit; empty if all are within the limits."""
         result = []
         for name, value in self.numbers().items():
             limit = getattr(limits, name)
-            if not (value <= limit if name == "error_ratio" else value >= limit):  # NaN is outside
+            if not (value <= limit if name == "error_ratio" else value >= limit):  # NaN is within no limit
                 relation = "at most" if name == "error_ratio" else "at least"
                 result.append(f"{name} is {value:.4f}, allowed is {relation} {limit:g}")
         return result
@@ -57,24 +58,22 @@ def compare(latents: tuple[Floats, Floats], errors: tuple[Floats, Floats] | None
         latents: (n, k) each.
         errors: (n,) each: mean squared reconstruction error of each row; None without a decoder.
     """
-    exact, ours = (z[:_ROWS].astype(np.float64) for z in latents)
-    cosines = np.where((exact == ours).all(axis=1), 1.0, 1 - paired_cosine_distances(exact, ours))  # of zeros, too
+    exact, quantized = (z[:_ROWS].astype(np.float64) for z in latents)
+    cosines = (normalize(exact) * normalize(quantized)).sum(axis=1)
+    cosines[(exact == quantized).all(axis=1)] = 1.0  # also where both are zero, which have no direction
     ratio = rank = None
     if errors is not None:
         ratio = float(errors[1].mean(dtype=np.float64) / max(errors[0].mean(dtype=np.float64), 1e-30))
         rank = float(spearmanr(*errors).statistic)
-    same = [len(np.intersect1d(*pair)) for pair in zip(_nearest(exact), _nearest(ours))]
     return Quality(
         error_ratio=ratio,
         cosine=float(cosines.mean()),
         cosine_p1=float(np.percentile(cosines, 1)),
-        neighbours=float(np.mean(same)) / _NEIGHBOURS,
+        neighbours=float(_nearest(exact).multiply(_nearest(quantized)).sum() / (len(exact) * _NEIGHBOURS)),
         rank=rank,
     )
 
 
-def _nearest(z: NDArray[np.float64]) -> NDArray[np.intp]:
-    """Indices (n, 10) of each row's nearest other rows; of equally near ones the first."""
-    distances = cdist(z, z)
-    np.fill_diagonal(distances, np.inf)
-    return np.argsort(distances, axis=1, kind="stable")[:, :_NEIGHBOURS]
+def _nearest(z: NDArray[np.float64]) -> Any:
+    """Sparse (n, n): 1 where a column's row is among the ten nearest other rows of a row."""
+    return NearestNeighbors(n_neighbors=_NEIGHBOURS, algorithm="brute").fit(z).kneighbors_graph()

@@ -1,4 +1,4 @@
-"""Calibration rows: enough of them, of the right shape, finite, and from the sensor that the model was trained on."""
+"""Calibration rows: as many as it takes, of the right shape, finite, and in the range of the example."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from aeedge.errors import InputError
-from aeedge_export.quantization.choice import MIN_ROWS
+from aeedge_export.quantization.choice import LEAST_ROWS
 
 _MARGIN, _OUTSIDE = 0.25, 0.05  # ranges beyond the example's, and the share of values that may lie there
 
@@ -17,16 +17,16 @@ def calibration_rows(calibration: ArrayLike | None, example: NDArray[Any]) -> ND
     """Rows of the example's shape and dtype; the example itself where there are no others.
 
     Raises:
-        InputError: too few, another shape, not numbers, NaN or infinity, or values that the model was not trained on.
+        InputError: too few, another shape, not numbers, NaN or infinity, or values outside the range of the example.
     """
     rows = example if calibration is None else np.asarray(calibration)
     if rows.dtype.kind not in "fiub":
         raise InputError(f"calibration: expected numbers, got dtype {rows.dtype}")
     if rows.shape[1:] != example.shape[1:]:
         raise InputError(f"calibration: expected rows of shape {example.shape[1:]}, got {rows.shape[1:]}")
-    if len(rows) < MIN_ROWS:
+    if len(rows) < LEAST_ROWS:
         raise InputError(
-            f"calibration: expected {MIN_ROWS} or more rows (a third each to calibrate, to choose, to judge), "
+            f"calibration: expected {LEAST_ROWS} or more rows (a third each to calibrate, to choose, to judge), "
             f"got {len(rows)}; pass more rows, or leave out int8"
         )
     if rows.dtype.kind == "f" and not np.isfinite(rows).all():
@@ -48,7 +48,7 @@ def _check_range(rows: NDArray[Any], example: NDArray[Any]) -> None:
         at = tuple(int(i) for i in np.argwhere(outside)[0])
         bounds = [float(b[at[1]] if rows.ndim == 2 else b) for b in (low, high)]
         raise InputError(
-            f"calibration: {outside.mean():.0%} of its values lie outside the example's range, "
-            f"such as {rows[at]} in row {at[0]}, where it is {bounds[0]:.4g} to {bounds[1]:.4g}; "
+            f"calibration: {outside.mean():.0%} of its values lie outside the range of the example, "
+            f"for instance {rows[at]} in row {at[0]} (the example has {bounds[0]:.4g} to {bounds[1]:.4g}); "
             "is it from the same sensor, in the same units?"
         )

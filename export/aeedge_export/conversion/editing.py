@@ -1,20 +1,24 @@
-"""A graph as lists and arrays that rewrites can change: nodes in order, weights by name."""
+"""An editable graph for the rewrites: nodes in order, weights as arrays by name.
+
+onnx_ir sorts it, removes unused nodes and weights, and infers shapes.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import onnx.helper
 import onnx.numpy_helper
+import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, ValueInfoProto
+from onnx_ir.passes.common import RemoveUnusedNodesPass, ShapeInferencePass, TopologicalSortPass
 
 
 @dataclass
-class Net:
+class Graph:
     """A model with one input and one output.
 
     Attributes:
@@ -31,7 +35,7 @@ class Net:
     output: ValueInfoProto
 
     @classmethod
-    def of(cls, model: ModelProto) -> Net:
+    def of(cls, model: ModelProto) -> Graph:
         """A copy of a model's graph; Constant nodes become weights."""
         weights = {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer}
         nodes = []
@@ -43,34 +47,37 @@ class Net:
         return cls(model.graph.name, nodes, weights, model.graph.input[0], model.graph.output[0])
 
     def model(self, like: ModelProto) -> ModelProto:
-        """The model again, with opset, IR version and metadata of `like`; weights that no node uses are dropped."""
-        used = {name for node in self.nodes for name in node.input}
-        weights = [onnx.numpy_helper.from_array(a, n) for n, a in self.weights.items() if n in used]
+        """A model with opset, IR version and metadata of `like`: nodes sorted, unused nodes and weights removed."""
+        weights = [onnx.numpy_helper.from_array(a, n) for n, a in self.weights.items()]
         graph = onnx.helper.make_graph(self.nodes, self.name, [self.input], [self.output], initializer=weights)
         model = onnx.helper.make_model(graph, opset_imports=like.opset_import)
         model.ir_version, model.producer_name = like.ir_version, like.producer_name
         model.metadata_props.extend(like.metadata_props)
-        return model
+        sorted_model = ir.from_proto(model)
+        ir.passes.Sequential(RemoveUnusedNodesPass(), TopologicalSortPass())(sorted_model)
+        result = ir.to_proto(sorted_model)
+        del result.graph.value_info[:]  # onnx_ir writes one for each weight
+        return result
 
-    def maker(self, value: str) -> NodeProto | None:
+    def producer(self, value: str) -> NodeProto | None:
         """The node that computes a value; None for the input and for weights."""
         return next((node for node in self.nodes if value in node.output), None)
 
-    def users(self, value: str) -> list[NodeProto]:
+    def consumers(self, value: str) -> list[NodeProto]:
         """The nodes that read a value."""
         return [node for node in self.nodes if value in node.input]
 
-    def only_user(self, value: str) -> NodeProto | None:
+    def only_consumer(self, value: str) -> NodeProto | None:
         """The one node that reads a value, or None: several, none, or it is the graph's output."""
-        users = self.users(value)
-        return users[0] if len(users) == 1 and value != self.output.name else None
+        consumers = self.consumers(value)
+        return consumers[0] if len(consumers) == 1 and value != self.output.name else None
 
     def constant(self, value: str) -> NDArray[Any] | None:
         """A weight's array, or None for what is computed."""
         return self.weights.get(value)
 
     def add_weight(self, stem: str, array: NDArray[Any]) -> str:
-        """Keep an array under a name of its own, which is returned."""
+        """Add an array under a name that is not taken yet, and return that name."""
         name, count = stem, 1
         while name in self.weights:
             name, count = f"{stem}_{count}", count + 1
@@ -78,7 +85,7 @@ class Net:
         return name
 
     def remove(self, node: NodeProto, instead: str) -> None:
-        """Take out a node; who read its output reads `instead`. The graph's output keeps its name."""
+        """Remove a node; its consumers read `instead`. The graph's output keeps its name."""
         self.nodes.remove(node)
         if node.output[0] == self.output.name:
             for other in self.nodes:
@@ -87,6 +94,18 @@ class Net:
             return
         for other in self.nodes:
             replace(other.input, node.output[0], instead)
+
+
+def shapes(model: ModelProto) -> dict[str, tuple[Any, ...]]:
+    """The inferred shape of each value whose rank is known; None for free axes."""
+    inferred = ir.from_proto(model)
+    ShapeInferencePass(check_type=False, strict_mode=False)(inferred)
+    values = ir.convenience.create_value_mapping(inferred.graph)
+    return {
+        name: tuple(axis if isinstance(axis, int) else None for axis in value.shape)
+        for name, value in values.items()
+        if value.shape is not None
+    }
 
 
 def copy_of(node: NodeProto) -> NodeProto:
@@ -104,7 +123,7 @@ def replace(names: Any, old: str, new: str) -> None:
 
 
 def attribute(node: NodeProto, name: str, default: Any = None) -> Any:
-    """An attribute's value, or the default where the node does not say."""
+    """An attribute's value, or the default if the node has none."""
     for item in node.attribute:
         if item.name == name:
             return onnx.helper.get_attribute_value(item)
@@ -116,9 +135,3 @@ def set_attribute(node: NodeProto, name: str, value: Any) -> None:
     for item in [a for a in node.attribute if a.name == name]:
         node.attribute.remove(item)
     node.attribute.append(onnx.helper.make_attribute(name, value))
-
-
-def same(values: Iterable[Any]) -> bool:
-    """Whether all values are equal."""
-    seen = list(values)
-    return all(value == seen[0] for value in seen)

@@ -142,7 +142,7 @@ def _smallest(subjects: dict[str, _Subject]) -> TunedPolicy:
 
 
 def _bytes(files: Any) -> int:
-    return int(files.encoder.bytes + (files.decoder.bytes if files.decoder else 0))
+    return int(sum(entry.bytes for entry in (files.encoder, files.decoder, files.scorer) if entry is not None))
 
 
 def _fastest(subjects: dict[str, _Subject], objective: str, progress: Callable[[str], None]) -> TunedPolicy:

@@ -10,11 +10,19 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import onnx.helper
-import onnx.shape_inference
+import onnx_ir as ir
 from onnx import ModelProto
 
-from aeedge_export.conversion.net import Net, attribute
+from aeedge_export.conversion.editing import (
+    add_weight,
+    bias_of,
+    closed,
+    node,
+    only_consumer,
+    opened,
+    substitute,
+    weight_of,
+)
 
 _LAST, _FIRST = [0, 2, 3, 1], [0, 3, 1, 2]
 
@@ -32,42 +40,42 @@ def fold_width(model: ModelProto, layer: str, group: int) -> ModelProto:
     Raises:
         ValueError: the layer does not have that form.
     """
-    net = Net.of(model)
-    conv = next(n for n in net.nodes if n.name == layer)
-    weight = net.weights[conv.input[1]]
-    step = attribute(conv, "strides", [1, 1])
-    top, left, bottom, _ = attribute(conv, "pads", [0] * 4)
+    network = opened(model)
+    conv = next(n for n in network.graph if n.name == layer)
+    weight, bias, attributes = weight_of(conv), bias_of(conv), conv.attributes
+    step = attributes.get_ints("strides", [1, 1])
+    top, left, bottom, _ = attributes.get_ints("pads", [0] * 4)
     kernel, before, after = _banded(weight, step[1], left, group)
-    relu = net.only_user(conv.output[0])
-    plain = attribute(conv, "dilations", [1, 1]) == [1, 1] and attribute(conv, "group", 1) == 1
-    if relu is None or relu.op_type != "Relu" or not plain or group % step[1]:
+    relu = only_consumer(conv.outputs[0])
+    plain = set(attributes.get_ints("dilations", [1])) == {1} and attributes.get_int("group", 1) == 1
+    if relu is None or relu.op_type != "Relu" or not plain or group % step[1] or bias is None:
         raise ValueError(f"{layer}: expected a plain Conv and its Relu")
     outputs, inputs = weight.shape[:2]
-    lines = _line_shapes(_size(model, conv.input[0]), _size(model, relu.output[0]), group, inputs, outputs)
-    shapes = [net.add_weight(f"{layer}.lines", np.array(line, np.int64)) for line in lines]
+    pixels, *_ = conv.inputs
+    lines = _line_shapes(_size(pixels), _size(conv.outputs[0]), group, inputs, outputs)
+    shapes = [add_weight(network.graph, f"{layer}.lines", np.array(line, np.int64)) for line in lines]
     weights = [
-        net.add_weight(f"{layer}.band", kernel),
-        net.add_weight(f"{layer}.biases", np.tile(net.weights[conv.input[2]], group // step[1])),
+        add_weight(network.graph, f"{layer}.band", kernel),
+        add_weight(network.graph, f"{layer}.biases", np.tile(bias, group // step[1])),
     ]
-    form = {"kernel_shape": kernel.shape[2:], "strides": [step[0], 1], "pads": [top, before, bottom, after]}
-    make, first = onnx.helper.make_node, conv.input[0]
-    new = []
+    form = {"kernel_shape": kernel.shape[2:], "pads": [top, before, bottom, after], "strides": [step[0], 1]}
+    new: list[ir.Node] = []
+
+    def then(kind: str, end: str, name: str, *more: ir.Value, **attributes: Any) -> None:
+        source = new[-1].outputs[0] if new else pixels
+        new.append(node(kind, [source, *more], f"{layer}.{end}", name, **attributes))
+
     if inputs > 1:  # of one channel, a line of pixels is a line of groups as it is
-        first = f"{layer}.a"
-        new.append(make("Transpose", [conv.input[0]], [first], f"{layer}.last", perm=_LAST))
-    new += [
-        make("Reshape", [first, shapes[0]], [f"{layer}.b"], f"{layer}.fold"),
-        make("Transpose", [f"{layer}.b"], [f"{layer}.c"], f"{layer}.first", perm=_FIRST),
-        make("Conv", [f"{layer}.c", *weights], [f"{layer}.d"], layer, **form),
-        make("Relu", [f"{layer}.d"], [f"{layer}.e"], relu.name),
-        make("Transpose", [f"{layer}.e"], [f"{layer}.f"], f"{layer}.back", perm=_LAST),
-        make("Reshape", [f"{layer}.f", shapes[1]], [f"{layer}.g"], f"{layer}.unfold"),
-        make("Transpose", [f"{layer}.g"], list(relu.output), f"{layer}.front", perm=_FIRST),
-    ]
-    at = net.nodes.index(conv)
-    net.nodes.remove(relu)
-    net.nodes[at : at + 1] = new
-    return net.model(model)
+        then("Transpose", "a", f"{layer}.last", perm=_LAST)
+    then("Reshape", "b", f"{layer}.fold", shapes[0])
+    then("Transpose", "c", f"{layer}.first", perm=_FIRST)
+    then("Conv", "d", layer, *weights, **form)
+    then("Relu", "e", str(relu.name))
+    then("Transpose", "f", f"{layer}.back", perm=_LAST)
+    then("Reshape", "g", f"{layer}.unfold", shapes[1])
+    then("Transpose", "h", f"{layer}.front", perm=_FIRST)
+    substitute([conv, relu], new)
+    return closed(network)
 
 
 def _banded(weight: Any, step: int, left: int, group: int) -> tuple[Any, int, int]:
@@ -93,9 +101,8 @@ def _line_shapes(
     return [[-1, size_in[0], size_in[1] // group, group * channels], [-1, *size_out, outputs]]
 
 
-def _size(model: ModelProto, value: str) -> tuple[int, int]:
+def _size(value: ir.Value | None) -> tuple[int, int]:
     """Height and width of a value (n, channels, height, width)."""
-    graph = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
-    info = next(v for v in [*graph.input, *graph.value_info, *graph.output] if v.name == value)
-    shape = [d.dim_value for d in info.type.tensor_type.shape.dim]
-    return shape[2], shape[3]
+    assert value is not None
+    assert value.shape is not None
+    return int(value.shape[2]), int(value.shape[3])

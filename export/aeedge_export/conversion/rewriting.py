@@ -1,5 +1,5 @@
-"""Graphs rewritten for the engine that runs them: `net.py` is what a rewrite works on, `exact.py` and `folding.py` are
-the rewrites, each with the measurement that justifies it.
+"""Graphs rewritten for onnxruntime: `exact.py` and `folding.py` are the rewrites, each with the measurement that
+justifies it, and `editing.py` the edits that they share.
 """
 
 from onnx import ModelProto

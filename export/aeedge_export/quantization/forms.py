@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-import onnx.shape_inference
+import onnx_ir as ir
 from onnx import ModelProto
 
+from aeedge_export.conversion.editing import bias_of, only_consumer, opened
 from aeedge_export.conversion.exact import conv1d_as_conv2d, dense_as_convolution, fold_normalization
 from aeedge_export.conversion.folding import fold_width
-from aeedge_export.conversion.net import Net, attribute
 
-FORMS = ("engine", "plain")
 _GROUP = 4  # neighbours that become channels: onnxruntime then gathers 32 bits at a time
 _NARROW = 4  # input channels at most
 
@@ -33,19 +32,16 @@ def formed(model: ModelProto, form: str, layers: Collection[str]) -> ModelProto:
 
 def _narrow(model: ModelProto) -> list[str]:
     """Convolutions of few channels that `fold_width` can take."""
-    net, found = Net.of(model), []
-    inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
-    shapes = {
-        value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim]
-        for value in [*inferred.input, *inferred.value_info, *inferred.output]
-    }
-    for node in net.nodes:
-        if node.op_type != "Conv" or len(shapes.get(node.input[0], ())) != 4 or len(node.input) < 3:
-            continue
-        user, width = net.only_user(node.output[0]), shapes[node.input[0]][3]
-        step = attribute(node, "strides", [1, 1])[1]
-        fits = width % _GROUP == 0 and _GROUP % step == 0 and shapes[node.output[0]][3] * step == width
-        plain = attribute(node, "group", 1) == 1 and set(attribute(node, "dilations", [1])) == {1}
-        if user is not None and user.op_type == "Relu" and fits and plain and shapes[node.input[0]][1] <= _NARROW:
-            found.append(node.name)
-    return found
+    return [str(node.name) for node in opened(model).graph if node.op_type == "Conv" and _can_be_folded(node)]
+
+
+def _can_be_folded(conv: ir.Node) -> bool:
+    before, after, relu = conv.inputs[0], conv.outputs[0], only_consumer(conv.outputs[0])
+    if before is None or before.shape is None or after.shape is None or len(before.shape) != 4:
+        return False
+    if bias_of(conv) is None or relu is None or relu.op_type != "Relu":
+        return False
+    width, step = before.shape[3], conv.attributes.get_ints("strides", [1, 1])[1]
+    fits = width % _GROUP == 0 and _GROUP % step == 0 and after.shape[3] * step == width
+    plain = conv.attributes.get_int("group", 1) == 1 and set(conv.attributes.get_ints("dilations", [1])) == {1}
+    return bool(fits and plain and before.shape[1] <= _NARROW)

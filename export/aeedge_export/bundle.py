@@ -34,8 +34,8 @@ from aeedge_export.acceptance import (
 from aeedge_export.conversion.graph import OPSET, RawDecoder, RawEncoder, Scaling, frozen, stamped, to_onnx
 from aeedge_export.conversion.rewriting import for_fp32
 from aeedge_export.quantization.choice import LEAST_ROWS, Finetune, Int8, NotQuantizableError, choose
+from aeedge_export.quantization.encoder_decoder import EncoderDecoder
 from aeedge_export.quantization.finetuning import finetuned
-from aeedge_export.quantization.pair import Pair
 from aeedge_export.quantization.rows import calibration_rows
 from aeedge_export.versions import versions
 
@@ -81,11 +81,11 @@ def export_bundle(
         training: anything worth knowing about the training, as JSON; never read at run time.
         ordered: whether any prefix of the latents is a code of its own.
         variants: "fp32" and "int8", the one that `aeedge.load` takes by itself first; "all" for both, as far as the
-            calibration rows suffice. Where no int8 form keeps the contract (docs/decisions/0009-int8.md) it is left
-            out, with a warning that says why.
+            calibration rows suffice. Where no int8 form is within the quality limits (docs/decisions/0009-int8.md) it
+            is left out, with a warning that gives the reason.
         calibration: raw rows (192 or more) that int8 is calibrated and judged with; default: the example.
-        qat: where the contract would keep layers in fp32, fine-tune the int8 variant for a few epochs with its rounding
-            in view, on the calibration rows; fp32 stays as it is.
+        qat: where the quality limits would keep layers in fp32, fine-tune the int8 variant for a few epochs with
+            rounding in the forward pass, on the calibration rows; fp32 does not change.
         tolerance: largest error of fp32 relative to an output's magnitude.
         overwrite: replace an existing bundle.
 
@@ -131,9 +131,9 @@ def export_bundle(
     golden = golden_rows(rows)
     recorded = {"fp32": reference.outputs(golden)}
     if int8 is not None:
-        pair = Pair(int8.models, scaling.scale)
-        recorded["int8"] = pair.outputs(golden)
-        limits["int8"] = integer_tolerances(limits["fp32"], pair.outputs, rows[:_NUDGED])
+        quantized = EncoderDecoder(int8.models, scaling.scale)
+        recorded["int8"] = quantized.outputs(golden)
+        limits["int8"] = integer_tolerances(limits["fp32"], quantized.outputs, rows[:_NUDGED])
     files[GOLDEN] = _archive(golden, recorded)
     made = {variant: _variant(variant, files, limits[variant], int8) for variant in graphs}
     sentinels = _sentinels(files["encoder.onnx"], target, spec, latent, golden[-1])

@@ -26,7 +26,7 @@ def decoder(outputs=6):
 
 
 @pytest.mark.parametrize("batch", [1, 2, 7, 257])
-def test_aeedge_says_what_torch_says(trained, rows, tmp_path, batch):
+def test_outputs_equal_those_of_torch(trained, rows, tmp_path, batch):
     trained.export(tmp_path / "m.aeedge")
     model = aeedge.load(tmp_path / "m.aeedge")
     x = rows[:batch]

@@ -19,7 +19,7 @@ from aeedge_export import Autoencoder, export_bundle
 from aeedge_export.acceptance import check_batch_invariance
 from aeedge_export.quantization.affine import Affine, quantized_weight
 from aeedge_export.quantization.calibration import METHODS
-from aeedge_export.quantization.contract import GATES, Quality, compare
+from aeedge_export.quantization.quality_limits import LIMITS, Quality, compare
 
 pytestmark = pytest.mark.usefixtures("time_has_no_say")
 
@@ -48,12 +48,12 @@ def integer_graph(path, role="encoder"):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "uint8", "int16"])
-def test_the_contract_holds_and_is_written_down(bundle_of, dtype):
+def test_the_quality_limits_are_met_and_recorded(bundle_of, dtype):
     path, _ = bundle_of(dtype)
     with aeedge.load(path) as model:
         assert (model.variant, model.arithmetic) == ("int8", "integer")
         variant = model.manifest.variants["int8"]
-    assert Quality(**variant.quality).failures(GATES) == []
+    assert Quality(**variant.quality).failures(LIMITS) == []
     assert variant.decisions["calibration"]["method"] in METHODS
     assert {one["choice"] for one in variant.decisions["layers"]} <= {"int8", "fp32"}
     assert len(variant.decisions["layers"]) == 6
@@ -100,7 +100,7 @@ def test_a_latent_does_not_depend_on_its_batch(bundle_of, dtype):
         assert np.array_equal(one.encode(rows[::-1])[::-1], whole)
 
 
-def test_dynamic_quantisation_does_not_pass_the_gate(bundle_of, tmp_path):
+def test_dynamic_quantisation_is_refused(bundle_of, tmp_path):
     path, rows = bundle_of("float32")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -137,15 +137,15 @@ def test_a_range_covers_what_it_keeps(method):
     assert 1 < high <= values.max()
 
 
-def test_the_contract_is_measured_without_labels():
+def test_quality_is_measured_without_labels():
     rng = np.random.default_rng(0)
     z, errors = rng.normal(size=(300, 5)).astype(np.float32), rng.random(300).astype(np.float32)
     same = compare((z, z), (errors, errors))
     assert (same.error_ratio, same.neighbours) == (1.0, 1.0)
     assert (same.cosine, same.rank) == pytest.approx((1.0, 1.0))
     worse = compare((z, z[::-1]), (errors, errors[::-1] * 1.05))
-    assert len(worse.failures(GATES)) == 5
-    assert compare((z, z), None).failures(GATES) == []
+    assert len(worse.failures(LIMITS)) == 5
+    assert compare((z, z), None).failures(LIMITS) == []
 
 
 def tampered(path, change):
@@ -170,7 +170,7 @@ def flip_a_bit_of_a_scale(tensors):
 
 
 @pytest.mark.parametrize("change", [perturb_weight, flip_a_bit_of_a_scale])
-def test_int8_that_is_not_what_was_recorded_is_not_used(bundle_of, change, tmp_path):
+def test_int8_whose_outputs_differ_from_the_recorded_ones_is_not_used(bundle_of, change, tmp_path):
     import shutil
 
     path = shutil.copytree(bundle_of("float32")[0], tmp_path / "m.aeedge")
@@ -191,7 +191,7 @@ def test_int8_that_is_not_what_was_recorded_is_not_used(bundle_of, change, tmp_p
         (factory_rows(100), r"expected 192 or more rows .*, got 100"),
         (factory_rows(width=23), r"expected rows of shape \(24,\), got \(23,\)"),
         (np.where(factory_rows() > 0.9, np.nan, factory_rows()), r"expected finite numbers, got nan in row \d+"),
-        (factory_rows() * 100, r"lie outside what the model knows, .* is it from the same sensor"),
+        (factory_rows() * 100, r"lie outside the range of the example, .* is it from the same sensor"),
         (np.full((300, 24), "a"), "expected numbers, got dtype"),
     ],
     ids=["few", "shape", "nan", "sensor", "text"],

@@ -10,8 +10,8 @@ from helpers.factory import canonical, factory_rows, kinds, with_outlier
 from aeedge_export import export_bundle
 from aeedge_export.quantization import choice, finetuning
 from aeedge_export.quantization.choice import NotQuantizableError, choose
-from aeedge_export.quantization.contract import Quality
 from aeedge_export.quantization.finetuning import finetuned
+from aeedge_export.quantization.quality_limits import Quality
 
 pytestmark = pytest.mark.usefixtures("time_has_no_say")
 
@@ -25,7 +25,7 @@ def test_a_planted_outlier_channel_keeps_one_layer_in_fp32(net):
     assert harmed == [("encoder", layers[1])]
 
 
-def test_a_contract_that_nothing_keeps_says_why(net):
+def test_limits_that_no_variant_meets_are_named(net):
     impossible = Quality(error_ratio=0.5, cosine=0.999, cosine_p1=0.995, neighbours=0.95, rank=0.99)
     with pytest.raises(NotQuantizableError, match=r"error_ratio is .*, allowed is at most 0\.5"):
         choose(canonical(net, factory_rows()), factory_rows(), np.float32(1), impossible)
@@ -61,7 +61,7 @@ def test_fine_tuning_lowers_what_rounding_costs_and_leaves_the_network_alone(net
     assert not any(hasattr(layer, "parametrizations") for layer in better[0].modules())
 
 
-def test_fine_tuning_is_asked_for_where_the_contract_costs_layers_and_kept_where_it_helps(net):
+def test_fine_tuning_runs_where_the_limits_cost_layers_and_is_kept_where_it_helps(net):
     rows, asked = factory_rows(), []
     harmed, healthy = canonical(with_outlier(net, 1e4), rows), canonical(net, rows)
 

@@ -1,4 +1,4 @@
-"""A small net for int8's tests, and what is made of it."""
+"""A small network for the tests of int8, and its graphs."""
 
 import copy
 
@@ -40,7 +40,7 @@ def canonical(net, rows, top=1.0):
 
 
 def with_outlier(net, factor):
-    """The same function, but one value between the first two layers is so many times as large."""
+    """The same function, but one value between the first two layers is `factor` times as large."""
     down = copy.deepcopy(net[0])
     with torch.no_grad():
         lively = int(torch.relu(down[0](torch.from_numpy(factory_rows()))).mean(0).argmax())

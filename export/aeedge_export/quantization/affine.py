@@ -1,4 +1,4 @@
-"""How bytes stand for numbers: u8 activations, s8 weights, and raw integers that are bytes already."""
+"""Affine quantisation: u8 activations, s8 weights, and raw input that is u8 already."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Affine:
 
     @classmethod
     def of(cls, low: float, high: float) -> Affine:
-        """The one that covers `low` to `high` and holds 0 exactly, so that padding with zeros is exact."""
+        """The affine that covers `low` to `high` and represents 0 exactly, so that padding with zeros is exact."""
         low, high = min(float(low), 0.0), max(float(high), 0.0)
         scale = np.float32(max(high - low, 1e-30) / 255)
         return cls(scale, int(np.clip(np.rint(-low / scale), 0, 255)))
@@ -39,7 +39,7 @@ class Affine:
         return (code.astype(np.int32) - self.zero).astype(np.float32) * self.scale
 
     def rounded(self, values: Floats) -> Floats:
-        """What is left of values once they were bytes."""
+        """Values quantised and dequantised."""
         return self.decode(self.encode(values))
 
 
@@ -82,7 +82,7 @@ def centred(factor: float, offset: NDArray[np.float64]) -> tuple[Affine, NDArray
 
 
 def sums(weight: Floats, axis: int, shift: NDArray[np.float64]) -> NDArray[np.float64]:
-    """What a constant input `shift` adds to each output channel."""
+    """The sum that a constant input `shift` adds to each output channel."""
     one = one_value(shift)
     if one is not None:
         others = tuple(i for i in range(weight.ndim) if i != axis)

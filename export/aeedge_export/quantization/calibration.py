@@ -1,8 +1,8 @@
-"""Ranges of activations from example rows, by several methods, and what can be corrected once they are known.
+"""Ranges of activations from example rows, by several methods, and bias correction for given ranges.
 
 minmax keeps every value; the others give up rare ones for finer steps:
 percentile, entropy (Migacz 2017, "8-bit inference with TensorRT"), mse (least squared rounding error, as OMSE:
-Choukroun et al. 2019, https://arxiv.org/abs/1902.06822). Which is best depends on the net, so it is measured.
+Choukroun et al. 2019, https://arxiv.org/abs/1902.06822). Which is best depends on the network, so it is measured.
 """
 
 from __future__ import annotations

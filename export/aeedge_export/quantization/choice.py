@@ -1,7 +1,7 @@
-"""Decide what runs on integers: calibrate by measured error, give layers back to fp32 until the contract holds.
+"""Decide what runs on integers: calibrate by measured error; layers fall back to fp32 until the limits are met.
 
-A third of the calibration rows find ranges, a third choose between methods and layers, the last third decides whether
-the contract holds: rows that had no say in any choice.
+A third of the calibration rows sets the ranges, a third chooses methods and layers, and the last third, which has no
+part in any choice, judges the result against the quality limits.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from onnx import ModelProto
 
 from aeedge.runtime.session import as_run
 from aeedge_export.quantization.calibration import METHODS, activations, corrected_biases, ranges
-from aeedge_export.quantization.contract import GATES, Quality
+from aeedge_export.quantization.encoder_decoder import EncoderDecoder, quality, time_ratio
 from aeedge_export.quantization.forms import formed, prepared
-from aeedge_export.quantization.pair import Pair, quality, time_ratio
 from aeedge_export.quantization.qdq import layers_of, quantize
+from aeedge_export.quantization.quality_limits import LIMITS, Quality
 
 Finetune = Callable[[NDArray[Any]], Mapping[str, ModelProto]]
 
 LEAST_ROWS = 192
-_WORTH = 5e-4  # what another method than plain minmax must gain in the error ratio
-_FASTER = 1.10  # what a slower-looking choice must be ahead by: timing is noisy
+_MIN_GAIN = 5e-4  # what another method than plain minmax must gain in the error ratio
+_FASTER = 1.10  # the ratio of times from which a difference counts: timing is noisy
 _TIMED_ROWS = 1024
 
 
 class NotQuantizableError(Exception):
-    """No int8 variant keeps the contract, or is worth having; the message says why."""
+    """No int8 variant is within the quality limits and faster than fp32; the message gives the reason."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Int8:
 
     Attributes:
         models: QDQ graphs by role.
-        quality: against fp32 on rows that had no say.
+        quality: against fp32 on the judging rows.
         record: how it was decided, for the manifest: method, forms, per layer error, time and choice.
     """
 
@@ -50,13 +50,13 @@ class Int8:
 
     @property
     def harmed(self) -> list[str]:
-        """Layers that the contract keeps in fp32."""
+        """Layers that the quality limits keep in fp32."""
         return [one["layer"] for one in self.record["layers"] if "allowed" in one.get("why", "")]
 
 
 @dataclass
 class _Settings:
-    """What a candidate is made of; `layers` run on integers, by role."""
+    """The parameters of a candidate; `layers` run on integers, by role."""
 
     layers: dict[str, list[str]]
     forms: dict[str, str]
@@ -68,31 +68,31 @@ def choose(
     models: Mapping[str, ModelProto],
     rows: NDArray[Any],
     scale: NDArray[np.float32],
-    gates: Quality = GATES,
+    limits: Quality = LIMITS,
     finetune: Finetune | None = None,
 ) -> Int8:
     """The int8 form of canonical fp32 graphs.
 
     Args:
         models: "encoder", and "decoder" if there is one.
-        rows: raw rows for calibration, choice and the contract: LEAST_ROWS or more, in no order that means anything.
+        rows: raw rows to calibrate, choose and judge with: LEAST_ROWS or more; they are shuffled before the split.
         scale: what reconstruction errors are divided by, in raw units.
-        gates: the contract.
-        finetune: the last resort, called with rows when the contract costs layers: canonical graphs whose weights bear
-            rounding better. Kept where more layers run on integers then.
+        limits: the quality limits of the result.
+        finetune: the last resort, called with rows when the limits keep layers in fp32; returns canonical graphs whose
+            weights lose less by rounding, used where more layers run on integers then.
 
     Raises:
-        NotQuantizableError: there is no layer that can be, or none that passes.
+        NotQuantizableError: no layer can run on integers, or no set of layers is within the limits.
     """
-    search = _Search(models, rows, scale, gates)
+    search = _Search(models, rows, scale, limits)
     try:
         found, reason = search.run(), None
     except NotQuantizableError as error:
         found, reason = None, error
     if finetune is not None and (found is None or found.harmed):
-        tuned = finetune(np.concatenate([search.fit, search.choosing]))
+        tuned = finetune(np.concatenate([search.calibrating, search.choosing]))
         try:
-            second = _Search(models, rows, scale, gates, tuned).run()
+            second = _Search(models, rows, scale, limits, tuned).run()
         except NotQuantizableError as error:
             reason = reason or error
         else:
@@ -110,16 +110,16 @@ class _Search:
     source: Mapping[str, ModelProto]
     rows: NDArray[Any]
     scale: NDArray[np.float32]
-    gates: Quality
+    limits: Quality
     tuned: Mapping[str, ModelProto] | None = None
     notes: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         order = np.random.default_rng(0).permutation(len(self.rows))
-        self.fit, self.choosing, self.judging = (self.rows[np.sort(part)] for part in np.array_split(order, 3))
+        self.calibrating, self.choosing, self.judging = (self.rows[np.sort(part)] for part in np.array_split(order, 3))
         self.plain = {role: prepared(model) for role, model in (self.tuned or self.source).items()}
-        self.fp32 = Pair(self.source, self.scale)
-        self.latents = self.fp32.answers(self.fit)[0]
+        self.fp32 = EncoderDecoder(self.source, self.scale)
+        self.latents = self.fp32.latents_and_errors(self.calibrating)[0]
         self.cache: dict[tuple[str, str, tuple[str, ...]], tuple[ModelProto, Any]] = {}
 
     def run(self) -> Int8:
@@ -132,8 +132,8 @@ class _Search:
         settings = _Settings(layers, dict.fromkeys(layers, "engine"))
         self._choose_method(settings)
         self._note_harm(settings)
-        self._give_back_harmful(settings)
-        self._give_back_slow(settings)
+        self._fall_back_harmful(settings)
+        self._fall_back_slow(settings)
         return self._result(settings)
 
     def _candidate(self, settings: _Settings) -> dict[str, ModelProto]:
@@ -144,7 +144,7 @@ class _Search:
             key = (role, settings.forms[role], tuple(wanted))
             if key not in self.cache:
                 model = formed(plain, settings.forms[role], wanted)
-                self.cache[key] = model, activations(model, self.fit if role == "encoder" else self.latents)
+                self.cache[key] = model, activations(model, self.calibrating if role == "encoder" else self.latents)
             model, values = self.cache[key]
             found = ranges(values, METHODS[settings.method])
             biases = corrected_biases(model, values, found) if settings.corrected else None
@@ -152,13 +152,16 @@ class _Search:
         return result
 
     def _loss(self, settings: _Settings, rows: NDArray[Any]) -> float:
-        """What integers cost: growth of the reconstruction error, or without decoder the relative error of latents."""
-        pair = Pair(self._candidate(settings), self.scale)
-        (exact, errors), (ours, our_errors) = self.fp32.answers(rows), pair.answers(rows)
-        latent = float(np.square(ours - exact, dtype=np.float64).sum() / max(np.square(exact).sum(), 1e-30))
-        if errors is None or our_errors is None:
+        """Growth of the reconstruction error plus the relative error of latents; the latter alone without a decoder."""
+        int8 = EncoderDecoder(self._candidate(settings), self.scale)
+        (exact, errors), (quantized, quantized_errors) = (
+            self.fp32.latents_and_errors(rows),
+            int8.latents_and_errors(rows),
+        )
+        latent = float(np.square(quantized - exact, dtype=np.float64).sum() / max(np.square(exact).sum(), 1e-30))
+        if errors is None or quantized_errors is None:
             return latent
-        return float(our_errors.mean() / max(errors.mean(), 1e-30)) - 1 + latent
+        return float(quantized_errors.mean() / max(errors.mean(), 1e-30)) - 1 + latent
 
     def _choose_method(self, settings: _Settings) -> None:
         best = self._loss(settings, self.choosing)
@@ -166,11 +169,11 @@ class _Search:
             for corrected in (False, True):
                 trial = _Settings(settings.layers, settings.forms, method, corrected)
                 loss = self._loss(trial, self.choosing)
-                if loss < best - _WORTH:
+                if loss < best - _MIN_GAIN:
                     best, settings.method, settings.corrected = loss, method, corrected
 
     def _note_harm(self, settings: _Settings) -> None:
-        """What each layer costs alone, for the record."""
+        """Record the loss with each layer alone on integers."""
         for role, layers in settings.layers.items():
             for layer in layers:
                 alone = {other: [layer] if other == role else [] for other in settings.layers}
@@ -178,12 +181,12 @@ class _Search:
                 loss = self._loss(trial, self.choosing)
                 self.notes[role, layer] = {"graph": role, "layer": layer, "choice": "int8", "error": round(loss, 6)}
 
-    def _give_back_harmful(self, settings: _Settings) -> None:
-        """Layers back to fp32, the most harmful first, until the contract holds."""
-        while failures := self._quality(settings).failures(self.gates):
+    def _fall_back_harmful(self, settings: _Settings) -> None:
+        """Let layers fall back to fp32, the most harmful first, until the choosing rows are within the limits."""
+        while failures := self._quality(settings, self.choosing).failures(self.limits):
             left = [(role, layer) for role, layers in settings.layers.items() for layer in layers]
             if len(left) <= 1:
-                raise NotQuantizableError(f"no set of layers keeps the contract: {'; '.join(failures)}")
+                raise NotQuantizableError(f"no set of layers is within the quality limits: {'; '.join(failures)}")
             without = [self._without(settings, *one) for one in left]
             losses = [self._loss(trial, self.choosing) for trial in without]
             best = int(np.argmin(losses))
@@ -191,8 +194,8 @@ class _Search:
             self.notes[role, layer] |= {"choice": "fp32", "why": failures[0]}
             settings.layers = without[best].layers
 
-    def _give_back_slow(self, settings: _Settings) -> None:
-        """Forms and layers that integers make slower on this machine."""
+    def _fall_back_slow(self, settings: _Settings) -> None:
+        """Let forms and layers that integers make slower on this machine fall back."""
         block = np.resize(self.rows, (_TIMED_ROWS, *self.rows.shape[1:]))
         given = {"encoder": block, "decoder": np.resize(self.latents, (_TIMED_ROWS, self.latents.shape[1]))}
         for role in settings.layers:
@@ -211,34 +214,34 @@ class _Search:
             raise NotQuantizableError("every layer is slower on integers than in fp32 on this machine")
 
     def _ratio(self, one: _Settings, other: _Settings, role: str, rows: NDArray[Any]) -> tuple[float, float]:
-        pairs = [Pair(self._candidate(settings), self.scale) for settings in (one, other)]
-        return time_ratio(pairs[0], pairs[1], role, rows)
+        variants = [EncoderDecoder(self._candidate(settings), self.scale) for settings in (one, other)]
+        return time_ratio(variants[0], variants[1], role, rows)
 
     def _without(self, settings: _Settings, role: str, layer: str) -> _Settings:
         fewer = settings.layers | {role: [name for name in settings.layers[role] if name != layer]}
         return _Settings(fewer, settings.forms, settings.method, settings.corrected)
 
-    def _quality(self, settings: _Settings) -> Quality:
-        return quality(self.fp32, Pair(self._candidate(settings), self.scale), self.judging)
+    def _quality(self, settings: _Settings, rows: NDArray[Any]) -> Quality:
+        return quality(self.fp32, EncoderDecoder(self._candidate(settings), self.scale), rows)
 
     def _result(self, settings: _Settings) -> Int8:
-        models, kept = self._candidate(settings), self._quality(settings)
-        if failures := kept.failures(self.gates):
-            raise NotQuantizableError(f"no set of layers keeps the contract: {'; '.join(failures)}")
+        models, measured = self._candidate(settings), self._quality(settings, self.judging)
+        if failures := measured.failures(self.limits):
+            raise NotQuantizableError(f"no set of layers is within the quality limits: {'; '.join(failures)}")
         for role, model in models.items():
             _check_integer(model, role, len(settings.layers[role]))
         calibration = {
-            "rows": len(self.fit),
+            "rows": len(self.calibrating),
             "held_out_rows": len(self.judging),
             "method": settings.method,
             "bias_correction": settings.corrected,
         }
         record = {"calibration": calibration, "forms": dict(settings.forms), "layers": list(self.notes.values())}
-        return Int8(models, kept, record)
+        return Int8(models, measured, record)
 
 
 def _check_integer(model: ModelProto, role: str, integer_layers: int) -> None:
-    """onnxruntime must run exactly the chosen layers on integers: it may leave one float, or quantise one of its own.
+    """onnxruntime must run exactly the chosen layers on integers: it may leave one float, or quantise another.
 
     Raises:
         NotQuantizableError: it does not.

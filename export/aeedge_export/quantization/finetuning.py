@@ -1,8 +1,8 @@
-"""Quantisation-aware fine-tuning: the last resort, some epochs in which the network sees its own rounding.
+"""Quantisation-aware fine-tuning: the last resort, a few epochs with rounding in the forward pass.
 
 Weights and inputs of every dense and convolutional layer are rounded in the forward pass and left alone in the
-backward pass (straight-through estimator: Jacob et al. 2018, https://arxiv.org/abs/1712.05877). Latents are to
-stay what they were in fp32, and so are reconstructions; the weights that did that best are kept.
+backward pass (straight-through estimator: Jacob et al. 2018, https://arxiv.org/abs/1712.05877). The loss is
+the difference of latents and reconstructions from fp32; the weights with the smallest loss are kept.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class _RoundedWeight(nn.Module):
 def finetuned(
     encoder: nn.Module, decoder: nn.Module | None, rows: NDArray[Any], scale: NDArray[np.float32]
 ) -> tuple[nn.Module, nn.Module | None]:
-    """Copies of encoder and decoder (raw rows in and out) whose weights bear rounding better.
+    """Copies of encoder and decoder (raw rows in and out) whose weights lose less by rounding.
 
     Args:
         encoder, decoder: fp32, in evaluation mode; left alone.

@@ -1,4 +1,4 @@
-"""The form of a graph that integer operators run fastest in, before it is quantised; it computes the same."""
+"""Rewrites ahead of quantisation to the form that integer operators run fastest; the outputs stay the same."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _NARROW = 4  # input channels at most
 
 
 def prepared(model: ModelProto) -> ModelProto:
-    """What every form begins with. The scaler stays ahead: folded, features of small range would be lost in a byte."""
+    """The rewrites that all forms share. The scaler is not folded: features of small range would be lost in a byte."""
     return conv1d_as_conv2d(fold_normalization(model))
 
 
 def formed(model: ModelProto, form: str, layers: Collection[str]) -> ModelProto:
-    """A prepared graph in a form, for the layers that are to run on integers: "engine" for speed, "plain" as it is."""
+    """A prepared graph, rewritten for speed where `layers` run on integers ("engine"), or unchanged ("plain")."""
     if form == "plain":
         return model
     for layer in _narrow(model):

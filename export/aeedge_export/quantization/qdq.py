@@ -99,6 +99,7 @@ class _Writer:
                 self._float(node)
         end, written = graph.outputs[0], self.values[str(graph.outputs[0].name)]
         graph.outputs[0], written.type, written.shape = written, end.type, end.shape
+        graph.sort()
         return closed(self.target)
 
     def _enter(self) -> None:
@@ -240,11 +241,14 @@ class _Writer:
     ) -> str:
         """Append a node to the target; the name of its first output."""
         outputs = [outputs] if isinstance(outputs, str) else outputs
-        made = {output: ir.Value(name=output) for output in outputs}
-        read = [None if value is None else self.values[value] for value in inputs]
-        self.target.graph.append(ir.node(kind, read, attributes, outputs=list(made.values()), name=name))
-        self.values |= made
+        read = [None if value is None else self._value(value) for value in inputs]
+        made = [self._value(output) for output in outputs]
+        self.target.graph.append(ir.node(kind, read, attributes, outputs=made, name=name))
         return outputs[0]
+
+    def _value(self, name: str) -> ir.Value:
+        """A value of the target, which may be read before the node that computes it is written."""
+        return self.values.setdefault(name, ir.Value(name=name))
 
 
 def _input(node: ir.Node) -> ir.Value:

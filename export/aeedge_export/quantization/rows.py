@@ -1,4 +1,4 @@
-"""Calibration rows: as many as it takes, of the right shape, finite, and from the sensor that the model knows."""
+"""Calibration rows: as many as it takes, of the right shape, finite, and in the range of the example."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def calibration_rows(calibration: ArrayLike | None, example: NDArray[Any]) -> ND
     """Rows of the example's shape and dtype; the example itself where there are no others.
 
     Raises:
-        InputError: too few, another shape, not numbers, NaN or infinity, or values that the model was not trained on.
+        InputError: too few, another shape, not numbers, NaN or infinity, or values outside the range of the example.
     """
     rows = example if calibration is None else np.asarray(calibration)
     if rows.dtype.kind not in "fiub":
@@ -48,7 +48,7 @@ def _check_range(rows: NDArray[Any], example: NDArray[Any]) -> None:
         at = tuple(int(i) for i in np.argwhere(outside)[0])
         bounds = [float(b[at[1]] if rows.ndim == 2 else b) for b in (low, high)]
         raise InputError(
-            f"calibration: {outside.mean():.0%} of its values lie outside what the model knows, "
-            f"{rows[at]} in row {at[0]} say, where it knows {bounds[0]:.4g} to {bounds[1]:.4g}; "
+            f"calibration: {outside.mean():.0%} of its values lie outside the range of the example, "
+            f"for instance {rows[at]} in row {at[0]} (the example has {bounds[0]:.4g} to {bounds[1]:.4g}); "
             "is it from the same sensor, in the same units?"
         )

@@ -1,0 +1,86 @@
+"""The graphs of a variant run as the device runs them, on one thread: outputs, quality against fp32, and time."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Mapping
+from functools import cache, partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto, TensorProto, ValueInfoProto
+
+from aeedge.bundle.manifest import ScoreSpec
+from aeedge.runtime.methods import methods
+from aeedge.runtime.session import Session
+from aeedge_export.quantization.quality_limits import Floats, Quality, compare
+
+_ROUNDS, _SECONDS = 9, 0.01
+_BLOCK = 256  # rows of a block, as aeedge cuts large batches
+_DTYPES = {TensorProto.FLOAT: "float32", TensorProto.UINT8: "uint8", TensorProto.INT16: "int16"}
+_METHODS = {"encoder": "encode", "decoder": "decode"}
+_OUTPUTS = {"latent": "encode", "reconstruction": "denoise", "score": "score"}
+
+
+class EncoderDecoder:
+    """The device's methods for the graphs of one variant.
+
+    Args:
+        models: "encoder", and "decoder" if there is one.
+        scale: what reconstruction errors are divided by, in raw units.
+    """
+
+    def __init__(self, models: Mapping[str, ModelProto], scale: NDArray[np.float32]) -> None:
+        given, code = models["encoder"].graph.input[0], models["encoder"].graph.output[0]
+        shape, (latent,), dtype = _row(given), _row(code), _DTYPES[given.type.tensor_type.elem_type]
+        encoder = Session(models["encoder"].SerializeToString(), "encoder", dtype, shape, (latent,))
+        decoder = None
+        if "decoder" in models:
+            graph = models["decoder"].SerializeToString()
+            decoder = cache(partial(Session, graph, "decoder", "float32", (latent,), shape))
+        made = methods(latent, shape, dtype, ScoreSpec("mse", scale), encoder, decoder, None, "none")
+        self._methods = {name: make() for name, make in made.items()}
+
+    def latents_and_errors(self, rows: NDArray[Any]) -> tuple[Floats, Floats | None]:
+        """Latents (n, k) and reconstruction errors (n,), None without a decoder; block by block."""
+        blocks = [rows[i : i + _BLOCK] for i in range(0, len(rows), _BLOCK)]
+        latents, errors = (
+            np.concatenate([self._methods[name].run(block) for block in blocks]) if name in self._methods else None
+            for name in ("encode", "score")
+        )
+        assert latents is not None
+        return latents, errors
+
+    def outputs(self, rows: NDArray[Any]) -> dict[str, Floats]:
+        """Latents, and with a decoder reconstructions and scores, of all rows at once."""
+        return {what: self._methods[name].run(rows) for what, name in _OUTPUTS.items() if name in self._methods}
+
+    def seconds(self, role: str, rows: NDArray[Any]) -> float:
+        """Seconds per call of the "encoder" or "decoder", over about 10 ms."""
+        run, count, began = self._methods[_METHODS[role]].run, 0, time.perf_counter()
+        while (spent := time.perf_counter() - began) < _SECONDS:
+            run(rows)
+            count += 1
+        return spent / count
+
+
+def quality(fp32: EncoderDecoder, int8: EncoderDecoder, rows: NDArray[Any]) -> Quality:
+    """int8 against fp32 on rows."""
+    (exact, errors), (quantized, quantized_errors) = fp32.latents_and_errors(rows), int8.latents_and_errors(rows)
+    both = None if errors is None or quantized_errors is None else (errors, quantized_errors)
+    return compare((exact, quantized), both)
+
+
+def time_ratio(one: EncoderDecoder, other: EncoderDecoder, role: str, rows: NDArray[Any]) -> tuple[float, float]:
+    """Median seconds of one graph, and the median ratio of its time to the other's; runs are interleaved."""
+    for variant in (one, other):
+        variant.seconds(role, rows)
+    taken = [(one.seconds(role, rows), other.seconds(role, rows)) for _ in range(_ROUNDS)]
+    return statistics.median(a for a, _ in taken), statistics.median(a / b for a, b in taken)
+
+
+def _row(end: ValueInfoProto) -> tuple[int, ...]:
+    """The shape of one row of an input or output."""
+    return tuple(dim.dim_value for dim in end.type.tensor_type.shape.dim[1:])

@@ -12,11 +12,12 @@ from onnx import ModelProto
 from onnx_ir.passes import common
 
 
-def opened(model: ModelProto) -> ir.Model:
-    """A copy to rewrite, with Constant nodes as initializers and the inferred shapes of all values."""
+def opened(model: ModelProto, *, shapes: bool = False) -> ir.Model:
+    """A copy to rewrite, with Constant nodes as initializers and, if asked for, the inferred shapes of all values."""
     network = ir.from_proto(model)
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(network)
-    common.ShapeInferencePass()(network)
+    if shapes:
+        common.ShapeInferencePass()(network)
     return network
 
 
@@ -77,6 +78,13 @@ def node(kind: str, inputs: Sequence[ir.Value | None], output: str, name: str, *
     return ir.node(kind, inputs, attributes, outputs=[ir.Value(name=output)], name=name)
 
 
+def take_over(new: ir.Value, old: ir.Value) -> None:
+    """Let the consumers of one value read another, which becomes an output of the graph if the old one is."""
+    if old.is_graph_output():
+        new.name, new.type, new.shape = old.name, old.type, old.shape
+    ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
+
+
 def substitute(old: Sequence[ir.Node], new: Sequence[ir.Node]) -> None:
     """Put nodes in the place of others; the last output of `new` takes over name and consumers of that of `old`."""
     graph = old[-1].graph
@@ -87,10 +95,8 @@ def substitute(old: Sequence[ir.Node], new: Sequence[ir.Node]) -> None:
 
 def bypass(passed: ir.Node) -> None:
     """Remove a node: its consumers read its first input. An output of the graph keeps its name."""
-    graph, (source, *_), output = passed.graph, passed.inputs, passed.outputs[0]
+    graph, source = passed.graph, passed.inputs[0]
     assert graph is not None
     assert source is not None
-    if output.is_graph_output():
-        source.name = output.name
-    ir.convenience.replace_all_uses_with(output, source, replace_graph_outputs=True)
+    take_over(source, passed.outputs[0])
     graph.remove(passed, safe=True)

@@ -33,6 +33,7 @@ from aeedge_export.conversion.editing import (
     output_axis,
     per_channel,
     substitute,
+    take_over,
     weight_of,
 )
 from aeedge_export.conversion.input_affine import input_affine
@@ -123,32 +124,20 @@ def conv1d_as_conv2d(model: ModelProto) -> ModelProto:
         if signal is None or not (convolution or (layer.op_type in ELEMENTWISE and signal in images)):
             continue
         if signal not in images:
-            images[signal] = _shaped("Unsqueeze", signal, axis, f"{signal.name}.wide")
-            graph.insert_before(layer, _producer(images[signal]))
+            unsqueeze = node("Unsqueeze", [signal, axis], f"{signal.name}.wide", f"Unsqueeze_{signal.name}.wide")
+            graph.insert_before(layer, unsqueeze)
+            images[signal] = unsqueeze.outputs[0]
         if convolution:
             _widen(layer)
         image, name = layer.outputs[0], layer.outputs[0].name
-        squeezed = _shaped("Squeeze", image, axis, str(name))
-        ir.convenience.replace_all_uses_with(image, squeezed, replace_graph_outputs=True)
-        _producer(squeezed).replace_input_with(0, image)
+        squeeze = node("Squeeze", [None, axis], str(name), f"Squeeze_{name}")
+        take_over(squeeze.outputs[0], image)
         image.name, image.shape = f"{name}.wide", None
+        squeeze.replace_input_with(0, image)
         layer.replace_input_with(0, images[signal])
-        graph.insert_after(layer, _producer(squeezed))
-        images[squeezed] = image
+        graph.insert_after(layer, squeeze)
+        images[squeeze.outputs[0]] = image
     return closed(network)
-
-
-def _shaped(kind: str, value: ir.Value, axis: ir.Value, output: str) -> ir.Value:
-    made = node(kind, [value, axis], output, f"{kind}_{output}").outputs[0]
-    made.type = value.type
-    made.shape = value.shape if kind == "Squeeze" else None
-    return made
-
-
-def _producer(value: ir.Value) -> ir.Node:
-    found = value.producer()
-    assert found is not None
-    return found
 
 
 def dense_as_convolution(model: ModelProto, layers: Collection[str]) -> ModelProto:

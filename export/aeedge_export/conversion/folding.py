@@ -40,7 +40,7 @@ def fold_width(model: ModelProto, layer: str, group: int) -> ModelProto:
     Raises:
         ValueError: the layer does not have that form.
     """
-    network = opened(model)
+    network = opened(model, shapes=True)
     conv = next(n for n in network.graph if n.name == layer)
     weight, bias, attributes = weight_of(conv), bias_of(conv), conv.attributes
     step = attributes.get_ints("strides", [1, 1])

@@ -32,7 +32,9 @@ def formed(model: ModelProto, form: str, layers: Collection[str]) -> ModelProto:
 
 def _narrow(model: ModelProto) -> list[str]:
     """Convolutions of few channels that `fold_width` can take."""
-    return [str(node.name) for node in opened(model).graph if node.op_type == "Conv" and _can_be_folded(node)]
+    return [
+        str(node.name) for node in opened(model, shapes=True).graph if node.op_type == "Conv" and _can_be_folded(node)
+    ]
 
 
 def _can_be_folded(conv: ir.Node) -> bool:

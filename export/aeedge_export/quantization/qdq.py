@@ -53,7 +53,6 @@ def quantize(
     layers: Collection[str],
     *,
     biases: Mapping[str, Floats] | None = None,
-    weights: Mapping[str, Floats] | None = None,
     safe: bool = True,
 ) -> ModelProto:
     """The QDQ form of a model.
@@ -62,10 +61,10 @@ def quantize(
         model: float graph with one input; nodes have names.
         ranges: least and largest of every value, by name.
         layers: names of the layers to run on integers; all others stay as they are.
-        biases, weights: by layer name, instead of the model's own (bias correction, better rounding).
+        biases: by layer name, instead of the model's own (bias correction).
         safe: choose weights whose sums cannot saturate on x86 without VNNI.
     """
-    return _Writer(opened(model), opened(model), ranges, frozenset(layers), biases or {}, weights or {}, safe).write()
+    return _Writer(opened(model), opened(model), ranges, frozenset(layers), biases or {}, safe).write()
 
 
 @dataclass
@@ -81,7 +80,6 @@ class _Writer:
     ranges: Mapping[str, Range]
     layers: frozenset[str]
     biases: Mapping[str, Floats]
-    weights: Mapping[str, Floats]
     safe: bool
     values: dict[str, ir.Value] = field(default_factory=dict)
     codes: dict[str, Code] = field(default_factory=dict)
@@ -138,7 +136,7 @@ class _Writer:
         """The layer between its dequantised operands. One DequantizeLinear per consumer: onnxruntime 1.12 needs it."""
         name, axis = str(layer.name), output_axis(layer)
         code = self._code(_input(layer))
-        float_weight = self.weights.get(name, weight_of(layer))
+        float_weight = weight_of(layer)
         weight, scale = quantized_weight(float_weight, axis, safe=self.safe)
         bias = self.biases.get(name, bias_of(layer))
         exact = np.zeros(1) if bias is None else bias.astype(np.float64)

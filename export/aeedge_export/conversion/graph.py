@@ -121,7 +121,7 @@ def to_onnx(module: nn.Module, example: Tensor, role: str) -> ModelProto:
 
 
 def _canonical(model: ModelProto, role: str) -> ModelProto:
-    """The same computation built anew from what matters: operators, weights, input and output."""
+    """The same computation with operators, weights, input and output alone."""
     domains = {entry.domain for entry in model.opset_import} | {node.domain for node in model.graph.node}
     if domains - {""} or len(model.functions):
         raise InputError(f"{role}: expected standard ONNX operators, got some of {domains - {''}}; replace that layer")
@@ -140,7 +140,7 @@ def _canonical(model: ModelProto, role: str) -> ModelProto:
 
 
 def _plain_graph(graph: onnx.GraphProto, role: str) -> onnx.GraphProto:
-    """Nodes and values numbered in order: names of torch's tracing vary with versions, and mean nothing on a device."""
+    """Nodes and values numbered in order: names of torch's tracing vary with versions."""
     names = {value.name: value.name for value in [*graph.input, *graph.output]}
     weights = []
     for index, tensor in enumerate(graph.initializer):
@@ -174,7 +174,7 @@ def _plain_end(value: onnx.ValueInfoProto, role: str) -> onnx.ValueInfoProto:
 
 
 def _values(tensor: onnx.TensorProto, role: str) -> NDArray[Any]:
-    """A weight's values; subnormal ones become zero, since they slow CPUs down a hundredfold and carry nothing."""
+    """A weight's values; subnormal ones become zero, since they slow CPUs down a hundredfold and are negligible."""
     if tensor.data_location == onnx.TensorProto.EXTERNAL:
         raise InputError(f"{role}: expected weights inside the graph, got external data; models over 2 GB do not fit")
     values: NDArray[Any] = onnx.numpy_helper.to_array(tensor)
@@ -195,7 +195,7 @@ def stamped(model: ModelProto, identity: str, role: str) -> bytes:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporter talks about its own versions; none of it is for the person who exports a model."""
+    """Silence torch's exporter, whose messages about its versions do not concern users."""
     before = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:

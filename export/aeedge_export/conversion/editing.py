@@ -1,137 +1,102 @@
-"""An editable graph for the rewrites: nodes in order, weights as arrays by name.
-
-onnx_ir sorts it, removes unused nodes and weights, and infers shapes.
-"""
+"""Models opened with onnx_ir for rewriting, and the few edits that the rewrites share."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import onnx.helper
-import onnx.numpy_helper
 import onnx_ir as ir
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, ValueInfoProto
-from onnx_ir.passes.common import RemoveUnusedNodesPass, ShapeInferencePass, TopologicalSortPass
+from onnx import ModelProto
+from onnx_ir.passes import common
 
 
-@dataclass
-class Graph:
-    """A model with one input and one output.
-
-    Attributes:
-        name: the graph's name.
-        nodes: in an order in which they can run.
-        weights: initializers by name.
-        input, output: as in the model.
-    """
-
-    name: str
-    nodes: list[NodeProto]
-    weights: dict[str, NDArray[Any]]
-    input: ValueInfoProto
-    output: ValueInfoProto
-
-    @classmethod
-    def of(cls, model: ModelProto) -> Graph:
-        """A copy of a model's graph; Constant nodes become weights."""
-        weights = {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer}
-        nodes = []
-        for node in model.graph.node:
-            if node.op_type == "Constant" and node.attribute[0].name == "value":
-                weights[node.output[0]] = onnx.numpy_helper.to_array(node.attribute[0].t)
-            else:
-                nodes.append(copy_of(node))
-        return cls(model.graph.name, nodes, weights, model.graph.input[0], model.graph.output[0])
-
-    def model(self, like: ModelProto) -> ModelProto:
-        """A model with opset, IR version and metadata of `like`: nodes sorted, unused nodes and weights removed."""
-        weights = [onnx.numpy_helper.from_array(a, n) for n, a in self.weights.items()]
-        graph = onnx.helper.make_graph(self.nodes, self.name, [self.input], [self.output], initializer=weights)
-        model = onnx.helper.make_model(graph, opset_imports=like.opset_import)
-        model.ir_version, model.producer_name = like.ir_version, like.producer_name
-        model.metadata_props.extend(like.metadata_props)
-        sorted_model = ir.from_proto(model)
-        ir.passes.Sequential(RemoveUnusedNodesPass(), TopologicalSortPass())(sorted_model)
-        result = ir.to_proto(sorted_model)
-        del result.graph.value_info[:]  # onnx_ir writes one for each weight
-        return result
-
-    def producer(self, value: str) -> NodeProto | None:
-        """The node that computes a value; None for the input and for weights."""
-        return next((node for node in self.nodes if value in node.output), None)
-
-    def consumers(self, value: str) -> list[NodeProto]:
-        """The nodes that read a value."""
-        return [node for node in self.nodes if value in node.input]
-
-    def only_consumer(self, value: str) -> NodeProto | None:
-        """The one node that reads a value, or None: several, none, or it is the graph's output."""
-        consumers = self.consumers(value)
-        return consumers[0] if len(consumers) == 1 and value != self.output.name else None
-
-    def constant(self, value: str) -> NDArray[Any] | None:
-        """A weight's array, or None for what is computed."""
-        return self.weights.get(value)
-
-    def add_weight(self, stem: str, array: NDArray[Any]) -> str:
-        """Add an array under a name that is not taken yet, and return that name."""
-        name, count = stem, 1
-        while name in self.weights:
-            name, count = f"{stem}_{count}", count + 1
-        self.weights[name] = np.ascontiguousarray(array).reshape(np.shape(array))
-        return name
-
-    def remove(self, node: NodeProto, instead: str) -> None:
-        """Remove a node; its consumers read `instead`. The graph's output keeps its name."""
-        self.nodes.remove(node)
-        if node.output[0] == self.output.name:
-            for other in self.nodes:
-                replace(other.output, instead, node.output[0])
-                replace(other.input, instead, node.output[0])
-            return
-        for other in self.nodes:
-            replace(other.input, node.output[0], instead)
+def opened(model: ModelProto, *, shapes: bool = False) -> ir.Model:
+    """A copy to rewrite, with Constant nodes as initializers and, if asked for, the inferred shapes of all values."""
+    network = ir.from_proto(model)
+    common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(network)
+    if shapes:
+        common.ShapeInferencePass()(network)
+    return network
 
 
-def shapes(model: ModelProto) -> dict[str, tuple[Any, ...]]:
-    """The inferred shape of each value whose rank is known; None for free axes."""
-    inferred = ir.from_proto(model)
-    ShapeInferencePass(check_type=False, strict_mode=False)(inferred)
-    values = ir.convenience.create_value_mapping(inferred.graph)
-    return {
-        name: tuple(axis if isinstance(axis, int) else None for axis in value.shape)
-        for name, value in values.items()
-        if value.shape is not None
-    }
+def closed(network: ir.Model) -> ModelProto:
+    """The model again, without nodes and initializers that nothing reads, and without inferred shapes."""
+    common.RemoveUnusedNodesPass()(network)
+    model: ModelProto = ir.to_proto(network)
+    del model.graph.value_info[:]
+    return model
 
 
-def copy_of(node: NodeProto) -> NodeProto:
-    """A node that can be changed without changing the original."""
-    copy = NodeProto()
-    copy.CopyFrom(node)
-    return copy
+def constant(value: ir.Value | None) -> NDArray[Any] | None:
+    """The array of an initializer, or None for what is computed or absent."""
+    return None if value is None or value.const_value is None else value.const_value.numpy()
 
 
-def replace(names: Any, old: str, new: str) -> None:
-    """Rename within a node's inputs or outputs."""
-    for index, name in enumerate(names):
-        if name == old:
-            names[index] = new
+def weight_of(layer: ir.Node) -> NDArray[Any]:
+    """The constant weight of a Gemm, Conv or ConvTranspose; an array without elements where it is computed."""
+    found = constant(layer.inputs[1])
+    return np.empty(0) if found is None else found
 
 
-def attribute(node: NodeProto, name: str, default: Any = None) -> Any:
-    """An attribute's value, or the default if the node has none."""
-    for item in node.attribute:
-        if item.name == name:
-            return onnx.helper.get_attribute_value(item)
-    return default
+def bias_of(layer: ir.Node) -> NDArray[Any] | None:
+    """The constant bias of a layer, or None."""
+    return constant(layer.inputs[2]) if len(layer.inputs) > 2 else None
 
 
-def set_attribute(node: NodeProto, name: str, value: Any) -> None:
-    """Set or replace an attribute."""
-    for item in [a for a in node.attribute if a.name == name]:
-        node.attribute.remove(item)
-    node.attribute.append(onnx.helper.make_attribute(name, value))
+def output_axis(layer: ir.Node) -> int:
+    """The axis of the output channels in a layer's weight."""
+    plain = layer.op_type == "Gemm" and not layer.attributes.get_int("transB", 0)
+    return int(plain or layer.op_type == "ConvTranspose")
+
+
+def per_channel(values: NDArray[Any], axis: int, rank: int) -> NDArray[Any]:
+    """Values (n,) shaped to broadcast along one axis of a weight."""
+    return values.reshape([-1 if i == axis else 1 for i in range(rank)])
+
+
+def only_consumer(value: ir.Value) -> ir.Node | None:
+    """The one node that reads a value, or None: several, none, or it is an output of the graph."""
+    consumers = value.consumers()
+    return consumers[0] if len(consumers) == 1 and not value.is_graph_output() else None
+
+
+def add_weight(graph: ir.Graph, stem: str, array: NDArray[Any]) -> ir.Value:
+    """Register an array as an initializer named after `stem`; numbered where that name is taken."""
+    name, count = stem, 1
+    while name in graph.initializers:
+        name, count = f"{stem}_{count}", count + 1
+    tensor = ir.tensor(np.ascontiguousarray(array).reshape(np.shape(array)), name=name)
+    value = ir.Value(name=name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
+    graph.register_initializer(value)
+    return value
+
+
+def node(kind: str, inputs: Sequence[ir.Value | None], output: str, name: str, **attributes: Any) -> ir.Node:
+    """A new node with one output."""
+    return ir.node(kind, inputs, attributes, outputs=[ir.Value(name=output)], name=name)
+
+
+def take_over(new: ir.Value, old: ir.Value) -> None:
+    """Let the consumers of one value read another, which becomes an output of the graph if the old one is."""
+    if old.is_graph_output():
+        new.name, new.type, new.shape = old.name, old.type, old.shape
+    ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
+
+
+def substitute(old: Sequence[ir.Node], new: Sequence[ir.Node]) -> None:
+    """Put nodes in the place of others; the last output of `new` takes over name and consumers of that of `old`."""
+    graph = old[-1].graph
+    assert graph is not None
+    ends = old[-1].outputs[0], new[-1].outputs[0]
+    ir.convenience.replace_nodes_and_values(graph, old[-1], list(reversed(old)), new, [ends[0]], [ends[1]])
+
+
+def bypass(passed: ir.Node) -> None:
+    """Remove a node: its consumers read its first input. An output of the graph keeps its name."""
+    graph, source = passed.graph, passed.inputs[0]
+    assert graph is not None
+    assert source is not None
+    take_over(source, passed.outputs[0])
+    graph.remove(passed, safe=True)

@@ -10,10 +10,19 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import onnx.helper
+import onnx_ir as ir
 from onnx import ModelProto
 
-from aeedge_export.conversion.editing import Graph, attribute, shapes
+from aeedge_export.conversion.editing import (
+    add_weight,
+    bias_of,
+    closed,
+    node,
+    only_consumer,
+    opened,
+    substitute,
+    weight_of,
+)
 
 _LAST, _FIRST = [0, 2, 3, 1], [0, 3, 1, 2]
 
@@ -31,46 +40,42 @@ def fold_width(model: ModelProto, layer: str, group: int) -> ModelProto:
     Raises:
         ValueError: the layer does not have that form.
     """
-    graph = Graph.of(model)
-    conv = next(n for n in graph.nodes if n.name == layer)
-    weight = graph.weights[conv.input[1]]
-    step = attribute(conv, "strides", [1, 1])
-    top, left, bottom, _ = attribute(conv, "pads", [0] * 4)
+    network = opened(model, shapes=True)
+    conv = next(n for n in network.graph if n.name == layer)
+    weight, bias, attributes = weight_of(conv), bias_of(conv), conv.attributes
+    step = attributes.get_ints("strides", [1, 1])
+    top, left, bottom, _ = attributes.get_ints("pads", [0] * 4)
     kernel, before, after = _banded(weight, step[1], left, group)
-    relu = graph.only_consumer(conv.output[0])
-    plain = attribute(conv, "dilations", [1, 1]) == [1, 1] and attribute(conv, "group", 1) == 1
-    if relu is None or relu.op_type != "Relu" or not plain or group % step[1]:
+    relu = only_consumer(conv.outputs[0])
+    plain = set(attributes.get_ints("dilations", [1])) == {1} and attributes.get_int("group", 1) == 1
+    if relu is None or relu.op_type != "Relu" or not plain or group % step[1] or bias is None:
         raise ValueError(f"{layer}: expected a plain Conv and its Relu")
     outputs, inputs = weight.shape[:2]
-    inferred = shapes(model)
-    sizes = inferred[conv.input[0]][2:], inferred[relu.output[0]][2:]
-    lines = [
-        graph.add_weight(f"{layer}.lines", np.array(line, np.int64))
-        for line in _line_shapes(*sizes, group, inputs, outputs)
-    ]
+    pixels, *_ = conv.inputs
+    lines = _line_shapes(_size(pixels), _size(conv.outputs[0]), group, inputs, outputs)
+    shapes = [add_weight(network.graph, f"{layer}.lines", np.array(line, np.int64)) for line in lines]
     weights = [
-        graph.add_weight(f"{layer}.band", kernel),
-        graph.add_weight(f"{layer}.biases", np.tile(graph.weights[conv.input[2]], group // step[1])),
+        add_weight(network.graph, f"{layer}.band", kernel),
+        add_weight(network.graph, f"{layer}.biases", np.tile(bias, group // step[1])),
     ]
-    form = {"kernel_shape": kernel.shape[2:], "strides": [step[0], 1], "pads": [top, before, bottom, after]}
-    make, first = onnx.helper.make_node, conv.input[0]
-    new = []
+    form = {"kernel_shape": kernel.shape[2:], "pads": [top, before, bottom, after], "strides": [step[0], 1]}
+    new: list[ir.Node] = []
+
+    def then(kind: str, end: str, name: str, *more: ir.Value, **attributes: Any) -> None:
+        source = new[-1].outputs[0] if new else pixels
+        new.append(node(kind, [source, *more], f"{layer}.{end}", name, **attributes))
+
     if inputs > 1:  # of one channel, a line of pixels is a line of groups as it is
-        first = f"{layer}.a"
-        new.append(make("Transpose", [conv.input[0]], [first], f"{layer}.last", perm=_LAST))
-    new += [
-        make("Reshape", [first, lines[0]], [f"{layer}.b"], f"{layer}.fold"),
-        make("Transpose", [f"{layer}.b"], [f"{layer}.c"], f"{layer}.first", perm=_FIRST),
-        make("Conv", [f"{layer}.c", *weights], [f"{layer}.d"], layer, **form),
-        make("Relu", [f"{layer}.d"], [f"{layer}.e"], relu.name),
-        make("Transpose", [f"{layer}.e"], [f"{layer}.f"], f"{layer}.back", perm=_LAST),
-        make("Reshape", [f"{layer}.f", lines[1]], [f"{layer}.g"], f"{layer}.unfold"),
-        make("Transpose", [f"{layer}.g"], list(relu.output), f"{layer}.front", perm=_FIRST),
-    ]
-    at = graph.nodes.index(conv)
-    graph.nodes.remove(relu)
-    graph.nodes[at : at + 1] = new
-    return graph.model(model)
+        then("Transpose", "a", f"{layer}.last", perm=_LAST)
+    then("Reshape", "b", f"{layer}.fold", shapes[0])
+    then("Transpose", "c", f"{layer}.first", perm=_FIRST)
+    then("Conv", "d", layer, *weights, **form)
+    then("Relu", "e", str(relu.name))
+    then("Transpose", "f", f"{layer}.back", perm=_LAST)
+    then("Reshape", "g", f"{layer}.unfold", shapes[1])
+    then("Transpose", "h", f"{layer}.front", perm=_FIRST)
+    substitute([conv, relu], new)
+    return closed(network)
 
 
 def _banded(weight: Any, step: int, left: int, group: int) -> tuple[Any, int, int]:
@@ -94,3 +99,10 @@ def _line_shapes(
     if size_in[1] % group or size_in[1] % size_out[1]:
         raise ValueError(f"expected a width that {group} divides, and all of it used, got {size_in[1]}")
     return [[-1, size_in[0], size_in[1] // group, group * channels], [-1, *size_out, outputs]]
+
+
+def _size(value: ir.Value | None) -> tuple[int, int]:
+    """Height and width of a value (n, channels, height, width)."""
+    assert value is not None
+    assert value.shape is not None
+    return int(value.shape[2]), int(value.shape[3])

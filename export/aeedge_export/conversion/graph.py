@@ -26,6 +26,7 @@ from onnx import ModelProto
 from torch import Tensor, nn
 
 from aeedge.errors import InputError
+from aeedge_export.conversion.editing import closed, opened
 from aeedge_export.conversion.lowering import TORCH_OPSET, lower_opset
 
 OPSET, IR_VERSION = 17, 8
@@ -125,8 +126,9 @@ def _canonical(model: ModelProto, role: str) -> ModelProto:
     if domains - {""} or len(model.functions):
         raise InputError(f"{role}: expected standard ONNX operators, got some of {domains - {''}}; replace that layer")
     try:
-        lower_opset(model, OPSET)
-        graph = _plain_graph(model.graph, role)
+        network = opened(model)
+        lower_opset(network, OPSET)
+        graph = _plain_graph(closed(network).graph, role)
         plain = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", OPSET)])
         plain.ir_version, plain.producer_name = IR_VERSION, "aeedge"
         onnx.checker.check_model(plain, full_check=True)

@@ -1,5 +1,5 @@
-"""Graphs rewritten for onnxruntime: `editing.py` has the editable graph, `exact.py` and `folding.py` the rewrites, each
-with the measurement that justifies it.
+"""Graphs rewritten for onnxruntime: `exact.py` and `folding.py` are the rewrites, each with the measurement that
+justifies it, and `editing.py` the edits that they share.
 """
 
 from onnx import ModelProto

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from aeedge.runtime.session import every_output
-from aeedge_export.conversion.editing import Graph, attribute
+from aeedge_export.conversion.editing import bias_of, opened, output_axis, per_channel, weight_of
 from aeedge_export.quantization.affine import Affine, Floats, quantized_weight
 
 Range = tuple[float, float]
@@ -111,20 +111,21 @@ def corrected_biases(
     E[W x] - E[Wq xq] by output channel (Nagel et al. 2019, https://arxiv.org/abs/1906.04721, section 4.2, with means
     measured instead of derived). At the borders of convolutions it is approximate.
     """
-    graph, result = Graph.of(model), {}
-    for node in graph.nodes:
-        if node.op_type not in ("Gemm", "Conv") or graph.constant(node.input[1]) is None or len(node.input) < 3:
+    result = {}
+    for node in opened(model).graph:
+        if node.op_type not in ("Gemm", "Conv"):
             continue
-        weight, bias = graph.weights[node.input[1]], graph.weights[node.input[2]]
-        axis = 1 if node.op_type == "Gemm" and not attribute(node, "transB", 0) else 0
+        weight, bias, axis, source = weight_of(node), bias_of(node), output_axis(node), node.inputs[0]
+        if not weight.size or bias is None or source is None:
+            continue
         steps, scale = quantized_weight(weight, axis, safe=safe)
-        rounded = steps * scale.reshape([-1 if i == axis else 1 for i in range(weight.ndim)])
-        x = values[node.input[0]]
+        rounded = steps * per_channel(scale, axis, weight.ndim)
+        x = values[str(source.name)]
         over = tuple(i for i in range(x.ndim) if i != 1)
         mean = x.mean(axis=over, dtype=np.float64)
-        mean_rounded = Affine.of(*found[node.input[0]]).rounded(x).mean(axis=over, dtype=np.float64)
+        mean_rounded = Affine.of(*found[str(source.name)]).rounded(x).mean(axis=over, dtype=np.float64)
         taps = tuple(range(2, weight.ndim))
-        exact, quantized = weight.astype(np.float64).sum(axis=taps), rounded.astype(np.float64).sum(axis=taps)
-        error = exact @ mean - quantized @ mean_rounded if axis == 0 else mean @ exact - mean_rounded @ quantized
-        result[node.name] = (bias + error).astype(np.float32)
+        exact, ours = weight.astype(np.float64).sum(axis=taps), rounded.astype(np.float64).sum(axis=taps)
+        error = exact @ mean - ours @ mean_rounded if axis == 0 else mean @ exact - mean_rounded @ ours
+        result[str(node.name)] = (bias + error).astype(np.float32)
     return result

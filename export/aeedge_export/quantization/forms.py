@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+import onnx_ir as ir
 from onnx import ModelProto
 
-from aeedge_export.conversion.editing import Graph, attribute, shapes
+from aeedge_export.conversion.editing import bias_of, only_consumer, opened
 from aeedge_export.conversion.exact import conv1d_as_conv2d, dense_as_convolution, fold_normalization
 from aeedge_export.conversion.folding import fold_width
 
@@ -31,20 +32,18 @@ def formed(model: ModelProto, form: str, layers: Collection[str]) -> ModelProto:
 
 def _narrow(model: ModelProto) -> list[str]:
     """Convolutions of few channels that `fold_width` can take."""
-    graph, sizes, found = Graph.of(model), shapes(model), []
-    for node in graph.nodes:
-        if node.op_type != "Conv" or len(sizes.get(node.input[0], ())) != 4 or len(node.input) < 3:
-            continue
-        consumer, width = graph.only_consumer(node.output[0]), sizes[node.input[0]][3]
-        step = attribute(node, "strides", [1, 1])[1]
-        fits = width % _GROUP == 0 and _GROUP % step == 0 and sizes[node.output[0]][3] * step == width
-        plain = attribute(node, "group", 1) == 1 and set(attribute(node, "dilations", [1])) == {1}
-        if (
-            consumer is not None
-            and consumer.op_type == "Relu"
-            and fits
-            and plain
-            and sizes[node.input[0]][1] <= _NARROW
-        ):
-            found.append(node.name)
-    return found
+    return [
+        str(node.name) for node in opened(model, shapes=True).graph if node.op_type == "Conv" and _can_be_folded(node)
+    ]
+
+
+def _can_be_folded(conv: ir.Node) -> bool:
+    before, after, relu = conv.inputs[0], conv.outputs[0], only_consumer(conv.outputs[0])
+    if before is None or before.shape is None or after.shape is None or len(before.shape) != 4:
+        return False
+    if bias_of(conv) is None or relu is None or relu.op_type != "Relu":
+        return False
+    width, step = before.shape[3], conv.attributes.get_ints("strides", [1, 1])[1]
+    fits = width % _GROUP == 0 and _GROUP % step == 0 and after.shape[3] * step == width
+    plain = conv.attributes.get_int("group", 1) == 1 and set(conv.attributes.get_ints("dilations", [1])) == {1}
+    return bool(fits and plain and before.shape[1] <= _NARROW)

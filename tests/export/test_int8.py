@@ -268,5 +268,5 @@ def test_the_command(trained, rows, tmp_path):
     assert ("no int8 variant" if left_out else "error_ratio") in (tmp_path / "r.html").read_text()
     missing = call("export", tmp_path / "run", "-o", tmp_path / "n", "--variants", "fp32,int8")
     assert missing.exit_code == 2
-    assert "expected --calibration DATA with it" in missing.output
-    assert "it serves int8 alone" in call("export", tmp_path / "run", "-o", out, "--calibration", "x.npy").output
+    assert "expected --calibration DATA, rows like the training rows; got none" in missing.output
+    assert "only int8 uses it" in call("export", tmp_path / "run", "-o", out, "--calibration", "x.npy").output

@@ -196,7 +196,8 @@ def _train(
     if run.state.stopped == "diverged":
         _warn(
             run,
-            f"training diverged in epoch {run.state.epoch + 1}: the best weights before were kept; use a lower rate",
+            f"training diverged in epoch {run.state.epoch + 1}: the best weights before were kept; "
+            "use a lower learning rate",
         )
     network.cpu()
     if finish:

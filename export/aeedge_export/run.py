@@ -16,6 +16,13 @@ from aeedge_export.networks.base import Design, Network
 from aeedge_export.training.loop import State
 
 _BLOCK_ROWS = 4096
+STOPPED = {  # values of `State.stopped`, for people
+    "epochs": "all epochs done",
+    "patience": "validation loss no longer improved",
+    "interrupted": "interrupted",
+    "diverged": "loss no longer finite",
+    "solved": "solved in closed form",
+}
 
 
 @dataclass

@@ -262,7 +262,7 @@ def test_the_command(trained, rows, tmp_path):
     )
     left_out = "int8 was left out: no int8 variant:" in done.output
     assert done.exit_code == (1 if left_out else 0)
-    assert left_out or "int8, on rows that were held out: error_ratio" in done.output
+    assert left_out or "int8 quality on held-out rows, against fp32: error_ratio" in done.output
     assert call("verify", out).exit_code == 0
     assert call("report", tmp_path / "run", "-o", tmp_path / "r.html", "--bundle", out).exit_code == 0
     assert ("no int8 variant" if left_out else "error_ratio") in (tmp_path / "r.html").read_text()

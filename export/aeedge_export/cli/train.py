@@ -13,6 +13,7 @@ import aeedge_export.autoencoder as workstation  # at the top: a missing extra i
 from aeedge.errors import InputError
 from aeedge_export.data.files import read
 from aeedge_export.reporting.page import render
+from aeedge_export.run import STOPPED
 
 if TYPE_CHECKING:
     from aeedge_export.training.loop import State
@@ -153,18 +154,11 @@ def _summarize(ae: workstation.Autoencoder, target: Path) -> None:
     for note in ae.notes_:
         click.echo(f"Note: {note}", err=True)
     state = ae.run_.state
-    reasons = {
-        "epochs": "all epochs done",
-        "patience": "validation loss no longer improved",
-        "interrupted": "interrupted",
-        "solved": "solved in closed form",
-        "diverged": "loss no longer finite: try a lower --learning-rate",
-    }
     shape = "×".join(map(str, ae.run_.input_shape))
     widths = "-".join(map(str, (shape, *ae.design_.hidden, ae.design_.latent)))
     click.echo(
         f"wrote {target}: {ae.family} {widths}, best epoch {state.best_epoch} of {state.epoch} "
-        f"({reasons[state.stopped]}), validation loss {state.best_loss:.6g}"
+        f"({STOPPED[state.stopped]}), validation loss {state.best_loss:.6g}"
     )
     network, pca = ae.evaluation_["baseline"]
     health = ae.evaluation_["health"]

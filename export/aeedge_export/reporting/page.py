@@ -17,18 +17,11 @@ from sklearn.preprocessing import StandardScaler
 
 from aeedge.bundle.manifest import Manifest
 from aeedge_export.reporting import charts
-from aeedge_export.run import Run
+from aeedge_export.run import STOPPED, Run
 from aeedge_export.versions import versions
 
 _IMAGES, _SIGNALS, _FEATURES, _LATENTS = 8, 3, 30, 64  # shown at most
 _TSNE_ROWS = 100  # fewer have no neighbourhoods worth showing
-_STOPPED = {
-    "epochs": "all epochs done",
-    "patience": "stopped when the validation loss no longer improved",
-    "interrupted": "interrupted",
-    "diverged": "stopped when the loss was no longer finite",
-    "solved": "solved in closed form",
-}
 _COLUMNS = (
     ("error", "error", "{:.5g}"),
     ("probe", "linear probe", "{:.1%}"),
@@ -58,7 +51,7 @@ def render(run: Run, manifest: Manifest | None = None) -> str:
         title=f"{run.family}: {'×'.join(map(str, run.input_shape))} → {run.design.latent} latents",
         run=run,
         state=state,
-        stopped=_STOPPED.get(state.stopped, state.stopped),
+        stopped=STOPPED.get(state.stopped, state.stopped),
         seconds=sum(epoch["seconds"] for epoch in state.history),
         losses=_losses(run),
         columns=[column for column in _COLUMNS if any(column[0] in row for row in run.evaluation.get("baseline", ()))],

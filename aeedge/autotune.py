@@ -149,9 +149,9 @@ def _fastest(subjects: dict[str, _Subject], objective: str, progress: Callable[[
     default = next(iter(subjects))
     bulk = _bulk(subjects[default])
     progress("single samples")
-    singles = _measured({name: (subject.model.encode, _rows(subject.model, 1)) for name, subject in subjects.items()})
+    singles = _measured({name: _as_loaded(subject, _rows(subject.model, 1)) for name, subject in subjects.items()})
     progress("many rows")
-    many = _measured({name: (subject.model.encode, bulk) for name, subject in subjects.items()})
+    many = _measured({name: _as_loaded(subject, bulk) for name, subject in subjects.items()})
     variant = _clear_winner(singles if objective == "latency" else many, default)
     subject = subjects[variant]
     measurements: dict[str, Any] = {"single_us": _us(singles), "bulk_rows": len(bulk), "bulk_us": _us(many)}
@@ -251,6 +251,11 @@ def _bulk(subject: _Subject) -> Rows:
     """Rows for enough work that a call takes some tens of milliseconds."""
     wanted = int(_BULK_US / _row_us(subject)["encode"])
     return _rows(subject.model, min(max(2 * _SMALL_BLOCK, 1 << wanted.bit_length() - 1), _MAX_BULK_ROWS))
+
+
+def _as_loaded(subject: _Subject, rows: Rows) -> Call:
+    """A call under the policy that a model has where nothing was tuned."""
+    return _run_as(subject, subject.dispatcher.default_policy, {}, rows)
 
 
 def _run_as(subject: _Subject, policy: DispatchPolicy, row_us: dict[str, float], rows: Rows) -> Call:

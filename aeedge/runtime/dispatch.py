@@ -98,8 +98,11 @@ class Dispatcher:
         if threads is not None and threads != self.threads:
             self._threads.close()
             self._threads = ThreadPool(threads)
-        for name, us in self._row_us.items():
-            self._cutoffs[name].set(policy, us, self._sessions.has_pool)
+        for name, cutoffs in self._cutoffs.items():
+            if name in self._row_us:
+                cutoffs.set(policy, self._row_us[name], self._sessions.has_pool)
+            else:
+                cutoffs.clear()
         for name in self.fast:
             if self.fast[name] is not not_open:
                 self._refresh(name)

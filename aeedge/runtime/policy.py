@@ -66,6 +66,10 @@ class Cutoffs:
     __slots__ = ("pool_from", "serial_to", "whole_to")
 
     def __init__(self) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget them: the time of a row is unknown."""
         self.pool_from, self.serial_to, self.whole_to = math.inf, 1.0, 1.0
 
     def set(self, policy: DispatchPolicy, row_us: float, has_pool: bool, measured: float = math.inf) -> None:

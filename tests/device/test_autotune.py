@@ -292,6 +292,25 @@ def test_the_table_shows_what_decided_and_the_route_that_is_taken(monkeypatch):
     assert all(row[-1] == "pool" for row in table)
 
 
+def test_variants_are_compared_as_they_are_loaded(monkeypatch):
+    """The time of a row is measured on one thread before: that must not stay for one of them."""
+    seen = {}
+
+    def measured(calls):
+        for name, (call, rows) in calls.items():
+            if name in ("fp32", "int8"):
+                call(rows)
+                seen.setdefault(name, set()).add(subjects[name].dispatcher.policy)
+        return dict.fromkeys(calls, 1.0)
+
+    subjects, _ = autotune._usable(str(INT8), "auto", 2, lambda text: None)
+    monkeypatch.setattr(autotune, "_measured", measured)
+    autotune._fastest(subjects, "throughput", lambda text: None)
+    assert seen == {name: {subject.dispatcher.default_policy} for name, subject in subjects.items()}
+    for subject in subjects.values():
+        subject.model.close()
+
+
 def test_one_variant_alone():
     found = autotune.autotune(str(INT8), "latency", variant="fp32").tuned
     assert (found.variant, set(found.measurements["bulk_us"])) == ("fp32", {"fp32"})

@@ -88,6 +88,20 @@ def test_the_policy_decides(rows, monkeypatch):
                 assert {thread for _, _, thread in calls} == {"MainThread"}
 
 
+def test_another_policy_without_times_forgets_the_cutoffs(rows, monkeypatch):
+    with aeedge.load(DATA / "bundle_v1", threads=3) as model:
+        model._dispatcher.set_policy(DispatchPolicy(2.0, INF), {"encode": 1.0})
+        model.encode(rows[:20])
+        timed = []
+        real = dispatch._row_us
+        monkeypatch.setattr(dispatch, "_row_us", lambda *given: timed.append(1) or real(*given))
+        model._dispatcher.set_policy(SERIAL, {})
+        calls = spied(model, monkeypatch)
+        model.encode(rows[:20])
+        assert timed == [1]
+        assert {route for route, _, _ in calls} == {"serial"}
+
+
 def test_few_rows_of_a_large_network_share_the_pool(rows, monkeypatch):
     with aeedge.load(DATA / "bundle_v1", threads=3) as model:
         calls = spied(model, monkeypatch)

@@ -59,8 +59,10 @@ def self_check(
     """
     spec, reference = bundle.manifest.variants[variant], recorded(bundle, variant)
     rows, worst = reference["input"], []
-    for what, tolerance in spec.tolerance.items():
-        call, expected = calls[what], reference[f"{variant}.{what}"]
+    for what, call in calls.items():
+        if what not in spec.tolerance:  # a bundle without decoder
+            continue
+        tolerance, expected = spec.tolerance[what], reference[f"{variant}.{what}"]
         one_by_one = np.concatenate([call(rows[i : i + 1]) for i in range(len(rows))])
         found = [
             deviation(what, rows, got, expected, tolerance, bundle.manifest.score) for got in (call(rows), one_by_one)

@@ -20,7 +20,7 @@ from aeedge.bundle.reader import Bundle
 from aeedge.cli.types import DURATION, PERCENT, RATE, Scenario, threads_option, variant_option
 from aeedge.errors import InputError
 from aeedge.files.atomic import atomic_file
-from aeedge.files.rows import open_rows
+from aeedge.files.rows import Wanted, open_all
 
 _MOST_ROWS = 4096  # read from a file; they are repeated to the number that a scenario needs
 
@@ -131,9 +131,11 @@ def _rows(bundle: str, method: str, data: str | None) -> NDArray[Any] | None:
     if data is None:
         return None
     manifest = Bundle(bundle).manifest
-    shape = (manifest.latent,) if method == "decode" else manifest.input.shape
+    spec = manifest.input
+    shape = (manifest.latent,) if method == "decode" else spec.shape
+    wanted = None if method == "decode" else Wanted(spec.features, spec.size, spec.dialect)
     found: list[NDArray[Any]] = []
-    for block in open_rows(data, None if method == "decode" else manifest.input.features, None).blocks():
+    for block in open_all([data], wanted).blocks():
         found.append(block)
         if sum(map(len, found)) >= _MOST_ROWS:
             break

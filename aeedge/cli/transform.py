@@ -13,12 +13,17 @@ from numpy.typing import NDArray
 
 from aeedge.bundle.manifest import InputSpec
 from aeedge.cli.group import DEVICE
-from aeedge.cli.types import threads_option, variant_option
+from aeedge.cli.types import table_options, threads_option, variant_option, wishes
 from aeedge.errors import InputError
-from aeedge.files.rows import RowFile, open_rows, row_writer
+from aeedge.files.dialect import Wishes
+from aeedge.files.rows import RowFile, Wanted, open_all
+from aeedge.files.writing import STDOUT, is_stream, row_writer
 from aeedge.loading import load
 from aeedge.model import Model
 from aeedge.runtime.prefetch import prefetch
+from aeedge.table import columns
+
+_LISTED = 20  # scores in a table on the terminal
 
 
 def _command(name: str, example: str) -> click.Command:
@@ -26,29 +31,41 @@ def _command(name: str, example: str) -> click.Command:
 
     def run(
         bundle: str,
-        source: str,
-        output: str,
+        sources: tuple[str, ...],
+        output: str | None,
         variant: str,
         threads: int | str,
         invalid: str,
         array: str | None,
         force: bool,
+        header: bool | None,
+        delimiter: str | None,
+        decimal: str | None,
     ) -> None:
         with load(bundle, variant=variant, threads=threads) as model:
-            _transform(model, name, source, output, invalid, array, force)
+            rows = _open(model, name, sources, invalid, array, wishes(header, delimiter, decimal))
+            if output is None:
+                _show_scores(model, rows, sources, invalid)
+            else:
+                _write(model, name, rows, sources, output, invalid, force)
 
     run.__doc__ = f"""{DEVICE[name]}
 
-    IN is .npy, .npz or .csv, OUT is .npy or .csv. Files of any size are streamed; OUT appears when it is complete.
+    IN is one or more of .npy, .npz, .csv (.tsv, .txt), .parquet, also with .gz, folders of them, or - for standard
+    input. OUT is .npy or .csv, or - for standard output. Files of any size are streamed; OUT appears when it is
+    complete.
 
     \b
     Example:
       {example}
     """
+    optional = " [default: a table]" if name == "score" else ""
     options: list[Callable[[Any], Any]] = [
         click.argument("bundle", type=click.Path()),
-        click.argument("source", metavar="IN", type=click.Path()),
-        click.option("-o", "--output", metavar="OUT", required=True, type=click.Path(), help="File to write."),
+        click.argument("sources", metavar="IN...", nargs=-1, required=True, type=click.Path()),
+        click.option(
+            "-o", "--output", metavar="OUT", required=not optional, type=click.Path(), help=f"File to write{optional}."
+        ),
         variant_option,
         threads_option,
         click.option(
@@ -56,9 +73,10 @@ def _command(name: str, example: str) -> click.Command:
             type=click.Choice(["raise", "propagate"]),
             default="raise",
             show_default=True,
-            help="For NaN or infinity: stop, or write NaN for those rows.",
+            help="For missing values, NaN or infinity: stop, or write NaN for those rows.",
         ),
         click.option("--array", help="Name of the array inside an .npz."),
+        table_options,
         click.option("-f", "--force", is_flag=True, help="Overwrite OUT."),
     ]
     decorated: Any = run
@@ -68,24 +86,65 @@ def _command(name: str, example: str) -> click.Command:
     return made
 
 
-def _transform(model: Model, what: str, source: str, output: str, invalid: str, array: str | None, force: bool) -> None:
+def _open(
+    model: Model, what: str, sources: Sequence[str], invalid: str, array: str | None, known: Wishes | None
+) -> RowFile:
     spec = model.input
-    rows = open_rows(source, None if what == "decode" else spec.features, array)
-    if rows.note:
-        click.echo(f"Note: {source}: {rows.note}", err=True)
+    wanted = Wanted(size=model.latent_size) if what == "decode" else Wanted(spec.features, spec.size, spec.dialect)
+    return open_all(sources, wanted, array=array, wishes=known, missing=invalid == "propagate")
+
+
+def _results(
+    model: Model, what: str, rows: RowFile, sources: Sequence[str], invalid: str
+) -> Iterator[NDArray[np.float32]]:
+    """Results block by block: this thread uses them, one computes, one reads."""
+    blocks = rows.blocks() if what == "decode" else _shaped(rows.blocks(), model.input)
+    label = f"{what} {sources[0]}" + (" …" if len(sources) > 1 else "")
+    shown, count = 0, 0
+    for block in _progress(prefetch(model.map_iter(what, blocks, invalid=invalid, fresh=True)), rows, label):
+        shown = _print_notes(rows, sources, shown)
+        count += len(block)
+        yield block
+    _print_notes(rows, sources, shown)
+    if not count:
+        raise InputError(f"{', '.join(sources)}: expected at least one row, got none")
+
+
+def _print_notes(rows: RowFile, sources: Sequence[str], shown: int) -> int:
+    """Print notes that were not shown yet; returns how many are shown now."""
+    for note in rows.notes[shown:]:
+        click.echo(f"Note: {sources[0]}{' …' if len(sources) > 1 else ''}: {note}", err=True)
+    return len(rows.notes)
+
+
+def _write(
+    model: Model, what: str, rows: RowFile, sources: Sequence[str], output: str, invalid: str, force: bool
+) -> None:
     row, names = _result(what, model)
-    blocks = _shaped(rows.blocks(), spec) if what != "decode" else rows.blocks()
     began = time.perf_counter()
     with row_writer(output, row, names, overwrite=force) as writer:
-        # Three threads: this one writes, one computes, one reads.
-        results = prefetch(model.map_iter(what, blocks, invalid=invalid, fresh=True))
-        for block in _progress(results, rows, f"{what} {source}"):
+        for block in _results(model, what, rows, sources, invalid):
             writer.write(block)
-        if writer.count == 0:
-            raise InputError(f"{source}: expected at least one row, but it has none")
     seconds = time.perf_counter() - began
     size = "×".join(map(str, (writer.count, *row)))
-    click.echo(f"wrote {output}: {size} float32 in {seconds:.2f} s ({writer.count / max(seconds, 1e-9):,.0f} rows/s)")
+    rate = f"{writer.count / max(seconds, 1e-9):,.0f} rows/s"
+    name = "standard output" if output == STDOUT else output
+    click.echo(f"wrote {name}: {size} float32 in {seconds:.2f} s ({rate})", err=is_stream(output))
+
+
+def _show_scores(model: Model, rows: RowFile, sources: Sequence[str], invalid: str) -> None:
+    """A table on the terminal: all scores of a few rows, otherwise the highest ones."""
+    scores = np.concatenate(list(_results(model, "score", rows, sources, invalid)))
+    order = np.argsort(-scores, kind="stable") if len(scores) > _LISTED else np.arange(len(scores))
+    listed = [[str(i), f"{scores[i]:.6g}"] for i in order[:_LISTED]]
+    click.echo(columns(["row (from 0)", "score"], listed))
+    if len(scores) > _LISTED:
+        finite = scores[np.isfinite(scores)]
+        quantiles = np.quantile(finite, [0.5, 0.9, 0.99]) if len(finite) else [np.nan] * 3
+        click.echo(
+            f"the {_LISTED} highest of {len(scores)} scores; median {quantiles[0]:.4g}, 90 % {quantiles[1]:.4g}, "
+            f"99 % {quantiles[2]:.4g}; all of them: -o scores.csv"
+        )
 
 
 def _result(what: str, model: Model) -> tuple[tuple[int, ...], Sequence[str]]:

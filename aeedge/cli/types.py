@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from aeedge.errors import InputError
+from aeedge.files.dialect import DELIMITERS, Wishes
 
 if TYPE_CHECKING:
     _Type = click.ParamType[Any]
@@ -78,6 +79,41 @@ class _Threads(_Type):
         if not value.isdecimal() or int(value) < 1:
             raise InputError(f"--threads: expected 'auto' or a whole number of at least 1, got {value!r}")
         return int(value)
+
+
+class _Delimiter(_Type):
+    """One of the delimiters, as a character or by name."""
+
+    name = "character"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The character."""
+        by_name = {name: character for character, name in DELIMITERS.items()} | {"\\t": "\t", "space": " "}
+        character: str = by_name.get(value, value)
+        if character not in DELIMITERS:
+            raise InputError(f"--delimiter: expected one of , ; | tab space, got {value!r}")
+        return character
+
+
+def table_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that say how a text file of rows is written, where that is not to be found out."""
+    for option in (
+        click.option(
+            "--decimal", type=click.Choice([".", ","]), help="Decimal mark of a text file [default: found out]."
+        ),
+        click.option("--delimiter", type=_Delimiter(), help="Of a text file: , ; | tab or space [default: found out]."),
+        click.option(
+            "--header/--no-header", default=None, help="Whether the first row holds names [default: found out]."
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def wishes(header: bool | None, delimiter: str | None, decimal: str | None) -> Wishes | None:
+    """What `table_options` gave; None where that is nothing."""
+    given = Wishes(header, delimiter, decimal)
+    return None if given == Wishes() else given
 
 
 variant_option = click.option("--variant", default="auto", show_default=True, help="fp32, int8 or auto.")

@@ -1,306 +1,180 @@
-"""Files of rows, read and written block by block in bounded memory: .npy, .npz and .csv, with numpy alone.
-
-Used by the commands on the device. The workstation reads more formats (aeedge_export.data.files), and shares the
-functions here that detect the layout of a CSV file.
-"""
+"""Files of rows, opened for a model and read block by block in bounded memory."""
 
 from __future__ import annotations
 
-import csv
-import io
-import math
 import os
-import zipfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import chain, islice
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from aeedge.errors import InputError
-from aeedge.files.atomic import atomic_file
+from aeedge.files import delimited, npy
+from aeedge.files.dialect import Dialect, Head, Wishes, detect, fits
+from aeedge.files.parquet import ParquetTable
+from aeedge.files.source import STDIN, SUFFIXES, Source
 
-BLOCK_BYTES = 2**22
-"""Bytes of input read at a time."""
+_NAMED = 10  # column names in a message
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a model takes.
+
+    Attributes:
+        columns: names of the values of a row; None where they have none.
+        size: number of values in a row; None if unknown.
+        recorded: how the table was written that it was trained on, from its manifest; None if unknown.
+    """
+
+    columns: Sequence[str] | None = None
+    size: int | None = None
+    recorded: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
 class RowFile:
-    """An input file: `blocks()` yields arrays of shape (m, *row); `count` is the number of rows, if it is known."""
+    """An input: `blocks()` yields arrays of shape (m, *row); `count` is the number of rows, if it is known.
+
+    `notes` says what was guessed or left out; more may be added while blocks are read.
+    """
 
     blocks: Callable[[], Iterator[NDArray[Any]]]
     count: int | None
-    note: str = ""
+    notes: list[str] = field(default_factory=list)
 
 
-def open_rows(path: str | os.PathLike[str], columns: Sequence[str] | None = None, array: str | None = None) -> RowFile:
+def open_rows(
+    path: str | os.PathLike[str],
+    wanted: Wanted | None = None,
+    *,
+    array: str | None = None,
+    wishes: Wishes | None = None,
+    missing: bool = False,
+) -> RowFile:
     """Open a file of rows.
 
     Args:
-        path: .npy; .npz (with one array, or named by `array`); .csv with comma, semicolon or tab, header optional.
-        columns: feature names of the model. The columns of a CSV file with a header are matched by name, in any order.
+        path: .npy; .npz; text with any usual delimiter (.csv, .tsv, .txt, …), .parquet; all also compressed by gzip;
+            "-" for standard input.
+        wanted: the model's input. Columns of a table with a header are matched by name, in any order.
         array: name of the array inside an .npz.
+        wishes: how a text file is written, as far as it is known.
+        missing: whether cells without a value become NaN; otherwise they are an InputError.
 
     Raises:
         InputError: missing, another format, damaged, cells that are not numbers, missing columns.
     """
-    place = Path(path)
-    if not place.is_file():
-        raise InputError(f"{place}: expected a file, but nothing is there; check the path")
-    suffix = place.suffix.lower()
-    if suffix == ".npy":
-        with place.open("rb") as stream:
-            header = _NpyHeader.read(stream, place)
-        return RowFile(lambda: _npy_file_blocks(place), header.shape[0])
-    if suffix == ".npz":
-        member = npz_member(place, array)
-        with _zip(place) as archive, archive.open(member) as stream:
-            header = _NpyHeader.read(stream, place)
-        return RowFile(lambda: _npz_blocks(place, member), header.shape[0])
-    if suffix == ".csv":
-        layout = csv_layout(place)
-        order, note = _column_order(layout, columns, place)
-        return RowFile(lambda: _csv_blocks(place, layout, order), None, note)
-    raise InputError(f"{place}: expected .npy, .npz or .csv, got {suffix or 'no suffix'!r}; convert it first")
-
-
-# --- .npy and .npz
-
-
-@dataclass(frozen=True)
-class _NpyHeader:
-    shape: tuple[int, ...]
-    fortran: bool
-    dtype: np.dtype[Any]
-
-    @classmethod
-    def read(cls, stream: IO[bytes], place: Path) -> _NpyHeader:
-        try:
-            version = np.lib.format.read_magic(stream)
-            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            shape, fortran, dtype = read(stream)
-        except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-            raise InputError(f"{place}: expected numpy's format, but it cannot be read ({error})") from None
-        if dtype.hasobject:
-            raise InputError(f"{place}: expected numbers, got Python objects; save it as a numeric array")
-        if not shape:
-            raise InputError(f"{place}: expected an array of rows, got a single value")
-        return cls(tuple(shape), bool(fortran), dtype)
-
-
-def npz_member(place: Path, array: str | None) -> str:
-    """The archive member with the array `array`, or the only array, or the one named X.
-
-    Raises:
-        InputError: no such array, or several without a choice.
-    """
-    with _zip(place) as archive:
-        names = [name[:-4] for name in archive.namelist() if name.endswith(".npy")]
-    if array is not None and array not in names:
-        raise InputError(f"{place}: expected an array {array!r}, but it holds {', '.join(names)}")
-    if array is None and len(names) != 1 and "X" not in names:
-        raise InputError(f"{place}: expected one array, got {len(names)} ({', '.join(names)}); name one with --array")
-    return f"{array or (names[0] if len(names) == 1 else 'X')}.npy"
-
-
-@contextmanager
-def _zip(place: Path) -> Iterator[zipfile.ZipFile]:
-    try:
-        with zipfile.ZipFile(place) as archive:
-            yield archive
-    except zipfile.BadZipFile as error:
-        raise InputError(f"{place}: expected an .npz archive, but it is damaged ({error})") from None
-
-
-def _npy_file_blocks(place: Path) -> Iterator[NDArray[Any]]:
-    with place.open("rb") as stream:
-        header = _NpyHeader.read(stream, place)
-        if not header.fortran:
-            yield from _stream_blocks(stream, header, place)
-            return
-    try:
-        mapped = np.load(place, mmap_mode="r")
-    except (ValueError, OSError) as error:
-        raise InputError(f"{place}: cannot be read ({error}); copy it again") from None
-    step = _rows_at_a_time(header)
-    for start in range(0, len(mapped), step):
-        yield np.array(mapped[start : start + step])
-
-
-def _npz_blocks(place: Path, member: str) -> Iterator[NDArray[Any]]:
-    with _zip(place) as archive, archive.open(member) as stream:
-        header = _NpyHeader.read(stream, place)
-        if header.fortran:
-            raise InputError(f"{place}: {member} is in column order; save it with numpy.ascontiguousarray first")
-        yield from _stream_blocks(stream, header, place)
-
-
-def _stream_blocks(stream: IO[bytes], header: _NpyHeader, place: Path) -> Iterator[NDArray[Any]]:
-    row_bytes = header.dtype.itemsize * math.prod(header.shape[1:])
-    step = _rows_at_a_time(header)
-    for start in range(0, header.shape[0], step):
-        rows = min(step, header.shape[0] - start)
-        data = stream.read(rows * row_bytes)
-        if len(data) != rows * row_bytes:
-            raise InputError(
-                f"{place}: truncated, expected {header.shape[0]} rows, got {start + len(data) // max(row_bytes, 1)}; "
-                "copy it again"
-            )
-        yield np.frombuffer(data, header.dtype).reshape(rows, *header.shape[1:])
-
-
-def _rows_at_a_time(header: _NpyHeader) -> int:
-    return max(1, BLOCK_BYTES // max(1, header.dtype.itemsize * math.prod(header.shape[1:])))
-
-
-# --- .csv
-
-
-@dataclass(frozen=True)
-class CsvLayout:
-    """The layout of a CSV file: its delimiter, its column names if it has a header, its number of columns."""
-
-    delimiter: str
-    names: tuple[str, ...] | None
-    width: int
-
-
-def csv_layout(place: Path) -> CsvLayout:
-    """Detect the layout from the first line.
-
-    The delimiter is the most frequent of `, ; tab`; a header has a cell that is not a number.
-
-    Raises:
-        InputError: the file is empty or not text.
-    """
-    try:
-        with place.open(encoding="utf-8-sig", newline="") as stream:
-            first = next((line for line in stream if line.strip()), "")
-    except UnicodeDecodeError:
-        raise InputError(f"{place}: expected text in UTF-8, got something else; save it as UTF-8") from None
-    if not first:
-        raise InputError(f"{place}: expected rows of numbers, but the file is empty")
-    delimiter = max(",;\t", key=first.count)
-    cells = [cell.strip() for cell in next(csv.reader(io.StringIO(first), delimiter=delimiter))]
-    named = any(not is_number(cell) for cell in cells if cell)
-    if named and len(set(cells)) != len(cells):
-        twice = next(cell for cell in cells if cells.count(cell) > 1)
-        raise InputError(f"{place}: expected each column name once, got {twice!r} twice in the header; rename one")
-    return CsvLayout(delimiter, tuple(cells) if named else None, len(cells))
-
-
-def is_number(cell: str) -> bool:
-    """Whether a cell is a number; nan and inf are."""
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True
-
-
-def _column_order(layout: CsvLayout, columns: Sequence[str] | None, place: Path) -> tuple[list[int] | None, str]:
-    """The columns to read, in the model's order, and a note where some are not used or names do not match."""
-    if columns is None or layout.names is None:
-        return None, ""
-    missing = [name for name in columns if name not in layout.names]
-    if missing:
-        if not any(name in layout.names for name in columns) and len(columns) == layout.width:
-            return None, "no column name matches the model's features; columns are read in order"
-        raise InputError(f"{place}: expected a column {missing[0]!r}, got {', '.join(layout.names)}; rename or add it")
-    order = [layout.names.index(name) for name in columns]
-    extra = [name for name in layout.names if name not in set(columns)]
-    return order, f"columns that the model does not use: {', '.join(extra)}" if extra else ""
-
-
-def _csv_blocks(place: Path, layout: CsvLayout, order: list[int] | None) -> Iterator[NDArray[Any]]:
-    with place.open(encoding="utf-8-sig", newline="") as stream:
-        numbered = ((number, line) for number, line in enumerate(stream, 1) if line.strip())
-        if layout.names is not None:
-            next(numbered)
-        step = max(1, BLOCK_BYTES // (8 * layout.width))
-        while True:
-            first = next(numbered, None)
-            if first is None:
-                return
-            lines = list(chain([first], islice(numbered, step - 1)))
-            yield _parse(lines, place, layout, order)
-
-
-def _parse(lines: list[tuple[int, str]], place: Path, layout: CsvLayout, order: list[int] | None) -> NDArray[Any]:
-    try:
-        block = np.loadtxt(
-            [line for _, line in lines], delimiter=layout.delimiter, comments=None, quotechar='"', ndmin=2
+    source, wanted = Source(path), wanted or Wanted()
+    if array is not None and source.kind != "npz":
+        raise InputError(f"{source.name}: an array can be named in an .npz only (--array {array}); leave it out")
+    if wishes is not None and source.kind != "text":
+        raise InputError(
+            f"{source.name}: only text files have a header, a delimiter and a decimal mark; leave them out"
         )
-        if block.shape[1] == layout.width:
-            return block if order is None else block[:, order]
-    except ValueError:
-        pass  # find the first faulty cell, cell by cell
-    for number, line in lines:
-        cells = next(csv.reader([line], delimiter=layout.delimiter))
-        if len(cells) != layout.width:
-            raise InputError(f"{place}, line {number}: expected {layout.width} cells, got {len(cells)}")
-        for column, cell in enumerate(cells):
-            if not is_number(cell):
-                name = f"column {column + 1}" + (f" ({layout.names[column]!r})" if layout.names else "")
-                raise InputError(f"{place}, line {number}, {name}: expected a number, got {cell.strip()!r}")
-    raise InputError(f"{place}: lines {lines[0][0]} to {lines[-1][0]} cannot be read as numbers")
+    if source.kind == "npy":
+        return RowFile(lambda: npy.npy_blocks(source), npy.npy_header(source).shape[0])
+    if source.kind == "npz":
+        member = npy.npz_member(source, array)
+        return RowFile(lambda: npy.npz_blocks(source, member), npy.npz_header(source, member).shape[0])
+    if source.kind == "parquet":
+        table = ParquetTable(source)
+        order, notes = column_order(source.name, table.names, len(table.names), wanted)
+        return RowFile(lambda: table.blocks(order, missing=missing), table.count, list(notes))
+    head = read_head(source, wanted, wishes)
+    order, notes = column_order(source.name, head.names, head.width, wanted)
+    text = delimited.TextTable(source, head)
+    return RowFile(lambda: (block for block, _ in text.blocks(order, missing=missing)), None, [*head.notes, *notes])
 
 
-# --- writing
+def read_head(source: Source, wanted: Wanted, wishes: Wishes | None) -> Head:
+    """The head of a text file: in the recorded dialect where it fits, otherwise found out."""
+    recorded = Dialect.parse(wanted.recorded)
+    if recorded and wanted.recorded and wishes is None:
+        columns = wanted.recorded.get("width", 0) if recorded.header == "none" else wanted.columns or ()
+        found = fits(source.head, source.is_whole, source.name, recorded, columns)
+        if found is not None:
+            return found
+    names = None if wanted.columns is None else tuple(wanted.columns)
+    return detect(source.head, source.is_whole, source.name, (wishes or Wishes())._replace(names=names))
 
 
-class RowWriter:
-    """Append float32 blocks of rows to a .npy or .csv file whose length is not known in advance."""
-
-    def __init__(self, stream: IO[bytes], suffix: str, row: tuple[int, ...], names: Sequence[str]) -> None:
-        self._stream, self._row, self._npy = stream, row, suffix == ".npy"
-        self.count = 0
-        self._stream.write(self._header() if self._npy else (",".join(map(_quoted, names)) + "\n").encode())
-
-    def write(self, block: NDArray[np.float32]) -> None:
-        """Append rows of shape (m, *row)."""
-        self.count += len(block)
-        if self._npy:
-            self._stream.write(np.ascontiguousarray(block, "<f4").tobytes())
-        else:
-            np.savetxt(self._stream, block.reshape(len(block), math.prod(self._row)), fmt="%.9g", delimiter=",")
-
-    def finish(self) -> None:
-        """Write the number of rows, which is known now."""
-        if self._npy:
-            self._stream.seek(0)
-            self._stream.write(self._header())
-        self._stream.flush()
-
-    def _header(self) -> bytes:
-        """A header of numpy's format 1.0 that is always 128 bytes, enough for any count."""
-        shape = (self.count, *self._row)
-        text = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}"
-        return b"\x93NUMPY\x01\x00" + (118).to_bytes(2, "little") + text.ljust(117).encode() + b"\n"
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"' if any(c in name for c in ',"\n') else name
-
-
-@contextmanager
-def row_writer(
-    path: str | os.PathLike[str], row: tuple[int, ...], names: Sequence[str], *, overwrite: bool
-) -> Iterator[RowWriter]:
-    """Write rows of shape `row` to .npy or .csv (with `names` as its header); the file appears once it is complete.
+def column_order(
+    name: str, names: Sequence[str] | None, width: int, wanted: Wanted
+) -> tuple[list[int], tuple[str, ...]]:
+    """The columns to read, in the model's order, and notes where some are not used or names do not match.
 
     Raises:
-        InputError: another suffix, the file exists, the disk is full.
+        InputError: a column is missing.
     """
-    place = Path(path)
-    suffix = place.suffix.lower()
-    if suffix not in (".npy", ".csv"):
-        raise InputError(f"{place}: expected an output name that ends in .npy or .csv, got {suffix or 'no suffix'!r}")
-    with atomic_file(place, overwrite=overwrite) as part, part.open("wb") as stream:
-        writer = RowWriter(stream, suffix, row, names)
-        yield writer
-        writer.finish()
+    everything, columns = list(range(width)), wanted.columns
+    if names is None:
+        positions = (wanted.recorded or {}).get("columns")
+        if positions and (wanted.recorded or {}).get("width") == width:
+            return list(positions), ()
+        if columns is not None and width != len(columns):
+            raise InputError(
+                f"{name}: expected a header with the names of the columns, or {len(columns)} columns, got {width}"
+            )
+        return everything, ()
+    if columns is None:
+        named = [i for i in everything if names[i] and not names[i].startswith("Unnamed: ")]
+        if width != wanted.size and len(named) == wanted.size:
+            return named, ("columns without a name were left out",)
+        return everything, ()
+    places = {each: i for i, each in enumerate(names)}
+    absent = [each for each in columns if each not in places]
+    if absent:
+        if len(absent) == len(columns) == width:
+            return everything, ("no column name matches the model's features; columns are read in order",)
+        raise InputError(f"{name}: expected a column {absent[0]!r}, got {shortened(names)}; rename or add it")
+    extra = sorted(set(places) - set(columns), key=places.__getitem__)
+    notes = (
+        (f"columns that the model does not use: {shortened([each or repr(each) for each in extra])}",) if extra else ()
+    )
+    return [places[each] for each in columns], notes
+
+
+def shortened(names: Sequence[str]) -> str:
+    """Names in a sentence, the first ones of many."""
+    more = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def table_files(folder: Path) -> list[Path]:
+    """The files of rows in a folder, sorted by name; hidden ones and those whose names begin with _ are passed over."""
+    return sorted(
+        file
+        for file in folder.iterdir()
+        if file.is_file()
+        and file.name[0] not in "._"
+        and Path(file.name.removesuffix(".gz")).suffix.lower() in SUFFIXES
+    )
+
+
+def open_all(paths: Sequence[str | os.PathLike[str]], wanted: Wanted | None = None, **options: Any) -> RowFile:
+    """Several files, and all files of folders, one after the other as one; see `open_rows`."""
+    files: list[str | os.PathLike[str]] = []
+    for path in paths:
+        if os.fspath(path) != STDIN and Path(path).is_dir():
+            inside = table_files(Path(path))
+            if not inside:
+                raise InputError(f"{path}: expected files of rows ({', '.join(SUFFIXES)}), but there are none")
+            files += inside
+        else:
+            files.append(path)
+    first = open_rows(files[0], wanted, **options)
+    if len(files) == 1:
+        return first
+    notes = list(first.notes)
+
+    def blocks() -> Iterator[NDArray[Any]]:
+        yield from first.blocks()
+        for file in files[1:]:  # opened when its turn comes: there may be thousands
+            rows = open_rows(file, wanted, **options)
+            notes.extend(note for note in rows.notes if note not in notes)
+            yield from rows.blocks()
+
+    return RowFile(blocks, None, notes)

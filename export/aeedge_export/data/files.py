@@ -1,186 +1,199 @@
-"""Training data from files: .npy, .npz, .csv, .parquet, folders of images."""
+"""Training data from files: arrays, tables, folders of images. Tables are read by the reader of the device."""
 
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.csv
-import pyarrow.parquet
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from aeedge.errors import InputError
-from aeedge.files.rows import CsvLayout, csv_layout, is_number, npz_member
+from aeedge.files import npy
+from aeedge.files.delimited import Advice, TextTable
+from aeedge.files.dialect import Head, Wishes, detect
+from aeedge.files.parquet import ParquetTable
+from aeedge.files.rows import Wanted, column_order, shortened, table_files
+from aeedge.files.source import STDIN, Source
+from aeedge_export.data.columns import kind_of_cells, note_by_values, why_not_by_kind, why_not_by_values
+from aeedge_export.data.labels import as_classes
 
 _IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm"}
 
 
 @dataclass(frozen=True)
+class Selection:
+    """Which columns of a table are read, and how, as far as the user said.
+
+    Attributes:
+        columns: only these; empty for all that are features.
+        drop: not these.
+        labels: source of the labels, which training does not use: a column, an array of the .npz, an .npy file, or
+            "folders" for the name of each image's folder.
+        weights: a column with the weight of each row.
+        array: name of the array inside an .npz.
+        wishes: how text files are written; None where it is to be found out.
+    """
+
+    columns: Sequence[str] = ()
+    drop: Sequence[str] = ()
+    labels: str | None = None
+    weights: str | None = None
+    array: str | None = None
+    wishes: Wishes | None = None
+
+    @property
+    def others(self) -> tuple[str, ...]:
+        """Columns that are read beside the features: labels, weights."""
+        return tuple(name for name in (self.labels, self.weights) if name is not None)
+
+
+@dataclass(frozen=True)
 class Dataset:
-    """Rows `X` of shape (n, ...), column names if the file has any, and labels (n,) if requested."""
+    """Rows that were read.
+
+    Attributes:
+        X: (n, ...); NaN where a value is missing.
+        features: names of the columns, None without.
+        units: of the columns, None without.
+        labels: a class for each row, (n,), None without.
+        weights: of each row, (n,), None without.
+        dialect: how the first text file is written, for the bundle; None for other files.
+        notes: what was found, guessed and left out, in sentences.
+    """
 
     X: NDArray[Any]
     features: tuple[str, ...] | None = None
+    units: tuple[str, ...] | None = None
     labels: NDArray[Any] | None = None
+    weights: NDArray[np.float32] | None = None
+    dialect: dict[str, Any] | None = None
+    notes: tuple[str, ...] = field(default=())
+
+
+class TrainingAdvice(Advice):
+    """What to do about a cell, in the options of `aeedge train`."""
+
+    text = staticmethod(lambda name: f"correct it, or leave the column out (--drop {shlex.quote(name)})")
+    missing = staticmethod(
+        lambda name: (
+            f"leave such rows out (--missing drop), fill them (--missing median), or leave the column out "
+            f"(--drop {shlex.quote(name)})"
+        )
+    )
 
 
 def read(
-    path: str | os.PathLike[str],
-    *,
-    array: str | None = None,
-    columns: Sequence[str] = (),
-    drop: Sequence[str] = (),
-    labels: str | None = None,
+    *paths: str | os.PathLike[str], selection: Selection | None = None, missing: bool = False, **selected: Any
 ) -> Dataset:
     """Read rows to train on.
 
     Args:
-        path: a file, or a folder of images of one size, which become uint8 rows (channels, height, width).
-        array: name of the array inside an .npz.
-        columns: of a table, read only these.
-        drop: of a table, leave these out.
-        labels: source of the labels, which training does not use: an .npy file, the name of an array of the .npz or of
-            a column of the table, or "folders" for the name of each image's folder.
+        paths: files of one kind, or folders of them, or of images of one size, which become rows (channels, height,
+            width); "-" for standard input.
+        selection: which columns, and how; or its fields by name.
+        missing: whether values may be missing in tables; they become NaN. Otherwise they are an InputError.
 
     Returns:
-        The rows; those of an .npy stay memory-mapped.
+        The rows; those of a single .npy stay memory-mapped.
 
     Raises:
-        InputError: missing, of an unknown format, damaged, empty, or with cells that are not numbers (row and column
+        InputError: missing, of an unknown format, damaged, empty, or with cells that are not numbers (line and column
             are named).
     """
-    place = Path(path)
-    if labels is not None and labels.endswith(".npy"):
-        found = read(path, array=array, columns=columns, drop=drop)
-        return replace(found, labels=_label_file(Path(labels), len(found.X)))
-    if place.is_dir():
-        return _images(place, labels)
-    if not place.is_file():
-        raise InputError(f"{place}: expected a file or a folder of images, but nothing is there; check the path")
-    suffix = place.suffix.lower()
-    if suffix in (".npy", ".npz"):
-        if columns or drop:
-            raise InputError(
-                f"{place}: columns can be chosen by name in .csv and .parquet only; slice the array instead"
-            )
-        rows = _numpy(place, array)
-        return Dataset(rows, None, None if labels is None else _label_array(place, labels, len(rows)))
-    if suffix == ".csv":
-        return _csv(place, columns, drop, labels)
-    if suffix == ".parquet":
-        return _parquet(place, columns, drop, labels)
-    raise InputError(
-        f"{place}: expected .npy, .npz, .csv, .parquet or a folder of images, got {suffix or 'no suffix'!r}"
-    )
+    wanted = selection or Selection(**selected)
+    if wanted.labels is not None and wanted.labels.endswith(".npy"):
+        found = read(*paths, selection=replace(wanted, labels=None), missing=missing)
+        return replace(found, labels=_label_file(Path(wanted.labels), len(found.X)))
+    for options in (wanted.columns, wanted.drop):
+        twice = next((name for i, name in enumerate(options) if name in options[:i]), None)
+        if twice is not None:
+            raise InputError(f"columns: expected each name once, got {twice!r} twice")
+    sources = _sources(paths)
+    if not sources:
+        return _images(Path(paths[0]), wanted.labels)
+    kinds = {source.kind for source in sources}
+    if len(kinds) > 1:
+        raise InputError(f"{sources[0].name}, …: expected files of one kind, got {', '.join(sorted(kinds))}")
+    if kinds <= {"npy", "npz"}:
+        return _arrays(sources, wanted)
+    return _tables(sources, wanted, missing)
 
 
-def _numpy(place: Path, array: str | None) -> NDArray[Any]:
-    try:
-        if place.suffix.lower() == ".npy":
-            rows = np.load(place, mmap_mode="r", allow_pickle=False)
-        else:
-            member = npz_member(place, array)
-            with np.load(place, allow_pickle=False) as archive:
-                rows = archive[member[:-4]]
-    except (ValueError, OSError, EOFError) as error:
-        if isinstance(error, InputError):
-            raise
+def _sources(paths: Sequence[str | os.PathLike[str]]) -> list[Source]:
+    """The files of rows; none where there are images."""
+    files: list[str | os.PathLike[str]] = []
+    for path in paths:
+        if os.fspath(path) == STDIN or not Path(path).is_dir():
+            files.append(path)
+        elif inside := table_files(Path(path)):
+            files += inside
+    return [Source(file) for file in files]
+
+
+# --- arrays
+
+
+def _arrays(sources: Sequence[Source], wanted: Selection) -> Dataset:
+    name = sources[0].name
+    if wanted.columns or wanted.drop or wanted.weights:
         raise InputError(
-            f"{place}: expected an array of numbers, but it cannot be read ({error}); copy it again"
-        ) from None
-    found: NDArray[Any] = rows
+            f"{name}: columns can be chosen by name in tables only (.csv, .parquet); slice the array instead"
+        )
+    if wanted.wishes is not None:
+        raise InputError(f"{name}: only text files have a header, a delimiter and a decimal mark; leave them out")
+    if wanted.array is not None and sources[0].kind != "npz":
+        raise InputError(f"{name}: an array can be named in an .npz only; leave --array {wanted.array} out")
+    if wanted.labels is not None and sources[0].kind != "npz":
+        raise InputError(f"{name}: an .npy holds no labels; pass them as a separate file (--labels y.npy)")
+    rows = [_array(source, wanted.array) for source in sources]
+    shapes = {found.shape[1:] for found in rows}
+    if len(shapes) > 1:
+        raise InputError(f"{name}, …: expected rows of one shape in all files, got {' and '.join(map(str, shapes))}")
+    X = rows[0] if len(rows) == 1 else np.concatenate(rows)
+    labels = None
+    if wanted.labels is not None:
+        labels = as_classes(
+            np.concatenate([_npz(source, wanted.labels) for source in sources]),
+            len(X),
+            f"{name}, array {wanted.labels!r}",
+        )
+    shape = "×".join(map(str, X.shape[1:]))
+    return Dataset(X, labels=labels, notes=(f"{_named(sources)}: {len(X):,} rows of {shape} {X.dtype}",))
+
+
+def _array(source: Source, array: str | None) -> NDArray[Any]:
+    found: NDArray[Any]
+    if source.kind == "npy":
+        header = npy.npy_header(source)
+        try:
+            found = np.load(source.path, mmap_mode="r") if source.path else np.load(source.open_seekable())
+        except (ValueError, OSError, EOFError) as error:
+            shape = header.shape
+            raise InputError(
+                f"{source.name}: expected an array of shape {shape}, got less ({error}); copy it again"
+            ) from None
+    else:
+        found = _npz(source, npy.npz_member(source, array))
     if found.ndim < 2 or not found.size:
-        raise InputError(f"{place}: expected rows of shape (n, ...), got an array of shape {found.shape}")
+        raise InputError(f"{source.name}: expected rows of shape (n, ...), got an array of shape {found.shape}")
     return found
 
 
-def _csv(place: Path, columns: Sequence[str], drop: Sequence[str], labels: str | None) -> Dataset:
-    layout = csv_layout(place)
-    names = layout.names or tuple(f"x{i}" for i in range(layout.width))
-    chosen = _choose(place, names, columns, drop, labels)
+def _npz(source: Source, member: str) -> NDArray[Any]:
+    member = npy.npz_member(source, member)
     try:
-        table = pa.csv.read_csv(
-            place,
-            read_options=pa.csv.ReadOptions(column_names=list(names), skip_rows=1 if layout.names else 0),
-            parse_options=pa.csv.ParseOptions(delimiter=layout.delimiter),
-            convert_options=pa.csv.ConvertOptions(
-                include_columns=[*chosen, *([labels] if labels else [])],
-                column_types=dict.fromkeys(chosen, pa.float64()),
-                strings_can_be_null=True,
-            ),
-        )
-    except pa.ArrowInvalid as error:
-        raise _bad_cell(place, layout, names, chosen, error) from None
-    for name in chosen:
-        if table.column(name).null_count:
-            raise _bad_cell(place, layout, names, chosen, None)
-    return _table(place, table, chosen, labels, named=layout.names is not None)
-
-
-def _bad_cell(
-    place: Path, layout: CsvLayout, names: Sequence[str], chosen: Sequence[str], error: Exception | None
-) -> InputError:
-    """The first cell that is not a number; pyarrow's error does not locate it as precisely."""
-    with place.open(encoding="utf-8-sig", newline="") as stream:
-        for number, line in enumerate(stream, 1):
-            cells = line.rstrip("\r\n").split(layout.delimiter)
-            if not line.strip() or (number == 1 and layout.names):
-                continue
-            if len(cells) != layout.width:
-                return InputError(f"{place}, line {number}: expected {layout.width} cells, got {len(cells)}")
-            for name, cell in zip(names, cells):
-                if name in chosen and not is_number(cell.strip('"')):
-                    return InputError(
-                        f"{place}, line {number}, column {name!r}: expected a number, got {cell!r}; "
-                        f"correct it, or leave the column out (--drop {name})"
-                    )
-    return InputError(f"{place}: expected rows of numbers ({error})")
-
-
-def _parquet(place: Path, columns: Sequence[str], drop: Sequence[str], labels: str | None) -> Dataset:
-    try:
-        names = pa.parquet.read_schema(place).names
-        chosen = _choose(place, names, columns, drop, labels)
-        table = pa.parquet.read_table(place, columns=[*chosen, *([labels] if labels else [])])
-    except (pa.ArrowInvalid, OSError) as error:
-        raise InputError(f"{place}: expected a Parquet file, but it cannot be read ({error}); copy it again") from None
-    for name in chosen:
-        column = table.column(name)
-        kind = column.type
-        if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
-            raise InputError(f"{place}, column {name!r}: expected numbers, got {kind}; leave it out (--drop {name})")
-        if column.null_count:
-            row = int(np.argmax(column.is_null().to_numpy()))
-            raise InputError(
-                f"{place}, row {row}, column {name!r}: expected a number, got nothing; fill or drop the row"
-            )
-    return _table(place, table, chosen, labels, named=True)
-
-
-def _choose(
-    place: Path, names: Sequence[str], columns: Sequence[str], drop: Sequence[str], labels: str | None
-) -> tuple[str, ...]:
-    for name in (*columns, *drop, *([labels] if labels else [])):
-        if name not in names:
-            raise InputError(f"{place}: expected a column {name!r}, got {', '.join(names)}")
-    chosen = tuple(name for name in (columns or names) if name not in drop and name != labels)
-    if not chosen:
-        raise InputError(f"{place}: no column is left of {', '.join(names)}")
-    return chosen
-
-
-def _table(place: Path, table: pa.Table, features: Sequence[str], labels: str | None, *, named: bool) -> Dataset:
-    if not table.num_rows:
-        raise InputError(f"{place}: expected rows of numbers, but it has none")
-    rows = np.stack([table.column(name).to_numpy().astype(np.float32) for name in features], axis=1)
-    classes = None if labels is None else np.array(table.column(labels).to_pylist())
-    return Dataset(rows, tuple(features) if named else None, classes)
+        with np.load(source.open_seekable(), allow_pickle=False) as archive:
+            found: NDArray[Any] = archive[member]
+    except (ValueError, OSError, EOFError) as error:
+        raise InputError(f"{source.name}, array {member!r}: cannot be read ({error}); copy it again") from None
+    return found
 
 
 def _label_file(place: Path, count: int) -> NDArray[Any]:
@@ -188,23 +201,167 @@ def _label_file(place: Path, count: int) -> NDArray[Any]:
         found: NDArray[Any] = np.load(place, allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
         raise InputError(f"{place}: expected an array of labels, but it cannot be read ({error})") from None
-    return _checked_labels(place, found, count)
+    return as_classes(found, count, str(place))
 
 
-def _label_array(place: Path, name: str, count: int) -> NDArray[Any]:
-    if place.suffix.lower() != ".npz":
-        raise InputError(f"{place}: an .npy holds no labels; pass them as a separate file (--labels y.npy)")
-    member = npz_member(place, name)
-    with np.load(place, allow_pickle=False) as archive:
-        return _checked_labels(place, archive[member[:-4]], count)
+# --- tables
 
 
-def _checked_labels(place: Path, found: NDArray[Any], count: int) -> NDArray[Any]:
-    if found.shape != (count,):
-        raise InputError(
-            f"{place}: expected one label for each of the {count} rows, got an array of shape {found.shape}"
-        )
-    return found
+@dataclass(frozen=True)
+class _Table:
+    """A table of one file: its columns, and a function that reads some of them."""
+
+    source: Source
+    names: tuple[str, ...]
+    kinds: tuple[str, ...]
+    examples: tuple[str, ...]
+    named: bool
+    units: tuple[str, ...] | None
+    head: Head | None
+    parquet: ParquetTable | None
+
+    def read(
+        self, order: Sequence[int], others: Sequence[int], *, missing: bool
+    ) -> tuple[NDArray[np.float32], list[list[Any]]]:
+        """Rows (n, k) of the columns `order`, and the content of the columns `others`, one list for each."""
+        if self.parquet is not None:
+            blocks = list(self.parquet.blocks(order, missing=missing))
+            return _float32(blocks, len(order)), [self.parquet.text(self.names[i]) for i in others]
+        assert self.head is not None
+        table = TextTable(self.source, self.head, TrainingAdvice)
+        found = list(table.blocks(order, missing=missing, text=others))
+        text = list(chain.from_iterable(part for _, part in found))
+        return _float32([block for block, _ in found], len(order)), [
+            [row[i] for row in text] for i in range(len(others))
+        ]
+
+
+def _float32(blocks: Sequence[NDArray[np.float64]], width: int) -> NDArray[np.float32]:
+    with np.errstate(over="ignore"):  # beyond float32 is infinity, which is found later
+        return np.concatenate([np.empty((0, width), np.float32), *(block.astype(np.float32) for block in blocks)])
+
+
+def _open_table(source: Source, wishes: Wishes | None) -> _Table:
+    if source.kind == "parquet":
+        if wishes is not None:
+            raise InputError(
+                f"{source.name}: only text files have a header, a delimiter and a decimal mark; leave them out"
+            )
+        table = ParquetTable(source)
+        return _Table(source, table.names, table.kinds, ("",) * len(table.names), True, None, None, table)
+    head = detect(source.head, source.is_whole, source.name, wishes)
+    cells = [[row[i] for _, row in head.records if i < len(row)] for i in range(head.width)]
+    kinds = tuple(kind_of_cells(column, head.dialect.decimal) for column in cells)
+    examples = tuple(next((cell.strip() for cell in column if cell.strip()), "")[:20] for column in cells)
+    names = head.names or tuple(f"x{i}" for i in range(head.width))
+    return _Table(source, names, kinds, examples, head.names is not None, head.units, head, None)
+
+
+def _tables(sources: Sequence[Source], wanted: Selection, missing: bool) -> Dataset:
+    if wanted.array is not None:
+        raise InputError(f"{sources[0].name}: an array can be named in an .npz only; leave --array {wanted.array} out")
+    first = _open_table(sources[0], wanted.wishes)
+    names, left_out = _chosen(first, wanted)
+    rows, others = _read_all(first, sources[1:], names, wanted, missing)
+    if not len(rows):
+        raise InputError(f"{sources[0].name}: expected rows of numbers, but it has none")
+    keep = range(len(names))
+    if not wanted.columns:
+        why = {name: why_not_by_values(name, rows[:, i]) for i, name in enumerate(names)}
+        left_out |= {name: reason for name, reason in why.items() if reason}
+        keep = [i for i, name in enumerate(names) if not why[name]] or range(len(names))  # type: ignore[assignment]
+    if len(keep) < len(names):
+        names, rows = [names[i] for i in keep], np.ascontiguousarray(rows[:, list(keep)])
+    kept, places = set(names), {name: i for i, name in enumerate(first.names)}
+    left_out = {name: reason for name, reason in left_out.items() if name not in kept}
+    positions = [places[name] for name in names]
+    named = first.named or len(names) < len(first.names)
+    notes = [*_described(sources, first, len(rows), names, left_out)]
+    notes += filter(None, (note_by_values(name, rows[:, i]) for i, name in enumerate(names)))
+    labels = (
+        None
+        if wanted.labels is None
+        else as_classes(np.array(others[0], object), len(rows), f"{sources[0].name}, column {wanted.labels!r}")
+    )
+    weights = None if wanted.weights is None else _weights(others[-1], wanted.weights, sources[0].name)
+    return Dataset(
+        rows,
+        tuple(names) if named else None,
+        None if first.units is None else tuple(first.units[i] for i in positions),
+        labels,
+        weights,
+        None
+        if first.head is None
+        else first.head.dialect._asdict() | {"width": first.head.width, "columns": positions},
+        tuple(notes),
+    )
+
+
+def _read_all(
+    first: _Table, rest: Sequence[Source], names: Sequence[str], wanted: Selection, missing: bool
+) -> tuple[NDArray[np.float32], list[list[Any]]]:
+    """The rows of all files, and the columns beside the features."""
+    parts: list[tuple[NDArray[np.float32], list[list[Any]]]] = []
+    for table in (first, *(_open_table(source, wanted.wishes) for source in rest)):
+        known = Wanted((*names, *wanted.others))
+        order, _ = column_order(table.source.name, table.names, len(table.names), known)
+        if not set(known.columns or ()) <= set(table.names):
+            raise InputError(
+                f"{table.source.name}: expected the columns of {first.source.name}, got {shortened(table.names)}"
+            )
+        parts.append(table.read(order[: len(names)], order[len(names) :], missing=missing))
+    rows = parts[0][0] if len(parts) == 1 else np.concatenate([found for found, _ in parts])
+    return rows, [list(chain.from_iterable(found[i] for _, found in parts)) for i in range(len(wanted.others))]
+
+
+def _chosen(table: _Table, wanted: Selection) -> tuple[list[str], dict[str, str]]:
+    """Names of the columns to read, and why the others are left out."""
+    known = set(table.names)
+    for name in (*wanted.columns, *wanted.drop, *wanted.others):
+        if name not in known:
+            raise InputError(f"{table.source.name}: expected a column {name!r}, got {shortened(table.names)}")
+    left_out = dict.fromkeys(wanted.drop, "--drop") | dict.fromkeys(wanted.others, "labels")
+    if wanted.weights is not None:
+        left_out[wanted.weights] = "weights"
+    if wanted.columns:
+        return [name for name in wanted.columns if name not in left_out], left_out
+    chosen = []
+    for name, kind, example in zip(table.names, table.kinds, table.examples):
+        reason = left_out.get(name) or why_not_by_kind(name, kind, example)
+        if reason:
+            left_out[name] = reason
+        else:
+            chosen.append(name)
+    if not chosen:
+        reasons = "; ".join(f"{name!r}: {reason}" for name, reason in list(left_out.items())[:5])
+        raise InputError(f"{table.source.name}: no column is left of {shortened(table.names)} ({reasons})")
+    return chosen, left_out
+
+
+def _weights(values: Sequence[Any], name: str, where: str) -> NDArray[np.float32]:
+    try:
+        return np.array([float(value) for value in values], np.float32)
+    except (TypeError, ValueError):
+        raise InputError(f"{where}, column {name!r}: expected a weight in each row, got something else") from None
+
+
+def _described(
+    sources: Sequence[Source], first: _Table, count: int, names: Sequence[str], left_out: dict[str, str]
+) -> list[str]:
+    """What was read, in sentences."""
+    how = "Parquet" if first.head is None else first.head.dialect.describe()
+    found = [f"{_named(sources)}: {count:,} rows; {how}", f"inputs ({len(names)}): {shortened(names)}"]
+    if left_out:
+        reasons = [f"{name or repr(name)} ({reason})" for name, reason in left_out.items()]
+        found.append(f"left out: {shortened(reasons)}")
+    return found + list(first.head.notes if first.head else ())
+
+
+def _named(sources: Sequence[Source]) -> str:
+    return sources[0].name + (f" and {len(sources) - 1} more files" if len(sources) > 1 else "")
+
+
+# --- images
 
 
 def _images(folder: Path, labels: str | None) -> Dataset:
@@ -222,7 +379,7 @@ def _images(folder: Path, labels: str | None) -> Dataset:
                 f"got {pixels.shape}; bring all images to one size first"
             )
         rows.append(pixels)
-    return Dataset(np.stack(rows), None, np.array([f.parent.name for f in files]) if labels else None)
+    return Dataset(np.stack(rows), labels=np.array([f.parent.name for f in files]) if labels else None)
 
 
 def _image(file: Path) -> NDArray[np.uint8]:

@@ -1,0 +1,156 @@
+"""Text files of rows, read record by record: only the columns that are needed are taken for numbers."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain, islice
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aeedge.errors import InputError
+from aeedge.files.dialect import DECIMAL_COMMA, THOUSANDS, Head, number, records
+from aeedge.files.source import Source
+
+BLOCK_BYTES = 2**22
+_SHOWN = 40  # characters of a cell in a message
+
+
+class Advice:
+    """What a message about a cell recommends: functions of the column's name.
+
+    `text`: for a cell that is no number; `missing`: for one without a value.
+    """
+
+    text: Callable[[str], str] = staticmethod(lambda name: "correct it")
+    missing: Callable[[str], str] = staticmethod(lambda name: "fill it in, or leave the row out")
+
+
+class TextTable:
+    """A text file of rows whose head is understood.
+
+    Args:
+        source: the file.
+        head: from `dialect.detect` or `dialect.fits`.
+        advice: for messages.
+    """
+
+    def __init__(self, source: Source, head: Head, advice: type[Advice] = Advice) -> None:
+        self._source, self.head, self._advice = source, head, advice
+
+    def blocks(
+        self, order: Sequence[int] | None = None, *, missing: bool, text: Sequence[int] = ()
+    ) -> Iterator[tuple[NDArray[np.float64], list[list[str]]]]:
+        """Rows of numbers (m, k) in bounded memory, and for each row the text of some columns.
+
+        Args:
+            order: the k columns to take, all by default.
+            missing: whether cells without a value become NaN; otherwise they are an InputError.
+            text: columns to return as they are.
+
+        Raises:
+            InputError: a cell that is no number, a row of another width; line and column are named.
+        """
+        width = self.head.width
+        order = list(range(width)) if order is None else list(order)
+        step = max(1, BLOCK_BYTES // (8 * max(width, 1)))
+        dialect = self.head.dialect
+        with self._source.open() as stream:
+            lines = iter(io.TextIOWrapper(stream, dialect.encoding, newline=""))
+            line = self._skip_head(lines)
+            while not text:
+                chunk = list(islice(lines, step))
+                block = self._regular(chunk, order, missing)
+                if block is None:  # from here on with care
+                    lines = chain(chunk, lines)
+                    break
+                line += len(chunk)
+                yield block, []
+            found = records(lines, dialect, self._source.name, line)
+            while part := list(islice(found, step)):
+                rows = [row if len(row) == width else self._of_width(row, line) for line, row in part]
+                numbers = self._numbers(rows, [line for line, _ in part], order, missing)
+                yield numbers, [[row[i].strip() for i in text] for row in rows]
+
+    def _skip_head(self, lines: Iterator[str]) -> int:
+        """Consume the lines above the first row; returns their number."""
+        above = self.head.first_line - 1
+        for _ in islice(lines, above):
+            pass
+        return above
+
+    def _regular(self, lines: list[str], order: list[int], missing: bool) -> NDArray[np.float64] | None:
+        """Lines without quotes, comments or faults, by numpy's fast reader; None for all others."""
+        dialect, text = self.head.dialect, "".join(lines)
+        white, subset = dialect.delimiter == " ", order != list(range(self.head.width))
+        if not text.strip() or any(mark in text for mark in (dialect.quote, dialect.comment, "_")):
+            return None
+        if dialect.decimal == ",":
+            if "." in text:
+                return None
+            lines = [line.replace(",", ".") for line in lines]
+        if subset and (white or {line.count(dialect.delimiter) for line in lines} != {self.head.width - 1}):
+            return None
+        try:
+            block = np.loadtxt(
+                lines,
+                delimiter=None if white else dialect.delimiter,
+                comments=None,
+                usecols=order if subset else None,
+                ndmin=2,
+            )
+        except ValueError:
+            return None
+        fits = block.shape[1] == len(order) and (missing or np.isfinite(block).all())
+        return block if fits else None
+
+    def _of_width(self, row: list[str], line: int) -> list[str]:
+        if len(row) == self.head.width + 1 and not row[-1].strip():
+            return row[:-1]
+        raise InputError(f"{self._source.name}, line {line}: expected {self.head.width} cells, got {len(row)}")
+
+    def _numbers(
+        self, rows: list[list[str]], lines: list[int], order: Sequence[int], missing: bool
+    ) -> NDArray[np.float64]:
+        """Cell by cell: missing values, truth values, and the place of a fault."""
+        cells = [row[i] for row in rows for i in order]
+        found = [number(cell, self.head.dialect.decimal) for cell in cells]
+        if None in found:
+            at = found.index(None)
+            raise self._fault(cells[at], lines, at, order, is_missing=False)
+        values = np.array(found, np.float64)
+        if not missing and not np.isfinite(values).all():
+            at = int(np.argmin(np.isfinite(values)))
+            raise self._fault(cells[at], lines, at, order, is_missing=bool(np.isnan(values[at])))
+        return values.reshape(len(rows), len(order))
+
+    def _fault(self, cell: str, lines: Sequence[int], at: int, order: Sequence[int], *, is_missing: bool) -> InputError:
+        row, column = divmod(at, len(order))
+        names = self.head.names
+        place = order[column]
+        name = names[place] if names and names[place] else f"x{place}"
+        where = f"{self._source.name}, line {lines[row]}, column {place + 1}" + (f" ({name!r})" if names else "")
+        cell = cell.strip()
+        shown = repr(cell if len(cell) <= _SHOWN else cell[:_SHOWN] + "…") if cell else "nothing"
+        if is_missing:
+            return InputError(
+                f"{where}: expected a number, got {shown} (a missing value); {self._advice.missing(name)}"
+            )
+        hint = ""
+        if self.head.dialect.decimal == "." and DECIMAL_COMMA.fullmatch(cell) and not THOUSANDS.fullmatch(cell):
+            hint = " with a decimal comma (--decimal ,)"
+        elif THOUSANDS.fullmatch(cell):
+            hint = " with separators of thousands, which are not read"
+        kind = "a finite number" if number(cell, self.head.dialect.decimal) is not None else "a number"
+        return InputError(f"{where}: expected {kind}, got {shown}{hint}; {self._advice.text(name)}")
+
+
+def stack(blocks: Iterator[tuple[NDArray[np.float64], list[list[str]]]]) -> tuple[NDArray[np.float32], list[list[str]]]:
+    """All blocks of `TextTable.blocks` as float32 rows, and their text."""
+    rows, text = [], []
+    for block, part in blocks:
+        with np.errstate(over="ignore"):  # beyond float32 is infinity, found later
+            rows.append(block.astype(np.float32))
+        text.append(part)
+    return np.concatenate(rows) if rows else np.empty((0, 0), np.float32), list(chain.from_iterable(text))

@@ -1,0 +1,127 @@
+"""Where bytes come from: a file, standard input ("-"), a named or anonymous pipe; gzip is decompressed."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import stat
+import sys
+from pathlib import Path
+from typing import IO, Any
+
+from aeedge.errors import InputError
+
+STDIN = "-"
+SUFFIXES = {".npy": "npy", ".npz": "npz", ".parquet": "parquet", ".pq": "parquet"} | dict.fromkeys(
+    (".csv", ".tsv", ".tab", ".txt", ".dat", ".data"), "text"
+)
+"""Kinds of files by suffix; each may be followed by .gz."""
+
+_HEAD_BYTES, _MOST_HEAD_BYTES, _HEAD_LINES = 2**18, 2**26, 100
+_MAGIC = {b"\x93NUMPY": "npy", b"PK\x03\x04": "npz", b"PAR1": "parquet"}
+_GZIP = b"\x1f\x8b"
+
+
+class Source:
+    """A readable file or pipe.
+
+    Attributes:
+        name: for messages.
+        kind: "npy", "npz", "parquet" or "text": by the suffix of a regular file, by the first bytes of a pipe.
+        head: the first bytes: a hundred lines of text, or all of it.
+        is_whole: whether `head` is all there is.
+
+    Raises:
+        InputError: missing, empty, a folder, not readable, or of an unknown format.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._path = os.fspath(path)
+        self.name = "standard input" if self._path == STDIN else self._path
+        try:
+            self._is_pipe = self._path == STDIN or not stat.S_ISREG(os.stat(self._path).st_mode)
+            if self._is_pipe and os.path.isdir(self._path):
+                raise InputError(f"{self.name}: expected a file, got a folder; name the files in it")
+            stream = self._reopened()
+            self.head, self.is_whole = _read_head(stream)
+        except FileNotFoundError:
+            raise InputError(f"{self.name}: expected a file, but nothing is there; check the path") from None
+        except (OSError, EOFError) as error:
+            raise InputError(f"{self.name}: cannot be read ({error}); check it, or copy it again") from None
+        self._pipe = stream if self._is_pipe else None
+        self._whole: bytes | None = None
+        if not self.head:
+            raise InputError(f"{self.name}: expected rows of numbers, but it is empty")
+        self.kind = self._kind()
+
+    @property
+    def path(self) -> Path | None:
+        """The path of a regular, uncompressed file, which can be mapped into memory; None otherwise."""
+        return None if self._is_pipe or self._path.endswith(".gz") else Path(self._path)
+
+    def open(self) -> IO[bytes]:
+        """A stream from the first byte on; of a pipe only once."""
+        if not self._is_pipe:
+            return self._reopened()
+        if self._pipe is None:
+            raise InputError(f"{self.name}: a pipe can be read only once; write it to a file first")
+        rest, self._pipe = self._pipe, None
+        return io.BufferedReader(_Replayed(self.head, rest))
+
+    def open_seekable(self) -> IO[bytes]:
+        """A stream that can seek; what is no plain file is read into memory."""
+        if self.path:
+            return self.path.open("rb")
+        if self._whole is None:
+            with self.open() as stream:
+                self._whole = stream.read()
+        return io.BytesIO(self._whole)
+
+    def _reopened(self) -> IO[bytes]:
+        stream: Any = sys.stdin.buffer if self._path == STDIN else open(self._path, "rb")  # noqa: SIM115
+        if not isinstance(stream, io.BufferedReader):  # standard input that was replaced, as tests do
+            stream = io.BufferedReader(stream)
+        return gzip.GzipFile(fileobj=stream) if stream.peek(2)[:2] == _GZIP else stream  # type: ignore[return-value]
+
+    def _kind(self) -> str:
+        by_content = next((kind for magic, kind in _MAGIC.items() if self.head.startswith(magic)), "text")
+        suffix = Path(self._path.removesuffix(".gz")).suffix.lower()
+        if self._is_pipe or (not suffix and by_content != "text"):
+            return by_content
+        if suffix not in SUFFIXES:
+            raise InputError(
+                f"{self.name}: expected {', '.join(SUFFIXES)}, got {suffix or 'no suffix'!r}; convert or rename it"
+            )
+        return SUFFIXES[suffix]
+
+
+class _Replayed(io.RawIOBase):
+    """The head of a pipe again, then the rest of it."""
+
+    def __init__(self, head: bytes, rest: IO[bytes]) -> None:
+        self._head, self._rest = io.BytesIO(head), rest
+
+    def readable(self) -> bool:
+        """True: for BufferedReader."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill a part of a buffer."""
+        data = self._head.read(len(buffer)) or self._rest.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+
+def _read_head(stream: IO[bytes]) -> tuple[bytes, bool]:
+    """The first bytes of a stream, and whether it ends there."""
+    head = b""
+    while len(head) < _MOST_HEAD_BYTES:
+        wanted = max(_HEAD_BYTES, len(head))
+        part = stream.read(wanted)
+        head += part
+        if len(part) < wanted:
+            return head, True
+        if head.count(b"\n") + head.count(b"\r") >= _HEAD_LINES:
+            break
+    return head, False

@@ -1,0 +1,98 @@
+"""Rows written to .npy or .csv: a file that appears when it is complete, standard output ("-"), or a pipe."""
+
+from __future__ import annotations
+
+import math
+import os
+import stat
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aeedge.errors import InputError
+from aeedge.files.atomic import atomic_file
+
+STDOUT = "-"
+
+
+class RowWriter:
+    """Append float32 blocks of rows to a .npy or .csv file whose length is not known in advance."""
+
+    def __init__(self, stream: IO[bytes], suffix: str, row: tuple[int, ...], names: Sequence[str]) -> None:
+        self._stream, self._row, self._npy = stream, row, suffix == ".npy"
+        self.count = 0
+        self._stream.write(self._header() if self._npy else (",".join(map(_quoted, names)) + "\n").encode())
+
+    def write(self, block: NDArray[np.float32]) -> None:
+        """Append rows of shape (m, *row)."""
+        self.count += len(block)
+        if self._npy:
+            self._stream.write(np.ascontiguousarray(block, "<f4").tobytes())
+        else:
+            np.savetxt(self._stream, block.reshape(len(block), math.prod(self._row)), fmt="%.9g", delimiter=",")
+
+    def finish(self) -> None:
+        """Write the number of rows, which is known now."""
+        if self._npy:
+            self._stream.seek(0)
+            self._stream.write(self._header())
+        self._stream.flush()
+
+    def _header(self) -> bytes:
+        """A header of numpy's format 1.0 that is always 128 bytes, enough for any count."""
+        shape = (self.count, *self._row)
+        text = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}"
+        return b"\x93NUMPY\x01\x00" + (118).to_bytes(2, "little") + text.ljust(117).encode() + b"\n"
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"' if any(c in name for c in ',"\r\n') else name
+
+
+def is_stream(path: str | os.PathLike[str]) -> bool:
+    """Whether rows are written somewhere that is no file: standard output, a pipe, a device."""
+    if os.fspath(path) == STDOUT:
+        return True
+    mode = os.stat(path).st_mode if os.path.exists(path) else stat.S_IFREG
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
+@contextmanager
+def row_writer(
+    path: str | os.PathLike[str], row: tuple[int, ...], names: Sequence[str], *, overwrite: bool
+) -> Iterator[RowWriter]:
+    """Write rows of shape `row` to .npy or .csv (with `names` as its header); the file appears once it is complete.
+
+    Standard output, pipes and devices get text (CSV) as it is computed.
+
+    Raises:
+        InputError: another suffix, the file exists, the disk is full.
+    """
+    place = Path(path)
+    if is_stream(path):
+        with _stream(path) as stream:
+            writer = RowWriter(stream, ".csv", row, names)
+            yield writer
+            writer.finish()
+        return
+    suffix = place.suffix.lower()
+    if suffix not in (".npy", ".csv"):
+        raise InputError(f"{place}: expected an output name that ends in .npy or .csv, got {suffix or 'no suffix'!r}")
+    with atomic_file(place, overwrite=overwrite) as part, part.open("wb") as stream:
+        writer = RowWriter(stream, suffix, row, names)
+        yield writer
+        writer.finish()
+
+
+@contextmanager
+def _stream(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
+    if os.fspath(path) == STDOUT:
+        yield sys.stdout.buffer
+        return
+    with open(path, "wb") as stream:
+        yield stream

@@ -1,0 +1,87 @@
+"""Which columns of a table are features: an index, identifiers, timestamps, text and labels are not."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aeedge.files.dialect import MISSING, number
+
+_LEAST_ROWS = 10  # to see that a column counts
+_MOST_CLASSES = 20
+_DATE = re.compile(
+    r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}([T ].*)?|\d{1,2}:\d{2}(:\d{2}([.,]\d+)?)?( ?[AP]M)?", re.IGNORECASE
+)
+_INDEX_NAME = re.compile(r"|Unnamed: \d+(_level_\d+)?|__index_level_\d+__|level_\d+")
+_ID_NAME = re.compile(
+    r"(.*[_ .-])?(id|ids|uid|uuid|index|idx|key|no|nr|number|row|serial|sample|pk)|row.?(names?|num)|(?-i:.*[a-z]I[Dd])",
+    re.IGNORECASE,
+)
+_TIME_NAME = re.compile(
+    r"(.*[_ .-])?(time|timestamp|datetime|date|ts|t|epoch|unix|clock|utc|seconds?|ms|ns)|(time|timestamp|date).*",
+    re.IGNORECASE,
+)
+_LABEL_NAME = re.compile(
+    r"(.*[_ .-])?(label|labels|class|classes|target|targets|y|outcome|anomaly|anomalies|outlier|outliers|fault|faulty|"
+    r"is_?anomaly|is_?outlier|ground_?truth|attack|failure|diagnosis|species|machine_?status)",
+    re.IGNORECASE,
+)
+_EPOCHS = ((5e8, 4e9), (5e11, 4e12), (5e14, 4e15), (5e17, 4e18))  # seconds to nanoseconds since 1970
+
+
+def kind_of_cells(cells: Sequence[str], decimal: str) -> str:
+    """ "number", "time", "text", or "empty" for a column of a text file, from its first cells."""
+    known = [cell.strip() for cell in cells if cell.strip().lower() not in MISSING]
+    if not known:
+        return "empty"
+    numbers = sum(number(cell, decimal) is not None for cell in known)
+    if 2 * numbers > len(known):
+        return "number"
+    return "time" if all(_DATE.fullmatch(cell) for cell in known) else "text"
+
+
+def why_not_by_kind(name: str, kind: str, example: str = "") -> str | None:
+    """Why a column is no feature, from its name and kind; None if it may be one."""
+    if _INDEX_NAME.fullmatch(name):
+        return "an index" if name else "no name, as an index has it"
+    return {
+        "time": "timestamps",
+        "empty": "no values",
+        "text": f"text{f' such as {example!r}' if example else ''}",
+    }.get(kind)
+
+
+def why_not_by_values(name: str, values: NDArray[np.float32]) -> str | None:
+    """Why a column of numbers is no feature, from its name and values (n,); None if it may be one.
+
+    Only what is nearly certain: numbers that count up by one, and names that say what the values confirm.
+    """
+    known = values[np.isfinite(values)].astype(np.float64)
+    if len(known) < _LEAST_ROWS:
+        return None
+    whole = bool((known == np.trunc(known)).all())
+    steps = np.diff(known)
+    if whole and bool((steps == 1).all()):
+        return "counts up"
+    distinct = len(np.unique(known))
+    if _ID_NAME.fullmatch(name) and whole and distinct == len(known):
+        return "an identifier: a different whole number in each row"
+    if _TIME_NAME.fullmatch(name) and ((steps > 0).all() or _is_epoch(known)):
+        return "timestamps"
+    if _LABEL_NAME.fullmatch(name) and whole and distinct <= min(_MOST_CLASSES, len(known) // 5):
+        return f"looks like a label: {distinct} classes (to use it in the report: --labels)"
+    return None
+
+
+def note_by_values(name: str, values: NDArray[np.float32]) -> str | None:
+    """What to mention of a column that stays: it only rises, as clocks and counters do."""
+    if len(values) < 2 * _LEAST_ROWS or not (np.diff(values.astype(np.float64)) > 0).all():
+        return None
+    return f"column {name!r} only rises, as a clock or a counter does"
+
+
+def _is_epoch(values: NDArray[np.float64]) -> bool:
+    return any(low <= values.min() and values.max() <= high for low, high in _EPOCHS)

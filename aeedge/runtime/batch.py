@@ -29,7 +29,7 @@ class InputBatch:
     """The caller's array as samples of one shape and dtype, converted one block at a time.
 
     Args:
-        x: array-like of shape (n, *shape), or (*shape) for a single sample.
+        x: array-like of shape (n, *shape), or (*shape) for a single sample; or a frame (see frames.py).
         shape: shape of one sample.
         dtype: what the graph takes: float32, uint8 or int16.
         what: the method that was called, for messages.
@@ -54,7 +54,7 @@ class InputBatch:
     ) -> None:
         if invalid not in INVALID:
             raise InputError(f"invalid: expected 'raise' or 'propagate', got {invalid!r}")
-        array = _as_array(x, what)
+        array = _as_array(x, what, columns, first)
         self.single = array.shape == shape
         rows = array[np.newaxis] if self.single else array
         if rows.shape[1:] != shape or rows.ndim != len(shape) + 1:
@@ -180,7 +180,11 @@ def touch_cache_lines(block: Block) -> None:
     block.reshape(-1)[:: max(1, _LINE // block.itemsize)].argmax()
 
 
-def _as_array(x: ArrayLike, what: str) -> NDArray[Any]:
+def _as_array(x: Any, what: str, columns: tuple[str, ...] | None, first: int) -> NDArray[Any]:
+    if not isinstance(x, np.ndarray) or x.dtype.names:
+        from aeedge.runtime.frames import as_rows  # most calls bring arrays
+
+        x = as_rows(x, what, columns, first)
     if isinstance(x, np.ndarray):
         return x
     try:

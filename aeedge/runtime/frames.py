@@ -70,7 +70,7 @@ def _columns(x: Any) -> tuple[list[Any], Callable[[int], Any]] | None:
     if isinstance(x, (np.ndarray, np.void)):
         fields = list(x.dtype.names or ())
         return (fields, lambda i: x[fields[i]]) if fields else None
-    if isinstance(x, Mapping):
+    if isinstance(x, Mapping) and not hasattr(x, "shape"):  # a sparse matrix of scipy is a dict, too
         keys = list(x)
         return keys, lambda i: x[keys[i]]
     if callable(getattr(x, "collect", None)) and hasattr(x, "collect_schema"):

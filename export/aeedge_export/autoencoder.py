@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 from torch import nn
 
 from aeedge.bundle.manifest import Manifest
 from aeedge.errors import InputError
+from aeedge.runtime.frames import as_rows, named_rows
+from aeedge.runtime.nonfinite import all_finite
 from aeedge_export import fitting, run_files
 from aeedge_export.bundle import export_bundle
+from aeedge_export.data.scaling import check_finite
 from aeedge_export.reporting.evaluation import evaluate
 from aeedge_export.run import Run
 from aeedge_export.training.loop import EpochHook
@@ -72,7 +76,8 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         run_: all of this as an `aeedge_export.run.Run`.
         n_features_in_, feature_names_in_, n_iter_: as everywhere in scikit-learn.
 
-    Rows are arrays of shape (n_samples, n_features), or (n_samples, ...) for images and signals.
+    Rows are arrays of shape (n_samples, n_features), or (n_samples, ...) for images and signals; or frames (pandas,
+    polars, pyarrow), which after `fit` are taken by name: columns in any order, others are ignored.
     """
 
     def __init__(
@@ -244,24 +249,37 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         return hasattr(self, "run_")
 
     def _validated(self, X: ArrayLike, *, fit: bool) -> NDArray[Any]:
-        """scikit-learn's checks; integer pixels stay integers, everything else becomes float32 when it is used."""
+        """scikit-learn's checks; integer pixels stay integers, everything else becomes float32 when it is used.
+
+        Frames are taken by name, as `aeedge.Model` takes them.
+        """
+        if fit:
+            X, names = named_rows(X, "X")
+        else:
+            given, names = X, self.run_.features
+            X = as_rows(X, "X", names)
+            names = None if X is given else names
         shape = getattr(X, "shape", ())
         if not fit and len(shape) > 2 and tuple(shape[1:]) != self.run_.input_shape:
             raise InputError(f"X: expected rows of shape {self.run_.input_shape}, got {tuple(shape[1:])}")
         keep = isinstance(X, np.ndarray) and X.dtype in (np.uint8, np.int16, np.float32, np.float64)
-        checked: NDArray[Any] = validate_data(
-            self,
+        # A frame's names have been seen to; an array without names is what scikit-learn warns of.
+        check = partial(validate_data, self, reset=fit) if fit or names is None else check_array
+        checked: NDArray[Any] = check(
             X,
-            reset=fit,
             dtype=None if keep else "numeric",
             allow_nd=True,
-            ensure_all_finite=not (fit and keep),  # check_finite goes chunk by chunk, and names the place
+            ensure_all_finite=False,  # check_finite goes chunk by chunk, and names the place
             ensure_min_samples=2 if fit else 1,
         )
+        if fit and names is not None:
+            self.feature_names_in_ = np.array(names, dtype=object)
         if not fit and checked.shape[1:] != self.run_.input_shape:
             raise InputError(f"X: expected rows of shape {self.run_.input_shape}, got {checked.shape[1:]}")
         if checked.dtype.kind not in "fiub":
             raise InputError(f"X: expected numbers, got dtype {checked.dtype}; convert it first")
+        if not fit and checked.dtype.kind == "f" and not all_finite(checked):
+            check_finite(checked, self.run_.features)
         return checked
 
     def transform(self, X: ArrayLike) -> NDArray[np.float32]:

@@ -21,6 +21,7 @@ from aeedge.bundle.manifest import DTYPES, VARIANTS, FileEntry, InputSpec, Manif
 from aeedge.bundle.reader import GOLDEN, MANIFEST, file_name
 from aeedge.errors import InputError
 from aeedge.files.atomic import atomic_directory
+from aeedge.runtime.frames import as_rows
 from aeedge.runtime.nonfinite import find_sentinels
 from aeedge.runtime.session import Session
 from aeedge_export.acceptance import (
@@ -72,8 +73,8 @@ def export_bundle(
         encoder: scaled rows (n, *shape) float32 to latents (n, k).
         decoder: latents (n, k) to scaled rows (n, *shape); None for a bundle that only encodes.
         path: the bundle's directory.
-        example: raw rows (n, *shape), two or more. They fix shape and dtype (uint8, int16; all else is float32), and
-            some become the golden rows that travel with the bundle.
+        example: raw rows (n, *shape), two or more; of a frame, the columns that `features` names. They fix shape and
+            dtype (uint8, int16; all else is float32), and some become the golden rows that travel with the bundle.
         scaler: (mean, scale), scalars or one value a feature: the encoder sees (x - mean) / scale, and the decoder's
             output is mapped back; both inside the graphs.
         family: what the manifest calls the kind of model.
@@ -103,7 +104,8 @@ def export_bundle(
     """
     target = Path(path)
     wanted = _wanted(variants)
-    rows = _example(example)
+    rows = _example(as_rows(example, "example", features))
+    calibration = as_rows(calibration, "calibration", features)
     if variants == "all" and len(rows if calibration is None else np.asarray(calibration)) < LEAST_ROWS:
         wanted = ("fp32",)
     scaling = _scaling(scaler, rows.shape[1:])
@@ -216,7 +218,8 @@ def _example(example: ArrayLike) -> NDArray[Any]:
     rows = np.asarray(example)
     if rows.dtype.kind not in "fiub":
         raise InputError(f"example: expected numbers, got dtype {rows.dtype}")
-    rows = np.ascontiguousarray(rows if rows.dtype.name in DTYPES else rows.astype(np.float32))
+    dtype = rows.dtype.name if rows.dtype.name in DTYPES else "float32"
+    rows = np.require(rows, dtype, ("C", "W"))  # torch warns of memory that it may not write to
     if rows.ndim < 2 or len(rows) < 2:
         raise InputError(f"example: expected two or more rows of raw input, shape (n, ...), got {rows.shape}")
     if rows.dtype.kind == "f" and not np.isfinite(rows).all():

@@ -111,4 +111,6 @@ def _in_blocks(
 ) -> NDArray[np.float32]:
     """Apply a torch function to rows, a block at a time, so that memory stays bounded."""
     blocks = (X[part] if scaler is None else scaler(X[part]) for part in gen_batches(len(X), _BLOCK_ROWS))
-    return np.concatenate([function(torch.from_numpy(np.ascontiguousarray(block))).numpy() for block in blocks])
+    return np.concatenate(
+        [function(torch.from_numpy(np.require(block, requirements=("C", "W")))).numpy() for block in blocks]
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -13,9 +13,10 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 from torch import nn
 
-from aeedge.bundle.manifest import Manifest
+from aeedge.bundle.manifest import Manifest, Missing
 from aeedge.errors import InputError
 from aeedge.runtime.frames import as_rows, named_rows
+from aeedge.runtime.missing import fill_missing
 from aeedge.runtime.nonfinite import all_finite
 from aeedge_export import fitting, run_files
 from aeedge_export.bundle import export_bundle
@@ -156,9 +157,24 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         return self.fit_rows(X)
 
     def fit_rows(
-        self, X: ArrayLike, *, features: Sequence[str] | None = None, on_epoch: EpochHook | None = None
+        self,
+        X: ArrayLike,
+        *,
+        features: Sequence[str] | None = None,
+        units: Sequence[str] | None = None,
+        missing: Missing | None = None,
+        dialect: Mapping[str, Any] | None = None,
+        on_epoch: EpochHook | None = None,
     ) -> Autoencoder:
-        """`fit`, with names for the columns of an array that has none, and a function called after each epoch.
+        """`fit`, with what is known of the rows besides their numbers, and a function called after each epoch.
+
+        Args:
+            X: rows (n_samples, ...).
+            features, units: names for the columns of an array, which has none, and their units.
+            missing: how missing values were told and treated in `X`, which has none left. It is exported, and rows that
+                are given later are treated likewise.
+            dialect: of the text files that `X` was read from; exported.
+            on_epoch: called with the state after each epoch.
 
         Raises:
             InputError: as `fit`.
@@ -166,7 +182,8 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         X = self._validated(X, fit=True)
         if features is None or X.ndim != 2:
             features = getattr(self, "feature_names_in_", None)
-        return self._adopt(fitting.fit(X, self.get_params(deep=False), features, self._after_epoch(on_epoch)))
+        known = {"units": None if units is None else tuple(units), "missing": missing, "dialect": dialect}
+        return self._adopt(fitting.fit(X, self.get_params(deep=False), features, self._after_epoch(on_epoch), known))
 
     def evaluate(self, X: ArrayLike, labels: ArrayLike | None = None) -> dict[str, Any]:
         """Compare with PCA of as many latents and check the latents for collapse; kept for `save` and the report.
@@ -278,6 +295,8 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
             raise InputError(f"X: expected rows of shape {self.run_.input_shape}, got {checked.shape[1:]}")
         if checked.dtype.kind not in "fiub":
             raise InputError(f"X: expected numbers, got dtype {checked.dtype}; convert it first")
+        if not fit and self.run_.missing is not None:
+            checked, _ = fill_missing(checked, self.run_.input_spec)  # by NaN, where the policy is to refuse them
         if not fit and checked.dtype.kind == "f" and not all_finite(checked):
             check_finite(checked, self.run_.features)
         return checked
@@ -384,6 +403,9 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
             family=run.family,
             name=name,
             features=run.features,
+            units=run.units,
+            missing=run.missing,
+            dialect=run.dialect,
             created=run.created,
             training=run.summary(),
             ordered=run.design.ordered,

@@ -168,7 +168,7 @@ def _open(bundle: Bundle, setup: Setup, reopen: Any) -> tuple[Model, Dispatcher]
     files = bundle.manifest.variants.get(setup.variant)
     pool = min(setup.threads, len(allowed_cpus())) if setup.pool else 1  # more would wait for each other
     sessions = SessionPool(partial(_graphs, bundle, setup), pool)
-    dispatcher = Dispatcher(sessions, setup.threads, setup.policy, setup.row_us, bundle.manifest.input.features)
+    dispatcher = Dispatcher(sessions, setup.threads, setup.policy, setup.row_us, bundle.manifest.input)
     if files is not None and files.decoder is not None:
         bundle.verify("decoder", setup.variant)  # checked now, opened when it is first needed
     if files is not None and files.scorer is not None:

@@ -31,6 +31,10 @@ class Model:
     are converted, a block (2 MiB) at a time; float32 C-contiguous ones are used where they are, but for a few samples,
     which are copied into arrays that onnxruntime knows.
 
+    Frames (pandas, polars, pyarrow, structured arrays, dicts) are taken by name where the bundle names its features
+    (`input.features`): columns in any order, others are ignored, and nothing (null, NA) is NaN. A Series or a dict of
+    numbers is a single sample. Without names in the bundle, and for latents, columns are taken in order.
+
     `variant` is the one that runs; `arithmetic` how: "float", "integer", or "exact integer" on a processor whose own
     integer sums saturate (checked with the bundle's reference inputs and outputs when int8 is loaded). `choices` holds
     what was chosen at load (variant, threads, calls), and why.
@@ -106,12 +110,13 @@ class Model:
         """Latents of samples: (n, *input_shape) to (n, k) float32.
 
         Args:
-            x: array-like of numbers; for models of integer input, integers within the dtype's range.
+            x: array-like of numbers, or a frame; for models of integer input, integers within the dtype's range.
             out: a float32 array of shape (n, k) to write into instead of a new one; returned. Undefined after an error.
             invalid: "raise" or "propagate", see the class.
 
         Raises:
-            InputError: a wrong shape or dtype, no rows, NaN or infinity, an `out` that does not fit.
+            InputError: a wrong shape or dtype, no rows, NaN or infinity, an `out` that does not fit; a frame without
+                one of the model's features, or with a column of it that is not numbers.
         """
         result = self._fast["encode"](x, out, invalid)
         return self._run("encode", x, out, invalid) if result is None else result
@@ -244,6 +249,9 @@ class Model:
 
     def _padded(self, z: ArrayLike) -> ArrayLike:
         """A prefix of ordered latents, with zeros for the others."""
+        from aeedge.runtime.frames import as_rows
+
+        z = as_rows(z, "decode")
         prefix = np.asarray(z)
         missing = self.latent_size - prefix.shape[-1] if prefix.ndim in (1, 2) else 0
         if missing <= 0 or missing == self.latent_size:
@@ -294,4 +302,5 @@ def _as_is(batch: Any) -> Any:
 
 
 def _copied(batch: Any) -> Any:
-    return batch.copy() if isinstance(batch, np.ndarray) else batch
+    """A copy of what may be filled again: an array, or a frame of pandas."""
+    return batch.copy() if isinstance(batch, np.ndarray) or hasattr(batch, "iloc") else batch

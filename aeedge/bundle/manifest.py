@@ -28,6 +28,7 @@ FORMAT = "aeedge"
 FORMAT_VERSION = 1
 VARIANTS = ("fp32", "int8")
 DTYPES = ("float32", "uint8", "int16")
+MISSING = ("drop", "median")
 SENTINELS = ("none", "first", "all")
 OUTPUTS = ("latent", "reconstruction", "score")
 
@@ -50,18 +51,46 @@ class Tolerance(Record):
     atol: float
 
 
+class Missing(Record):
+    """Which values of float32 rows are missing, and what becomes of them.
+
+    NaN is missing, and so are `codes`: numbers by the name of a value, or by its position in a row ("0", …). With
+    `policy` "median" missing values are replaced by `fill`, a number for each value of a row. With "drop" rows that
+    have one are left out where they are read from a file, and refused elsewhere.
+    """
+
+    policy: str
+    codes: Mapping[str, tuple[float, ...]]
+    fill: tuple[float, ...] | None = None
+
+    def document(self) -> dict[str, Any]:
+        """This as JSON."""
+        fill = {} if self.fill is None else {"fill": list(self.fill)}
+        return {"policy": self.policy, **fill, "codes": {name: list(codes) for name, codes in self.codes.items()}}
+
+
 class InputSpec(Record):
-    """One row of input. `features` and `units` name the elements of one-dimensional rows, if known."""
+    """One row of input. `features` and `units` name the elements of one-dimensional rows, if known.
+
+    `missing`: how missing values are told and treated; None where there are none. `dialect`: of the text files that the
+    model was trained with.
+    """
 
     shape: tuple[int, ...]
     dtype: str
     features: tuple[str, ...] | None = None
     units: tuple[str, ...] | None = None
+    missing: Missing | None = None
+    dialect: Mapping[str, Any] | None = None
 
     @property
     def size(self) -> int:
         """Number of values in one row."""
         return math.prod(self.shape)
+
+    def positions(self) -> dict[str, int]:
+        """Where a value stands in a row that is flat: by its position ("0", …), and by its name if it has one."""
+        return {str(i): i for i in range(self.size)} | {name: i for i, name in enumerate(self.features or ())}
 
 
 class Variant(Record):
@@ -131,6 +160,8 @@ class Manifest(Record):
                 "dtype": self.input.dtype,
                 "features": None if self.input.features is None else list(self.input.features),
                 "units": None if self.input.units is None else list(self.input.units),
+                **({} if self.input.missing is None else {"missing": self.input.missing.document()}),
+                **({} if self.input.dialect is None else {"dialect": dict(self.input.dialect)}),
             },
             "latent": {"size": self.latent} | ({"ordered": True} if self.ordered else {}),
             "opset": self.opset,
@@ -171,6 +202,30 @@ class Manifest(Record):
             )
         _check_seal(data, where)
         return _manifest(root)
+
+
+def missing_fault(spec: InputSpec) -> str:
+    """What is expected of `spec.missing` and not so; empty where it fits the rows."""
+    missing = spec.missing
+    if missing is None:
+        return ""
+    if spec.dtype != "float32":
+        return f"nothing: values of {spec.dtype} cannot be missing"
+    if missing.policy not in MISSING:
+        return f"the policy {' or '.join(map(repr, MISSING))}"
+    fill, at = missing.fill, spec.positions()
+    if missing.policy == "drop" and fill is not None:
+        return "no fill with the policy 'drop'"
+    if missing.policy == "median" and (fill is None or len(fill) != spec.size or not all(map(math.isfinite, fill))):
+        return f"a fill of {spec.size} finite numbers, one for each value of a row"
+    for name, codes in missing.codes.items():
+        if name not in at:
+            return f"codes by name or position of a value, not {name!r}"
+        if not codes or not all(map(math.isfinite, codes)):
+            return f"one or more finite numbers as the codes of {name!r}"
+        if fill is not None and np.float32(fill[at[name]]) in np.array(codes, np.float32):
+            return f"a fill of {name!r} that is not one of its codes"
+    return ""
 
 
 def sha256_hex(data: bytes) -> str:
@@ -288,7 +343,24 @@ def _input(node: _Node) -> InputSpec:
         names[key] = node.get(key).optional(lambda n: tuple(item.text() for item in n.items()))
         if names[key] is not None and (len(shape) != 1 or len(names[key] or ()) != shape[0]):
             raise node.get(key).wrong(f"null, or one name for each of the {math.prod(shape)} values of a row")
-    return InputSpec(shape, dtype, names["features"], names["units"])
+    missing, dialect = node.get("missing").optional(_missing), node.get("dialect").optional(_plain)
+    spec = InputSpec(shape, dtype, names["features"], names["units"], missing, dialect)
+    fault = missing_fault(spec)
+    if fault:
+        raise node.get("missing").wrong(fault)
+    return spec
+
+
+def _missing(node: _Node) -> Missing:
+    return Missing(
+        policy=node.get("policy").text(),
+        fill=node.get("fill").optional(_numbers),
+        codes={name: _numbers(item) for name, item in (node.get("codes").optional(_Node.mapping) or {}).items()},
+    )
+
+
+def _numbers(node: _Node) -> tuple[float, ...]:
+    return tuple(item.number() for item in node.items())
 
 
 def _variant(node: _Node) -> Variant:

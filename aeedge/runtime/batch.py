@@ -14,6 +14,8 @@ from aeedge.errors import InputError
 from aeedge.runtime.nonfinite import all_finite
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import ArrayLike, NDArray
 
     from aeedge.types import Block, Floats
@@ -29,13 +31,14 @@ class InputBatch:
     """The caller's array as samples of one shape and dtype, converted one block at a time.
 
     Args:
-        x: array-like of shape (n, *shape), or (*shape) for a single sample.
+        x: array-like of shape (n, *shape), or (*shape) for a single sample; or a frame (see frames.py).
         shape: shape of one sample.
         dtype: what the graph takes: float32, uint8 or int16.
         what: the method that was called, for messages.
         columns: names of the values of one-dimensional samples, if known.
         first: number of the first row, for messages, where `x` is a part of something longer.
         invalid: "raise" for an InputError on NaN and infinity, "propagate" for NaN in those rows' results.
+        fill: replaces missing values in a block, if the model knows any (see missing.py).
 
     Raises:
         InputError: a wrong shape, no rows, not numbers.
@@ -51,10 +54,11 @@ class InputBatch:
         columns: tuple[str, ...] | None = None,
         first: int = 0,
         invalid: str = "raise",
+        fill: Callable[[Block], tuple[Block, int]] | None = None,
     ) -> None:
         if invalid not in INVALID:
             raise InputError(f"invalid: expected 'raise' or 'propagate', got {invalid!r}")
-        array = _as_array(x, what)
+        array = _as_array(x, what, columns, first)
         self.single = array.shape == shape
         rows = array[np.newaxis] if self.single else array
         if rows.shape[1:] != shape or rows.ndim != len(shape) + 1:
@@ -70,7 +74,7 @@ class InputBatch:
                 f"pass the raw values, or round and convert them with .astype({dtype.name!r})"
             )
         self._rows, self._dtype, self._what = rows, dtype, what
-        self._columns, self._first, self._propagate = columns, first, invalid == "propagate"
+        self._columns, self._first, self._propagate, self._fill = columns, first, invalid == "propagate", fill
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -92,12 +96,12 @@ class InputBatch:
             self._rows = self._rows.copy()
 
     def block(self, start: int, stop: int) -> Block:
-        """Rows `start` to `stop`, C-contiguous and of the graph's dtype; a view where they are so already."""
+        """Rows `start` to `stop`, C-contiguous, of the graph's dtype, missing values filled; a view if they are so."""
         part = self._rows if stop - start == len(self._rows) else self._rows[start:stop]
         block = as_block(part, self._dtype)
         if block is None:
             raise self._out_of_range(part, start)
-        return block
+        return block if self._fill is None else self._fill(block)[0]
 
     def nonfinite_rows(self, block: Block, start: int) -> NDArray[np.bool_] | None:
         """Which rows of a block hold NaN or infinity; None if there are none.
@@ -125,8 +129,9 @@ class InputBatch:
     def _not_finite(self, block: Block, start: int) -> InputError:
         at = tuple(int(i) for i in np.argwhere(~np.isfinite(block))[0])
         value = self._rows[(start + at[0], *at[1:])]
+        code = ", the code of a missing value," if np.isnan(block[at]) and value == value else ""
         return InputError(
-            f"{self._what}: expected finite numbers, got {value} in {self._place(start, at)}; "
+            f"{self._what}: expected finite numbers, got {value}{code} in {self._place(start, at)}; "
             "clean the data, or pass invalid='propagate' to get NaN for such rows"
         )
 
@@ -180,7 +185,11 @@ def touch_cache_lines(block: Block) -> None:
     block.reshape(-1)[:: max(1, _LINE // block.itemsize)].argmax()
 
 
-def _as_array(x: ArrayLike, what: str) -> NDArray[Any]:
+def _as_array(x: Any, what: str, columns: tuple[str, ...] | None, first: int) -> NDArray[Any]:
+    if not isinstance(x, np.ndarray) or x.dtype.names:
+        from aeedge.runtime.frames import as_rows  # most calls bring arrays
+
+        x = as_rows(x, what, columns, first)
     if isinstance(x, np.ndarray):
         return x
     try:

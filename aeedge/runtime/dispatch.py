@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from math import isfinite
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -25,6 +26,7 @@ from aeedge.runtime.threadpool import ThreadPool
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
+    from aeedge.bundle.manifest import InputSpec
     from aeedge.runtime.methods import Method
     from aeedge.runtime.sessions import SessionPool
     from aeedge.types import Block, Floats
@@ -42,7 +44,7 @@ class Dispatcher:
         threads: worker threads, the calling one included.
         policy: which way a number of rows is run; None for the default.
         row_us: microseconds of a row by method, as far as they are known.
-        columns: names of the values of one-dimensional samples, for messages.
+        spec: names of the values of a sample, and which are missing.
 
     Attributes:
         fast: the fast path by method (see fastpath.py): (x, out, invalid) to results, or None where `run` is needed.
@@ -55,9 +57,16 @@ class Dispatcher:
         threads: int,
         policy: DispatchPolicy | None = None,
         row_us: Mapping[str, float] = MappingProxyType({}),
-        columns: tuple[str, ...] | None = None,
+        spec: InputSpec | None = None,
     ) -> None:
-        self._sessions, self.fast, self._columns = sessions, sessions.fast, columns
+        self._sessions, self.fast = sessions, sessions.fast
+        self._columns = None if spec is None else spec.features
+        self._fill: Callable[[Block], tuple[Block, int]] | None = None
+        self._has_codes = False  # finite numbers, which no result exposes
+        if spec is not None and spec.missing is not None:
+            from aeedge.runtime.missing import fill_missing  # most models know none
+
+            self._fill, self._has_codes = partial(fill_missing, spec=spec), bool(spec.missing.codes)
         self._cutoffs = {name: Cutoffs() for name in NAMES}
         self.default_policy = default_policy(sessions.method("encode").stages[0].chain)
         self._threads = ThreadPool(threads)
@@ -130,9 +139,9 @@ class Dispatcher:
                 self._refresh(name)
 
     def _batch(self, method: Method, x: ArrayLike, invalid: str, first: int = 0) -> InputBatch:
-        columns = None if method.name == "decode" else self._columns
+        columns, fill = (None, None) if method.name == "decode" else (self._columns, self._fill)
         return InputBatch(
-            x, method.row_in, method.dtype, what=method.name, columns=columns, first=first, invalid=invalid
+            x, method.row_in, method.dtype, what=method.name, columns=columns, first=first, invalid=invalid, fill=fill
         )
 
     def _run(self, name: str, batch: InputBatch, out: Floats | None) -> Floats:
@@ -198,7 +207,9 @@ class Dispatcher:
         self._cutoffs[name].set(policy, row_us, self._sessions.has_pool, measured)
 
     def _refresh(self, name: str) -> None:
-        """Make the fast path of a method, with the sessions that are open now."""
+        """Make the fast path of a method, with the sessions that are open now; none where codes must be looked for."""
+        if self._has_codes and name != "decode":
+            return
         sessions, cutoffs = self._sessions, self._cutoffs[name]
         on_pool = self._policy.single_on_pool and sessions.has_pool
         pooled = sessions.method(name, pooled=True) if on_pool else sessions.opened(name, pooled=True)
@@ -211,6 +222,8 @@ class Dispatcher:
     def bind(self, name: str, given: Block, invalid: str) -> Callable[[], Floats]:
         """A method on an array of the caller's: a call runs what it then holds and returns an array that is reused."""
         sessions, method = self._sessions, self._sessions.method(name)
+        if self._fill is not None:  # missing values are replaced in a copy
+            return partial(self.run, name, given, np.empty((len(given), *method.row_out), np.float32), invalid)
         bound, busy, alive = method.bind(len(given), given), sessions.busy, sessions.alive
         run, watched, result, direct = bound.run, bound.watched, bound.result, bound.direct
         output = bound.output if direct else np.empty((len(given), *method.row_out), np.float32)

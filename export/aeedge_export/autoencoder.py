@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 from torch import nn
 
-from aeedge.bundle.manifest import Manifest
+from aeedge.bundle.manifest import Manifest, Missing
 from aeedge.errors import InputError
+from aeedge.runtime.frames import as_rows, named_rows
+from aeedge.runtime.missing import fill_missing
+from aeedge.runtime.nonfinite import all_finite
 from aeedge_export import fitting, run_files
 from aeedge_export.bundle import export_bundle
+from aeedge_export.data.scaling import check_finite
 from aeedge_export.reporting.evaluation import evaluate
 from aeedge_export.run import Run
 from aeedge_export.training.loop import EpochHook
@@ -72,7 +77,8 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         run_: all of this as an `aeedge_export.run.Run`.
         n_features_in_, feature_names_in_, n_iter_: as everywhere in scikit-learn.
 
-    Rows are arrays of shape (n_samples, n_features), or (n_samples, ...) for images and signals.
+    Rows are arrays of shape (n_samples, n_features), or (n_samples, ...) for images and signals; or frames (pandas,
+    polars, pyarrow), which after `fit` are taken by name: columns in any order, others are ignored.
     """
 
     def __init__(
@@ -151,9 +157,24 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         return self.fit_rows(X)
 
     def fit_rows(
-        self, X: ArrayLike, *, features: Sequence[str] | None = None, on_epoch: EpochHook | None = None
+        self,
+        X: ArrayLike,
+        *,
+        features: Sequence[str] | None = None,
+        units: Sequence[str] | None = None,
+        missing: Missing | None = None,
+        dialect: Mapping[str, Any] | None = None,
+        on_epoch: EpochHook | None = None,
     ) -> Autoencoder:
-        """`fit`, with names for the columns of an array that has none, and a function called after each epoch.
+        """`fit`, with what is known of the rows besides their numbers, and a function called after each epoch.
+
+        Args:
+            X: rows (n_samples, ...).
+            features, units: names for the columns of an array, which has none, and their units.
+            missing: how missing values were told and treated in `X`, which has none left. It is exported, and rows that
+                are given later are treated likewise.
+            dialect: of the text files that `X` was read from; exported.
+            on_epoch: called with the state after each epoch.
 
         Raises:
             InputError: as `fit`.
@@ -161,7 +182,8 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         X = self._validated(X, fit=True)
         if features is None or X.ndim != 2:
             features = getattr(self, "feature_names_in_", None)
-        return self._adopt(fitting.fit(X, self.get_params(deep=False), features, self._after_epoch(on_epoch)))
+        known = {"units": None if units is None else tuple(units), "missing": missing, "dialect": dialect}
+        return self._adopt(fitting.fit(X, self.get_params(deep=False), features, self._after_epoch(on_epoch), known))
 
     def evaluate(self, X: ArrayLike, labels: ArrayLike | None = None) -> dict[str, Any]:
         """Compare with PCA of as many latents and check the latents for collapse; kept for `save` and the report.
@@ -244,24 +266,39 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         return hasattr(self, "run_")
 
     def _validated(self, X: ArrayLike, *, fit: bool) -> NDArray[Any]:
-        """scikit-learn's checks; integer pixels stay integers, everything else becomes float32 when it is used."""
+        """scikit-learn's checks; integer pixels stay integers, everything else becomes float32 when it is used.
+
+        Frames are taken by name, as `aeedge.Model` takes them.
+        """
+        if fit:
+            X, names = named_rows(X, "X")
+        else:
+            given, names = X, self.run_.features
+            X = as_rows(X, "X", names)
+            names = None if X is given else names
         shape = getattr(X, "shape", ())
         if not fit and len(shape) > 2 and tuple(shape[1:]) != self.run_.input_shape:
             raise InputError(f"X: expected rows of shape {self.run_.input_shape}, got {tuple(shape[1:])}")
         keep = isinstance(X, np.ndarray) and X.dtype in (np.uint8, np.int16, np.float32, np.float64)
-        checked: NDArray[Any] = validate_data(
-            self,
+        # A frame's names have been seen to; an array without names is what scikit-learn warns of.
+        check = partial(validate_data, self, reset=fit) if fit or names is None else check_array
+        checked: NDArray[Any] = check(
             X,
-            reset=fit,
             dtype=None if keep else "numeric",
             allow_nd=True,
-            ensure_all_finite=not (fit and keep),  # check_finite goes chunk by chunk, and names the place
+            ensure_all_finite=False,  # check_finite goes chunk by chunk, and names the place
             ensure_min_samples=2 if fit else 1,
         )
+        if fit and names is not None:
+            self.feature_names_in_ = np.array(names, dtype=object)
         if not fit and checked.shape[1:] != self.run_.input_shape:
             raise InputError(f"X: expected rows of shape {self.run_.input_shape}, got {checked.shape[1:]}")
         if checked.dtype.kind not in "fiub":
             raise InputError(f"X: expected numbers, got dtype {checked.dtype}; convert it first")
+        if not fit and self.run_.missing is not None:
+            checked, _ = fill_missing(checked, self.run_.input_spec)  # by NaN, where the policy is to refuse them
+        if not fit and checked.dtype.kind == "f" and not all_finite(checked):
+            check_finite(checked, self.run_.features)
         return checked
 
     def transform(self, X: ArrayLike) -> NDArray[np.float32]:
@@ -366,6 +403,9 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
             family=run.family,
             name=name,
             features=run.features,
+            units=run.units,
+            missing=run.missing,
+            dialect=run.dialect,
             created=run.created,
             training=run.summary(),
             ordered=run.design.ordered,

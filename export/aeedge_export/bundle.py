@@ -17,10 +17,23 @@ from numpy.typing import ArrayLike, NDArray
 from onnx import ModelProto
 from torch import nn
 
-from aeedge.bundle.manifest import DTYPES, VARIANTS, FileEntry, InputSpec, Manifest, ScoreSpec, Tolerance, Variant
+from aeedge.bundle.manifest import (
+    DTYPES,
+    VARIANTS,
+    FileEntry,
+    InputSpec,
+    Manifest,
+    Missing,
+    ScoreSpec,
+    Tolerance,
+    Variant,
+    missing_fault,
+)
 from aeedge.bundle.reader import GOLDEN, MANIFEST, file_name
 from aeedge.errors import InputError
 from aeedge.files.atomic import atomic_directory
+from aeedge.runtime.frames import as_rows
+from aeedge.runtime.missing import fill_missing, missing_rows
 from aeedge.runtime.nonfinite import find_sentinels
 from aeedge.runtime.session import Session
 from aeedge_export.acceptance import (
@@ -30,6 +43,7 @@ from aeedge_export.acceptance import (
     golden_rows,
     integer_tolerances,
     tolerances,
+    without_codes,
 )
 from aeedge_export.conversion.graph import OPSET, RawDecoder, RawEncoder, Scaling, frozen, stamped, to_onnx
 from aeedge_export.conversion.rewriting import for_fp32
@@ -56,6 +70,8 @@ def export_bundle(
     name: str | None = None,
     features: Sequence[str] | None = None,
     units: Sequence[str] | None = None,
+    missing: Missing | None = None,
+    dialect: Mapping[str, Any] | None = None,
     created: str | None = None,
     training: Mapping[str, Any] | None = None,
     ordered: bool = False,
@@ -72,13 +88,16 @@ def export_bundle(
         encoder: scaled rows (n, *shape) float32 to latents (n, k).
         decoder: latents (n, k) to scaled rows (n, *shape); None for a bundle that only encodes.
         path: the bundle's directory.
-        example: raw rows (n, *shape), two or more. They fix shape and dtype (uint8, int16; all else is float32), and
-            some become the golden rows that travel with the bundle.
+        example: raw rows (n, *shape), two or more; of a frame, the columns that `features` names. They fix shape and
+            dtype (uint8, int16; all else is float32), and some become the golden rows that travel with the bundle.
         scaler: (mean, scale), scalars or one value a feature: the encoder sees (x - mean) / scale, and the decoder's
             output is mapped back; both inside the graphs.
         family: what the manifest calls the kind of model.
         name: the model's name; default: the stem of `path`.
         features, units: names for the values of one-dimensional rows.
+        missing: which values of float32 rows are missing, and what a device does with them. Here they are filled, or
+            rows with them left out, in `example` and `calibration`.
+        dialect: of the text files that the rows were read from, as JSON.
         created: when the model was made (ISO 8601). Not the time of export, so that two exports are the same bytes.
         training: anything worth knowing about the training, as JSON; never read at run time.
         ordered: whether any prefix of the latents is a code of its own.
@@ -103,7 +122,11 @@ def export_bundle(
     """
     target = Path(path)
     wanted = _wanted(variants)
-    rows = _example(example)
+    rows = _raw(as_rows(example, "example", features))
+    spec = _spec(rows, features, units, missing, dialect)
+    rows = _finite(_without_missing(rows, spec))
+    if calibration is not None:
+        calibration = _without_missing(np.asarray(as_rows(calibration, "calibration", features)), spec)
     if variants == "all" and len(rows if calibration is None else np.asarray(calibration)) < LEAST_ROWS:
         wanted = ("fp32",)
     scaling = _scaling(scaler, rows.shape[1:])
@@ -113,12 +136,6 @@ def export_bundle(
     models = {"encoder": to_onnx(raw_encoder, torch.from_numpy(rows), "encoder")}
     if raw_decoder is not None:
         models["decoder"] = to_onnx(raw_decoder, torch.zeros(2, latent), "decoder")
-    spec = InputSpec(
-        shape=rows.shape[1:],
-        dtype=rows.dtype.name,
-        features=_names("features", features, rows.shape[1:]),
-        units=_names("units", units, rows.shape[1:]),
-    )
     reference = Reference(raw_encoder, raw_decoder, scaling.scale)
     graphs = {"fp32": {role: for_fp32(model) for role, model in models.items()}}
     tune = _finetuner(raw_encoder, raw_decoder, scaling, latent) if qat else None
@@ -135,7 +152,7 @@ def export_bundle(
         for variant, by_role in graphs.items()
         for role, model in by_role.items()
     }
-    golden = golden_rows(rows)
+    golden = without_codes(golden_rows(rows), rows[0], spec)
     recorded = {"fp32": reference.outputs(golden)}
     if int8 is not None:
         quantized = EncoderDecoder(int8.models, scaling.scale)
@@ -212,12 +229,46 @@ def _finetuner(encoder: nn.Module, decoder: nn.Module | None, scaling: Scaling, 
     return tune
 
 
-def _example(example: ArrayLike) -> NDArray[Any]:
+def _spec(
+    rows: NDArray[Any],
+    features: Sequence[str] | None,
+    units: Sequence[str] | None,
+    missing: Missing | None,
+    dialect: Mapping[str, Any] | None,
+) -> InputSpec:
+    spec = InputSpec(
+        shape=rows.shape[1:],
+        dtype=rows.dtype.name,
+        features=_names("features", features, rows.shape[1:]),
+        units=_names("units", units, rows.shape[1:]),
+        missing=missing,
+        dialect=dialect,
+    )
+    if fault := missing_fault(spec):
+        raise InputError(f"missing: expected {fault}, got {missing}")
+    return spec
+
+
+def _without_missing(rows: NDArray[Any], spec: InputSpec) -> NDArray[Any]:
+    """Rows as the graphs see them: missing values filled, or such rows left out."""
+    if spec.missing is None or rows.shape[1:] != spec.shape or rows.dtype.kind not in "fiub":
+        return rows
+    return rows[~missing_rows(rows, spec)] if spec.missing.fill is None else fill_missing(rows, spec)[0]
+
+
+def _raw(example: ArrayLike) -> NDArray[Any]:
     rows = np.asarray(example)
     if rows.dtype.kind not in "fiub":
         raise InputError(f"example: expected numbers, got dtype {rows.dtype}")
-    rows = np.ascontiguousarray(rows if rows.dtype.name in DTYPES else rows.astype(np.float32))
-    if rows.ndim < 2 or len(rows) < 2:
+    dtype = rows.dtype.name if rows.dtype.name in DTYPES else "float32"
+    rows = np.require(rows, dtype, ("C", "W"))  # torch warns of memory that it may not write to
+    if rows.ndim < 2:
+        raise InputError(f"example: expected rows of raw input, shape (n, ...), got {rows.shape}")
+    return rows
+
+
+def _finite(rows: NDArray[Any]) -> NDArray[Any]:
+    if len(rows) < 2:
         raise InputError(f"example: expected two or more rows of raw input, shape (n, ...), got {rows.shape}")
     if rows.dtype.kind == "f" and not np.isfinite(rows).all():
         at = tuple(int(i) for i in np.argwhere(~np.isfinite(rows))[0])
@@ -318,6 +369,8 @@ def _identity(graphs: Mapping[str, Mapping[str, ModelProto]], spec: InputSpec, s
             graph = hashlib.sha256(models[role].SerializeToString(deterministic=True)).hexdigest()
             digest.update(f"{file_name(role, variant)} {graph}\n".encode())
     interface = {"shape": spec.shape, "dtype": spec.dtype, "scale": scaling.scale.tolist()}
+    if spec.missing is not None:
+        interface["missing"] = spec.missing.document()
     digest.update(json.dumps(interface, sort_keys=True).encode())
     return digest.hexdigest()
 

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from sklearn.utils import check_random_state
 
+from aeedge.bundle.manifest import missing_fault
 from aeedge.errors import InputError
 from aeedge_export.data.corruption import corruption
 from aeedge_export.data.rows import place_rows, split
@@ -35,7 +37,11 @@ _START_ROWS, _START_BYTES = 20_000, 2**28  # for PCA and the balance of latents
 
 
 def fit(
-    X: NDArray[Any], params: Mapping[str, Any], features: Sequence[str] | None, on_epoch: RunHook | None = None
+    X: NDArray[Any],
+    params: Mapping[str, Any],
+    features: Sequence[str] | None,
+    on_epoch: RunHook | None = None,
+    known: Mapping[str, Any] = MappingProxyType({}),
 ) -> Run:
     """Train a new network.
 
@@ -44,12 +50,16 @@ def fit(
         params: the estimator's parameters, by name.
         features: names of the columns, None without.
         on_epoch: called with the run after each epoch.
+        known: what else is known of the rows: the run's `units`, `missing` and `dialect`.
 
     Raises:
         InputError: rows or parameters that do not fit; the message names them.
     """
     held_out = _validation_share(params)
     run, resolved = _begin(X, params, features, held_out)
+    run = replace(run, **known)
+    if fault := missing_fault(run.input_spec):
+        raise InputError(f"missing: expected {fault}, got {run.missing}")
     _train(run, X, resolved, params, held_out, on_epoch)
     return run
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from sklearn.utils import gen_batches
 
+from aeedge.bundle.manifest import InputSpec, Missing
 from aeedge_export.data.scaling import Scaler
 from aeedge_export.networks.base import Design, Network
 from aeedge_export.training.loop import State
@@ -46,6 +47,9 @@ class Run:
         created: start of the last training, ISO 8601, UTC.
         labels: classes of the kept rows, (m,), None without.
         evaluation: result of `aeedge_export.reporting.evaluation.evaluate`; empty before.
+        units: of the columns, None where they are not known.
+        missing: how missing values are told and treated, None where there were none; the rows above are without.
+        dialect: of the text files that the rows were read from, None where there were none.
     """
 
     params: dict[str, Any]
@@ -64,6 +68,9 @@ class Run:
     created: str = ""
     labels: NDArray[Any] | None = None
     evaluation: dict[str, Any] = field(default_factory=dict)
+    units: tuple[str, ...] | None = None
+    missing: Missing | None = None
+    dialect: Mapping[str, Any] | None = None
 
     @property
     def family(self) -> str:
@@ -74,6 +81,11 @@ class Run:
     def input_shape(self) -> tuple[int, ...]:
         """Shape of one row."""
         return self.design.input_shape
+
+    @property
+    def input_spec(self) -> InputSpec:
+        """What is known of one row, as a bundle's manifest has it."""
+        return InputSpec(self.input_shape, self.dtype, self.features, self.units, self.missing, self.dialect)
 
     def encode(self, X: NDArray[Any]) -> NDArray[np.float32]:
         """Latents of raw rows: (n, *input_shape) to (n, latent)."""
@@ -111,4 +123,6 @@ def _in_blocks(
 ) -> NDArray[np.float32]:
     """Apply a torch function to rows, a block at a time, so that memory stays bounded."""
     blocks = (X[part] if scaler is None else scaler(X[part]) for part in gen_batches(len(X), _BLOCK_ROWS))
-    return np.concatenate([function(torch.from_numpy(np.ascontiguousarray(block))).numpy() for block in blocks])
+    return np.concatenate(
+        [function(torch.from_numpy(np.require(block, requirements=("C", "W")))).numpy() for block in blocks]
+    )

@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 from torch import nn
 
+from aeedge.bundle.manifest import Missing
 from aeedge.errors import InputError
 from aeedge.files.atomic import atomic_directory
 from aeedge_export.data.scaling import Scaler
@@ -68,6 +69,9 @@ def _document(run: Run) -> dict[str, Any]:
         "design": asdict(run.design),
         "dtype": run.dtype,
         "features": run.features,
+        "units": run.units,
+        "missing": None if run.missing is None else run.missing.document(),
+        "dialect": None if run.dialect is None else dict(run.dialect),
         "scaling": run.scaler.kind,
         "seed": run.seed,
         "rows": run.rows,
@@ -144,7 +148,17 @@ def _assemble(place: Path, document: dict[str, Any], modules: tuple[nn.Module | 
         created=document["created"],
         labels=None if labels is None else np.array(labels),
         evaluation=evaluation,
+        units=None if document.get("units") is None else tuple(document["units"]),
+        missing=_missing(document.get("missing")),
+        dialect=document.get("dialect"),
     )
+
+
+def _missing(document: dict[str, Any] | None) -> Missing | None:
+    if document is None:
+        return None
+    fill = document.get("fill")
+    return Missing(document["policy"], _tuples(document["codes"]), None if fill is None else tuple(fill))
 
 
 def _tuples(document: dict[str, Any]) -> dict[str, Any]:

@@ -84,7 +84,7 @@ def check_finite(X: NDArray[Any], features: tuple[str, ...] | None = None) -> No
         name = f" ({features[at[1]]!r})" if features and len(at) == 2 else ""
         raise InputError(
             f"expected finite numbers that fit float32, got {chunk[at]} in row {start + at[0]}, {where}{name}: "
-            "NaN and infinity cannot be used for training; drop or fill such rows first"
+            "NaN and infinity are not taken; drop or fill such rows first"
         )
 
 

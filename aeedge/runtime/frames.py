@@ -1,0 +1,207 @@
+"""Frames as arrays: columns by name, from anything that has column names.
+
+pandas DataFrames and Series, polars DataFrames and LazyFrames, pyarrow Tables and RecordBatches, structured numpy
+arrays, and dicts of numbers or columns. They are known by their attributes: none of these packages is imported.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
+from numbers import Real
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from aeedge.errors import InputError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_LISTS = (list, tuple, np.ndarray)
+_VALUE_OF = re.compile(r"(.*)\[(\d+)\]", re.DOTALL)  # the name of a vector's value
+_MISSING = {"NoneType", "NAType", "NaTType"}  # types of nothing: Python's, pandas'
+_SHOWN = 20  # names in a message
+_ADVICE = "rename the columns, or pass an array of the values in the model's order"
+
+
+def as_rows(x: Any, what: str, features: Sequence[str] | None = None, first: int = 0) -> Any:
+    """Values of a frame as an array (n, p), or (p,) of a Series or a dict of numbers; anything else as it is.
+
+    With `features` columns are taken by name, in that order, and others are ignored; else all are taken in order. A
+    column of lists of one length is a vector: its values are named `name[0]`, `name[1]`, … Nothing (null, NA, None)
+    becomes NaN.
+
+    Args:
+        x: the frame.
+        what: how messages name it.
+        features: names of the values of a sample.
+        first: number of the first row, for messages.
+
+    Raises:
+        InputError: a name that is missing or there twice, a column that is not numbers, lists of unequal length.
+    """
+    found = _columns(x)
+    return x if found is None else _stacked(*found, what, features, first)[0]
+
+
+def named_rows(x: Any, what: str) -> tuple[Any, tuple[str, ...] | None]:
+    """`as_rows` of all columns, and their names; None where there are none, or they just count from 0.
+
+    Raises:
+        InputError: as `as_rows`.
+    """
+    found = _columns(x)
+    if found is None:
+        return x, None
+    labels = found[0]
+    rows, names = _stacked(*found, what, None, 0)
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise InputError(f"{what}: expected each column name once, got {_listed(twice)} twice; rename one")
+    return rows, None if labels == list(range(len(labels))) else tuple(names)
+
+
+def _columns(x: Any) -> tuple[list[Any], Callable[[int], Any]] | None:
+    """Labels of a frame's columns, and a function from a position to a column; None where it is no frame."""
+    if isinstance(x, (np.ndarray, np.void)):
+        fields = list(x.dtype.names or ())
+        return (fields, lambda i: x[fields[i]]) if fields else None
+    if isinstance(x, Mapping) and not hasattr(x, "shape"):  # a sparse matrix of scipy is a dict, too
+        keys = list(x)
+        return keys, lambda i: x[keys[i]]
+    if callable(getattr(x, "collect", None)) and hasattr(x, "collect_schema"):
+        x = x.collect()  # polars' LazyFrame
+    if hasattr(x, "column_names") and callable(getattr(x, "column", None)):  # pyarrow
+        return list(x.column_names), x.column
+    if hasattr(x, "iloc"):  # pandas
+        if hasattr(x, "columns"):
+            return list(x.columns), lambda i: x.iloc[:, i]
+        values = np.asarray(x)
+        return list(x.index), lambda i: values[i]
+    if hasattr(x, "columns") and callable(getattr(x, "to_series", None)):  # polars
+        return list(x.columns), x.to_series
+    return None
+
+
+def _stacked(
+    labels: list[Any], column: Callable[[int], Any], what: str, features: Sequence[str] | None, first: int
+) -> tuple[NDArray[Any], list[str]]:
+    """Values of a frame, (n, p) or (p,), and their names."""
+    names = [str(label) for label in labels]
+    places = [(i, None) for i in range(len(names))] if features is None else _places(names, features, what)
+    read = {i: _numbers(column(i), f"{what}: column {names[i]!r}", first) for i in dict(places)}
+    values: list[NDArray[Any]] = []
+    found: list[str] = []
+    for i, position in places:
+        block, where = read[i], f"{what}: column {names[i]!r}"
+        if block.ndim == 2 and features is None:
+            values.extend(block.T)
+            found.extend(f"{names[i]}[{j}]" for j in range(block.shape[1]))
+            continue
+        if (block.ndim == 2) != (position is not None):
+            wanted, got = ("a number", "a list") if position is None else ("a list", "a number")
+            raise InputError(f"{where}: expected {wanted} in each row, got {got}")
+        if position is not None and position >= block.shape[1]:
+            raise InputError(f"{where}: expected lists of {position + 1} or more values, got {block.shape[1]}")
+        values.append(block if position is None else block[:, position])
+        found.append(names[i])
+    if not values:
+        raise InputError(f"{what}: expected columns of numbers, got none")
+    other = next((name for v, name in zip(values, found) if v.shape != values[0].shape), None)
+    if other is not None:
+        raise InputError(f"{what}: expected columns of one length, but {found[0]!r} and {other!r} differ")
+    return np.stack(values, axis=values[0].ndim), found
+
+
+def _places(names: Sequence[str], features: Sequence[str], what: str) -> list[tuple[int, int | None]]:
+    """For each feature its column, and where it stands in that column's vectors; None where those are numbers."""
+    at, count = {name: i for i, name in enumerate(names)}, Counter(names)
+    places: list[tuple[int, int | None]] = []
+    missing = []
+    for feature in features:
+        vector = None if feature in at else _VALUE_OF.fullmatch(feature)
+        name, position = (vector[1], int(vector[2])) if vector else (feature, None)
+        if name not in at:
+            missing.append(feature)
+        elif count[name] > 1:
+            raise InputError(f"{what}: expected one column {name!r}, got {count[name]}; rename or drop the others")
+        else:
+            places.append((at[name], position))
+    if missing and not places:
+        raise InputError(
+            f"{what}: expected columns named {_listed(features)}, got {_listed(names)}, none of the model's features; "
+            f"{_ADVICE}"
+        )
+    if missing:
+        raise InputError(f"{what}: expected a column {_listed(missing)}, got {_listed(names)}; {_ADVICE}")
+    return places
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(map(repr, names[:_SHOWN]))
+    return shown + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+
+
+def _numbers(column: Any, where: str, first: int) -> NDArray[Any]:
+    """Values of a column: numbers (n,), vectors (n, p), or one number ()."""
+    kind = str(getattr(column, "type", getattr(column, "dtype", type(column).__name__)))  # as its package names it
+    if kind == "category" or kind.startswith("dictionary"):  # numpy would see the categories, which may be numbers
+        raise InputError(f"{where}: expected numbers, got categories ({kind}); encode them as numbers, or drop it")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # older numpy only warns of rows of unequal length
+            values = np.asarray(column)
+    except (ValueError, TypeError, Warning) as error:
+        raise InputError(f"{where}: expected numbers or lists of one length, got {kind} ({error})") from None
+    if values.dtype.kind == "O":
+        values = _converted(values, where, kind, first)
+    if values.dtype.kind not in "fiub" or values.ndim > 2:
+        got = f"lists of lists ({kind})" if values.ndim > 2 else kind
+        example = f", for example {values.flat[0]!s:.40}" if values.size and values.ndim < 2 else ""
+        raise InputError(f"{where}: expected numbers, got {got}{example}; convert the column, or drop it")
+    return values
+
+
+def _converted(values: NDArray[Any], where: str, kind: str, first: int) -> NDArray[Any]:
+    """Python objects as numbers or vectors."""
+    items = [_plain(item) for item in values.ravel()]
+    if values.ndim == 1 and any(isinstance(item, _LISTS) for item in items):
+        return _vectors(items, where, first)
+    for row, item in enumerate(items, first):
+        if not isinstance(item, (Real, np.bool_)):
+            raise InputError(
+                f"{where}: expected numbers, got {str(item)[:40]!r} in row {row} ({kind}); convert the column, or "
+                "drop it"
+            )
+    found = np.array(items).reshape(values.shape)
+    return found if found.dtype.kind in "fiub" else found.astype(np.float64)  # integers beyond 64 bits
+
+
+def _vectors(items: Sequence[Any], where: str, first: int) -> NDArray[Any]:
+    """Lists as an array (n, p); NaN where there is none."""
+    length = next(len(item) for item in items if isinstance(item, _LISTS))
+    rows = []
+    for row, item in enumerate(items, first):
+        vector = np.full(length, np.nan) if _is_nan(item) else _numbers(item, f"{where}, row {row}", 0)
+        if vector.shape != (length,):
+            got = f"{len(vector)}" if vector.ndim else "a number"
+            raise InputError(f"{where}: expected lists of {length} values, as in the first row, got {got} in row {row}")
+        rows.append(vector)
+    return np.stack(rows)
+
+
+def _is_nan(item: Any) -> bool:
+    return isinstance(item, float) and item != item
+
+
+def _plain(item: Any) -> Any:
+    """NaN for nothing, a float for a Decimal, an array for a list of another package."""
+    if type(item).__name__ in _MISSING:
+        return np.nan
+    if isinstance(item, Decimal):
+        return float(item)
+    return np.asarray(item) if hasattr(item, "__array__") and not isinstance(item, np.generic) else item

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import click
@@ -20,6 +21,7 @@ from aeedge.files.rows import RowFile, Wanted, open_all
 from aeedge.files.writing import STDOUT, is_stream, row_writer
 from aeedge.loading import load
 from aeedge.model import Model
+from aeedge.runtime.missing import fill_missing, missing_rows
 from aeedge.runtime.prefetch import prefetch
 from aeedge.table import columns
 
@@ -91,17 +93,52 @@ def _open(
 ) -> RowFile:
     spec = model.input
     wanted = Wanted(size=model.latent_size) if what == "decode" else Wanted(spec.features, spec.size, spec.dialect)
-    return open_all(sources, wanted, array=array, wishes=known, missing=invalid == "propagate")
+    treated = what != "decode" and spec.missing is not None
+    rows = open_all(sources, wanted, array=array, wishes=known, missing=treated or invalid == "propagate")
+    if what == "decode":
+        return rows
+    blocks, notes = rows.blocks, rows.notes
+    treat = _Treatment(spec, drop=invalid == "raise")
+    return replace(
+        rows, blocks=lambda: treat.blocks(_shaped(blocks(), spec), notes) if treated else _shaped(blocks(), spec)
+    )
+
+
+class _Treatment:
+    """Missing values, treated as they were for training, and counted."""
+
+    def __init__(self, spec: InputSpec, *, drop: bool) -> None:
+        self._spec, self._drop = spec, drop and spec.missing is not None and spec.missing.policy == "drop"
+
+    def blocks(self, blocks: Iterable[NDArray[Any]], notes: list[str]) -> Iterator[NDArray[Any]]:
+        """Blocks without the rows that have missing values, or with those filled; a note at the end."""
+        count = 0
+        for block in blocks:
+            if self._drop:
+                rows = missing_rows(block, self._spec)
+                count += int(rows.sum())
+                if rows.all():
+                    continue
+                block = block[~rows]
+            else:
+                block, filled = fill_missing(block, self._spec)
+                count += filled
+            yield block
+        if count:
+            fill = self._spec.missing and self._spec.missing.fill
+            done = "were filled with medians" if fill else "are NaN in the results"
+            notes.append(
+                f"{count} rows with missing values were left out" if self._drop else f"{count} missing values {done}"
+            )
 
 
 def _results(
     model: Model, what: str, rows: RowFile, sources: Sequence[str], invalid: str
 ) -> Iterator[NDArray[np.float32]]:
     """Results block by block: this thread uses them, one computes, one reads."""
-    blocks = rows.blocks() if what == "decode" else _shaped(rows.blocks(), model.input)
     label = f"{what} {sources[0]}" + (" …" if len(sources) > 1 else "")
     shown, count = 0, 0
-    for block in _progress(prefetch(model.map_iter(what, blocks, invalid=invalid, fresh=True)), rows, label):
+    for block in _progress(prefetch(model.map_iter(what, rows.blocks(), invalid=invalid, fresh=True)), rows, label):
         shown = _print_notes(rows, sources, shown)
         count += len(block)
         yield block

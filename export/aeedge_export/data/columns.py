@@ -17,7 +17,7 @@ _DATE = re.compile(
 )
 _INDEX_NAME = re.compile(r"|Unnamed: \d+(_level_\d+)?|__index_level_\d+__|level_\d+")
 _ID_NAME = re.compile(
-    r"(.*[_ .-])?(id|ids|uid|uuid|index|idx|key|no|nr|number|row|serial|sample|pk)|row.?(names?|num)|(?-i:.*[a-z]I[Dd])",
+    r"(.*[_ .-])?(id|ids|uid|uuid|index|idx|key|no|nr|number|row|serial|sample|pk)|row.?names?|(?-i:.*[a-z]I[Dd])",
     re.IGNORECASE,
 )
 _TIME_NAME = re.compile(

@@ -114,7 +114,7 @@ def read(
     for options in (wanted.columns, wanted.drop):
         twice = next((name for i, name in enumerate(options) if name in options[:i]), None)
         if twice is not None:
-            raise InputError(f"columns: expected each name once, got {twice!r} twice")
+            raise InputError(f"--columns, --drop: expected each name once, got {twice!r} twice")
     sources = _sources(paths)
     if not sources:
         return _images(Path(paths[0]), wanted.labels)

@@ -1,0 +1,77 @@
+"""Missing values in training rows: refused, left out with their rows, or filled with medians, as a device does."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aeedge.bundle.manifest import Missing
+from aeedge.errors import InputError
+from aeedge_export.data.files import Dataset
+
+POLICIES = ("refuse", "drop", "median")
+
+
+def treat_missing(data: Dataset, policy: str) -> tuple[Dataset, Missing | None]:
+    """Leave out or fill what is missing: NaN, and codes such as -9999 that stand for it.
+
+    Args:
+        data: rows as they were read.
+        policy: "refuse" (nothing is changed), "drop" (the rows are left out) or "median" (of each value).
+
+    Returns:
+        The rows without missing values, and what a device needs to treat its rows likewise; None for "refuse".
+
+    Raises:
+        InputError: an unknown policy, or nothing is left.
+    """
+    if policy not in POLICIES:
+        raise InputError(f"missing: expected {', '.join(POLICIES)}, got {policy!r}")
+    if policy == "refuse":
+        return data, None
+    if data.X.dtype.kind != "f":
+        raise InputError(f"missing: expected rows of floats, in which values can be missing, got {data.X.dtype}")
+    X = np.array(data.X)
+    codes = find_codes(X, data.features)
+    flat = X.reshape(len(X), -1)
+    for column, values in codes.items():
+        flat[np.isin(flat[:, column], values), column] = np.nan
+    gone = np.isnan(flat)
+    names = data.features or [str(i) for i in range(flat.shape[1])]
+    by_name = {names[column]: tuple(values) for column, values in codes.items()}
+    notes = [f"{name!r}: {', '.join(f'{v:g}' for v in values)} taken for missing" for name, values in by_name.items()]
+    if policy == "drop":
+        keep = ~gone.any(axis=1)
+        if not keep.any():
+            raise InputError(
+                "missing: every row has a missing value, so none is left; use median, or leave columns out"
+            )
+        left_out = len(X) - int(keep.sum())
+        notes.append(f"{left_out} of {len(X)} rows had missing values and were left out")
+        return _kept(data, X[keep], keep, notes), Missing("drop", by_name)
+    empty = np.flatnonzero(gone.all(axis=0))
+    if len(empty):
+        raise InputError(f"missing: column {names[empty[0]]!r} has no value at all; leave it out")
+    fill = np.nanmedian(flat, axis=0)
+    np.copyto(flat, np.broadcast_to(fill, flat.shape), where=gone)
+    counts = gone.sum(axis=0)
+    worst = ", ".join(f"{names[i]} {counts[i]}" for i in np.argsort(-counts, kind="stable")[:5] if counts[i])
+    notes.append(f"{int(counts.sum())} missing values were filled with medians" + (f" ({worst})" if worst else ""))
+    return replace(data, X=X, notes=(*data.notes, *notes)), Missing("median", by_name, tuple(map(float, fill)))
+
+
+def _kept(data: Dataset, X: NDArray[Any], keep: NDArray[np.bool_], notes: list[str]) -> Dataset:
+    labels = None if data.labels is None else data.labels[keep]
+    weights = None if data.weights is None else data.weights[keep]
+    return replace(data, X=X, labels=labels, weights=weights, notes=(*data.notes, *notes))
+
+
+def find_codes(X: NDArray[Any], features: tuple[str, ...] | None) -> dict[int, list[float]]:
+    """Codes for missing values by column, such as -9999; found only in tables."""
+    if X.ndim != 2:
+        return {}
+    found: dict[int, list[float]] = {}
+    return found

@@ -15,6 +15,7 @@ from aeedge.bundle.manifest import InputSpec
 from aeedge.cli.group import DEVICE
 from aeedge.cli.types import threads_option, variant_option
 from aeedge.errors import InputError
+from aeedge.files.replacing import check_file
 from aeedge.files.rows import RowFile, open_rows, row_writer
 from aeedge.loading import load
 from aeedge.model import Model
@@ -34,6 +35,7 @@ def _command(name: str, example: str) -> click.Command:
         array: str | None,
         force: bool,
     ) -> None:
+        check_file(output, overwrite=force, inputs=[source])
         with load(bundle, variant=variant, threads=threads) as model:
             _transform(model, name, source, output, invalid, array, force)
 

@@ -21,6 +21,7 @@ from aeedge.bundle.manifest import DTYPES, VARIANTS, FileEntry, InputSpec, Manif
 from aeedge.bundle.reader import GOLDEN, MANIFEST, file_name
 from aeedge.errors import InputError
 from aeedge.files.atomic import atomic_directory
+from aeedge.files.replacing import BUNDLE, check_folder
 from aeedge.runtime.nonfinite import find_sentinels
 from aeedge.runtime.session import Session
 from aeedge_export.acceptance import (
@@ -91,7 +92,7 @@ def export_bundle(
         with_scorer: also write encoder, decoder and score as one graph, if there is a decoder: a single sample is
             scored in two thirds of the time or less, for twice the size.
         tolerance: largest error of fp32 relative to an output's magnitude.
-        overwrite: replace an existing bundle.
+        overwrite: replace an existing bundle that holds no other files; anything else is never replaced.
 
     Returns:
         The manifest of the bundle, whose `variants` say what was made.
@@ -102,6 +103,7 @@ def export_bundle(
         VerificationError: aeedge computes something else; nothing is left behind.
     """
     target = Path(path)
+    check_folder(target, overwrite=overwrite, kinds=[BUNDLE])
     wanted = _wanted(variants)
     rows = _example(example)
     if variants == "all" and len(rows if calibration is None else np.asarray(calibration)) < LEAST_ROWS:
@@ -163,7 +165,7 @@ def export_bundle(
         training=dict(training or {}),
     )
     files[MANIFEST] = manifest.dumps().encode()
-    with atomic_directory(target, overwrite=overwrite) as part:
+    with atomic_directory(target, overwrite=overwrite, kinds=[BUNDLE]) as part:
         for file, data in files.items():
             (part / file).write_bytes(data)
         accept(part, reference, rows, str(target))

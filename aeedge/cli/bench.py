@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from pathlib import Path
 from typing import Any
 
 import click
@@ -20,6 +19,7 @@ from aeedge.bundle.reader import Bundle
 from aeedge.cli.types import DURATION, PERCENT, RATE, Scenario, threads_option, variant_option
 from aeedge.errors import InputError
 from aeedge.files.atomic import atomic_file
+from aeedge.files.replacing import check_file
 from aeedge.files.rows import Wanted, open_all
 
 _MOST_ROWS = 4096  # read from a file; they are repeated to the number that a scenario needs
@@ -87,7 +87,8 @@ def bench(ctx: click.Context, /, bundle: str, **options: Any) -> None:
         **{name: options[name] for name in _AS_GIVEN},
     )
     baseline = read_baseline(options["baseline"]) if options["baseline"] else None
-    _check_page(options)
+    if options["html"]:  # before anything is measured
+        check_file(options["html"], overwrite=options["force"], inputs=[options["data"], options["baseline"]])
     rows = _rows(bundle, plan.method, options["data"])
     progress = _progress(quiet=sys.stderr is None or not sys.stderr.isatty())
     measurement = Measurement(plan, rows, progress)
@@ -114,16 +115,6 @@ def _check_combination(options: dict[str, Any]) -> None:
         raise InputError("--deadline: expected --rate with it, which sets when an answer is due")
     if options["limit"] is not None and not (options["other"] or options["baseline"]):
         raise InputError("--fail-if-slower: expected --compare or --baseline with it, to compare with")
-
-
-def _check_page(options: dict[str, Any]) -> None:
-    """Refuse a page that could not be written, before anything is measured."""
-    if options["html"]:
-        target = Path(options["html"])
-        if target.exists() and not options["force"]:
-            raise InputError(f"{target}: already exists; choose another name, or overwrite it (--force)")
-        if not target.absolute().parent.is_dir():
-            raise InputError(f"{target}: expected the folder {target.parent} to exist; create it first")
 
 
 def _rows(bundle: str, method: str, data: str | None) -> NDArray[Any] | None:

@@ -84,7 +84,8 @@ class AeedgeGroup(click.Group):
             return super().invoke(ctx)
         except AeedgeError as error:
             unusable = isinstance(error, InputError) or type(error) is BundleError
-            raise (_UnusableError if unusable else click.ClickException)(str(error)) from error
+            message = str(error).replace("overwrite=True", "--force")
+            raise (_UnusableError if unusable else click.ClickException)(message) from error
 
 
 class _UnusableError(click.ClickException):

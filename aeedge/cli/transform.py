@@ -17,6 +17,7 @@ from aeedge.cli.group import DEVICE
 from aeedge.cli.types import table_options, threads_option, variant_option, wishes
 from aeedge.errors import InputError
 from aeedge.files.dialect import Wishes
+from aeedge.files.replacing import check_file
 from aeedge.files.rows import RowFile, Wanted, open_all
 from aeedge.files.writing import STDOUT, is_stream, row_writer
 from aeedge.loading import load
@@ -44,6 +45,8 @@ def _command(name: str, example: str) -> click.Command:
         delimiter: str | None,
         decimal: str | None,
     ) -> None:
+        if output is not None and not is_stream(output):
+            check_file(output, overwrite=force, inputs=sources)
         with load(bundle, variant=variant, threads=threads) as model:
             rows = _open(model, name, sources, invalid, array, wishes(header, delimiter, decimal))
             if output is None:

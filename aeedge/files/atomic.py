@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import ctypes
-import errno
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from aeedge.errors import InputError
+from aeedge.files.replacing import BUNDLE, RUN, Kind, check_file, check_folder, input_errors
 
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 
@@ -21,11 +20,11 @@ def atomic_file(path: str | os.PathLike[str], *, overwrite: bool = False) -> Ite
     """Yield a temporary sibling to write; on success it is synced and becomes `path`, otherwise it is removed.
 
     Raises:
-        InputError: `path` exists and `overwrite` is False, its folder is missing, or the disk is full.
+        InputError: what `check_file` refuses, or the disk is full.
     """
-    target = Path(path)
-    _check_target(target, overwrite)
-    with _input_errors(target):
+    check_file(path, overwrite=overwrite)
+    target = Path(os.path.realpath(path))
+    with input_errors(Path(path)):
         handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
         os.close(handle)
         part = Path(name)
@@ -33,7 +32,7 @@ def atomic_file(path: str | os.PathLike[str], *, overwrite: bool = False) -> Ite
             yield part
             os.chmod(part, 0o666 & ~_umask())
             _sync(part)
-            _check_target(target, overwrite)
+            check_file(path, overwrite=overwrite)
             os.replace(part, target)
             _sync(target.parent)
         finally:
@@ -41,18 +40,20 @@ def atomic_file(path: str | os.PathLike[str], *, overwrite: bool = False) -> Ite
 
 
 @contextmanager
-def atomic_directory(path: str | os.PathLike[str], *, overwrite: bool = False) -> Iterator[Path]:
+def atomic_directory(
+    path: str | os.PathLike[str], *, overwrite: bool = False, kinds: Iterable[Kind] = (RUN, BUNDLE)
+) -> Iterator[Path]:
     """Yield a temporary sibling directory to fill; on success it becomes `path`, otherwise it is removed.
 
     An existing directory is exchanged for the new one in one step where the file system can do that (Linux); elsewhere
-    it is moved aside first, and put back if the second step fails.
+    it is moved aside first, and put back if the second step fails. Only a directory of `kinds` or an empty one is.
 
     Raises:
-        InputError: `path` exists and `overwrite` is False, its parent is missing, or the disk is full.
+        InputError: what `check_folder` refuses, or the disk is full.
     """
-    target = Path(path)
-    _check_target(target, overwrite)
-    with _input_errors(target):
+    check_folder(path, overwrite=overwrite, kinds=kinds)
+    target = Path(os.path.realpath(path))
+    with input_errors(Path(path)):
         part = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent))
         try:
             yield part
@@ -60,31 +61,11 @@ def atomic_directory(path: str | os.PathLike[str], *, overwrite: bool = False) -
             for entry in sorted(part.rglob("*")):
                 _sync(entry)
             _sync(part)
-            _check_target(target, overwrite)
+            check_folder(path, overwrite=overwrite, kinds=kinds)
             _install(part, target)
             _sync(target.parent)
         finally:
             shutil.rmtree(part, ignore_errors=True)
-
-
-def _check_target(target: Path, overwrite: bool) -> None:
-    if not target.parent.is_dir():
-        raise InputError(f"{target}: expected the folder {target.parent} to exist; create it first")
-    if target.exists() and not overwrite:
-        raise InputError(f"{target}: already exists; choose another name, or overwrite it (--force, overwrite=True)")
-
-
-@contextmanager
-def _input_errors(target: Path) -> Iterator[None]:
-    """Turn an OSError for a full disk or a forbidden folder into an InputError."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise InputError(f"{target}: not written, the disk is full; nothing was changed") from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise InputError(f"{target}: not written, {error.strerror}; choose a folder you may write to") from error
-        raise
 
 
 def _install(part: Path, target: Path) -> None:

@@ -340,7 +340,8 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         """Save as a directory of safetensors, JSON and history; never pickle.
 
         Raises:
-            InputError: the directory exists and `overwrite` is False, or cannot be written.
+            InputError: the directory exists and `overwrite` is False, holds files that are no part of a run, or cannot
+                be written.
         """
         check_is_fitted(self)
         run_files.save(self.run_, path, overwrite=overwrite)
@@ -383,7 +384,7 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
             with_scorer: also write encoder, decoder and score as one graph; see `export_bundle`.
             name: the model's name; default: the stem of `path`.
             tolerance: maximum error of fp32 relative to an output's magnitude.
-            overwrite: replace an existing bundle.
+            overwrite: replace an existing bundle that holds no other files; anything else is never replaced.
 
         Raises:
             InputError: `path` exists, or cannot be written; no calibration rows for int8, or rows that do not fit.

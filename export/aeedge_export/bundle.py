@@ -32,6 +32,7 @@ from aeedge.bundle.manifest import (
 from aeedge.bundle.reader import GOLDEN, MANIFEST, file_name
 from aeedge.errors import InputError
 from aeedge.files.atomic import atomic_directory
+from aeedge.files.replacing import BUNDLE, check_folder
 from aeedge.runtime.frames import as_rows
 from aeedge.runtime.missing import fill_missing, missing_rows
 from aeedge.runtime.nonfinite import find_sentinels
@@ -110,7 +111,7 @@ def export_bundle(
         with_scorer: also write encoder, decoder and score as one graph, if there is a decoder: a single sample is
             scored in two thirds of the time or less, for twice the size.
         tolerance: largest error of fp32 relative to an output's magnitude.
-        overwrite: replace an existing bundle.
+        overwrite: replace an existing bundle that holds no other files; anything else is never replaced.
 
     Returns:
         The manifest of the bundle, whose `variants` say what was made.
@@ -121,6 +122,7 @@ def export_bundle(
         VerificationError: aeedge computes something else; nothing is left behind.
     """
     target = Path(path)
+    check_folder(target, overwrite=overwrite, kinds=[BUNDLE])
     wanted = _wanted(variants)
     rows = _raw(as_rows(example, "example", features))
     spec = _spec(rows, features, units, missing, dialect)
@@ -180,7 +182,7 @@ def export_bundle(
         training=dict(training or {}),
     )
     files[MANIFEST] = manifest.dumps().encode()
-    with atomic_directory(target, overwrite=overwrite) as part:
+    with atomic_directory(target, overwrite=overwrite, kinds=[BUNDLE]) as part:
         for file, data in files.items():
             (part / file).write_bytes(data)
         accept(part, reference, rows, str(target))

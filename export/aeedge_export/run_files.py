@@ -38,7 +38,7 @@ def save(run: Run, path: str | os.PathLike[str], *, overwrite: bool) -> None:
     """Write a run directory, completely or not at all.
 
     Raises:
-        InputError: it exists and `overwrite` is False, or cannot be written.
+        InputError: it exists and `overwrite` is False, holds files that are no part of a run, or cannot be written.
     """
     state = run.state
     weights = {f"net.{name}": tensor for name, tensor in state.best_weights.items()}

@@ -1,6 +1,7 @@
 """Whole or not at all: writing under faults."""
 
 import errno
+import json
 import os
 import signal
 import subprocess
@@ -12,11 +13,14 @@ import pytest
 import aeedge.files.atomic
 from aeedge.errors import InputError
 from aeedge.files.atomic import atomic_directory, atomic_file
+from aeedge.files.replacing import BUNDLE, RUN, check_file, check_folder
+
+NAMES = ("manifest.json", "encoder.onnx", "decoder.onnx")
 
 
 def fill(path, text):
-    for name in ("a", "b", "c"):
-        (path / name).write_text(text)
+    for name in NAMES:
+        (path / name).write_text(f'{{"format": "aeedge", "text": "{text}"}}')
 
 
 @pytest.fixture
@@ -28,14 +32,29 @@ def old(tmp_path):
 
 
 def content(path):
-    return {f.name: f.read_text() for f in path.iterdir()}
+    return {f.name: json.loads(f.read_text())["text"] for f in path.iterdir()}
+
+
+def tree(path):
+    """Everything below a folder, to see that nothing has changed."""
+    return {p.relative_to(path): p.read_bytes() if p.is_file() else None for p in path.rglob("*")}
+
+
+def run_of(path, **more):
+    """A folder like those of `aeedge train`, with more files."""
+    path.mkdir(parents=True)
+    for name in RUN.files:
+        (path / name).write_text('{\n "format": "aeedge-run"')
+    for name, text in more.items():
+        (path / name.replace("_", ".")).write_text(text)
+    return path
 
 
 def test_a_directory_is_replaced_as_a_whole(old):
     with atomic_directory(old, overwrite=True) as part:
         fill(part, "new")
         assert set(content(old).values()) == {"old"}
-    assert content(old) == dict.fromkeys("abc", "new")
+    assert content(old) == dict.fromkeys(NAMES, "new")
     assert [p.name for p in old.parent.iterdir()] == ["x.aeedge"]
 
 
@@ -71,7 +90,7 @@ def test_any_failing_sync_leaves_the_old_intact(old, monkeypatch, code, nth):
     except InputError as error:
         message = str(error)
     assert done or "not written" in message
-    assert content(old) == dict.fromkeys("abc", "new" if done or nth == 4 else "old")
+    assert content(old) == dict.fromkeys(NAMES, "new" if done or nth == 4 else "old")
     assert [p.name for p in old.parent.iterdir()] == ["x.aeedge"]
 
 
@@ -88,14 +107,14 @@ def test_where_directories_cannot_be_exchanged_the_old_is_put_back_on_failure(ol
     with pytest.raises(OSError, match="broken disk"), atomic_directory(old, overwrite=True) as part:
         fill(part, "new")
     monkeypatch.undo()
-    assert content(old) == dict.fromkeys("abc", "old")
+    assert content(old) == dict.fromkeys(NAMES, "old")
 
 
 def test_where_directories_cannot_be_exchanged_they_are_renamed(old, monkeypatch):
     monkeypatch.setattr(aeedge.files.atomic, "_exchange", lambda first, second: False)
     with atomic_directory(old, overwrite=True) as part:
         fill(part, "new")
-    assert content(old) == dict.fromkeys("abc", "new")
+    assert content(old) == dict.fromkeys(NAMES, "new")
     assert [p.name for p in old.parent.iterdir()] == ["x.aeedge"]
 
 
@@ -129,8 +148,8 @@ print("ready", flush=True)
 while True:
     n += 1
     with atomic_directory({str(old)!r}, overwrite=True) as part:
-        for name in "abc":
-            (part / name).write_text(str(n) * 1000)
+        for name in {NAMES}:
+            (part / name).write_text('{{"format": "aeedge", "text": "%s"}}' % (str(n) * 1000))
 """
     for delay in (0.0, 0.003, 0.01, 0.03, 0.05):
         writer = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
@@ -140,7 +159,7 @@ while True:
         writer.wait()
         writer.stdout.close()
         found = content(old)
-        assert set(found) == set("abc")
+        assert set(found) == set(NAMES)
         assert len(set(found.values())) == 1
 
 
@@ -158,3 +177,158 @@ def test_files_get_the_usual_permissions(tmp_path):
     os.umask(mask)
     assert (tmp_path / "x").stat().st_mode & 0o777 == 0o666 & ~mask
     assert (tmp_path / "d").stat().st_mode & 0o777 == 0o777 & ~mask
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"thesis.txt": "years of work"},
+        {"manifest.json": '{"name": "a web page"}', "encoder.onnx": "somebody else's"},
+        {"manifest.json": '{"name": "x", "format": "aeedge"}'},
+        {"manifest.json": '{"format": "aeedge-other"}'},
+        {"run.json": '{"format": "aeedge"}'},
+        {"run.json": ""},
+        {".hidden": "secret"},
+        {"sub/deep.txt": "x"},
+        {"run.json": '{"format": "aeedge-run"}', "thesis.txt": "x"},
+        {"run.json": '{"format": "aeedge-run"}', ".git/config": "x"},
+        {"run.json": '{"format": "aeedge-run"}', "report.html/x": "x"},
+        {"run.json": '{"format": "aeedge-run"}', "golden.npz": "of a bundle"},
+        {"manifest.json": '{"format": "aeedge"}', "sample.npy": "of a run"},
+    ],
+)
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_folder_with_foreign_files_is_never_replaced(tmp_path, files, overwrite):
+    place = tmp_path / "out"
+    for name, text in files.items():
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        (place / name).write_text(text)
+    before = tree(tmp_path)
+    foreign = next(reversed(files)).split("/")[0]
+    with pytest.raises(InputError, match=rf"out: holds files that are no (run|part).*\(.*{foreign}"):
+        check_folder(place, overwrite=overwrite)
+    with pytest.raises(InputError), atomic_directory(place, overwrite=overwrite):
+        pytest.fail("it was refused too late")
+    assert tree(tmp_path) == before
+
+
+def test_many_foreign_files_are_counted(tmp_path):
+    for i in range(12):
+        (tmp_path / f"{i:02}.txt").touch()
+    with pytest.raises(InputError, match=r"\(00\.txt, 01\.txt, 02\.txt and 9 more\)"):
+        check_folder(tmp_path, overwrite=True)
+
+
+def test_runs_bundles_and_empty_folders_are_replaced(tmp_path, old):
+    run_of(tmp_path / "run")
+    (tmp_path / "empty").mkdir()
+    (old / "manifest.json").write_text('{\n "format": "aeedge", "cut o')
+    for place in (old, tmp_path / "run", tmp_path / "empty"):
+        with pytest.raises(InputError, match="already exists"):
+            check_folder(place, overwrite=False)
+        with atomic_directory(place, overwrite=True) as part:
+            fill(part, "new")
+        assert content(place) == dict.fromkeys(NAMES, "new")
+
+
+def test_a_bundle_does_not_replace_a_run(tmp_path):
+    run = run_of(tmp_path / "run")
+    with pytest.raises(InputError, match="is a run, which is not replaced here"):
+        check_folder(run, overwrite=True, kinds=[BUNDLE])
+
+
+def test_files_put_there_in_the_meantime_are_kept(old):
+    with pytest.raises(InputError, match=r"notes\.txt"), atomic_directory(old, overwrite=True):
+        (old / "notes.txt").write_text("just written")
+    assert (old / "notes.txt").read_text() == "just written"
+    assert json.loads((old / "encoder.onnx").read_text())["text"] == "old"
+    assert [p.name for p in old.parent.iterdir()] == ["x.aeedge"]
+
+
+def test_what_is_read_is_never_replaced(tmp_path):
+    run = run_of(tmp_path / "run")
+    (tmp_path / "photos").mkdir()
+    link = tmp_path / "link"
+    link.symlink_to(run)
+    for target, read in (
+        (run, run),
+        (run, run / "sample.npy"),
+        (link, run / "sample.npy"),
+        (run, link),
+        (tmp_path / "photos", tmp_path / "photos"),
+        (tmp_path, tmp_path / "photos"),
+    ):
+        with pytest.raises(InputError, match=r"is or holds .*, which this command reads"):
+            check_folder(target, overwrite=True, inputs=[None, read])
+    check_folder(run, overwrite=True, inputs=[tmp_path / "photos", None, "-"])
+    check_folder(tmp_path / "photos" / "run", overwrite=True, inputs=[tmp_path / "photos"])
+
+
+def test_the_current_folder_and_home_are_never_replaced(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home" / "me"))
+    run_of(tmp_path / "home")
+    (tmp_path / "work" / "here").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "work" / "here")
+    for place in (".", "", "..", "/", tmp_path / "home", tmp_path / "work"):
+        before = tree(tmp_path)
+        with pytest.raises(InputError, match=r"current folder, your home|holds files"):
+            check_folder(place, overwrite=True)
+        assert tree(tmp_path) == before
+
+
+def test_a_file_is_no_folder_and_a_folder_no_file(tmp_path):
+    (tmp_path / "x").write_text("x")
+    (tmp_path / "d").mkdir()
+    with pytest.raises(InputError, match="x: is a file, expected the name of a folder"):
+        check_folder(tmp_path / "x", overwrite=True)
+    with pytest.raises(InputError, match="d: is a folder, expected the name of a file"):
+        check_file(tmp_path / "d", overwrite=True)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match="pipe: is a device or a pipe"):
+        check_file(tmp_path / "pipe", overwrite=True)
+    with pytest.raises(InputError, match="expected the folder"):
+        check_folder(tmp_path / "x" / "run", overwrite=True)
+    for check in (check_file, check_folder):
+        with pytest.raises(InputError, match="too long"):
+            check(tmp_path / ("n" * 300), overwrite=True)
+
+
+def test_links_are_followed(tmp_path, old):
+    """What a link points to is replaced, if it may be; the link stays."""
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "1.png").touch()
+    for name, points in (("good", old), ("bad", tmp_path / "photos"), ("new", tmp_path / "later")):
+        (tmp_path / name).symlink_to(points)
+    with pytest.raises(InputError, match=r"bad: holds files .*1\.png"):
+        check_folder(tmp_path / "bad", overwrite=True)
+    for name in ("good", "new"):
+        with atomic_directory(tmp_path / name, overwrite=True) as part:
+            fill(part, "new")
+        assert (tmp_path / name).is_symlink()
+        assert content(tmp_path / name) == dict.fromkeys(NAMES, "new")
+    (tmp_path / "y").symlink_to(tmp_path / "x")
+    with atomic_file(tmp_path / "y") as part:
+        part.write_text("x")
+    assert (tmp_path / "x").read_text() == "x"
+    assert not [p for p in tmp_path.iterdir() if p.suffix == ".part"]
+
+
+def test_a_file_does_not_replace_what_is_read_or_a_part_of_a_bundle(tmp_path, old):
+    run = run_of(tmp_path / "run")
+    (tmp_path / "x.npy").touch()
+    (tmp_path / "link.npy").symlink_to(tmp_path / "x.npy")
+    for out, read in (("x.npy", "x.npy"), ("link.npy", "x.npy"), ("x.npy", "link.npy"), ("run/../x.npy", "x.npy")):
+        with pytest.raises(InputError, match="is the file that is read"):
+            check_file(tmp_path / out, overwrite=True, inputs=[tmp_path / read])
+    for place in (old / "z.npy", old / "encoder.onnx", run / "sample.npy"):
+        with pytest.raises(InputError, match=r"would damage the (run|bundle)"):
+            check_file(place, overwrite=True)
+    for place in (run / "report.html", run / "z.npy", tmp_path / "x.npy"):
+        check_file(place, overwrite=True, inputs=[None, run / "sample.npy", "-"])
+
+
+def test_a_folder_that_cannot_be_written_to_is_refused_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda place, mode: False)  # the tests may run as root, who may write anywhere
+    for check in (check_file, check_folder):
+        with pytest.raises(InputError, match="cannot be written to"):
+            check(tmp_path / "x", overwrite=True)

@@ -55,7 +55,7 @@ def test_a_page_is_written_and_stands_alone(tmp_path):
     assert not re.search(r"(src|href)=", html)
     again = call(BUNDLE, *SHORT, "--html", page)
     assert again.exit_code == 2
-    assert "already exists" in again.stderr
+    assert "already exists; choose another name, or overwrite it (--force)" in again.stderr
     assert call(BUNDLE, *SHORT, "--html", page, "--force").exit_code == 0
 
 

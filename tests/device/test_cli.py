@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -142,6 +143,10 @@ def test_nan_is_named_by_its_row_in_the_whole_file(tmp_path, rows, monkeypatch):
         (["verify", "none"], 2, "nothing is there"),
         (["encode", BUNDLE, "none.npy", "-o", "z.npy"], 2, "nothing is there"),
         (["encode", BUNDLE, "x.npy", "-o", "no/z.npy"], 2, "create it first"),
+        (["encode", BUNDLE, "x.npy", "-o", "old.npy"], 2, "choose another name, or overwrite it (--force)"),
+        (["encode", BUNDLE, "x.npy", "-o", "x.npy", "-f"], 2, "x.npy: is the file that is read"),
+        (["encode", BUNDLE, "x.npy", "-o", "folder.npy", "-f"], 2, "folder.npy: is a folder"),
+        (["encode", BUNDLE, "x.npy", "-o", "copy/z.npy", "-f"], 2, "would damage the bundle"),
         (["encode", BUNDLE, "wide.npy", "-o", "z.npy"], 2, "expected an array of shape (n, 12)"),
         (["encode", BUNDLE, "empty.npy", "-o", "z.npy"], 2, "expected at least one row"),
         (["encode", BUNDLE, "x.npy", "-o", "z.npy", "--variant", "int8"], 1, "it holds fp32"),
@@ -155,11 +160,15 @@ def test_mistakes_are_one_sentence(tmp_path, monkeypatch, args, code, message):
     np.save("x.npy", np.zeros((3, 12)))
     np.save("wide.npy", np.zeros((3, 13)))
     np.save("empty.npy", np.zeros((0, 12)))
+    Path("old.npy").touch()
+    Path("folder.npy").mkdir()
+    shutil.copytree(BUNDLE, "copy")
+    before = {p: p.is_file() and p.read_bytes() for p in Path().rglob("*")}
     result = call(*args)
     assert result.exit_code == code
     assert message in result.output
     assert "Traceback" not in result.output
-    assert not Path("z.npy").exists()
+    assert {p: p.is_file() and p.read_bytes() for p in Path().rglob("*")} == before
 
 
 def test_output_is_overwritten_only_by_force(tmp_path, rows):

@@ -148,7 +148,7 @@ def test_what_is_written_reads_back_to_the_bit(tmp_path, x, suffix, cut):
 def test_output_is_not_overwritten_unasked(tmp_path):
     (tmp_path / "x.npy").write_text("precious")
     with (
-        pytest.raises(InputError, match=r"already exists; .*--force"),
+        pytest.raises(InputError, match=r"already exists; .*overwrite=True"),
         row_writer(tmp_path / "x.npy", (1,), ["a"], overwrite=False),
     ):
         pass

@@ -13,6 +13,8 @@ from click.testing import CliRunner
 
 import aeedge
 from aeedge.cli.group import WORKSTATION, AeedgeGroup
+from aeedge.errors import InputError
+from aeedge.files.replacing import BUNDLE, RUN
 from aeedge_export import Autoencoder
 
 QUICK = ["--latent", "2", "--hidden", "8", "--epochs", "3", "-q"]
@@ -93,6 +95,125 @@ def test_a_killed_run_continues_from_its_last_checkpoint(tmp_path, csv, monkeypa
 def test_a_run_is_overwritten_only_by_force(tmp_path, csv):
     for force, code in (([], 0), ([], 2), (["--force"], 0)):
         assert call("train", csv, "-o", tmp_path / "run", *QUICK, *force).exit_code == code
+
+
+def tree(path):
+    return {p.relative_to(path): p.read_bytes() if p.is_file() else None for p in path.rglob("*")}
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch, rows):
+    """A folder with a run, a bundle, data and things that are not aeedge's."""
+    monkeypatch.chdir(tmp_path)
+    ae = Autoencoder(latent=2, hidden=(4,), epochs=1, random_state=0).fit(rows)
+    for name in ("run", "mixed"):
+        ae.save(name)
+    ae.export("m.aeedge")
+    (tmp_path / "mixed" / "thesis.txt").write_text("years of work")
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "photos" / "1.txt").write_text("precious")
+    np.save("x.npy", rows)
+    np.save("photos/x.npy", rows)
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to("photos")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ("train x.npy -o photos", "photos: holds files that are no run or bundle (1.txt, x.npy)"),
+        ("train x.npy -o link", "link: holds files that are no run or bundle (1.txt, x.npy)"),
+        ("train x.npy -o mixed", "mixed: holds files that are no part of this run (thesis.txt)"),
+        ("train x.npy -o mixed --resume --epochs 3", "(thesis.txt)"),
+        ("train x.npy -o file", "file: is a file"),
+        ("train x.npy -o x.npy", "x.npy: is or holds x.npy"),
+        ("train x.npy -o .", ".: is or holds x.npy"),
+        ("train /dev/null -o .", ".: holds the current folder"),
+        ("train x.npy -o /", "/: is or holds x.npy"),
+        ("train photos -o photos", "photos: is or holds photos"),
+        ("train photos/x.npy -o photos", "photos: is or holds photos/x.npy"),
+        ("train run/sample.npy -o run", "run: is or holds run/sample.npy"),
+        ("train x.npy -o run --labels run/sample.npy", "run: is or holds run/sample.npy"),
+        ("train x.npy -o missing/run", "missing/run: expected the folder missing to exist"),
+        ("train x.npy -o file/run", "file/run: expected the folder file to exist"),
+        ("export run -o run", "run: is or holds run"),
+        ("export run -o mixed", "mixed: holds files that are no part of this run (thesis.txt)"),
+        ("export mixed -o run", "run: is a run, which is not replaced here"),
+        ("export run -o photos", "photos: holds files that are no run or bundle (1.txt, x.npy)"),
+        ("export run -o .", ".: is or holds run"),
+        ("export run -o m.aeedge --calibration m.aeedge/golden.npz", "m.aeedge: is or holds m.aeedge/golden.npz"),
+        ("report run -o run/sample.npy", "would damage the run"),
+        ("report run -o photos", "photos: is a folder"),
+    ],
+)
+def test_force_replaces_only_runs_and_bundles_and_never_what_is_read(place, monkeypatch, args, message):
+    for name in ("aeedge_export.fitting.fit", "aeedge_export.fitting.resume", "aeedge_export.bundle.to_onnx"):
+        monkeypatch.setattr(name, lambda *args, **options: pytest.fail("it was refused too late"))
+    before = tree(place)
+    result = call(*args.split(), "--force")
+    assert result.exit_code == 2
+    assert message in result.output
+    assert "overwrite=True" not in result.output
+    assert tree(place) == before
+
+
+def test_force_replaces_runs_bundles_and_empty_folders(place):
+    for target in ("run", "m.aeedge", "empty"):
+        assert call("train", "x.npy", "-o", target, *QUICK, "--force").exit_code == 0
+        assert Autoencoder.load(target).n_iter_ == 3
+    (place / "empty2").mkdir()
+    for _ in range(2):
+        assert call("export", "run", "-o", "empty2", "--force").exit_code == 0
+        assert (aeedge.load("empty2").latent_size, (place / "run").exists()) == (2, True)
+
+
+def test_everything_in_a_run_or_bundle_belongs_to_it(place, rows):
+    """Otherwise --force would refuse what aeedge itself has written."""
+    call("report", "run")
+    Autoencoder.load("run").export("both.aeedge", variants=("fp32", "int8"), calibration=rows)
+    assert {p.name for p in (place / "run").iterdir()} == RUN.files
+    assert {p.name for p in (place / "both.aeedge").iterdir()} <= BUNDLE.files
+
+
+def test_estimators_refuse_before_they_convert(place, trained, monkeypatch):
+    monkeypatch.setattr("aeedge_export.bundle.to_onnx", lambda *args: pytest.fail("it was refused too late"))
+    for target, message in (
+        ("photos", r"1\.txt"),
+        ("run", "is a run"),
+        ("mixed", r"thesis\.txt"),
+        ("no/m", "create it"),
+    ):
+        with pytest.raises(InputError, match=message):
+            trained.export(target, overwrite=True)
+    with pytest.raises(InputError, match=r"overwrite it \(overwrite=True\)"):
+        trained.export("m.aeedge")
+    with pytest.raises(InputError, match=r"1\.txt"):
+        trained.save("photos", overwrite=True)
+
+
+def test_files_put_into_a_run_while_it_trains_are_kept_and_so_is_the_training(tmp_path, csv, monkeypatch):
+    def take_notes(self, state):
+        if state.epoch == 4:
+            (tmp_path / "run" / "notes.txt").write_text("looks good")
+
+    monkeypatch.setattr("aeedge_export.cli.train._CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("aeedge_export.training.progress.Silence.__call__", take_notes)
+    result = call("train", csv, "-o", tmp_path / "run", "--latent", "2", "--hidden", "8", "--epochs", "9", "-q")
+    assert result.exit_code == 0
+    assert (tmp_path / "run" / "notes.txt").read_text() == "looks good"
+    assert "notes.txt" in result.output
+    (other,) = tmp_path.glob("run-*")
+    assert f"the run is saved as {other}" in result.output
+    assert Autoencoder.load(other).n_iter_ == 9
+
+
+def test_a_report_is_overwritten_only_by_force(place):
+    for force, code in (([], 0), ([], 2), (["--force"], 0)):
+        assert call("report", "run", "-o", "page.html", *force).exit_code == code
+    for _ in range(2):
+        assert call("report", "run").exit_code == 0
 
 
 def test_without_a_terminal_progress_is_one_line_per_epoch(tmp_path, csv):

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 import aeedge_export.autoencoder as workstation
 from aeedge.bundle.manifest import Manifest, Variant
 from aeedge.errors import InputError
+from aeedge.files.replacing import BUNDLE, check_folder
 from aeedge.table import columns, human_bytes
 from aeedge_export.data.files import read
 
@@ -50,6 +51,7 @@ def export(
       aeedge export run -o motor.aeedge
       aeedge export run -o motor.aeedge --variants int8,fp32 --calibration motor.csv
     """
+    check_folder(output, overwrite=force, kinds=[BUNDLE], inputs=[run, calibration])
     names = tuple(part.strip() for part in variants.split(","))
     autoencoder = workstation.Autoencoder.load(run)
     rows = _calibration(calibration, names, autoencoder)

@@ -16,15 +16,16 @@ from aeedge_export.reporting.page import render
 @click.argument("run", type=click.Path())
 @click.option("-o", "--output", metavar="HTML", type=click.Path(), help="Page to write [default: RUN/report.html].")
 @click.option("--bundle", type=click.Path(), help="Bundle made from RUN: also show which layers run in int8, and why.")
-def report(run: str, output: str | None, bundle: str | None) -> None:
+@click.option("-f", "--force", is_flag=True, help="Overwrite HTML; RUN/report.html is always replaced.")
+def report(run: str, output: str | None, bundle: str | None, force: bool) -> None:
     """Write RUN as one self-contained HTML page: losses, reconstructions, latents, comparison with PCA.
 
     \b
     Example:
       aeedge report run -o motor.html --bundle motor.aeedge
     """
-    page = render(run_files.load(run), None if bundle is None else Bundle(bundle).manifest)
     target = Path(output) if output else Path(run) / "report.html"
-    with atomic_file(target, overwrite=True) as part:
+    page = render(run_files.load(run), None if bundle is None else Bundle(bundle).manifest)
+    with atomic_file(target, overwrite=force or not output) as part:
         part.write_text(page, encoding="utf-8")
     click.echo(f"wrote {target}: {len(page) / 1000:.0f} kB, self-contained")

@@ -11,6 +11,7 @@ import click
 
 import aeedge_export.autoencoder as workstation  # at the top: a missing extra is found before anything runs
 from aeedge.errors import InputError
+from aeedge.files.replacing import check_folder
 from aeedge_export.data.files import read
 from aeedge_export.reporting.page import render
 from aeedge_export.run import STOPPED
@@ -119,7 +120,8 @@ def train(
         --weight-decay 0
     """
     target = Path(output)
-    if not resume and target.exists() and not force:
+    check_folder(target, overwrite=True, inputs=[data, labels if labels and labels.endswith(".npy") else None])
+    if target.exists() and not (resume or force):
         raise InputError(
             f"{target}: already exists; choose another name, overwrite it (--force) or continue it (--resume)"
         )
@@ -127,9 +129,9 @@ def train(
     saved = time.monotonic()
 
     def checkpoint(state: State) -> None:
-        nonlocal saved
+        nonlocal saved, target
         if time.monotonic() - saved >= _CHECKPOINT_SECONDS:
-            ae.save(target, overwrite=True)
+            target = _save(ae, target)
             saved = time.monotonic()
 
     with warnings.catch_warnings():
@@ -145,9 +147,20 @@ def train(
             ae = workstation.Autoencoder(**params, verbose=not quiet)
             ae.fit_rows(rows.X, features=rows.features, on_epoch=checkpoint)
         ae.evaluate(rows.X, rows.labels)
-    ae.save(target, overwrite=True)
+    target = _save(ae, target)
     (target / "report.html").write_text(render(ae.run_), encoding="utf-8")
     _summarize(ae, target)
+
+
+def _save(ae: workstation.Autoencoder, target: Path) -> Path:
+    """Save; beside `target` if somebody put other files there during the training. Gives the place."""
+    try:
+        ae.save(target, overwrite=True)
+    except InputError as error:
+        reason, target = error, target.with_name(f"{target.name}-{time.strftime('%Y%m%d-%H%M%S')}")
+        ae.save(target)
+        click.echo(f"Note: {reason}; the run is saved as {target}", err=True)
+    return target
 
 
 def _summarize(ae: workstation.Autoencoder, target: Path) -> None:

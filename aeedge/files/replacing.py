@@ -1,0 +1,162 @@
+"""What a command may write over: nothing that is not aeedge's own, and nothing that it reads.
+
+Links are followed: the file or folder that a link points to is the one that is checked, and replaced.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from aeedge.errors import InputError
+
+
+class Kind(NamedTuple):
+    """A kind of folder that aeedge writes.
+
+    Attributes:
+        name: for messages.
+        marker: the file that shows the kind, JSON that begins with its format.
+        format: the value of "format" in this file.
+        files: names of all files that aeedge writes into such a folder.
+    """
+
+    name: str
+    marker: str
+    format: str
+    files: frozenset[str]
+
+
+_RUN_FILES = ("run.json", "weights.safetensors", "checkpoint.safetensors", "history.jsonl", "sample.npy", "report.html")
+_GRAPHS = (f"{role}{variant}.onnx" for role in ("encoder", "decoder", "scorer") for variant in ("", ".int8"))
+RUN = Kind("run", "run.json", "aeedge-run", frozenset(_RUN_FILES))
+BUNDLE = Kind("bundle", "manifest.json", "aeedge", frozenset(("manifest.json", "golden.npz", *_GRAPHS)))
+
+
+def check_folder(
+    path: str | os.PathLike[str],
+    *,
+    overwrite: bool,
+    kinds: Iterable[Kind] = (RUN, BUNDLE),
+    inputs: Iterable[str | os.PathLike[str] | None] = (),
+) -> None:
+    """Refuse a folder that must not be written.
+
+    Args:
+        path: the folder that will appear, or be replaced as a whole.
+        overwrite: whether an empty folder, or one of `kinds` with no other files in it, may be replaced.
+        kinds: what may be replaced.
+        inputs: files and folders that the command reads, None for none; the folder must not be or hold one of them.
+
+    Raises:
+        InputError: it must not be replaced, it exists and `overwrite` is False, or its parent is missing.
+    """
+    target, real = Path(path), Path(os.path.realpath(path))
+    with input_errors(target):
+        _check_parent(target, real)
+        for read in inputs:
+            if read is not None and _is_or_holds(real, read):
+                raise InputError(f"{target}: is or holds {read}, which this command reads; choose another name")
+        if not real.exists():
+            return
+        if not real.is_dir():
+            raise InputError(f"{target}: is a file, expected the name of a folder to make; choose another name")
+        if any(_is_or_holds(real, place) for place in (Path.cwd(), Path.home())) or os.path.ismount(real):
+            raise InputError(
+                f"{target}: holds the current folder, your home or a mounted disk; name a folder inside it"
+            )
+        found = folder_kind(real)
+        foreign = sorted(entry.name for entry in os.scandir(real) if not _belongs(entry, found))
+        if foreign:
+            what = "no run or bundle" if found is None else f"no part of this {found.name}"
+            raise InputError(
+                f"{target}: holds files that are {what} ({_few(foreign)}); choose another name, or move them first"
+            )
+        if found is not None and found not in kinds:
+            raise InputError(f"{target}: is a {found.name}, which is not replaced here; choose another name")
+        if not overwrite:
+            raise InputError(f"{target}: already exists; choose another name, or overwrite it (overwrite=True)")
+
+
+def check_file(
+    path: str | os.PathLike[str], *, overwrite: bool, inputs: Iterable[str | os.PathLike[str] | None] = ()
+) -> None:
+    """Refuse a file that must not be written.
+
+    Args:
+        path: the file that will appear, or be replaced.
+        overwrite: whether a file may be replaced.
+        inputs: files and folders that the command reads, None for none; the file must not be one of them.
+
+    Raises:
+        InputError: it is a folder or a device, it is read, it belongs to a run or bundle, it exists and `overwrite` is
+            False, or its folder is missing.
+    """
+    target, real = Path(path), Path(os.path.realpath(path))
+    with input_errors(target):
+        _check_parent(target, real)
+        if real.is_dir():
+            raise InputError(f"{target}: is a folder, expected the name of a file; name one inside it")
+        if real.exists() and not real.is_file():
+            raise InputError(f"{target}: is a device or a pipe, expected the name of a file")
+        if any(read is not None and _same(real, Path(read)) for read in inputs):
+            raise InputError(f"{target}: is the file that is read; choose another name")
+        kind = folder_kind(real.parent)
+        if kind is BUNDLE or (kind is RUN and real.name in RUN.files - {"report.html"}):
+            raise InputError(f"{target}: would damage the {kind.name} that it is in; choose another folder")
+        if real.exists() and not overwrite:
+            raise InputError(f"{target}: already exists; choose another name, or overwrite it (overwrite=True)")
+
+
+def folder_kind(folder: Path) -> Kind | None:
+    """Whether a folder is a run or a bundle, by the first line of its marker: a damaged one counts as well."""
+    for kind in (RUN, BUNDLE):
+        marker = folder / kind.marker
+        if marker.is_file():
+            with marker.open("rb") as stream:
+                if re.match(rb'\s*{\s*"format"\s*:\s*"%s"' % kind.format.encode(), stream.read(200)):
+                    return kind
+    return None
+
+
+@contextmanager
+def input_errors(target: Path) -> Iterator[None]:
+    """Turn an OSError for a full disk, a forbidden folder or an impossible name into an InputError."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise InputError(f"{target}: not written, the disk is full; nothing was changed") from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.EBUSY, errno.ENAMETOOLONG, errno.ELOOP):
+            raise InputError(f"{target}: not written, {error.strerror}; choose a folder you may write to") from error
+        raise
+
+
+def _belongs(entry: os.DirEntry[str], kind: Kind | None) -> bool:
+    return kind is not None and entry.name in kind.files and not entry.is_dir()
+
+
+def _check_parent(target: Path, real: Path) -> None:
+    if not real.parent.is_dir():
+        raise InputError(f"{target}: expected the folder {target.parent} to exist; create it first")
+    if not os.access(real.parent, os.W_OK | os.X_OK):
+        raise InputError(f"{target}: the folder {target.parent} cannot be written to; choose another")
+
+
+def _is_or_holds(folder: Path, place: str | os.PathLike[str]) -> bool:
+    real = Path(os.path.realpath(place))
+    return any(_same(folder, part) for part in (real, *real.parents))
+
+
+def _same(one: Path, other: Path) -> bool:
+    """Whether two paths lead to one file, also where the file system ignores case."""
+    return one.exists() and other.exists() and one.samefile(other)
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -25,7 +25,8 @@ MISSING = frozenset(("", "na", "n/a", "#n/a", "nan", "null", "none", "nil", "-",
 """Cells that stand for a missing value, in lower case."""
 
 _TRUTH = {"true": 1.0, "false": 0.0}
-_SAMPLE = 100  # records that the dialect is found in
+_SAMPLE, _SAMPLE_CELLS = 100, 100_000  # records that the dialect is found in, fewer of wide tables
+_SAMPLE_COLUMNS = 1000
 DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+(e[+-]?\d+)?", re.IGNORECASE)
 THOUSANDS = re.compile(r"[+-]?\d{1,3}([,.' ]\d{3})+([.,]\d*)?")
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1b]")
@@ -224,7 +225,13 @@ def _lines(head: bytes, is_whole: bool, name: str) -> tuple[list[str], str]:
 
 
 def _first(lines: list[str], dialect: Dialect, name: str) -> list[tuple[int, list[str]]]:
-    return list(islice(records(lines, dialect, name), _SAMPLE))
+    found, cells = [], 0
+    for line, row in islice(records(lines, dialect, name), _SAMPLE):
+        found.append((line, row))
+        cells += len(row)
+        if cells > _SAMPLE_CELLS and len(found) > 10:
+            break
+    return found
 
 
 # --- the delimiter
@@ -253,7 +260,7 @@ def _score(rows: list[list[str]], delimiter: str, decimal: str) -> float:
         return 0.0
     width, same = _width(rows, delimiter)
     body = [row for row in rows[1:] or rows if len(row) == width]
-    cells = [cell.strip() for row in body for cell in row]
+    cells = [cell.strip() for row in body for cell in row[:_SAMPLE_COLUMNS]]
     numbers = sum(number(cell, decimal) is not None for cell in cells) / max(1, len(cells))
     commas = [cell for cell in cells if DECIMAL_COMMA.fullmatch(cell)]
     if decimal == "," and (not commas or (delimiter == "," and all(map(THOUSANDS.fullmatch, commas)))):
@@ -280,12 +287,12 @@ def _header(
     lines: list[str], rows: list[tuple[int, list[str]]], dialect: Dialect, wishes: Wishes
 ) -> tuple[str, tuple[str, ...]]:
     """Where the names are, and a note if that is not obvious."""
-    first, body = rows[0][1], [row for _, row in rows[1:]]
+    first, body = rows[0][1][:_SAMPLE_COLUMNS], [row[:_SAMPLE_COLUMNS] for _, row in rows[1:]]
     if wishes.header is not None:
         return ("row" if wishes.header else "none"), ()
     numeric = _numeric_columns(body, dialect)
     texts = [cell.strip() for cell in first]
-    if wishes.names and set(wishes.names) <= set(texts):
+    if wishes.names and set(wishes.names) <= {cell.strip() for cell in rows[0][1]}:
         return "row", ()
     named = any(i < len(texts) and number(texts[i], dialect.decimal) is None for i in numeric)
     if named or (not numeric and all(number(cell, dialect.decimal) is None for cell in texts if cell)):
@@ -294,7 +301,7 @@ def _header(
         _is_name(cell, [row[i] for row in body if i < len(row)]) for i, cell in enumerate(texts) if i not in numeric
     ):
         return "row", ()
-    if _commented_names(lines, rows[0][0], len(first), dialect):
+    if _commented_names(lines, rows[0][0], len(rows[0][1]), dialect):
         return "comment", ()
     shown = ", ".join(texts[:4]) + (", …" if len(texts) > 4 else "")
     why = _why_names(texts, body, numeric, dialect) if len(numeric) == len(texts) else None

@@ -6,14 +6,15 @@ import warnings
 from pathlib import Path
 
 import click
+import numpy as np
 from numpy.typing import ArrayLike
 
 import aeedge_export.autoencoder as workstation
 from aeedge.bundle.manifest import Manifest, Variant
 from aeedge.errors import InputError
 from aeedge.files.replacing import BUNDLE, check_folder
+from aeedge.files.rows import Wanted, open_all
 from aeedge.table import columns, human_bytes
-from aeedge_export.data.files import read
 
 
 @click.command()
@@ -85,9 +86,12 @@ def _calibration(path: str | None, names: tuple[str, ...], autoencoder: workstat
         return None
     if path is None:
         raise InputError("--variants int8: expected --calibration DATA, rows like the training rows; got none")
-    features = getattr(autoencoder, "feature_names_in_", None)
-    named = Path(path).suffix in (".csv", ".parquet") and features is not None
-    return read(path, columns=list(features) if named and features is not None else ()).X
+    spec = autoencoder.run_.input_spec
+    rows = open_all([path], Wanted(spec.features, spec.size, spec.dialect), missing=spec.missing is not None)
+    found = list(rows.blocks())
+    for note in rows.notes:
+        click.echo(f"Note: {path}: {note}", err=True)
+    return np.concatenate(found)
 
 
 def _missing(names: tuple[str, ...], manifest: Manifest) -> str:

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import aeedge_export.autoencoder as workstation  # at the top: a missing extra is found before anything runs
+from aeedge.cli.types import table_options, wishes
 from aeedge.errors import InputError
 from aeedge.files.replacing import check_folder
-from aeedge_export.data.files import read
+from aeedge_export.data.files import Selection, read
+from aeedge_export.data.missing import POLICIES, treat_missing
 from aeedge_export.reporting.page import render
 from aeedge_export.run import STOPPED
 
@@ -48,7 +50,7 @@ def _patience(ctx: click.Context, param: click.Parameter, value: str) -> Any:
 
 
 @click.command()
-@click.argument("data", type=click.Path())
+@click.argument("data", metavar="DATA...", nargs=-1, required=True, type=click.Path())
 @click.option("-o", "--output", metavar="RUN", required=True, type=click.Path(), help="Directory to write.")
 @click.option(
     "--family",
@@ -83,18 +85,32 @@ def _patience(ctx: click.Context, param: click.Parameter, value: str) -> Any:
 @click.option("--device", default="auto", show_default=True, help="Device to train on: auto, cpu, cuda, …")
 @click.option("--seed", default=0, show_default=True, help="Makes training repeatable.")
 @click.option("--array", help="Name of the array inside an .npz.")
+@table_options
 @click.option("--columns", multiple=True, metavar="NAME", help="Use only this column of a table (repeatable).")
 @click.option("--drop", multiple=True, metavar="NAME", help="Leave this column of a table out (repeatable).")
 @click.option("--labels", help="Labels for the report: a column, an array of the .npz, an .npy file, or 'folders'.")
+@click.option("--weights", metavar="NAME", help="Column of a table with the weight of each row.")
+@click.option(
+    "--missing",
+    type=click.Choice(POLICIES),
+    default="refuse",
+    show_default=True,
+    help="For missing values: stop, drop their rows, or fill with medians. A device does the same.",
+)
 @click.option("--resume", is_flag=True, help="Continue RUN where it stopped; only --epochs may be changed.")
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
 @click.option("-f", "--force", is_flag=True, help="Overwrite RUN.")
 def train(
-    data: str,
+    data: tuple[str, ...],
     output: str,
     array: str | None,
     columns: tuple[str, ...],
     drop: tuple[str, ...],
+    header: bool | None,
+    delimiter: str | None,
+    decimal: str | None,
+    missing: str,
+    weights: str | None,
     resume: bool,
     quiet: bool,
     force: bool,
@@ -107,8 +123,10 @@ def train(
 ) -> None:
     """Train an autoencoder on rows of DATA.
 
-    DATA is a .npy file (memory-mapped, so it may be larger than memory), .npz, .csv, .parquet or a folder of images.
-    Ctrl-C keeps the best weights so far; --resume continues from there.
+    DATA is one or more files: .npy (memory-mapped, so it may be larger than memory), .npz, .csv (.tsv, .txt: delimiter,
+    decimal mark and header are found out), .parquet, all also with .gz; a folder of them or of images; or - for standard
+    input. Columns that are no features are left out, and named. Ctrl-C keeps the best weights so far; --resume
+    continues from there.
 
     \b
     Examples:
@@ -120,12 +138,15 @@ def train(
         --weight-decay 0
     """
     target = Path(output)
-    check_folder(target, overwrite=True, inputs=[data, labels if labels and labels.endswith(".npy") else None])
+    check_folder(target, overwrite=True, inputs=[*data, labels if labels and labels.endswith(".npy") else None])
     if target.exists() and not (resume or force):
         raise InputError(
             f"{target}: already exists; choose another name, overwrite it (--force) or continue it (--resume)"
         )
-    rows = read(data, array=array, columns=columns, drop=drop, labels=labels)
+    selection = Selection(columns, drop, labels, weights, array, wishes(header, delimiter, decimal))
+    found, treated = treat_missing(read(*data, selection=selection, missing=missing != "refuse"), missing)
+    for note in found.notes:
+        click.echo(f"Read: {note}", err=True)
     saved = time.monotonic()
 
     def checkpoint(state: State) -> None:
@@ -140,13 +161,21 @@ def train(
             ae = workstation.Autoencoder.load(target)
             ae.verbose = not quiet
             epochs = params["epochs"]
-            ae.resume(rows.X, epochs=None if epochs == "auto" else epochs, on_epoch=checkpoint)
+            ae.resume(found.X, epochs=None if epochs == "auto" else epochs, on_epoch=checkpoint)
         else:
             params |= {"output": out, "gradient_clip": gradient_clip or None, "random_state": seed}
             params["linear_path"] = linear_path if linear_path == "auto" else linear_path == "yes"
             ae = workstation.Autoencoder(**params, verbose=not quiet)
-            ae.fit_rows(rows.X, features=rows.features, on_epoch=checkpoint)
-        ae.evaluate(rows.X, rows.labels)
+            ae.fit_rows(
+                found.X,
+                features=found.features,
+                units=found.units,
+                missing=treated,
+                dialect=found.dialect,
+                on_epoch=checkpoint,
+            )
+        target = _save(ae, target)  # before the evaluation: whatever happens there, the training is kept
+        ae.evaluate(found.X, found.labels)
     target = _save(ae, target)
     (target / "report.html").write_text(render(ae.run_), encoding="utf-8")
     _summarize(ae, target)

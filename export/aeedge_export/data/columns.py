@@ -15,6 +15,7 @@ _MOST_CLASSES = 20
 _DATE = re.compile(
     r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}([T ].*)?|\d{1,2}:\d{2}(:\d{2}([.,]\d+)?)?( ?[AP]M)?", re.IGNORECASE
 )
+_NUMBER_LIKE = re.compile(r"[$€£]?\s*[+-]?\d[\d,' ]*([.,]\d+)?\s*[%$€£]?")  # refused later, with line and column
 _INDEX_NAME = re.compile(r"|Unnamed: \d+(_level_\d+)?|__index_level_\d+__|level_\d+")
 _ID_NAME = re.compile(
     r"(.*[_ .-])?(id|ids|uid|uuid|index|idx|key|no|nr|number|row|serial|sample|pk)|row.?names?|(?-i:.*[a-z]I[Dd])",
@@ -37,7 +38,7 @@ def kind_of_cells(cells: Sequence[str], decimal: str) -> str:
     known = [cell.strip() for cell in cells if cell.strip().lower() not in MISSING]
     if not known:
         return "empty"
-    numbers = sum(number(cell, decimal) is not None for cell in known)
+    numbers = sum(number(cell, decimal) is not None or bool(_NUMBER_LIKE.fullmatch(cell)) for cell in known)
     if 2 * numbers > len(known):
         return "number"
     return "time" if all(_DATE.fullmatch(cell) for cell in known) else "text"
@@ -59,6 +60,9 @@ def why_not_by_values(name: str, values: NDArray[np.float32]) -> str | None:
 
     Only what is nearly certain: numbers that count up by one, and names that say what the values confirm.
     """
+    named = any(kind.fullmatch(name) for kind in (_ID_NAME, _TIME_NAME, _LABEL_NAME))
+    if len(values) < _LEAST_ROWS or not (named or values[1] - values[0] == 1):
+        return None  # soon, for there may be many columns
     known = values[np.isfinite(values)].astype(np.float64)
     if len(known) < _LEAST_ROWS:
         return None
@@ -78,7 +82,7 @@ def why_not_by_values(name: str, values: NDArray[np.float32]) -> str | None:
 
 def note_by_values(name: str, values: NDArray[np.float32]) -> str | None:
     """What to mention of a column that stays: it only rises, as clocks and counters do."""
-    if len(values) < 2 * _LEAST_ROWS or not (np.diff(values.astype(np.float64)) > 0).all():
+    if len(values) < 2 * _LEAST_ROWS or values[1] <= values[0] or not (np.diff(values.astype(np.float64)) > 0).all():
         return None
     return f"column {name!r} only rises, as a clock or a counter does"
 

@@ -312,7 +312,7 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         Of ordered latents a prefix (n_samples, j) is enough.
         """
         check_is_fitted(self)
-        Z = np.asarray(Z, np.float32)
+        Z = np.asarray(as_rows(Z, "Z"), np.float32)
         if self.design_.ordered and Z.ndim == 2 and 0 < Z.shape[1] < self._n_features_out:
             Z = np.pad(Z, ((0, 0), (0, self._n_features_out - Z.shape[1])))
         if Z.ndim != 2 or Z.shape[1] != self._n_features_out:

@@ -265,7 +265,7 @@ def _raw(example: ArrayLike) -> NDArray[Any]:
     dtype = rows.dtype.name if rows.dtype.name in DTYPES else "float32"
     rows = np.require(rows, dtype, ("C", "W"))  # torch warns of memory that it may not write to
     if rows.ndim < 2:
-        raise InputError(f"example: expected rows of raw input, shape (n, ...), got {rows.shape}")
+        raise InputError(f"example: expected two or more rows of raw input, shape (n, ...), got {rows.shape}")
     return rows
 
 

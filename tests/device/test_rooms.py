@@ -9,7 +9,20 @@ import numpy as np
 import aeedge
 
 BUNDLE = Path(__file__).parent.parent / "data" / "bundle_v1"
-FORBIDDEN = ("torch", "onnx", "onnxscript", "sklearn", "scipy", "matplotlib", "pyarrow", "PIL", "rich", "aeedge_export")
+FORBIDDEN = (
+    "torch",
+    "onnx",
+    "onnxscript",
+    "sklearn",
+    "scipy",
+    "matplotlib",
+    "pandas",
+    "polars",
+    "pyarrow",
+    "PIL",
+    "rich",
+    "aeedge_export",
+)
 
 
 def run(code):

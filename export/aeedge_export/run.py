@@ -14,6 +14,7 @@ from sklearn.utils import gen_batches
 from aeedge_export.data.scaling import Scaler
 from aeedge_export.networks.base import Design, Network
 from aeedge_export.training.loop import State
+from aeedge_export.training.threads import ThreadChoice
 
 _BLOCK_ROWS = 4096
 STOPPED = {  # values of `State.stopped`, for people
@@ -46,6 +47,7 @@ class Run:
         created: start of the last training, ISO 8601, UTC.
         labels: classes of the kept rows, (m,), None without.
         evaluation: result of `aeedge_export.reporting.evaluation.evaluate`; empty before.
+        threads: what was measured about torch's threads; not saved.
     """
 
     params: dict[str, Any]
@@ -64,6 +66,7 @@ class Run:
     created: str = ""
     labels: NDArray[Any] | None = None
     evaluation: dict[str, Any] = field(default_factory=dict)
+    threads: ThreadChoice = field(default_factory=ThreadChoice)
 
     @property
     def family(self) -> str:
@@ -102,6 +105,7 @@ class Run:
             "linear_path": self.design.linear_path,
             "scaling": self.scaler.kind,
             "seed": self.seed,
+            "threads": self.state.threads or "unknown",
         }
 
 

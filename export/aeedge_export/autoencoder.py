@@ -60,14 +60,18 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         validation: share of rows held out to choose the best weights, 0 to 0.9; 0 for none.
         patience: epochs without improvement after which training stops, None for never, or "auto".
         device: "auto" (torch's accelerator if there is one), "cpu", "cuda", "cuda:1", "mps".
-        random_state: an int makes training repeatable to the byte on one machine.
+        threads: number of threads that torch uses during training on the CPU, 1 to 1024, or "auto": one, or all that
+            torch and this process may use where a measurement finds them faster; it is repeated now and then, because
+            other processes come and go. The caller's number is restored afterwards.
+        random_state: an int makes training repeatable to the byte on one machine with the same number of threads. Set
+            `threads`, because "auto" may decide otherwise another time; `history_` has the number of each epoch.
         verbose: show progress.
 
     Attributes:
         network_: the trained torch module, in scaled units.
         scaler_: maps raw to scaled units.
         design_: the design of the network, with every "auto" replaced.
-        history_: a list with a dict for each epoch: losses, learning rate, seconds.
+        history_: a list with a dict for each epoch: losses, learning rate, seconds, threads at its end.
         stopped_: why training ended: "epochs", "patience", "interrupted", "diverged", or "solved" for PCA.
         evaluation_: the result of `evaluate`; empty before.
         notes_: findings about the data and the training, in sentences.
@@ -112,6 +116,7 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         validation: float = 0.1,
         patience: int | str | None = "auto",
         device: str = "auto",
+        threads: int | str = "auto",
         random_state: int | np.random.RandomState | None = None,
         verbose: bool = False,
     ) -> None:
@@ -143,6 +148,7 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         self.validation = validation
         self.patience = patience
         self.device = device
+        self.threads = threads
         self.random_state = random_state
         self.verbose = verbose
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -26,8 +28,9 @@ from aeedge_export.networks.linear import Principal
 from aeedge_export.run import Run
 from aeedge_export.training.defaults import Facts, Resolved, resolve
 from aeedge_export.training.devices import pick_device
-from aeedge_export.training.loop import State, evaluate, train
+from aeedge_export.training.loop import State, evaluate, train, trial_step
 from aeedge_export.training.progress import Progress, Silence
+from aeedge_export.training.threads import multiply_adds
 
 RunHook = Callable[[Run], None]
 
@@ -185,33 +188,39 @@ def _train(
     train_rows, validation_rows = split(len(X), held_out, run.seed)
     network = run.network
     if isinstance(network, Principal):
-        run.state = _solve(network, run, X, train_rows, validation_rows)
+        with run.threads.during(resolved.settings.threads, torch.device("cpu")):
+            run.state = _solve(network, run, X, train_rows, validation_rows)
         return
     rows = place_rows(X, train_rows, validation_rows, run.scaler, device)
     spread = torch.from_numpy(run.scaler(X[_spread(X, train_rows)]))
-    if run.state.epoch == 0:
-        network.start(spread)  # on the CPU: it computes in float64, which not every accelerator has
-    network.to(device)
     low, high = (torch.tensor(np.asarray(bound, np.float32)).to(device) for bound in resolved.bounds)
     corrupt = corruption(resolved.noise, low, high) if resolved.noise else None
     progress: Progress | Silence = Progress(resolved.settings.epochs) if params["verbose"] else Silence()
-    with progress as show:
 
-        def after_epoch(state: State) -> None:
-            show(state)
-            if on_epoch is not None:
-                on_epoch(run)
+    def after_epoch(state: State) -> None:
+        show(state)
+        if on_epoch is not None:
+            on_epoch(run)
 
-        train(network, rows, resolved.settings, run.state, corrupt, after_epoch)
+    settings, batch = resolved.settings, spread[: resolved.settings.batch_size]
+    steps = (settings.epochs - run.state.epoch) * -(-rows.count // settings.batch_size)
+    work = math.inf if params["family"] == CUSTOM else multiply_adds(network) * len(batch)
+    trial = partial(trial_step, network, batch, corrupt)
+    with run.threads.during(settings.threads, device, trial, work, steps):
+        if run.state.epoch == 0:
+            network.start(spread)  # on the CPU: it computes in float64, which not every accelerator has
+        network.to(device)
+        with progress as show:
+            train(network, rows, settings, run.state, run.threads, corrupt, after_epoch)
+        network.cpu()
+        if finish:
+            network.finish(spread)
     if run.state.stopped == "diverged":
         _warn(
             run,
             f"training diverged in epoch {run.state.epoch + 1}: the best weights before were kept; "
             "use a lower learning rate",
         )
-    network.cpu()
-    if finish:
-        network.finish(spread)
     run.state.best_weights = _copy(network)
 
 
@@ -228,6 +237,7 @@ def _solve(
     ]
     seconds = round(time.perf_counter() - began, 4)
     entry = {"epoch": 1, "train_loss": losses[0], "validation_loss": losses[1], "learning_rate": 0.0}
+    entry |= {"seconds": seconds, "threads": run.threads.number}
     weights = _copy(network)
     return State(
         epoch=1,
@@ -236,7 +246,8 @@ def _solve(
         stopped="solved",
         best_weights=weights,
         last_weights=weights,
-        history=[entry | {"seconds": seconds}],
+        history=[entry],
+        threads=str(run.threads),
     )
 
 

@@ -15,6 +15,7 @@ from aeedge.bundle.manifest import InputSpec, Missing
 from aeedge_export.data.scaling import Scaler
 from aeedge_export.networks.base import Design, Network
 from aeedge_export.training.loop import State
+from aeedge_export.training.threads import ThreadChoice
 
 _BLOCK_ROWS = 4096
 STOPPED = {  # values of `State.stopped`, for people
@@ -50,6 +51,7 @@ class Run:
         units: of the columns, None where they are not known.
         missing: how missing values are told and treated, None where there were none; the rows above are without.
         dialect: of the text files that the rows were read from, None where there were none.
+        threads: what was measured about torch's threads; not saved.
     """
 
     params: dict[str, Any]
@@ -71,6 +73,7 @@ class Run:
     units: tuple[str, ...] | None = None
     missing: Missing | None = None
     dialect: Mapping[str, Any] | None = None
+    threads: ThreadChoice = field(default_factory=ThreadChoice)
 
     @property
     def family(self) -> str:
@@ -114,6 +117,7 @@ class Run:
             "linear_path": self.design.linear_path,
             "scaling": self.scaler.kind,
             "seed": self.seed,
+            "threads": self.state.threads or "unknown",
         }
 
 

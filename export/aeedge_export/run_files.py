@@ -31,7 +31,7 @@ from aeedge_export.training.loop import State
 from aeedge_export.versions import versions
 
 FORMAT, VERSION = "aeedge-run", 1
-_STATE = ("epoch", "best_loss", "best_epoch", "stopped", "plateau_scale", "plateau_epoch")
+_STATE = ("epoch", "best_loss", "best_epoch", "stopped", "plateau_scale", "plateau_epoch", "threads")
 
 
 def save(run: Run, path: str | os.PathLike[str], *, overwrite: bool) -> None:

@@ -83,6 +83,7 @@ def _patience(ctx: click.Context, param: click.Parameter, value: str) -> Any:
 @click.option("--validation", default=0.1, show_default=True, help="Share of rows held out to choose the best weights.")
 @click.option("--patience", default="auto", callback=_patience, help="Epochs without improvement, or none.")
 @click.option("--device", default="auto", show_default=True, help="Device to train on: auto, cpu, cuda, …")
+@click.option("--threads", default="auto", callback=_number_or_auto(int), help="CPU threads; auto: as measured.")
 @click.option("--seed", default=0, show_default=True, help="Makes training repeatable.")
 @click.option("--array", help="Name of the array inside an .npz.")
 @table_options
@@ -202,6 +203,7 @@ def _summarize(ae: workstation.Autoencoder, target: Path) -> None:
         f"wrote {target}: {ae.family} {widths}, best epoch {state.best_epoch} of {state.epoch} "
         f"({STOPPED[state.stopped]}), validation loss {state.best_loss:.6g}"
     )
+    click.echo(f"threads {state.threads}")
     network, pca = ae.evaluation_["baseline"]
     health = ae.evaluation_["health"]
     click.echo(

@@ -27,6 +27,7 @@ from aeedge_export.training.loop import SCHEDULES, Settings
 _LINEAR_PATH_SIZE = 4096  # values in a row; beyond, a linear path and its PCA cost more than they gain
 _CROWDED = 0.05  # with this share of values at their bounds, the output is bounded
 _LEAST_ROWS = 32  # for normalisation over batches
+_MOST_THREADS = 1024  # the system may refuse more, which ends the process
 
 
 @dataclass(frozen=True)
@@ -192,7 +193,17 @@ def _settings(params: Mapping[str, Any], facts: Facts, design: Design, batch_siz
         gradient_clip=None if clip is None else _positive("gradient_clip", clip, 1.0),
         patience=None if patience is None else _whole("patience", patience, max(15, epochs // 4)),
         seed=seed,
+        threads=_threads(params["threads"]),
     )
+
+
+def _threads(value: Any) -> int | None:
+    number = _whole("threads", value, auto=0)
+    if number > _MOST_THREADS:
+        raise InputError(
+            f"threads: expected 'auto' or at most {_MOST_THREADS}, got {number}; one for each CPU is enough"
+        )
+    return number or None
 
 
 def _latent(value: Any, size: int) -> int:

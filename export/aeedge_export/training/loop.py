@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +20,7 @@ from torch import Tensor
 from aeedge.errors import InputError
 from aeedge_export.data.rows import Rows
 from aeedge_export.networks.base import Network
+from aeedge_export.training.threads import ThreadChoice
 
 SCHEDULES = ("cosine", "plateau", "constant")
 _WARMUP = 0.05  # of all steps, for the cosine schedule
@@ -40,6 +42,7 @@ class Settings:
         gradient_clip: maximum norm of the gradient, None for no limit.
         patience: epochs without improvement of the validation loss after which training stops, None for never.
         seed: for the order of rows.
+        threads: of torch on the CPU, None to choose by measurement.
     """
 
     epochs: int
@@ -50,6 +53,7 @@ class Settings:
     gradient_clip: float | None
     patience: int | None
     seed: int
+    threads: int | None = None
 
 
 @dataclass
@@ -60,6 +64,7 @@ class State:
     best_loss: float = math.inf
     best_epoch: int = 0
     stopped: str = "running"
+    threads: str = ""  # the last number, and why
     plateau_scale: float = 1.0
     plateau_epoch: int = 0
     best_weights: dict[str, Tensor] = field(default_factory=dict)
@@ -77,6 +82,7 @@ def train(
     rows: Rows,
     settings: Settings,
     state: State,
+    threads: ThreadChoice,
     corrupt: Corruption | None = None,
     on_epoch: EpochHook | None = None,
 ) -> State:
@@ -87,6 +93,7 @@ def train(
         rows: scaled rows on the same device.
         settings: how to train.
         state: a new State, or one to resume from.
+        threads: looks at the time of each step.
         corrupt: makes the inputs of a batch from its clean rows; None for clean inputs.
         on_epoch: called after each epoch.
 
@@ -105,11 +112,11 @@ def train(
     try:
         while state.epoch < settings.epochs:
             began = time.perf_counter()
-            loss, rate = _run_epoch(network, rows, optimizer, settings, state, corrupt)
+            loss, rate = _run_epoch(network, rows, optimizer, settings, state, threads, corrupt)
             if not math.isfinite(loss):
                 state.stopped = "diverged"
                 break
-            _close_epoch(network, rows, optimizer, state, loss, rate, time.perf_counter() - began)
+            _close_epoch(network, rows, optimizer, state, threads, loss, rate, time.perf_counter() - began)
             if on_epoch is not None:
                 on_epoch(state)
             if settings.patience is not None and state.epoch - state.best_epoch >= settings.patience:
@@ -147,6 +154,7 @@ def _run_epoch(
     optimizer: torch.optim.Optimizer,
     settings: Settings,
     state: State,
+    threads: ThreadChoice,
     corrupt: Corruption | None,
 ) -> tuple[float, float]:
     """One pass; returns the mean training loss and the last learning rate. torch's random state is restored."""
@@ -167,15 +175,45 @@ def _run_epoch(
             rate = _learning_rate(settings, state, network.progress)
             for group in optimizer.param_groups:
                 group["lr"] = rate
+            began = time.perf_counter()
             optimizer.zero_grad(set_to_none=True)
-            loss = network.training_loss(batch if corrupt is None else corrupt(batch), batch)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss = _gradients(network, batch, corrupt)
             if settings.gradient_clip is not None:
                 torch.nn.utils.clip_grad_norm_(network.parameters(), settings.gradient_clip)
             optimizer.step()
             total = total + loss.detach() * len(batch)  # stays on the device: no synchronisation within an epoch
             done += len(batch)
+            if len(batch) == settings.batch_size:  # the last one is shorter
+                threads.after_step(time.perf_counter() - began)
         return float(total) / done, rate
+
+
+def _gradients(network: Network, batch: Tensor, corrupt: Corruption | None) -> Tensor:
+    loss = network.training_loss(batch if corrupt is None else corrupt(batch), batch)
+    loss.backward()  # type: ignore[no-untyped-call]
+    return loss
+
+
+@contextmanager
+def trial_step(network: Network, batch: Tensor, corrupt: Corruption | None) -> Iterator[Callable[[], object]]:
+    """A step without its optimiser, to be timed on the CPU; afterwards network and random state are as before."""
+
+    def step() -> None:
+        network.zero_grad(set_to_none=True)
+        _gradients(network, batch, corrupt)
+
+    buffers = [buffer.clone() for buffer in network.buffers()]
+    training = network.training
+    try:
+        with torch.random.fork_rng(devices=[]):
+            network.train()
+            yield step
+    finally:
+        network.train(training)
+        network.zero_grad(set_to_none=True)
+        with torch.no_grad():
+            for buffer, before in zip(network.buffers(), buffers):
+                buffer.copy_(before)
 
 
 def _learning_rate(settings: Settings, state: State, progress: float) -> float:
@@ -195,6 +233,7 @@ def _close_epoch(
     rows: Rows,
     optimizer: torch.optim.Optimizer,
     state: State,
+    threads: ThreadChoice,
     loss: float,
     rate: float,
     seconds: float,
@@ -209,6 +248,7 @@ def _close_epoch(
         state.best_weights = state.last_weights
     if state.epoch - max(state.best_epoch, state.plateau_epoch) >= _PLATEAU_PATIENCE:
         state.plateau_scale, state.plateau_epoch = state.plateau_scale * _PLATEAU_FACTOR, state.epoch
+    state.threads = str(threads)
     state.history.append(
         {
             "epoch": state.epoch,
@@ -216,6 +256,7 @@ def _close_epoch(
             "validation_loss": validation,
             "learning_rate": rate,
             "seconds": round(seconds, 4),
+            "threads": threads.number,
         }
     )
 

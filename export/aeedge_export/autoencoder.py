@@ -39,8 +39,9 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         latent_activation: of the latents, the same names.
         output: "linear", "sigmoid" (for values scaled to 0..1), or "auto".
         loss: "mse", "bce" (binary cross-entropy: needs values scaled to 0..1 and output "sigmoid"), or "auto".
-        scaling: "standard", "minmax", "none" or "auto" (one common mapping to 0..1 where values share their bounds, as
-            pixels do; per channel for signals; otherwise "standard"). It is exported inside the graphs.
+        scaling: "standard", "robust" (median and interquartile range), "minmax", "none" or "auto" (one common mapping
+            to 0..1 for images, and where values share bounds and spread, as flattened pixels do; per channel for
+            signals; otherwise "standard"). It is exported inside the graphs.
         noise: corruption of the training inputs such as "gaussian:0.2" or "masking:0.3,salt_pepper:0.1", "none", or
             "auto" ("dropout:0.4" for standardised tables, otherwise none); see aeedge_export.data.corruption.
         normalization: "batch" or "none" in hidden layers, or "auto". It is folded into other layers at export.

@@ -20,8 +20,18 @@ from sklearn.utils import check_random_state
 from aeedge.bundle.manifest import missing_fault
 from aeedge.errors import InputError
 from aeedge_export.data.corruption import corruption
+from aeedge_export.data.outliers import find_outliers
 from aeedge_export.data.rows import place_rows, split
-from aeedge_export.data.scaling import Statistics, check_finite, crowded, fit_scaler, fit_statistics
+from aeedge_export.data.scaling import (
+    Scaler,
+    Statistics,
+    check_finite,
+    crowded,
+    fit_scaler,
+    fit_statistics,
+    nearly_constant,
+    pick_rows,
+)
 from aeedge_export.networks import CUSTOM, build
 from aeedge_export.networks.base import Design, Network
 from aeedge_export.networks.linear import Principal
@@ -80,9 +90,9 @@ def resume(run: Run, X: NDArray[Any], params: Mapping[str, Any], on_epoch: RunHo
         InputError: other rows than before, or no epochs left.
     """
     held_out = _validation_share(params)
-    train_rows, _ = split(len(X), held_out, run.seed)
+    train_rows, _ = split(len(X), held_out, run.seed, run.left_out)
     statistics = fit_statistics(X, train_rows)
-    scaler = fit_scaler(params["scaling"], statistics, X.dtype)
+    scaler = fit_scaler(params["scaling"], statistics, pick_rows(X, train_rows))
     if not (np.array_equal(scaler.mean, run.scaler.mean) and np.array_equal(scaler.scale, run.scaler.scale)):
         raise InputError("resume: expected the rows that the run was trained on, got others; fit anew instead")
     resolved = resolve(params, Facts(scaler, statistics, crowded(X, train_rows, statistics)), run.seed)
@@ -111,9 +121,12 @@ def partial_fit(
     if run is None:
         run, resolved = _begin(X, params, features, 0.0)
     else:
-        everything = np.arange(len(X))
-        statistics = fit_statistics(X)
-        resolved = resolve(params, Facts(run.scaler, statistics, crowded(X, everything, statistics)), run.seed)
+        outliers = find_outliers(X, run.features)
+        _warn(run, *outliers.notes)
+        run.left_out = np.flatnonzero(outliers.mask)
+        rows, _ = split(len(X), 0.0, run.seed, run.left_out)
+        statistics = fit_statistics(X, rows)
+        resolved = resolve(params, Facts(run.scaler, statistics, crowded(X, rows, statistics)), run.seed)
     one_pass = replace(resolved.settings, epochs=run.state.epoch + 1, schedule="constant", patience=None)
     run.state.best_loss = np.inf  # losses of different rows do not compare: the last weights count
     _train(run, X, replace(resolved, settings=one_pass), params, 0.0, None, finish=False)
@@ -136,11 +149,15 @@ def _begin(
 ) -> tuple[Run, Resolved]:
     """Everything before the first step: scaler, settings, fresh weights, a sample of the rows."""
     seed = int(check_random_state(params["random_state"]).randint(2**31 - 1))
-    train_rows, validation_rows = split(len(X), held_out, seed)
     names = None if features is None else tuple(map(str, features))
     check_finite(X, names)
+    outliers = find_outliers(X, names)
+    left_out = np.flatnonzero(outliers.mask)
+    train_rows, validation_rows = split(len(X), held_out, seed, left_out)
     statistics = fit_statistics(X, train_rows)
-    scaler = fit_scaler(params["scaling"], statistics, X.dtype)
+    if statistics.constant.all():
+        raise InputError(f"X: expected values that differ between rows, got {len(train_rows)} equal training rows")
+    scaler = fit_scaler(params["scaling"], statistics, pick_rows(X, train_rows))
     resolved = resolve(params, Facts(scaler, statistics, crowded(X, train_rows, statistics)), seed)
     network = build(params["family"], resolved.design, seed, (params["encoder"], params["decoder"]))
     sample_rows = _sample_rows(X, validation_rows if len(validation_rows) else train_rows)
@@ -157,9 +174,10 @@ def _begin(
         noise=resolved.noise,
         sample_rows=sample_rows,
         sample=np.array(X[sample_rows], dtype),
+        left_out=left_out,
     )
     constant = [] if scaler.mean.ndim == 0 else _constant_columns(statistics, names)
-    _warn(run, *resolved.notes, *constant)
+    _warn(run, *outliers.notes, *resolved.notes, *constant, *_nearly_constant_columns(X, train_rows, scaler, names))
     return run, resolved
 
 
@@ -185,7 +203,7 @@ def _train(
     """Train on the rows that are not held out; `finish` balances the latents, after which training is complete."""
     run.created = datetime.now(timezone.utc).isoformat(timespec="seconds")
     device = pick_device(params["device"])
-    train_rows, validation_rows = split(len(X), held_out, run.seed)
+    train_rows, validation_rows = split(len(X), held_out, run.seed, run.left_out)
     network = run.network
     if isinstance(network, Principal):
         with run.threads.during(resolved.settings.threads, torch.device("cpu")):
@@ -235,6 +253,8 @@ def _solve(
         evaluate(network, torch.from_numpy(run.scaler(X[_spread(X, part)])))
         for part in (train_rows, held_out if len(held_out) else train_rows)
     ]
+    if not np.isfinite(losses).all():
+        raise InputError("family 'pca': the reconstruction error is not finite; scale the rows, or use another scaling")
     seconds = round(time.perf_counter() - began, 4)
     entry = {"epoch": 1, "train_loss": losses[0], "validation_loss": losses[1], "learning_rate": 0.0}
     entry |= {"seconds": seconds, "threads": run.threads.number}
@@ -260,12 +280,30 @@ def _constant_columns(statistics: Statistics, names: tuple[str, ...] | None) -> 
     constant = np.argwhere(statistics.constant)
     if not len(constant):
         return []
-    shown = [names[i[0]] if names else str(i[0] if len(i) == 1 else tuple(map(int, i))) for i in constant[:5]]
-    more = f" and {len(constant) - 5} more" if len(constant) > 5 else ""
     return [
         f"{len(constant)} of {statistics.constant.size} columns never change and were given scale 1: "
-        f"{', '.join(shown)}{more}"
+        f"{_listed(constant, names)}"
     ]
+
+
+def _nearly_constant_columns(
+    X: NDArray[Any], rows: NDArray[np.intp], scaler: Scaler, names: tuple[str, ...] | None
+) -> list[str]:
+    """A note about the columns of a table that hardly change after scaling, or none."""
+    hidden = np.argwhere(nearly_constant(scaler(pick_rows(X, rows))))
+    if not len(hidden):
+        return []
+    return [
+        f"{len(hidden)} of {X[0].size} columns are nearly constant beside the others after scaling "
+        f"{scaler.kind!r}, so they hardly count: {_listed(hidden, names)}; "
+        "scaling 'standard' or 'robust' makes columns count alike"
+    ]
+
+
+def _listed(columns: NDArray[np.intp], names: tuple[str, ...] | None) -> str:
+    """The first of these columns, for people."""
+    shown = [names[i[0]] if names else str(i[0] if len(i) == 1 else tuple(map(int, i))) for i in columns[:5]]
+    return ", ".join(shown) + (f" and {len(columns) - 5} more" if len(columns) > 5 else "")
 
 
 def _warn(run: Run, *notes: str) -> None:

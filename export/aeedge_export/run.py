@@ -43,6 +43,7 @@ class Run:
         noise: name and strength of each corruption of the training inputs, in order.
         sample_rows: indices of the kept rows, (m,).
         sample: these rows, raw, (m, *input_shape), for export and report; held-out rows where there are any.
+        left_out: indices of rows with gross outliers or codes for missing values, left out of training and comparison.
         notes: findings about the data and the training, in sentences.
         state: progress of training, with the best weights.
         created: start of the last training, ISO 8601, UTC.
@@ -65,6 +66,7 @@ class Run:
     noise: tuple[tuple[str, float], ...]
     sample_rows: NDArray[np.intp]
     sample: NDArray[Any]
+    left_out: NDArray[np.intp] = field(default_factory=lambda: np.zeros(0, np.intp))
     notes: list[str] = field(default_factory=list)
     state: State = field(default_factory=State)
     created: str = ""

@@ -75,6 +75,7 @@ def _document(run: Run) -> dict[str, Any]:
         "scaling": run.scaler.kind,
         "seed": run.seed,
         "rows": run.rows,
+        "left_out": run.left_out.tolist(),
         "notes": run.notes,
         "noise": run.noise,
         "sample_rows": run.sample_rows.tolist(),
@@ -143,6 +144,7 @@ def _assemble(place: Path, document: dict[str, Any], modules: tuple[nn.Module | 
         noise=tuple((name, strength) for name, strength in document["noise"]),
         sample_rows=np.array(document["sample_rows"]),
         sample=np.load(place / "sample.npy", allow_pickle=False),
+        left_out=np.array(document.get("left_out", ()), np.intp),  # not in runs of former versions
         notes=document["notes"],
         state=state,
         created=document["created"],

@@ -153,25 +153,28 @@ def test_what_is_not_finite_is_named(rows):
 
 def test_scalings(rows, digits):
     stats = fit_statistics(rows)
-    standard = fit_scaler("standard", stats, rows.dtype)(rows)
+    standard = fit_scaler("standard", stats, rows)(rows)
     np.testing.assert_allclose(standard.mean(axis=0), 0, atol=1e-2)
     np.testing.assert_allclose(standard.std(axis=0), 1, rtol=1e-2)
-    minmax = fit_scaler("minmax", stats, rows.dtype)(rows)
+    robust = fit_scaler("robust", stats, rows)(rows)
+    np.testing.assert_allclose(np.median(robust, axis=0), 0, atol=1e-2)
+    np.testing.assert_allclose(np.subtract(*np.quantile(robust, (0.75, 0.25), axis=0)), 1.349, rtol=1e-2)
+    minmax = fit_scaler("minmax", stats, rows)(rows)
     assert minmax.min() >= -1e-6
     assert minmax.max() <= 1 + 1e-6
-    assert fit_scaler("none", stats, rows.dtype).identity
-    assert fit_scaler("auto", stats, rows.dtype).kind == "standard"
-    shared = fit_scaler("auto", fit_statistics(digits), digits.dtype)
+    assert fit_scaler("none", stats, rows).identity
+    assert fit_scaler("auto", stats, rows).kind == "standard"
+    shared = fit_scaler("auto", fit_statistics(digits), digits)
     assert (shared.kind, float(shared.mean), float(shared.scale)) == ("shared", 0, 16)
-    with pytest.raises(InputError, match="scaling: expected auto, standard, minmax, none, got 'robust'"):
-        fit_scaler("robust", stats, rows.dtype)
+    with pytest.raises(InputError, match="scaling: expected auto, standard, robust, minmax, none, got 'quantile'"):
+        fit_scaler("quantile", stats, rows)
 
 
 def test_constant_columns_get_scale_one(rows):
     X = rows.copy()
     X[:, 1] = 7
-    for kind in ("standard", "minmax"):
-        scaler = fit_scaler(kind, fit_statistics(X), X.dtype)
+    for kind in ("standard", "robust", "minmax"):
+        scaler = fit_scaler(kind, fit_statistics(X), X)
         assert scaler.scale[1] == 1
         assert np.isfinite(scaler(X)).all()
     with pytest.warns(UserWarning, match="1 of 6 columns never change and were given scale 1: 1"):

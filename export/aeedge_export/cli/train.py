@@ -15,6 +15,7 @@ from aeedge.errors import InputError
 from aeedge.files.replacing import check_folder
 from aeedge_export.data.files import Selection, read
 from aeedge_export.data.missing import POLICIES, treat_missing
+from aeedge_export.reporting.evaluation import against_pca
 from aeedge_export.reporting.page import render
 from aeedge_export.run import STOPPED
 
@@ -73,7 +74,9 @@ def _patience(ctx: click.Context, param: click.Parameter, value: str) -> Any:
 @click.option("--beta", default=0.2, show_default=True, help="For vae: weight of the KL divergence.")
 @click.option("--free-bits", default=0.25, show_default=True, help="For vae: bits per latent that are not penalised.")
 @click.option("--kl-warmup", default=0.2, show_default=True, help="For vae: share of training until beta is reached.")
-@click.option("--scaling", default="auto", show_default=True, help="Of the inputs: standard, minmax, none or auto.")
+@click.option(
+    "--scaling", default="auto", show_default=True, help="Of the inputs: standard, robust, minmax, none or auto."
+)
 @click.option("--epochs", default="auto", callback=_number_or_auto(int), help="Maximum number of passes over the data.")
 @click.option("--batch-size", default="auto", callback=_number_or_auto(int), help="Rows per step.")
 @click.option("--learning-rate", default="auto", callback=_number_or_auto(float), help="Peak learning rate of AdamW.")
@@ -125,9 +128,9 @@ def train(
     """Train an autoencoder on rows of DATA.
 
     DATA is one or more files: .npy (memory-mapped, so it may be larger than memory), .npz, .csv (.tsv, .txt: delimiter,
-    decimal mark and header are found out), .parquet, all also with .gz; a folder of them or of images; or - for standard
-    input. Columns that are no features are left out, and named. Ctrl-C keeps the best weights so far; --resume
-    continues from there.
+    decimal mark and header are found out), .parquet, all also with .gz; a folder of them or of images; or - for
+    standard input. Columns that are no features are left out, and named. Ctrl-C keeps the best weights so far;
+    --resume continues from there.
 
     \b
     Examples:
@@ -203,12 +206,11 @@ def _summarize(ae: workstation.Autoencoder, target: Path) -> None:
         f"wrote {target}: {ae.family} {widths}, best epoch {state.best_epoch} of {state.epoch} "
         f"({STOPPED[state.stopped]}), validation loss {state.best_loss:.6g}"
     )
-    click.echo(f"threads {state.threads}")
-    network, pca = ae.evaluation_["baseline"]
     health = ae.evaluation_["health"]
     click.echo(
         f"latents: {health['dead']} dead of {len(health['variance'])}, effective rank {health['effective_rank']:.1f}, "
         f"{health['active']:.0%} of values active"
     )
-    click.echo(f"held-out error {network['error'] / pca['error']:.2f}× that of PCA; report in {target / 'report.html'}")
+    click.echo(f"held-out error {against_pca(ae.evaluation_)}; report in {target / 'report.html'}")
+    click.echo(f"threads {state.threads}")
     click.echo(f"next: aeedge export {target} -o {target.name}.aeedge")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -27,12 +27,20 @@ class Rows(Protocol):
         """All training rows once, in an order drawn from `generator`."""
 
 
-def split(count: int, fraction: float, seed: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Indices of training and validation rows, each sorted; the split depends on `count` and `seed` alone."""
+def split(
+    count: int, fraction: float, seed: int, left_out: NDArray[np.intp] | Sequence[int] = ()
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Indices of training and validation rows, each sorted, without those that are left out of both.
+
+    Where a row belongs depends on `count` and `seed` alone.
+    """
     held_out = min(round(count * fraction), _VALIDATION_ROWS, count - 1) if fraction else 0
     held_out = max(held_out, 1) if fraction and count > 1 else held_out
     order = np.random.default_rng(seed).permutation(count)
-    return np.sort(order[held_out:]), np.sort(order[:held_out])
+    train, validation = np.sort(order[held_out:]), np.sort(order[:held_out])
+    if not len(left_out):
+        return train, validation
+    return np.setdiff1d(train, left_out), np.setdiff1d(validation, left_out)
 
 
 class ResidentRows:

@@ -104,8 +104,11 @@ class Network(nn.Module):
 
     @torch.no_grad()
     def validation_loss(self, x: Tensor) -> Tensor:
-        """Reconstruction loss of clean rows, without penalties, a scalar."""
-        return self._loss(self.body(self.encoder(x)), x, self.output)
+        """Reconstruction loss of each clean row, without penalties: (n, *input_shape) to (n,)."""
+        return self._row_losses(self.encoder(x), x)
+
+    def _row_losses(self, latent: Tensor, target: Tensor) -> Tensor:
+        return self._loss(self.body(latent), target, self.output, reduction="none").flatten(1).mean(dim=1)
 
     @torch.no_grad()
     def start(self, rows: Tensor) -> None:

@@ -1,25 +1,33 @@
-"""Reconstruction losses: functions of the decoder's output before its activation, the target, and that activation."""
+"""Reconstruction losses: functions of the decoder's output before its activation, the target, and that activation.
+
+Each is a mean over all values, or with `reduction="none"` one loss for each value.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Protocol
 
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from aeedge.errors import InputError
 
-Loss = Callable[[Tensor, Tensor, nn.Module], Tensor]
+
+class Loss(Protocol):
+    """A reconstruction loss."""
+
+    def __call__(self, raw: Tensor, target: Tensor, output: nn.Module, reduction: str = "mean") -> Tensor:
+        """Loss of `output(raw)` against `target`, both (n, *input_shape)."""
 
 
-def mse(raw: Tensor, target: Tensor, output: nn.Module) -> Tensor:
-    """Mean squared error over all values, in squared scaled units."""
-    return F.mse_loss(output(raw), target)
+def mse(raw: Tensor, target: Tensor, output: nn.Module, reduction: str = "mean") -> Tensor:
+    """Squared error, in squared scaled units."""
+    return F.mse_loss(output(raw), target, reduction=reduction)
 
 
-def bce(raw: Tensor, target: Tensor, output: nn.Module) -> Tensor:
-    """Mean binary cross-entropy over all values, in nats; from logits, which is stable and cheaper than by sigmoid."""
-    return F.binary_cross_entropy_with_logits(raw, target)
+def bce(raw: Tensor, target: Tensor, output: nn.Module, reduction: str = "mean") -> Tensor:
+    """Binary cross-entropy, in nats; from logits, which is stable and cheaper than by sigmoid."""
+    return F.binary_cross_entropy_with_logits(raw, target, reduction=reduction)
 
 
 LOSSES: dict[str, Loss] = {"mse": mse, "bce": bce}

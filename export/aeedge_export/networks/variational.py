@@ -33,7 +33,7 @@ class Variational(Network):
         mean, log_variance = self._posterior(x)
         draw = mean + torch.exp(0.5 * log_variance) * torch.randn_like(mean)
         warm = min(1.0, self.progress / max(float(self.design.options["kl_warmup"]), 1e-9))
-        return draw, warm * self._penalty(mean, log_variance)
+        return draw, warm * self._penalty(_divergence(mean, log_variance).mean(dim=0))
 
     @property
     def settled(self) -> bool:
@@ -42,9 +42,12 @@ class Variational(Network):
 
     @torch.no_grad()
     def validation_loss(self, x: Tensor) -> Tensor:
-        """The loss with the mean in place of draws: deterministic."""
+        """The loss of each row with the mean in place of draws: deterministic, (n, *input_shape) to (n,)."""
         mean, log_variance = self._posterior(x)
-        return self._loss(self.body(mean), x, self.output) + self._penalty(mean, log_variance)
+        divergence = _divergence(mean, log_variance)
+        average = divergence.mean(dim=0)
+        of_rows = self._weight * (divergence - average).sum(dim=1)  # on average 0
+        return self._row_losses(mean, x) + of_rows + self._penalty(average)
 
     def _posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
         encoder = self.encoder
@@ -53,15 +56,22 @@ class Variational(Network):
         features = encoder.trunk(x)
         return encoder.latents(x, features), self.log_variance(features).clamp(*_LOG_VARIANCE)
 
-    def _penalty(self, mean: Tensor, log_variance: Tensor) -> Tensor:
-        """Weighted KL divergence in the units of the reconstruction loss; the first bits of each latent are free."""
-        divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean(dim=0)  # nats for each latent
-        options = self.design.options
-        free = divergence.clamp_min(float(options["free_bits"]) * 0.6931).sum()
-        weight = float(options["beta"])
+    @property
+    def _weight(self) -> float:
+        """Of a nat, in the units of the reconstruction loss."""
+        weight = float(self.design.options["beta"])
         if self.design.loss == "mse":
             weight *= 2 * _NOISE_VARIANCE  # a squared error is 2σ² times a Gaussian's negative log-likelihood
-        return weight * free / self.design.size
+        return weight / self.design.size
+
+    def _penalty(self, divergence: Tensor) -> Tensor:
+        """Weighted mean KL divergence (latent,); the first bits of each latent are free."""
+        return self._weight * divergence.clamp_min(float(self.design.options["free_bits"]) * 0.6931).sum()
+
+
+def _divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
+    """KL divergence to N(0, 1) of each row and latent, in nats."""
+    return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance)
 
 
 def vae(design: Design) -> Network:

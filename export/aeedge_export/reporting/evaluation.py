@@ -6,6 +6,7 @@ Computed at the end of training, when the rows are at hand, and kept with the ru
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from aeedge_export.networks.base import Network
 from aeedge_export.run import Run
 
 _TRAIN_ROWS, _TEST_ROWS = 5000, 2000
+_EXACT = 1e-10  # of the variance: an error of PCA below it is rounding
 _ALIVE = 1e-4  # of the largest variance; a latent below it is dead
 _MOST_CLASSES = 50
 
@@ -40,7 +42,7 @@ def evaluate(run: Run, X: NDArray[Any], labels: ArrayLike | None = None) -> dict
 
     Returns:
         "baseline": a list of two dicts, the network and PCA, with "error" (mean squared, in scaled units, on held-out
-        rows, or on training rows where none were held out), "parameters", "multiply_adds" (to encode and decode one
+        rows, or on training rows where none were held out; 0 where PCA is exact up to rounding), "parameters", "multiply_adds" (to encode and decode one
         row) and with labels "probe" and "kmeans"; "health": see `health`; "data": shape, dtype and fingerprint;
         "rows_compared": number of rows that the errors were measured on.
 
@@ -50,7 +52,7 @@ def evaluate(run: Run, X: NDArray[Any], labels: ArrayLike | None = None) -> dict
     classes = None if labels is None else np.asarray(labels)
     if classes is not None and classes.shape != (len(X),):
         raise InputError(f"labels: expected one for each of the {len(X)} rows, got an array of shape {classes.shape}")
-    train, test = split(len(X), run.params["validation"], run.seed)
+    train, test = split(len(X), run.params["validation"], run.seed, run.left_out)
     train, test = _subset(train, _TRAIN_ROWS), _subset(test if len(test) else train, _TEST_ROWS)
     fitted, flat = (run.scaler(X[part]).reshape(len(part), -1) for part in (train, test))
     latent = min(run.design.latent, len(train), run.design.size)
@@ -67,11 +69,21 @@ def evaluate(run: Run, X: NDArray[Any], labels: ArrayLike | None = None) -> dict
     ]
     baseline = []
     for name, code, back, size in zip((run.family, "PCA"), codes, reconstructed, sizes):
-        row: dict[str, Any] = {"name": name, "error": float(np.square(flat - back).mean())}
+        error = float(np.square(flat - back).mean())
+        exact = name == "PCA" and error <= _EXACT * float(flat.var(axis=0).mean())
+        row: dict[str, Any] = {"name": name, "error": 0.0 if exact else error}
         if classes is not None:
             row |= _usefulness(code, (classes[train], classes[test]))
         baseline.append(row | size)
     return {"baseline": baseline, "health": health(codes[0][0]), "data": fingerprint(X), "rows_compared": len(test)}
+
+
+def against_pca(evaluation: Mapping[str, Any]) -> str:
+    """The comparison of `evaluate` in a few words."""
+    network, pca = evaluation["baseline"]
+    if pca["error"] == 0:
+        return f"{network['error']:.3g}; PCA is exact here"
+    return f"{network['error'] / pca['error']:.2f}× that of PCA"
 
 
 def health(latents: NDArray[np.float32]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from sklearn.preprocessing import StandardScaler
 
 from aeedge.bundle.manifest import Manifest
 from aeedge_export.reporting import charts
+from aeedge_export.reporting.evaluation import against_pca
 from aeedge_export.run import STOPPED, Run
 from aeedge_export.versions import versions
 
@@ -56,6 +57,7 @@ def render(run: Run, manifest: Manifest | None = None) -> str:
         losses=_losses(run),
         columns=[column for column in _COLUMNS if any(column[0] in row for row in run.evaluation.get("baseline", ()))],
         variances=charts.bars([f"z{i}" for i in range(len(variance))], variance, upright=True) if variance else "",
+        against_pca=against_pca(run.evaluation) if run.evaluation else "",
         manifest=manifest,
         facts=_facts(run),
         **_reconstructions(run, run.decode(latents)),

@@ -118,7 +118,8 @@ def resolve(params: Mapping[str, Any], facts: Facts, seed: int) -> Resolved:
     design = _design(params, facts)
     noise = params["noise"]
     if noise == "auto":
-        standardised = _is_table(facts) and facts.scaler.kind == "standard"  # a dropped value becomes 0, the mean
+        # A dropped value becomes 0, the mean or median.
+        standardised = _is_table(facts) and facts.scaler.kind in ("standard", "robust")
         noise = "dropout:0.4" if standardised and params["family"] in ("dense", "sparse", "contractive") else None
     settings = _settings(params, facts, design, batch_size, seed)
     return Resolved(design, settings, parse_noise(noise), facts.scaled_bounds, tuple(notes))

@@ -26,6 +26,7 @@ SCHEDULES = ("cosine", "plateau", "constant")
 _WARMUP = 0.05  # of all steps, for the cosine schedule
 _PLATEAU_FACTOR, _PLATEAU_PATIENCE = 0.5, 5
 _EVALUATION_ROWS = 4096
+_MOST_OF_USUAL = 10  # times the 90 % quantile: the most that a row's validation loss counts
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,12 @@ def train(
             if not math.isfinite(loss):
                 state.stopped = "diverged"
                 break
-            _close_epoch(network, rows, optimizer, state, threads, loss, rate, time.perf_counter() - began)
+            validation = evaluate(network, rows.validation) if len(rows.validation) else loss
+            if not math.isfinite(validation):
+                state.stopped = "diverged"
+                break
+            seconds = time.perf_counter() - began
+            _close_epoch(network, optimizer, state, threads, (loss, validation), rate, seconds)
             if on_epoch is not None:
                 on_epoch(state)
             if settings.patience is not None and state.epoch - state.best_epoch >= settings.patience:
@@ -230,16 +236,15 @@ def _learning_rate(settings: Settings, state: State, progress: float) -> float:
 
 def _close_epoch(
     network: Network,
-    rows: Rows,
     optimizer: torch.optim.Optimizer,
     state: State,
     threads: ThreadChoice,
-    loss: float,
+    losses: tuple[float, float],
     rate: float,
     seconds: float,
 ) -> None:
-    """Validate, keep the best weights, and append the epoch to the history."""
-    validation = evaluate(network, rows.validation) if len(rows.validation) else loss
+    """Keep the best weights, and append the epoch to the history."""
+    loss, validation = losses
     state.epoch += 1
     state.last_weights = _copy(network.state_dict())
     state.optimizer = _optimizer_tensors(optimizer)
@@ -262,10 +267,12 @@ def _close_epoch(
 
 
 def evaluate(network: Network, rows: Tensor) -> float:
-    """Mean validation loss of scaled rows."""
+    """Mean validation loss of scaled rows; no row counts more than 10 times the 90 % quantile, so no outlier decides."""
     network.eval()
-    parts = [network.validation_loss(part) * len(part) for part in torch.split(rows, _EVALUATION_ROWS)]
-    return float(torch.stack(parts).sum()) / len(rows)
+    losses = torch.cat([network.validation_loss(part) for part in torch.split(rows, _EVALUATION_ROWS)])
+    losses = losses.nan_to_num(nan=math.inf, posinf=math.inf).sort().values
+    usual = losses[int(0.9 * (len(losses) - 1))]
+    return float((losses.clamp_max(_MOST_OF_USUAL * usual) if usual > 0 else losses).mean())
 
 
 def _copy(weights: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -1,0 +1,308 @@
+"""Gross outliers and codes for missing values, found in raw rows before anything is fitted to them.
+
+A value is gross if it is far from the median of its column, and also far beyond the other values of the column: columns
+with heavy tails have extreme values too, but with others on the way to them. Both are measured on statistics that a few
+values of any size do not move. A column here is a value of a table's row, a channel of a signal, or all values of a row
+that share a range, such as pixels: a bright pixel in a place that is dark in other rows is no outlier.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aeedge_export.data.scaling import chunks, is_image, pick_rows, share_range
+
+_LEAST_ROWS = 20
+_FAR = 15.0  # deviations from the median
+_GAP = 3.0  # times the distance of the farthest value that is not gross
+_CHANCE = 3.0  # minus log of the chance that a tail as heavy as the column's makes such a gap in any column
+_TAIL, _TAIL_VALUES = 0.05, 10  # share and least number of values that a tail is judged by
+_LEVELS = 20  # a column of fewer different values is discrete
+_OUTLIERS = 0.02  # largest share of rows with outliers in one column
+_REPEATS, _LEVEL = 0.05, 0.005  # largest share of a value that repeats without being a known code; in discrete columns
+_ROWS_WITH_OUTLIERS = 0.2  # with more rows, extreme values are in the nature of the data
+_ROWS_TO_KEEP = 0.1  # at least
+_MODE_ROWS, _MODE_WIDTH = 10, 0.25
+_SHOWN = 3
+
+_FILL = 1e15  # 1e20, 1e30, 9.96921e36, the largest float32
+_NINES = re.compile(r"-9{3,}|9{4,}|-?999\.25")
+_KNOWN = re.compile(r"-1|-99|999|-?99\.9+|-?9{3,}\.9+|-?(\d)\1{3,}|-32768|255|32767|65535|-2147483648|2147483647")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Values of one column that do not belong to it.
+
+    Attributes:
+        column: index of the value in a table's row, or of the channel of a signal; None for values that share a range.
+        place: the column for people, such as "column 'c'".
+        code: the value that looks like a code for "missing"; None for outliers.
+        rows: indices of the rows, the farthest value first.
+        values: the value in each of these rows.
+        deviations: distance of each value from the median, in robust standard deviations.
+    """
+
+    column: int | None
+    place: str
+    code: float | None
+    rows: NDArray[np.intp]
+    values: NDArray[np.float64]
+    deviations: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Outliers:
+    """Rows with gross outliers or codes for missing values.
+
+    Attributes:
+        mask: True for rows to leave out, (n,); all False if fewer than a tenth would be left.
+        findings: codes, then outliers.
+    """
+
+    mask: NDArray[np.bool_]
+    findings: tuple[Finding, ...] = ()
+
+    @property
+    def notes(self) -> list[str]:
+        """The findings in sentences."""
+        if not self.findings:
+            return []
+        codes = [f for f in self.findings if f.code is not None]
+        notes = [
+            f"{f.place}: {_plain(f.values[0])} in {_rows(len(f.rows))} looks like a code for a missing value"
+            for f in codes[:_SHOWN]
+        ]
+        if len(codes) > _SHOWN:
+            notes[-1] += f"; so do values of {len(codes) - _SHOWN} more columns"
+        cells = sorted(
+            (-far, f"{f.place}: {_plain(value)} in row {row} is {_size(far)} deviations away")
+            for f in self.findings[len(codes) :]
+            for far, value, row in zip(f.deviations, f.values, f.rows)
+        )
+        if cells:
+            more = f"; and {len(cells) - _SHOWN} more" if len(cells) > _SHOWN else ""
+            notes.append("; ".join(text for _, text in cells[:_SHOWN]) + more)
+        count = int(self.mask.sum())
+        if count:
+            notes[-1] += f". {_rows(count)} {'was' if count == 1 else 'were'} left out of training and comparison"
+        else:
+            notes[-1] += ". Too few rows would be left without them: all were kept; replace these values first"
+        return notes
+
+
+def find_outliers(X: NDArray[Any], features: Sequence[str] | None = None) -> Outliers:
+    """Find gross outliers and codes for missing values.
+
+    Args:
+        X: finite raw rows (n, *shape); a memory-mapped array is read in chunks. Images of bytes have no outliers.
+        features: names of the columns of (n, features), None without.
+    """
+    mask = np.zeros(len(X), np.bool_)
+    bytes_of_images = X.dtype == np.uint8 and is_image(X.shape[1:], X.dtype)
+    if len(X) < _LEAST_ROWS or X[0].size == 0 or X.dtype == np.bool_ or bytes_of_images:
+        return Outliers(mask)
+    sample = np.asarray(pick_rows(X), np.float64)
+    shape = _columns(sample)
+    sample = sample.reshape(-1, *shape)
+    ordered = np.sort(sample.swapaxes(1, 2).reshape(-1, shape[0]), axis=0)
+    low, high = _without_codes(ordered)
+    median, spread = _median_and_spread(ordered, low, high)
+    reach = np.maximum(sample.max(axis=2) - median, median - sample.min(axis=2))
+    spread = np.maximum(spread, np.median(reach, axis=0) / 5)  # a row of many values reaches farther than one value
+    codes: list[Finding] = []
+    gross: list[Finding] = []
+    for column, rows, values, farthest in _far_values(X, shape, median, spread):
+        inner = ordered[low[column] : high[column], column]
+        deviations = np.abs(values - median[column]) / (spread[column] or 1.0)
+        if spread[column] > 0:
+            tail = np.sort(np.abs(inner - median[column]) / spread[column])
+            isolated = deviations >= _first_gap(np.sort(deviations), farthest / spread[column], tail, shape[0])
+            rows, values, deviations = rows[isolated], values[isolated], deviations[isolated]
+        index = None if shape[1] > 1 and X.ndim != 3 else column
+        place = _place(column, X.shape, shape, features)
+        for code, mine in _sorted_out(values, inner, len(X), constant=spread[column] == 0):
+            order = np.flatnonzero(mine)[np.argsort(-deviations[mine], kind="stable")]
+            found = Finding(index, place, code, rows[order], values[order], deviations[order])
+            (gross if code is None else codes).append(found)
+    findings = (*codes, *_without_modes(gross, len(X)))
+    for finding in findings:
+        mask[finding.rows] = True
+    return Outliers(mask if mask.mean() <= 1 - _ROWS_TO_KEEP else np.zeros_like(mask), findings)
+
+
+def _columns(sample: NDArray[Any]) -> tuple[int, int]:
+    """Number of columns in a row, and of values in each: (d, 1) of tables, (channels, samples) of signals."""
+    if sample.ndim == 3:
+        return sample.shape[1], sample.shape[2]
+    return (1, sample[0].size) if sample.ndim > 3 or share_range(sample) else (sample[0].size, 1)
+
+
+def _median_and_spread(
+    ordered: NDArray[np.float64], low: NDArray[np.intp], high: NDArray[np.intp], *, codes: bool = False
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Median and robust standard deviation of sorted columns (m, d), each of its values from index `low` to `high`.
+
+    The deviation is the larger of those that the central half and the central 96 % of the values suggest; while there
+    may be codes among them, that of the central half, unless it is 0.
+    """
+
+    def value(index: NDArray[np.intp]) -> NDArray[np.float64]:
+        return np.take_along_axis(ordered, index.clip(0, len(ordered) - 1)[np.newaxis], axis=0)[0]
+
+    def width(q: float) -> NDArray[np.float64]:
+        cut = np.ceil(q * (high - low - 1)).astype(np.intp)
+        return value(high - 1 - cut) - value(low + cut)
+
+    half, most = width(0.25) / 1.349, width(0.02) / 4.107
+    return value((low + high) // 2), np.where(half > 0, half, most) if codes else np.maximum(half, most)
+
+
+def _without_codes(ordered: NDArray[np.float64]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """First index and end of the values of sorted columns (m, d) that are left without codes, which are at the ends."""
+    m, d = ordered.shape
+    low, high = np.zeros(d, np.intp), np.full(d, m, np.intp)
+    for _ in range(2):  # two codes on each side
+        for side in (0, 1):
+            end = np.where(side, high - 1, low)[np.newaxis]
+            value = np.take_along_axis(ordered, end, axis=0)[0]
+            run = (ordered == value).sum(axis=0)
+            inner_low, inner_high = (low, high - run) if side else (low + run, high)
+            some = np.flatnonzero((run > 1) & (inner_high - inner_low >= m / 2))
+            if not len(some):
+                continue
+            median, spread = _median_and_spread(ordered[:, some], inner_low[some], inner_high[some], codes=True)
+            nearest = ordered[np.where(side, inner_high - 1, inner_low)[some], some]
+            distance = np.abs(value[some] - median)
+            far = (distance > _FAR * spread) & (distance > _GAP * np.abs(nearest - median))
+            for i, constant in zip(some[far], spread[far] == 0):
+                if _is_code(value[i], run[i], _REPEATS * m, constant):
+                    low[i], high[i] = inner_low[i], inner_high[i]
+    return low, high
+
+
+def _far_values(
+    X: NDArray[Any], shape: tuple[int, int], median: NDArray[np.float64], spread: NDArray[np.float64]
+) -> Iterator[tuple[int, NDArray[np.intp], NDArray[np.float64], float]]:
+    """Values beyond the limit on one side of a column: column, rows, values, and the farthest distance within it.
+
+    Of a column of several values in a row, the lowest and the highest value of each row count.
+    """
+    farthest = np.zeros((2, shape[0]))
+    sides, rows, columns, values = [], [], [], []
+    for start, chunk in chunks(X):
+        grouped = chunk.reshape(-1, *shape)
+        extremes = np.stack([grouped.min(axis=2), grouped.max(axis=2)])
+        distances = np.stack([median - extremes[0], extremes[1] - median])
+        far = distances > _FAR * spread
+        farthest = np.maximum(farthest, np.where(far, 0, distances).max(axis=1))
+        side, row, column = np.nonzero(far)
+        sides.append(side)
+        rows.append(row + start)
+        columns.append(column)
+        values.append(extremes[far])
+    side, row, column, value = map(np.concatenate, (sides, rows, columns, values))
+    place = side * shape[0] + column
+    order = np.argsort(place, kind="stable")
+    found, first = np.unique(place[order], return_index=True)
+    for one, part in zip(found, np.split(order, first[1:])):
+        yield int(one % shape[0]), row[part], value[part], float(farthest.flat[one])
+
+
+def _first_gap(deviations: NDArray[np.float64], nearest: float, tail: NDArray[np.float64], columns: int) -> float:
+    """The smallest of sorted deviations with a gap before it that the tail does not explain; infinite without.
+
+    In a tail that falls like a power, the logarithm of a gap is exponential with the mean excess of the logarithms
+    (Hill 1975); the gap has to be too wide for the widest of all columns and sides.
+    """
+    before = np.r_[max(nearest, 1.0), deviations[:-1]]
+    for i in np.flatnonzero(deviations / before >= _GAP):
+        below = tail[(tail > 0) & (tail < deviations[i])]
+        if len(below) < 2 * _TAIL_VALUES:
+            continue
+        top = below[-max(_TAIL_VALUES, int(_TAIL * len(below))) :]
+        excess = float(np.log(top / top[0]).mean())
+        if np.log(deviations[i] / before[i]) >= excess * (_CHANCE + np.log(2 * columns)):
+            return float(deviations[i])
+    return np.inf
+
+
+def _sorted_out(
+    values: NDArray[np.float64], inner: NDArray[np.float64], total: int, *, constant: bool
+) -> Iterator[tuple[float | None, NDArray[np.bool_]]]:
+    """Each code among isolated values of a column with a mask of its values, and None with that of the outliers.
+
+    Args:
+        values: the isolated values.
+        inner: a sample of the others.
+        total: number of rows.
+        constant: whether nearly all others are equal: what differs may be a flag, and only certain codes count.
+    """
+    kinds, counts = np.unique(values, return_counts=True)
+    discrete = len(np.unique(inner)) < _LEVELS
+    most = _LEVEL * total if discrete else max(3.0, _REPEATS * total)
+    codes = [value for value, count in zip(kinds.tolist(), counts) if _is_code(value, count, most, constant)]
+    for code in codes:
+        yield code, values == code
+    levels = kinds[counts > most] if discrete else []
+    outliers = ~np.isin(values, [*codes, *levels])
+    if constant:
+        outliers &= np.abs(values) >= _FILL
+    if 0 < outliers.sum() <= max(1, _OUTLIERS * total):
+        yield None, outliers
+
+
+def _is_code(value: float, count: int, most: float, constant: bool) -> bool:
+    """Whether a value that occurs `count` times, far from all others, looks like a code for "missing"."""
+    text = _plain(value)
+    if count > 1 and (_NINES.fullmatch(text) or abs(value) >= _FILL):
+        return True
+    known = count > 1 and _KNOWN.fullmatch(text) is not None
+    return not constant and (known or (value != 0 and 2 < count <= most))
+
+
+def _without_modes(findings: list[Finding], rows: int) -> list[Finding]:
+    """Drop what is no outlier after all: rows that deviate together, to nearly the same values, are a mode of operation.
+
+    And drop everything if too many rows have outliers: then extreme values are in the nature of the data.
+    """
+    together = np.zeros(rows, np.intp)
+    for f in findings:
+        together[f.rows] += 1 if f.column is not None or np.ptp(f.values) > 0 else 2  # all values of a row alike
+
+    def mode(f: Finding) -> bool:
+        alike = f.deviations.std() <= _MODE_WIDTH * f.deviations.mean()
+        return len(f.rows) >= _MODE_ROWS and alike and (together[f.rows] > 1).mean() >= 0.5
+
+    kept = [f for f in findings if not mode(f)]
+    affected = len(np.unique(np.concatenate([f.rows for f in kept]))) if kept else 0
+    return kept if affected <= max(1, _ROWS_WITH_OUTLIERS * rows) else []
+
+
+def _place(column: int, shape: tuple[int, ...], columns: tuple[int, int], features: Sequence[str] | None) -> str:
+    if len(shape) == 3:
+        return f"channel {column}"
+    if columns[1] > 1:
+        return "values"
+    return f"column {features[column]!r}" if features is not None else f"column {column}"
+
+
+def _plain(value: float) -> str:
+    """A number in the shortest form that float32 tells apart, without an exponent where it is not long."""
+    short = np.float32(value)
+    exact = float(value) if float(value).is_integer() and abs(value) < _FILL else float(str(short))
+    return f"{exact:.0f}" if exact.is_integer() and abs(exact) < _FILL else f"{exact:g}"
+
+
+def _size(deviations: float) -> str:
+    return f"{deviations:.0f}" if deviations < 1e6 else f"{deviations:.0e}"
+
+
+def _rows(count: int) -> str:
+    return "1 row" if count == 1 else f"{count} rows"

@@ -34,6 +34,10 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         latent_activation: of the latents, the same names.
         output: "linear", "sigmoid" (for values scaled to 0..1), or "auto".
         loss: "mse", "bce" (binary cross-entropy: needs values scaled to 0..1 and output "sigmoid"), or "auto".
+        channels: where the channels of signals and images are: "first", rows (channels, samples) or (channels, height,
+            width); "last", rows (samples, channels) or (height, width, channels); or "auto", decided by shape and
+            statistics, with a note where that is no matter of course. The exported graphs take rows as they were given.
+        axes: the same spelled out, with n for the rows: "nct", "ntc", "nchw" or "nhwc"; None to go by `channels`.
         scaling: "standard", "minmax", "none" or "auto" (one common mapping to 0..1 where values share their bounds, as
             pixels do; per channel for signals; otherwise "standard"). It is exported inside the graphs.
         noise: corruption of the training inputs such as "gaussian:0.2" or "masking:0.3,salt_pepper:0.1", "none", or
@@ -84,6 +88,8 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         activation: str = "relu",
         latent_activation: str = "linear",
         output: str = "auto",
+        channels: str = "auto",
+        axes: str | None = None,
         loss: str = "auto",
         scaling: str = "auto",
         noise: str | None = "auto",
@@ -115,6 +121,8 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         self.activation = activation
         self.latent_activation = latent_activation
         self.output = output
+        self.channels = channels
+        self.axes = axes
         self.loss = loss
         self.scaling = scaling
         self.noise = noise

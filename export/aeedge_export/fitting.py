@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from sklearn.utils import check_random_state
 
 from aeedge.errors import InputError
+from aeedge_export.data.axes import resolve_channels
 from aeedge_export.data.corruption import corruption
 from aeedge_export.data.rows import place_rows, split
 from aeedge_export.data.scaling import Statistics, check_finite, crowded, fit_scaler, fit_statistics
@@ -69,10 +70,11 @@ def resume(run: Run, X: NDArray[Any], params: Mapping[str, Any], on_epoch: RunHo
     held_out = _validation_share(params)
     train_rows, _ = split(len(X), held_out, run.seed)
     statistics = fit_statistics(X, train_rows)
-    scaler = fit_scaler(params["scaling"], statistics, X.dtype)
+    last = run.design.channels_last
+    scaler = fit_scaler(params["scaling"], statistics, X.dtype, channels_last=last)
     if not (np.array_equal(scaler.mean, run.scaler.mean) and np.array_equal(scaler.scale, run.scaler.scale)):
         raise InputError("resume: expected the rows that the run was trained on, got others; fit anew instead")
-    resolved = resolve(params, Facts(scaler, statistics, crowded(X, train_rows, statistics)), run.seed)
+    resolved = resolve(params, Facts(scaler, statistics, crowded(X, train_rows, statistics), last), run.seed)
     if run.state.epoch >= resolved.settings.epochs:
         raise InputError(
             f"resume: all {run.state.epoch} epochs are done; ask for more (--epochs, resume(X, epochs=...))"
@@ -100,7 +102,8 @@ def partial_fit(
     else:
         everything = np.arange(len(X))
         statistics = fit_statistics(X)
-        resolved = resolve(params, Facts(run.scaler, statistics, crowded(X, everything, statistics)), run.seed)
+        facts = Facts(run.scaler, statistics, crowded(X, everything, statistics), run.design.channels_last)
+        resolved = resolve(params, facts, run.seed)
     one_pass = replace(resolved.settings, epochs=run.state.epoch + 1, schedule="constant", patience=None)
     run.state.best_loss = np.inf  # losses of different rows do not compare: the last weights count
     _train(run, X, replace(resolved, settings=one_pass), params, 0.0, None, finish=False)
@@ -127,8 +130,15 @@ def _begin(
     names = None if features is None else tuple(map(str, features))
     check_finite(X, names)
     statistics = fit_statistics(X, train_rows)
-    scaler = fit_scaler(params["scaling"], statistics, X.dtype)
-    resolved = resolve(params, Facts(scaler, statistics, crowded(X, train_rows, statistics)), seed)
+    last, layout_notes = resolve_channels(
+        params["channels"],
+        params["axes"],
+        statistics,
+        matters=params["scaling"] == "auto" or params["family"] == "conv1d",
+        family=params["family"],
+    )
+    scaler = fit_scaler(params["scaling"], statistics, X.dtype, channels_last=last)
+    resolved = resolve(params, Facts(scaler, statistics, crowded(X, train_rows, statistics), last), seed)
     network = build(params["family"], resolved.design, seed, (params["encoder"], params["decoder"]))
     sample_rows = _sample_rows(X, validation_rows if len(validation_rows) else train_rows)
     dtype = X.dtype.name if X.dtype in (np.uint8, np.int16) else "float32"
@@ -146,7 +156,7 @@ def _begin(
         sample=np.array(X[sample_rows], dtype),
     )
     constant = [] if scaler.mean.ndim == 0 else _constant_columns(statistics, names)
-    _warn(run, *resolved.notes, *constant)
+    _warn(run, *layout_notes, *resolved.notes, *constant)
     return run, resolved
 
 

@@ -101,6 +101,7 @@ class Run:
             "normalization": self.design.normalization,
             "linear_path": self.design.linear_path,
             "scaling": self.scaler.kind,
+            "channels": "last" if self.design.channels_last else "first",
             "seed": self.seed,
         }
 

@@ -95,11 +95,11 @@ def _chunks(X: NDArray[Any], rows: NDArray[np.intp] | None = None) -> Iterator[t
         yield part.start, np.asarray(X[part] if rows is None else X[rows[part]], np.float64)
 
 
-def fit_scaler(kind: str, stats: Statistics, dtype: np.dtype[Any]) -> Scaler:
+def fit_scaler(kind: str, stats: Statistics, dtype: np.dtype[Any], *, channels_last: bool = False) -> Scaler:
     """Fit a scaler: "standard" (mean 0, deviation 1), "minmax" (0 to 1), "none", or "auto".
 
     "auto" uses one common mapping to 0..1 where values share their bounds, as pixels do; signals (rows of shape
-    (channels, samples)) are standardised per channel; otherwise each value is standardised. Constant values get scale
+    (channels, samples), or (samples, channels) with `channels_last`) are standardised per channel; otherwise each value is standardised. Constant values get scale
     1.
 
     Raises:
@@ -115,7 +115,7 @@ def fit_scaler(kind: str, stats: Statistics, dtype: np.dtype[Any]) -> Scaler:
         if dtype == np.uint8:
             return Scaler("shared", np.array(zero), np.array(np.float32(255)))
         if len(shape) == 2:
-            return _by_channel(stats)
+            return _by_channel(stats, time_axis=0 if channels_last else 1)
         if len(shape) > 2 or _share_bounds(stats):
             low, high = float(stats.min.min()), float(stats.max.max())
             return Scaler("shared", np.array(np.float32(low)), np.array(np.float32(high - low or 1.0)))
@@ -125,10 +125,10 @@ def fit_scaler(kind: str, stats: Statistics, dtype: np.dtype[Any]) -> Scaler:
     return Scaler(kind, mean.astype(np.float32), np.maximum(scale, np.finfo(np.float32).tiny).astype(np.float32))
 
 
-def _by_channel(stats: Statistics) -> Scaler:
-    """One mean and one deviation for each channel of (channels, samples)."""
-    mean = stats.mean.mean(axis=1, keepdims=True)
-    spread = np.sqrt((stats.std**2 + (stats.mean - mean) ** 2).mean(axis=1, keepdims=True))
+def _by_channel(stats: Statistics, time_axis: int) -> Scaler:
+    """One mean and one deviation for each channel, over all samples."""
+    mean = stats.mean.mean(axis=time_axis, keepdims=True)
+    spread = np.sqrt((stats.std**2 + (stats.mean - mean) ** 2).mean(axis=time_axis, keepdims=True))
     spread = np.where(spread <= 1e-7 * np.abs(mean), 1.0, spread)
     return Scaler("channel", mean.astype(np.float32), spread.astype(np.float32))
 

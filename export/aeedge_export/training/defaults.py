@@ -37,11 +37,13 @@ class Facts:
         scaler: fitted to the rows.
         statistics: of the raw rows.
         crowded: share of values at the common bounds.
+        channels_last: whether the channels of signals and images are the last axis of a row.
     """
 
     scaler: Scaler
     statistics: Statistics
     crowded: float
+    channels_last: bool = False
 
     @property
     def rows(self) -> int:
@@ -164,6 +166,7 @@ def _design(params: Mapping[str, Any], facts: Facts) -> Design:
         linear_path=bool(linear_path),
         centered=shared and (bool(hidden) or convolutional) and family not in ("pca", "custom"),
         ordered=bool(params["ordered"]),
+        channels_last=facts.channels_last,
         options={name: params[name] for name in ("sparsity", "contraction", "beta", "free_bits", "kl_warmup")},
     )
 
@@ -210,7 +213,7 @@ def _hidden(value: Any, facts: Facts, family: str) -> tuple[int, ...]:
         if family == "conv2d":
             return (16, 32)
         if family == "conv1d":
-            return (16, 32, 32)[: max(1, int(np.log2(max(2, facts.input_shape[-1]))) - 1)]
+            return (16, 32, 32)[: max(1, int(np.log2(max(2, facts.input_shape[0 if facts.channels_last else -1]))) - 1)]
         return (int(np.clip(2 ** round(np.log2(4 * facts.size)), 128, 512)),)
     if isinstance(value, str) or not all(_is_whole(width) and width > 0 for width in value):
         raise InputError(f"hidden: expected 'auto' or whole numbers above 0, got {value!r}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -19,6 +20,7 @@ from aeedge_export.bundle import export_bundle
 from aeedge_export.reporting.evaluation import evaluate
 from aeedge_export.run import Run
 from aeedge_export.training.loop import EpochHook
+from aeedge_export.training.parameters import check_parameters
 
 
 class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
@@ -27,9 +29,9 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
     Parameters:
         family: "dense", "sparse", "contractive", "vae" (multilayer perceptrons), "conv2d" (images), "conv1d" (signals),
             "pca", or "custom" with `encoder` and `decoder`.
-        latent: number of latents, at most the number of values in a row, or "auto".
-        hidden: widths of the encoder's hidden layers (channels of convolutions), mirrored in the decoder; () for none,
-            or "auto".
+        latent: number of latents, or "auto"; more than the values in a row only for "sparse" or with `noise`.
+        hidden: widths of the encoder's hidden layers (channels of convolutions), mirrored in the decoder; one number
+            for one layer, () for none, or "auto".
         activation: of the hidden layers: relu, leaky_relu, elu, gelu, silu, tanh, sigmoid, softplus, linear.
         latent_activation: of the latents, the same names.
         output: "linear", "sigmoid" (for values scaled to 0..1), or "auto".
@@ -59,7 +61,7 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         validation: share of rows held out to choose the best weights, 0 to 0.9; 0 for none.
         patience: epochs without improvement after which training stops, None for never, or "auto".
         device: "auto" (torch's accelerator if there is one), "cpu", "cuda", "cuda:1", "mps".
-        random_state: an int makes training repeatable to the byte on one machine.
+        random_state: an int from 0 makes training repeatable to the byte on one machine.
         verbose: show progress.
 
     Attributes:
@@ -72,7 +74,7 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         notes_: findings about the data and the training, in sentences.
         sample_: raw rows kept for export and report, held out from training where rows were.
         noise_: name and strength of each corruption of the training inputs.
-        seed_: drawn from `random_state`.
+        seed_: as `random_state` it repeats the training; drawn where none was given.
         run_: all of this as an `aeedge_export.run.Run`.
         n_features_in_, feature_names_in_, n_iter_: as everywhere in scikit-learn.
 
@@ -166,10 +168,11 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         Raises:
             InputError: as `fit`.
         """
+        params = self._checked_params()
         X = self._validated(X, fit=True)
         if features is None or X.ndim != 2:
             features = getattr(self, "feature_names_in_", None)
-        return self._adopt(fitting.fit(X, self.get_params(deep=False), features, self._after_epoch(on_epoch)))
+        return self._adopt(fitting.fit(X, params, features, self._after_epoch(on_epoch)))
 
     def evaluate(self, X: ArrayLike, labels: ArrayLike | None = None) -> dict[str, Any]:
         """Compare with PCA of as many latents and check the latents for collapse; kept for `save` and the report.
@@ -203,10 +206,11 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         """
         if self.family == "pca":
             raise InputError("partial_fit: family 'pca' is solved in closed form; use fit, it streams mapped files")
+        params = self._checked_params()
         run: Run | None = getattr(self, "run_", None)
         X = self._validated(X, fit=run is None)
         features = getattr(self, "feature_names_in_", None)
-        return self._adopt(fitting.partial_fit(run, X, self.get_params(deep=False), features))
+        return self._adopt(fitting.partial_fit(run, X, params, features))
 
     def resume(self, X: ArrayLike, *, epochs: int | None = None, on_epoch: EpochHook | None = None) -> Autoencoder:
         """Continue the training of a fitted or loaded estimator, with the same rows.
@@ -220,11 +224,18 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
             InputError: other rows than before, or no epochs left.
         """
         check_is_fitted(self)
+        params = self._checked_params(**({} if epochs is None else {"epochs": epochs}))
         X = self._validated(X, fit=False)
-        params = self.get_params(deep=False) | ({} if epochs is None else {"epochs": epochs})
         fitting.resume(self.run_, X, params, self._after_epoch(on_epoch))
         self.epochs = params["epochs"]
         return self._adopt(self.run_)
+
+    def _checked_params(self, **changed: Any) -> dict[str, Any]:
+        """The parameters by name, checked; some of them replaced."""
+        params: dict[str, Any] = self.get_params(deep=False) | changed
+        signature = inspect.signature(Autoencoder.__init__).parameters
+        check_parameters(params, {name: parameter.default for name, parameter in signature.items()})
+        return params
 
     def _adopt(self, run: Run) -> Autoencoder:
         """Set every fitted attribute, all of them derived from the run."""

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.utils import check_random_state
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from aeedge.errors import InputError
 from aeedge_export.data.axes import resolve_channels
@@ -49,9 +50,8 @@ def fit(
     Raises:
         InputError: rows or parameters that do not fit; the message names them.
     """
-    held_out = _validation_share(params)
-    run, resolved = _begin(X, params, features, held_out)
-    _train(run, X, resolved, params, held_out, on_epoch)
+    run, resolved = _begin(X, params, features, params["validation"])
+    _train(run, X, resolved, params, params["validation"], on_epoch)
     return run
 
 
@@ -67,14 +67,16 @@ def resume(run: Run, X: NDArray[Any], params: Mapping[str, Any], on_epoch: RunHo
     Raises:
         InputError: other rows than before, or no epochs left.
     """
-    held_out = _validation_share(params)
-    train_rows, _ = split(len(X), held_out, run.seed)
+    held_out: float = params["validation"]
+    train_rows, _ = split(len(X), held_out, run.drawn_seed)
     statistics = fit_statistics(X, train_rows)
     last = run.design.channels_last
     scaler = fit_scaler(params["scaling"], statistics, X.dtype, channels_last=last)
     if not (np.array_equal(scaler.mean, run.scaler.mean) and np.array_equal(scaler.scale, run.scaler.scale)):
         raise InputError("resume: expected the rows that the run was trained on, got others; fit anew instead")
-    resolved = resolve(params, Facts(scaler, statistics, crowded(X, train_rows, statistics), last), run.seed)
+    resolved = resolve(
+        params, Facts(scaler, statistics, crowded(X, train_rows, statistics), last), run.drawn_seed, run.design
+    )
     if run.state.epoch >= resolved.settings.epochs:
         raise InputError(
             f"resume: all {run.state.epoch} epochs are done; ask for more (--epochs, resume(X, epochs=...))"
@@ -103,18 +105,11 @@ def partial_fit(
         everything = np.arange(len(X))
         statistics = fit_statistics(X)
         facts = Facts(run.scaler, statistics, crowded(X, everything, statistics), run.design.channels_last)
-        resolved = resolve(params, facts, run.seed)
+        resolved = resolve(params, facts, run.drawn_seed, run.design)
     one_pass = replace(resolved.settings, epochs=run.state.epoch + 1, schedule="constant", patience=None)
     run.state.best_loss = np.inf  # losses of different rows do not compare: the last weights count
     _train(run, X, replace(resolved, settings=one_pass), params, 0.0, None, finish=False)
     return run
-
-
-def _validation_share(params: Mapping[str, Any]) -> float:
-    share: float = params["validation"]
-    if not 0 <= share <= 0.9:
-        raise InputError(f"validation: expected a share from 0 to 0.9, got {share!r}")
-    return share
 
 
 def _kept(params: Mapping[str, Any]) -> dict[str, Any]:
@@ -125,8 +120,10 @@ def _begin(
     X: NDArray[Any], params: Mapping[str, Any], features: Sequence[str] | None, held_out: float
 ) -> tuple[Run, Resolved]:
     """Everything before the first step: scaler, settings, fresh weights, a sample of the rows."""
-    seed = int(check_random_state(params["random_state"]).randint(2**31 - 1))
-    train_rows, validation_rows = split(len(X), held_out, seed)
+    asked = params["random_state"]
+    seed = int(asked) if isinstance(asked, (int, np.integer)) else _draw(asked)
+    drawn = _draw(seed)
+    train_rows, validation_rows = split(len(X), held_out, drawn)
     names = None if features is None else tuple(map(str, features))
     check_finite(X, names)
     statistics = fit_statistics(X, train_rows)
@@ -138,8 +135,8 @@ def _begin(
         family=params["family"],
     )
     scaler = fit_scaler(params["scaling"], statistics, X.dtype, channels_last=last)
-    resolved = resolve(params, Facts(scaler, statistics, crowded(X, train_rows, statistics), last), seed)
-    network = build(params["family"], resolved.design, seed, (params["encoder"], params["decoder"]))
+    resolved = resolve(params, Facts(scaler, statistics, crowded(X, train_rows, statistics), last), drawn)
+    network = build(params["family"], resolved.design, drawn, (params["encoder"], params["decoder"]))
     sample_rows = _sample_rows(X, validation_rows if len(validation_rows) else train_rows)
     dtype = X.dtype.name if X.dtype in (np.uint8, np.int16) else "float32"
     run = Run(
@@ -148,6 +145,7 @@ def _begin(
         network=network,
         scaler=scaler,
         seed=seed,
+        drawn_seed=drawn,
         dtype=dtype,
         features=names,
         rows=len(X),
@@ -158,6 +156,10 @@ def _begin(
     constant = [] if scaler.mean.ndim == 0 else _constant_columns(statistics, names)
     _warn(run, *layout_notes, *resolved.notes, *constant)
     return run, resolved
+
+
+def _draw(random_state: Any) -> int:
+    return int(check_random_state(random_state).randint(2**31 - 1))
 
 
 def _measured_design(network: Network) -> Design:
@@ -182,8 +184,14 @@ def _train(
     """Train on the rows that are not held out; `finish` balances the latents, after which training is complete."""
     run.created = datetime.now(timezone.utc).isoformat(timespec="seconds")
     device = pick_device(params["device"])
-    train_rows, validation_rows = split(len(X), held_out, run.seed)
+    train_rows, validation_rows = split(len(X), held_out, run.drawn_seed)
     network = run.network
+    normalises = any(isinstance(module, _BatchNorm) for module in network.modules())
+    if normalises and resolved.settings.batch_size == 1:
+        raise InputError(
+            "batch_size: expected 2 or more rows a step, because this network normalises over a batch (family "
+            "'sparse', or normalization='batch'), got 1; use a larger one, or more rows"
+        )
     if isinstance(network, Principal):
         run.state = _solve(network, run, X, train_rows, validation_rows)
         return

@@ -121,6 +121,7 @@ def test_resuming_keeps_the_layout(tmp_path):
     options = {"latent": 2, "hidden": (8,), "random_state": 0, "patience": None, "schedule": "constant"}
     with pytest.warns(UserWarning, match="taken as"):
         whole = Autoencoder("conv1d", epochs=4, **options).fit(X)
+    with pytest.warns(UserWarning, match="taken as"):
         half = Autoencoder("conv1d", epochs=2, **options).fit(X)
     half.save(tmp_path / "run")
     again = Autoencoder.load(tmp_path / "run").resume(X, epochs=4)

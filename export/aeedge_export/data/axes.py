@@ -113,7 +113,7 @@ def _signals(statistics: Statistics) -> tuple[bool, list[str]]:
 
 
 def _smoothest(length: int, other: int) -> float:
-    """How smooth an axis of unlike values may be and still hold channels: statistics along time can differ, smoothly."""
+    """Least roughness of an axis of channels: statistics differ along time too, but smoothly."""
     return -1.0 if 2 * length <= other else 0.3 if length < other else 1.0
 
 

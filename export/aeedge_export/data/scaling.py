@@ -99,8 +99,8 @@ def fit_scaler(kind: str, stats: Statistics, dtype: np.dtype[Any], *, channels_l
     """Fit a scaler: "standard" (mean 0, deviation 1), "minmax" (0 to 1), "none", or "auto".
 
     "auto" uses one common mapping to 0..1 where values share their bounds, as pixels do; signals (rows of shape
-    (channels, samples), or (samples, channels) with `channels_last`) are standardised per channel; otherwise each value is standardised. Constant values get scale
-    1.
+    (channels, samples), or (samples, channels) with `channels_last`) are standardised per channel; otherwise each value
+    is standardised. Constant values get scale 1.
 
     Raises:
         InputError: an unknown kind.

@@ -1,4 +1,5 @@
-"""conv2d for images (C, H, W) or (H, W, C) and conv1d for signals (C, T) or (T, C): strided convolutions, then transposed convolutions.
+"""conv2d for images (C, H, W) and conv1d for signals (C, T), or with the channels last: strided, then transposed
+convolutions.
 
 The decoder's layers were chosen by measurement in onnxruntime (docs/decisions/0006). conv1d runs as 2-D convolutions
 with 1×k kernels, for which onnxruntime has faster code.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -24,6 +25,7 @@ from aeedge_export.data.scaling import check_finite
 from aeedge_export.reporting.evaluation import evaluate
 from aeedge_export.run import Run
 from aeedge_export.training.loop import EpochHook
+from aeedge_export.training.parameters import check_parameters
 
 
 class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
@@ -32,13 +34,17 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
     Parameters:
         family: "dense", "sparse", "contractive", "vae" (multilayer perceptrons), "conv2d" (images), "conv1d" (signals),
             "pca", or "custom" with `encoder` and `decoder`.
-        latent: number of latents, at most the number of values in a row, or "auto".
-        hidden: widths of the encoder's hidden layers (channels of convolutions), mirrored in the decoder; () for none,
-            or "auto".
+        latent: number of latents, or "auto"; more than the values in a row only for "sparse" or with `noise`.
+        hidden: widths of the encoder's hidden layers (channels of convolutions), mirrored in the decoder; one number
+            for one layer, () for none, or "auto".
         activation: of the hidden layers: relu, leaky_relu, elu, gelu, silu, tanh, sigmoid, softplus, linear.
         latent_activation: of the latents, the same names.
         output: "linear", "sigmoid" (for values scaled to 0..1), or "auto".
         loss: "mse", "bce" (binary cross-entropy: needs values scaled to 0..1 and output "sigmoid"), or "auto".
+        channels: where the channels of signals and images are: "first", rows (channels, samples) or (channels, height,
+            width); "last", rows (samples, channels) or (height, width, channels); or "auto", decided by shape and
+            statistics, with a note where that is no matter of course. The exported graphs take rows as they were given.
+        axes: the same spelled out, with n for the rows: "nct", "ntc", "nchw" or "nhwc"; None to go by `channels`.
         scaling: "standard", "robust" (median and interquartile range), "minmax", "none" or "auto" (one common mapping
             to 0..1 for images, and where values share bounds and spread, as flattened pixels do; per channel for
             signals; otherwise "standard"). It is exported inside the graphs.
@@ -64,8 +70,9 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         threads: number of threads that torch uses during training on the CPU, 1 to 1024, or "auto": one, or all that
             torch and this process may use where a measurement finds them faster; it is repeated now and then, because
             other processes come and go. The caller's number is restored afterwards.
-        random_state: an int makes training repeatable to the byte on one machine with the same number of threads. Set
-            `threads`, because "auto" may decide otherwise another time; `history_` has the number of each epoch.
+        random_state: an int from 0 makes training repeatable to the byte on one machine with the same number of
+            threads. Set `threads`, because "auto" may decide otherwise another time; `history_` has the number of each
+            epoch.
         verbose: show progress.
 
     Attributes:
@@ -78,7 +85,7 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         notes_: findings about the data and the training, in sentences.
         sample_: raw rows kept for export and report, held out from training where rows were.
         noise_: name and strength of each corruption of the training inputs.
-        seed_: drawn from `random_state`.
+        seed_: as `random_state` it repeats the training; drawn where none was given.
         run_: all of this as an `aeedge_export.run.Run`.
         n_features_in_, feature_names_in_, n_iter_: as everywhere in scikit-learn.
 
@@ -95,6 +102,8 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         activation: str = "relu",
         latent_activation: str = "linear",
         output: str = "auto",
+        channels: str = "auto",
+        axes: str | None = None,
         loss: str = "auto",
         scaling: str = "auto",
         noise: str | None = "auto",
@@ -127,6 +136,8 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         self.activation = activation
         self.latent_activation = latent_activation
         self.output = output
+        self.channels = channels
+        self.axes = axes
         self.loss = loss
         self.scaling = scaling
         self.noise = noise
@@ -186,11 +197,12 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         Raises:
             InputError: as `fit`.
         """
+        params = self._checked_params()
         X = self._validated(X, fit=True)
         if features is None or X.ndim != 2:
             features = getattr(self, "feature_names_in_", None)
         known = {"units": None if units is None else tuple(units), "missing": missing, "dialect": dialect}
-        return self._adopt(fitting.fit(X, self.get_params(deep=False), features, self._after_epoch(on_epoch), known))
+        return self._adopt(fitting.fit(X, params, features, self._after_epoch(on_epoch), known))
 
     def evaluate(self, X: ArrayLike, labels: ArrayLike | None = None) -> dict[str, Any]:
         """Compare with PCA of as many latents and check the latents for collapse; kept for `save` and the report.
@@ -224,10 +236,11 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         """
         if self.family == "pca":
             raise InputError("partial_fit: family 'pca' is solved in closed form; use fit, it streams mapped files")
+        params = self._checked_params()
         run: Run | None = getattr(self, "run_", None)
         X = self._validated(X, fit=run is None)
         features = getattr(self, "feature_names_in_", None)
-        return self._adopt(fitting.partial_fit(run, X, self.get_params(deep=False), features))
+        return self._adopt(fitting.partial_fit(run, X, params, features))
 
     def resume(self, X: ArrayLike, *, epochs: int | None = None, on_epoch: EpochHook | None = None) -> Autoencoder:
         """Continue the training of a fitted or loaded estimator, with the same rows.
@@ -241,11 +254,18 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
             InputError: other rows than before, or no epochs left.
         """
         check_is_fitted(self)
+        params = self._checked_params(**({} if epochs is None else {"epochs": epochs}))
         X = self._validated(X, fit=False)
-        params = self.get_params(deep=False) | ({} if epochs is None else {"epochs": epochs})
         fitting.resume(self.run_, X, params, self._after_epoch(on_epoch))
         self.epochs = params["epochs"]
         return self._adopt(self.run_)
+
+    def _checked_params(self, **changed: Any) -> dict[str, Any]:
+        """The parameters by name, checked; some of them replaced."""
+        params: dict[str, Any] = self.get_params(deep=False) | changed
+        signature = inspect.signature(Autoencoder.__init__).parameters
+        check_parameters(params, {name: parameter.default for name, parameter in signature.items()})
+        return params
 
     def _adopt(self, run: Run) -> Autoencoder:
         """Set every fitted attribute, all of them derived from the run."""

@@ -16,9 +16,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.utils import check_random_state
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from aeedge.bundle.manifest import missing_fault
 from aeedge.errors import InputError
+from aeedge_export.data.axes import channels_first, resolve_channels
 from aeedge_export.data.corruption import corruption
 from aeedge_export.data.outliers import find_outliers
 from aeedge_export.data.rows import place_rows, split
@@ -31,6 +33,7 @@ from aeedge_export.data.scaling import (
     fit_statistics,
     nearly_constant,
     pick_rows,
+    robust_statistics,
 )
 from aeedge_export.networks import CUSTOM, build
 from aeedge_export.networks.base import Design, Network
@@ -68,12 +71,11 @@ def fit(
     Raises:
         InputError: rows or parameters that do not fit; the message names them.
     """
-    held_out = _validation_share(params)
-    run, resolved = _begin(X, params, features, held_out)
+    run, resolved = _begin(X, params, features, params["validation"])
     run = replace(run, **known)
     if fault := missing_fault(run.input_spec):
         raise InputError(f"missing: expected {fault}, got {run.missing}")
-    _train(run, X, resolved, params, held_out, on_epoch)
+    _train(run, X, resolved, params, params["validation"], on_epoch)
     return run
 
 
@@ -89,13 +91,16 @@ def resume(run: Run, X: NDArray[Any], params: Mapping[str, Any], on_epoch: RunHo
     Raises:
         InputError: other rows than before, or no epochs left.
     """
-    held_out = _validation_share(params)
-    train_rows, _ = split(len(X), held_out, run.seed, run.left_out)
+    held_out: float = params["validation"]
+    train_rows, _ = split(len(X), held_out, run.drawn_seed, run.left_out)
     statistics = fit_statistics(X, train_rows)
-    scaler = fit_scaler(params["scaling"], statistics, pick_rows(X, train_rows))
+    last = run.design.channels_last
+    scaler = fit_scaler(params["scaling"], statistics, pick_rows(X, train_rows), channels_last=last)
     if not (np.array_equal(scaler.mean, run.scaler.mean) and np.array_equal(scaler.scale, run.scaler.scale)):
         raise InputError("resume: expected the rows that the run was trained on, got others; fit anew instead")
-    resolved = resolve(params, Facts(scaler, statistics, crowded(X, train_rows, statistics)), run.seed)
+    resolved = resolve(
+        params, Facts(scaler, statistics, crowded(X, train_rows, statistics), last), run.drawn_seed, run.design
+    )
     if run.state.epoch >= resolved.settings.epochs:
         raise InputError(
             f"resume: all {run.state.epoch} epochs are done; ask for more (--epochs, resume(X, epochs=...))"
@@ -121,23 +126,17 @@ def partial_fit(
     if run is None:
         run, resolved = _begin(X, params, features, 0.0)
     else:
-        outliers = find_outliers(X, run.features)
+        outliers = find_outliers(channels_first(X, run.design.channels_last), run.features)
         _warn(run, *outliers.notes)
         run.left_out = np.flatnonzero(outliers.mask)
-        rows, _ = split(len(X), 0.0, run.seed, run.left_out)
+        rows, _ = split(len(X), 0.0, run.drawn_seed, run.left_out)
         statistics = fit_statistics(X, rows)
-        resolved = resolve(params, Facts(run.scaler, statistics, crowded(X, rows, statistics)), run.seed)
+        facts = Facts(run.scaler, statistics, crowded(X, rows, statistics), run.design.channels_last)
+        resolved = resolve(params, facts, run.drawn_seed, run.design)
     one_pass = replace(resolved.settings, epochs=run.state.epoch + 1, schedule="constant", patience=None)
     run.state.best_loss = np.inf  # losses of different rows do not compare: the last weights count
     _train(run, X, replace(resolved, settings=one_pass), params, 0.0, None, finish=False)
     return run
-
-
-def _validation_share(params: Mapping[str, Any]) -> float:
-    share: float = params["validation"]
-    if not 0 <= share <= 0.9:
-        raise InputError(f"validation: expected a share from 0 to 0.9, got {share!r}")
-    return share
 
 
 def _kept(params: Mapping[str, Any]) -> dict[str, Any]:
@@ -148,18 +147,27 @@ def _begin(
     X: NDArray[Any], params: Mapping[str, Any], features: Sequence[str] | None, held_out: float
 ) -> tuple[Run, Resolved]:
     """Everything before the first step: scaler, settings, fresh weights, a sample of the rows."""
-    seed = int(check_random_state(params["random_state"]).randint(2**31 - 1))
+    asked = params["random_state"]
+    seed = int(asked) if isinstance(asked, (int, np.integer)) else _draw(asked)
+    drawn = _draw(seed)
     names = None if features is None else tuple(map(str, features))
     check_finite(X, names)
-    outliers = find_outliers(X, names)
+    last, layout_notes = resolve_channels(
+        params["channels"],
+        params["axes"],
+        robust_statistics(pick_rows(X)),
+        matters=params["scaling"] == "auto" or params["family"] == "conv1d",
+        family=params["family"],
+    )
+    outliers = find_outliers(channels_first(X, last), names)
     left_out = np.flatnonzero(outliers.mask)
-    train_rows, validation_rows = split(len(X), held_out, seed, left_out)
+    train_rows, validation_rows = split(len(X), held_out, drawn, left_out)
     statistics = fit_statistics(X, train_rows)
     if statistics.constant.all():
         raise InputError(f"X: expected values that differ between rows, got {len(train_rows)} equal training rows")
-    scaler = fit_scaler(params["scaling"], statistics, pick_rows(X, train_rows))
-    resolved = resolve(params, Facts(scaler, statistics, crowded(X, train_rows, statistics)), seed)
-    network = build(params["family"], resolved.design, seed, (params["encoder"], params["decoder"]))
+    scaler = fit_scaler(params["scaling"], statistics, pick_rows(X, train_rows), channels_last=last)
+    resolved = resolve(params, Facts(scaler, statistics, crowded(X, train_rows, statistics), last), drawn)
+    network = build(params["family"], resolved.design, drawn, (params["encoder"], params["decoder"]))
     sample_rows = _sample_rows(X, validation_rows if len(validation_rows) else train_rows)
     dtype = X.dtype.name if X.dtype in (np.uint8, np.int16) else "float32"
     run = Run(
@@ -168,6 +176,7 @@ def _begin(
         network=network,
         scaler=scaler,
         seed=seed,
+        drawn_seed=drawn,
         dtype=dtype,
         features=names,
         rows=len(X),
@@ -177,8 +186,19 @@ def _begin(
         left_out=left_out,
     )
     constant = [] if scaler.mean.ndim == 0 else _constant_columns(statistics, names)
-    _warn(run, *outliers.notes, *resolved.notes, *constant, *_nearly_constant_columns(X, train_rows, scaler, names))
+    _warn(
+        run,
+        *layout_notes,
+        *outliers.notes,
+        *resolved.notes,
+        *constant,
+        *_nearly_constant_columns(X, train_rows, scaler, names),
+    )
     return run, resolved
+
+
+def _draw(random_state: Any) -> int:
+    return int(check_random_state(random_state).randint(2**31 - 1))
 
 
 def _measured_design(network: Network) -> Design:
@@ -203,8 +223,14 @@ def _train(
     """Train on the rows that are not held out; `finish` balances the latents, after which training is complete."""
     run.created = datetime.now(timezone.utc).isoformat(timespec="seconds")
     device = pick_device(params["device"])
-    train_rows, validation_rows = split(len(X), held_out, run.seed, run.left_out)
+    train_rows, validation_rows = split(len(X), held_out, run.drawn_seed, run.left_out)
     network = run.network
+    normalises = any(isinstance(module, _BatchNorm) for module in network.modules())
+    if normalises and resolved.settings.batch_size == 1:
+        raise InputError(
+            "batch_size: expected 2 or more rows a step, because this network normalises over a batch (family "
+            "'sparse', or normalization='batch'), got 1; use a larger one, or more rows"
+        )
     if isinstance(network, Principal):
         with run.threads.during(resolved.settings.threads, torch.device("cpu")):
             run.state = _solve(network, run, X, train_rows, validation_rows)

@@ -36,7 +36,8 @@ class Run:
         design: what the network was built from.
         network: the torch module, in scaled units.
         scaler: maps raw to scaled units.
-        seed: drawn from `random_state`; fixes weights, split and order of rows.
+        seed: as `random_state` it repeats the training: the one that was given, or one drawn for it.
+        drawn_seed: drawn from `seed`; fixes weights, split and order of rows.
         dtype: of the raw rows: "uint8", "int16" or "float32".
         features: names of the columns, None without.
         rows: number of rows it was fitted to, validation rows included.
@@ -60,6 +61,7 @@ class Run:
     network: Network
     scaler: Scaler
     seed: int
+    drawn_seed: int
     dtype: str
     features: tuple[str, ...] | None
     rows: int
@@ -118,6 +120,7 @@ class Run:
             "normalization": self.design.normalization,
             "linear_path": self.design.linear_path,
             "scaling": self.scaler.kind,
+            "channels": "last" if self.design.channels_last else "first",
             "seed": self.seed,
             "threads": self.state.threads or "unknown",
         }

@@ -74,6 +74,7 @@ def _document(run: Run) -> dict[str, Any]:
         "dialect": None if run.dialect is None else dict(run.dialect),
         "scaling": run.scaler.kind,
         "seed": run.seed,
+        "drawn_seed": run.drawn_seed,
         "rows": run.rows,
         "left_out": run.left_out.tolist(),
         "notes": run.notes,
@@ -127,7 +128,8 @@ def _assemble(place: Path, document: dict[str, Any], modules: tuple[nn.Module | 
         optimizer=_part(checkpoint, "adam."),
         history=[json.loads(line) for line in (place / "history.jsonl").read_text().splitlines()],
     )
-    network = build(params["family"], design, document["seed"], modules)
+    drawn = document.get("drawn_seed", document["seed"])  # older runs have one seed, the drawn one
+    network = build(params["family"], design, drawn, modules)
     network.load_state_dict(state.best_weights)
     labels, features, evaluation = document["labels"], document["features"], document["evaluation"]
     if "referee" in evaluation:  # the key's former name
@@ -138,6 +140,7 @@ def _assemble(place: Path, document: dict[str, Any], modules: tuple[nn.Module | 
         network=network.eval(),
         scaler=Scaler(document["scaling"], weights["scaler.mean"].numpy(), weights["scaler.scale"].numpy()),
         seed=document["seed"],
+        drawn_seed=drawn,
         dtype=document["dtype"],
         features=None if features is None else tuple(features),
         rows=document["rows"],

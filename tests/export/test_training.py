@@ -66,7 +66,7 @@ def test_early_stopping_restores_the_best_weights(rows):
     assert ae.stopped_ == "patience"
     losses = [epoch["validation_loss"] for epoch in ae.history_]
     assert ae.n_iter_ == len(losses) == int(np.argmin(losses)) + 1 + 3
-    _, held_out = split(len(rows), 0.1, ae.seed_)
+    _, held_out = split(len(rows), 0.1, ae.run_.drawn_seed)
     assert ae.reconstruction_error(rows[held_out]).mean() == pytest.approx(min(losses), rel=1e-4)
 
 

@@ -10,6 +10,7 @@ Several may be joined with "+" or "," and are applied in order.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -36,7 +37,8 @@ def parse_noise(text: str | None) -> tuple[tuple[str, float], ...]:
             strength = float(number)
         except ValueError:
             strength = -1.0
-        if name not in KINDS or strength < 0 or (name != "gaussian" and strength >= 1):
+        most = math.inf if name == "gaussian" else 1.0
+        if name not in KINDS or not 0 <= strength < most:
             raise InputError(
                 f"noise: expected names with strengths such as 'gaussian:0.2' or 'masking:0.3,salt_pepper:0.1' "
                 f"({', '.join(KINDS)}; shares below 1), got {part.strip()!r}"

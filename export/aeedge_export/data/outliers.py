@@ -268,7 +268,7 @@ def _is_code(value: float, count: int, most: float, constant: bool) -> bool:
 
 
 def _without_modes(findings: list[Finding], rows: int) -> list[Finding]:
-    """Drop what is no outlier after all: rows that deviate together, to nearly the same values, are a mode of operation.
+    """Drop what is no outlier after all: rows that deviate together, to nearly the same values, are a mode.
 
     And drop everything if too many rows have outliers: then extreme values are in the nature of the data.
     """

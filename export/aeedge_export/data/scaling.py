@@ -106,18 +106,26 @@ def pick_rows(X: NDArray[Any], rows: NDArray[np.intp] | None = None) -> NDArray[
     return np.asarray(X[chosen if rows is None else rows[chosen]])
 
 
-def fit_scaler(kind: str, stats: Statistics, sample: NDArray[Any]) -> Scaler:
-    """Fit a scaler: "standard" (mean 0, deviation 1), "robust" (median and interquartile range / 1.349, the deviation of
-    normally distributed values), "minmax" (0 to 1), "none", or "auto".
+def robust_statistics(sample: NDArray[Any]) -> Statistics:
+    """Median and interquartile range / 1.349 of each value of some raw rows, in the place of mean and deviation."""
+    rows = np.asarray(sample, np.float64)
+    lower, middle, upper = np.quantile(rows, (0.25, 0.5, 0.75), axis=0)
+    return Statistics(len(rows), middle, (upper - lower) / 1.349, rows.min(axis=0), rows.max(axis=0))
+
+
+def fit_scaler(kind: str, stats: Statistics, sample: NDArray[Any], *, channels_last: bool = False) -> Scaler:
+    """Fit a scaler: "standard" (mean 0, deviation 1), "robust" (median 0, interquartile range 1.349, which is deviation
+    1 of normally distributed values), "minmax" (0 to 1), "none", or "auto".
 
     "auto" uses one common mapping to 0..1 for images, for bytes and booleans, and where values share bounds and spread,
-    as flattened pixels do; signals (rows of shape (channels, samples)) are standardised per channel; otherwise each
-    value is standardised. Constant values get scale 1.
+    as flattened pixels do; signals, rows of shape (channels, samples) or with `channels_last` (samples, channels), are
+    standardised per channel; otherwise each value is standardised. Constant values get scale 1.
 
     Args:
         kind: the method.
         stats: of the training rows.
         sample: some of these rows, raw, as `pick_rows` returns them.
+        channels_last: the layout of signals.
 
     Raises:
         InputError: an unknown kind.
@@ -130,12 +138,11 @@ def fit_scaler(kind: str, stats: Statistics, sample: NDArray[Any]) -> Scaler:
         if is_image(stats.mean.shape, sample.dtype) or share_range(sample):
             return _common("shared", *_common_bounds(stats, sample.dtype))
         if stats.mean.ndim == 2:
-            return _by_channel(stats)
+            return _by_channel(stats, time_axis=0 if channels_last else 1)
         kind = "standard"
     if kind == "robust":
-        lower, middle, upper = np.quantile(np.asarray(sample, np.float64), (0.25, 0.5, 0.75), axis=0)
-        spread = np.where(upper > lower, (upper - lower) / 1.349, stats.std)
-        return _each(kind, stats, middle, spread)
+        found = robust_statistics(sample)
+        return _each(kind, stats, found.mean, np.where(found.std > 0, found.std, stats.std))
     if kind == "standard":
         return _each(kind, stats, stats.mean, stats.std)
     return _each(kind, stats, stats.min, stats.max - stats.min)
@@ -167,10 +174,10 @@ def _common_bounds(stats: Statistics, dtype: np.dtype[Any]) -> tuple[float, floa
     return low, high if high > low else low + 1.0
 
 
-def _by_channel(stats: Statistics) -> Scaler:
-    """One mean and one deviation for each channel of (channels, samples)."""
-    mean = stats.mean.mean(axis=1, keepdims=True)
-    spread = np.sqrt((stats.std**2 + (stats.mean - mean) ** 2).mean(axis=1, keepdims=True))
+def _by_channel(stats: Statistics, time_axis: int) -> Scaler:
+    """One mean and one deviation for each channel, over all samples."""
+    mean = stats.mean.mean(axis=time_axis, keepdims=True)
+    spread = np.sqrt((stats.std**2 + (stats.mean - mean) ** 2).mean(axis=time_axis, keepdims=True))
     spread = np.where(spread <= 1e-7 * np.abs(mean), 1.0, spread)
     return Scaler("channel", mean.astype(np.float32), spread.astype(np.float32))
 
@@ -182,11 +189,11 @@ def crowded(X: NDArray[Any], rows: NDArray[np.intp], stats: Statistics) -> float
 
 
 def share_range(sample: NDArray[Any]) -> bool:
-    """Whether the values of flat rows (m, d) share bounds and spread, as pixels do; flags of type bool or uint8 always do.
+    """Whether the values of flat rows (m, d) share bounds and spread, as pixels do; flags (bool, uint8) always do.
 
-    Of the values that vary, 8 or more, nearly all reach the common minimum (half of integers, as counts of a converter),
-    at least half nearly reach the common maximum, hardly any exceeds it, and none is narrow. A few extreme cells have no
-    say.
+    Of the values that vary, 8 or more, nearly all reach the common minimum (half of integers, as counts of a
+    converter), at least half nearly reach the common maximum, hardly any exceeds it, and none is narrow. A few extreme
+    cells have no say.
     """
     if sample.ndim != 2:
         return False

@@ -41,6 +41,8 @@ def build(
     Raises:
         InputError: an unknown family, or a design that it cannot build.
     """
+    if family != CUSTOM and modules != (None, None):
+        raise InputError(f"encoder, decoder: only family {CUSTOM!r} uses them, this is {family!r}; leave them out")
     if family == CUSTOM:
         if modules[0] is None or modules[1] is None:
             raise InputError("family 'custom' needs encoder= and decoder=, torch modules; pass both")

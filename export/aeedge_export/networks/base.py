@@ -30,6 +30,7 @@ class Design:
         linear_path: whether a linear encoder and decoder, initialised with PCA, are added to the network.
         centered: whether the encoder first subtracts the mean row (of data scaled to 0..1).
         ordered: whether any prefix of the latents is trained as a smaller code.
+        channels_last: whether the channels of signals and images are the last axis of a row, not the first.
         options: parameters of one family alone.
     """
 
@@ -44,6 +45,7 @@ class Design:
     linear_path: bool = False
     centered: bool = False
     ordered: bool = False
+    channels_last: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
 
     @property

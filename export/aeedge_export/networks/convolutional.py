@@ -1,4 +1,5 @@
-"""conv2d for images (C, H, W) and conv1d for signals (C, T): strided convolutions, then transposed convolutions.
+"""conv2d for images (C, H, W) and conv1d for signals (C, T), or with the channels last: strided, then transposed
+convolutions.
 
 The decoder's layers were chosen by measurement in onnxruntime (docs/decisions/0006). conv1d runs as 2-D convolutions
 with 1×k kernels, for which onnxruntime has faster code.
@@ -28,6 +29,19 @@ class Pad(nn.Module):
         return F.pad(x, self._extra)
 
 
+class Permute(nn.Module):
+    """Channels of rows moved from their last axis to their first, or back."""
+
+    def __init__(self, axes: int, *, first: bool) -> None:
+        super().__init__()
+        moved = (axes, *range(1, axes)) if first else (*range(2, axes + 1), 1)
+        self._order = (0, *moved)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, ..., C) -> (n, C, ...), or back."""
+        return x.permute(self._order)
+
+
 class Crop(nn.Module):
     """The first rows and columns, in the shape of the input."""
 
@@ -42,7 +56,7 @@ class Crop(nn.Module):
 
 
 def conv2d(design: Design) -> Network:
-    """Images (C, H, W); sizes not divisible by the strides are padded.
+    """Images (C, H, W), or (H, W, C) with `channels_last`; sizes not divisible by the strides are padded.
 
     Raises:
         InputError: rows of another shape, or smaller than the strides.
@@ -52,11 +66,11 @@ def conv2d(design: Design) -> Network:
             f"family 'conv2d' needs images, rows of shape (channels, height, width), got {design.input_shape}; "
             "reshape the rows, or use family='dense'"
         )
-    return _build(design, design.input_shape, (2, 2), (3, 3))
+    return _build(design, _channels_first(design), (2, 2), (3, 3))
 
 
 def conv1d(design: Design) -> Network:
-    """Signals (C, T); lengths not divisible by the strides are padded.
+    """Signals (C, T), or (T, C) with `channels_last`; lengths not divisible by the strides are padded.
 
     Raises:
         InputError: rows of another shape, or shorter than the strides.
@@ -66,8 +80,13 @@ def conv1d(design: Design) -> Network:
             f"family 'conv1d' needs signals, rows of shape (channels, samples), got {design.input_shape}; "
             "reshape the rows, or use family='dense'"
         )
-    channels, samples = design.input_shape
+    channels, samples = _channels_first(design)
     return _build(design, (channels, 1, samples), (1, 2), (1, 7))
+
+
+def _channels_first(design: Design) -> tuple[int, ...]:
+    *others, last = design.input_shape
+    return (last, *others) if design.channels_last else design.input_shape
 
 
 def _build(design: Design, shape: tuple[int, ...], step: tuple[int, int], kernel: tuple[int, int]) -> Network:
@@ -82,7 +101,9 @@ def _build(design: Design, shape: tuple[int, ...], step: tuple[int, int], kernel
     small = (-(-height // down[0]), -(-width // down[1]))
     pad = (small[0] * down[0] - height, small[1] * down[1] - width)
     features = design.hidden[-1] * small[0] * small[1]
-    trunk: list[nn.Module] = [nn.Unflatten(1, (channels, 1))] if len(design.input_shape) == 2 else []
+    first, axes = _channels_first(design), len(design.input_shape)
+    trunk: list[nn.Module] = [Permute(axes, first=True)] if design.channels_last else []
+    trunk += [nn.Unflatten(1, (channels, 1))] if axes == 2 else []
     trunk += [Pad(*pad)] if any(pad) else []
     around = (kernel[0] // 2, kernel[1] // 2)
     for fan_in, fan_out in pairwise((channels, *design.hidden)):
@@ -103,7 +124,8 @@ def _build(design: Design, shape: tuple[int, ...], step: tuple[int, int], kernel
         rest.append(nn.ConvTranspose2d(fan_in, fan_out, wide, stride=step, padding=around))
         if index < len(ups) - 1:
             rest += after(design.activation, design.normalization, nn.BatchNorm2d, fan_out)
-    rest.append(Crop(design.input_shape))
+    rest.append(Crop(first))
+    rest += [Permute(axes, first=False)] if design.channels_last else []
     linear = nn.Linear(design.latent, design.size) if design.linear_path else None
     body = Decoder(nn.Linear(design.latent, features), nn.Sequential(*rest), design.input_shape, linear)
     draw_weights(encoder, body, small_ends=design.linear_path)

@@ -6,6 +6,8 @@ sparse: Ng 2011, CS294A lecture notes; contractive: Rifai et al. 2011, https://i
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -74,6 +76,8 @@ def parse_sparsity(text: str) -> tuple[str, float, float]:
     try:
         values = [float(n) for n in numbers]
     except ValueError:
+        values = []
+    if not all(map(math.isfinite, values)):
         values = []
     if kind == "l1" and len(values) == 1 and values[0] >= 0:
         return kind, 0.0, values[0]

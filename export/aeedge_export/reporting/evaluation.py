@@ -52,7 +52,7 @@ def evaluate(run: Run, X: NDArray[Any], labels: ArrayLike | None = None) -> dict
     classes = None if labels is None else np.asarray(labels)
     if classes is not None and classes.shape != (len(X),):
         raise InputError(f"labels: expected one for each of the {len(X)} rows, got an array of shape {classes.shape}")
-    train, test = split(len(X), run.params["validation"], run.seed, run.left_out)
+    train, test = split(len(X), run.params["validation"], run.drawn_seed, run.left_out)
     train, test = _subset(train, _TRAIN_ROWS), _subset(test if len(test) else train, _TEST_ROWS)
     fitted, flat = (run.scaler(X[part]).reshape(len(part), -1) for part in (train, test))
     latent = min(run.design.latent, len(train), run.design.size)

@@ -16,6 +16,7 @@ from sklearn.manifold import TSNE
 from sklearn.preprocessing import StandardScaler
 
 from aeedge.bundle.manifest import Manifest
+from aeedge_export.data.axes import channels_first
 from aeedge_export.reporting import charts
 from aeedge_export.reporting.evaluation import against_pca
 from aeedge_export.run import STOPPED, Run
@@ -75,14 +76,15 @@ def _losses(run: Run) -> Markup | None:
 
 def _reconstructions(run: Run, back: NDArray[np.float32]) -> dict[str, Any]:
     """Images as images, signals as lines, tables as the error of each feature."""
-    rows, shape = run.sample, _image_shape(run.input_shape)
+    rows, back = (channels_first(part, run.design.channels_last) for part in (run.sample, back))
+    shape = _image_shape(rows.shape[1:])
     if shape is not None:
         low, high = float(rows.min()), float(rows.max())
         shown = np.linspace(0, len(rows) - 1, min(_IMAGES, len(rows))).astype(int)
         pairs = {i: np.concatenate([rows[i].reshape(shape), back[i].reshape(shape)], axis=1) for i in shown}
         return {"images": {i: _png(pair, low, high) for i, pair in pairs.items()}}
     if len(run.input_shape) == 2:
-        samples = range(run.input_shape[1])
+        samples = range(rows.shape[2])
         curves = [{"input": row[0].tolist(), "output": out[0].tolist()} for row, out in zip(rows[:_SIGNALS], back)]
         return {"signals": [charts.lines(samples, pair, log=False, label="sample, first channel") for pair in curves]}
     error = np.square((rows - back) / run.scaler.scale).reshape(len(rows), -1).mean(axis=0)

@@ -1,4 +1,4 @@
-"""Replaces "auto" by settings for the shape and scaling of the data, and checks the parameters that were given.
+"""Replaces "auto" by settings for the shape and scaling of the data, and checks what depends on the data.
 
 Two recipes, both chosen by measurement (docs/decisions/0007, benchmarks/quality.py):
 
@@ -22,12 +22,11 @@ from aeedge_export.data.corruption import parse_noise
 from aeedge_export.data.scaling import Scaler, Statistics
 from aeedge_export.networks.base import Design
 from aeedge_export.networks.dense import parse_sparsity
-from aeedge_export.training.loop import SCHEDULES, Settings
+from aeedge_export.training.loop import Settings
 
 _LINEAR_PATH_SIZE = 4096  # values in a row; beyond, a linear path and its PCA cost more than they gain
 _CROWDED = 0.05  # with this share of values at their bounds, the output is bounded
 _LEAST_ROWS = 32  # for normalisation over batches
-_MOST_THREADS = 1024  # the system may refuse more, which ends the process
 
 
 @dataclass(frozen=True)
@@ -38,11 +37,13 @@ class Facts:
         scaler: fitted to the rows.
         statistics: of the raw rows.
         crowded: share of values at the common bounds.
+        channels_last: whether the channels of signals and images are the last axis of a row.
     """
 
     scaler: Scaler
     statistics: Statistics
     crowded: float
+    channels_last: bool = False
 
     @property
     def rows(self) -> int:
@@ -74,9 +75,10 @@ class Facts:
 
     @property
     def unit_range(self) -> bool:
-        """Whether scaled values lie within 0 to 1."""
+        """Whether scaled values lie within 0 to 1, as far as a scaler of float32 can say."""
         low, high = self.scaled_range
-        return low >= -1e-6 and high <= 1 + 1e-6
+        step = 1e-6 + float(np.finfo(np.float32).eps * np.max(np.abs(self.scaler.mean) / self.scaler.scale))
+        return low >= -step and high <= 1 + step
 
 
 @dataclass(frozen=True)
@@ -98,24 +100,25 @@ class Resolved:
     notes: tuple[str, ...]
 
 
-def resolve(params: Mapping[str, Any], facts: Facts, seed: int) -> Resolved:
-    """Replace every "auto" and check the rest.
+def resolve(params: Mapping[str, Any], facts: Facts, seed: int, design: Design | None = None) -> Resolved:
+    """Replace every "auto" and check that the rest fits the data.
 
     Args:
-        params: the estimator's parameters.
+        params: the estimator's parameters, checked (`parameters.check_parameters`).
         facts: about the training rows.
         seed: for the order of rows.
+        design: of a network that exists already; None for a new one.
 
     Raises:
-        InputError: a parameter that does not fit the data, or has the wrong type.
+        InputError: a parameter that does not fit the data.
     """
     notes = []
-    batch_size = _whole("batch_size", params["batch_size"], 64 if facts.rows < 20_000 else 256)
+    batch_size = int(_given(params["batch_size"], 64 if facts.rows < 20_000 else 256))
     if batch_size > facts.rows:
         if params["batch_size"] != "auto":
             notes.append(f"{facts.rows} training rows are fewer than a batch of {batch_size}: each epoch is one step")
         batch_size = facts.rows
-    design = _design(params, facts)
+    design = design or _design(params, facts, batch_size)
     noise = params["noise"]
     if noise == "auto":
         # A dropped value becomes 0, the mean or median.
@@ -129,24 +132,26 @@ def _is_table(facts: Facts) -> bool:
     return len(facts.input_shape) == 1 and facts.scaler.kind != "shared"
 
 
-def _design(params: Mapping[str, Any], facts: Facts) -> Design:
+def _design(params: Mapping[str, Any], facts: Facts, batch_size: int) -> Design:
     family, loss, output = params["family"], params["loss"], params["output"]
-    latent = _latent(params["latent"], facts.size)
+    latent = _latent(params, facts.size)
     shared = facts.scaler.kind == "shared"
     bounded = shared and facts.unit_range and facts.crowded >= _CROWDED
     if output == "auto":
         output = "sigmoid" if loss == "bce" or (loss == "auto" and bounded) else "linear"
     if loss == "auto":
         loss = "bce" if output == "sigmoid" and bounded else "mse"
-    if loss == "bce" and not facts.unit_range:
-        low, high = facts.scaled_range
+    if (loss == "bce" or output == "sigmoid") and not facts.unit_range:
+        (low, high), (name, got, instead) = facts.scaled_range, ("output", "sigmoid", "linear")
+        if loss == "bce":
+            name, got, instead = "loss", "bce", "mse"
         raise InputError(
-            f"loss 'bce' needs values from 0 to 1 after scaling, got {low:.4g} to {high:.4g}; "
-            "use scaling='minmax', or loss='mse'"
+            f"{name} {got!r} needs values from 0 to 1 after scaling, got {low:.4g} to {high:.4g}; "
+            f"use scaling='minmax', or {name}={instead!r}"
         )
     hidden = _hidden(params["hidden"], facts, family)
     convolutional = family in ("conv1d", "conv2d")
-    rich = bool(hidden) and not _is_table(facts) and facts.rows >= _LEAST_ROWS
+    rich = bool(hidden) and not _is_table(facts) and facts.rows >= _LEAST_ROWS and batch_size > 1
     normalization = params["normalization"]
     linear_path = params["linear_path"]
     if linear_path == "auto":
@@ -166,6 +171,7 @@ def _design(params: Mapping[str, Any], facts: Facts) -> Design:
         linear_path=bool(linear_path),
         centered=shared and (bool(hidden) or convolutional) and family not in ("pca", "custom"),
         ordered=bool(params["ordered"]),
+        channels_last=facts.channels_last,
         options={name: params[name] for name in ("sparsity", "contraction", "beta", "free_bits", "kl_warmup")},
     )
 
@@ -175,75 +181,47 @@ def _settings(params: Mapping[str, Any], facts: Facts, design: Design, batch_siz
     steps = max(1, facts.rows // batch_size)
     wanted = 1700 if convolutional else 5000 if _is_table(facts) else 2800
     most = 100 if _is_table(facts) else 60
-    epochs = _whole("epochs", params["epochs"], int(np.clip(round(wanted / steps), 10, most)))
+    epochs = int(_given(params["epochs"], np.clip(round(wanted / steps), 10, most)))
     rate, decay = (2e-3, 1e-4) if _is_table(facts) else (4e-3, 1.0) if convolutional else (8e-3, 0.5)
     if not _is_table(facts) and design.output == "linear":
         decay *= 4 if not convolutional else 1
     if design.normalization == "none":
         rate, decay = min(rate, 2e-3), min(decay, 1e-4)
-    if params["schedule"] not in SCHEDULES:
-        raise InputError(f"schedule: expected {', '.join(SCHEDULES)}, got {params['schedule']!r}")
     clip, patience = params["gradient_clip"], params["patience"]
-    asked_decay = params["weight_decay"]
     return Settings(
         epochs=epochs,
         batch_size=batch_size,
-        learning_rate=_positive("learning_rate", params["learning_rate"], rate),
-        weight_decay=0.0 if asked_decay == 0 else _positive("weight_decay", asked_decay, decay),
+        learning_rate=float(_given(params["learning_rate"], rate)),
+        weight_decay=float(_given(params["weight_decay"], decay)),
         schedule=params["schedule"],
-        gradient_clip=None if clip is None else _positive("gradient_clip", clip, 1.0),
-        patience=None if patience is None else _whole("patience", patience, max(15, epochs // 4)),
+        gradient_clip=None if clip is None else float(clip),
+        patience=None if patience is None else int(_given(patience, max(15, epochs // 4))),
         seed=seed,
-        threads=_threads(params["threads"]),
+        threads=int(_given(params["threads"], 0)) or None,
     )
 
 
-def _threads(value: Any) -> int | None:
-    number = _whole("threads", value, auto=0)
-    if number > _MOST_THREADS:
+def _latent(params: Mapping[str, Any], size: int) -> int:
+    latent = int(_given(params["latent"], min(32, max(2, round(size / 3)), max(1, size - 1))))
+    asked = params["noise"]
+    overcomplete = params["family"] == "sparse" or (asked != "auto" and parse_noise(asked))
+    if latent > size and not overcomplete:
         raise InputError(
-            f"threads: expected 'auto' or at most {_MOST_THREADS}, got {number}; one for each CPU is enough"
-        )
-    return number or None
-
-
-def _latent(value: Any, size: int) -> int:
-    latent = _whole("latent", value, min(32, max(2, round(size / 3)), max(1, size - 1)))
-    if latent > size:
-        raise InputError(
-            f"latent: expected at most {size}, the number of values in a row, got {latent}; "
-            "an autoencoder must have fewer latents than inputs to learn anything"
+            f"latent: expected at most {size}, the number of values in a row, got {latent}; with more, an autoencoder "
+            "can copy its input and learns nothing: use fewer, or family='sparse', or noise='dropout:0.4'"
         )
     return latent
 
 
 def _hidden(value: Any, facts: Facts, family: str) -> tuple[int, ...]:
-    if isinstance(value, str) and value == "auto":
+    if isinstance(value, str):
         if family == "conv2d":
             return (16, 32)
         if family == "conv1d":
-            return (16, 32, 32)[: max(1, int(np.log2(max(2, facts.input_shape[-1]))) - 1)]
+            return (16, 32, 32)[: max(1, int(np.log2(max(2, facts.input_shape[0 if facts.channels_last else -1]))) - 1)]
         return (int(np.clip(2 ** round(np.log2(4 * facts.size)), 128, 512)),)
-    if isinstance(value, str) or not all(_is_whole(width) and width > 0 for width in value):
-        raise InputError(f"hidden: expected 'auto' or whole numbers above 0, got {value!r}")
-    return tuple(int(width) for width in value)
+    return tuple(int(width) for width in np.atleast_1d(value))
 
 
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-
-
-def _whole(name: str, value: Any, auto: int) -> int:
-    if isinstance(value, str) and value == "auto":
-        return auto
-    if not _is_whole(value) or value < 1:
-        raise InputError(f"{name}: expected 'auto' or a whole number of at least 1, got {value!r}")
-    return int(value)
-
-
-def _positive(name: str, value: Any, auto: float) -> float:
-    if isinstance(value, str) and value == "auto":
-        return auto
-    if not isinstance(value, (int, float, np.floating, np.integer)) or not 0 < value < np.inf:
-        raise InputError(f"{name}: expected a number above 0, got {value!r}")
-    return float(value)
+def _given(value: Any, auto: Any) -> Any:
+    return auto if isinstance(value, str) else value

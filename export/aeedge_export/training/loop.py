@@ -175,8 +175,8 @@ def _run_epoch(
         total: Tensor | float = 0.0
         rate, done = settings.learning_rate, 0
         for step, batch in enumerate(rows.batches(settings.batch_size, generator)):
-            if len(batch) == 1 and rows.count > 1:
-                continue  # a batch of one row has no variance to normalise by
+            if len(batch) == 1 < min(rows.count, settings.batch_size):
+                continue  # a rest of one row has no variance to normalise by
             network.progress = (state.epoch * steps + step + 1) / (settings.epochs * steps)
             rate = _learning_rate(settings, state, network.progress)
             for group in optimizer.param_groups:
@@ -267,7 +267,7 @@ def _close_epoch(
 
 
 def evaluate(network: Network, rows: Tensor) -> float:
-    """Mean validation loss of scaled rows; no row counts more than 10 times the 90 % quantile, so no outlier decides."""
+    """Mean validation loss of scaled rows; none counts more than 10 times the 90 % quantile: no outlier decides."""
     network.eval()
     losses = torch.cat([network.validation_loss(part) for part in torch.split(rows, _EVALUATION_ROWS)])
     losses = losses.nan_to_num(nan=math.inf, posinf=math.inf).sort().values

@@ -56,8 +56,8 @@ class TextTable:
         order = list(range(width)) if order is None else list(order)
         step = max(1, BLOCK_BYTES // (8 * max(width, 1)))
         dialect = self.head.dialect
-        with self._source.open() as stream:
-            lines = iter(io.TextIOWrapper(stream, dialect.encoding, newline=""))
+        with io.TextIOWrapper(self._source.open(), dialect.encoding, newline="") as stream:
+            lines = iter(stream)
             line = self._skip_head(lines)
             while not text:
                 chunk = list(islice(lines, step))

@@ -258,8 +258,8 @@ def _score(rows: list[list[str]], delimiter: str, decimal: str) -> float:
     """How well rows fit a layout, 0 to 3: one width, numbers, more than one column."""
     if not rows:
         return 0.0
-    width, same = _width(rows, delimiter)
-    body = [row for row in rows[1:] or rows if len(row) == width]
+    width, same = _width(rows, delimiter, decimal)
+    body = [row for row in rows[1:] if len(row) == width] or rows[:1]
     cells = [cell.strip() for row in body for cell in row[:_SAMPLE_COLUMNS]]
     numbers = sum(number(cell, decimal) is not None for cell in cells) / max(1, len(cells))
     commas = [cell for cell in cells if DECIMAL_COMMA.fullmatch(cell)]
@@ -268,16 +268,22 @@ def _score(rows: list[list[str]], delimiter: str, decimal: str) -> float:
     return same + numbers + (same if width > 1 else 0.0)
 
 
-def _width(rows: list[list[str]], delimiter: str) -> tuple[int, float]:
-    """Number of columns, and the share of rows that have it; 0 where the first row does not go with the others."""
-    widths = Counter(map(len, rows[1:] or rows))
-    width, count = widths.most_common(1)[0]
-    first, body = len(rows[0]), [row for row in rows[1:] if len(row) == width]
+def _width(rows: list[list[str]], delimiter: str, decimal: str) -> tuple[int, float]:
+    """Number of columns, and how well the rows agree on it, 0 to 1."""
+    first, below = len(rows[0]), rows[1:]
+    if not below:
+        return first, 1.0
+    width, count = Counter(map(len, below)).most_common(1)[0]
+    body = [row for row in below if len(row) == width]
     at_end = first + 1 == width and not any(row[-1].strip() for row in body)  # a delimiter at the end of each row
     without = first == width + 1 and not rows[0][-1].strip()  # or of the header alone
     row_names = first + 1 == width and delimiter in "\t "  # as R writes them, under no name
-    share = count / max(1, len(rows[1:] or rows))
-    return (first if at_end else width), share if first == width or at_end or without or row_names else 0.0
+    if first == width or at_end or without or row_names:
+        name = rows[0][0]
+        in_name = width == 1 and any(other in name for other in ",;\t|") and number(name, decimal) is None
+        return first if at_end else width, 0.0 if in_name else count / len(below)
+    most = Counter([first, *map(len, below)])  # the first of those that are equally frequent
+    return most.most_common(1)[0][0], 0.3 * count / len(below)
 
 
 # --- the header
@@ -398,7 +404,7 @@ def _are_units(second: list[str], body: list[list[str]], dialect: Dialect) -> bo
 
 def _head(lines: list[str], rows: list[tuple[int, list[str]]], dialect: Dialect, name: str) -> Head:
     """Width, names, units and the rows of data, for a dialect."""
-    width, _ = _width([row for _, row in rows], dialect.delimiter) if rows else (0, 0.0)
+    width, _ = _width([row for _, row in rows], dialect.delimiter, dialect.decimal) if rows else (0, 0.0)
     names: list[str] | None = None
     units: list[str] | None = None
     if dialect.header == "row" and rows:

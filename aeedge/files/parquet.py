@@ -76,7 +76,9 @@ class ParquetTable:
     def text(self, name: str) -> list[Any]:
         """All values of a column, as Python objects."""
         found: list[Any] = (
-            self._pa.parquet.read_table(self._source.open_seekable(), columns=[name]).column(0).to_pylist()
+            self._pa.parquet.read_table(self._source.path or self._source.open_seekable(), columns=[name])
+            .column(0)
+            .to_pylist()
         )
         return found
 

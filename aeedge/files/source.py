@@ -49,7 +49,7 @@ class Source:
             raise InputError(f"{self.name}: expected a file, but nothing is there; check the path") from None
         except (OSError, EOFError) as error:
             raise InputError(f"{self.name}: cannot be read ({error}); check it, or copy it again") from None
-        self._pipe = stream if self._is_pipe else None
+        self._pipe = stream if self._is_pipe else stream.close()
         self._whole: bytes | None = None
         if not self.head:
             raise InputError(f"{self.name}: expected rows of numbers, but it is empty")
@@ -82,7 +82,12 @@ class Source:
         stream: Any = sys.stdin.buffer if self._path == STDIN else open(self._path, "rb")  # noqa: SIM115
         if not isinstance(stream, io.BufferedReader):  # standard input that was replaced, as tests do
             stream = io.BufferedReader(stream)
-        return gzip.GzipFile(fileobj=stream) if stream.peek(2)[:2] == _GZIP else stream  # type: ignore[return-value]
+        if stream.peek(2)[:2] != _GZIP:
+            return stream  # type: ignore[no-any-return]
+        if self._is_pipe:
+            return gzip.GzipFile(fileobj=stream)  # type: ignore[return-value]
+        stream.close()
+        return gzip.open(self._path, "rb")  # type: ignore[return-value]
 
     def _kind(self) -> str:
         by_content = next((kind for magic, kind in _MAGIC.items() if self.head.startswith(magic)), "text")

@@ -21,6 +21,7 @@ from aeedge.runtime.missing import fill_missing
 from aeedge.runtime.nonfinite import all_finite
 from aeedge_export import fitting, run_files
 from aeedge_export.bundle import export_bundle
+from aeedge_export.data.labels import as_classes
 from aeedge_export.data.scaling import check_finite
 from aeedge_export.reporting.evaluation import evaluate
 from aeedge_export.run import Run
@@ -222,7 +223,7 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         X = X if isinstance(X, np.ndarray) and X.shape[1:] == run.input_shape else self._validated(X, fit=False)
         run.evaluation = evaluate(run, X, labels)
         if labels is not None:
-            run.labels = np.asarray(labels)[run.sample_rows]
+            run.labels = as_classes(labels, len(X))[run.sample_rows]
         return self._adopt(run).evaluation_
 
     def partial_fit(self, X: ArrayLike, y: object = None) -> Autoencoder:

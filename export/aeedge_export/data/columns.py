@@ -39,7 +39,7 @@ def kind_of_cells(cells: Sequence[str], decimal: str) -> str:
     if not known:
         return "empty"
     numbers = sum(number(cell, decimal) is not None or bool(_NUMBER_LIKE.fullmatch(cell)) for cell in known)
-    if 2 * numbers > len(known):
+    if 2 * numbers >= len(known):
         return "number"
     return "time" if all(_DATE.fullmatch(cell) for cell in known) else "text"
 

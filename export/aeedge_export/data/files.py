@@ -189,7 +189,7 @@ def _array(source: Source, array: str | None) -> NDArray[Any]:
 def _npz(source: Source, member: str) -> NDArray[Any]:
     member = npy.npz_member(source, member)
     try:
-        with np.load(source.open_seekable(), allow_pickle=False) as archive:
+        with source.open_seekable() as stream, np.load(stream, allow_pickle=False) as archive:
             found: NDArray[Any] = archive[member]
     except (ValueError, OSError, EOFError) as error:
         raise InputError(f"{source.name}, array {member!r}: cannot be read ({error}); copy it again") from None
@@ -250,6 +250,8 @@ def _open_table(source: Source, wishes: Wishes | None) -> _Table:
         table = ParquetTable(source)
         return _Table(source, table.names, table.kinds, ("",) * len(table.names), True, None, None, table)
     head = detect(source.head, source.is_whole, source.name, wishes)
+    if not head.records:
+        raise InputError(f"{source.name}: expected rows of numbers, but it has none")
     cells = [[row[i] for _, row in head.records if i < len(row)] for i in range(head.width)]
     kinds = tuple(kind_of_cells(column, head.dialect.decimal) for column in cells)
     examples = tuple(next((cell.strip() for cell in column if cell.strip()), "")[:20] for column in cells)

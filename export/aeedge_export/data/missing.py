@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from aeedge.bundle.manifest import Missing
 from aeedge.errors import InputError
 from aeedge_export.data.files import Dataset
+from aeedge_export.data.outliers import find_outliers
 
 POLICIES = ("refuse", "drop", "median")
 
@@ -73,5 +74,10 @@ def find_codes(X: NDArray[Any], features: tuple[str, ...] | None) -> dict[int, l
     """Codes for missing values by column, such as -9999; found only in tables."""
     if X.ndim != 2:
         return {}
+    gone = np.isnan(X)
+    filled = np.where(gone, np.nanmedian(X, axis=0), X) if gone.any() else X
     found: dict[int, list[float]] = {}
+    for finding in find_outliers(np.nan_to_num(filled), features).findings:
+        if finding.code is not None and finding.column is not None:
+            found.setdefault(finding.column, []).append(finding.code)
     return found

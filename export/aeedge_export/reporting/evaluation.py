@@ -21,7 +21,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from aeedge.errors import InputError
+from aeedge_export.data.labels import UNLABELLED, as_classes
 from aeedge_export.data.rows import split
 from aeedge_export.networks.base import Network
 from aeedge_export.run import Run
@@ -42,16 +42,15 @@ def evaluate(run: Run, X: NDArray[Any], labels: ArrayLike | None = None) -> dict
 
     Returns:
         "baseline": a list of two dicts, the network and PCA, with "error" (mean squared, in scaled units, on held-out
-        rows, or on training rows where none were held out; 0 where PCA is exact up to rounding), "parameters", "multiply_adds" (to encode and decode one
-        row) and with labels "probe" and "kmeans"; "health": see `health`; "data": shape, dtype and fingerprint;
+        rows, or on training rows where none were held out; 0 where PCA is exact up to rounding), "parameters",
+        "multiply_adds" (to encode and decode one row) and with labels "probe" and "kmeans"; "health": see `health`;
+        "data": shape, dtype and fingerprint;
         "rows_compared": number of rows that the errors were measured on.
 
     Raises:
         InputError: labels of another length.
     """
-    classes = None if labels is None else np.asarray(labels)
-    if classes is not None and classes.shape != (len(X),):
-        raise InputError(f"labels: expected one for each of the {len(X)} rows, got an array of shape {classes.shape}")
+    classes = None if labels is None else as_classes(labels, len(X))
     train, test = split(len(X), run.params["validation"], run.drawn_seed, run.left_out)
     train, test = _subset(train, _TRAIN_ROWS), _subset(test if len(test) else train, _TEST_ROWS)
     fitted, flat = (run.scaler(X[part]).reshape(len(part), -1) for part in (train, test))
@@ -113,7 +112,9 @@ def health(latents: NDArray[np.float32]) -> dict[str, Any]:
 def _usefulness(code: tuple[NDArray[Any], NDArray[Any]], labels: tuple[NDArray[Any], NDArray[Any]]) -> dict[str, float]:
     """Accuracy of a linear probe on held-out rows, and agreement of k-means with the labels."""
     found = {}
-    count = len(np.unique(labels[0]))
+    known = [part != UNLABELLED if part.dtype.kind == "U" else np.ones(len(part), np.bool_) for part in labels]
+    (code, labels) = ((code[0][known[0]], code[1][known[1]]), (labels[0][known[0]], labels[1][known[1]]))
+    count = len(np.unique(labels[0])) if len(labels[1]) else 0
     if 2 <= count <= _MOST_CLASSES:
         probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000)).fit(code[0], labels[0])
         found["probe"] = float(probe.score(code[1], labels[1]))

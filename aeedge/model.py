@@ -41,8 +41,8 @@ class Model:
 
     With invalid="raise" a sample with NaN or infinity is an InputError that names the first row and column; with
     invalid="propagate" the results of such samples are NaN and all others exact. Where the bundle knows missing values
-    (`input.missing`), codes are NaN too; with its policy "median" codes and NaN are filled, and results are those of the
-    filled samples.
+    (`input.missing`), codes are NaN too; with its policy "median" codes and NaN are filled, and results are those of
+    the filled samples.
     """
 
     def __init__(

@@ -40,7 +40,9 @@ class Model:
     what was chosen at load (variant, threads, calls), and why.
 
     With invalid="raise" a sample with NaN or infinity is an InputError that names the first row and column; with
-    invalid="propagate" the results of such samples are NaN and all others exact.
+    invalid="propagate" the results of such samples are NaN and all others exact. Where the bundle knows missing values
+    (`input.missing`), codes are NaN too; with its policy "median" codes and NaN are filled, and results are those of
+    the filled samples.
     """
 
     def __init__(

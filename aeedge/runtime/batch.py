@@ -186,7 +186,7 @@ def touch_cache_lines(block: Block) -> None:
 
 
 def _as_array(x: Any, what: str, columns: tuple[str, ...] | None, first: int) -> NDArray[Any]:
-    if not isinstance(x, np.ndarray) or x.dtype.names:
+    if type(x) is not np.ndarray or x.dtype.names:
         from aeedge.runtime.frames import as_rows  # most calls bring arrays
 
         x = as_rows(x, what, columns, first)

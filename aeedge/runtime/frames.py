@@ -1,7 +1,8 @@
 """Frames as arrays: columns by name, from anything that has column names.
 
 pandas DataFrames and Series, polars DataFrames and LazyFrames, pyarrow Tables and RecordBatches, structured numpy
-arrays, and dicts of numbers or columns. They are known by their attributes: none of these packages is imported.
+arrays, and dicts of numbers or columns. They are known by their attributes: none of these packages is imported. What is
+masked in a masked array is missing as well.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def as_rows(x: Any, what: str, features: Sequence[str] | None = None, first: int
         InputError: a name that is missing or there twice, a column that is not numbers, lists of unequal length.
     """
     found = _columns(x)
-    return x if found is None else _stacked(*found, what, features, first)[0]
+    return _unmasked(x) if found is None else _stacked(*found, what, features, first)[0]
 
 
 def named_rows(x: Any, what: str) -> tuple[Any, tuple[str, ...] | None]:
@@ -56,7 +57,7 @@ def named_rows(x: Any, what: str) -> tuple[Any, tuple[str, ...] | None]:
     """
     found = _columns(x)
     if found is None:
-        return x, None
+        return _unmasked(x), None
     labels = found[0]
     rows, names = _stacked(*found, what, None, 0)
     twice = [name for name, count in Counter(names).items() if count > 1]
@@ -65,30 +66,38 @@ def named_rows(x: Any, what: str) -> tuple[Any, tuple[str, ...] | None]:
     return rows, None if labels == list(range(len(labels))) else tuple(names)
 
 
-def _columns(x: Any) -> tuple[list[Any], Callable[[int], Any]] | None:
-    """Labels of a frame's columns, and a function from a position to a column; None where it is no frame."""
+def _columns(x: Any) -> tuple[list[Any], Callable[[int], Any], bool] | None:
+    """Labels of a frame's columns, a function from a position to a column, and whether it may be a single sample.
+
+    None where it is no frame.
+    """
     if isinstance(x, (np.ndarray, np.void)):
         fields = list(x.dtype.names or ())
-        return (fields, lambda i: x[fields[i]]) if fields else None
+        return (fields, lambda i: x[fields[i]], x.ndim == 0) if fields else None
     if isinstance(x, Mapping) and not hasattr(x, "shape"):  # a sparse matrix of scipy is a dict, too
         keys = list(x)
-        return keys, lambda i: x[keys[i]]
+        return keys, lambda i: x[keys[i]], True
     if callable(getattr(x, "collect", None)) and hasattr(x, "collect_schema"):
         x = x.collect()  # polars' LazyFrame
     if hasattr(x, "column_names") and callable(getattr(x, "column", None)):  # pyarrow
-        return list(x.column_names), x.column
+        return list(x.column_names), x.column, False
     if hasattr(x, "iloc"):  # pandas
         if hasattr(x, "columns"):
-            return list(x.columns), lambda i: x.iloc[:, i]
+            return list(x.columns), lambda i: x.iloc[:, i], False
         values = np.asarray(x)
-        return list(x.index), lambda i: values[i]
+        return list(x.index), lambda i: values[i], True
     if hasattr(x, "columns") and callable(getattr(x, "to_series", None)):  # polars
-        return list(x.columns), x.to_series
+        return list(x.columns), x.to_series, False
     return None
 
 
 def _stacked(
-    labels: list[Any], column: Callable[[int], Any], what: str, features: Sequence[str] | None, first: int
+    labels: list[Any],
+    column: Callable[[int], Any],
+    single: bool,
+    what: str,
+    features: Sequence[str] | None,
+    first: int,
 ) -> tuple[NDArray[Any], list[str]]:
     """Values of a frame, (n, p) or (p,), and their names."""
     names = [str(label) for label in labels]
@@ -102,12 +111,14 @@ def _stacked(
             values.extend(block.T)
             found.extend(f"{names[i]}[{j}]" for j in range(block.shape[1]))
             continue
-        if (block.ndim == 2) != (position is not None):
-            wanted, got = ("a number", "a list") if position is None else ("a list", "a number")
-            raise InputError(f"{where}: expected {wanted} in each row, got {got}")
-        if position is not None and position >= block.shape[1]:
-            raise InputError(f"{where}: expected lists of {position + 1} or more values, got {block.shape[1]}")
-        values.append(block if position is None else block[:, position])
+        if position is None and block.ndim == 2:
+            raise InputError(f"{where}: expected a number in each row, got a list")
+        if position is not None:
+            if block.ndim != 2 and not (single and block.ndim == 1):
+                raise InputError(f"{where}: expected a list in each row, got a number")
+            if position >= block.shape[-1]:
+                raise InputError(f"{where}: expected lists of {position + 1} or more values, got {block.shape[-1]}")
+        values.append(block if position is None else block[..., position])
         found.append(names[i])
     if not values:
         raise InputError(f"{what}: expected columns of numbers, got none")
@@ -154,16 +165,23 @@ def _numbers(column: Any, where: str, first: int) -> NDArray[Any]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # older numpy only warns of rows of unequal length
-            values = np.asarray(column)
+            values = np.asarray(_unmasked(column))
     except (ValueError, TypeError, Warning) as error:
         raise InputError(f"{where}: expected numbers or lists of one length, got {kind} ({error})") from None
     if values.dtype.kind == "O":
         values = _converted(values, where, kind, first)
-    if values.dtype.kind not in "fiub" or values.ndim > 2:
+    if values.dtype.kind not in "fiub" or values.ndim > 2 or kind.startswith("Struct"):
         got = f"lists of lists ({kind})" if values.ndim > 2 else kind
         example = f", for example {values.flat[0]!s:.40}" if values.size and values.ndim < 2 else ""
         raise InputError(f"{where}: expected numbers, got {got}{example}; convert the column, or drop it")
     return values
+
+
+def _unmasked(x: Any) -> Any:
+    """A masked array of numpy with NaN where it is masked; anything else as it is."""
+    if not isinstance(x, np.ma.MaskedArray) or not np.any(x.mask):
+        return x
+    return np.ma.filled(x.astype(np.result_type(x.dtype, np.float32)), np.nan)
 
 
 def _converted(values: NDArray[Any], where: str, kind: str, first: int) -> NDArray[Any]:
@@ -188,7 +206,7 @@ def _vectors(items: Sequence[Any], where: str, first: int) -> NDArray[Any]:
     for row, item in enumerate(items, first):
         vector = np.full(length, np.nan) if _is_nan(item) else _numbers(item, f"{where}, row {row}", 0)
         if vector.shape != (length,):
-            got = f"{len(vector)}" if vector.ndim else "a number"
+            got = {0: "a number", 1: f"{vector.size}"}.get(vector.ndim, "lists")
             raise InputError(f"{where}: expected lists of {length} values, as in the first row, got {got} in row {row}")
         rows.append(vector)
     return np.stack(rows)

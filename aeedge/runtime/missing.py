@@ -24,9 +24,11 @@ def missing_values(block: Block, spec: InputSpec) -> NDArray[np.bool_]:
         return found
     values, mask, at = block.reshape(len(block), -1), found.reshape(len(block), -1), spec.positions()
     for name, codes in spec.missing.codes.items():
+        column = at[name]
         with np.errstate(over="ignore"):
             wanted = np.array(codes).astype(block.dtype) if floats else np.array(codes)
-        mask[:, at[name]] |= np.isin(values[:, at[name]], wanted)
+        for code in wanted:
+            mask[:, column] |= values[:, column] == code
     return found
 
 

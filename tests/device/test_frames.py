@@ -194,6 +194,14 @@ def test_categories_are_refused_even_of_numbers(model, some):
         model.encode(frame.assign(s4=(frame["s4"] > 0).astype(int).astype("category")))
 
 
+def test_structures_and_lists_of_lists_are_refused(model, some):
+    with pytest.raises(aeedge.InputError, match=r"column 's4': expected lists of 1 values, .* got lists in row 0"):
+        model.encode(of_pandas(columns_of(model, some)).assign(s4=[[[1.0]]] * 40))
+    polars = pytest.importorskip("polars")
+    with pytest.raises(aeedge.InputError, match="column 's4': expected numbers, got Struct"):
+        model.encode(of_polars(columns_of(model, some)).with_columns(s4=polars.struct("s1", "s2")))
+
+
 def test_dictionaries_of_arrow_and_categories_of_polars_are_refused(model, some):
     columns = columns_of(model, some)
     pyarrow = pytest.importorskip("pyarrow")
@@ -273,10 +281,23 @@ def test_a_column_of_lists_is_a_vector(frame, spectra, some):
     np.testing.assert_array_equal(spectra.encode(wide), expected)
     with pytest.raises(aeedge.InputError, match="column 't': expected a number in each row, got a list"):
         spectra.encode(frame({"t": lists, "v": lists}))
-    with pytest.raises(aeedge.InputError, match="column 'v': expected a list in each row, got a number"):
+    message = "'v' and 't' differ" if frame is of_dict else "column 'v': expected a list in each row, got a number"
+    with pytest.raises(aeedge.InputError, match=message):
         spectra.encode(frame({"t": some[:, 11], "v": some[:, 11]}))
     with pytest.raises(aeedge.InputError, match="column 'v': expected lists of 4 or more values, got 3"):
         spectra.encode(frame({"t": some[:, 11], "v": [x[:3] for x in lists]}))
+
+
+def test_a_single_sample_with_a_vector(spectra, some):
+    sample = {"t": some[0, 11], "v": some[0, :11].tolist()}
+    expected = spectra.encode(some[0])
+    assert spectra.encode(sample).shape == (spectra.latent_size,)
+    np.testing.assert_array_equal(spectra.encode(sample), expected)
+    pandas = pytest.importorskip("pandas")
+    np.testing.assert_array_equal(spectra.encode(pandas.Series(sample)), expected)
+    np.testing.assert_array_equal(
+        spectra.encode(of_polars({"v": [sample["v"]], "t": some[:1, 11]}).row(0, named=True)), expected
+    )
 
 
 @pytest.mark.parametrize("frame", [frame for frame in WITH_NULLS if frame is not of_dict])
@@ -333,3 +354,14 @@ def test_what_is_no_frame_is_taken_as_before(model, some):
         model.encode(object())
     with pytest.raises(aeedge.InputError):
         model.encode({})
+
+
+def test_what_is_masked_is_missing(model, some):
+    masked = np.ma.masked_array(some, np.zeros(some.shape, bool))
+    np.testing.assert_array_equal(model.encode(masked), model.encode(some))
+    masked[5, 4] = np.ma.masked
+    records = of_records(columns_of(model, some)).view(np.ma.MaskedArray)
+    records["s4"][5] = np.ma.masked
+    for given in (masked, records):
+        with pytest.raises(aeedge.InputError, match="got nan in row 5, column 4"):
+            model.encode(given)

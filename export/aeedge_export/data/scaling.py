@@ -107,12 +107,12 @@ def pick_rows(X: NDArray[Any], rows: NDArray[np.intp] | None = None) -> NDArray[
 
 
 def fit_scaler(kind: str, stats: Statistics, sample: NDArray[Any]) -> Scaler:
-    """Fit a scaler: "standard" (mean 0, deviation 1), "robust" (median and interquartile range / 1.349, the deviation of
-    normally distributed values), "minmax" (0 to 1), "none", or "auto".
+    """Fit a scaler: "standard" (mean 0, deviation 1), "robust" (median 0, interquartile range 1.349, as of a normal
+    distribution), "minmax" (0 to 1), "none", or "auto".
 
-    "auto" uses one common mapping to 0..1 for images, for bytes and booleans, and where values share bounds and spread,
-    as flattened pixels do; signals (rows of shape (channels, samples)) are standardised per channel; otherwise each
-    value is standardised. Constant values get scale 1.
+    "auto" uses one common mapping to 0..1 for images, for flags of type bool or uint8, and where values share bounds
+    and spread, as flattened pixels do; signals (rows of shape (channels, samples)) are standardised per channel;
+    otherwise each value is standardised. Constant values get scale 1.
 
     Args:
         kind: the method.
@@ -182,11 +182,11 @@ def crowded(X: NDArray[Any], rows: NDArray[np.intp], stats: Statistics) -> float
 
 
 def share_range(sample: NDArray[Any]) -> bool:
-    """Whether the values of flat rows (m, d) share bounds and spread, as pixels do; flags of type bool or uint8 always do.
+    """Whether the values of flat rows (m, d) share bounds and spread, as pixels do, and flags of type bool or uint8.
 
-    Of the values that vary, 8 or more, nearly all reach the common minimum (half of integers, as counts of a converter),
-    at least half nearly reach the common maximum, hardly any exceeds it, and none is narrow. A few extreme cells have no
-    say.
+    Of the values that vary, 8 or more, nearly all reach the common minimum (half of integers, as counts of a
+    converter), at least half nearly reach the common maximum, hardly any exceeds it, and none is narrow. A few extreme
+    cells have no say.
     """
     if sample.ndim != 2:
         return False
@@ -214,9 +214,10 @@ def nearly_constant(rows: NDArray[np.float32]) -> NDArray[np.bool_]:
         return np.zeros(rows.shape[1:], np.bool_)
     spread = rows.std(axis=0, dtype=np.float64)
     varying = rows.max(axis=0) > rows.min(axis=0)
-    usual = np.median(spread[varying]) if varying.any() else 0.0
-    rare: NDArray[np.bool_] = (rows == rows.min(axis=0)).mean(axis=0) >= _NEARLY_DARK
-    return varying & (spread < 0.01 * usual) & ~rare
+    usual = float(np.median(spread[varying])) if varying.any() else 0.0
+    rare = (rows == rows.min(axis=0)).mean(axis=0) >= _NEARLY_DARK
+    found: NDArray[np.bool_] = varying & (spread < 0.01 * usual) & ~rare
+    return found
 
 
 def _narrow(inner: NDArray[np.float64], bottom: float, top: float) -> NDArray[np.bool_]:

@@ -42,9 +42,9 @@ def evaluate(run: Run, X: NDArray[Any], labels: ArrayLike | None = None) -> dict
 
     Returns:
         "baseline": a list of two dicts, the network and PCA, with "error" (mean squared, in scaled units, on held-out
-        rows, or on training rows where none were held out; 0 where PCA is exact up to rounding), "parameters", "multiply_adds" (to encode and decode one
-        row) and with labels "probe" and "kmeans"; "health": see `health`; "data": shape, dtype and fingerprint;
-        "rows_compared": number of rows that the errors were measured on.
+        rows, or on training rows where none were held out; 0 where PCA is exact up to rounding), "parameters",
+        "multiply_adds" (to encode and decode one row) and with labels "probe" and "kmeans"; "health": see `health`;
+        "data": shape, dtype and fingerprint; "rows_compared": number of rows that the errors were measured on.
 
     Raises:
         InputError: labels of another length.

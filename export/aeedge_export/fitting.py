@@ -143,7 +143,9 @@ def _begin(
     train_rows, validation_rows = split(len(X), held_out, seed, left_out)
     statistics = fit_statistics(X, train_rows)
     if statistics.constant.all():
-        raise InputError(f"X: expected values that differ between rows, got {len(train_rows)} equal training rows")
+        raise InputError(
+            f"X: expected training rows that differ, got {len(train_rows)} without a difference: nothing can be learned"
+        )
     scaler = fit_scaler(params["scaling"], statistics, pick_rows(X, train_rows))
     resolved = resolve(params, Facts(scaler, statistics, crowded(X, train_rows, statistics)), seed)
     network = build(params["family"], resolved.design, seed, (params["encoder"], params["decoder"]))

@@ -164,7 +164,9 @@ def _begin(
     train_rows, validation_rows = split(len(X), held_out, drawn, left_out)
     statistics = fit_statistics(X, train_rows)
     if statistics.constant.all():
-        raise InputError(f"X: expected values that differ between rows, got {len(train_rows)} equal training rows")
+        raise InputError(
+            f"X: expected training rows that differ, got {len(train_rows)} without a difference: nothing can be learned"
+        )
     scaler = fit_scaler(params["scaling"], statistics, pick_rows(X, train_rows), channels_last=last)
     resolved = resolve(params, Facts(scaler, statistics, crowded(X, train_rows, statistics), last), drawn)
     network = build(params["family"], resolved.design, drawn, (params["encoder"], params["decoder"]))

@@ -154,7 +154,8 @@ def _median_and_spread(
     """
 
     def value(index: NDArray[np.intp]) -> NDArray[np.float64]:
-        return np.take_along_axis(ordered, index.clip(0, len(ordered) - 1)[np.newaxis], axis=0)[0]
+        values: NDArray[np.float64] = ordered[index.clip(0, len(ordered) - 1), np.arange(len(index))]
+        return values
 
     def width(q: float) -> NDArray[np.float64]:
         cut = np.ceil(q * (high - low - 1)).astype(np.intp)
@@ -170,8 +171,8 @@ def _without_codes(ordered: NDArray[np.float64]) -> tuple[NDArray[np.intp], NDAr
     low, high = np.zeros(d, np.intp), np.full(d, m, np.intp)
     for _ in range(2):  # two codes on each side
         for side in (0, 1):
-            end = np.where(side, high - 1, low)[np.newaxis]
-            value = np.take_along_axis(ordered, end, axis=0)[0]
+            end = np.where(side, high - 1, low)
+            value = ordered[end, np.arange(d)]
             run = (ordered == value).sum(axis=0)
             inner_low, inner_high = (low, high - run) if side else (low + run, high)
             some = np.flatnonzero((run > 1) & (inner_high - inner_low >= m / 2))
@@ -250,8 +251,9 @@ def _sorted_out(
     codes = [value for value, count in zip(kinds.tolist(), counts) if _is_code(value, count, most, constant)]
     for code in codes:
         yield code, values == code
-    levels = kinds[counts > most] if discrete else []
-    outliers = ~np.isin(values, [*codes, *levels])
+    outliers = ~np.isin(values, codes)
+    if discrete:
+        outliers &= ~np.isin(values, kinds[counts > most])  # one of its levels
     if constant:
         outliers &= np.abs(values) >= _FILL
     if 0 < outliers.sum() <= max(1, _OUTLIERS * total):
@@ -268,7 +270,7 @@ def _is_code(value: float, count: int, most: float, constant: bool) -> bool:
 
 
 def _without_modes(findings: list[Finding], rows: int) -> list[Finding]:
-    """Drop what is no outlier after all: rows that deviate together, to nearly the same values, are a mode.
+    """Drop what is no outlier after all: rows that deviate together, to similar values, are a mode of operation.
 
     And drop everything if too many rows have outliers: then extreme values are in the nature of the data.
     """

@@ -189,7 +189,7 @@ def crowded(X: NDArray[Any], rows: NDArray[np.intp], stats: Statistics) -> float
 
 
 def share_range(sample: NDArray[Any]) -> bool:
-    """Whether the values of flat rows (m, d) share bounds and spread, as pixels do; flags (bool, uint8) always do.
+    """Whether the values of flat rows (m, d) share bounds and spread, as pixels do, and flags of type bool or uint8.
 
     Of the values that vary, 8 or more, nearly all reach the common minimum (half of integers, as counts of a
     converter), at least half nearly reach the common maximum, hardly any exceeds it, and none is narrow. A few extreme
@@ -221,9 +221,10 @@ def nearly_constant(rows: NDArray[np.float32]) -> NDArray[np.bool_]:
         return np.zeros(rows.shape[1:], np.bool_)
     spread = rows.std(axis=0, dtype=np.float64)
     varying = rows.max(axis=0) > rows.min(axis=0)
-    usual = np.median(spread[varying]) if varying.any() else 0.0
-    rare: NDArray[np.bool_] = (rows == rows.min(axis=0)).mean(axis=0) >= _NEARLY_DARK
-    return varying & (spread < 0.01 * usual) & ~rare
+    usual = float(np.median(spread[varying])) if varying.any() else 0.0
+    rare = (rows == rows.min(axis=0)).mean(axis=0) >= _NEARLY_DARK
+    found: NDArray[np.bool_] = varying & (spread < 0.01 * usual) & ~rare
+    return found
 
 
 def _narrow(inner: NDArray[np.float64], bottom: float, top: float) -> NDArray[np.bool_]:

@@ -44,8 +44,7 @@ def evaluate(run: Run, X: NDArray[Any], labels: ArrayLike | None = None) -> dict
         "baseline": a list of two dicts, the network and PCA, with "error" (mean squared, in scaled units, on held-out
         rows, or on training rows where none were held out; 0 where PCA is exact up to rounding), "parameters",
         "multiply_adds" (to encode and decode one row) and with labels "probe" and "kmeans"; "health": see `health`;
-        "data": shape, dtype and fingerprint;
-        "rows_compared": number of rows that the errors were measured on.
+        "data": shape, dtype and fingerprint; "rows_compared": number of rows that the errors were measured on.
 
     Raises:
         InputError: labels of another length.
@@ -55,7 +54,8 @@ def evaluate(run: Run, X: NDArray[Any], labels: ArrayLike | None = None) -> dict
     train, test = _subset(train, _TRAIN_ROWS), _subset(test if len(test) else train, _TEST_ROWS)
     fitted, flat = (run.scaler(X[part]).reshape(len(part), -1) for part in (train, test))
     latent = min(run.design.latent, len(train), run.design.size)
-    pca = PCA(latent, svd_solver="auto", random_state=0).fit(fitted)
+    with np.errstate(invalid="ignore"):  # explained shares of rows without variance
+        pca = PCA(latent, svd_solver="auto", random_state=0).fit(fitted)
     codes = [(run.encode(X[train]), run.encode(X[test])), (pca.transform(fitted), pca.transform(flat))]
     reconstructed = [
         run.scaler(run.decode(codes[0][1])).reshape(len(flat), -1),

@@ -111,7 +111,7 @@ def _png(pixels: NDArray[Any], low: float, high: float) -> str:
 
 
 def _map(latents: NDArray[np.float32], labels: NDArray[Any] | None) -> dict[str, Any]:
-    if latents.shape[1] < 2 or len(latents) < 3:
+    if latents.shape[1] < 2 or len(latents) < 3 or not np.ptp(latents, axis=0).any():
         return {}
     if len(latents) >= _TSNE_ROWS:
         scaled = StandardScaler().fit_transform(latents)

@@ -267,7 +267,7 @@ def _close_epoch(
 
 
 def evaluate(network: Network, rows: Tensor) -> float:
-    """Mean validation loss of scaled rows; none counts more than 10 times the 90 % quantile: no outlier decides."""
+    """Mean validation loss of scaled rows; none counts more than 10 times the 90 % quantile, so no outlier decides."""
     network.eval()
     losses = torch.cat([network.validation_loss(part) for part in torch.split(rows, _EVALUATION_ROWS)])
     losses = losses.nan_to_num(nan=math.inf, posinf=math.inf).sort().values

@@ -12,10 +12,11 @@ import aeedge_export.autoencoder as workstation
 from aeedge.bundle.manifest import Manifest, Variant
 from aeedge.errors import InputError
 from aeedge.table import columns, human_bytes
+from aeedge_export.cli.options import WorkstationCommand
 from aeedge_export.data.files import read
 
 
-@click.command()
+@click.command(cls=WorkstationCommand)
 @click.argument("run", type=click.Path())
 @click.option("-o", "--output", metavar="BUNDLE", required=True, type=click.Path(), help="Bundle to write.")
 @click.option("--variants", default="fp32", show_default=True, help="fp32, or fp32,int8; devices prefer the first.")

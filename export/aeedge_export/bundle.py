@@ -216,7 +216,9 @@ def _example(example: ArrayLike) -> NDArray[Any]:
     rows = np.asarray(example)
     if rows.dtype.kind not in "fiub":
         raise InputError(f"example: expected numbers, got dtype {rows.dtype}")
-    rows = np.ascontiguousarray(rows if rows.dtype.name in DTYPES else rows.astype(np.float32))
+    rows = np.require(
+        rows, rows.dtype if rows.dtype.name in DTYPES else np.float32, ["C", "W"]
+    )  # torch wants it writable
     if rows.ndim < 2 or len(rows) < 2:
         raise InputError(f"example: expected two or more rows of raw input, shape (n, ...), got {rows.shape}")
     if rows.dtype.kind == "f" and not np.isfinite(rows).all():
@@ -242,7 +244,6 @@ def _scaling(scaler: tuple[ArrayLike, ArrayLike], shape: tuple[int, ...]) -> Sca
 
 def _check_shapes(encoder: nn.Module, decoder: nn.Module | None, rows: NDArray[Any]) -> int:
     """The latent size, once both modules have been seen to fit the example and each other, for 2 rows and for 3."""
-    size = int(np.prod(rows.shape[1:]))
     with torch.inference_mode():
         for count in (2, 3):
             part = rows[np.arange(count) % len(rows)]
@@ -250,10 +251,6 @@ def _check_shapes(encoder: nn.Module, decoder: nn.Module | None, rows: NDArray[A
             if latent.ndim != 2 or len(latent) != count:
                 raise InputError(
                     f"encoder: expected latents of shape (n, k), got {tuple(latent.shape)} for {count} rows"
-                )
-            if latent.shape[1] > size:
-                raise InputError(
-                    f"encoder: expected at most {size} latents, as many as values in a row, got {latent.shape[1]}"
                 )
             if decoder is not None:
                 back = _call(decoder, latent, "decoder")

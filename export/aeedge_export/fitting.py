@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_random_state
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from aeedge.errors import InputError
 from aeedge_export.data.axes import resolve_channels
 from aeedge_export.data.corruption import corruption
-from aeedge_export.data.rows import place_rows, split
+from aeedge_export.data.rows import fingerprint, place_rows, split
 from aeedge_export.data.scaling import Statistics, check_finite, crowded, fit_scaler, fit_statistics
 from aeedge_export.networks import CUSTOM, build
 from aeedge_export.networks.base import Design, Network
@@ -37,7 +37,11 @@ _START_ROWS, _START_BYTES = 20_000, 2**28  # for PCA and the balance of latents
 
 
 def fit(
-    X: NDArray[Any], params: Mapping[str, Any], features: Sequence[str] | None, on_epoch: RunHook | None = None
+    X: NDArray[Any],
+    params: Mapping[str, Any],
+    features: Sequence[str] | None,
+    on_epoch: RunHook | None = None,
+    sample_weight: ArrayLike | None = None,
 ) -> Run:
     """Train a new network.
 
@@ -46,11 +50,14 @@ def fit(
         params: the estimator's parameters, by name.
         features: names of the columns, None without.
         on_epoch: called with the run after each epoch.
+        sample_weight: how much each row counts, (n,), from 0; None for all alike.
 
     Raises:
         InputError: rows or parameters that do not fit; the message names them.
     """
-    run, resolved = _begin(X, params, features, params["validation"])
+    weights = None if sample_weight is None else _checked_weights(sample_weight, len(X), params["family"])
+    run, resolved = _begin(X, params, features, params["validation"], weights)
+    run.fingerprint = fingerprint(X, run.dtype)
     _train(run, X, resolved, params, params["validation"], on_epoch)
     return run
 
@@ -68,7 +75,9 @@ def resume(run: Run, X: NDArray[Any], params: Mapping[str, Any], on_epoch: RunHo
         InputError: other rows than before, or no epochs left.
     """
     held_out: float = params["validation"]
-    train_rows, _ = split(len(X), held_out, run.drawn_seed)
+    if len(X) != run.rows:
+        raise InputError(f"resume: expected the {run.rows} rows that the run was trained on, got {len(X)}; fit anew")
+    train_rows, _ = split(len(X), held_out, run.drawn_seed, run.sample_weight)
     statistics = fit_statistics(X, train_rows)
     last = run.design.channels_last
     scaler = fit_scaler(params["scaling"], statistics, X.dtype, channels_last=last)
@@ -117,13 +126,17 @@ def _kept(params: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _begin(
-    X: NDArray[Any], params: Mapping[str, Any], features: Sequence[str] | None, held_out: float
+    X: NDArray[Any],
+    params: Mapping[str, Any],
+    features: Sequence[str] | None,
+    held_out: float,
+    weights: NDArray[np.float32] | None = None,
 ) -> tuple[Run, Resolved]:
     """Everything before the first step: scaler, settings, fresh weights, a sample of the rows."""
     asked = params["random_state"]
     seed = int(asked) if isinstance(asked, (int, np.integer)) else _draw(asked)
     drawn = _draw(seed)
-    train_rows, validation_rows = split(len(X), held_out, drawn)
+    train_rows, validation_rows = split(len(X), held_out, drawn, weights)
     names = None if features is None else tuple(map(str, features))
     check_finite(X, names)
     statistics = fit_statistics(X, train_rows)
@@ -152,10 +165,32 @@ def _begin(
         noise=resolved.noise,
         sample_rows=sample_rows,
         sample=np.array(X[sample_rows], dtype),
+        sample_weight=weights,
     )
     constant = [] if scaler.mean.ndim == 0 else _constant_columns(statistics, names)
     _warn(run, *layout_notes, *resolved.notes, *constant)
     return run, resolved
+
+
+def _checked_weights(sample_weight: ArrayLike, count: int, family: str) -> NDArray[np.float32] | None:
+    """Weights (count,), None where they are all the same."""
+    if family == "pca":
+        raise InputError("sample_weight: family 'pca' counts all rows alike; leave it out, or use another family")
+    try:
+        weights = np.asarray(sample_weight, np.float32)
+    except (TypeError, ValueError):
+        raise InputError("sample_weight: expected numbers, got something else") from None
+    if weights.shape != (count,):
+        raise InputError(f"sample_weight: expected one for each of the {count} rows, got shape {weights.shape}")
+    wrong = np.flatnonzero(~((weights >= 0) & (weights < np.inf)))
+    if len(wrong):
+        raise InputError(
+            f"sample_weight: expected finite numbers from 0, got {weights[wrong[0]]} for row {wrong[0]}; "
+            "0 leaves a row out"
+        )
+    if np.count_nonzero(weights) < 2:
+        raise InputError("sample_weight: expected two or more rows of a weight above 0; nearly all weights are zero")
+    return None if (weights == weights[0]).all() else weights
 
 
 def _draw(random_state: Any) -> int:
@@ -184,7 +219,7 @@ def _train(
     """Train on the rows that are not held out; `finish` balances the latents, after which training is complete."""
     run.created = datetime.now(timezone.utc).isoformat(timespec="seconds")
     device = pick_device(params["device"])
-    train_rows, validation_rows = split(len(X), held_out, run.drawn_seed)
+    train_rows, validation_rows = split(len(X), held_out, run.drawn_seed, run.sample_weight)
     network = run.network
     normalises = any(isinstance(module, _BatchNorm) for module in network.modules())
     if normalises and resolved.settings.batch_size == 1:
@@ -195,7 +230,7 @@ def _train(
     if isinstance(network, Principal):
         run.state = _solve(network, run, X, train_rows, validation_rows)
         return
-    rows = place_rows(X, train_rows, validation_rows, run.scaler, device)
+    rows = place_rows(X, train_rows, validation_rows, run.scaler, device, run.sample_weight)
     spread = torch.from_numpy(run.scaler(X[_spread(X, train_rows)]))
     if run.state.epoch == 0:
         network.start(spread)  # on the CPU: it computes in float64, which not every accelerator has

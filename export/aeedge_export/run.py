@@ -41,6 +41,9 @@ class Run:
         rows: number of rows it was fitted to, validation rows included.
         noise: name and strength of each corruption of the training inputs, in order.
         sample_rows: indices of the kept rows, (m,).
+        fingerprint: of all rows it was fitted to (`aeedge_export.data.rows.fingerprint`), None where they came in
+            portions.
+        sample_weight: of all rows it was fitted to, (rows,), None where all count alike.
         sample: these rows, raw, (m, *input_shape), for export and report; held-out rows where there are any.
         notes: findings about the data and the training, in sentences.
         state: progress of training, with the best weights.
@@ -61,6 +64,8 @@ class Run:
     noise: tuple[tuple[str, float], ...]
     sample_rows: NDArray[np.intp]
     sample: NDArray[Any]
+    fingerprint: dict[str, Any] | None = None
+    sample_weight: NDArray[np.float32] | None = None
     notes: list[str] = field(default_factory=list)
     state: State = field(default_factory=State)
     created: str = ""
@@ -114,4 +119,4 @@ def _in_blocks(
 ) -> NDArray[np.float32]:
     """Apply a torch function to rows, a block at a time, so that memory stays bounded."""
     blocks = (X[part] if scaler is None else scaler(X[part]) for part in gen_batches(len(X), _BLOCK_ROWS))
-    return np.concatenate([function(torch.from_numpy(np.ascontiguousarray(block))).numpy() for block in blocks])
+    return np.concatenate([function(torch.from_numpy(np.require(block, None, ["C", "W"]))).numpy() for block in blocks])

@@ -44,6 +44,8 @@ def save(run: Run, path: str | os.PathLike[str], *, overwrite: bool) -> None:
     weights |= {"scaler.mean": torch.from_numpy(run.scaler.mean), "scaler.scale": torch.from_numpy(run.scaler.scale)}
     checkpoint = {f"last.{name}": tensor for name, tensor in state.last_weights.items()}
     checkpoint |= {f"adam.{name}": tensor for name, tensor in state.optimizer.items()}
+    if run.sample_weight is not None:
+        checkpoint["sample_weight"] = torch.from_numpy(run.sample_weight)
     sample = io.BytesIO()
     np.save(sample, run.sample, allow_pickle=False)
     files = {
@@ -72,6 +74,7 @@ def _document(run: Run) -> dict[str, Any]:
         "seed": run.seed,
         "drawn_seed": run.drawn_seed,
         "rows": run.rows,
+        "fingerprint": run.fingerprint,
         "notes": run.notes,
         "noise": run.noise,
         "sample_rows": run.sample_rows.tolist(),
@@ -142,6 +145,8 @@ def _assemble(place: Path, document: dict[str, Any], modules: tuple[nn.Module | 
         noise=tuple((name, strength) for name, strength in document["noise"]),
         sample_rows=np.array(document["sample_rows"]),
         sample=np.load(place / "sample.npy", allow_pickle=False),
+        fingerprint=document.get("fingerprint"),
+        sample_weight=checkpoint["sample_weight"].numpy() if "sample_weight" in checkpoint else None,
         notes=document["notes"],
         state=state,
         created=document["created"],

@@ -35,7 +35,7 @@ def calibration_rows(calibration: ArrayLike | None, example: NDArray[Any]) -> ND
     _check_range(rows, example)
     if example.dtype.kind in "iu" and rows.dtype.kind == "f" and (rows != np.rint(rows)).any():
         raise InputError(f"calibration: expected {example.dtype} (raw integers, as the model takes), got {rows.dtype}")
-    return np.ascontiguousarray(rows, example.dtype)
+    return np.require(rows, example.dtype, ["C", "W"])
 
 
 def _check_range(rows: NDArray[Any], example: NDArray[Any]) -> None:

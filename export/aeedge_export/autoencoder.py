@@ -165,15 +165,22 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         self.random_state = random_state
         self.verbose = verbose
 
-    def fit(self, X: ArrayLike, y: object = None) -> Autoencoder:
-        """Train on rows (n_samples, ...); `y` is ignored.
+    def fit(self, X: ArrayLike, y: object = None, sample_weight: ArrayLike | None = None) -> Autoencoder:
+        """Train on rows (n_samples, ...).
 
         Ctrl-C after the first epoch ends training and keeps the best weights so far.
+
+        Args:
+            X: raw rows.
+            y: ignored.
+            sample_weight: how much each row counts in the training and the validation loss, (n_samples,), from 0: a row
+                of weight 2 is drawn twice as often. Rows of weight 0 are left out altogether; the scaler and the start
+                at PCA count all others alike.
 
         Raises:
             InputError: rows or parameters that do not fit; the message names them and the reason.
         """
-        return self.fit_rows(X)
+        return self.fit_rows(X, sample_weight=sample_weight)
 
     def fit_rows(
         self,
@@ -183,6 +190,7 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         units: Sequence[str] | None = None,
         missing: Missing | None = None,
         dialect: Mapping[str, Any] | None = None,
+        sample_weight: ArrayLike | None = None,
         on_epoch: EpochHook | None = None,
     ) -> Autoencoder:
         """`fit`, with what is known of the rows besides their numbers, and a function called after each epoch.
@@ -203,7 +211,7 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         if features is None or X.ndim != 2:
             features = getattr(self, "feature_names_in_", None)
         known = {"units": None if units is None else tuple(units), "missing": missing, "dialect": dialect}
-        return self._adopt(fitting.fit(X, params, features, self._after_epoch(on_epoch), known))
+        return self._adopt(fitting.fit(X, params, features, self._after_epoch(on_epoch), known, sample_weight))
 
     def evaluate(self, X: ArrayLike, labels: ArrayLike | None = None) -> dict[str, Any]:
         """Compare with PCA of as many latents and check the latents for collapse; kept for `save` and the report.
@@ -216,7 +224,7 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
             See `aeedge_export.reporting.evaluation.evaluate`.
 
         Raises:
-            InputError: labels of another length.
+            InputError: other rows, or labels of another length.
         """
         check_is_fitted(self)
         run = self.run_
@@ -310,13 +318,16 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         keep = isinstance(X, np.ndarray) and X.dtype in (np.uint8, np.int16, np.float32, np.float64)
         # A frame's names have been seen to; an array without names is what scikit-learn warns of.
         check = partial(validate_data, self, reset=fit) if fit or names is None else check_array
-        checked: NDArray[Any] = check(
-            X,
-            dtype=None if keep else "numeric",
-            allow_nd=True,
-            ensure_all_finite=False,  # check_finite goes chunk by chunk, and names the place
-            ensure_min_samples=2 if fit else 1,
-        )
+        try:
+            checked: NDArray[Any] = check(
+                X,
+                dtype=None if keep else "numeric",
+                allow_nd=True,
+                ensure_all_finite=False,  # check_finite goes chunk by chunk, and names the place
+                ensure_min_samples=2 if fit else 1,
+            )
+        except ValueError as error:
+            raise InputError(f"X: {_one_sentence(error, X)}") from None
         if fit and names is not None:
             self.feature_names_in_ = np.array(names, dtype=object)
         if not fit and checked.shape[1:] != self.run_.input_shape:
@@ -463,3 +474,22 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         tags.transformer_tags.preserves_dtype = ["float32"]
         tags.input_tags.three_d_array = True
         return tags
+
+
+def _one_sentence(error: ValueError, X: Any) -> str:
+    """What scikit-learn has against rows, without its dumps of the data."""
+    text, kind = str(error), getattr(X, "dtype", None)
+    if "Reshape your data" in text:
+        return (
+            f"expected rows, an array of two or more axes, got shape {np.shape(X)}. Reshape your data: "
+            "X.reshape(-1, 1) for one column, X.reshape(1, -1) for one row"
+        )
+    if isinstance(kind, np.dtype) and kind.kind in "US":
+        return f"expected numbers, got text (dtype {kind}); convert it first, for example X.astype('float32')"
+    if text.startswith("Complex data not supported"):
+        return "Complex data not supported; pass real and imaginary parts as columns of their own"
+    if text.startswith("could not convert"):
+        return f"expected numbers, but {text}; leave such columns out, or encode them as numbers"
+    return (
+        text if text.startswith("The feature names") else text.splitlines()[0].replace("Input X contains", "contains")
+    )

@@ -295,7 +295,6 @@ def _scaling(scaler: tuple[ArrayLike, ArrayLike], shape: tuple[int, ...]) -> Sca
 
 def _check_shapes(encoder: nn.Module, decoder: nn.Module | None, rows: NDArray[Any]) -> int:
     """The latent size, once both modules have been seen to fit the example and each other, for 2 rows and for 3."""
-    size = int(np.prod(rows.shape[1:]))
     with torch.inference_mode():
         for count in (2, 3):
             part = rows[np.arange(count) % len(rows)]
@@ -303,10 +302,6 @@ def _check_shapes(encoder: nn.Module, decoder: nn.Module | None, rows: NDArray[A
             if latent.ndim != 2 or len(latent) != count:
                 raise InputError(
                     f"encoder: expected latents of shape (n, k), got {tuple(latent.shape)} for {count} rows"
-                )
-            if latent.shape[1] > size:
-                raise InputError(
-                    f"encoder: expected at most {size} latents, as many as values in a row, got {latent.shape[1]}"
                 )
             if decoder is not None:
                 back = _call(decoder, latent, "decoder")

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_random_state
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -23,7 +23,7 @@ from aeedge.errors import InputError
 from aeedge_export.data.axes import channels_first, resolve_channels
 from aeedge_export.data.corruption import corruption
 from aeedge_export.data.outliers import find_outliers
-from aeedge_export.data.rows import place_rows, split
+from aeedge_export.data.rows import fingerprint, place_rows, split
 from aeedge_export.data.scaling import (
     Scaler,
     Statistics,
@@ -58,6 +58,7 @@ def fit(
     features: Sequence[str] | None,
     on_epoch: RunHook | None = None,
     known: Mapping[str, Any] = MappingProxyType({}),
+    sample_weight: ArrayLike | None = None,
 ) -> Run:
     """Train a new network.
 
@@ -67,12 +68,14 @@ def fit(
         features: names of the columns, None without.
         on_epoch: called with the run after each epoch.
         known: what else is known of the rows: the run's `units`, `missing` and `dialect`.
+        sample_weight: how much each row counts, (n,), from 0; None for all alike.
 
     Raises:
         InputError: rows or parameters that do not fit; the message names them.
     """
-    run, resolved = _begin(X, params, features, params["validation"])
-    run = replace(run, **known)
+    weights = None if sample_weight is None else _checked_weights(sample_weight, len(X), params["family"])
+    run, resolved = _begin(X, params, features, params["validation"], weights)
+    run = replace(run, fingerprint=fingerprint(X, run.dtype), **known)
     if fault := missing_fault(run.input_spec):
         raise InputError(f"missing: expected {fault}, got {run.missing}")
     _train(run, X, resolved, params, params["validation"], on_epoch)
@@ -92,6 +95,8 @@ def resume(run: Run, X: NDArray[Any], params: Mapping[str, Any], on_epoch: RunHo
         InputError: other rows than before, or no epochs left.
     """
     held_out: float = params["validation"]
+    if len(X) != run.rows:
+        raise InputError(f"resume: expected the {run.rows} rows that the run was trained on, got {len(X)}; fit anew")
     train_rows, _ = split(len(X), held_out, run.drawn_seed, run.left_out)
     statistics = fit_statistics(X, train_rows)
     last = run.design.channels_last
@@ -144,7 +149,11 @@ def _kept(params: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _begin(
-    X: NDArray[Any], params: Mapping[str, Any], features: Sequence[str] | None, held_out: float
+    X: NDArray[Any],
+    params: Mapping[str, Any],
+    features: Sequence[str] | None,
+    held_out: float,
+    weights: NDArray[np.float32] | None = None,
 ) -> tuple[Run, Resolved]:
     """Everything before the first step: scaler, settings, fresh weights, a sample of the rows."""
     asked = params["random_state"]
@@ -160,7 +169,7 @@ def _begin(
         family=params["family"],
     )
     outliers = find_outliers(channels_first(X, last), names)
-    left_out = np.flatnonzero(outliers.mask)
+    left_out = np.flatnonzero(outliers.mask | (weights == 0 if weights is not None else False))
     train_rows, validation_rows = split(len(X), held_out, drawn, left_out)
     statistics = fit_statistics(X, train_rows)
     if statistics.constant.all():
@@ -186,6 +195,7 @@ def _begin(
         sample_rows=sample_rows,
         sample=np.array(X[sample_rows], dtype),
         left_out=left_out,
+        sample_weight=weights,
     )
     constant = [] if scaler.mean.ndim == 0 else _constant_columns(statistics, names)
     _warn(
@@ -197,6 +207,27 @@ def _begin(
         *_nearly_constant_columns(X, train_rows, scaler, names),
     )
     return run, resolved
+
+
+def _checked_weights(sample_weight: ArrayLike, count: int, family: str) -> NDArray[np.float32] | None:
+    """Weights (count,), None where they are all the same."""
+    if family == "pca":
+        raise InputError("sample_weight: family 'pca' counts all rows alike; leave it out, or use another family")
+    try:
+        weights = np.asarray(sample_weight, np.float32)
+    except (TypeError, ValueError):
+        raise InputError("sample_weight: expected numbers, got something else") from None
+    if weights.shape != (count,):
+        raise InputError(f"sample_weight: expected one for each of the {count} rows, got shape {weights.shape}")
+    wrong = np.flatnonzero(~((weights >= 0) & (weights < np.inf)))
+    if len(wrong):
+        raise InputError(
+            f"sample_weight: expected finite numbers from 0, got {weights[wrong[0]]} for row {wrong[0]}; "
+            "0 leaves a row out"
+        )
+    if np.count_nonzero(weights) < 2:
+        raise InputError("sample_weight: expected two or more rows of a weight above 0; nearly all weights are zero")
+    return None if (weights == weights[0]).all() else weights
 
 
 def _draw(random_state: Any) -> int:
@@ -237,7 +268,7 @@ def _train(
         with run.threads.during(resolved.settings.threads, torch.device("cpu")):
             run.state = _solve(network, run, X, train_rows, validation_rows)
         return
-    rows = place_rows(X, train_rows, validation_rows, run.scaler, device)
+    rows = place_rows(X, train_rows, validation_rows, run.scaler, device, run.sample_weight)
     spread = torch.from_numpy(run.scaler(X[_spread(X, train_rows)]))
     low, high = (torch.tensor(np.asarray(bound, np.float32)).to(device) for bound in resolved.bounds)
     corrupt = corruption(resolved.noise, low, high) if resolved.noise else None

@@ -43,6 +43,9 @@ class Run:
         rows: number of rows it was fitted to, validation rows included.
         noise: name and strength of each corruption of the training inputs, in order.
         sample_rows: indices of the kept rows, (m,).
+        fingerprint: of all rows it was fitted to (`aeedge_export.data.rows.fingerprint`), None where they came in
+            portions.
+        sample_weight: of all rows it was fitted to, (rows,), None where all count alike.
         sample: these rows, raw, (m, *input_shape), for export and report; held-out rows where there are any.
         left_out: indices of rows with gross outliers or codes for missing values, left out of training and comparison.
         notes: findings about the data and the training, in sentences.
@@ -69,6 +72,8 @@ class Run:
     sample_rows: NDArray[np.intp]
     sample: NDArray[Any]
     left_out: NDArray[np.intp] = field(default_factory=lambda: np.zeros(0, np.intp))
+    fingerprint: dict[str, Any] | None = None
+    sample_weight: NDArray[np.float32] | None = None
     notes: list[str] = field(default_factory=list)
     state: State = field(default_factory=State)
     created: str = ""

@@ -45,6 +45,8 @@ def save(run: Run, path: str | os.PathLike[str], *, overwrite: bool) -> None:
     weights |= {"scaler.mean": torch.from_numpy(run.scaler.mean), "scaler.scale": torch.from_numpy(run.scaler.scale)}
     checkpoint = {f"last.{name}": tensor for name, tensor in state.last_weights.items()}
     checkpoint |= {f"adam.{name}": tensor for name, tensor in state.optimizer.items()}
+    if run.sample_weight is not None:
+        checkpoint["sample_weight"] = torch.from_numpy(run.sample_weight)
     sample = io.BytesIO()
     np.save(sample, run.sample, allow_pickle=False)
     files = {
@@ -77,6 +79,7 @@ def _document(run: Run) -> dict[str, Any]:
         "drawn_seed": run.drawn_seed,
         "rows": run.rows,
         "left_out": run.left_out.tolist(),
+        "fingerprint": run.fingerprint,
         "notes": run.notes,
         "noise": run.noise,
         "sample_rows": run.sample_rows.tolist(),
@@ -148,6 +151,8 @@ def _assemble(place: Path, document: dict[str, Any], modules: tuple[nn.Module | 
         sample_rows=np.array(document["sample_rows"]),
         sample=np.load(place / "sample.npy", allow_pickle=False),
         left_out=np.array(document.get("left_out", ()), np.intp),  # not in runs of former versions
+        fingerprint=document.get("fingerprint"),
+        sample_weight=checkpoint["sample_weight"].numpy() if "sample_weight" in checkpoint else None,
         notes=document["notes"],
         state=state,
         created=document["created"],

@@ -41,7 +41,12 @@ def rows_of(family, digits, images, signals):
     return {"conv2d": images, "conv1d": signals}.get(family, digits[:300])
 
 
-@parametrize_with_checks([Autoencoder(epochs=2, random_state=0)])
+def not_to_the_digit(estimator):
+    """Weights decide how often a row is drawn; where it lands in the order of rows is chance, as for all of SGD."""
+    return {"check_sample_weight_equivalence_on_dense_data": "rows are drawn in random order"}
+
+
+@parametrize_with_checks([Autoencoder(epochs=2, random_state=0)], expected_failed_checks=not_to_the_digit)
 @pytest.mark.filterwarnings("ignore")
 def test_checks_of_scikit_learn(estimator, check):
     if "check_array_api_input" in str(check):

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 import aeedge_export.autoencoder as workstation  # at the top: a missing extra is found before anything runs
 from aeedge.cli.types import table_options, wishes
 from aeedge.errors import InputError
 from aeedge.files.replacing import check_folder
+from aeedge_export.cli.options import WorkstationCommand, reworded
 from aeedge_export.data.files import Selection, read
 from aeedge_export.data.missing import POLICIES, treat_missing
 from aeedge_export.reporting.evaluation import against_pca
@@ -50,7 +53,7 @@ def _patience(ctx: click.Context, param: click.Parameter, value: str) -> Any:
     return None if value == "none" else _number_or_auto(int)(ctx, param, value)
 
 
-@click.command()
+@click.command(cls=WorkstationCommand)
 @click.argument("data", metavar="DATA...", nargs=-1, required=True, type=click.Path())
 @click.option("-o", "--output", metavar="RUN", required=True, type=click.Path(), help="Directory to write.")
 @click.option(
@@ -106,7 +109,10 @@ def _patience(ctx: click.Context, param: click.Parameter, value: str) -> Any:
 @click.option("--resume", is_flag=True, help="Continue RUN where it stopped; only --epochs may be changed.")
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
 @click.option("-f", "--force", is_flag=True, help="Overwrite RUN.")
+@click.pass_context
 def train(
+    ctx: click.Context,
+    /,
     data: tuple[str, ...],
     output: str,
     array: str | None,
@@ -144,6 +150,7 @@ def train(
         --weight-decay 0
     """
     target = Path(output)
+    _check_options(ctx, resume=resume)
     check_folder(target, overwrite=True, inputs=[*data, labels if labels and labels.endswith(".npy") else None])
     if target.exists() and not (resume or force):
         raise InputError(
@@ -178,13 +185,14 @@ def train(
                 units=found.units,
                 missing=treated,
                 dialect=found.dialect,
+                sample_weight=found.weights,
                 on_epoch=checkpoint,
             )
         target = _save(ae, target)  # before the evaluation: whatever happens there, the training is kept
         ae.evaluate(found.X, found.labels)
     target = _save(ae, target)
     (target / "report.html").write_text(render(ae.run_), encoding="utf-8")
-    _summarize(ae, target)
+    _summarize(ae, target, ctx.command)
 
 
 def _save(ae: workstation.Autoencoder, target: Path) -> Path:
@@ -198,9 +206,21 @@ def _save(ae: workstation.Autoencoder, target: Path) -> Path:
     return target
 
 
-def _summarize(ae: workstation.Autoencoder, target: Path) -> None:
+def _check_options(ctx: click.Context, *, resume: bool) -> None:
+    """Refuse what would be ignored or cannot be given here."""
+    if ctx.params["family"] == "custom":
+        raise InputError("family: custom networks are torch modules, which only Python can pass: see Autoencoder")
+    settings = {*inspect.signature(workstation.Autoencoder).parameters, "out", "seed"} - {"output", "epochs"}
+    for option in ctx.command.params if resume else ():
+        if option.name in settings and ctx.get_parameter_source(option.name) is ParameterSource.COMMANDLINE:
+            raise InputError(
+                f"{option.opts[0]}: a run that is continued keeps its settings; leave it out, or train a new run"
+            )
+
+
+def _summarize(ae: workstation.Autoencoder, target: Path, command: click.Command) -> None:
     for note in ae.notes_:
-        click.echo(f"Note: {note}", err=True)
+        click.echo(f"Note: {reworded(note, command)}", err=True)
     state = ae.run_.state
     shape = "×".join(map(str, ae.run_.input_shape))
     widths = "-".join(map(str, (shape, *ae.design_.hidden, ae.design_.latent)))

@@ -31,8 +31,9 @@ def start(encoder: Encoder, body: Decoder, rows: Tensor, *, sigmoid: bool) -> No
         return
     axes, deviation = components(encoder.centered(rows).flatten(1), encoder.linear.out_features)
     deviation = deviation.clamp_min(1e-4 * deviation[0].clamp_min(1e-12))
-    encoder.linear.weight.copy_(axes / deviation[:, None])
-    body.linear.weight.copy_(axes.T * deviation)
+    count = len(axes)  # more latents than values: the others start at 0
+    encoder.linear.weight.zero_()[:count] = axes / deviation[:, None]
+    body.linear.weight.zero_()[:, :count] = axes.T * deviation
     bias = torch.logit(mean.clamp(0.01, 0.99)) if sigmoid else mean
     body.linear.bias.copy_(bias.flatten())
 

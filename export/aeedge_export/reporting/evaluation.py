@@ -5,7 +5,6 @@ Computed at the end of training, when the rows are at hand, and kept with the ru
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,8 +20,9 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from aeedge.errors import InputError
 from aeedge_export.data.labels import UNLABELLED, as_classes
-from aeedge_export.data.rows import split
+from aeedge_export.data.rows import fingerprint, split
 from aeedge_export.networks.base import Network
 from aeedge_export.run import Run
 
@@ -47,9 +47,15 @@ def evaluate(run: Run, X: NDArray[Any], labels: ArrayLike | None = None) -> dict
         "data": shape, dtype and fingerprint; "rows_compared": number of rows that the errors were measured on.
 
     Raises:
-        InputError: labels of another length.
+        InputError: other rows, or labels of another length.
     """
     classes = None if labels is None else as_classes(labels, len(X))
+    found = fingerprint(X, run.dtype)
+    if run.fingerprint not in (None, found):
+        raise InputError(
+            "evaluate: expected the rows that were fitted, since PCA is fitted to the same ones and compared on those "
+            f"that were held out, got others ({len(X)} rows of {run.rows}); for these use reconstruction_error"
+        )
     train, test = split(len(X), run.params["validation"], run.drawn_seed, run.left_out)
     train, test = _subset(train, _TRAIN_ROWS), _subset(test if len(test) else train, _TEST_ROWS)
     fitted, flat = (run.scaler(X[part]).reshape(len(part), -1) for part in (train, test))
@@ -74,7 +80,12 @@ def evaluate(run: Run, X: NDArray[Any], labels: ArrayLike | None = None) -> dict
         if classes is not None:
             row |= _usefulness(code, (classes[train], classes[test]))
         baseline.append(row | size)
-    return {"baseline": baseline, "health": health(codes[0][0]), "data": fingerprint(X), "rows_compared": len(test)}
+    return {
+        "baseline": baseline,
+        "health": health(codes[0][0]),
+        "data": found,
+        "rows_compared": len(test),
+    }
 
 
 def against_pca(evaluation: Mapping[str, Any]) -> str:
@@ -134,12 +145,6 @@ def multiply_adds(network: Network) -> int:
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
         decoder(encoder(torch.zeros(1, *network.design.input_shape)))
     return int(counter.get_total_flops()) // 2
-
-
-def fingerprint(X: NDArray[Any]) -> dict[str, Any]:
-    """Shape, dtype, and a hash of up to 10 000 rows spread over the data."""
-    rows = np.ascontiguousarray(X[:: max(1, len(X) // 10_000)])
-    return {"shape": list(X.shape), "dtype": str(X.dtype), "sha256": hashlib.sha256(rows.tobytes()).hexdigest()}
 
 
 def _subset(rows: NDArray[np.intp], most: int) -> NDArray[np.intp]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import aeedge_export.autoencoder as workstation  # at the top: a missing extra is found before anything runs
+from aeedge.cli.types import resize_option, skip_bad_option
 from aeedge.errors import InputError
 from aeedge.files.replacing import check_folder
 from aeedge_export.data.files import read
@@ -85,6 +86,8 @@ def _patience(ctx: click.Context, param: click.Parameter, value: str) -> Any:
 @click.option("--array", help="Name of the array inside an .npz.")
 @click.option("--columns", multiple=True, metavar="NAME", help="Use only this column of a table (repeatable).")
 @click.option("--drop", multiple=True, metavar="NAME", help="Leave this column of a table out (repeatable).")
+@resize_option
+@skip_bad_option
 @click.option("--labels", help="Labels for the report: a column, an array of the .npz, an .npy file, or 'folders'.")
 @click.option("--resume", is_flag=True, help="Continue RUN where it stopped; only --epochs may be changed.")
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
@@ -99,6 +102,8 @@ def train(
     quiet: bool,
     force: bool,
     labels: str | None,
+    resize: tuple[int, int] | None,
+    skip_bad: bool,
     linear_path: str,
     seed: int,
     gradient_clip: float,
@@ -107,7 +112,8 @@ def train(
 ) -> None:
     """Train an autoencoder on rows of DATA.
 
-    DATA is a .npy file (memory-mapped, so it may be larger than memory), .npz, .csv, .parquet or a folder of images.
+    DATA is a .npy file (memory-mapped, so it may be larger than memory), .npz, .csv, .parquet, an image or a folder of
+    images.
     Ctrl-C keeps the best weights so far; --resume continues from there.
 
     \b
@@ -125,7 +131,9 @@ def train(
         raise InputError(
             f"{target}: already exists; choose another name, overwrite it (--force) or continue it (--resume)"
         )
-    rows = read(data, array=array, columns=columns, drop=drop, labels=labels)
+    rows = read(data, array=array, columns=columns, drop=drop, labels=labels, resize=resize, skip_bad=skip_bad)
+    for note in rows.notes:
+        click.echo(f"Note: {data}: {note}", err=True)
     saved = time.monotonic()
 
     def checkpoint(state: State) -> None:

@@ -13,21 +13,20 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 
 from aeedge.errors import InputError
+from aeedge.files.images import SUFFIXES, Images
 from aeedge.files.rows import CsvLayout, csv_layout, is_number, npz_member
-
-_IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm"}
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Rows `X` of shape (n, ...), column names if the file has any, and labels (n,) if requested."""
+    """Rows `X` of shape (n, ...), column names if the file has any, labels (n,) if requested, and notes."""
 
     X: NDArray[Any]
     features: tuple[str, ...] | None = None
     labels: NDArray[Any] | None = None
+    notes: tuple[str, ...] = ()
 
 
 def read(
@@ -37,16 +36,21 @@ def read(
     columns: Sequence[str] = (),
     drop: Sequence[str] = (),
     labels: str | None = None,
+    resize: tuple[int, int] | None = None,
+    skip_bad: bool = False,
 ) -> Dataset:
     """Read rows to train on.
 
     Args:
-        path: a file, or a folder of images of one size, which become uint8 rows (channels, height, width).
+        path: a file, or a folder of images of one size, which become rows (channels, height, width); see
+            aeedge.files.images.
         array: name of the array inside an .npz.
         columns: of a table, read only these.
         drop: of a table, leave these out.
         labels: source of the labels, which training does not use: an .npy file, the name of an array of the .npz or of
             a column of the table, or "folders" for the name of each image's folder.
+        resize: of images, (height, width) to scale them to.
+        skip_bad: of images, leave out files that cannot be read or are of another shape than most, with a note.
 
     Returns:
         The rows; those of an .npy stay memory-mapped.
@@ -57,10 +61,10 @@ def read(
     """
     place = Path(path)
     if labels is not None and labels.endswith(".npy"):
-        found = read(path, array=array, columns=columns, drop=drop)
+        found = read(path, array=array, columns=columns, drop=drop, resize=resize, skip_bad=skip_bad)
         return replace(found, labels=_label_file(Path(labels), len(found.X)))
-    if place.is_dir():
-        return _images(place, labels)
+    if place.is_dir() or (place.is_file() and place.suffix.lower() in SUFFIXES):
+        return _images(place, labels, resize, skip_bad)
     if not place.is_file():
         raise InputError(f"{place}: expected a file or a folder of images, but nothing is there; check the path")
     suffix = place.suffix.lower()
@@ -76,7 +80,7 @@ def read(
     if suffix == ".parquet":
         return _parquet(place, columns, drop, labels)
     raise InputError(
-        f"{place}: expected .npy, .npz, .csv, .parquet or a folder of images, got {suffix or 'no suffix'!r}"
+        f"{place}: expected .npy, .npz, .csv, .parquet, an image or a folder of images, got {suffix or 'no suffix'!r}"
     )
 
 
@@ -207,30 +211,9 @@ def _checked_labels(place: Path, found: NDArray[Any], count: int) -> NDArray[Any
     return found
 
 
-def _images(folder: Path, labels: str | None) -> Dataset:
-    files = sorted(f for f in folder.rglob("*") if f.suffix.lower() in _IMAGES and f.is_file())
-    if not files:
-        raise InputError(f"{folder}: expected images ({', '.join(sorted(_IMAGES))}), but there are none")
+def _images(place: Path, labels: str | None, resize: tuple[int, int] | None, skip_bad: bool) -> Dataset:
     if labels not in (None, "folders"):
-        raise InputError(f"{folder}: labels of images: expected 'folders' or an .npy file, got {labels!r}")
-    rows: list[NDArray[np.uint8]] = []
-    for file in files:
-        pixels = _image(file)
-        if rows and pixels.shape != rows[0].shape:
-            raise InputError(
-                f"{file}: expected the size of {files[0].name} (channels, height, width) {rows[0].shape}, "
-                f"got {pixels.shape}; bring all images to one size first"
-            )
-        rows.append(pixels)
-    return Dataset(np.stack(rows), None, np.array([f.parent.name for f in files]) if labels else None)
-
-
-def _image(file: Path) -> NDArray[np.uint8]:
-    """Pixels as (channels, height, width): one channel for grey images, three for all others."""
-    try:
-        with Image.open(file) as image:
-            grey = image.mode in ("1", "L", "LA", "I", "I;16", "F")
-            pixels = np.asarray(image.convert("L" if grey else "RGB"), np.uint8)
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise InputError(f"{file}: expected an image, but it cannot be read ({error}); remove or replace it") from None
-    return pixels[np.newaxis] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+        raise InputError(f"{place}: labels of images: expected 'folders' or an .npy file, got {labels!r}")
+    images = Images([place], resize=resize, skip_bad=skip_bad)
+    rows, files = images.read()
+    return Dataset(rows, None, np.array([f.parent.name for f in files]) if labels else None, tuple(images.notes))

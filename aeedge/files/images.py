@@ -274,7 +274,8 @@ def _opened(path: Path) -> Iterator[Image]:
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", library.DecompressionBombWarning)
         try:
-            with library.open(path, formats=_FORMATS) as image:
+            # A stream is never memory-mapped: Pillow maps TIFFs that are to be turned with the wrong width.
+            with path.open("rb") as stream, library.open(stream, formats=_FORMATS) as image:
                 yield image
         except (_BadImageError, MemoryError):
             raise

@@ -3,7 +3,7 @@
     python tools/device_matrix.py            # the combinations below, as far as their Pythons are installed
     python tools/device_matrix.py 3.10 1.14.1 1.23.5    # one combination: Python, onnxruntime, numpy
 
-Each combination gets an environment with the wheel, pytest and hypothesis: no torch, no onnx.
+Each combination gets an environment with the wheel, Pillow, pytest and hypothesis: no torch, no onnx.
 """
 
 from __future__ import annotations
@@ -52,7 +52,14 @@ def run_pair(version: str, runtime: str, numpy: str, wheel: Path) -> bool | None
         subprocess.run([python, "-m", "venv", folder], check=True)
         inside = str(Path(folder) / "bin" / "python")
         install = [inside, "-m", "pip", "install", "-q", "--disable-pip-version-check"]
-        packages = [f"onnxruntime=={runtime}", f"numpy=={numpy}", "click>=8.1", "pytest>=8", "hypothesis>=6.100"]
+        packages = [
+            f"onnxruntime=={runtime}",
+            f"numpy=={numpy}",
+            "click>=8.1",
+            "pytest>=8",
+            "hypothesis>=6.100",
+            "pillow>=10",
+        ]
         subprocess.run([*install, *packages], check=True)
         subprocess.run(
             [*install, "--no-deps", str(wheel)], check=True

@@ -124,7 +124,7 @@ def _rows(bundle: str, method: str, data: str | None) -> NDArray[Any] | None:
     manifest = Bundle(bundle).manifest
     spec = manifest.input
     shape = (manifest.latent,) if method == "decode" else spec.shape
-    wanted = None if method == "decode" else Wanted(spec.features, spec.size, spec.dialect)
+    wanted = None if method == "decode" else Wanted(spec.features, spec.shape, spec.dtype, spec.dialect)
     found: list[NDArray[Any]] = []
     for block in open_all([data], wanted).blocks():
         found.append(block)

@@ -12,6 +12,11 @@ from aeedge import __version__
 from aeedge.errors import AeedgeError, BundleError, InputError
 
 ENTRY_POINT_GROUP = "aeedge.commands"
+_OPTIONS = {  # what messages for Python call a parameter, and what it is at the command line
+    "overwrite=True": "--force",
+    "skip_bad=True": "--skip-bad",
+    "resize=(height, width)": "--resize HEIGHTxWIDTH",
+}
 
 DEVICE = {
     "info": "Show what a bundle contains.",
@@ -84,7 +89,9 @@ class AeedgeGroup(click.Group):
             return super().invoke(ctx)
         except AeedgeError as error:
             unusable = isinstance(error, InputError) or type(error) is BundleError
-            message = str(error).replace("overwrite=True", "--force")
+            message = str(error)
+            for parameter, option in _OPTIONS.items():
+                message = message.replace(parameter, option)
             raise (_UnusableError if unusable else click.ClickException)(message) from error
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 
 from aeedge.bundle.manifest import InputSpec
 from aeedge.cli.group import DEVICE
-from aeedge.cli.types import table_options, threads_option, variant_option, wishes
+from aeedge.cli.types import resize_option, skip_bad_option, table_options, threads_option, variant_option, wishes
 from aeedge.errors import InputError
-from aeedge.files.dialect import Wishes
 from aeedge.files.replacing import check_file
 from aeedge.files.rows import RowFile, Wanted, open_all
 from aeedge.files.writing import STDOUT, is_stream, row_writer
@@ -39,16 +38,17 @@ def _command(name: str, example: str) -> click.Command:
         variant: str,
         threads: int | str,
         invalid: str,
-        array: str | None,
         force: bool,
         header: bool | None,
         delimiter: str | None,
         decimal: str | None,
+        **reading: Any,
     ) -> None:
         if output is not None and not is_stream(output):
             check_file(output, overwrite=force, inputs=sources)
         with load(bundle, variant=variant, threads=threads) as model:
-            rows = _open(model, name, sources, invalid, array, wishes(header, delimiter, decimal))
+            reading["wishes"] = wishes(header, delimiter, decimal)
+            rows = _open(model, name, sources, invalid, reading)
             if output is None:
                 _show_scores(model, rows, sources, invalid)
             else:
@@ -56,9 +56,9 @@ def _command(name: str, example: str) -> click.Command:
 
     run.__doc__ = f"""{DEVICE[name]}
 
-    IN is one or more of .npy, .npz, .csv (.tsv, .txt), .parquet, also with .gz, folders of them, or - for standard
-    input. OUT is .npy or .csv, or - for standard output. Files of any size are streamed; OUT appears when it is
-    complete.
+    IN is one or more of .npy, .npz, .csv (.tsv, .txt), .parquet, also with .gz, folders of them or of images, or - for
+    standard input. OUT is .npy or .csv, or - for standard output. Files of any size are streamed; OUT appears when it
+    is complete.
 
     \b
     Example:
@@ -82,6 +82,8 @@ def _command(name: str, example: str) -> click.Command:
         ),
         click.option("--array", help="Name of the array inside an .npz."),
         table_options,
+        resize_option,
+        skip_bad_option,
         click.option("-f", "--force", is_flag=True, help="Overwrite OUT."),
     ]
     decorated: Any = run
@@ -91,15 +93,13 @@ def _command(name: str, example: str) -> click.Command:
     return made
 
 
-def _open(
-    model: Model, what: str, sources: Sequence[str], invalid: str, array: str | None, known: Wishes | None
-) -> RowFile:
-    spec = model.input
-    wanted = Wanted(size=model.latent_size) if what == "decode" else Wanted(spec.features, spec.size, spec.dialect)
-    treated = what != "decode" and spec.missing is not None
-    rows = open_all(sources, wanted, array=array, wishes=known, missing=treated or invalid == "propagate")
+def _open(model: Model, what: str, sources: Sequence[str], invalid: str, reading: Mapping[str, Any]) -> RowFile:
+    spec, propagate = model.input, invalid == "propagate"
     if what == "decode":
-        return rows
+        return open_all(sources, Wanted(shape=(model.latent_size,)), missing=propagate, **reading)
+    treated = spec.missing is not None
+    wanted = Wanted(spec.features, spec.shape, spec.dtype, spec.dialect)
+    rows = open_all(sources, wanted, missing=treated or propagate, **reading)
     blocks, notes = rows.blocks, rows.notes
     treat = _Treatment(spec, drop=invalid == "raise")
     return replace(

@@ -116,6 +116,23 @@ def wishes(header: bool | None, delimiter: str | None, decimal: str | None) -> W
     return None if given == Wishes() else given
 
 
+class _Size(_Type):
+    """Height and width in pixels, such as 64x48."""
+
+    name = "HEIGHTxWIDTH"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        """(height, width)."""
+        found = re.fullmatch(r"([1-9]\d{0,4})[x×]([1-9]\d{0,4})", value.strip().lower())
+        if found is None:
+            raise InputError(f"--resize: expected height and width in pixels such as 64x48, got {value!r}")
+        return int(found[1]), int(found[2])
+
+
+resize_option = click.option("--resize", type=_Size(), help="Of images: scale all of them to this size.")
+skip_bad_option = click.option(
+    "--skip-bad", is_flag=True, help="Of images: leave out files that cannot be read or are of another shape."
+)
 variant_option = click.option("--variant", default="auto", show_default=True, help="fp32, int8 or auto.")
 threads_option = click.option(
     "--threads", type=_Threads(), default="auto", show_default=True, help="Maximum number of threads."

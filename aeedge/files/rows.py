@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from aeedge.errors import InputError
 from aeedge.files import delimited, npy
 from aeedge.files.dialect import Dialect, Head, Wishes, detect, fits
+from aeedge.files.images import Images, are_images
 from aeedge.files.parquet import ParquetTable
 from aeedge.files.source import STDIN, SUFFIXES, Source
 
@@ -25,13 +27,20 @@ class Wanted:
 
     Attributes:
         columns: names of the values of a row; None where they have none.
-        size: number of values in a row; None if unknown.
+        shape: of a row; None if unknown.
+        dtype: of the values.
         recorded: how the table was written that it was trained on, from its manifest; None if unknown.
     """
 
     columns: Sequence[str] | None = None
-    size: int | None = None
+    shape: tuple[int, ...] | None = None
+    dtype: str = "float32"
     recorded: Mapping[str, Any] | None = None
+
+    @property
+    def size(self) -> int | None:
+        """Number of values in a row; None if unknown."""
+        return None if self.shape is None else math.prod(self.shape)
 
 
 @dataclass(frozen=True)
@@ -143,28 +152,54 @@ def shortened(names: Sequence[str]) -> str:
     return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
-def table_files(folder: Path) -> list[Path]:
-    """The files of rows in a folder, sorted by name; hidden ones and those whose names begin with _ are passed over."""
-    return sorted(
-        file
-        for file in folder.iterdir()
-        if file.is_file()
-        and file.name[0] not in "._"
-        and Path(file.name.removesuffix(".gz")).suffix.lower() in SUFFIXES
-    )
+def row_files(paths: Sequence[str | os.PathLike[str]]) -> list[str | os.PathLike[str]]:
+    """Files of rows, with those in folders, sorted by name; names that begin with a dot or _ are passed over there.
 
-
-def open_all(paths: Sequence[str | os.PathLike[str]], wanted: Wanted | None = None, **options: Any) -> RowFile:
-    """Several files, and all files of folders, one after the other as one; see `open_rows`."""
+    Raises:
+        InputError: a folder without such files.
+    """
     files: list[str | os.PathLike[str]] = []
     for path in paths:
-        if os.fspath(path) != STDIN and Path(path).is_dir():
-            inside = table_files(Path(path))
-            if not inside:
-                raise InputError(f"{path}: expected files of rows ({', '.join(SUFFIXES)}), but there are none")
-            files += inside
-        else:
+        if os.fspath(path) == STDIN or not Path(path).is_dir():
             files.append(path)
+            continue
+        inside = sorted(file for file in Path(path).iterdir() if file.is_file() and _is_row_file(file.name))
+        if not inside:
+            raise InputError(f"{path}: expected images or files of rows ({', '.join(SUFFIXES)}), but there are none")
+        files += inside
+    return files
+
+
+def _is_row_file(name: str) -> bool:
+    return name[0] not in "._" and Path(name.removesuffix(".gz")).suffix.lower() in SUFFIXES
+
+
+def open_all(
+    paths: Sequence[str | os.PathLike[str]],
+    wanted: Wanted | None = None,
+    *,
+    resize: tuple[int, int] | None = None,
+    skip_bad: bool = False,
+    **options: Any,
+) -> RowFile:
+    """Images, or several files of rows and all files of folders, one after the other as one; see `open_rows`.
+
+    Args:
+        paths: of files and folders.
+        wanted: the model's input.
+        resize: (height, width) that images are scaled to.
+        skip_bad: leave out images that cannot be read or do not fit.
+        options: of `open_rows`.
+    """
+    if are_images(paths):
+        if wanted is None or wanted.shape is None:
+            raise InputError(f"{paths[0]}: expected a file of rows, got images")
+        images = Images(paths, resize=resize, skip_bad=skip_bad, finite=not options.get("missing"))
+        shape, dtype = wanted.shape, wanted.dtype
+        return RowFile(lambda: images.blocks(shape, dtype), None, images.notes)
+    if resize or skip_bad:
+        raise InputError(f"{paths[0]}: only images can be resized or skipped; leave --resize and --skip-bad out")
+    files = row_files(paths)
     first = open_rows(files[0], wanted, **options)
     if len(files) == 1:
         return first

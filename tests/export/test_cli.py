@@ -10,12 +10,15 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from PIL import Image
 
 import aeedge
 from aeedge.cli.group import WORKSTATION, AeedgeGroup
 from aeedge.errors import InputError
+from aeedge.files.images import Images
 from aeedge.files.replacing import BUNDLE, RUN
 from aeedge_export import Autoencoder
+from aeedge_export.data.files import read
 
 QUICK = ["--latent", "2", "--hidden", "8", "--epochs", "3", "-q"]
 
@@ -95,6 +98,43 @@ def test_a_killed_run_continues_from_its_last_checkpoint(tmp_path, csv, monkeypa
 def test_a_run_is_overwritten_only_by_force(tmp_path, csv):
     for force, code in (([], 0), ([], 2), (["--force"], 0)):
         assert call("train", csv, "-o", tmp_path / "run", *QUICK, *force).exit_code == code
+
+
+@pytest.mark.parametrize(("kind", "dtype"), [(np.uint8, "uint8"), (np.uint16, "int16"), (np.float32, "float32")])
+def test_images_on_the_workstation_are_the_rows_of_the_device(tmp_path, kind, dtype):
+    rng = np.random.default_rng(0)
+    worth = {np.uint8: 1, np.uint16: 100, np.float32: 1 / 255}[kind]
+    (tmp_path / "parts").mkdir()
+    for i in range(12):
+        Image.fromarray((rng.integers(0, 256, (10, 8)) * worth).astype(kind)).save(tmp_path / "parts" / f"{i:02}.tif")
+    (tmp_path / "parts" / "._00.tif").write_text("litter")
+    (tmp_path / "parts" / "bad.tif").touch()
+    args = ["train", tmp_path / "parts", "-o", tmp_path / "run", "--family", "conv2d", "--latent", "2", "--epochs", "1"]
+    refused = call(*args, "-q")
+    assert refused.exit_code == 2
+    assert "bad.tif: expected an image, but the file is empty; correct or remove it, or leave it out (--skip-bad)" in (
+        refused.output
+    )
+    result = call(*args, "-q", "--skip-bad", "--resize", "8x8")
+    assert result.exit_code == 0, result.output
+    assert "1 hidden files" in result.output
+    assert "1 of 13 files are left out" in result.output
+    Autoencoder.load(tmp_path / "run").export(tmp_path / "m.aeedge", with_scorer=False)
+    with aeedge.load(tmp_path / "m.aeedge") as model:
+        assert (model.input.shape, model.input.dtype) == ((1, 8, 8), dtype)
+        images = Images([tmp_path / "parts"], resize=(8, 8), skip_bad=True)
+        rows = np.concatenate(list(images.blocks(model.input.shape, model.input.dtype)))
+        trained = read(tmp_path / "parts", resize=(8, 8), skip_bad=True).X
+        assert (rows.dtype, rows.shape) == (dtype, (12, 1, 8, 8))
+        np.testing.assert_array_equal(rows, trained)
+        assert np.isfinite(model.encode(rows)).all()
+
+
+@pytest.mark.parametrize("size", ["8", "8x", "0x8", "axb", "8,8", "-8x8"])
+def test_a_size_that_is_none(tmp_path, size):
+    result = call("train", tmp_path, "-o", tmp_path / "run", "--resize", size)
+    assert result.exit_code == 2
+    assert f"--resize: expected height and width in pixels such as 64x48, got {size!r}" in result.output
 
 
 def tree(path):

@@ -94,8 +94,26 @@ def test_image_folders(tmp_path):
     assert found.dtype == np.uint8
     np.testing.assert_array_equal(found[1], pixels[2].transpose(2, 0, 1))
     Image.new("L", (6, 8)).save(tmp_path / "z.png")
-    with pytest.raises(InputError, match=r"z\.png: expected the size of .*\(3, 8, 6\), got \(1, 8, 6\)"):
+    with pytest.raises(InputError, match=r"z\.png: expected RGB, as 0\.png has, got grey"):
         read(tmp_path)
+    left = read(tmp_path, labels="folders", skip_bad=True)
+    np.testing.assert_array_equal(left.X, found)
+    assert left.labels.tolist() == ["class0"] * 3 + ["class1"] * 2
+    assert any("1 of 6 files are left out" in note for note in left.notes)
+    assert read(tmp_path / "class0", resize=(4, 3)).X.shape == (3, 3, 4, 3)
+
+
+def test_each_page_has_the_label_of_its_file(tmp_path):
+    pages = [Image.fromarray(np.full((4, 6), 1000 * i, np.uint16)) for i in range(4)]
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    pages[0].save(tmp_path / "a" / "x.tif", save_all=True, append_images=pages[1:3])
+    pages[3].save(tmp_path / "b" / "y.png")
+    found = read(tmp_path, labels="folders")
+    assert found.X.dtype == np.int16
+    assert found.X[:, 0, 0, 0].tolist() == [0, 1000, 2000, 3000]
+    assert found.labels.tolist() == ["a", "a", "a", "b"]
+    np.testing.assert_array_equal(read(tmp_path / "a" / "x.tif").X, found.X[:3])
 
 
 def test_grey_images_have_one_channel(tmp_path):

@@ -88,7 +88,9 @@ def _calibration(path: str | None, names: tuple[str, ...], autoencoder: workstat
     if path is None:
         raise InputError("--variants int8: expected --calibration DATA, rows like the training rows; got none")
     spec = autoencoder.run_.input_spec
-    rows = open_all([path], Wanted(spec.features, spec.size, spec.dialect), missing=spec.missing is not None)
+    rows = open_all(
+        [path], Wanted(spec.features, spec.shape, spec.dtype, spec.dialect), missing=spec.missing is not None
+    )
     found = list(rows.blocks())
     for note in rows.notes:
         click.echo(f"Note: {path}: {note}", err=True)

@@ -12,7 +12,7 @@ import click
 from click.core import ParameterSource
 
 import aeedge_export.autoencoder as workstation  # at the top: a missing extra is found before anything runs
-from aeedge.cli.types import table_options, wishes
+from aeedge.cli.types import resize_option, skip_bad_option, table_options, wishes
 from aeedge.errors import InputError
 from aeedge.files.replacing import check_folder
 from aeedge_export.cli.options import WorkstationCommand, reworded
@@ -97,6 +97,8 @@ def _patience(ctx: click.Context, param: click.Parameter, value: str) -> Any:
 @table_options
 @click.option("--columns", multiple=True, metavar="NAME", help="Use only this column of a table (repeatable).")
 @click.option("--drop", multiple=True, metavar="NAME", help="Leave this column of a table out (repeatable).")
+@resize_option
+@skip_bad_option
 @click.option("--labels", help="Labels for the report: a column, an array of the .npz, an .npy file, or 'folders'.")
 @click.option("--weights", metavar="NAME", help="Column of a table with the weight of each row.")
 @click.option(
@@ -127,6 +129,8 @@ def train(
     quiet: bool,
     force: bool,
     labels: str | None,
+    resize: tuple[int, int] | None,
+    skip_bad: bool,
     linear_path: str,
     seed: int,
     gradient_clip: float,
@@ -156,7 +160,7 @@ def train(
         raise InputError(
             f"{target}: already exists; choose another name, overwrite it (--force) or continue it (--resume)"
         )
-    selection = Selection(columns, drop, labels, weights, array, wishes(header, delimiter, decimal))
+    selection = Selection(columns, drop, labels, weights, array, wishes(header, delimiter, decimal), resize, skip_bad)
     found, treated = treat_missing(read(*data, selection=selection, missing=missing != "refuse"), missing)
     for note in found.notes:
         click.echo(f"Read: {note}", err=True)

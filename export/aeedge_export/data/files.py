@@ -12,19 +12,17 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 
 from aeedge.errors import InputError
 from aeedge.files import npy
 from aeedge.files.delimited import Advice, TextTable
 from aeedge.files.dialect import Head, Wishes, detect
+from aeedge.files.images import Images, are_images
 from aeedge.files.parquet import ParquetTable
-from aeedge.files.rows import Wanted, column_order, shortened, table_files
-from aeedge.files.source import STDIN, Source
+from aeedge.files.rows import Wanted, column_order, row_files, shortened
+from aeedge.files.source import Source
 from aeedge_export.data.columns import kind_of_cells, note_by_values, why_not_by_kind, why_not_by_values
 from aeedge_export.data.labels import as_classes
-
-_IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm"}
 
 
 @dataclass(frozen=True)
@@ -39,6 +37,8 @@ class Selection:
         weights: a column with the weight of each row.
         array: name of the array inside an .npz.
         wishes: how text files are written; None where it is to be found out.
+        resize: of images, (height, width) to scale them to.
+        skip_bad: of images, leave out files that cannot be read or are of another shape than most, with a note.
     """
 
     columns: Sequence[str] = ()
@@ -47,6 +47,8 @@ class Selection:
     weights: str | None = None
     array: str | None = None
     wishes: Wishes | None = None
+    resize: tuple[int, int] | None = None
+    skip_bad: bool = False
 
     @property
     def others(self) -> tuple[str, ...]:
@@ -115,9 +117,11 @@ def read(
         twice = next((name for i, name in enumerate(options) if name in options[:i]), None)
         if twice is not None:
             raise InputError(f"--columns, --drop: expected each name once, got {twice!r} twice")
+    if are_images(paths):
+        return _images(paths, wanted)
+    if wanted.resize or wanted.skip_bad:
+        raise InputError(f"{paths[0]}: only images can be resized or skipped; leave --resize and --skip-bad out")
     sources = _sources(paths)
-    if not sources:
-        return _images(Path(paths[0]), wanted.labels)
     kinds = {source.kind for source in sources}
     if len(kinds) > 1:
         raise InputError(f"{sources[0].name}, …: expected files of one kind, got {', '.join(sorted(kinds))}")
@@ -127,14 +131,7 @@ def read(
 
 
 def _sources(paths: Sequence[str | os.PathLike[str]]) -> list[Source]:
-    """The files of rows; none where there are images."""
-    files: list[str | os.PathLike[str]] = []
-    for path in paths:
-        if os.fspath(path) == STDIN or not Path(path).is_dir():
-            files.append(path)
-        elif inside := table_files(Path(path)):
-            files += inside
-    return [Source(file) for file in files]
+    return [Source(file) for file in row_files(paths)]
 
 
 # --- arrays
@@ -366,30 +363,17 @@ def _named(sources: Sequence[Source]) -> str:
 # --- images
 
 
-def _images(folder: Path, labels: str | None) -> Dataset:
-    files = sorted(f for f in folder.rglob("*") if f.suffix.lower() in _IMAGES and f.is_file())
-    if not files:
-        raise InputError(f"{folder}: expected images ({', '.join(sorted(_IMAGES))}), but there are none")
-    if labels not in (None, "folders"):
-        raise InputError(f"{folder}: labels of images: expected 'folders' or an .npy file, got {labels!r}")
-    rows: list[NDArray[np.uint8]] = []
-    for file in files:
-        pixels = _image(file)
-        if rows and pixels.shape != rows[0].shape:
-            raise InputError(
-                f"{file}: expected the size of {files[0].name} (channels, height, width) {rows[0].shape}, "
-                f"got {pixels.shape}; bring all images to one size first"
-            )
-        rows.append(pixels)
-    return Dataset(np.stack(rows), labels=np.array([f.parent.name for f in files]) if labels else None)
-
-
-def _image(file: Path) -> NDArray[np.uint8]:
-    """Pixels as (channels, height, width): one channel for grey images, three for all others."""
-    try:
-        with Image.open(file) as image:
-            grey = image.mode in ("1", "L", "LA", "I", "I;16", "F")
-            pixels = np.asarray(image.convert("L" if grey else "RGB"), np.uint8)
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise InputError(f"{file}: expected an image, but it cannot be read ({error}); remove or replace it") from None
-    return pixels[np.newaxis] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+def _images(paths: Sequence[str | os.PathLike[str]], wanted: Selection) -> Dataset:
+    name = os.fspath(paths[0])
+    if wanted.labels not in (None, "folders"):
+        raise InputError(f"{name}: labels of images: expected 'folders' or an .npy file, got {wanted.labels!r}")
+    if wanted.columns or wanted.drop or wanted.weights or wanted.array or wanted.wishes:
+        raise InputError(f"{name}: images have no columns, arrays, header or delimiter; leave such options out")
+    images = Images(paths, resize=wanted.resize, skip_bad=wanted.skip_bad)
+    rows, files = images.read()
+    shape = "×".join(map(str, rows.shape[1:]))
+    read = (
+        f"{name}{' …' if len(paths) > 1 else ''}: {len(rows):,} images of {shape} (channels×height×width), {rows.dtype}"
+    )
+    labels = np.array([file.parent.name for file in files]) if wanted.labels else None
+    return Dataset(rows, labels=labels, notes=(read, *images.notes))

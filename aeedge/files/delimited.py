@@ -57,7 +57,7 @@ class TextTable:
         step = max(1, BLOCK_BYTES // (8 * max(width, 1)))
         dialect = self.head.dialect
         with io.TextIOWrapper(self._source.open(), dialect.encoding, newline="") as stream:
-            lines = iter(stream)
+            lines = _decoded(stream, self._source.name)
             line = self._skip_head(lines)
             while not text:
                 chunk = list(islice(lines, step))
@@ -146,11 +146,18 @@ class TextTable:
         return InputError(f"{where}: expected {kind}, got {shown}{hint}; {self._advice.text(name)}")
 
 
-def stack(blocks: Iterator[tuple[NDArray[np.float64], list[list[str]]]]) -> tuple[NDArray[np.float32], list[list[str]]]:
-    """All blocks of `TextTable.blocks` as float32 rows, and their text."""
-    rows, text = [], []
-    for block, part in blocks:
-        with np.errstate(over="ignore"):  # beyond float32 is infinity, found later
-            rows.append(block.astype(np.float32))
-        text.append(part)
-    return np.concatenate(rows) if rows else np.empty((0, 0), np.float32), list(chain.from_iterable(text))
+def _decoded(stream: io.TextIOWrapper, name: str) -> Iterator[str]:
+    """The lines of a text file.
+
+    Raises:
+        InputError: bytes that are not of its encoding.
+    """
+    count = 0
+    try:
+        for line in stream:
+            count += 1
+            yield line
+    except UnicodeDecodeError:
+        raise InputError(
+            f"{name}, after line {count}: expected text in {stream.encoding}, got other bytes; save it as UTF-8"
+        ) from None

@@ -118,7 +118,7 @@ def records(lines: Iterable[str], dialect: Dialect, name: str, above: int = 0) -
         above: number of lines before the given ones.
 
     Raises:
-        InputError: quotes that do not match, or bytes that are not of the encoding.
+        InputError: quotes that do not match.
     """
     reader = csv.reader(
         _prepared(lines, dialect, above),
@@ -136,10 +136,6 @@ def records(lines: Iterable[str], dialect: Dialect, name: str, above: int = 0) -
         except csv.Error as error:
             raise InputError(
                 f"{name}, line {line}: expected cells whose quotes match, got something else ({error}); correct it"
-            ) from None
-        except (UnicodeDecodeError, UnicodeError):
-            raise InputError(
-                f"{name}, after line {line - 1}: expected text in {dialect.encoding}, got other bytes; save it as UTF-8"
             ) from None
         if row and not (len(row) == 1 and row[0].isspace()):
             yield line, row
@@ -226,11 +222,12 @@ def _lines(head: bytes, is_whole: bool, name: str) -> tuple[list[str], str]:
 
 def _first(lines: list[str], dialect: Dialect, name: str) -> list[tuple[int, list[str]]]:
     found, cells = [], 0
-    for line, row in islice(records(lines, dialect, name), _SAMPLE):
-        found.append((line, row))
-        cells += len(row)
-        if cells > _SAMPLE_CELLS and len(found) > 10:
-            break
+    with suppress(InputError):  # met again when the file is read
+        for line, row in islice(records(lines, dialect, name), _SAMPLE):
+            found.append((line, row))
+            cells += len(row)
+            if cells > _SAMPLE_CELLS and len(found) > 10:
+                break
     return found
 
 
@@ -243,10 +240,7 @@ def _layout(lines: list[str], plain: Dialect, name: str, wishes: Wishes) -> Dial
     fixed = wishes.delimiter or (separator[1] if separator else None)
     best, most = plain._replace(delimiter=fixed or ",", decimal=wishes.decimal or "."), 0.0
     for delimiter in (fixed,) if fixed else DELIMITERS:
-        try:
-            rows = [row for _, row in _first(lines, plain._replace(delimiter=delimiter), name)]
-        except InputError:
-            continue  # quotes do not match in this one
+        rows = [row for _, row in _first(lines, plain._replace(delimiter=delimiter), name)]
         for decimal in (wishes.decimal,) if wishes.decimal else (".", ","):
             score = _score(rows, delimiter, decimal)
             if score > most:
@@ -344,7 +338,7 @@ def _why_names(texts: list[str], body: list[list[str]], numeric: list[int], dial
     Numbers that only rise or fall are names if the rows are not such, and one of: they count from 0 or 1; they are
     whole and the rows are fractions; they are far from the rows.
     """
-    numeric = [i for i in numeric if i < len(texts)]
+    numeric = [i for i in numeric if i < len(texts) and texts[i]]  # pandas' index has no name
     names = [number(texts[i], dialect.decimal) for i in numeric]
     values = [[number(row[i], dialect.decimal) if i < len(row) else None for i in numeric] for row in body]
     columns = [[v for v in column if v is not None and isfinite(v)] for column in zip(*values)]

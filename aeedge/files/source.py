@@ -84,10 +84,9 @@ class Source:
             stream = io.BufferedReader(stream)
         if stream.peek(2)[:2] != _GZIP:
             return stream  # type: ignore[no-any-return]
-        if self._is_pipe:
-            return gzip.GzipFile(fileobj=stream)  # type: ignore[return-value]
-        stream.close()
-        return gzip.open(self._path, "rb")  # type: ignore[return-value]
+        unzipped = gzip.GzipFile(fileobj=stream)
+        unzipped.myfileobj = stream  # so that closing the one closes the other
+        return unzipped  # type: ignore[return-value]
 
     def _kind(self) -> str:
         by_content = next((kind for magic, kind in _MAGIC.items() if self.head.startswith(magic)), "text")
@@ -110,6 +109,12 @@ class _Replayed(io.RawIOBase):
     def readable(self) -> bool:
         """True: for BufferedReader."""
         return True
+
+    def close(self) -> None:
+        """Close the pipe as well, but not standard input, which is not ours."""
+        if not self.closed and self._rest is not sys.stdin.buffer:
+            self._rest.close()
+        super().close()
 
     def readinto(self, buffer: Any) -> int:
         """Fill a part of a buffer."""

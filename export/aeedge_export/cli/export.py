@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import warnings
 from pathlib import Path
 
@@ -73,7 +74,7 @@ def export(
     click.echo(f"wrote {output}: {human_bytes(size)}, id {manifest.id[:12]}, outputs match torch")
     if "int8" in manifest.variants:
         click.echo(_decided(manifest.variants["int8"]))
-    click.echo(f"next: aeedge verify {output}")
+    click.echo(f"next: aeedge verify {shlex.quote(output)}")
     if missing := _missing(names, manifest):
         for warning in caught:
             click.echo(f"{missing} was left out: {warning.message}", err=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import shlex
 import time
 import warnings
 from pathlib import Path
@@ -239,4 +240,4 @@ def _summarize(ae: workstation.Autoencoder, target: Path, command: click.Command
     )
     click.echo(f"held-out error {against_pca(ae.evaluation_)}; report in {target / 'report.html'}")
     click.echo(f"threads {state.threads}")
-    click.echo(f"next: aeedge export {target} -o {target.name}.aeedge")
+    click.echo(f"next: aeedge export {shlex.quote(str(target))} -o {shlex.quote(target.name + '.aeedge')}")

@@ -57,7 +57,7 @@ def read(
 
     Raises:
         InputError: missing, of an unknown format, damaged, empty, or with cells that are not numbers (row and column
-            are named).
+            are named); `resize` or `skip_bad` for what is no image.
     """
     place = Path(path)
     if labels is not None and labels.endswith(".npy"):
@@ -65,6 +65,8 @@ def read(
         return replace(found, labels=_label_file(Path(labels), len(found.X)))
     if place.is_dir() or (place.is_file() and place.suffix.lower() in SUFFIXES):
         return _images(place, labels, resize, skip_bad)
+    if resize or skip_bad:
+        raise InputError(f"{place}: resize=(height, width) and skip_bad=True are for images; leave them out")
     if not place.is_file():
         raise InputError(f"{place}: expected a file or a folder of images, but nothing is there; check the path")
     suffix = place.suffix.lower()
@@ -215,5 +217,6 @@ def _images(place: Path, labels: str | None, resize: tuple[int, int] | None, ski
     if labels not in (None, "folders"):
         raise InputError(f"{place}: labels of images: expected 'folders' or an .npy file, got {labels!r}")
     images = Images([place], resize=resize, skip_bad=skip_bad)
-    rows, files = images.read()
-    return Dataset(rows, None, np.array([f.parent.name for f in files]) if labels else None, tuple(images.notes))
+    rows = images.read()
+    classes = np.array([file.parent.name for file in images.row_files]) if labels else None
+    return Dataset(rows, None, classes, tuple(images.notes))

@@ -11,7 +11,7 @@ import os
 import re
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -34,6 +34,15 @@ _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # none of which
 _GREY = ("1", "L", "LA", "I", "I;16", "I;16L", "I;16B", "I;16N", "F")
 _COLOUR = ("P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV")
 _SUBFILE, _WIDTH, _HEIGHT, _BITS, _ORIENTATION, _SAMPLE_FORMAT = 254, 256, 257, 258, 274, 339  # TIFF tags
+_TURNS = {  # by EXIF orientation, to be upright
+    2: "FLIP_LEFT_RIGHT",
+    3: "ROTATE_180",
+    4: "FLIP_TOP_BOTTOM",
+    5: "TRANSPOSE",
+    6: "ROTATE_270",
+    7: "TRANSVERSE",
+    8: "ROTATE_90",
+}
 _SIZE = "the size"
 _SHOWN = 5  # files that a message names
 
@@ -49,7 +58,8 @@ class Images:
 
     Attributes:
         files: the image files, sorted by path within each folder.
-        notes: what was left out or changed, in sentences; complete once the images are read.
+        row_files: the file of each row that has been read.
+        notes: what was left out or changed, in sentences; complete once all images are read.
 
     Raises:
         InputError: a path is missing or no image, no images, Pillow is missing.
@@ -65,10 +75,11 @@ class Images:
     ) -> None:
         _pillow()
         self.files, self.notes = image_files(paths)
+        self.row_files: list[Path] = []
         self._resize, self._skip_bad, self._finite = resize, skip_bad, finite
 
-    def read(self) -> tuple[NDArray[Any], list[Path]]:
-        """All rows (n, channels, height, width), and the file of each row.
+    def read(self) -> NDArray[Any]:
+        """All rows (n, channels, height, width).
 
         The shape is that of most files. The rows are uint8 if all images are, int16 if all are whole numbers that fit,
         otherwise float32.
@@ -77,13 +88,12 @@ class Images:
             InputError: files that cannot be read or are of another shape, unless `skip_bad`; the message counts them.
         """
         shape, like = self._usual_shape()
-        found = [(file, picture.pixels) for file, picture in self._pictures(shape, None, like)]
-        kinds = Counter(f"{pixels.dtype}" for _, pixels in found)
+        found = [picture.pixels for picture in self._pictures(shape, None, like)]
+        kinds = Counter(str(pixels.dtype) for pixels in found)
         if len(kinds) > 1:
             listed = ", ".join(f"{name} in {count} files" for name, count in kinds.most_common())
             self.notes.append(f"values are of several types and taken as they are: {listed}")
-        rows = np.concatenate([pixels for _, pixels in found], dtype=_dtype([p for _, p in found]), casting="unsafe")
-        return rows, [file for file, pixels in found for _ in pixels]
+        return np.concatenate(found, dtype=_dtype(found), casting="unsafe")
 
     def blocks(self, shape: tuple[int, ...], dtype: str) -> Iterator[NDArray[Any]]:
         """Rows for a model, in blocks (m, *shape) of some megabytes; the pages of one file are in memory at once.
@@ -100,7 +110,7 @@ class Images:
         full, wanted = (1, *shape) if len(shape) == 2 else shape, np.dtype(dtype)
         block: list[NDArray[Any]] = []
         narrow = 0
-        for _, picture in self._pictures(full, wanted, "the model takes"):
+        for picture in self._pictures(full, wanted, "the model takes"):
             narrow += picture.pixels.dtype == np.uint8 and wanted != np.uint8
             for page in picture.pixels:
                 block.append(page.astype(wanted).reshape(shape))
@@ -124,9 +134,7 @@ class Images:
         usual = max(shapes, key=lambda shape: len(shapes[shape]), default=None)
         return usual, f"{shapes[usual][0].name} has" if usual else ""
 
-    def _pictures(
-        self, shape: tuple[int, ...] | None, dtype: np.dtype[Any] | None, like: str
-    ) -> Iterator[tuple[Path, _Picture]]:
+    def _pictures(self, shape: tuple[int, ...] | None, dtype: np.dtype[Any] | None, like: str) -> Iterator[_Picture]:
         """The good files: of `shape`, with values that fit `dtype`; `like` says who has that shape.
 
         After the first bad one the rest is only searched for more, unless they are skipped.
@@ -148,7 +156,8 @@ class Images:
                 if applies:
                     special.setdefault(sentence, []).append(file)
             if not bad or self._skip_bad:
-                yield file, picture
+                self.row_files += [file] * len(picture.pixels)
+                yield picture
         if bad and not (self._skip_bad and len(bad) < len(self.files)):
             raise InputError(_complaint(bad, len(self.files)))
         if bad:
@@ -299,7 +308,8 @@ def _pillow() -> Any:
 
 def _reason(path: Path, error: Exception) -> str:
     if "DecompressionBomb" in type(error).__name__:
-        return f"expected an image of at most {_pillow().MAX_IMAGE_PIXELS:,} pixels; larger ones may be an attack"
+        limit = _pillow().MAX_IMAGE_PIXELS
+        return f"expected an image of at most {limit:,} pixels, since larger ones may be an attack; scale it down first"
     if path.is_file() and path.stat().st_size == 0:
         return "expected an image, but the file is empty"
     if isinstance(error, _pillow().UnidentifiedImageError):
@@ -328,13 +338,9 @@ def _orientation(image: Image) -> int:
 
 
 def _upright(image: Image) -> Image:
-    from PIL import ImageOps
-
-    image.load()
-    try:
-        return ImageOps.exif_transpose(image)
-    except Exception:  # as in _orientation
-        return image
+    image.load()  # which turns a TIFF, and forgets its orientation
+    turn = _TURNS.get(_orientation(image))
+    return image if turn is None else image.transpose(_pillow().Transpose[turn])
 
 
 def _is_grey(image: Image) -> bool:
@@ -369,7 +375,8 @@ def _page(image: Image, page: int, resize: tuple[int, int] | None, coding: Any) 
             )
         upright = _upright(image)
         transparent = _is_transparent(upright)
-        plain = upright.convert("L" if is_grey else "RGB")
+        mode = "L" if is_grey else "RGB"
+        plain = upright if upright.mode == mode else upright.convert(mode)
         pixels = np.asarray(plain if resize is None else _scaled(plain, resize))
         return np.ascontiguousarray(np.moveaxis(np.atleast_3d(pixels), 2, 0)), transparent
     dtype, white = _wide_dtype(image, bits), _ppm_white(image, coding)
@@ -428,9 +435,8 @@ def _is_transparent(image: Image) -> bool:
 # --- types and messages
 
 
-def _dtype(pages: Iterable[NDArray[Any]]) -> type[np.generic]:
+def _dtype(pages: Sequence[NDArray[Any]]) -> type[np.generic]:
     """uint8 < int16 < float32: the first that holds all values."""
-    pages = list(pages)
     if all(page.dtype == np.uint8 for page in pages):
         return np.uint8
     return np.int16 if all(_fits(page, np.dtype(np.int16)) for page in pages) else np.float32

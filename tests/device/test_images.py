@@ -21,7 +21,7 @@ GREY = RNG.integers(0, 256, (6, 4), dtype=np.uint8)
 
 
 def read(*paths, **options):
-    return Images(paths, **options).read()[0]
+    return Images(paths, **options).read()
 
 
 def notes(*paths, **options):
@@ -226,11 +226,12 @@ def test_damaged_exif_does_not_lose_the_image(tmp_path):
 @pytest.mark.parametrize(("name", "mode"), [("x.tif", "I;16"), ("x.gif", "RGB"), ("x.webp", "RGB"), ("x.png", "RGB")])
 def test_each_page_or_frame_is_a_row(tmp_path, name, mode):
     pages = [np.full((6, 4), 1000 * i, np.uint16) if mode == "I;16" else np.roll(COLOUR, i, 0) for i in range(5)]
-    images = [Image.fromarray(page) for page in pages]
-    images[0].save(tmp_path / name, save_all=True, append_images=images[1:], lossless=True)
+    first, *others = [Image.fromarray(page) for page in pages]
+    first.save(tmp_path / name, save_all=True, append_images=others, lossless=True)
     Image.fromarray(pages[3]).save(tmp_path / "y.png")
-    rows, files = Images([tmp_path]).read()
-    assert [file.name for file in files] == [name] * 5 + ["y.png"]
+    images = Images([tmp_path])
+    rows = images.read()
+    assert [file.name for file in images.row_files] == [name] * 5 + ["y.png"]
     if name != "x.gif":  # whose palettes are approximate
         np.testing.assert_array_equal(rows[:5], [np.atleast_3d(page).transpose(2, 0, 1) for page in pages])
     assert len(np.unique(rows[:5].reshape(5, -1), axis=0)) == 5
@@ -319,8 +320,8 @@ def test_all_bad_files_are_listed_at_once_or_left_out(tmp_path):
     assert "good" not in message.replace("as good0.png has", "")
     assert "skip_bad=True" in message
     images = Images([tmp_path], skip_bad=True)
-    rows, files = images.read()
-    assert [file.name for file in files] == [f"good{i}.png" for i in range(10)]
+    rows = images.read()
+    assert [file.name for file in images.row_files] == [f"good{i}.png" for i in range(10)]
     np.testing.assert_array_equal(rows, [np.roll(COLOUR, i, 0).transpose(2, 0, 1) for i in range(10)])
     assert any(f"{len(bad)} of {10 + len(bad)} files are left out" in note for note in images.notes)
     blocks = Images([tmp_path], skip_bad=True).blocks((3, 6, 4), "uint8")
@@ -406,7 +407,9 @@ def test_blocks_are_bounded_and_hold_the_same_rows(tmp_path, monkeypatch):
     for i in range(23):
         Image.fromarray(np.roll(COLOUR, i, 0)).save(tmp_path / f"{i:02}.png")
     monkeypatch.setattr("aeedge.files.images.BLOCK_BYTES", 5 * COLOUR.nbytes)
-    blocks = list(Images([tmp_path]).blocks((3, 6, 4), "uint8"))
+    images = Images([tmp_path])
+    blocks = list(images.blocks((3, 6, 4), "uint8"))
+    assert images.row_files == images.files
     assert [len(block) for block in blocks] == [5, 5, 5, 5, 3]
     np.testing.assert_array_equal(np.concatenate(blocks), read(tmp_path))
 

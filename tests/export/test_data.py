@@ -137,3 +137,6 @@ def test_other_faults(tmp_path):
     np.save(tmp_path / "x.npy", ROWS)
     with pytest.raises(InputError, match="slice the array instead"):
         read(tmp_path / "x.npy", drop=["a"])
+    for options in ({"resize": (2, 2)}, {"skip_bad": True}):
+        with pytest.raises(InputError, match=r"x\.npy: resize=.* are for images"):
+            read(tmp_path / "x.npy", **options)

@@ -370,10 +370,10 @@ def _images(paths: Sequence[str | os.PathLike[str]], wanted: Selection) -> Datas
     if wanted.columns or wanted.drop or wanted.weights or wanted.array or wanted.wishes:
         raise InputError(f"{name}: images have no columns, arrays, header or delimiter; leave such options out")
     images = Images(paths, resize=wanted.resize, skip_bad=wanted.skip_bad)
-    rows, files = images.read()
+    rows = images.read()
     shape = "×".join(map(str, rows.shape[1:]))
     read = (
         f"{name}{' …' if len(paths) > 1 else ''}: {len(rows):,} images of {shape} (channels×height×width), {rows.dtype}"
     )
-    labels = np.array([file.parent.name for file in files]) if wanted.labels else None
+    labels = np.array([file.parent.name for file in images.row_files]) if wanted.labels else None
     return Dataset(rows, labels=labels, notes=(read, *images.notes))

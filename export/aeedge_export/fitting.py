@@ -178,7 +178,8 @@ def _train(
     train_rows, validation_rows = split(len(X), held_out, run.seed)
     network = run.network
     if isinstance(network, Principal):
-        with run.threads.during(resolved.settings.threads, torch.device("cpu")):
+        work = float(X.size) * run.design.size  # of the covariance
+        with run.threads.during(resolved.settings.threads, torch.device("cpu"), None, work, 1), run.threads.kept():
             run.state = _solve(network, run, X, train_rows, validation_rows)
         return
     rows = place_rows(X, train_rows, validation_rows, run.scaler, device)

@@ -229,7 +229,8 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         check_is_fitted(self)
         run = self.run_
         X = X if isinstance(X, np.ndarray) and X.shape[1:] == run.input_shape else self._validated(X, fit=False)
-        run.evaluation = evaluate(run, X, labels)
+        with run.threads.kept():
+            run.evaluation = evaluate(run, X, labels)
         if labels is not None:
             run.labels = as_classes(labels, len(X))[run.sample_rows]
         return self._adopt(run).evaluation_

@@ -265,7 +265,8 @@ def _train(
             "'sparse', or normalization='batch'), got 1; use a larger one, or more rows"
         )
     if isinstance(network, Principal):
-        with run.threads.during(resolved.settings.threads, torch.device("cpu")):
+        work = float(X.size) * run.design.size  # of the covariance
+        with run.threads.during(resolved.settings.threads, torch.device("cpu"), None, work, 1), run.threads.kept():
             run.state = _solve(network, run, X, train_rows, validation_rows)
         return
     rows = place_rows(X, train_rows, validation_rows, run.scaler, device, run.sample_weight)

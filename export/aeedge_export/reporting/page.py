@@ -14,6 +14,7 @@ from PIL import Image
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
 
 from aeedge.bundle.manifest import Manifest
 from aeedge_export.data.axes import channels_first
@@ -115,7 +116,8 @@ def _map(latents: NDArray[np.float32], labels: NDArray[Any] | None) -> dict[str,
         return {}
     if len(latents) >= _TSNE_ROWS:
         scaled = StandardScaler().fit_transform(latents)
-        points, projection = TSNE(init="pca", random_state=0).fit_transform(scaled), "t-SNE"
+        with threadpool_limits(1):  # few rows; beside a busy process more threads take 30 times as long
+            points, projection = TSNE(init="pca", random_state=0).fit_transform(scaled), "t-SNE"
     else:
         points, projection = PCA(2).fit_transform(latents), "First two principal components"
     return {"map": charts.scatter(points, labels), "projection": projection}
@@ -131,6 +133,7 @@ def _facts(run: Run) -> dict[str, Any]:
         "noise": ", ".join(f"{name} {strength:g}" for name, strength in run.noise) or "none",
         "normalisation, linear path": f"{design.normalization}, {'yes' if design.linear_path else 'no'}",
         "seed": run.seed,
+        "threads": run.state.threads or "unknown",
     }
     if run.evaluation:
         data = run.evaluation["data"]

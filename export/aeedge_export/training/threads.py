@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager, contextmanager
 from time import perf_counter
 
 import torch
+from threadpoolctl import threadpool_limits
 from torch.utils.flop_counter import FlopCounterMode
 
 from aeedge.system.limits import cpu_count
@@ -55,16 +56,20 @@ class ThreadChoice:
         changes = f", changed {self._changes} times" if self._changes > 1 else ", changed once" if self._changes else ""
         return f"{self.number} ({self.reason}{changes})"
 
+    def __reduce__(self) -> tuple[type[ThreadChoice], tuple[()]]:
+        return ThreadChoice, ()  # what was measured holds here and now
+
     @contextmanager
     def during(
-        self, asked: int | None, device: torch.device, trial: Trial | None = None, work: float = 0, steps: int = 0
+        self, asked: int | None, device: torch.device, trial: Trial | None, work: float, steps: int
     ) -> Iterator[None]:
         """Set torch's number of threads while training, and restore the caller's afterwards.
 
         Args:
             asked: a fixed number, None to choose.
             device: that trains.
-            trial: a context that gives a function to time, one step; it restores what the step changed.
+            trial: a context that gives a function to time, one step; it restores what the step changed. None where
+                there are no steps: then all threads are used while the CPUs are free.
             work: multiply-adds of a step (forward), infinity if unknown.
             steps: of the training, at most.
         """
@@ -80,7 +85,7 @@ class ThreadChoice:
                 self._fix(1, "no more may be used")
             elif work < _SMALL:
                 self._fix(1, "too little work to share")
-            elif self._steps < _FEWEST_STEPS:
+            elif trial is not None and self._steps < _FEWEST_STEPS:
                 self._set(1, "too few steps to measure")
             else:
                 self._begin()
@@ -88,6 +93,17 @@ class ThreadChoice:
         finally:
             torch.set_num_threads(before)
             self._trial = None
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """The number that was chosen last, if any, also for numpy and scikit-learn; for work beside training."""
+        before = torch.get_num_threads()
+        with threadpool_limits(self.number or None):
+            torch.set_num_threads(self.number or before)
+            try:
+                yield
+            finally:
+                torch.set_num_threads(before)
 
     def after_step(self, seconds: float) -> None:
         """Look again where it is time, or where the step took several times as long as usual."""
@@ -118,7 +134,7 @@ class ThreadChoice:
         if self.number == self._most:
             if contended(self._most):
                 self._wait(_BUSY, 0.0)
-        elif perf_counter() >= self._next_look:
+        elif self.number != 1 or perf_counter() >= self._next_look:
             self._look()
         torch.set_num_threads(self.number)
 
@@ -126,6 +142,9 @@ class ThreadChoice:
         began = perf_counter()
         if contended(self._most):
             self._wait(_BUSY, perf_counter() - began)
+            return
+        if self._trial is None:
+            self._set(self._most, "measured: the CPUs are free")
             return
         one, more = self._times()
         reason = f"measured: {self._most} threads take {more / one:.2f} of the time of one"
@@ -148,6 +167,8 @@ class ThreadChoice:
         with self._trial() as step:
             for _ in range(max(1, min(3, self._steps // 100))):
                 for number in best:
+                    if number > 1 and contended(number):  # again: one look may come between two turns of the other
+                        return best[1], math.inf
                     torch.set_num_threads(number)
                     warm_up = _seconds(step)
                     if number > 1 and warm_up > _HOPELESS * best[1] + _FIRST:

@@ -29,6 +29,7 @@ _REPEATS, _LEVEL = 0.05, 0.005  # largest share of a value that repeats without 
 _ROWS_WITH_OUTLIERS = 0.2  # with more rows, extreme values are in the nature of the data
 _ROWS_TO_KEEP = 0.1  # at least
 _MODE_ROWS, _MODE_WIDTH = 10, 0.25
+_RESOLUTION = 1e-7  # of float32
 _SHOWN = 3
 
 _FILL = 1e15  # 1e20, 1e30, 9.96921e36, the largest float32
@@ -114,7 +115,8 @@ def find_outliers(X: NDArray[Any], features: Sequence[str] | None = None) -> Out
     ordered = np.sort(sample.swapaxes(1, 2).reshape(-1, shape[0]), axis=0)
     low, high = _without_codes(ordered)
     median, spread = _median_and_spread(ordered, low, high)
-    reach = np.maximum(sample.max(axis=2) - median, median - sample.min(axis=2))
+    ends = ordered[[low, high - 1], np.arange(shape[0])]
+    reach = np.maximum(sample.max(axis=2).clip(*ends) - median, median - sample.min(axis=2).clip(*ends))
     spread = np.maximum(spread, np.median(reach, axis=0) / 5)  # a row of many values reaches farther than one value
     codes: list[Finding] = []
     gross: list[Finding] = []
@@ -161,8 +163,9 @@ def _median_and_spread(
         cut = np.ceil(q * (high - low - 1)).astype(np.intp)
         return value(high - 1 - cut) - value(low + cut)
 
-    half, most = width(0.25) / 1.349, width(0.02) / 4.107
-    return value((low + high) // 2), np.where(half > 0, half, most) if codes else np.maximum(half, most)
+    median, half, most = value((low + high) // 2), width(0.25) / 1.349, width(0.02) / 4.107
+    spread = np.where(half > 0, half, most) if codes else np.maximum(half, most)
+    return median, np.where(spread > _RESOLUTION * np.abs(median), spread, 0.0)
 
 
 def _without_codes(ordered: NDArray[np.float64]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:

@@ -32,17 +32,19 @@ class Rows(Protocol):
 def split(
     count: int, fraction: float, seed: int, left_out: NDArray[np.intp] | Sequence[int] = ()
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Indices of training and validation rows, each sorted, without those that are left out of both.
+    """Indices of training and validation rows, without those that are left out of both.
 
-    Where a row belongs depends on `count` and `seed` alone.
+    The split depends on `count` and `seed` alone. In the place of a training row that is left out stands another one:
+    then number and order of the training rows, and with them the course of training, are as without the fault.
     """
     held_out = min(round(count * fraction), _VALIDATION_ROWS, count - 1) if fraction else 0
     held_out = max(held_out, 1) if fraction and count > 1 else held_out
     order = np.random.default_rng(seed).permutation(count)
     train, validation = np.sort(order[held_out:]), np.sort(order[:held_out])
-    if not len(left_out):
-        return train, validation
-    return np.setdiff1d(train, left_out), np.setdiff1d(validation, left_out)
+    gone = np.isin(train, left_out)
+    if not gone.all():
+        train[gone] = train[~gone][np.linspace(0, (~gone).sum() - 1, gone.sum()).astype(np.intp)]
+    return train, np.setdiff1d(validation, left_out)
 
 
 def resampled(weights: NDArray[np.float32], offset: float) -> NDArray[np.intp]:

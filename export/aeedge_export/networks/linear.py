@@ -51,7 +51,8 @@ class Principal(Network):
                 part = rows[start : len(rows) if start == starts[-1] else start + step]
                 found.partial_fit(scaler(X[part]).reshape(len(part), -1))
         else:
-            found = PCA(latent, svd_solver="full").fit(scaler(X[rows]).reshape(len(rows), -1))
+            with np.errstate(over="ignore", invalid="ignore"):  # shares of the variance, which are not needed
+                found = PCA(latent, svd_solver="full").fit(scaler(X[rows]).reshape(len(rows), -1))
         axes, mean = torch.from_numpy(found.components_).double(), torch.from_numpy(found.mean_).double()
         encoder, body = self.encoder, self.body
         assert isinstance(encoder, Encoder)

@@ -233,7 +233,9 @@ def _train(
     rows = place_rows(X, train_rows, validation_rows, run.scaler, device, run.sample_weight)
     spread = torch.from_numpy(run.scaler(X[_spread(X, train_rows)]))
     if run.state.epoch == 0:
-        network.start(spread)  # on the CPU: it computes in float64, which not every accelerator has
+        network.start(
+            spread, as_pca=resolved.settings.from_pca
+        )  # on the CPU: it computes in float64, which not every accelerator has
     network.to(device)
     low, high = (torch.tensor(np.asarray(bound, np.float32)).to(device) for bound in resolved.bounds)
     corrupt = corruption(resolved.noise, low, high) if resolved.noise else None

@@ -151,7 +151,7 @@ def test_images_with_their_channels_last(shape):
         ((6,), {"axes": "nct"}, "axes: 'nct' needs rows of 2 axes"),
         ((6, 8), {"axes": "ntc", "channels": "first"}, "axes: 'ntc' has its channels last, but channels='first'"),
         ((6,), {"channels": "last"}, "channels: expected signals or images"),
-        ((6, 8), {"axes": "tcn"}, "axes: expected nct, ntc, nchw, nhwc or None, got 'tcn'"),
+        ((6, 8), {"axes": "tcn"}, "axes: expected nct, ntc, nchw, nhwc, got 'tcn'"),
         ((6, 8), {"channels": "middle"}, "channels: expected auto, first, last, got 'middle'"),
     ],
 )

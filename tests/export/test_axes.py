@@ -14,6 +14,7 @@ from aeedge_export.data.axes import resolve_channels
 from aeedge_export.data.scaling import fit_statistics
 from aeedge_export.networks import build
 from aeedge_export.networks.base import Design
+from aeedge_export.reporting.page import _reconstructions
 
 
 def walks(samples, scales, n=200, seed=5):
@@ -114,6 +115,18 @@ def test_bundles_take_rows_as_they_were_given(family, digits, tmp_path):
         assert model.variant == variant
         assert model.denoise(X[:9]).shape == (9, *shape)
         np.testing.assert_allclose(model.encode(X), ae.transform(X), atol=tolerance * np.abs(ae.transform(X)).max())
+
+
+@pytest.mark.parametrize("family", ["conv1d", "conv2d"])
+def test_the_report_shows_either_layout(family, digits):
+    rng = np.random.default_rng(0)
+    X = sines(100, rng) if family == "conv1d" else np.stack([digits] * 3, -1)[:100].reshape(-1, 8, 8, 3)
+    pages = []
+    for channels in ("first", "last"):
+        rows = np.moveaxis(X, -1, 1) if channels == "first" else X
+        run = Autoencoder(family, channels=channels, latent=2, epochs=1, random_state=0).fit(rows).run_
+        pages.append(_reconstructions(run, run.sample))  # inputs beside themselves
+    assert str(pages[0]) == str(pages[1])
 
 
 def test_resuming_keeps_the_layout(tmp_path):

@@ -29,7 +29,7 @@ NUMBERS = {  # by parameter: the family that uses it, values that fit, values th
     "beta": ("vae", [0, 4.0], [-1, np.nan, np.inf, "1"]),
     "free_bits": ("vae", [0, 1], [-0.1, np.inf, None]),
     "kl_warmup": ("vae", [0, 1], [-0.1, 5, 1.01, np.nan]),
-    "hidden": ("dense", [(), (8,), 64, [8, 4], np.array([3])], [0, (8, 0), 2.5, (8.0,), "deep", None, -1]),
+    "hidden": ("dense", [(), (8,), 64, [8, 4], np.array([3]), np.array(8)], [0, (8, 0), 2.5, (8.0,), "deep", None, -1]),
     "linear_path": ("dense", [True, False], ["yes", None, 2]),
     "ordered": ("dense", [True, False], ["no", None, 1]),
 }

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from aeedge_export.training.loop import State
 
 _CHECKPOINT_SECONDS = 10.0
+_EXACT = 1e-9  # an error of PCA that is rounding alone, in squared scaled units
 
 
 def _number_or_auto(kind: type[int] | type[float]) -> Any:
@@ -196,6 +197,8 @@ def _summarize(ae: workstation.Autoencoder, target: Path, command: click.Command
 def _verdict(ae: workstation.Autoencoder) -> str:
     """The held-out error beside PCA's; where the recipe gave some of it away, what for, and how to get it back."""
     network, pca = ae.evaluation_["baseline"]
+    if pca["error"] <= _EXACT:
+        return f"held-out error {network['error']:.3g} in squared scaled units, where PCA is exact"
     ratio = network["error"] / pca["error"]
     told = f"held-out error {ratio:.2f}× that of PCA"
     if ratio > 1 and ae.goal == "detect" and ae.noise == "auto" and ae.noise_:

@@ -96,7 +96,8 @@ def check_widths(value: Any) -> None:
     if isinstance(value, str):
         right = value == "auto"
     else:
-        widths = value if isinstance(value, (Sequence, np.ndarray)) else (value,)
+        widths = np.atleast_1d(value).tolist() if isinstance(value, np.ndarray) else value
+        widths = widths if isinstance(widths, Sequence) else (widths,)
         right = all(_is_whole(width) and width > 0 for width in widths)
     if not right:
         raise InputError(f"hidden: expected 'auto' or whole numbers above 0, got {value!r}")

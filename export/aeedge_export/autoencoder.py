@@ -35,6 +35,8 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
     Parameters:
         family: "dense", "sparse", "contractive", "vae" (multilayer perceptrons), "conv2d" (images), "conv1d" (signals),
             "pca", or "custom" with `encoder` and `decoder`.
+        goal: what a table is encoded for: "detect" (anomaly scores: inputs are dropped out in training, which costs
+            reconstruction) or "compress" (reconstruction: no noise, and a start at PCA); other data does well at both.
         latent: number of latents, or "auto"; more than the values in a row only for "sparse" or with `noise`.
         hidden: widths of the encoder's hidden layers (channels of convolutions), mirrored in the decoder; one number
             for one layer, () for none, or "auto".
@@ -50,7 +52,8 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
             to 0..1 for images, and where values share bounds and spread, as flattened pixels do; per channel for
             signals; otherwise "standard"). It is exported inside the graphs.
         noise: corruption of the training inputs such as "gaussian:0.2" or "masking:0.3,salt_pepper:0.1", "none", or
-            "auto" ("dropout:0.4" for standardised tables, otherwise none); see aeedge_export.data.corruption.
+            "auto" ("dropout:0.4" for standardised tables and goal "detect", otherwise none); see
+            aeedge_export.data.corruption.
         normalization: "batch" or "none" in hidden layers, or "auto". It is folded into other layers at export.
         linear_path: whether a linear encoder and decoder, initialised with PCA, are added to the network, or "auto".
         ordered: train any prefix of the latents as a smaller code: the first j latents are the best j.
@@ -98,6 +101,7 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         self,
         family: str = "dense",
         *,
+        goal: str = "detect",
         latent: int | str = "auto",
         hidden: Sequence[int] | str = "auto",
         activation: str = "relu",
@@ -132,6 +136,7 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         verbose: bool = False,
     ) -> None:
         self.family = family
+        self.goal = goal
         self.latent = latent
         self.hidden = hidden
         self.activation = activation

@@ -286,7 +286,7 @@ def _train(
     trial = partial(trial_step, network, batch, corrupt)
     with run.threads.during(settings.threads, device, trial, work, steps):
         if run.state.epoch == 0:
-            network.start(spread)  # on the CPU: it computes in float64, which not every accelerator has
+            network.start(spread, as_pca=settings.from_pca)  # on the CPU: float64, which not every accelerator has
         network.to(device)
         with progress as show:
             train(network, rows, settings, run.state, run.threads, corrupt, after_epoch)

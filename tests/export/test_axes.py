@@ -14,6 +14,7 @@ from aeedge_export.data.axes import resolve_channels
 from aeedge_export.data.scaling import fit_statistics
 from aeedge_export.networks import build
 from aeedge_export.networks.base import Design
+from aeedge_export.reporting.page import _reconstructions
 
 
 def walks(samples, scales, n=200, seed=5):
@@ -116,6 +117,18 @@ def test_bundles_take_rows_as_they_were_given(family, digits, tmp_path):
         np.testing.assert_allclose(model.encode(X), ae.transform(X), atol=tolerance * np.abs(ae.transform(X)).max())
 
 
+@pytest.mark.parametrize("family", ["conv1d", "conv2d"])
+def test_the_report_shows_either_layout(family, digits):
+    rng = np.random.default_rng(0)
+    X = sines(100, rng) if family == "conv1d" else np.stack([digits] * 3, -1)[:100].reshape(-1, 8, 8, 3)
+    pages = []
+    for channels in ("first", "last"):
+        rows = np.moveaxis(X, -1, 1) if channels == "first" else X
+        run = Autoencoder(family, channels=channels, latent=2, epochs=1, random_state=0).fit(rows).run_
+        pages.append(_reconstructions(run, run.sample))  # inputs beside themselves
+    assert str(pages[0]) == str(pages[1])
+
+
 def test_resuming_keeps_the_layout(tmp_path):
     X = walks(16, [1e-3, 1, 1e3])
     options = {"latent": 2, "hidden": (8,), "random_state": 0, "patience": None, "schedule": "constant"}
@@ -151,7 +164,7 @@ def test_images_with_their_channels_last(shape):
         ((6,), {"axes": "nct"}, "axes: 'nct' needs rows of 2 axes"),
         ((6, 8), {"axes": "ntc", "channels": "first"}, "axes: 'ntc' has its channels last, but channels='first'"),
         ((6,), {"channels": "last"}, "channels: expected signals or images"),
-        ((6, 8), {"axes": "tcn"}, "axes: expected nct, ntc, nchw, nhwc or None, got 'tcn'"),
+        ((6, 8), {"axes": "tcn"}, "axes: expected nct, ntc, nchw, nhwc, got 'tcn'"),
         ((6, 8), {"channels": "middle"}, "channels: expected auto, first, last, got 'middle'"),
     ],
 )

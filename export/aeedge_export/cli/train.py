@@ -63,6 +63,9 @@ def _patience(ctx: click.Context, param: click.Parameter, value: str) -> Any:
     show_default=True,
     help="dense, sparse, contractive, vae, conv2d (images), conv1d (signals) or pca.",
 )
+@click.option(
+    "--goal", default="detect", show_default=True, help="Of a table: detect (anomalies) or compress (reconstruction)."
+)
 @click.option("--latent", default="auto", callback=_number_or_auto(int), help="Number of latents.")
 @click.option("--hidden", default="auto", callback=_widths, help="Hidden widths such as 256,64, or none.")
 @click.option("--activation", default="relu", show_default=True, help="Activation of hidden layers.")
@@ -238,6 +241,15 @@ def _summarize(ae: workstation.Autoencoder, target: Path, command: click.Command
         f"latents: {health['dead']} dead of {len(health['variance'])}, effective rank {health['effective_rank']:.1f}, "
         f"{health['active']:.0%} of values active"
     )
-    click.echo(f"held-out error {against_pca(ae.evaluation_)}; report in {target / 'report.html'}")
-    click.echo(f"threads {state.threads}")
+    click.echo(f"{_verdict(ae)}; report in {target / 'report.html'}")
+    click.echo(f"scaling {ae.scaler_.kind}; threads {state.threads}")
     click.echo(f"next: aeedge export {shlex.quote(str(target))} -o {shlex.quote(target.name + '.aeedge')}")
+
+
+def _verdict(ae: workstation.Autoencoder) -> str:
+    """The held-out error beside PCA's; where the recipe gave some of it away, what for, and how to get it back."""
+    network, pca = (entry["error"] for entry in ae.evaluation_["baseline"])
+    found = f"held-out error {against_pca(ae.evaluation_)}"
+    if network > pca and ae.goal == "detect" and ae.noise == "auto" and ae.noise_:
+        return f"{found}: this recipe trades reconstruction for anomaly scores; for compression: --goal compress"
+    return found

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from aeedge.errors import InputError
 from aeedge_export.networks import principal
-from aeedge_export.networks.layers import Decoder, Encoder, activation
+from aeedge_export.networks.layers import Decoder, Encoder, activation, ends
 from aeedge_export.networks.losses import reconstruction_loss
 
 
@@ -113,10 +113,16 @@ class Network(nn.Module):
         return self._loss(self.body(latent), target, self.output, reduction="none").flatten(1).mean(dim=1)
 
     @torch.no_grad()
-    def start(self, rows: Tensor) -> None:
-        """Initialise mean row, linear path (PCA) and bias of the output from scaled rows (n, *input_shape)."""
+    def start(self, rows: Tensor, *, as_pca: bool = False) -> None:
+        """Initialise mean row, linear path (PCA) and bias of the output from scaled rows (n, *input_shape).
+
+        With `as_pca` the network beside the linear path starts at zero.
+        """
         if isinstance(self.encoder, Encoder) and isinstance(self.body, Decoder):
             principal.start(self.encoder, self.body, rows, sigmoid=self.design.output == "sigmoid")
+            if as_pca:
+                for layer in ends(self.encoder, self.body):
+                    nn.init.zeros_(layer.weight)
 
     @torch.no_grad()
     def finish(self, rows: Tensor) -> None:

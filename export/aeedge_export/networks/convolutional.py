@@ -97,6 +97,7 @@ def _build(design: Design, shape: tuple[int, ...], step: tuple[int, int], kernel
         raise InputError(
             f"family {'conv2d' if step[0] > 1 else 'conv1d'}: expected rows of at least {down[0]}×{down[1]} for "
             f"hidden={design.hidden} channels, got {height}×{width}; use fewer (one or more), or family='dense'"
+            f"{'' if design.channels_last or width >= channels else ', or channels=' + repr('last')}"
         )
     small = (-(-height // down[0]), -(-width // down[1]))
     pad = (small[0] * down[0] - height, small[1] * down[1] - width)

@@ -168,17 +168,21 @@ def draw_weights(encoder: Encoder, body: Decoder, *, small_ends: bool) -> None:
     With `small_ends` the last layers of encoder and decoder start at a tenth, so that a linear path dominates early on.
     """
     layers = [m for part in (encoder, body) for m in part.modules() if isinstance(m, _WEIGHTED)]
-    last = [m for m in body.rest if isinstance(m, _WEIGHTED)]
-    ends = [encoder.head, last[-1] if last else body.tail]
     for layer in layers:
         fan_in = _fan_in(layer)
-        end = any(layer is other for other in ends)
+        end = any(layer is other for other in ends(encoder, body))
         if not small_ends:
             nn.init.uniform_(layer.weight, -math.sqrt(3 / fan_in), math.sqrt(3 / fan_in))
         else:
             nn.init.normal_(layer.weight, 0.0, 0.1 / math.sqrt(fan_in) if end else math.sqrt(2 / fan_in))
         if layer.bias is not None:
             nn.init.zeros_(layer.bias)
+
+
+def ends(encoder: Encoder, body: Decoder) -> tuple[nn.Linear, nn.Linear | nn.Conv2d | nn.ConvTranspose2d]:
+    """The last layers of encoder and decoder, beside the linear path."""
+    last = [m for m in body.rest if isinstance(m, _WEIGHTED)]
+    return encoder.head, last[-1] if last else body.tail
 
 
 _WEIGHTED = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)

@@ -123,7 +123,8 @@ def resolve(params: Mapping[str, Any], facts: Facts, seed: int, design: Design |
     if noise == "auto":
         # A dropped value becomes 0, the mean or median.
         standardised = _is_table(facts) and facts.scaler.kind in ("standard", "robust")
-        noise = "dropout:0.4" if standardised and params["family"] in ("dense", "sparse", "contractive") else None
+        detects = params["goal"] == "detect" and params["family"] in ("dense", "sparse", "contractive")
+        noise = "dropout:0.4" if standardised and detects else None
     settings = _settings(params, facts, design, batch_size, seed)
     return Resolved(design, settings, parse_noise(noise), facts.scaled_bounds, tuple(notes))
 
@@ -155,7 +156,8 @@ def _design(params: Mapping[str, Any], facts: Facts, batch_size: int) -> Design:
     normalization = params["normalization"]
     linear_path = params["linear_path"]
     if linear_path == "auto":
-        linear_path = rich and facts.size <= _LINEAR_PATH_SIZE and family not in ("pca", "custom")
+        wanted = rich or (params["goal"] == "compress" and family == "dense" and bool(hidden))
+        linear_path = wanted and facts.size <= _LINEAR_PATH_SIZE and family not in ("pca", "custom")
     latent_activation = params["latent_activation"]
     if family == "sparse" and latent_activation == "linear":
         latent_activation = {"l1": "relu", "kl": "sigmoid"}[parse_sparsity(params["sparsity"])[0]]
@@ -195,6 +197,7 @@ def _settings(params: Mapping[str, Any], facts: Facts, design: Design, batch_siz
         weight_decay=float(_given(params["weight_decay"], decay)),
         schedule=params["schedule"],
         gradient_clip=None if clip is None else float(clip),
+        from_pca=design.linear_path and params["goal"] == "compress",
         patience=None if patience is None else int(_given(patience, max(15, epochs // 4))),
         seed=seed,
         threads=int(_given(params["threads"], 0)) or None,

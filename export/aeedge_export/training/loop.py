@@ -25,6 +25,7 @@ from aeedge_export.training.threads import ThreadChoice
 SCHEDULES = ("cosine", "plateau", "constant")
 _WARMUP = 0.05  # of all steps, for the cosine schedule
 _PLATEAU_FACTOR, _PLATEAU_PATIENCE = 0.5, 5
+_CHANCE = 0.7  # of a start at PCA: by this over the root of the validation rows, others look better by chance
 _EVALUATION_ROWS = 4096
 _MOST_OF_USUAL = 10  # times the 90 % quantile: the most that a row's validation loss counts
 
@@ -41,6 +42,7 @@ class Settings:
         schedule: "cosine" (linear warm-up, then to 1 % along a half cosine), "plateau" (halved when the validation loss
             has not improved for 5 epochs) or "constant".
         gradient_clip: maximum norm of the gradient, None for no limit.
+        from_pca: whether the network starts as PCA exactly, and the start is a candidate for the best weights.
         patience: epochs without improvement of the validation loss after which training stops, None for never.
         seed: for the order of rows.
         threads: of torch on the CPU, None to choose by measurement.
@@ -55,6 +57,7 @@ class Settings:
     patience: int | None
     seed: int
     threads: int | None = None
+    from_pca: bool = False
 
 
 @dataclass
@@ -110,6 +113,8 @@ def train(
         network.load_state_dict(state.last_weights)
         _restore_optimizer(optimizer, state.optimizer)
     state.stopped = "running"
+    if settings.from_pca and not state.history and len(rows.validation):
+        state.best_loss, state.best_weights = evaluate(network, rows.validation), _copy(network.state_dict())
     try:
         while state.epoch < settings.epochs:
             began = time.perf_counter()
@@ -125,16 +130,17 @@ def train(
             _close_epoch(network, optimizer, state, threads, (loss, validation), rate, seconds)
             if on_epoch is not None:
                 on_epoch(state)
-            if settings.patience is not None and state.epoch - state.best_epoch >= settings.patience:
+            lowest = min(state.history, key=lambda epoch: epoch["validation_loss"])["epoch"]
+            if settings.patience is not None and state.epoch - max(lowest, state.best_epoch) >= settings.patience:
                 state.stopped = "patience"
                 break
     except KeyboardInterrupt:
         state.stopped = "interrupted"
-        if not state.best_weights:
+        if not state.history:
             raise
     if state.stopped == "running":
         state.stopped = "epochs"
-    if not state.best_weights:
+    if not state.history:
         raise InputError(
             f"training diverged in its first epoch: the loss is not finite at learning rate "
             f"{settings.learning_rate:g}; use a lower learning rate or another scaling"
@@ -248,7 +254,8 @@ def _close_epoch(
     state.epoch += 1
     state.last_weights = _copy(network.state_dict())
     state.optimizer = _optimizer_tensors(optimizer)
-    if validation < state.best_loss or not state.best_weights or not network.settled:
+    by_chance = 0.0 if state.best_epoch else _CHANCE / math.sqrt(max(1, len(rows.validation)))
+    if validation < state.best_loss * (1 - by_chance) or not state.best_weights or not network.settled:
         state.best_loss, state.best_epoch = validation, state.epoch
         state.best_weights = state.last_weights
     if state.epoch - max(state.best_epoch, state.plateau_epoch) >= _PLATEAU_PATIENCE:

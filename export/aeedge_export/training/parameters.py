@@ -23,11 +23,13 @@ from aeedge_export.networks.losses import LOSSES
 from aeedge_export.training.devices import pick_device
 from aeedge_export.training.loop import SCHEDULES
 
+GOALS = ("detect", "compress")
 _CHOICES: dict[str, Sequence[str]] = {
     "family": (*FAMILIES, CUSTOM),
     "activation": tuple(ACTIVATIONS),
     "latent_activation": tuple(ACTIVATIONS),
     "channels": CHANNELS,
+    "goal": GOALS,
     "scaling": SCALINGS,
     "schedule": SCHEDULES,
 }
@@ -80,7 +82,7 @@ def check_parameters(params: Mapping[str, Any], defaults: Mapping[str, Any]) -> 
     parse_noise(params["noise"] if params["noise"] != "auto" else None)
     parse_sparsity(params["sparsity"])
     if params["axes"] is not None and str(params["axes"]).lower() not in AXES:
-        raise InputError(f"axes: expected {', '.join(AXES)} or None, got {params['axes']!r}")
+        raise InputError(f"axes: expected {', '.join(AXES)}, got {params['axes']!r}")
     if params["linear_path"] not in ("auto", True, False):
         raise InputError(f"linear_path: expected 'auto', True or False, got {params['linear_path']!r}")
     if not isinstance(params["ordered"], (bool, np.bool_)):
@@ -99,7 +101,8 @@ def check_widths(value: Any) -> None:
     if isinstance(value, str):
         right = value == "auto"
     else:
-        widths = value if isinstance(value, (Sequence, np.ndarray)) else (value,)
+        widths = np.atleast_1d(value).tolist() if isinstance(value, np.ndarray) else value
+        widths = widths if isinstance(widths, Sequence) else (widths,)
         right = all(_is_whole(width) and width > 0 for width in widths)
     if not right:
         raise InputError(f"hidden: expected 'auto' or whole numbers above 0, got {value!r}")

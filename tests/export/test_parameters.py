@@ -1,0 +1,211 @@
+"""Every parameter is checked before anything is computed, and none is ignored."""
+
+import inspect
+import json
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from sklearn.utils import check_random_state
+from torch import nn
+
+from aeedge.cli.group import AeedgeGroup
+from aeedge.errors import InputError
+from aeedge_export import Autoencoder, fitting
+from aeedge_export.training.parameters import check_parameters
+
+DEFAULTS = Autoencoder().get_params(deep=False)
+NUMBERS = {  # by parameter: the family that uses it, values that fit, values that do not
+    "latent": ("dense", [1, np.int64(2)], [0, -1, 2.0, True, None, "many"]),
+    "epochs": ("dense", [1], [0, -3, 1.5, None]),
+    "batch_size": ("dense", [1, 7], [0, -1, 2.5, None]),
+    "patience": ("dense", [1, None], [0, -1, 1.5]),
+    "learning_rate": ("dense", [1e-3, 1], [0, -1e-3, np.nan, np.inf, "fast", None]),
+    "weight_decay": ("dense", [0, 0.1], [-0.1, np.nan, np.inf, None]),
+    "gradient_clip": ("dense", [0.5, None], [0, -1, np.nan, "auto"]),
+    "validation": ("dense", [0, 0.9], [-0.1, 0.95, 1, np.nan, "auto", None]),
+    "random_state": ("dense", [0, 2**32 - 1, None, np.random.RandomState(1)], [-1, 2**32, 0.5, "a", True]),
+    "contraction": ("contractive", [0, 5], [-5, np.nan, np.inf, None]),
+    "beta": ("vae", [0, 4.0], [-1, np.nan, np.inf, "1"]),
+    "free_bits": ("vae", [0, 1], [-0.1, np.inf, None]),
+    "kl_warmup": ("vae", [0, 1], [-0.1, 5, 1.01, np.nan]),
+    "hidden": ("dense", [(), (8,), 64, [8, 4], np.array([3]), np.array(8)], [0, (8, 0), 2.5, (8.0,), "deep", None, -1]),
+    "linear_path": ("dense", [True, False], ["yes", None, 2]),
+    "ordered": ("dense", [True, False], ["no", None, 1]),
+}
+NAMES = ["family", "activation", "latent_activation", "output", "loss", "scaling", "normalization", "schedule"]
+NAMES += ["noise", "sparsity", "device", "channels", "axes", "goal"]
+
+
+def check(**params):
+    check_parameters(DEFAULTS | params, DEFAULTS)
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_numbers_out_of_range_are_refused(name):
+    family, fitting_values, others = NUMBERS[name]
+    for value in fitting_values:
+        check(family=family, **{name: value})
+    for value in others:
+        with pytest.raises(InputError, match=rf"^{name}: expected .*, got ") as caught:
+            check(family=family, **{name: value})
+        assert repr(value) in str(caught.value)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("value", ["nonsense", 3.5, ("relu",)])
+def test_unknown_names_are_refused(name, value):
+    family = {"sparsity": "sparse"}.get(name, "dense")
+    with pytest.raises(InputError, match=rf"^{name}: .*nonsense|^{name}: .*3\.5|^{name}: .*relu"):
+        check(**({"family": family} | {name: value}))
+
+
+def test_every_parameter_is_checked():
+    """A new parameter must be added to one of the tables above."""
+    others = {"encoder", "decoder", "verbose"}
+    assert set(DEFAULTS) == set(NUMBERS) | set(NAMES) | others
+
+
+def test_nothing_is_computed_before_parameters_are_checked(rows, monkeypatch):
+    monkeypatch.setattr(fitting, "fit", None)
+    with pytest.raises(InputError, match="beta: expected a number of at least 0, got -1"):
+        Autoencoder("vae", beta=-1).fit(rows)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "owner"),
+    [
+        ("beta", 3, "vae"),
+        ("free_bits", 1, "vae"),
+        ("kl_warmup", 0.5, "vae"),
+        ("contraction", 1, "contractive"),
+        ("sparsity", "l1:1", "sparse"),
+        ("encoder", nn.Linear(6, 2), "custom"),
+        ("decoder", nn.Linear(2, 6), "custom"),
+    ],
+)
+def test_parameters_of_another_family_are_refused(rows, name, value, owner):
+    for family in {"dense", "sparse", "contractive", "vae", "conv1d", "conv2d", "pca"} - {owner}:
+        with pytest.raises(InputError, match=f"{name}: only family '{owner}' uses it, this is '{family}'"):
+            Autoencoder(family, **{name: value}).fit(rows)
+        check(family=family, **{name: DEFAULTS[name]})
+
+
+@pytest.mark.parametrize("name", ["hidden", "activation", "output", "loss", "noise", "linear_path"])
+def test_pca_refuses_what_it_does_not_use(name):
+    value = {"hidden": 8, "activation": "tanh", "output": "sigmoid", "loss": "bce", "noise": "gaussian:1"}.get(
+        name, True
+    )
+    with pytest.raises(InputError, match=f"{name}: family 'pca' does not use it"):
+        check(family="pca", **{name: value})
+
+
+def test_custom_modules_decide_their_own_sizes():
+    modules = {"family": "custom", "encoder": nn.Linear(6, 2), "decoder": nn.Linear(2, 6)}
+    check(**modules)
+    for name, value in {"latent": 3, "hidden": (8,), "activation": "tanh"}.items():
+        with pytest.raises(InputError, match=f"{name}: family 'custom' does not use it"):
+            check(**modules, **{name: value})
+    with pytest.raises(InputError, match="encoder: expected a torch module, got str"):
+        check(**(modules | {"encoder": "linear"}))
+
+
+def test_a_sigmoid_needs_values_from_0_to_1(rows):
+    with pytest.raises(
+        InputError, match=r"output 'sigmoid' needs values from 0 to 1.*scaling='minmax', or output='lin"
+    ):
+        Autoencoder(output="sigmoid", latent=2).fit(rows)
+    for offset in (0, 1e5):  # float32 resolves 1/128 there
+        X = (offset + np.random.default_rng(0).random((100, 4))).astype(np.float32)
+        Autoencoder(output="sigmoid", scaling="minmax", latent=2, epochs=1).fit(X)
+
+
+def test_batches_of_one_row(rows, digits):
+    ae = Autoencoder(latent=2, hidden=(8,), batch_size=1, epochs=3, random_state=0).fit(rows)
+    assert ae.history_[-1]["train_loss"] < ae.history_[0]["train_loss"]
+    assert Autoencoder(latent=2, batch_size=1, epochs=1).fit(digits[:50]).design_.normalization == "none"
+    for options in ({"family": "sparse"}, {"normalization": "batch"}):
+        with pytest.raises(InputError, match="batch_size: expected 2 or more rows a step"):
+            Autoencoder(latent=2, batch_size=1, **options).fit(rows)
+    with pytest.raises(InputError, match="batch_size: expected 2 or more"):
+        Autoencoder("sparse", latent=2).fit(rows[:2])
+
+
+def test_the_seed_is_kept_as_it_was_given(rows, tmp_path):
+    ae = Autoencoder(latent=2, hidden=(8,), epochs=1, random_state=0).fit(rows)
+    assert ae.seed_ == ae.run_.summary()["seed"] == 0
+    assert ae.run_.drawn_seed == check_random_state(0).randint(2**31 - 1)
+    ae.save(tmp_path / "run")
+    document = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert document["seed"] == 0
+    assert ae.export(tmp_path / "m.aeedge").training["seed"] == 0
+    document["seed"] = document.pop("drawn_seed")  # as older versions wrote it
+    (tmp_path / "run" / "run.json").write_text(json.dumps(document))
+    old = Autoencoder.load(tmp_path / "run").resume(rows, epochs=2)
+    new = Autoencoder(latent=2, hidden=(8,), epochs=1, random_state=0).fit(rows).resume(rows, epochs=2)
+    np.testing.assert_array_equal(old.transform(rows), new.transform(rows))
+
+
+def test_a_drawn_seed_repeats_the_training(rows):
+    first = Autoencoder(latent=2, hidden=(8,), epochs=1).fit(rows)
+    again = Autoencoder(latent=2, hidden=(8,), epochs=1, random_state=first.seed_).fit(rows)
+    np.testing.assert_array_equal(first.transform(rows), again.transform(rows))
+
+
+@pytest.fixture
+def csv(tmp_path):
+    X = np.random.default_rng(0).normal(size=(60, 4))
+    np.savetxt(tmp_path / "t.csv", X, delimiter=",", header="a,b,c,d", comments="")
+    return tmp_path / "t.csv"
+
+
+def train(csv, *options):
+    args = ["train", str(csv), "-o", str(csv.parent / "run"), "-q", "--epochs", "2", "--latent", "2", *options]
+    return CliRunner().invoke(AeedgeGroup.build(), args)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--family vae --beta -1", "--beta: expected a number of at least 0, got -1.0"),
+        ("--family vae --kl-warmup 5", "--kl-warmup: expected a share from 0 to 1, got 5.0"),
+        ("--beta 1", "--beta: only family 'vae' uses it, this is 'dense'; pass --family vae"),
+        ("--seed -1", "--seed: expected a whole number from 0"),
+        ("--output-activation sigmoid", "--output-activation 'sigmoid' needs values from 0 to 1 after scaling"),
+        ("--output-activation sigmoid", "use --scaling minmax, or --output-activation linear"),
+        ("--output-activation tanh", "--output-activation: expected 'linear' or 'sigmoid', got 'tanh'"),
+        ("--latent 5", "use fewer, or --family sparse, or --noise dropout:0.4"),
+        ("--batch-size 1 --family sparse", "--batch-size: expected 2 or more rows a step"),
+        ("--learning-rate nan", "--learning-rate: expected a number above 0, got nan"),
+        ("--patience 0", "--patience: expected 'auto', none or a whole number of at least 1, got 0"),
+        ("--axes ntc --channels first", "--axes: 'ntc' has its channels last, but --channels first"),
+        ("--goal both", "--goal: expected detect, compress, got 'both'"),
+        ("--family custom", "--family: custom networks are torch modules"),
+        ("--family conv1d", "--family 'conv1d' needs signals"),
+    ],
+)
+def test_messages_of_the_command_speak_of_options(csv, options, message):
+    result = train(csv, *options.split())
+    assert result.exit_code == 2, result.output
+    assert message in result.output
+    assert not any(phrase in result.output for phrase in ("='", "=True", "=None", "random_state"))
+    assert not (csv.parent / "run").exists()
+
+
+def test_seed_0_and_continuing_with_other_settings(csv):
+    assert train(csv, "--seed", "0").exit_code == 0
+    assert Autoencoder.load(csv.parent / "run").seed_ == 0
+    for option in (["--hidden", "4"], ["--seed", "1"], ["--linear-path", "yes"], ["--output-activation", "linear"]):
+        result = CliRunner().invoke(
+            AeedgeGroup.build(),
+            ["train", str(csv), "-o", str(csv.parent / "run"), "--resume", "--epochs", "3", *option],
+        )
+        assert result.exit_code == 2
+        assert f"{option[0]}: a run that is continued keeps its settings" in result.output
+
+
+def test_every_setting_has_an_option():
+    command = AeedgeGroup.build().get_command(None, "train")
+    names = {"out": "output", "seed": "random_state", "quiet": "verbose"}
+    given = {names.get(p.name, p.name) for p in command.params if p.name != "output"}
+    assert set(inspect.signature(Autoencoder).parameters) - {"encoder", "decoder"} <= given

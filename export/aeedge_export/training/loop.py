@@ -127,7 +127,9 @@ def train(
                 state.stopped = "diverged"
                 break
             seconds = time.perf_counter() - began
-            _close_epoch(network, optimizer, state, threads, (loss, validation), rate, seconds)
+            by_chance = 0.0 if state.best_epoch else _CHANCE / math.sqrt(max(1, len(rows.validation)))
+            to_beat = state.best_loss * (1 - by_chance)
+            _close_epoch(network, optimizer, state, threads, (loss, validation), to_beat, rate, seconds)
             if on_epoch is not None:
                 on_epoch(state)
             lowest = min(state.history, key=lambda epoch: epoch["validation_loss"])["epoch"]
@@ -246,16 +248,16 @@ def _close_epoch(
     state: State,
     threads: ThreadChoice,
     losses: tuple[float, float],
+    to_beat: float,
     rate: float,
     seconds: float,
 ) -> None:
-    """Keep the best weights, and append the epoch to the history."""
+    """Keep the weights if they are the best, with a loss below `to_beat`, and append the epoch to the history."""
     loss, validation = losses
     state.epoch += 1
     state.last_weights = _copy(network.state_dict())
     state.optimizer = _optimizer_tensors(optimizer)
-    by_chance = 0.0 if state.best_epoch else _CHANCE / math.sqrt(max(1, len(rows.validation)))
-    if validation < state.best_loss * (1 - by_chance) or not state.best_weights or not network.settled:
+    if validation < to_beat or not state.best_weights or not network.settled:
         state.best_loss, state.best_epoch = validation, state.epoch
         state.best_weights = state.last_weights
     if state.epoch - max(state.best_epoch, state.plateau_epoch) >= _PLATEAU_PATIENCE:

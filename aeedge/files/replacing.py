@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -126,13 +127,13 @@ def folder_kind(folder: Path) -> Kind | None:
 
 @contextmanager
 def input_errors(target: Path) -> Iterator[None]:
-    """Turn an OSError for a full disk, a forbidden folder or an impossible name into an InputError."""
+    """Turn an OSError for a full disk or a forbidden folder into an InputError."""
     try:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise InputError(f"{target}: not written, the disk is full; nothing was changed") from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.EBUSY, errno.ENAMETOOLONG, errno.ELOOP):
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.EBUSY):
             raise InputError(f"{target}: not written, {error.strerror}; choose a folder you may write to") from error
         raise
 
@@ -144,8 +145,12 @@ def _belongs(entry: os.DirEntry[str], kind: Kind | None) -> bool:
 def _check_parent(target: Path, real: Path) -> None:
     if not real.parent.is_dir():
         raise InputError(f"{target}: expected the folder {target.parent} to exist; create it first")
-    if not os.access(real.parent, os.W_OK | os.X_OK):
-        raise InputError(f"{target}: the folder {target.parent} cannot be written to; choose another")
+    try:
+        os.rmdir(tempfile.mkdtemp(prefix=f".{real.name}.", suffix=".part", dir=real.parent))
+    except OSError as error:  # a folder or disk that is read-only, an impossible name
+        raise InputError(f"{target}: cannot be written there ({error.strerror}); choose another place") from error
+    if real.is_symlink():
+        raise InputError(f"{target}: is a link that leads back to itself; choose another name")
 
 
 def _is_or_holds(folder: Path, place: str | os.PathLike[str]) -> bool:

@@ -327,8 +327,23 @@ def test_a_file_does_not_replace_what_is_read_or_a_part_of_a_bundle(tmp_path, ol
         check_file(place, overwrite=True, inputs=[None, run / "sample.npy", "-"])
 
 
-def test_a_folder_that_cannot_be_written_to_is_refused_at_once(tmp_path, monkeypatch):
-    monkeypatch.setattr(os, "access", lambda place, mode: False)  # the tests may run as root, who may write anywhere
+@pytest.mark.parametrize("check", [check_file, check_folder])
+def test_a_place_that_cannot_be_written_to_is_refused_at_once(tmp_path, check):
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.raises(InputError, match="leads back to itself"):
+        check(tmp_path / "loop", overwrite=True)
+    with pytest.raises(InputError, match=r"/proc/x: cannot be written there"):
+        check("/proc/x", overwrite=True)
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EROFS, errno.ENOSPC])
+def test_a_disk_that_cannot_be_written_to_is_found_at_once(tmp_path, monkeypatch, code):
+    """The tests may run as root, who may write anywhere."""
+
+    def fail(*args, **options):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "mkdir", fail)
     for check in (check_file, check_folder):
-        with pytest.raises(InputError, match="cannot be written to"):
+        with pytest.raises(InputError, match=rf"x: cannot be written there \({os.strerror(code)}\)"):
             check(tmp_path / "x", overwrite=True)

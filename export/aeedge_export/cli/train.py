@@ -207,11 +207,15 @@ def _save(ae: workstation.Autoencoder, target: Path) -> Path:
     """Save; beside `target` if somebody put other files there during the training. Gives the place."""
     try:
         ae.save(target, overwrite=True)
+        return target
     except InputError as error:
-        reason, target = error, target.with_name(f"{target.name}-{time.strftime('%Y%m%d-%H%M%S')}")
-        ae.save(target)
-        click.echo(f"Note: {reason}; the run is saved as {target}", err=True)
-    return target
+        other = target.with_name(f"{target.name}-{time.strftime('%Y%m%d-%H%M%S')}")
+        try:
+            ae.save(other)
+        except InputError:
+            raise error from None
+        click.echo(f"Note: {error}; the run is saved as {other}", err=True)
+        return other
 
 
 def _check_options(ctx: click.Context, *, resume: bool) -> None:

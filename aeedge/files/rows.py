@@ -149,7 +149,9 @@ def column_order(
 def shortened(names: Sequence[str]) -> str:
     """Names in a sentence, the first ones of many."""
     more = len(names) - _NAMED
-    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+    return ", ".join(name if name.isprintable() else repr(name) for name in names[:_NAMED]) + (
+        f" and {more} more" if more > 0 else ""
+    )
 
 
 def row_files(paths: Sequence[str | os.PathLike[str]]) -> list[str | os.PathLike[str]]:

@@ -79,15 +79,16 @@ class Dataset:
     notes: tuple[str, ...] = field(default=())
 
 
+def _drop(name: str) -> str:
+    return f"leave the column out (--drop {shlex.quote(name) if name.isprintable() else 'NAME'})"
+
+
 class TrainingAdvice(Advice):
     """What to do about a cell, in the options of `aeedge train`."""
 
-    text = staticmethod(lambda name: f"correct it, or leave the column out (--drop {shlex.quote(name)})")
+    text = staticmethod(lambda name: f"correct it, or {_drop(name)}")
     missing = staticmethod(
-        lambda name: (
-            f"leave such rows out (--missing drop), fill them (--missing median), or leave the column out "
-            f"(--drop {shlex.quote(name)})"
-        )
+        lambda name: f"leave such rows out (--missing drop), fill them (--missing median), or {_drop(name)}"
     )
 
 

@@ -491,13 +491,15 @@ def _one_sentence(error: ValueError, X: Any) -> str:
             "X.reshape(-1, 1) for one column, X.reshape(1, -1) for one row"
         )
     if isinstance(kind, np.dtype) and kind.kind in "US":
-        return f"expected numbers, got text (dtype {kind}); convert it first, for example X.astype('float32')"
+        return f"expected numbers, got text (dtype {kind}); convert it to numbers first"
     if text.startswith("Complex data not supported"):
         return "Complex data not supported; pass real and imaginary parts as columns of their own"
     if " while a minimum of " in text and np.ndim(X) > 1 and len(X) < 2:
         return f"expected two or more rows (n_samples=1 is too few to learn from), got {'one' if len(X) else 'none'}"
     if text.startswith("could not convert"):
         return f"expected numbers, but {text}; leave such columns out, or encode them as numbers"
-    return (
-        text if text.startswith("The feature names") else text.splitlines()[0].replace("Input X contains", "contains")
-    )
+    if "1 sample(s)" in text:
+        return "expected two or more rows to train on, got 1 sample"
+    if text.startswith("The feature names"):
+        return text
+    return text.splitlines()[0].replace("Input X contains", "contains").replace(" by Autoencoder", "")

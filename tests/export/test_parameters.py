@@ -120,6 +120,7 @@ def test_a_sigmoid_needs_values_from_0_to_1(rows):
         Autoencoder(output="sigmoid", scaling="minmax", latent=2, epochs=1).fit(X)
 
 
+@pytest.mark.filterwarnings("ignore:.*columns never change")
 def test_batches_of_one_row(rows, digits):
     ae = Autoencoder(latent=2, hidden=(8,), batch_size=1, epochs=3, random_state=0).fit(rows)
     assert ae.history_[-1]["train_loss"] < ae.history_[0]["train_loss"]

@@ -45,7 +45,7 @@ def reworded(text: str, command: click.Command) -> str:
         flag = option(match[1])
         return match[0] if flag is None else f"{flag} {match[2].strip(chr(39))}"
 
-    text = re.sub(r"\bNone\b", "none", text)
+    text = re.sub(r"\bNone\b", "none", re.sub(r"^X:", "DATA:", text))
     for phrase, words in _PHRASES.items():
         text = text.replace(phrase, words)
     return _OPENING.sub(lambda match: option(match[1]) or match[1], _ASSIGNMENT.sub(assigned, text))

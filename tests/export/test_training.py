@@ -240,6 +240,16 @@ def test_bytes_are_scaled_by_the_range_that_they_use():
     assert auto(people) == "standard"
 
 
+def test_channels_of_unlike_units_are_scaled_one_by_one():
+    rng = np.random.default_rng(0)
+    X = (rng.random((60, 3, 8, 8)) * [[[1]], [[0.5]], [[1000]]]).astype(np.float32)
+    scaler = fit_scaler("auto", fit_statistics(X), X)
+    assert (scaler.kind, scaler.scale.shape) == ("channel", (3, 1, 1))
+    np.testing.assert_allclose(scaler(X).std(axis=(0, 2, 3)), 1, rtol=1e-3)
+    assert auto(X[:, :2]) == "shared"
+    assert auto(np.ascontiguousarray(X[:, [0, 1, 1]])) == "shared"
+
+
 def test_columns_that_hardly_count_are_named():
     rng = np.random.default_rng(0)
     X = rng.normal(size=(200, 5)) * [1, 1, 1e-3, 1, 1]

@@ -20,6 +20,7 @@ SCALINGS = ("auto", "standard", "robust", "minmax", "none")
 _CHUNK_BYTES = 2**26
 _PICKED_ROWS, _PICKED_VALUES = 4096, 2**22
 _MOSTLY_DARK, _NEARLY_DARK = 0.75, 0.97  # shares of rows, chosen on subsets of 30 to 5 000 rows of digits and MNIST
+_UNLIKE = 0.05  # of the largest deviation of a channel
 _PIXELS = 64  # bytes in a flat row from which on it is an image; fewer are a table
 
 
@@ -111,8 +112,8 @@ def fit_scaler(kind: str, stats: Statistics, sample: NDArray[Any]) -> Scaler:
     distribution), "minmax" (0 to 1), "none", or "auto".
 
     "auto" uses one common mapping to 0..1 for images, for flags of type bool or uint8, and where values share bounds
-    and spread, as flattened pixels do; signals (rows of shape (channels, samples)) are standardised per channel;
-    otherwise each value is standardised. Constant values get scale 1.
+    and spread, as flattened pixels do; signals (rows of shape (channels, samples)), and images whose channels have
+    unlike units, are standardised per channel; otherwise each value is standardised. Constant values get scale 1.
 
     Args:
         kind: the method.
@@ -127,9 +128,10 @@ def fit_scaler(kind: str, stats: Statistics, sample: NDArray[Any]) -> Scaler:
     if kind == "none":
         return _common(kind, 0.0, 1.0)
     if kind == "auto":
-        if is_image(stats.mean.shape, sample.dtype) or share_range(sample):
+        unlike = stats.mean.ndim > 2 and sample.dtype != np.uint8 and _unlike_channels(stats)
+        if not unlike and (is_image(stats.mean.shape, sample.dtype) or share_range(sample)):
             return _common("shared", *_common_bounds(stats, sample.dtype))
-        if stats.mean.ndim == 2:
+        if stats.mean.ndim > 1:
             return _by_channel(stats)
         kind = "standard"
     if kind == "robust":
@@ -168,11 +170,23 @@ def _common_bounds(stats: Statistics, dtype: np.dtype[Any]) -> tuple[float, floa
 
 
 def _by_channel(stats: Statistics) -> Scaler:
-    """One mean and one deviation for each channel of (channels, samples)."""
-    mean = stats.mean.mean(axis=1, keepdims=True)
-    spread = np.sqrt((stats.std**2 + (stats.mean - mean) ** 2).mean(axis=1, keepdims=True))
+    """One mean and one deviation for each channel of (channels, ...)."""
+    mean, spread = _of_channels(stats)
     spread = np.where(spread <= 1e-7 * np.abs(mean), 1.0, spread)
     return Scaler("channel", mean.astype(np.float32), spread.astype(np.float32))
+
+
+def _of_channels(stats: Statistics) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and standard deviation of each channel, (channels, 1, ...)."""
+    rest = tuple(range(1, stats.mean.ndim))
+    mean = stats.mean.mean(axis=rest, keepdims=True)
+    return mean, np.sqrt((stats.std**2 + (stats.mean - mean) ** 2).mean(axis=rest, keepdims=True))
+
+
+def _unlike_channels(stats: Statistics) -> bool:
+    """Whether a channel that varies would disappear beside the others under a common scale: bands of unlike units."""
+    spread = _of_channels(stats)[1]
+    return bool((spread[spread > 0] < _UNLIKE * spread.max()).any())
 
 
 def crowded(X: NDArray[Any], rows: NDArray[np.intp], stats: Statistics) -> float:

@@ -9,15 +9,10 @@ from typing import Any
 import click
 
 from aeedge import __version__
+from aeedge.cli.wording import reworded
 from aeedge.errors import AeedgeError, BundleError, InputError
 
 ENTRY_POINT_GROUP = "aeedge.commands"
-_OPTIONS = {  # what messages for Python call a parameter, and what it is at the command line
-    "overwrite=True": "--force",
-    "skip_bad=True": "--skip-bad",
-    "resize=(height, width)": "--resize HEIGHTxWIDTH",
-}
-
 DEVICE = {
     "info": "Show what a bundle contains.",
     "verify": "Check a bundle's files and that it reproduces its reference outputs.",
@@ -89,9 +84,8 @@ class AeedgeGroup(click.Group):
             return super().invoke(ctx)
         except AeedgeError as error:
             unusable = isinstance(error, InputError) or type(error) is BundleError
-            message = str(error)
-            for parameter, option in _OPTIONS.items():
-                message = message.replace(parameter, option)
+            command = self.get_command(ctx, ctx.invoked_subcommand or "") or self
+            message = reworded(str(error), command)
             raise (_UnusableError if unusable else click.ClickException)(message) from error
 
 

@@ -134,7 +134,9 @@ def test_train_and_encode_from_file_to_file(tmp_path, monkeypatch, kind):
 def test_train_names_what_it_read(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "x.csv").write_text(DIALECTS["index, time, state"])
-    done = CliRunner().invoke(AeedgeGroup.build(), "train x.csv -o run -q --epochs 1 --latent 2".split())
+    done = CliRunner().invoke(
+        AeedgeGroup.build(), ["train", "x.csv", "-o", "run", "-q", "--epochs", "1", "--latent", "2"]
+    )
     assert "Read: x.csv: 40 rows; semicolon, decimal comma, header" in done.stderr
     assert "Read: inputs (4): temp, press, flow rate, µ" in done.stderr
     assert "time (timestamps)" in done.stderr

@@ -140,6 +140,9 @@ def test_images_and_signals_are_judged_by_their_common_range():
     assert find_outliers(flat).findings == ()
     found = find_outliers(spoilt(flat, ((9, 5), 100)))
     assert (found.findings[0].place, np.flatnonzero(found.mask).tolist()) == ("values", [9])
+    bands = rng.random((300, 3, 8, 8)) * [[[1]], [[1]], [[1000]]]
+    assert find_outliers(bands).findings == ()
+    assert find_outliers(spoilt(bands, ((4, 0, 7, 7), 900))).findings[0].place == "channel 0"
     signals = rng.normal(size=(300, 2, 50)) * [[1], [1000]]
     assert find_outliers(signals).findings == ()
     found = find_outliers(spoilt(signals, ((4, 0, 7), 900)))  # nothing special in the other channel

@@ -11,7 +11,7 @@ from sklearn.datasets import load_digits
 from aeedge.cli.group import AeedgeGroup
 from aeedge.errors import InputError
 from aeedge_export import Autoencoder
-from aeedge_export.reporting.evaluation import health, multiply_adds
+from aeedge_export.reporting.evaluation import against_pca, health, multiply_adds
 from aeedge_export.reporting.page import render
 
 LABELS = load_digits().target
@@ -109,6 +109,44 @@ def test_tables_show_features_and_signals_show_lines(rows):
     assert "Reconstruction error of each feature" in page
     signals = np.random.default_rng(0).normal(size=(80, 1, 64)).astype(np.float32)
     assert "first channel" in check_page(render(Autoencoder(family="conv1d", latent=4, epochs=2).fit(signals).run_))
+
+
+@pytest.mark.filterwarnings("ignore:.*columns never change")
+@pytest.mark.parametrize("family", ["dense", "vae", "pca"])
+def test_where_pca_is_exact_there_is_no_ratio(family):
+    rng = np.random.default_rng(0)
+    tables = {
+        "one column": rng.normal(size=(150, 1)),
+        "one that varies": np.c_[rng.normal(size=150), np.full(150, 5.0), np.zeros(150)],
+        "one row that differs": np.r_[np.zeros((150, 3)), np.ones((1, 3))],
+        "two kinds of rows": np.repeat(rng.normal(size=(2, 5)), 80, axis=0),
+        "rank two": rng.normal(size=(150, 2)) @ rng.normal(size=(2, 6)),
+        "equal columns": np.repeat(rng.normal(size=(150, 1)), 4, axis=1),
+    }
+    for X in tables.values():
+        ae = Autoencoder(family, epochs=2, random_state=0).fit(X)
+        found = ae.evaluate(X)
+        assert found["baseline"][1]["error"] == 0
+        assert against_pca(found).endswith("; PCA is exact here")
+        page = check_page(render(ae.run_))
+        assert "PCA is exact here" in page
+        assert "× that of PCA" not in page
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (2, 32)])
+def test_two_images_or_signals_again_and_again(shape):
+    X = np.repeat(np.random.default_rng(0).random((2, *shape)), 60, axis=0)
+    ae = Autoencoder("conv2d" if len(shape) == 3 else "conv1d", epochs=1, random_state=0).fit(X)
+    assert against_pca(ae.evaluate(X)).endswith("; PCA is exact here")
+    check_page(render(ae.run_))
+
+
+def test_train_says_that_pca_is_exact(tmp_path):
+    np.savetxt(tmp_path / "x.csv", np.random.default_rng(0).normal(size=(60, 1)), header="temp", comments="")
+    args = ["train", tmp_path / "x.csv", "-o", tmp_path / "run", "--epochs", "2", "-q"]
+    result = CliRunner().invoke(AeedgeGroup.build(), [str(a) for a in args])
+    assert result.exit_code == 0, result.output
+    assert "; PCA is exact here; report in" in result.output
 
 
 def test_runs_without_epochs_or_map_have_a_page_too(rows):

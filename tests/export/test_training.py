@@ -5,12 +5,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 import aeedge_export.data.rows
 from aeedge.errors import InputError
 from aeedge_export import Autoencoder
 from aeedge_export.data.rows import ResidentRows, StreamedRows, split
-from aeedge_export.data.scaling import Scaler, check_finite, fit_scaler, fit_statistics
+from aeedge_export.data.scaling import Scaler, check_finite, fit_scaler, fit_statistics, pick_rows
+from aeedge_export.training.loop import evaluate
 
 PLAIN = {"latent": 2, "hidden": (8,), "random_state": 3, "batch_size": 32}
 NO_SCALING = Scaler("none", np.array(0, np.float32), np.array(1, np.float32))
@@ -168,6 +170,121 @@ def test_scalings(rows, digits):
     assert (shared.kind, float(shared.mean), float(shared.scale)) == ("shared", 0, 16)
     with pytest.raises(InputError, match="scaling: expected auto, standard, robust, minmax, none, got 'quantile'"):
         fit_scaler("quantile", stats, rows)
+
+
+def percentages(rng, n, count):
+    return (100 / (1 + np.exp(-4 * rng.normal(size=(n, count))))).round(1)
+
+
+def auto(X):
+    return fit_scaler("auto", fit_statistics(X), pick_rows(X)).kind
+
+
+@pytest.mark.parametrize(
+    ("percents", "others"),
+    [(9, lambda rng, n: rng.normal(0.5, 0.05, (n, 6))), (20, lambda rng, n: rng.random((n, 1)))],
+)
+def test_columns_of_unlike_units_are_scaled_one_by_one(percents, others):
+    rng = np.random.default_rng(0)
+    for n in (200, 3000):
+        X = np.c_[percentages(rng, n, percents), others(rng, n)]
+        assert auto(X) == auto(X.astype(np.float32)) == "standard"
+        assert auto((10 * X).astype(np.int16)) == "standard"
+        assert auto(np.c_[X[:, :percents], 20 * X[:, percents:]].astype(np.uint8)) == "standard"
+
+
+@pytest.mark.parametrize("top", [1, 4, 15, 25])
+def test_a_column_that_would_disappear_forbids_a_common_scale(top):
+    rng = np.random.default_rng(1)
+    X = np.c_[percentages(rng, 2000, 8).clip(1, 99) - 1, rng.integers(0, top + 1, (2000, 4))]
+    assert auto(X[:, :8]) == "shared"
+    assert auto(X) == "standard"
+
+
+def test_pixels_share_one_scale_in_any_form(digits):
+    rng = np.random.default_rng(0)
+    for X in (digits, digits[rng.permutation(1797)[:120]]):
+        for form in (X, X.astype(np.float64) / 16, X.astype(np.uint8), X.astype(np.int16), X > 7):
+            assert auto(form) == "shared"
+        assert auto(X.reshape(-1, 1, 8, 8)) == "shared"
+
+
+def test_a_glitch_does_not_choose_the_scaling(digits):
+    for value in (30, 1e4, -50):
+        for place in ((3, 20), (700, 0), (1796, 63)):
+            X = digits.copy()
+            X[place] = value
+            assert auto(X) == "shared"
+    rng = np.random.default_rng(3)
+    X = np.c_[percentages(rng, 1000, 9), rng.normal(0.5, 0.05, (1000, 3))]
+    X[5, 10] = 100
+    assert auto(X) == "standard"
+
+
+@pytest.mark.parametrize("shape", [(6,), (64,), (1, 8, 8), (8, 8)])
+def test_flags_are_not_scaled(shape):
+    flags = np.random.default_rng(0).random((200, *shape)) < 0.3
+    for dtype in (np.uint8, np.bool_) if len(shape) != 2 else (np.uint8,):
+        X = flags.astype(dtype)
+        scaler = fit_scaler("auto", fit_statistics(X), X)
+        assert (scaler.kind, float(scaler.mean), float(scaler.scale)) == ("shared", 0, 1)
+
+
+def test_bytes_are_scaled_by_the_range_that_they_use():
+    rng = np.random.default_rng(0)
+    for top, scale in ((15, 15), (63, 63), (100, 255), (255, 255)):
+        X = rng.integers(0, top + 1, (300, 1, 8, 8)).astype(np.uint8)
+        scaler = fit_scaler("auto", fit_statistics(X), X)
+        assert (scaler.kind, float(scaler.mean), float(scaler.scale)) == ("shared", 0, scale)
+    people = np.c_[rng.integers(18, 90, 500), rng.integers(0, 2, (500, 9)), rng.integers(1, 32, 500)].astype(np.uint8)
+    assert auto(people) == "standard"
+
+
+def test_channels_of_unlike_units_are_scaled_one_by_one():
+    rng = np.random.default_rng(0)
+    X = (rng.random((60, 3, 8, 8)) * [[[1]], [[0.5]], [[1000]]]).astype(np.float32)
+    scaler = fit_scaler("auto", fit_statistics(X), X)
+    assert (scaler.kind, scaler.scale.shape) == ("channel", (3, 1, 1))
+    np.testing.assert_allclose(scaler(X).std(axis=(0, 2, 3)), 1, rtol=1e-3)
+    assert auto(X[:, :2]) == "shared"
+    assert auto(np.ascontiguousarray(X[:, [0, 1, 1]])) == "shared"
+
+
+def test_columns_that_hardly_count_are_named():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(200, 5)) * [1, 1, 1e-3, 1, 1]
+    with pytest.warns(
+        UserWarning, match=r"1 of 5 columns are nearly constant beside the others .* 'none'.*: c; scaling"
+    ):
+        Autoencoder(**PLAIN, epochs=1, scaling="none").fit_rows(X, features=tuple("abcde"))
+
+
+def test_rows_without_a_difference_are_refused(rows):
+    for X in (np.full((60, 4), 3.0), np.full((60, 1, 8, 8), 3, np.uint8), np.repeat(rows[:1], 50, axis=0)):
+        with pytest.raises(InputError, match="expected training rows that differ"):
+            Autoencoder(**PLAIN).fit(X)
+
+
+class Errors(nn.Module):
+    """A network whose validation losses are the rows."""
+
+    def validation_loss(self, x):
+        return x[:, 0]
+
+
+@settings(deadline=None, max_examples=60)
+@given(seed=st.integers(0, 10**6), n=st.integers(10, 300), worst=st.sampled_from([50.0, 1e30, np.inf, np.nan]))
+def test_one_row_does_not_decide_the_validation_loss(seed, n, worst):
+    losses = torch.from_numpy(np.random.default_rng(seed).uniform(0.5, 1, (n, 1)).astype(np.float32))
+    fine = evaluate(Errors(), losses)
+    assert fine == pytest.approx(float(losses.mean()), rel=1e-5)
+    losses[seed % n] = worst
+    assert fine - 1 / n < evaluate(Errors(), losses) <= fine + 10 / n
+
+
+def test_a_validation_loss_that_is_not_finite_shows(rows):
+    assert not np.isfinite(evaluate(Errors(), torch.full((20, 1), torch.nan)))
+    assert evaluate(Errors(), torch.zeros(20, 1)) == 0
 
 
 def test_constant_columns_get_scale_one(rows):

@@ -16,10 +16,9 @@ from aeedge.errors import InputError
 from aeedge.files.replacing import BUNDLE, check_folder
 from aeedge.files.rows import Wanted, open_all
 from aeedge.table import columns, human_bytes
-from aeedge_export.cli.options import WorkstationCommand
 
 
-@click.command(cls=WorkstationCommand)
+@click.command()
 @click.argument("run", type=click.Path())
 @click.option("-o", "--output", metavar="BUNDLE", required=True, type=click.Path(), help="Bundle to write.")
 @click.option("--variants", default="fp32", show_default=True, help="fp32, or fp32,int8; devices prefer the first.")

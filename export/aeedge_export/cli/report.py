@@ -9,11 +9,10 @@ import click
 from aeedge.bundle.reader import Bundle
 from aeedge.files.atomic import atomic_file
 from aeedge_export import run_files
-from aeedge_export.cli.options import WorkstationCommand
 from aeedge_export.reporting.page import render
 
 
-@click.command(cls=WorkstationCommand)
+@click.command()
 @click.argument("run", type=click.Path())
 @click.option("-o", "--output", metavar="HTML", type=click.Path(), help="Page to write [default: RUN/report.html].")
 @click.option("--bundle", type=click.Path(), help="Bundle made from RUN: also show which layers run in int8, and why.")

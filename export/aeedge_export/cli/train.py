@@ -14,9 +14,9 @@ from click.core import ParameterSource
 
 import aeedge_export.autoencoder as workstation  # at the top: a missing extra is found before anything runs
 from aeedge.cli.types import resize_option, skip_bad_option, table_options, wishes
+from aeedge.cli.wording import reworded
 from aeedge.errors import InputError
 from aeedge.files.replacing import check_folder
-from aeedge_export.cli.options import WorkstationCommand, reworded
 from aeedge_export.data.files import Selection, read
 from aeedge_export.data.missing import POLICIES, treat_missing
 from aeedge_export.reporting.evaluation import against_pca
@@ -54,7 +54,7 @@ def _patience(ctx: click.Context, param: click.Parameter, value: str) -> Any:
     return None if value == "none" else _number_or_auto(int)(ctx, param, value)
 
 
-@click.command(cls=WorkstationCommand)
+@click.command()
 @click.argument("data", metavar="DATA...", nargs=-1, required=True, type=click.Path())
 @click.option("-o", "--output", metavar="RUN", required=True, type=click.Path(), help="Directory to write.")
 @click.option(

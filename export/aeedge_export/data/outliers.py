@@ -2,8 +2,8 @@
 
 A value is gross if it is far from the median of its column, and also far beyond the other values of the column: columns
 with heavy tails have extreme values too, but with others on the way to them. Both are measured on statistics that a few
-values of any size do not move. A column here is a value of a table's row, a channel of a signal, or all values of a row
-that share a range, such as pixels: a bright pixel in a place that is dark in other rows is no outlier.
+values of any size do not move. A column here is a value of a table's row, a channel of a signal or an image, or all
+values of a row that share a range, such as pixels: a bright pixel in a place that is dark in other rows is no outlier.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Finding:
     """Values of one column that do not belong to it.
 
     Attributes:
-        column: index of the value in a table's row, or of the channel of a signal; None for values that share a range.
+        column: index of the value in a table's row, or of the channel; None for values that share a range.
         place: the column for people, such as "column 'c'".
         code: the value that looks like a code for "missing"; None for outliers.
         rows: indices of the rows, the farthest value first.
@@ -127,8 +127,8 @@ def find_outliers(X: NDArray[Any], features: Sequence[str] | None = None) -> Out
             tail = np.sort(np.abs(inner - median[column]) / spread[column])
             isolated = deviations >= _first_gap(np.sort(deviations), farthest / spread[column], tail, shape[0])
             rows, values, deviations = rows[isolated], values[isolated], deviations[isolated]
-        index = None if shape[1] > 1 and X.ndim != 3 else column
-        place = _place(column, X.shape, shape, features)
+        index = None if shape[0] == 1 < shape[1] else column
+        place = _place(index, shape, features)
         for code, mine in _sorted_out(values, inner, len(X), constant=spread[column] == 0):
             order = np.flatnonzero(mine)[np.argsort(-deviations[mine], kind="stable")]
             found = Finding(index, place, code, rows[order], values[order], deviations[order])
@@ -140,10 +140,11 @@ def find_outliers(X: NDArray[Any], features: Sequence[str] | None = None) -> Out
 
 
 def _columns(sample: NDArray[Any]) -> tuple[int, int]:
-    """Number of columns in a row, and of values in each: (d, 1) of tables, (channels, samples) of signals."""
-    if sample.ndim == 3:
-        return sample.shape[1], sample.shape[2]
-    return (1, sample[0].size) if sample.ndim > 3 or share_range(sample) else (sample[0].size, 1)
+    """Number of columns in a row, and of values in each: (d, 1) of tables, (channels, ...) of signals and images."""
+    size = sample[0].size
+    if sample.ndim > 2:
+        return sample.shape[1], size // sample.shape[1]
+    return (1, size) if share_range(sample) else (size, 1)
 
 
 def _median_and_spread(
@@ -198,24 +199,26 @@ def _far_values(
 
     Of a column of several values in a row, the lowest and the highest value of each row count.
     """
+    limit = _FAR * spread
     farthest = np.zeros((2, shape[0]))
-    sides, rows, columns, values = [], [], [], []
+    found: list[list[NDArray[Any]]] = [[], [], []]  # side and column, row, value
     for start, chunk in chunks(X):
         grouped = chunk.reshape(-1, *shape)
-        extremes = np.stack([grouped.min(axis=2), grouped.max(axis=2)])
-        distances = np.stack([median - extremes[0], extremes[1] - median])
-        far = distances > _FAR * spread
-        farthest = np.maximum(farthest, np.where(far, 0, distances).max(axis=1))
-        side, row, column = np.nonzero(far)
-        sides.append(side)
-        rows.append(row + start)
-        columns.append(column)
-        values.append(extremes[far])
-    side, row, column, value = map(np.concatenate, (sides, rows, columns, values))
-    place = side * shape[0] + column
+        for side, (sign, extreme) in enumerate(((-1, np.min), (1, np.max))):
+            top = sign * (extreme(grouped, axis=(0, 2)) - median)
+            farthest[side] = np.maximum(farthest[side], np.where(top > limit, 0, top))
+            some = np.flatnonzero(top > limit)
+            value = extreme(grouped[:, some], axis=2)
+            distance = sign * (value - median[some])
+            far = distance > limit[some]
+            farthest[side, some] = np.maximum(farthest[side, some], np.where(far, 0, distance).max(axis=0))
+            row, at = np.nonzero(far)
+            for kept, new in zip(found, (side * shape[0] + some[at], row + start, value[far])):
+                kept.append(new)
+    place, row, value = map(np.concatenate, found)
     order = np.argsort(place, kind="stable")
-    found, first = np.unique(place[order], return_index=True)
-    for one, part in zip(found, np.split(order, first[1:])):
+    places, first = np.unique(place[order], return_index=True)
+    for one, part in zip(places, np.split(order, first[1:])):
         yield int(one % shape[0]), row[part], value[part], float(farthest.flat[one])
 
 
@@ -290,11 +293,11 @@ def _without_modes(findings: list[Finding], rows: int) -> list[Finding]:
     return kept if affected <= max(1, _ROWS_WITH_OUTLIERS * rows) else []
 
 
-def _place(column: int, shape: tuple[int, ...], columns: tuple[int, int], features: Sequence[str] | None) -> str:
-    if len(shape) == 3:
-        return f"channel {column}"
-    if columns[1] > 1:
+def _place(column: int | None, shape: tuple[int, int], features: Sequence[str] | None) -> str:
+    if column is None:
         return "values"
+    if shape[1] > 1:
+        return f"channel {column}"
     return f"column {features[column]!r}" if features is not None else f"column {column}"
 
 

@@ -20,6 +20,7 @@ SCALINGS = ("auto", "standard", "robust", "minmax", "none")
 _CHUNK_BYTES = 2**26
 _PICKED_ROWS, _PICKED_VALUES = 4096, 2**22
 _MOSTLY_DARK, _NEARLY_DARK = 0.75, 0.97  # shares of rows, chosen on subsets of 30 to 5 000 rows of digits and MNIST
+_UNLIKE = 0.05  # of the largest deviation of a channel
 _PIXELS = 64  # bytes in a flat row from which on it is an image; fewer are a table
 
 
@@ -117,9 +118,10 @@ def fit_scaler(kind: str, stats: Statistics, sample: NDArray[Any], *, channels_l
     """Fit a scaler: "standard" (mean 0, deviation 1), "robust" (median 0, interquartile range 1.349, which is deviation
     1 of normally distributed values), "minmax" (0 to 1), "none", or "auto".
 
-    "auto" uses one common mapping to 0..1 for images, for bytes and booleans, and where values share bounds and spread,
-    as flattened pixels do; signals, rows of shape (channels, samples) or with `channels_last` (samples, channels), are
-    standardised per channel; otherwise each value is standardised. Constant values get scale 1.
+    "auto" uses one common mapping to 0..1 for images, for flags of type bool or uint8, and where values share bounds
+    and spread, as flattened pixels do; signals, and images whose channels have unlike units, are standardised per
+    channel, the first axis of a row or with `channels_last` the last one; otherwise each value is standardised.
+    Constant values get scale 1.
 
     Args:
         kind: the method.
@@ -135,10 +137,11 @@ def fit_scaler(kind: str, stats: Statistics, sample: NDArray[Any], *, channels_l
     if kind == "none":
         return _common(kind, 0.0, 1.0)
     if kind == "auto":
-        if is_image(stats.mean.shape, sample.dtype) or share_range(sample):
+        unlike = stats.mean.ndim > 2 and sample.dtype != np.uint8 and _unlike_channels(stats, channels_last)
+        if not unlike and (is_image(stats.mean.shape, sample.dtype) or share_range(sample)):
             return _common("shared", *_common_bounds(stats, sample.dtype))
-        if stats.mean.ndim == 2:
-            return _by_channel(stats, time_axis=0 if channels_last else 1)
+        if stats.mean.ndim > 1:
+            return _by_channel(stats, channels_last)
         kind = "standard"
     if kind == "robust":
         found = robust_statistics(sample)
@@ -174,12 +177,25 @@ def _common_bounds(stats: Statistics, dtype: np.dtype[Any]) -> tuple[float, floa
     return low, high if high > low else low + 1.0
 
 
-def _by_channel(stats: Statistics, time_axis: int) -> Scaler:
-    """One mean and one deviation for each channel, over all samples."""
-    mean = stats.mean.mean(axis=time_axis, keepdims=True)
-    spread = np.sqrt((stats.std**2 + (stats.mean - mean) ** 2).mean(axis=time_axis, keepdims=True))
+def _by_channel(stats: Statistics, channels_last: bool) -> Scaler:
+    """One mean and one deviation for each channel, over all samples or pixels."""
+    mean, spread = _of_channels(stats, channels_last)
     spread = np.where(spread <= 1e-7 * np.abs(mean), 1.0, spread)
     return Scaler("channel", mean.astype(np.float32), spread.astype(np.float32))
+
+
+def _of_channels(stats: Statistics, channels_last: bool) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and standard deviation of each channel, (channels, 1, ...) or (..., 1, channels)."""
+    axes = range(stats.mean.ndim)
+    rest = tuple(axes[:-1] if channels_last else axes[1:])
+    mean = stats.mean.mean(axis=rest, keepdims=True)
+    return mean, np.sqrt((stats.std**2 + (stats.mean - mean) ** 2).mean(axis=rest, keepdims=True))
+
+
+def _unlike_channels(stats: Statistics, channels_last: bool) -> bool:
+    """Whether a channel that varies would disappear beside the others under a common scale: bands of unlike units."""
+    spread = _of_channels(stats, channels_last)[1]
+    return bool((spread[spread > 0] < _UNLIKE * spread.max()).any())
 
 
 def crowded(X: NDArray[Any], rows: NDArray[np.intp], stats: Statistics) -> float:

@@ -1,0 +1,42 @@
+"""Messages of the library, which name Python's parameters, in the words of a command's options."""
+
+from __future__ import annotations
+
+import re
+
+import click
+
+_OPTIONS = {"output": "--output-activation", "random_state": "--seed", "sample_weight": "--weights"}
+_PHRASES = {
+    "overwrite=True": "--force",
+    "skip_bad=True": "--skip-bad",
+    "resize=(height, width)": "--resize HEIGHTxWIDTH",
+    "linear_path=True": "--linear-path yes",
+    "linear_path=False": "--linear-path no",
+}
+_ASSIGNMENT = re.compile(r"(?<![\w-])([a-z_]+)=('[^']*'|\.\.\.|[\w.:-]*\w)")
+_OPENING = re.compile(r"^([a-z_]+)(?=:| '[^']*' needs)")
+_ROW = re.compile(r"\brow (\d+)\b(?! \(counted)")
+
+
+def reworded(text: str, command: click.Command) -> str:
+    """A message with a command's options in the place of parameters: "beta: …" becomes "--beta: …".
+
+    Rows are counted from 0, as in numpy; that is said, because lines of a file are counted from 1.
+    """
+    known = {flag for parameter in command.params for flag in parameter.opts}
+
+    def option(name: str) -> str | None:
+        flag = _OPTIONS.get(name, f"--{name.replace('_', '-')}")
+        return flag if flag in known else None
+
+    def assigned(match: re.Match[str]) -> str:
+        flag = option(match[1])
+        return match[0] if flag is None else f"{flag} {match[2].strip(chr(39))}"
+
+    for phrase, words in _PHRASES.items():
+        text = text.replace(phrase, words)
+    text = _ASSIGNMENT.sub(assigned, _OPENING.sub(lambda match: option(match[1]) or match[1], text))
+    if "--latent" in known:  # a command with all parameters of the estimator
+        text = re.sub(r"\bNone\b", "none", re.sub(r"^X:", "DATA:", text))
+    return _ROW.sub(r"row \1 (counted from 0)", text)

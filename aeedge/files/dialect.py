@@ -304,10 +304,11 @@ def _header(
     if _commented_names(lines, rows[0][0], len(rows[0][1]), dialect):
         return "comment", ()
     shown = ", ".join(texts[:4]) + (", …" if len(texts) > 4 else "")
-    why = _why_names(texts, body, numeric, dialect) if len(numeric) == len(texts) else None
+    has_text = any(number(cell, dialect.decimal) is None for cell in texts)
+    why = None if has_text else _why_names(texts, body, numeric, dialect)
     if why:
         return "row", (f"the first line ({shown}) was taken for the names of the columns: {why}; if not: --no-header",)
-    if len(numeric) < len(texts):
+    if has_text:
         return "none", (f"the first line ({shown}) was taken for a row, so columns have no names; if not: --header",)
     return "none", ()
 

@@ -258,9 +258,13 @@ def test_any_file_gives_the_same_rows_or_is_refused_by_both(
     path.write_text(stream.getvalue(), newline="")
     try:
         data = read(path, missing=missing)
-    except InputError as refused:
-        assert "\n" not in str(refused)
-        assert str(path) in str(refused)
+    except InputError as error:
+        refused = str(error)
+    else:
+        refused = ""
+    if refused:
+        assert refused.isprintable()
+        assert str(path) in refused
         return
     wanted = Wanted(data.features, data.X.shape[1:], "float32", data.dialect)
     again = np.concatenate(list(open_all([path], wanted, missing=missing).blocks())).astype(np.float32)
@@ -277,9 +281,8 @@ def test_any_bytes_end_in_rows_or_one_sentence(tmp_path, data):
     path = tmp_path / "x.csv"
     path.write_bytes(data)
     try:
-        found = read(path)
+        message = f"{np.isfinite(read(path).X).all()}"
     except InputError as refused:
-        assert len(str(refused).splitlines()) == 1
-        assert str(refused).isprintable()
-    else:
-        assert np.isfinite(found.X).all()
+        message = str(refused)
+    assert message.isprintable()
+    assert message != "False"

@@ -50,6 +50,7 @@ bench-all: bench
 	$(BIN)/python benchmarks/compare_trust.py
 	$(BIN)/python benchmarks/decoder_latency.py
 	$(BIN)/python benchmarks/training_speed.py
+	$(BIN)/python benchmarks/training_threads.py
 	$(BIN)/python benchmarks/family_speed.py
 	$(BIN)/python benchmarks/quality.py $(TABLES)
 

@@ -236,9 +236,12 @@ def _summarize(ae: workstation.Autoencoder, target: Path, command: click.Command
     state = ae.run_.state
     shape = "×".join(map(str, ae.run_.input_shape))
     widths = "-".join(map(str, (shape, *ae.design_.hidden, ae.design_.latent)))
+    best = f"best epoch {state.best_epoch} of {state.epoch}"
+    if not state.best_epoch:
+        best = f"none of {state.epoch} epochs better than the start at PCA"
     click.echo(
-        f"wrote {target}: {ae.family} {widths}, best epoch {state.best_epoch} of {state.epoch} "
-        f"({STOPPED[state.stopped]}), validation loss {state.best_loss:.6g}"
+        f"wrote {target}: {ae.family} {widths}, {best} ({STOPPED[state.stopped]}), "
+        f"validation loss {state.best_loss:.6g}"
     )
     health = ae.evaluation_["health"]
     click.echo(

@@ -50,7 +50,7 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         axes: the same spelled out, with n for the rows: "nct", "ntc", "nchw" or "nhwc"; None to go by `channels`.
         scaling: "standard", "robust" (median and interquartile range), "minmax", "none" or "auto" (one common mapping
             to 0..1 for images, and where values share bounds and spread, as flattened pixels do; per channel for
-            signals; otherwise "standard"). It is exported inside the graphs.
+            signals and unlike bands of images; otherwise "standard"). It is exported inside the graphs.
         noise: corruption of the training inputs such as "gaussian:0.2" or "masking:0.3,salt_pepper:0.1", "none", or
             "auto" ("dropout:0.4" for standardised tables and goal "detect", otherwise none); see
             aeedge_export.data.corruption.
@@ -83,10 +83,12 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         network_: the trained torch module, in scaled units.
         scaler_: maps raw to scaled units.
         design_: the design of the network, with every "auto" replaced.
-        history_: a list with a dict for each epoch: losses, learning rate, seconds, threads at its end.
+        history_: a list with a dict for each epoch: losses, learning rate, seconds, threads at its end. The validation
+            loss is a mean in which no row counts more than 10 times the 90 % quantile of all.
         stopped_: why training ended: "epochs", "patience", "interrupted", "diverged", or "solved" for PCA.
         evaluation_: the result of `evaluate`; empty before.
-        notes_: findings about the data and the training, in sentences.
+        notes_: findings about the data and the training, in sentences: codes for missing values and gross outliers,
+            whose rows are left out of training and comparison, constant columns, and others.
         sample_: raw rows kept for export and report, held out from training where rows were.
         noise_: name and strength of each corruption of the training inputs.
         seed_: as `random_state` it repeats the training; drawn where none was given.

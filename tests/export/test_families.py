@@ -20,6 +20,7 @@ from aeedge_export import Autoencoder
 from aeedge_export.data.corruption import corruption, parse_noise
 from aeedge_export.networks.base import Design
 from aeedge_export.networks.dense import contractive
+from aeedge_export.networks.variational import vae
 
 QUICK = {"latent": 4, "epochs": 3, "random_state": 0}
 
@@ -168,6 +169,23 @@ def test_contraction_contracts(rows):
             moved = ae.network_.encoder(x + 0.1 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0)))
         norms.append(float((moved - z).square().mean()))
     assert norms[1] < norms[0]
+
+
+@pytest.mark.parametrize("loss", ["mse", "bce"])
+def test_the_losses_of_a_vaes_rows_average_to_that_of_all(loss):
+    torch.manual_seed(0)
+    options = {"beta": 2.0, "free_bits": 0.5, "kl_warmup": 0}
+    network = vae(Design((6,), 3, (8,), output="sigmoid", loss=loss, options=options))
+    x = torch.rand(50, 6)
+    mean, log_variance = network._posterior(x)
+    divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance)
+    nats = divergence.mean(dim=0).clamp_min(0.5 * np.log(2)).sum() * 2.0 / 6
+    penalty = nats * (0.2 if loss == "mse" else 1)
+    output = network.decoder(mean)
+    function = {"mse": nn.functional.mse_loss, "bce": nn.functional.binary_cross_entropy}[loss]
+    rows = network.validation_loss(x)
+    assert rows.shape == (50,)
+    assert float(rows.mean()) == pytest.approx((function(output, x) + penalty).item(), rel=1e-4)
 
 
 def test_vae_exports_its_mean_and_samples(digits, tmp_path):

@@ -82,14 +82,15 @@ class Outliers:
         ]
         if len(codes) > _SHOWN:
             notes[-1] += f"; so do values of {len(codes) - _SHOWN} more columns"
+        gross = self.findings[len(codes) :]
         cells = sorted(
             (-far, f"{f.place}: {_plain(value)} in row {row} is {_size(far)} deviations away")
-            for f in self.findings[len(codes) :]
-            for far, value, row in zip(f.deviations, f.values, f.rows)
+            for f in gross
+            for far, value, row in zip(f.deviations[:_SHOWN], f.values, f.rows)
         )
         if cells:
-            more = f"; and {len(cells) - _SHOWN} more" if len(cells) > _SHOWN else ""
-            notes.append("; ".join(text for _, text in cells[:_SHOWN]) + more)
+            more = sum(len(f.rows) for f in gross) - _SHOWN
+            notes.append("; ".join(text for _, text in cells[:_SHOWN]) + (f"; and {more} more" if more > 0 else ""))
         count = int(self.mask.sum())
         if count:
             notes[-1] += f". {_rows(count)} {'was' if count == 1 else 'were'} left out of training and comparison"

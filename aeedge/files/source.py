@@ -132,6 +132,6 @@ def _read_head(stream: IO[bytes]) -> tuple[bytes, bool]:
         head += part
         if len(part) < wanted:
             return head, True
-        if head.count(b"\n") + head.count(b"\r") >= _HEAD_LINES:
+        if head.count(b"\n") + head.count(b"\r") >= _HEAD_LINES or b"\0" in head:  # enough lines, or no text
             break
     return head, False

@@ -13,6 +13,7 @@ import pytest
 from aeedge.errors import InputError
 from aeedge.files.dialect import Dialect, Wishes, detect, fits, number
 from aeedge.files.rows import Wanted, open_all, open_rows
+from aeedge.files.source import Source
 
 RNG = np.random.default_rng(3)
 X = np.round(RNG.normal(size=(12, 3)) * [1, 100, 0.01], 5)
@@ -258,3 +259,29 @@ def test_an_index_column_is_left_out_where_the_model_has_no_names(tmp_path):
     rows = open_rows(tmp_path / "x.csv", Wanted(shape=(3,)))
     np.testing.assert_array_equal(np.concatenate(list(rows.blocks())), X)
     assert rows.notes[-1] == "columns without a name were left out"
+
+
+@pytest.mark.parametrize(("name", "module", "extra"), [("x.parquet", "pyarrow", "arrow"), ("x.png", "PIL", "images")])
+def test_an_extra_that_is_missing_is_named(tmp_path, monkeypatch, name, module, extra):
+    (tmp_path / name).write_bytes(b"PAR1 and more")
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(InputError, match=rf"pip install 'aeedge\[{extra}\]'"):
+        open_all([tmp_path / name], Wanted(shape=(1, 2, 2)))
+
+
+def test_options_that_a_file_does_not_take_are_refused(tmp_path):
+    np.save(tmp_path / "x.npy", X)
+    (tmp_path / "x.csv").write_text(table())
+    for name, options, message in (
+        ("x.csv", {"array": "a"}, r"only \(--array a\)"),
+        ("x.npy", {"wishes": Wishes(header=True)}, "only text files have a header"),
+        ("x.csv", {"resize": (2, 2)}, "only images can be resized"),
+        ("x.npy", {"skip_bad": True}, "only images can be resized or skipped"),
+    ):
+        with pytest.raises(InputError, match=message):
+            open_all([tmp_path / name], **options)
+
+
+def test_a_large_array_without_line_ends_is_not_read_to_find_out_its_kind(tmp_path):
+    np.save(tmp_path / "x.npy", np.zeros((300_000, 3)))
+    assert len(Source(tmp_path / "x.npy").head) < 2**20

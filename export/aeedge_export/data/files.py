@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
@@ -115,9 +116,9 @@ def read(
         found = read(*paths, selection=replace(wanted, labels=None), missing=missing)
         return replace(found, labels=_label_file(Path(wanted.labels), len(found.X)))
     for options in (wanted.columns, wanted.drop):
-        twice = next((name for i, name in enumerate(options) if name in options[:i]), None)
-        if twice is not None:
-            raise InputError(f"--columns, --drop: expected each name once, got {twice!r} twice")
+        twice = [name for name, count in Counter(options).items() if count > 1]
+        if twice:
+            raise InputError(f"--columns, --drop: expected each name once, got {twice[0]!r} twice")
     if are_images(paths):
         return _images(paths, wanted)
     if wanted.resize or wanted.skip_bad:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from aeedge.bundle.manifest import InputSpec
 from aeedge.cli.group import DEVICE
 from aeedge.cli.types import resize_option, skip_bad_option, table_options, threads_option, variant_option, wishes
+from aeedge.cli.wording import say
 from aeedge.errors import InputError
 from aeedge.files.replacing import check_file
 from aeedge.files.rows import RowFile, Wanted, open_all
@@ -140,9 +141,8 @@ def _results(
 ) -> Iterator[NDArray[np.float32]]:
     """Results block by block: this thread uses them, one computes, one reads."""
     label = f"{what} {sources[0]}" + (" …" if len(sources) > 1 else "")
-    shown, count = 0, 0
+    shown, count = _print_notes(rows, sources, 0), 0
     for block in _progress(prefetch(model.map_iter(what, rows.blocks(), invalid=invalid, fresh=True)), rows, label):
-        shown = _print_notes(rows, sources, shown)
         count += len(block)
         yield block
     _print_notes(rows, sources, shown)
@@ -153,7 +153,7 @@ def _results(
 def _print_notes(rows: RowFile, sources: Sequence[str], shown: int) -> int:
     """Print notes that were not shown yet; returns how many are shown now."""
     for note in rows.notes[shown:]:
-        click.echo(f"Note: {sources[0]}{' …' if len(sources) > 1 else ''}: {note}", err=True)
+        say(f"Note: {sources[0]}{' …' if len(sources) > 1 else ''}: {note}", err=True)
     return len(rows.notes)
 
 
@@ -212,7 +212,15 @@ def _progress(blocks: Iterable[NDArray[Any]], rows: RowFile, label: str) -> Iter
     if sys.stderr is None or not sys.stderr.isatty():  # None where it was closed
         yield from blocks
         return
-    with click.progressbar(length=rows.count or 0, label=label, file=sys.stderr, show_pos=True) as bar:
+    if rows.count is None:
+        done = 0
+        for block in blocks:
+            yield block
+            done += len(block)
+            click.echo(f"\r{label}: {done:,} rows", nl=False, err=True)
+        click.echo(err=True)
+        return
+    with click.progressbar(length=rows.count, label=label, file=sys.stderr, show_pos=True) as bar:
         for block in blocks:
             yield block
             bar.update(len(block))

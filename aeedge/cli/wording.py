@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import sys
+from shutil import get_terminal_size
+from textwrap import fill
 
 import click
 
@@ -40,3 +43,11 @@ def reworded(text: str, command: click.Command) -> str:
     if "--latent" in known:  # a command with all parameters of the estimator
         text = re.sub(r"\bNone\b", "none", re.sub(r"^X:", "DATA:", text))
     return _ROW.sub(r"row \1 (counted from 0)", text)
+
+
+def say(text: str, *, err: bool = False) -> None:
+    """Print a sentence; in a terminal, wrapped between words."""
+    stream = sys.stderr if err else sys.stdout
+    if stream is not None and stream.isatty():  # None where it was closed
+        text = fill(text, get_terminal_size().columns, break_long_words=False, break_on_hyphens=False)
+    click.echo(text, err=err)

@@ -14,7 +14,7 @@ from click.core import ParameterSource
 
 import aeedge_export.autoencoder as workstation  # at the top: a missing extra is found before anything runs
 from aeedge.cli.types import resize_option, skip_bad_option, table_options, wishes
-from aeedge.cli.wording import reworded
+from aeedge.cli.wording import reworded, say
 from aeedge.errors import InputError
 from aeedge.files.replacing import check_folder
 from aeedge_export.data.files import Selection, read
@@ -167,7 +167,7 @@ def train(
     selection = Selection(columns, drop, labels, weights, array, wishes(header, delimiter, decimal), resize, skip_bad)
     found, treated = treat_missing(read(*data, selection=selection, missing=missing != "refuse"), missing)
     for note in found.notes:
-        click.echo(f"Read: {note}", err=True)
+        say(f"Read: {note}", err=True)
     saved = time.monotonic()
 
     def checkpoint(state: State) -> None:
@@ -232,25 +232,25 @@ def _check_options(ctx: click.Context, *, resume: bool) -> None:
 
 def _summarize(ae: workstation.Autoencoder, target: Path, command: click.Command) -> None:
     for note in ae.notes_:
-        click.echo(f"Note: {reworded(note, command)}", err=True)
+        say(f"Note: {reworded(note, command)}", err=True)
     state = ae.run_.state
     shape = "×".join(map(str, ae.run_.input_shape))
     widths = "-".join(map(str, (shape, *ae.design_.hidden, ae.design_.latent)))
     best = f"best epoch {state.best_epoch} of {state.epoch}"
     if not state.best_epoch:
         best = f"none of {state.epoch} epochs better than the start at PCA"
-    click.echo(
+    say(
         f"wrote {target}: {ae.family} {widths}, {best} ({STOPPED[state.stopped]}), "
         f"validation loss {state.best_loss:.6g}"
     )
     health = ae.evaluation_["health"]
-    click.echo(
+    say(
         f"latents: {health['dead']} dead of {len(health['variance'])}, effective rank {health['effective_rank']:.1f}, "
         f"{health['active']:.0%} of values active"
     )
-    click.echo(f"{_verdict(ae)}; report in {target / 'report.html'}")
-    click.echo(f"scaling {ae.scaler_.kind}; threads {state.threads}")
-    click.echo(f"next: aeedge export {shlex.quote(str(target))} -o {shlex.quote(target.name + '.aeedge')}")
+    say(f"{_verdict(ae)}; report in {target / 'report.html'}")
+    say(f"scaling {ae.scaler_.kind}; threads {state.threads}")
+    say(f"next: aeedge export {shlex.quote(str(target))} -o {shlex.quote(target.name + '.aeedge')}")
 
 
 def _verdict(ae: workstation.Autoencoder) -> str:

@@ -185,7 +185,7 @@ def contended(threads: int) -> bool:
     Leaves torch's number of threads at `threads`.
     """
     torch.set_num_threads(threads)
-    values = torch.zeros(threads * _GRAIN)
+    values = torch.zeros(threads * _GRAIN, device="cpu")
     stalls, end = 0, perf_counter() + _CHECK_SECONDS
     while perf_counter() < end:
         if _seconds(lambda: values.add_(1)) > _STALL:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from aeedge_export.data.scaling import chunks, is_image, pick_rows, share_range
 
 _LEAST_ROWS = 20
-_FAR = 15.0  # deviations from the median
+_FAR = 10.0  # deviations from the median
 _GAP = 3.0  # times the distance of the farthest value that is not gross
 _CHANCE = 3.0  # minus log of the chance that a tail as heavy as the column's makes such a gap in any column
 _TAIL, _TAIL_VALUES = 0.05, 10  # share and least number of values that a tail is judged by

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from aeedge.errors import InputError
-from aeedge.files.dialect import DELIMITERS, Wishes
+from aeedge.files.dialect import DELIMITERS
+from aeedge.files.sniffing import Wishes
 
 if TYPE_CHECKING:
     _Type = click.ParamType[Any]

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aeedge.errors import InputError
-from aeedge.files.dialect import DECIMAL_COMMA, THOUSANDS, Head, number, records
+from aeedge.files.dialect import DECIMAL_COMMA, THOUSANDS, number, records
+from aeedge.files.sniffing import Head
 from aeedge.files.source import Source
 
 BLOCK_BYTES = 2**22
@@ -32,7 +33,7 @@ class TextTable:
 
     Args:
         source: the file.
-        head: from `dialect.detect` or `dialect.fits`.
+        head: from `sniffing.detect` or `sniffing.fits`.
         advice: for messages.
     """
 

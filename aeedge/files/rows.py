@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from aeedge.errors import InputError
 from aeedge.files import delimited, npy
-from aeedge.files.dialect import Dialect, Head, Wishes, detect, fits
+from aeedge.files.dialect import Dialect
 from aeedge.files.images import Images, are_images
 from aeedge.files.parquet import ParquetTable
+from aeedge.files.sniffing import Head, Wishes, detect, fits
 from aeedge.files.source import STDIN, SUFFIXES, Source
 
 _NAMED = 10  # column names in a message
@@ -121,7 +122,7 @@ def column_order(
     everything, columns = list(range(width)), wanted.columns
     if names is None:
         positions = (wanted.recorded or {}).get("columns")
-        if positions and (wanted.recorded or {}).get("width") == width:
+        if positions and (wanted.recorded or {}).get("width") == width and set(positions) <= set(everything):
             return list(positions), ()
         if columns is not None and width != len(columns):
             raise InputError(

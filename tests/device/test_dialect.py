@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from aeedge.errors import InputError
-from aeedge.files.dialect import Dialect, Wishes, detect, fits, number
+from aeedge.files.dialect import Dialect, number
 from aeedge.files.rows import Wanted, open_all, open_rows
+from aeedge.files.sniffing import Wishes, detect, fits
 from aeedge.files.source import Source
 
 RNG = np.random.default_rng(3)

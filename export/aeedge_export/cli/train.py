@@ -17,7 +17,8 @@ from aeedge.cli.types import resize_option, skip_bad_option, table_options, wish
 from aeedge.cli.wording import reworded, say
 from aeedge.errors import InputError
 from aeedge.files.replacing import check_folder
-from aeedge_export.data.files import Selection, read
+from aeedge_export.data.dataset import Selection
+from aeedge_export.data.files import read
 from aeedge_export.data.missing import POLICIES, treat_missing
 from aeedge_export.reporting.evaluation import against_pca
 from aeedge_export.reporting.page import render

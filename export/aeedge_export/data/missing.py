@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from aeedge.bundle.manifest import Missing
 from aeedge.errors import InputError
-from aeedge_export.data.files import Dataset
+from aeedge_export.data.dataset import Dataset
 from aeedge_export.data.outliers import find_outliers
 
 POLICIES = ("refuse", "drop", "median")

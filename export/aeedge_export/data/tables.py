@@ -1,0 +1,197 @@
+"""Tables to train on, text or Parquet, read by the reader of the device; columns that are no features are left out."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aeedge.errors import InputError
+from aeedge.files.delimited import Advice, TextTable
+from aeedge.files.parquet import ParquetTable
+from aeedge.files.rows import Wanted, column_order, shortened
+from aeedge.files.sniffing import Head, Wishes, detect
+from aeedge.files.source import Source
+from aeedge_export.data.columns import kind_of_cells, note_by_values, why_not_by_kind, why_not_by_values
+from aeedge_export.data.dataset import Dataset, Selection, named
+from aeedge_export.data.labels import as_classes
+
+
+def _drop(name: str) -> str:
+    return f"leave the column out (--drop {shlex.quote(name) if name.isprintable() else 'NAME'})"
+
+
+class _TrainingAdvice(Advice):
+    """What to do about a cell, in the options of `aeedge train`."""
+
+    text = staticmethod(lambda name: f"correct it, or {_drop(name)}")
+    missing = staticmethod(
+        lambda name: f"leave such rows out (--missing drop), fill them (--missing median), or {_drop(name)}"
+    )
+
+
+@dataclass(frozen=True)
+class _Table:
+    """A table of one file: its columns, and a function that reads some of them."""
+
+    source: Source
+    names: tuple[str, ...]
+    kinds: tuple[str, ...]
+    examples: tuple[str, ...]
+    named: bool
+    units: tuple[str, ...] | None
+    head: Head | None
+    parquet: ParquetTable | None
+
+    def read(
+        self, order: Sequence[int], others: Sequence[int], *, missing: bool
+    ) -> tuple[NDArray[np.float32], list[list[Any]]]:
+        """Rows (n, k) of the columns `order`, and the content of the columns `others`, one list for each."""
+        if self.parquet is not None:
+            blocks = list(self.parquet.blocks(order, missing=missing))
+            return _float32(blocks, len(order)), [self.parquet.text(self.names[i]) for i in others]
+        assert self.head is not None
+        table = TextTable(self.source, self.head, _TrainingAdvice)
+        found = list(table.blocks(order, missing=missing, text=others))
+        text = list(chain.from_iterable(part for _, part in found))
+        return _float32([block for block, _ in found], len(order)), [
+            [row[i] for row in text] for i in range(len(others))
+        ]
+
+
+def _float32(blocks: Sequence[NDArray[np.float64]], width: int) -> NDArray[np.float32]:
+    with np.errstate(over="ignore"):  # beyond float32 is infinity, which is found later
+        return np.concatenate([np.empty((0, width), np.float32), *(block.astype(np.float32) for block in blocks)])
+
+
+def _open_table(source: Source, wishes: Wishes | None) -> _Table:
+    if source.kind == "parquet":
+        if wishes is not None:
+            raise InputError(
+                f"{source.name}: only text files have a header, a delimiter and a decimal mark; leave them out"
+            )
+        table = ParquetTable(source)
+        return _Table(source, table.names, table.kinds, ("",) * len(table.names), True, None, None, table)
+    head = detect(source.head, source.is_whole, source.name, wishes)
+    if not head.records:
+        raise InputError(f"{source.name}: expected rows of numbers, but it has none")
+    cells = [[row[i] for _, row in head.records if i < len(row)] for i in range(head.width)]
+    kinds = tuple(kind_of_cells(column, head.dialect.decimal) for column in cells)
+    examples = tuple(next((cell.strip() for cell in column if cell.strip()), "")[:20] for column in cells)
+    names = head.names or tuple(f"x{i}" for i in range(head.width))
+    return _Table(source, names, kinds, examples, head.names is not None, head.units, head, None)
+
+
+def read_tables(sources: Sequence[Source], wanted: Selection, missing: bool) -> Dataset:
+    """Read tables with the same columns as one.
+
+    Args:
+        sources: files of one kind, text or Parquet; the first one decides which columns are read.
+        wanted: which columns, and how.
+        missing: whether values may be missing; they become NaN.
+
+    Raises:
+        InputError: no rows, no columns, cells that are not numbers (line and column are named).
+    """
+    if wanted.array is not None:
+        raise InputError(f"{sources[0].name}: an array can be named in an .npz only; leave --array {wanted.array} out")
+    first = _open_table(sources[0], wanted.wishes)
+    names, left_out = _chosen(first, wanted)
+    rows, others = _read_all(first, sources[1:], names, wanted, missing)
+    if not len(rows):
+        raise InputError(f"{sources[0].name}: expected rows of numbers, but it has none")
+    keep = range(len(names))
+    if not wanted.columns:
+        why = {name: why_not_by_values(name, rows[:, i]) for i, name in enumerate(names)}
+        left_out |= {name: reason for name, reason in why.items() if reason}
+        keep = [i for i, name in enumerate(names) if not why[name]] or range(len(names))  # type: ignore[assignment]
+    if len(keep) < len(names):
+        names, rows = [names[i] for i in keep], np.ascontiguousarray(rows[:, list(keep)])
+    kept, places = set(names), {name: i for i, name in enumerate(first.names)}
+    left_out = {name: reason for name, reason in left_out.items() if name not in kept}
+    positions = [places[name] for name in names]
+    is_named = first.named or len(names) < len(first.names)
+    notes = [*_described(sources, first, len(rows), names, left_out)]
+    notes += filter(None, (note_by_values(name, rows[:, i]) for i, name in enumerate(names)))
+    labels = (
+        None
+        if wanted.labels is None
+        else as_classes(np.array(others[0], object), len(rows), f"{sources[0].name}, column {wanted.labels!r}")
+    )
+    weights = None if wanted.weights is None else _weights(others[-1], wanted.weights, sources[0].name)
+    return Dataset(
+        rows,
+        tuple(names) if is_named else None,
+        None if first.units is None else tuple(first.units[i] for i in positions),
+        labels,
+        weights,
+        None
+        if first.head is None
+        else first.head.dialect._asdict() | {"width": first.head.width, "columns": positions},
+        tuple(notes),
+    )
+
+
+def _read_all(
+    first: _Table, rest: Sequence[Source], names: Sequence[str], wanted: Selection, missing: bool
+) -> tuple[NDArray[np.float32], list[list[Any]]]:
+    """The rows of all files, and the columns beside the features."""
+    parts: list[tuple[NDArray[np.float32], list[list[Any]]]] = []
+    for table in (first, *(_open_table(source, wanted.wishes) for source in rest)):
+        known = Wanted((*names, *wanted.others))
+        order, _ = column_order(table.source.name, table.names, len(table.names), known)
+        if not set(known.columns or ()) <= set(table.names):
+            raise InputError(
+                f"{table.source.name}: expected the columns of {first.source.name}, got {shortened(table.names)}"
+            )
+        parts.append(table.read(order[: len(names)], order[len(names) :], missing=missing))
+    rows = parts[0][0] if len(parts) == 1 else np.concatenate([found for found, _ in parts])
+    return rows, [list(chain.from_iterable(found[i] for _, found in parts)) for i in range(len(wanted.others))]
+
+
+def _chosen(table: _Table, wanted: Selection) -> tuple[list[str], dict[str, str]]:
+    """Names of the columns to read, and why the others are left out."""
+    known = set(table.names)
+    for name in (*wanted.columns, *wanted.drop, *wanted.others):
+        if name not in known:
+            raise InputError(f"{table.source.name}: expected a column {name!r}, got {shortened(table.names)}")
+    left_out = dict.fromkeys(wanted.drop, "--drop") | dict.fromkeys(wanted.others, "labels")
+    if wanted.weights is not None:
+        left_out[wanted.weights] = "weights"
+    if wanted.columns:
+        return [name for name in wanted.columns if name not in left_out], left_out
+    chosen = []
+    for name, kind, example in zip(table.names, table.kinds, table.examples):
+        reason = left_out.get(name) or why_not_by_kind(name, kind, example)
+        if reason:
+            left_out[name] = reason
+        else:
+            chosen.append(name)
+    if not chosen:
+        reasons = "; ".join(f"{name!r}: {reason}" for name, reason in list(left_out.items())[:5])
+        raise InputError(f"{table.source.name}: no column is left of {shortened(table.names)} ({reasons})")
+    return chosen, left_out
+
+
+def _weights(values: Sequence[Any], name: str, where: str) -> NDArray[np.float32]:
+    try:
+        return np.array([float(value) for value in values], np.float32)
+    except (TypeError, ValueError):
+        raise InputError(f"{where}, column {name!r}: expected a weight in each row, got something else") from None
+
+
+def _described(
+    sources: Sequence[Source], first: _Table, count: int, names: Sequence[str], left_out: dict[str, str]
+) -> list[str]:
+    """What was read, in sentences."""
+    how = "Parquet" if first.head is None else first.head.dialect.describe()
+    found = [f"{named(sources)}: {count:,} rows; {how}", f"inputs ({len(names)}): {shortened(names)}"]
+    if left_out:
+        reasons = [f"{name or repr(name)} ({reason})" for name, reason in left_out.items()]
+        found.append(f"left out: {shortened(reasons)}")
+    return found + list(first.head.notes if first.head else ())

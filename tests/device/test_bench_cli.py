@@ -63,7 +63,7 @@ def test_a_bundle_that_fails_its_check_is_not_benchmarked(bundle):
     change_golden(bundle, "fp32.latent", (3, 0), 1.0)
     result = call(bundle, *SHORT)
     assert result.exit_code == 1
-    assert "latent of row 3 differs by 1" in result.stderr
+    assert "latent of row 3 (counted from 0) differs by 1" in result.stderr
     assert result.stdout == ""
     (bundle / "encoder.onnx").write_bytes(b"cut off")
     assert "truncated" in call(bundle, *SHORT).stderr

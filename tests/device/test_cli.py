@@ -124,7 +124,7 @@ def test_flat_csv_pixels_become_images(tmp_path, pixels):
 
 
 def test_nan_is_named_by_its_row_in_the_whole_file(tmp_path, rows, monkeypatch):
-    monkeypatch.setattr("aeedge.files.rows.BLOCK_BYTES", 4800)
+    monkeypatch.setattr("aeedge.files.npy.BLOCK_BYTES", 4800)
     x = rows.copy()
     x[2345, 6] = np.nan
     np.save(tmp_path / "x.npy", x)

@@ -130,7 +130,7 @@ def test_nan_is_named_by_its_row_in_the_whole_file(tmp_path, rows, monkeypatch):
     np.save(tmp_path / "x.npy", x)
     result = call("encode", BUNDLE, tmp_path / "x.npy", "-o", tmp_path / "z.npy")
     assert result.exit_code == 2
-    assert "got nan in row 2345, column 6 ('s6')" in result.output
+    assert "got nan in row 2345 (counted from 0), column 6 ('s6')" in result.output
     assert [p.name for p in tmp_path.iterdir()] == ["x.npy"]
     result = call("encode", BUNDLE, tmp_path / "x.npy", "-o", tmp_path / "z.npy", "--invalid", "propagate")
     assert np.isnan(np.load(tmp_path / "z.npy")).all(axis=1).nonzero()[0].tolist() == [2345]

@@ -31,7 +31,12 @@ def found(X, family="dense"):
 
 @pytest.mark.parametrize(
     ("samples", "scales"),
-    [(40, [0.3, 900]), (30, [1, 1e3, 0.1, 20, 5, 1e-3, 300]), (12, 10.0 ** np.array([0, 3, -2, 1, -3, 2] * 4))],
+    [
+        (10, 10.0 ** np.linspace(-3, 3, 12)),
+        (40, [0.3, 900]),
+        (30, [1, 1e3, 0.1, 20, 5, 1e-3, 300]),
+        (12, 10.0 ** np.array([0, 3, -2, 1, -3, 2] * 4)),
+    ],
 )
 def test_channels_of_unlike_units_are_found_in_either_axis(samples, scales):
     X = walks(samples, scales)

@@ -24,6 +24,7 @@ _ROW = {
     (3, True): "(height, width, channels)",
 }
 _HIDDEN = 0.1  # of a common deviation; what varies less is invisible beside the rest
+_VANISHING = 0.001  # of it: less than time makes of a signal
 _CLEARLY = 5.0  # times that one axis must be more unlike than the other
 _SHORT = 4  # times that the last axis is shorter than the first where its length suggests channels
 _MOST_CHANNELS = 4  # of an image: grey, with alpha, RGB, RGBA
@@ -96,21 +97,25 @@ def _signals(statistics: Statistics) -> tuple[bool, list[str]]:
     (seen_first, rough_first), (seen_last, rough_last) = (_likeness(statistics, axis) for axis in (0, 1))
     unlike_first = seen_first < _HIDDEN and seen_first * _CLEARLY < seen_last
     unlike_last = seen_last < _HIDDEN and seen_last * _CLEARLY < seen_first
-    if unlike_last and rough_last > _smoothest(last, first):
+    if unlike_last and rough_last > _smoothest(last, first, seen_last):
         return True, [_taken((first, last), True, "the last axis holds values of unlike units")]
-    if unlike_first and rough_first > _smoothest(first, last):
+    if unlike_first and rough_first > _smoothest(first, last, seen_first):
         return False, []
     if last == 1 < first:
         return True, [_taken((first, last), True, "one sample is no signal")]
+    if unlike_last and last <= 2 * first:
+        return False, [_taken((first, last), False, "though the last axis holds values of unlike units, or a trend")]
     if _SHORT * last <= first:
         why = f"though {last} is small beside {first}"
         return False, [_taken((first, last), False, why)]
     return False, []
 
 
-def _smoothest(length: int, other: int) -> float:
-    """Least roughness of an axis of channels: statistics differ along time too, but smoothly."""
-    return -1.0 if 2 * length <= other else 0.3 if length < other else 1.0
+def _smoothest(length: int, other: int, seen: float) -> float:
+    """Least roughness of an axis of channels: statistics differ along time too, but smoothly and by less."""
+    if 2 * length <= other or (length <= 2 * other and seen < _VANISHING):
+        return -1.0
+    return 0.3 if length < other else 1.0
 
 
 def _likeness(statistics: Statistics, axis: int) -> tuple[float, float]:

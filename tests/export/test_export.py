@@ -72,8 +72,9 @@ def test_names_and_training_travel_into_the_manifest(rows, tmp_path):
     assert manifest.made_with["torch"] == torch.__version__
 
 
+@pytest.mark.filterwarnings("ignore:.*nearly constant beside the others")
 def test_scaling_is_inside_the_graphs(rows, tmp_path):
-    for scaling in ("standard", "minmax", "none"):
+    for scaling in ("standard", "robust", "minmax", "none"):
         ae = Autoencoder(latent=2, hidden=(8,), epochs=2, random_state=0, scaling=scaling).fit(rows)
         ae.export(tmp_path / scaling)
         with aeedge.load(tmp_path / scaling) as model:

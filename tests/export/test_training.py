@@ -119,6 +119,19 @@ def test_every_row_is_seen_once_an_epoch_streamed_or_resident(n, size, chunk, se
         assert rows.validation.flatten().tolist() == held_out.tolist()
 
 
+@settings(deadline=None, max_examples=40)
+@given(n=st.integers(10, 300), fraction=st.sampled_from([0, 0.1, 0.5]), seed=st.integers(0, 99), data=st.data())
+def test_left_out_rows_are_in_neither_part_and_move_no_other(n, fraction, seed, data):
+    left_out = np.array(data.draw(st.lists(st.integers(0, n - 1), max_size=n // 4, unique=True)), np.intp)
+    train, held_out = split(n, fraction, seed)
+    kept_train, kept_held_out = split(n, fraction, seed, left_out)
+    assert not np.isin([*kept_train, *kept_held_out], left_out).any()
+    assert len(kept_train) == len(train)
+    stays = ~np.isin(train, left_out)
+    np.testing.assert_array_equal(kept_train[stays], train[stays])
+    assert kept_held_out.tolist() == [row for row in held_out if row not in left_out]
+
+
 def test_a_file_larger_than_memory_is_streamed(rows, tmp_path, monkeypatch):
     np.save(tmp_path / "x.npy", rows)
     monkeypatch.setattr(aeedge_export.data.rows, "_free_memory", lambda device: 1000)

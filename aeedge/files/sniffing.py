@@ -79,7 +79,11 @@ def detect(head: bytes, is_whole: bool, name: str, wishes: Wishes | None = None)
         raise InputError(f"{name}: expected rows of numbers, but it has none")
     header, notes = _header(lines, rows, dialect, wishes)
     dialect = dialect._replace(header=header)
-    units = header == "row" and len(rows) > 2 and _are_units(rows[1][1], [row for _, row in rows[2:]], dialect)
+    units = (
+        header == "row"
+        and len(rows) > 2
+        and _are_units(rows[1][1], [row[:_SAMPLE_COLUMNS] for _, row in rows[2:]], dialect)
+    )
     return _head(lines, rows, dialect._replace(units=units), name)._replace(notes=notes)
 
 

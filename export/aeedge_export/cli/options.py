@@ -17,7 +17,7 @@ _VALUES = {
     "overwrite=True": "--force",
 }
 _ASSIGNMENT = re.compile(r"(?<![\w-])([a-z_]+)=('[^']*'|\.\.\.|[\w.:-]*\w)")
-_OPENING = re.compile(r"^([a-z_]+)(?=:| '[^']*' needs)")
+_OPENING = re.compile(r"^([a-z_]+)(?=:| '[^']*' (?:needs|expects))")
 
 
 class WorkstationCommand(click.Command):

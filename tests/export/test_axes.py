@@ -59,7 +59,7 @@ def test_a_shape_that_suggests_channels_last_is_only_noted():
     X = np.random.default_rng(0).normal(size=(100, 40, 3))
     last, (note,) = found(X)
     assert not last
-    assert "(40, 3) were taken as (channels, samples): though 3 is small beside 40; pass channels=" in note
+    assert "(40, 3) were taken as (channels, samples), though 3 is small beside 40; pass channels=" in note
     assert found(X[..., :1])[0]  # one sample would be no signal
     assert resolve_channels("first", None, fit_statistics(X), matters=True, family="dense") == (False, [])
     assert resolve_channels("auto", "ntc", fit_statistics(X), matters=True, family="dense") == (True, [])
@@ -150,7 +150,7 @@ def test_resuming_keeps_the_layout(tmp_path):
 def test_images_with_their_channels_last(shape):
     X = np.random.default_rng(0).random((40, *shape)).astype(np.float32)
     with pytest.raises(
-        InputError, match=r"expects them first, rows of shape \(channels, height, width\), got .*'last'"
+        InputError, match=r"expects channels first, rows of shape \(channels, height, width\), got .*'last'"
     ):
         Autoencoder("conv2d", latent=2, epochs=1).fit(X)
     with pytest.warns(UserWarning, match=r"taken as \(height, width, channels\)"):

@@ -85,10 +85,10 @@ def _images(shape: tuple[int, ...], family: str) -> tuple[bool, list[str]]:
     last = shape[2] <= _MOST_CHANNELS < min(shape[:2])
     if last and family == "conv2d":
         raise InputError(
-            f"channels: family 'conv2d' expects them first, rows of shape (channels, height, width), got {shape}; "
+            f"family 'conv2d' expects channels first, rows of shape (channels, height, width), got {shape}; "
             "for (height, width, channels) pass channels='last', otherwise channels='first'"
         )
-    return last, [_taken(shape, last, "only the last axis can be channels")] if last else []
+    return last, [_taken(shape, last, ": only the last axis can be channels")] if last else []
 
 
 def _signals(statistics: Statistics) -> tuple[bool, list[str]]:
@@ -98,15 +98,15 @@ def _signals(statistics: Statistics) -> tuple[bool, list[str]]:
     unlike_first = seen_first < _HIDDEN and seen_first * _CLEARLY < seen_last
     unlike_last = seen_last < _HIDDEN and seen_last * _CLEARLY < seen_first
     if unlike_last and rough_last > _smoothest(last, first, seen_last):
-        return True, [_taken((first, last), True, "the last axis holds values of unlike units")]
+        return True, [_taken((first, last), True, ": the last axis holds values of unlike units")]
     if unlike_first and rough_first > _smoothest(first, last, seen_first):
         return False, []
     if last == 1 < first:
-        return True, [_taken((first, last), True, "one sample is no signal")]
+        return True, [_taken((first, last), True, ": one sample is no signal")]
     if unlike_last and last <= 2 * first:
-        return False, [_taken((first, last), False, "though the last axis holds values of unlike units, or a trend")]
+        return False, [_taken((first, last), False, ", though the last axis holds values of unlike units, or a trend")]
     if _SHORT * last <= first:
-        why = f"though {last} is small beside {first}"
+        why = f", though {last} is small beside {first}"
         return False, [_taken((first, last), False, why)]
     return False, []
 
@@ -138,4 +138,4 @@ def _likeness(statistics: Statistics, axis: int) -> tuple[float, float]:
 
 
 def _taken(shape: tuple[int, ...], last: bool, why: str) -> str:
-    return f"rows of shape {shape} were taken as {_ROW[len(shape), last]}: {why}; pass channels=... to be explicit"
+    return f"rows of shape {shape} were taken as {_ROW[len(shape), last]}{why}; pass channels=... to be explicit"

@@ -18,7 +18,7 @@ _PHRASES = {
     "linear_path=False": "--linear-path no",
 }
 _ASSIGNMENT = re.compile(r"(?<![\w-])([a-z_]+)=('[^']*'|\.\.\.|[\w.:-]*\w)")
-_OPENING = re.compile(r"^([a-z_]+)(?=:| '[^']*' needs)")
+_OPENING = re.compile(r"^([a-z_]+)(?=:| '[^']*' (?:needs|expects))")
 _ROW = re.compile(r"\brow (\d+)\b(?! \(counted)")
 
 

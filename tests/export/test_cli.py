@@ -261,7 +261,7 @@ def test_without_a_terminal_progress_is_one_line_per_epoch(tmp_path, csv):
     code = f"import aeedge.cli; aeedge.cli.command({[str(a) for a in args]!r})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    lines = done.stderr.strip().splitlines()
+    lines = [line for line in done.stderr.strip().splitlines() if not line.startswith("Read: ")]
     assert [line.split("  ")[0] for line in lines] == ["epoch 1/3", "epoch 2/3", "epoch 3/3"]
     assert all("s left" in line for line in lines)
 
@@ -309,7 +309,7 @@ def test_killed_while_exporting_the_old_bundle_is_intact(tmp_path, trained, dela
     ("args", "message"),
     [
         (["train", "none.csv", "-o", "run"], "nothing is there"),
-        (["train", "words.csv", "-o", "run"], "line 2, column 'b': expected a number, got 'blue'"),
+        (["train", "words.csv", "-o", "run"], "line 3, column 2 ('b'): expected a number, got 'blue'"),
         (["train", "x.csv", "-o", "run", "--latent", "9"], "latent: expected at most 2"),
         (["train", "x.csv", "-o", "run", "--latent", "many"], "expected 'auto' or a number, got 'many'"),
         (["train", "x.csv", "-o", "run", "--hidden", "8;8"], "expected 'auto', 'none' or widths such as 256,64"),
@@ -321,7 +321,7 @@ def test_killed_while_exporting_the_old_bundle_is_intact(tmp_path, trained, dela
 )
 def test_mistakes_are_one_sentence(tmp_path, monkeypatch, args, message):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "words.csv").write_text("a,b\n1,blue\n")
+    (tmp_path / "words.csv").write_text("a,b\n1,2\n3,blue\n")
     (tmp_path / "x.csv").write_text("a,b\n" + "1,2\n3,5\n" * 10)
     result = call(*args)
     assert result.exit_code == 2

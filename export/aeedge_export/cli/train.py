@@ -249,15 +249,6 @@ def _summarize(ae: workstation.Autoencoder, target: Path, command: click.Command
         f"latents: {health['dead']} dead of {len(health['variance'])}, effective rank {health['effective_rank']:.1f}, "
         f"{health['active']:.0%} of values active"
     )
-    say(f"{_verdict(ae)}; report in {target / 'report.html'}")
+    say(f"held-out error {reworded(against_pca(ae.run_), command)}; report in {target / 'report.html'}")
     say(f"scaling {ae.scaler_.kind}; threads {state.threads}")
     say(f"next: aeedge export {shlex.quote(str(target))} -o {shlex.quote(target.name + '.aeedge')}")
-
-
-def _verdict(ae: workstation.Autoencoder) -> str:
-    """The held-out error beside PCA's; where the recipe gave some of it away, what for, and how to get it back."""
-    network, pca = (entry["error"] for entry in ae.evaluation_["baseline"])
-    found = f"held-out error {against_pca(ae.evaluation_)}"
-    if network > pca and ae.goal == "detect" and ae.noise == "auto" and ae.noise_:
-        return f"{found}: this recipe trades reconstruction for anomaly scores; for compression: --goal compress"
-    return found

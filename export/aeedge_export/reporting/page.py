@@ -59,7 +59,7 @@ def render(run: Run, manifest: Manifest | None = None) -> str:
         losses=_losses(run),
         columns=[column for column in _COLUMNS if any(column[0] in row for row in run.evaluation.get("baseline", ()))],
         variances=charts.bars([f"z{i}" for i in range(len(variance))], variance, upright=True) if variance else "",
-        against_pca=against_pca(run.evaluation) if run.evaluation else "",
+        against_pca=against_pca(run) if run.evaluation else "",
         manifest=manifest,
         facts=_facts(run),
         **_reconstructions(run, run.decode(latents)),

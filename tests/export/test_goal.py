@@ -70,6 +70,20 @@ def test_the_start_is_pca_and_stays_where_nothing_is_better(tmp_path):
     assert again.reconstruction_error(X).mean() == pytest.approx(ae.reconstruction_error(X).mean(), rel=1e-3)
 
 
+@pytest.mark.parametrize("shape", [(20,), (1, 4, 5), (20, 1)])
+def test_bytes_and_images_start_as_pca_too(shape):
+    rng = np.random.default_rng(8)
+    X = np.clip(50 + 15 * linear(rng, 600, 20, 4, 0.3) / units(20) / 2, 0, 255).round().astype(np.uint8)
+    X = X.reshape(-1, *shape)
+    family = "conv1d" if shape == (20, 1) else "dense"
+    ae = Autoencoder(
+        family, latent=4, goal="compress", channels="auto" if family == "dense" else "last", random_state=0
+    )
+    network, pca = ae.fit(X).evaluate(X)["baseline"]
+    assert ae.scaler_.kind == "shared"
+    assert network["error"] <= 1.02 * pca["error"]
+
+
 def test_the_network_for_what_is_no_table_is_the_same(digits):
     detect, compress = (Autoencoder(latent=4, epochs=2, random_state=0, goal=goal).fit(digits) for goal in GOALS)
     assert detect.design_ == compress.design_

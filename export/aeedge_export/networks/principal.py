@@ -33,7 +33,10 @@ def start(encoder: Encoder, body: Decoder, rows: Tensor, *, sigmoid: bool) -> No
     deviation = deviation.clamp_min(1e-4 * deviation[0].clamp_min(1e-12))
     count = len(axes)  # more latents than values: the others start at 0
     encoder.linear.weight.zero_()[:count] = axes / deviation[:, None]
-    body.linear.weight.zero_()[:, :count] = axes.T * deviation
+    back = axes.T * deviation  # to centred rows, whose scale is about right for a sigmoid's slope
+    if encoder.center is not None and not sigmoid:
+        back = back * encoder.center.scale
+    body.linear.weight.zero_()[:, :count] = back
     bias = torch.logit(mean.clamp(0.01, 0.99)) if sigmoid else mean
     body.linear.bias.copy_(bias.flatten())
 

@@ -497,7 +497,7 @@ def _one_sentence(error: ValueError, X: Any) -> str:
     if text.startswith("Complex data not supported"):
         return "Complex data not supported; pass real and imaginary parts as columns of their own"
     if " while a minimum of " in text and np.ndim(X) > 1 and len(X) < 2:
-        return f"expected two or more rows (n_samples=1 is too few to learn from), got {'one' if len(X) else 'none'}"
+        return f"expected two or more rows to train on, got {len(X)} sample{'' if len(X) == 1 else 's'}"
     if text.startswith("could not convert"):
         return f"expected numbers, but {text}; leave such columns out, or encode them as numbers"
     if "1 sample(s)" in text:

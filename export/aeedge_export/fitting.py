@@ -97,7 +97,7 @@ def resume(run: Run, X: NDArray[Any], params: Mapping[str, Any], on_epoch: RunHo
     held_out: float = params["validation"]
     if len(X) != run.rows:
         raise InputError(f"resume: expected the {run.rows} rows that the run was trained on, got {len(X)}; fit anew")
-    train_rows, _ = split(len(X), held_out, run.drawn_seed, run.left_out)
+    train_rows, _ = split(len(X), held_out, run.drawn_seed, run.left_out, run.sample_weight)
     statistics = fit_statistics(X, train_rows)
     last = run.design.channels_last
     scaler = fit_scaler(params["scaling"], statistics, pick_rows(X, train_rows), channels_last=last)
@@ -134,7 +134,7 @@ def partial_fit(
         outliers = find_outliers(channels_first(X, run.design.channels_last), run.features)
         _warn(run, *outliers.notes)
         run.left_out = np.flatnonzero(outliers.mask)
-        rows, _ = split(len(X), 0.0, run.drawn_seed, run.left_out)
+        rows, _ = split(len(X), 0.0, run.drawn_seed, run.left_out, run.sample_weight)
         statistics = fit_statistics(X, rows)
         facts = Facts(run.scaler, statistics, crowded(X, rows, statistics), run.design.channels_last)
         resolved = resolve(params, facts, run.drawn_seed, run.design)
@@ -169,8 +169,8 @@ def _begin(
         family=params["family"],
     )
     outliers = find_outliers(channels_first(X, last), names)
-    left_out = np.flatnonzero(outliers.mask | (weights == 0 if weights is not None else False))
-    train_rows, validation_rows = split(len(X), held_out, drawn, left_out)
+    left_out = np.flatnonzero(outliers.mask)
+    train_rows, validation_rows = split(len(X), held_out, drawn, left_out, weights)
     statistics = fit_statistics(X, train_rows)
     if statistics.constant.all():
         raise InputError(
@@ -256,7 +256,7 @@ def _train(
     """Train on the rows that are not held out; `finish` balances the latents, after which training is complete."""
     run.created = datetime.now(timezone.utc).isoformat(timespec="seconds")
     device = pick_device(params["device"])
-    train_rows, validation_rows = split(len(X), held_out, run.drawn_seed, run.left_out)
+    train_rows, validation_rows = split(len(X), held_out, run.drawn_seed, run.left_out, run.sample_weight)
     network = run.network
     normalises = any(isinstance(module, _BatchNorm) for module in network.modules())
     if normalises and resolved.settings.batch_size == 1:

@@ -209,6 +209,7 @@ def test_force_replaces_runs_bundles_and_empty_folders(place):
         assert (aeedge.load("empty2").latent_size, (place / "run").exists()) == (2, True)
 
 
+@pytest.mark.usefixtures("time_has_no_say")
 def test_everything_in_a_run_or_bundle_belongs_to_it(place, rows):
     """Otherwise --force would refuse what aeedge itself has written."""
     call("report", "run")

@@ -20,6 +20,7 @@ NUMBERS = {  # by parameter: the family that uses it, values that fit, values th
     "epochs": ("dense", [1], [0, -3, 1.5, None]),
     "batch_size": ("dense", [1, 7], [0, -1, 2.5, None]),
     "patience": ("dense", [1, None], [0, -1, 1.5]),
+    "threads": ("dense", [1, 2], [0, -1, 1.5, None, 2000]),
     "learning_rate": ("dense", [1e-3, 1], [0, -1e-3, np.nan, np.inf, "fast", None]),
     "weight_decay": ("dense", [0, 0.1], [-0.1, np.nan, np.inf, None]),
     "gradient_clip": ("dense", [0.5, None], [0, -1, np.nan, "auto"]),
@@ -128,8 +129,8 @@ def test_batches_of_one_row(rows, digits):
     for options in ({"family": "sparse"}, {"normalization": "batch"}):
         with pytest.raises(InputError, match="batch_size: expected 2 or more rows a step"):
             Autoencoder(latent=2, batch_size=1, **options).fit(rows)
-    with pytest.raises(InputError, match="batch_size: expected 2 or more"):
-        Autoencoder("sparse", latent=2).fit(rows[:2])
+    with pytest.raises(InputError, match="expected training rows that differ, got 1"):
+        Autoencoder("sparse", latent=2).fit(rows[:2])  # one of them is held out
 
 
 def test_the_seed_is_kept_as_it_was_given(rows, tmp_path):

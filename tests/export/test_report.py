@@ -55,7 +55,7 @@ def test_health_detects_collapse():
 
 
 def test_labels_of_another_length(evaluated, digits):
-    with pytest.raises(InputError, match="labels: expected one for each of the 1797 rows"):
+    with pytest.raises(InputError, match="labels: expected one label for each of the 1797 rows"):
         evaluated.evaluate(digits, LABELS[:5])
 
 

@@ -30,13 +30,22 @@ class Rows(Protocol):
 
 
 def split(
-    count: int, fraction: float, seed: int, left_out: NDArray[np.intp] | Sequence[int] = ()
+    count: int,
+    fraction: float,
+    seed: int,
+    left_out: NDArray[np.intp] | Sequence[int] = (),
+    weights: NDArray[np.float32] | None = None,
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Indices of training and validation rows, without those that are left out of both.
 
     The split depends on `count` and `seed` alone. In the place of a training row that is left out stands another one:
-    then number and order of the training rows, and with them the course of training, are as without the fault.
+    then number and order of the training rows, and with them the course of training, are as without the fault. With
+    `weights` (count,), only rows of a weight above 0 are split.
     """
+    if weights is not None:
+        some = np.flatnonzero(weights)
+        train, validation = split(len(some), fraction, seed, np.flatnonzero(np.isin(some, left_out)))
+        return some[train], some[validation]
     held_out = min(round(count * fraction), _VALIDATION_ROWS, count - 1) if fraction else 0
     held_out = max(held_out, 1) if fraction and count > 1 else held_out
     order = np.random.default_rng(seed).permutation(count)

@@ -55,7 +55,7 @@ def evaluate(run: Run, X: NDArray[Any], labels: ArrayLike | None = None) -> dict
             "evaluate: expected the rows that were fitted, since PCA is fitted to the same ones and compared on those "
             f"that were held out, got others ({len(X)} rows of {run.rows}); for these use reconstruction_error"
         )
-    train, test = split(len(X), run.params["validation"], run.drawn_seed, run.left_out)
+    train, test = split(len(X), run.params["validation"], run.drawn_seed, run.left_out, run.sample_weight)
     train, test = _subset(train, _TRAIN_ROWS), _subset(test if len(test) else train, _TEST_ROWS)
     fitted, flat = (run.scaler(X[part]).reshape(len(part), -1) for part in (train, test))
     latent = min(run.design.latent, len(train), run.design.size)

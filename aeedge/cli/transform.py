@@ -14,7 +14,14 @@ from numpy.typing import NDArray
 
 from aeedge.bundle.manifest import InputSpec
 from aeedge.cli.group import DEVICE
-from aeedge.cli.types import resize_option, skip_bad_option, table_options, threads_option, variant_option, wishes
+from aeedge.cli.types import (
+    dialect_options,
+    resize_option,
+    skip_bad_option,
+    table_options,
+    threads_option,
+    variant_option,
+)
 from aeedge.cli.wording import say
 from aeedge.errors import InputError
 from aeedge.files.replacing import check_file
@@ -48,7 +55,7 @@ def _command(name: str, example: str) -> click.Command:
         if output is not None and not is_stream(output):
             check_file(output, overwrite=force, inputs=sources)
         with load(bundle, variant=variant, threads=threads) as model:
-            reading["wishes"] = wishes(header, delimiter, decimal)
+            reading["dialect"] = dialect_options(header, delimiter, decimal)
             rows = _open(model, name, sources, invalid, reading)
             if output is None:
                 _show_scores(model, rows, sources, invalid)

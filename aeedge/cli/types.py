@@ -11,7 +11,7 @@ import click
 
 from aeedge.errors import InputError
 from aeedge.files.dialect import DELIMITERS
-from aeedge.files.sniffing import Wishes
+from aeedge.files.sniffing import DialectOptions
 
 if TYPE_CHECKING:
     _Type = click.ParamType[Any]
@@ -111,10 +111,10 @@ def table_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def wishes(header: bool | None, delimiter: str | None, decimal: str | None) -> Wishes | None:
+def dialect_options(header: bool | None, delimiter: str | None, decimal: str | None) -> DialectOptions | None:
     """What `table_options` gave; None where that is nothing."""
-    given = Wishes(header, delimiter, decimal)
-    return None if given == Wishes() else given
+    given = DialectOptions(header, delimiter, decimal)
+    return None if given == DialectOptions() else given
 
 
 class _Size(_Type):

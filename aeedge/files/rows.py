@@ -16,7 +16,7 @@ from aeedge.files import delimited, npy
 from aeedge.files.dialect import Dialect
 from aeedge.files.images import Images, are_images
 from aeedge.files.parquet import ParquetTable
-from aeedge.files.sniffing import Head, Wishes, detect, fits
+from aeedge.files.sniffing import DialectOptions, Head, detect, fits
 from aeedge.files.source import STDIN, SUFFIXES, Source
 
 _NAMED = 10  # column names in a message
@@ -61,7 +61,7 @@ def open_rows(
     wanted: Wanted | None = None,
     *,
     array: str | None = None,
-    wishes: Wishes | None = None,
+    dialect: DialectOptions | None = None,
     missing: bool = False,
 ) -> RowFile:
     """Open a file of rows.
@@ -71,7 +71,7 @@ def open_rows(
             "-" for standard input.
         wanted: the model's input. Columns of a table with a header are matched by name, in any order.
         array: name of the array inside an .npz.
-        wishes: how a text file is written, as far as it is known.
+        dialect: how a text file is written, as far as it is known.
         missing: whether cells without a value become NaN; otherwise they are an InputError.
 
     Raises:
@@ -80,7 +80,7 @@ def open_rows(
     source, wanted = Source(path), wanted or Wanted()
     if array is not None and source.kind != "npz":
         raise InputError(f"{source.name}: an array can be named in an .npz only (--array {array}); leave it out")
-    if wishes is not None and source.kind != "text":
+    if dialect is not None and source.kind != "text":
         raise InputError(
             f"{source.name}: only text files have a header, a delimiter and a decimal mark; leave them out"
         )
@@ -93,22 +93,22 @@ def open_rows(
         table = ParquetTable(source)
         order, notes = column_order(source.name, table.names, len(table.names), wanted)
         return RowFile(lambda: table.blocks(order, missing=missing), table.count, list(notes))
-    head = read_head(source, wanted, wishes)
+    head = read_head(source, wanted, dialect)
     order, notes = column_order(source.name, head.names, head.width, wanted)
     text = delimited.TextTable(source, head)
     return RowFile(lambda: (block for block, _ in text.blocks(order, missing=missing)), None, [*head.notes, *notes])
 
 
-def read_head(source: Source, wanted: Wanted, wishes: Wishes | None) -> Head:
+def read_head(source: Source, wanted: Wanted, dialect: DialectOptions | None) -> Head:
     """The head of a text file: in the recorded dialect where it fits, otherwise found out."""
     recorded = Dialect.parse(wanted.recorded)
-    if recorded and wanted.recorded and wishes is None:
+    if recorded and wanted.recorded and dialect is None:
         columns = wanted.recorded.get("width", 0) if recorded.header == "none" else wanted.columns or ()
         found = fits(source.head, source.is_whole, source.name, recorded, columns)
         if found is not None:
             return found
     names = None if wanted.columns is None else tuple(wanted.columns)
-    return detect(source.head, source.is_whole, source.name, (wishes or Wishes())._replace(names=names))
+    return detect(source.head, source.is_whole, source.name, (dialect or DialectOptions())._replace(names=names))
 
 
 def column_order(

@@ -32,7 +32,7 @@ _SINGLE_QUOTED = re.compile(r"(^|[,;\t|])'[^'\n]*'([,;\t|]|\s*$)", re.MULTILINE)
 _FAR, _MOST, _HALF = 3.0, 0.8, 0.5
 
 
-class Wishes(Record):
+class DialectOptions(Record):
     """What is known about a dialect; None where it is to be found out. `names`: of some columns."""
 
     header: bool | None = None
@@ -58,26 +58,26 @@ class Head(Record):
     notes: tuple[str, ...] = ()
 
 
-def detect(head: bytes, is_whole: bool, name: str, wishes: Wishes | None = None) -> Head:
+def detect(head: bytes, is_whole: bool, name: str, options: DialectOptions | None = None) -> Head:
     """Find the dialect of a text file.
 
     Args:
         head: its first bytes.
         is_whole: whether that is all of it.
         name: for messages.
-        wishes: what is known already.
+        options: what is known already.
 
     Raises:
         InputError: binary data, no rows, a name that stands twice in the header.
     """
-    wishes = wishes or Wishes()
+    options = options or DialectOptions()
     lines, encoding = _lines(head, is_whole, name)
     quote = "'" if _SINGLE_QUOTED.search("".join(lines)) and '"' not in "".join(lines) else '"'
-    dialect = _layout(lines, Dialect(quote=quote, encoding=encoding), name, wishes)
+    dialect = _layout(lines, Dialect(quote=quote, encoding=encoding), name, options)
     rows = _first(lines, dialect, name)
     if not rows:
         raise InputError(f"{name}: expected rows of numbers, but it has none")
-    header, notes = _header(lines, rows, dialect, wishes)
+    header, notes = _header(lines, rows, dialect, options)
     dialect = dialect._replace(header=header)
     units = (
         header == "row"
@@ -127,14 +127,14 @@ def _first(lines: list[str], dialect: Dialect, name: str) -> list[tuple[int, lis
 # --- the delimiter
 
 
-def _layout(lines: list[str], plain: Dialect, name: str, wishes: Wishes) -> Dialect:
+def _layout(lines: list[str], plain: Dialect, name: str, options: DialectOptions) -> Dialect:
     """The delimiter and decimal mark under which the rows have one width and most cells are numbers."""
     separator = SEPARATOR_LINE.fullmatch(lines[0]) if lines else None
-    fixed = wishes.delimiter or (separator[1] if separator else None)
-    best, most = plain._replace(delimiter=fixed or ",", decimal=wishes.decimal or "."), 0.0
+    fixed = options.delimiter or (separator[1] if separator else None)
+    best, most = plain._replace(delimiter=fixed or ",", decimal=options.decimal or "."), 0.0
     for delimiter in (fixed,) if fixed else DELIMITERS:
         rows = [row for _, row in _first(lines, plain._replace(delimiter=delimiter), name)]
-        for decimal in (wishes.decimal,) if wishes.decimal else (".", ","):
+        for decimal in (options.decimal,) if options.decimal else (".", ","):
             score = _score(rows, delimiter, decimal)
             if score > most:
                 best, most = plain._replace(delimiter=delimiter, decimal=decimal), score
@@ -177,15 +177,15 @@ def _width(rows: list[list[str]], delimiter: str, decimal: str) -> tuple[int, fl
 
 
 def _header(
-    lines: list[str], rows: list[tuple[int, list[str]]], dialect: Dialect, wishes: Wishes
+    lines: list[str], rows: list[tuple[int, list[str]]], dialect: Dialect, options: DialectOptions
 ) -> tuple[str, tuple[str, ...]]:
     """Where the names are, and a note if that is not obvious."""
     first, body = rows[0][1][:_SAMPLE_COLUMNS], [row[:_SAMPLE_COLUMNS] for _, row in rows[1:]]
-    if wishes.header is not None:
-        return ("row" if wishes.header else "none"), ()
+    if options.header is not None:
+        return ("row" if options.header else "none"), ()
     numeric = _numeric_columns(body, dialect)
     texts = [cell.strip() for cell in first]
-    if wishes.names and set(wishes.names) <= {cell.strip() for cell in rows[0][1]}:
+    if options.names and set(options.names) <= {cell.strip() for cell in rows[0][1]}:
         return "row", ()
     named = any(i < len(texts) and number(texts[i], dialect.decimal) is None for i in numeric)
     if named or (not numeric and all(number(cell, dialect.decimal) is None for cell in texts if cell)):

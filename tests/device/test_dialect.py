@@ -13,7 +13,7 @@ import pytest
 from aeedge.errors import InputError
 from aeedge.files.dialect import Dialect, number
 from aeedge.files.rows import Wanted, open_all, open_rows
-from aeedge.files.sniffing import Wishes, detect, fits
+from aeedge.files.sniffing import DialectOptions, detect, fits
 from aeedge.files.source import Source
 
 RNG = np.random.default_rng(3)
@@ -26,9 +26,9 @@ def table(delimiter=",", decimal=".", names=("u", "v", "w"), rows=X, end="\n"):
     return end.join(lines) + end
 
 
-def head(text, **wishes):
+def head(text, **dialect):
     data = text if isinstance(text, bytes) else text.encode()
-    return detect(data, True, "x.csv", Wishes(**wishes))
+    return detect(data, True, "x.csv", DialectOptions(**dialect))
 
 
 def read(path, text, columns=None, **options):
@@ -275,7 +275,7 @@ def test_options_that_a_file_does_not_take_are_refused(tmp_path):
     (tmp_path / "x.csv").write_text(table())
     for name, options, message in (
         ("x.csv", {"array": "a"}, r"only \(--array a\)"),
-        ("x.npy", {"wishes": Wishes(header=True)}, "only text files have a header"),
+        ("x.npy", {"dialect": DialectOptions(header=True)}, "only text files have a header"),
         ("x.csv", {"resize": (2, 2)}, "only images can be resized"),
         ("x.npy", {"skip_bad": True}, "only images can be resized or skipped"),
     ):

@@ -13,7 +13,7 @@ import click
 from click.core import ParameterSource
 
 import aeedge_export.autoencoder as workstation  # at the top: a missing extra is found before anything runs
-from aeedge.cli.types import resize_option, skip_bad_option, table_options, wishes
+from aeedge.cli.types import dialect_options, resize_option, skip_bad_option, table_options
 from aeedge.cli.wording import reworded, say
 from aeedge.errors import InputError
 from aeedge.files.replacing import check_folder
@@ -165,7 +165,9 @@ def train(
         raise InputError(
             f"{target}: already exists; choose another name, overwrite it (--force) or continue it (--resume)"
         )
-    selection = Selection(columns, drop, labels, weights, array, wishes(header, delimiter, decimal), resize, skip_bad)
+    selection = Selection(
+        columns, drop, labels, weights, array, dialect_options(header, delimiter, decimal), resize, skip_bad
+    )
     found, treated = treat_missing(read(*data, selection=selection, missing=missing != "refuse"), missing)
     for note in found.notes:
         say(f"Read: {note}", err=True)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aeedge.files.sniffing import Wishes
+from aeedge.files.sniffing import DialectOptions
 from aeedge.files.source import Source
 
 
@@ -24,7 +24,7 @@ class Selection:
             "folders" for the name of each image's folder.
         weights: a column with the weight of each row.
         array: name of the array inside an .npz.
-        wishes: how text files are written; None where it is to be found out.
+        dialect: how text files are written; None where it is to be found out.
         resize: of images, (height, width) to scale them to.
         skip_bad: of images, leave out files that cannot be read or are of another shape than most, with a note.
     """
@@ -34,7 +34,7 @@ class Selection:
     labels: str | None = None
     weights: str | None = None
     array: str | None = None
-    wishes: Wishes | None = None
+    dialect: DialectOptions | None = None
     resize: tuple[int, int] | None = None
     skip_bad: bool = False
 

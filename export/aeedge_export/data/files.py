@@ -70,7 +70,7 @@ def _arrays(sources: Sequence[Source], wanted: Selection) -> Dataset:
         raise InputError(
             f"{name}: columns can be chosen by name in tables only (.csv, .parquet); slice the array instead"
         )
-    if wanted.wishes is not None:
+    if wanted.dialect is not None:
         raise InputError(f"{name}: only text files have a header, a delimiter and a decimal mark; leave them out")
     if wanted.array is not None and sources[0].kind != "npz":
         raise InputError(f"{name}: an array can be named in an .npz only; leave --array {wanted.array} out")
@@ -135,7 +135,7 @@ def _images(paths: Sequence[str | os.PathLike[str]], wanted: Selection) -> Datas
     name = os.fspath(paths[0])
     if wanted.labels not in (None, "folders"):
         raise InputError(f"{name}: labels of images: expected 'folders' or an .npy file, got {wanted.labels!r}")
-    if wanted.columns or wanted.drop or wanted.weights or wanted.array or wanted.wishes:
+    if wanted.columns or wanted.drop or wanted.weights or wanted.array or wanted.dialect:
         raise InputError(f"{name}: images have no columns, arrays, header or delimiter; leave such options out")
     images = Images(paths, resize=wanted.resize, skip_bad=wanted.skip_bad)
     rows = images.read()

@@ -15,7 +15,7 @@ from aeedge.errors import InputError
 from aeedge.files.delimited import Advice, TextTable
 from aeedge.files.parquet import ParquetTable
 from aeedge.files.rows import Wanted, column_order, shortened
-from aeedge.files.sniffing import Head, Wishes, detect
+from aeedge.files.sniffing import DialectOptions, Head, detect
 from aeedge.files.source import Source
 from aeedge_export.data.columns import kind_of_cells, note_by_values, why_not_by_kind, why_not_by_values
 from aeedge_export.data.dataset import Dataset, Selection, named
@@ -69,15 +69,15 @@ def _float32(blocks: Sequence[NDArray[np.float64]], width: int) -> NDArray[np.fl
         return np.concatenate([np.empty((0, width), np.float32), *(block.astype(np.float32) for block in blocks)])
 
 
-def _open_table(source: Source, wishes: Wishes | None) -> _Table:
+def _open_table(source: Source, dialect: DialectOptions | None) -> _Table:
     if source.kind == "parquet":
-        if wishes is not None:
+        if dialect is not None:
             raise InputError(
                 f"{source.name}: only text files have a header, a delimiter and a decimal mark; leave them out"
             )
         table = ParquetTable(source)
         return _Table(source, table.names, table.kinds, ("",) * len(table.names), True, None, None, table)
-    head = detect(source.head, source.is_whole, source.name, wishes)
+    head = detect(source.head, source.is_whole, source.name, dialect)
     if not head.records:
         raise InputError(f"{source.name}: expected rows of numbers, but it has none")
     cells = [[row[i] for _, row in head.records if i < len(row)] for i in range(head.width)]
@@ -100,7 +100,7 @@ def read_tables(sources: Sequence[Source], wanted: Selection, missing: bool) -> 
     """
     if wanted.array is not None:
         raise InputError(f"{sources[0].name}: an array can be named in an .npz only; leave --array {wanted.array} out")
-    first = _open_table(sources[0], wanted.wishes)
+    first = _open_table(sources[0], wanted.dialect)
     names, left_out = _chosen(first, wanted)
     rows, others = _read_all(first, sources[1:], names, wanted, missing)
     if not len(rows):
@@ -142,7 +142,7 @@ def _read_all(
 ) -> tuple[NDArray[np.float32], list[list[Any]]]:
     """The rows of all files, and the columns beside the features."""
     parts: list[tuple[NDArray[np.float32], list[list[Any]]]] = []
-    for table in (first, *(_open_table(source, wanted.wishes) for source in rest)):
+    for table in (first, *(_open_table(source, wanted.dialect) for source in rest)):
         known = Wanted((*names, *wanted.others))
         order, _ = column_order(table.source.name, table.names, len(table.names), known)
         if not set(known.columns or ()) <= set(table.names):

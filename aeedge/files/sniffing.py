@@ -103,7 +103,10 @@ def fits(head: bytes, is_whole: bool, name: str, recorded: Dialect, columns: Seq
         return None
     if not isinstance(columns, int):
         return found if found.names and set(columns) <= set(found.names) else None
-    return found if found.width == columns and dialect.header == "none" and found.records else None
+    if found.width != columns or not found.records:
+        return None
+    (_, first), *rest = found.records
+    return None if _has_names(first, _numeric_columns([row for _, row in rest], dialect), dialect) else found
 
 
 def _lines(head: bytes, is_whole: bool, name: str) -> tuple[list[str], str]:
@@ -187,8 +190,9 @@ def _header(
     texts = [cell.strip() for cell in first]
     if options.names and set(options.names) <= {cell.strip() for cell in rows[0][1]}:
         return "row", ()
-    named = any(i < len(texts) and number(texts[i], dialect.decimal) is None for i in numeric)
-    if named or (not numeric and all(number(cell, dialect.decimal) is None for cell in texts if cell)):
+    if _has_names(texts, numeric, dialect) or (
+        not numeric and all(number(cell, dialect.decimal) is None for cell in texts if cell)
+    ):
         return "row", ()
     if any(
         _is_name(cell, [row[i] for row in body if i < len(row)]) for i, cell in enumerate(texts) if i not in numeric
@@ -204,6 +208,11 @@ def _header(
     if has_text:
         return "none", (f"the first line ({shown}) was taken for a row, so columns have no names; if not: --header",)
     return "none", ()
+
+
+def _has_names(first: list[str], numeric: list[int], dialect: Dialect) -> bool:
+    """Whether there is text in the first row over a column of numbers."""
+    return any(i < len(first) and number(first[i], dialect.decimal) is None for i in numeric)
 
 
 def _is_name(cell: str, below: list[str]) -> bool:

@@ -191,6 +191,9 @@ def test_a_recorded_dialect_decides_what_a_short_file_leaves_open(tmp_path):
     (tmp_path / "y.csv").write_text("0,a,2\n1,b,3\n")
     rows = open_rows(tmp_path / "y.csv", Wanted(("x2", "x0"), recorded=plain))
     np.testing.assert_array_equal(np.concatenate(list(rows.blocks())), [[2, 0], [3, 1]])
+    (tmp_path / "named.csv").write_text("u,v,w\n0,a,2\n1,b,3\n")  # other than the file that was recorded
+    rows = open_rows(tmp_path / "named.csv", Wanted(("w", "u"), recorded=plain))
+    np.testing.assert_array_equal(np.concatenate(list(rows.blocks())), [[2, 0], [3, 1]])
     other = Dialect("|")._asdict() | {"width": 2, "columns": [0, 1]}
     np.testing.assert_array_equal(read(tmp_path / "z.csv", "1,2\n3,4\n"), [[1, 2], [3, 4]])
     assert fits(b"1,2\n3,4\n", True, "z.csv", Dialect.parse(other), 2) is None

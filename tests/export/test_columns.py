@@ -171,6 +171,8 @@ def test_weights_of_a_column(tmp_path, monkeypatch):
         (["one.csv"], "expected two or more rows"),
         (["str.npy"], "expected numbers, got dtype <U"),
         (["complex.npy"], "expected numbers, got dtype complex128"),
+        (["objects.npz"], "got Python objects; save it as a numeric array"),
+        (["x.npy", "--labels", "objects.npy"], "got Python objects; save them as a plain array"),
         (["objects.npy"], "got Python objects; save it as a numeric array"),
         (["nan.npy"], "row 3 (counted from 0), column 1"),
         (["x.csv", "--seed", "-1"], "--seed: expected a whole number from 0"),
@@ -187,6 +189,7 @@ def test_one_sentence_before_anything_is_trained(tmp_path, monkeypatch, args, me
     for name, array in {"x": X, "str": X.astype(str), "complex": X.astype(complex), "nan": half}.items():
         np.save(tmp_path / f"{name}.npy", array)
     np.save(tmp_path / "objects.npy", X.astype(object), allow_pickle=True)
+    np.savez(tmp_path / "objects.npz", X=X.astype(object))
     done = call("train", *TRAIN, *args)
     assert done.exit_code == 2, done.output
     assert message in done.stderr

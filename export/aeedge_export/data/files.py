@@ -104,7 +104,9 @@ def _array(source: Source, array: str | None) -> NDArray[Any]:
                 f"{source.name}: expected an array of shape {shape}, got less ({error}); copy it again"
             ) from None
     else:
-        found = _npz(source, npy.npz_member(source, array))
+        member = npy.npz_member(source, array)
+        npy.npz_header(source, member)  # refuses what holds no numbers
+        found = _npz(source, member)
     if found.ndim < 2 or not found.size:
         raise InputError(f"{source.name}: expected rows of shape (n, ...), got an array of shape {found.shape}")
     return found
@@ -116,7 +118,7 @@ def _npz(source: Source, member: str) -> NDArray[Any]:
         with source.open_seekable() as stream, np.load(stream, allow_pickle=False) as archive:
             found: NDArray[Any] = archive[member]
     except (ValueError, OSError, EOFError) as error:
-        raise InputError(f"{source.name}, array {member!r}: cannot be read ({error}); copy it again") from None
+        raise _unreadable(f"{source.name}, array {member!r}", error) from None
     return found
 
 
@@ -124,8 +126,14 @@ def _label_file(place: Path, count: int) -> NDArray[Any]:
     try:
         found: NDArray[Any] = np.load(place, allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
-        raise InputError(f"{place}: expected an array of labels, but it cannot be read ({error})") from None
+        raise _unreadable(str(place), error) from None
     return as_classes(found, count, str(place))
+
+
+def _unreadable(where: str, error: Exception) -> InputError:
+    if "allow_pickle" in str(error):
+        return InputError(f"{where}: expected numbers or text, got Python objects; save them as a plain array")
+    return InputError(f"{where}: cannot be read ({error}); copy it again")
 
 
 # --- images

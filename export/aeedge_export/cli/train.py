@@ -6,6 +6,7 @@ import inspect
 import shlex
 import time
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +14,12 @@ import click
 from click.core import ParameterSource
 
 import aeedge_export.autoencoder as workstation  # at the top: a missing extra is found before anything runs
+from aeedge.bundle.manifest import Missing
 from aeedge.cli.types import dialect_options, resize_option, skip_bad_option, table_options
 from aeedge.cli.wording import reworded, say
 from aeedge.errors import InputError
 from aeedge.files.replacing import check_folder
-from aeedge_export.data.dataset import Selection
+from aeedge_export.data.dataset import Dataset, Selection
 from aeedge_export.data.files import read
 from aeedge_export.data.missing import POLICIES, treat_missing
 from aeedge_export.reporting.evaluation import against_pca
@@ -168,9 +170,7 @@ def train(
     selection = Selection(
         columns, drop, labels, weights, array, dialect_options(header, delimiter, decimal), resize, skip_bad
     )
-    found, treated = treat_missing(read(*data, selection=selection, missing=missing != "refuse"), missing)
-    for note in found.notes:
-        say(f"Read: {note}", err=True)
+    found, treated = _read(data, selection, missing)
     saved = time.monotonic()
 
     def checkpoint(state: State) -> None:
@@ -190,20 +190,21 @@ def train(
             params |= {"output": out, "gradient_clip": gradient_clip or None, "random_state": seed}
             params["linear_path"] = linear_path if linear_path == "auto" else linear_path == "yes"
             ae = workstation.Autoencoder(**params, verbose=not quiet)
-            ae.fit_rows(
-                found.X,
-                features=found.features,
-                units=found.units,
-                missing=treated,
-                dialect=found.dialect,
-                sample_weight=found.weights,
-                on_epoch=checkpoint,
-            )
+            known = {"features": found.features, "units": found.units, "missing": treated, "dialect": found.dialect}
+            ae.fit_rows(found.X, **known, sample_weight=found.weights, on_epoch=checkpoint)
         target = _save(ae, target)  # before the evaluation: whatever happens there, the training is kept
         ae.evaluate(found.X, found.labels)
     target = _save(ae, target)
     (target / "report.html").write_text(render(ae.run_), encoding="utf-8")
     _summarize(ae, target, ctx.command)
+
+
+def _read(data: Sequence[str], selection: Selection, missing: str) -> tuple[Dataset, Missing | None]:
+    """The rows without missing values; what was found and left out is printed."""
+    found, treated = treat_missing(read(*data, selection=selection, missing=missing != "refuse"), missing)
+    for note in found.notes:
+        say(f"Read: {note}", err=True)
+    return found, treated
 
 
 def _save(ae: workstation.Autoencoder, target: Path) -> Path:

@@ -190,7 +190,12 @@ def train(
             params |= {"output": out, "gradient_clip": gradient_clip or None, "random_state": seed}
             params["linear_path"] = linear_path if linear_path == "auto" else linear_path == "yes"
             ae = workstation.Autoencoder(**params, verbose=not quiet)
-            known = {"features": found.features, "units": found.units, "missing": treated, "dialect": found.dialect}
+            known: dict[str, Any] = {
+                "features": found.features,
+                "units": found.units,
+                "missing": treated,
+                "dialect": found.dialect,
+            }
             ae.fit_rows(found.X, **known, sample_weight=found.weights, on_epoch=checkpoint)
         target = _save(ae, target)  # before the evaluation: whatever happens there, the training is kept
         ae.evaluate(found.X, found.labels)

@@ -172,6 +172,8 @@ def test_sessions_that_are_opened_while_the_model_is_closed_are_let_go(monkeypat
     with aeedge.load(BUNDLE, threads=2) as model:
         rows = np.resize(model.golden_rows(), (300, *model.input.shape))
         closing = threading.Thread(target=model.close)
+        dispatcher = model._dispatcher
+        dispatcher.set_policy(dispatcher.policy, {"encode": 2.0})  # so long that it takes the pool
         monkeypatch.setattr(aeedge.loading, "Session", opens_and_closes)
         with contextlib.suppress(aeedge.AeedgeError):
             model.encode(rows)

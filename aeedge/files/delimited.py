@@ -103,7 +103,7 @@ class TextTable:
             )
         except ValueError:
             return None
-        fits = block.shape[1] == len(order) and (missing or np.isfinite(block).all())
+        fits = block.shape[1] == len(order) and (missing or _fits(block).all())
         return block if fits else None
 
     def _of_width(self, row: list[str], line: int) -> list[str]:
@@ -121,8 +121,8 @@ class TextTable:
             at = found.index(None)
             raise self._fault(cells[at], lines, at, order, is_missing=False)
         values = np.array(found, np.float64)
-        if not missing and not np.isfinite(values).all():
-            at = int(np.argmin(np.isfinite(values)))
+        if not missing and not _fits(values).all():
+            at = int(np.argmin(_fits(values)))
             raise self._fault(cells[at], lines, at, order, is_missing=bool(np.isnan(values[at])))
         return values.reshape(len(rows), len(order))
 
@@ -143,8 +143,13 @@ class TextTable:
             hint = " with a decimal comma (--decimal ,)"
         elif THOUSANDS.fullmatch(cell):
             hint = " with separators of thousands, which are not read"
-        kind = "a finite number" if number(cell, self.head.dialect.decimal) is not None else "a number"
+        kind = "a number" if number(cell, self.head.dialect.decimal) is None else "a finite number that fits float32"
         return InputError(f"{where}: expected {kind}, got {shown}{hint}; {self._advice.text(name)}")
+
+
+def _fits(values: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which values are finite and fit float32, as models compute; False for NaN."""
+    return np.asarray(np.abs(values) <= np.finfo(np.float32).max)
 
 
 def _decoded(stream: io.TextIOWrapper, name: str) -> Iterator[str]:

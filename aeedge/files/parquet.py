@@ -103,8 +103,9 @@ class ParquetTable:
                 name: self._numbers(batch.column(batch.schema.get_field_index(name)), name, first) for name in wanted
             }
             block = np.stack([arrays[name][:, j] for name, j in (self._places[i] for i in order)], axis=1)
-            if not missing and not np.isfinite(block).all():
-                row, column = (int(v) for v in np.argwhere(~np.isfinite(block))[0])
+            fits = np.abs(block) <= np.finfo(np.float32).max  # False for NaN
+            if not missing and not fits.all():
+                row, column = (int(v) for v in np.argwhere(~fits)[0])
                 got = "nothing (a missing value)" if np.isnan(block[row, column]) else block[row, column]
                 raise InputError(
                     f"{self._source.name}, row {first + row} (counted from 0), column {self.names[order[column]]!r}: "

@@ -162,7 +162,8 @@ def test_numbers():
         ('u,v\n1,2\n3,"4\n', "line 3: expected cells whose quotes match"),
         ("u,u\n1,2\n", "'u' twice in the header"),
         ("u,v\n1,2\n3," + "x" * 1000 + "\n", r"line 3, column 2 \('v'\): expected a number, got 'x{40}…'"),
-        ("u,v\n1,2\n3,inf\n", "line 3, .*expected a finite number, got 'inf'"),
+        ("u,v\n1,2\n3,inf\n", "line 3, .*expected a finite number that fits float32, got 'inf'"),
+        ("u,v\n1,2\n3,-1e300\n", "line 3, .*expected a finite number that fits float32, got '-1e300'"),
         ('u,v\n"1\n",2\n\n# note\n3,oops\n', r"line 6, column 2 \('v'\): expected a number, got 'oops'"),
     ],
 )

@@ -94,6 +94,8 @@ def _images(shape: tuple[int, ...], family: str) -> tuple[bool, list[str]]:
 def _signals(statistics: Statistics) -> tuple[bool, list[str]]:
     """Decide by what a scale common to all of an axis would hide."""
     first, last = statistics.mean.shape
+    if first == 1:  # one channel: a row of one sample is no signal
+        return False, []
     (seen_first, rough_first), (seen_last, rough_last) = (_likeness(statistics, axis) for axis in (0, 1))
     unlike_first = seen_first < _HIDDEN and seen_first * _CLEARLY < seen_last
     unlike_last = seen_last < _HIDDEN and seen_last * _CLEARLY < seen_first

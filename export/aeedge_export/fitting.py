@@ -36,14 +36,13 @@ from aeedge_export.data.scaling import (
     robust_statistics,
 )
 from aeedge_export.networks import CUSTOM, build
-from aeedge_export.networks.base import Design, Network
+from aeedge_export.networks.base import Design, Network, multiply_adds
 from aeedge_export.networks.linear import Principal
 from aeedge_export.run import Run
 from aeedge_export.training.defaults import Facts, Resolved, resolve
 from aeedge_export.training.devices import pick_device
 from aeedge_export.training.loop import State, evaluate, train, trial_step
 from aeedge_export.training.progress import Progress, Silence
-from aeedge_export.training.threads import multiply_adds
 
 RunHook = Callable[[Run], None]
 

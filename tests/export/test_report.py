@@ -11,7 +11,8 @@ from sklearn.datasets import load_digits
 from aeedge.cli.group import AeedgeGroup
 from aeedge.errors import InputError
 from aeedge_export import Autoencoder
-from aeedge_export.reporting.evaluation import against_pca, health, multiply_adds
+from aeedge_export.networks.base import multiply_adds
+from aeedge_export.reporting.evaluation import against_pca, health
 from aeedge_export.reporting.page import render
 
 LABELS = load_digits().target

@@ -14,10 +14,8 @@ from torch import nn
 from aeedge.cli.group import AeedgeGroup
 from aeedge.errors import InputError
 from aeedge_export import Autoencoder
-from aeedge_export.networks import build
-from aeedge_export.networks.base import Design
 from aeedge_export.training import threads
-from aeedge_export.training.threads import ThreadChoice, contended, multiply_adds
+from aeedge_export.training.threads import ThreadChoice, contended
 
 CPU = torch.device("cpu")
 PLAIN = {"latent": 2, "hidden": (8,), "random_state": 3, "batch_size": 32, "patience": None}
@@ -480,10 +478,3 @@ def test_the_command(rows, tmp_path):
         assert result.exit_code == 2
         assert "threads" in result.output
         assert "expected 'auto' or" in result.output
-
-
-def test_multiply_adds_of_a_row():
-    design = Design((6,), 2, (8,))
-    assert multiply_adds(build("dense", design, 0)) == 2 * (6 * 8 + 8 * 2)
-    conv = build("conv1d", Design((3, 16), 2, (4,)), 0)
-    assert multiply_adds(conv) > sum(p.numel() for p in conv.parameters() if p.ndim > 1)

@@ -15,6 +15,9 @@ from aeedge_export.networks import principal
 from aeedge_export.networks.layers import Decoder, Encoder, activation, ends
 from aeedge_export.networks.losses import reconstruction_loss
 
+_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, *_TRANSPOSED)
+
 
 @dataclass(frozen=True)
 class Design:
@@ -156,3 +159,30 @@ def _prefix_mask(latent: Tensor) -> Tensor:
     keep = torch.randint(1, size + 1, (rows, 1), device=latent.device)
     keep = torch.where(torch.rand(rows, 1, device=latent.device) < 0.25, size, keep)
     return (torch.arange(size, device=latent.device) < keep).to(latent.dtype)
+
+
+@torch.inference_mode()
+def multiply_adds(network: Network) -> int:
+    """Multiply-adds of linear and convolutional layers to encode and decode one row, as exported.
+
+    Counted by hooks: torch's FlopCounterMode takes most of a second to be imported.
+    """
+    found = 0
+
+    def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        nonlocal found
+        weight: Tensor = module.weight  # type: ignore[assignment]
+        each = inputs[0] if isinstance(module, _TRANSPOSED) else output  # an element of it takes a row of weights
+        found += each.numel() * weight[0].numel()
+
+    parts = [part.eval() for part in network.exportable()]
+    layers = [module for part in parts for module in part.modules() if isinstance(module, _LAYERS)]
+    hooks = [layer.register_forward_hook(count) for layer in layers]
+    try:
+        rows = torch.zeros(1, *network.design.input_shape)
+        for part in parts:
+            rows = part(rows)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return found

@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
@@ -17,12 +16,11 @@ from sklearn.metrics import adjusted_mutual_info_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from aeedge.errors import InputError
 from aeedge_export.data.labels import UNLABELLED, as_classes
 from aeedge_export.data.rows import fingerprint, split
-from aeedge_export.networks.base import Network
+from aeedge_export.networks.base import multiply_adds
 from aeedge_export.run import Run
 
 _TRAIN_ROWS, _TEST_ROWS = 5000, 2000
@@ -139,14 +137,6 @@ def _usefulness(code: tuple[NDArray[Any], NDArray[Any]], labels: tuple[NDArray[A
 def parameters(network: nn.Module) -> int:
     """Number of weights."""
     return sum(p.numel() for p in network.parameters())
-
-
-def multiply_adds(network: Network) -> int:
-    """Multiply-adds to encode and decode one row, as exported: of linear and convolutional layers."""
-    encoder, decoder = (part.eval() for part in network.exportable())
-    with FlopCounterMode(display=False) as counter, torch.inference_mode():
-        decoder(encoder(torch.zeros(1, *network.design.input_shape)))
-    return int(counter.get_total_flops()) // 2
 
 
 def _subset(rows: NDArray[np.intp], most: int) -> NDArray[np.intp]:

@@ -14,10 +14,8 @@ from time import perf_counter
 
 import torch
 from threadpoolctl import threadpool_limits
-from torch.utils.flop_counter import FlopCounterMode
 
 from aeedge.system.limits import cpu_count
-from aeedge_export.networks.base import Network
 
 Trial = Callable[[], AbstractContextManager[Callable[[], object]]]
 
@@ -194,15 +192,6 @@ def contended(threads: int) -> bool:
                 return True
             end = perf_counter() + _CHECK_SECONDS
     return False
-
-
-@torch.no_grad()
-def multiply_adds(network: Network) -> int:
-    """Multiply-adds of one row on its way through encoder and decoder."""
-    network.eval()
-    with FlopCounterMode(display=False) as counter:
-        network(torch.zeros(2, *network.design.input_shape))
-    return int(counter.get_total_flops()) // 4  # an addition and a multiplication each, of two rows
 
 
 def _seconds(function: Callable[[], object]) -> float:

@@ -30,6 +30,7 @@ from aeedge.record import Record
 _SAMPLE, _SAMPLE_CELLS, _SAMPLE_COLUMNS = 100, 100_000, 1000  # records that are looked at; fewer of wide tables
 _SINGLE_QUOTED = re.compile(r"(^|[,;\t|])'[^'\n]*'([,;\t|]|\s*$)", re.MULTILINE)
 _FAR, _MOST, _HALF = 3.0, 0.8, 0.5
+_STEPS, _MANY = 5, 8  # numbers in a first row that rise in equal steps, or at all, hardly by chance
 
 
 class DialectOptions(Record):
@@ -238,8 +239,8 @@ def _numeric_columns(body: list[list[str]], dialect: Dialect) -> list[int]:
 def _why_names(texts: list[str], body: list[list[str]], numeric: list[int], dialect: Dialect) -> str | None:
     """Why a first row of numbers holds names (wavelengths, years, a count), or None where it is a row like the others.
 
-    Numbers that only rise or fall are names if the rows are not such, and one of: they count from 0 or 1; they are
-    whole and the rows are fractions; they are far from the rows.
+    Names are distinct, and one of: they count from 0 or 1; they are whole and the rows are fractions; they are far from
+    the rows; they rise or fall, in equal steps or many of them, and no row does.
     """
     numeric = [i for i in numeric if i < len(texts) and texts[i]]  # pandas' index has no name
     names = [number(texts[i], dialect.decimal) for i in numeric]
@@ -248,9 +249,12 @@ def _why_names(texts: list[str], body: list[list[str]], numeric: list[int], dial
     if len(names) < 2 or not all(columns) or any(v is None or not isfinite(v) for v in names):
         return None
     first = [float(v) for v in names if v is not None]
+    if len(set(first)) < len(first):
+        return None
     cells = [v for column in columns for v in column]
     ordered = _is_monotone(first)
-    rows_ordered = sum(_is_monotone([v for v in row if v is not None]) for row in values) / len(values)
+    rows = [[v for v in row if v is not None] for row in values]
+    rows_ordered = sum(map(_is_monotone, rows)) / len(rows)
     fractions = sum(v != int(v) for v in cells) / len(cells)
     whole = all(re.fullmatch(r"[+-]?\d+", text) for text in (texts[i] for i in numeric))
     counts = first in (list(range(len(first))), list(range(1, len(first) + 1)))
@@ -262,14 +266,23 @@ def _why_names(texts: list[str], body: list[list[str]], numeric: list[int], dial
         return "it counts up"
     if whole and fractions >= _HALF and len(first) > 2 and ((ordered and rows_ordered <= _HALF) or far >= _MOST):
         return "whole numbers over fractions"
-    if far >= _MOST and len(first) > 2 and (ordered or whole) and rows_ordered <= _HALF:
+    if far >= _MOST and len(first) > 2 and ordered and rows_ordered <= _HALF:
         return "its numbers are far from those below"
+    if len(first) >= _STEPS and _has_equal_steps(first) and not any(map(_has_equal_steps, rows)):
+        return "it rises or falls in equal steps"
+    if len(first) >= _MANY and whole and ordered and rows_ordered == 0 and len(rows) > 2:
+        return "it only rises or falls, unlike any row"
     return None
 
 
 def _is_monotone(values: Sequence[float]) -> bool:
     pairs = list(pairwise(values))
     return len(values) > 1 and (all(a < b for a, b in pairs) or all(a > b for a, b in pairs))
+
+
+def _has_equal_steps(values: Sequence[float]) -> bool:
+    steps = [b - a for a, b in pairwise(values)]
+    return len(steps) > 1 and steps[0] != 0 and max(steps) - min(steps) <= 1e-6 * abs(steps[0])
 
 
 def _is_far(value: float, column: list[float], low: float, high: float) -> bool:

@@ -112,6 +112,20 @@ def test_names_that_are_numbers(first):
     assert head(f"{first}\n{rows}\n", header=False).names is None
 
 
+@pytest.mark.parametrize("first", ["400,440,480,520,560", "1,2,4,8,16,32,64,128", "2024,2023,2022,2021,2020"])
+def test_names_that_are_numbers_over_counts(first):
+    width = first.count(",") + 1
+    counts = np.random.default_rng(2).integers(0, 4000, (20, width)).tolist()
+    found = head("\n".join([first, *(",".join(map(str, row)) for row in counts)]) + "\n")
+    assert found.names == tuple(first.split(","))
+
+
+@pytest.mark.parametrize("first", ["0,0,0,0", "1,1,2,2", "0,7,3,9"])
+def test_a_row_that_is_far_from_the_others_is_no_header(first):
+    rows = (500 + np.random.default_rng(2).integers(0, 9, (20, 4))).tolist()
+    assert head("\n".join([first, *(",".join(map(str, row)) for row in rows)]) + "\n").names is None
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_a_first_row_of_numbers_is_a_row_if_it_is_like_the_others(seed):
     rng = np.random.default_rng(seed)

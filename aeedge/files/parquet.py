@@ -31,6 +31,7 @@ class ParquetTable:
         names: of all columns, lists expanded.
         kinds: of each, "number", "time" or "text".
         count: number of rows.
+        index: names of columns that were a frame's index.
 
     Raises:
         InputError: pyarrow is missing, or the file is damaged or has two columns of one name.
@@ -49,6 +50,8 @@ class ParquetTable:
         if twice:
             raise InputError(f"{source.name}: expected each column name once, got {twice[0]!r} twice; rename one")
         self._sizes = {name: size for name, _, size in self._columns}
+        index = (schema.pandas_metadata or {}).get("index_columns", ())
+        self.index = frozenset(name for name in index if isinstance(name, str))
         self._places = [(name, i) for name, _, size in self._columns for i in range(size or 1)]
         self.names = tuple(
             f"{name}[{i}]" if size else name for name, _, size in self._columns for i in range(size or 1)

@@ -86,6 +86,9 @@ def test_the_index_of_a_parquet_file(tmp_path):
     data = read(tmp_path / "x.parquet")
     assert data.features == ("a", "b")
     np.testing.assert_array_equal(data.X, frame.to_numpy(np.float32))
+    frame.set_index(pandas.Index(np.linspace(0, 1, 40), name="position")).to_parquet(tmp_path / "named.parquet")
+    assert read(tmp_path / "named.parquet").features == ("a", "b")
+    assert read(tmp_path / "named.parquet", columns=["position", "a"]).features == ("position", "a")
 
 
 def test_two_parquet_columns_of_one_name(tmp_path):

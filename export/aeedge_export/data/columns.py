@@ -49,6 +49,7 @@ def why_not_by_kind(name: str, kind: str, example: str = "") -> str | None:
     if _INDEX_NAME.fullmatch(name):
         return "an index" if name else "no name, as an index has it"
     return {
+        "index": "an index",
         "time": "timestamps",
         "empty": "no values",
         "text": f"text{f' such as {example!r}' if example else ''}",

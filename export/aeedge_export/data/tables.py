@@ -76,7 +76,8 @@ def _open_table(source: Source, dialect: DialectOptions | None) -> _Table:
                 f"{source.name}: only text files have a header, a delimiter and a decimal mark; leave them out"
             )
         table = ParquetTable(source)
-        return _Table(source, table.names, table.kinds, ("",) * len(table.names), True, None, None, table)
+        kinds = tuple("index" if name in table.index else kind for name, kind in zip(table.names, table.kinds))
+        return _Table(source, table.names, kinds, ("",) * len(table.names), True, None, None, table)
     head = detect(source.head, source.is_whole, source.name, dialect)
     if not head.records:
         raise InputError(f"{source.name}: expected rows of numbers, but it has none")

@@ -101,7 +101,9 @@ def environment() -> dict[str, str]:
     kept = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
     # numpy's BLAS would start a thread per CPU, which is slower under emulation.
     threads = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"), "1")
-    return {**kept, **threads, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+    # On an AMD host numpy's BLAS takes an emulated Nehalem for a Haswell, and dies of the first AVX instruction.
+    core = {"OPENBLAS_CORETYPE": "Nehalem"}
+    return {**kept, **threads, **core, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
 
 
 def arm_root() -> Path:

@@ -30,6 +30,7 @@ from aeedge.record import Record
 _SAMPLE, _SAMPLE_CELLS, _SAMPLE_COLUMNS = 100, 100_000, 1000  # records that are looked at; fewer of wide tables
 _SINGLE_QUOTED = re.compile(r"(^|[,;\t|])'[^'\n]*'([,;\t|]|\s*$)", re.MULTILINE)
 _FAR, _MOST, _HALF = 3.0, 0.8, 0.5
+_YEARS = (1900, 2100)
 _STEPS, _MANY = 5, 8  # numbers in a first row that rise in equal steps, or at all, hardly by chance
 
 
@@ -268,6 +269,9 @@ def _why_names(texts: list[str], body: list[list[str]], numeric: list[int], dial
         return "whole numbers over fractions"
     if far >= _MOST and len(first) > 2 and ordered and rows_ordered <= _HALF:
         return "its numbers are far from those below"
+    years = whole and all(_YEARS[0] <= v <= _YEARS[1] for v in first)
+    if years and len(first) > 2 and _has_equal_steps(first) and not any(map(_has_equal_steps, rows)):
+        return "years"
     if len(first) >= _STEPS and _has_equal_steps(first) and not any(map(_has_equal_steps, rows)):
         return "it rises or falls in equal steps"
     if len(first) >= _MANY and whole and ordered and rows_ordered == 0 and len(rows) > 2:
@@ -328,6 +332,9 @@ def _head(lines: list[str], rows: list[tuple[int, list[str]]], dialect: Dialect,
             names.pop()
         elif len(names) == width - 1:
             names.insert(0, "")
+        if len(names) != width and rows:
+            above = f"{name}: expected names of {width} columns above the rows, got {len(names)}"
+            raise InputError(f"{above} ({', '.join(names[:3])}); remove the lines above the table, or correct them")
         _check_names(names, name)
     if units is not None:
         units = (units + [""] * width)[:width]

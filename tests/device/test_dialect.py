@@ -112,7 +112,7 @@ def test_names_that_are_numbers(first):
     assert head(f"{first}\n{rows}\n", header=False).names is None
 
 
-@pytest.mark.parametrize("first", ["400,440,480,520,560", "1,2,4,8,16,32,64,128", "2024,2023,2022,2021,2020"])
+@pytest.mark.parametrize("first", ["400,440,480,520,560", "1,2,4,8,16,32,64,128", "2024,2023,2022"])
 def test_names_that_are_numbers_over_counts(first):
     width = first.count(",") + 1
     counts = np.random.default_rng(2).integers(0, 4000, (20, width)).tolist()
@@ -175,6 +175,7 @@ def test_numbers():
         ("u,v\n1,2\n3,4,5\n", "line 3: expected 2 cells, got 3"),
         ('u,v\n1,2\n3,"4\n', "line 3: expected cells whose quotes match"),
         ("u,u\n1,2\n", "'u' twice in the header"),
+        ("Device: X\n\nu,v,w\n1,2,3\n4,5,6\n", r"expected names of 3 columns above the rows, got 1 \(Device: X\)"),
         ("u,v\n1,2\n3," + "x" * 1000 + "\n", r"line 3, column 2 \('v'\): expected a number, got 'x{40}…'"),
         ("u,v\n1,2\n3,inf\n", "line 3, .*expected a finite number that fits float32, got 'inf'"),
         ("u,v\n1,2\n3,-1e300\n", "line 3, .*expected a finite number that fits float32, got '-1e300'"),

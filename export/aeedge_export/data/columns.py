@@ -8,14 +8,14 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from aeedge.files.dialect import MISSING, number
+from aeedge.files.dialect import MISSING, THOUSANDS, number
 
 _LEAST_ROWS = 10  # to see that a column counts
 _MOST_CLASSES = 20
 _DATE = re.compile(
     r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}([T ].*)?|\d{1,2}:\d{2}(:\d{2}([.,]\d+)?)?( ?[AP]M)?", re.IGNORECASE
 )
-_NUMBER_LIKE = re.compile(r"[$€£]?\s*[+-]?\d[\d,' ]*([.,]\d+)?\s*[%$€£]?")  # refused later, with line and column
+_NUMBER_LIKE = re.compile(r"[$€£]?\s*[+-]?\d[\d,' ]*([.,]\d+)?\s*[%$€£]?")
 _INDEX_NAME = re.compile(r"|Unnamed: \d+(_level_\d+)?|__index_level_\d+__|level_\d+")
 _ID_NAME = re.compile(
     r"(.*[_ .-])?(id|ids|uid|uuid|index|idx|key|no|nr|number|row|serial|sample|pk)|row.?names?|(?-i:.*[a-z]I[Dd])",
@@ -38,10 +38,17 @@ def kind_of_cells(cells: Sequence[str], decimal: str) -> str:
     known = [cell.strip() for cell in cells if cell.strip().lower() not in MISSING]
     if not known:
         return "empty"
-    numbers = sum(number(cell, decimal) is not None or bool(_NUMBER_LIKE.fullmatch(cell)) for cell in known)
+    if all(map(_DATE.fullmatch, known)):
+        return "time"
+    numbers = sum(number(cell, decimal) is not None or _is_like_a_number(cell) for cell in known)
     if 2 * numbers >= len(known):
         return "number"
-    return "time" if all(_DATE.fullmatch(cell) for cell in known) else "text"
+    return "text"
+
+
+def _is_like_a_number(cell: str) -> bool:
+    """Whether a cell was meant as a number, with separators of thousands or a unit; refused later, with its line."""
+    return bool(_NUMBER_LIKE.fullmatch(cell) or THOUSANDS.fullmatch(cell))
 
 
 def why_not_by_kind(name: str, kind: str, example: str = "") -> str | None:

@@ -102,6 +102,12 @@ def records(lines: Iterable[str], dialect: Dialect, name: str, above: int = 0) -
         except StopIteration:
             return
         except csv.Error as error:
+            if "field limit" in str(error):
+                limit = csv.field_size_limit()
+                raise InputError(
+                    f"{name}, line {line}: expected cells of at most {limit} characters, got a longer one; "
+                    "is a quote not closed?"
+                ) from None
             raise InputError(
                 f"{name}, line {line}: expected cells whose quotes match, got something else ({error}); correct it"
             ) from None

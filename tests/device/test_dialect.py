@@ -177,6 +177,7 @@ def test_numbers():
         ("u,u\n1,2\n", "'u' twice in the header"),
         ("Device: X\n\nu,v,w\n1,2,3\n4,5,6\n", r"expected names of 3 columns above the rows, got 1 \(Device: X\)"),
         ("u,v\n1,2\n3," + "x" * 1000 + "\n", r"line 3, column 2 \('v'\): expected a number, got 'x{40}…'"),
+        ('u,v\n1,2\n3,"' + "4\n" * 100_000, "line 3: expected cells of at most 131072 characters, got a longer one"),
         ("u,v\n1,2\n3,inf\n", "line 3, .*expected a finite number that fits float32, got 'inf'"),
         ("u,v\n1,2\n3,-1e300\n", "line 3, .*expected a finite number that fits float32, got '-1e300'"),
         ('u,v\n"1\n",2\n\n# note\n3,oops\n', r"line 6, column 2 \('v'\): expected a number, got 'oops'"),

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from aeedge.errors import InputError
 from aeedge.files.dialect import DECIMAL_COMMA, THOUSANDS, number, records
 from aeedge.files.sniffing import Head
-from aeedge.files.source import Source
+from aeedge.files.source import DAMAGE, Source, unreadable
 
 BLOCK_BYTES = 2**22
 _SHOWN = 40  # characters of a cell in a message
@@ -156,7 +156,7 @@ def _decoded(stream: io.TextIOWrapper, name: str) -> Iterator[str]:
     """The lines of a text file.
 
     Raises:
-        InputError: bytes that are not of its encoding.
+        InputError: bytes that are not of its encoding, or a damaged file.
     """
     count = 0
     try:
@@ -167,3 +167,5 @@ def _decoded(stream: io.TextIOWrapper, name: str) -> Iterator[str]:
         raise InputError(
             f"{name}, after line {count}: expected text in {stream.encoding}, got other bytes; save it as UTF-8"
         ) from None
+    except DAMAGE as error:
+        raise unreadable(f"{name}, after line {count}", error) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import zipfile
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aeedge.errors import InputError
-from aeedge.files.source import Source
+from aeedge.files.source import DAMAGE, Source, unreadable
 
 BLOCK_BYTES = 2**22
 """Bytes of input read at a time."""
@@ -50,8 +51,6 @@ class Header:
 
 def npy_header(source: Source) -> Header:
     """The header of a .npy file."""
-    import io
-
     return Header.read(io.BytesIO(source.head), source.name)
 
 
@@ -128,11 +127,20 @@ def _stream_blocks(stream: IO[bytes], header: Header, name: str) -> Iterator[NDA
     step = _rows_at_a_time(header)
     for start in range(0, header.shape[0], step):
         rows = min(step, header.shape[0] - start)
-        data = stream.read(rows * row_bytes)
+        data = _read(stream, rows * row_bytes, name)
         if len(data) != rows * row_bytes:
             found = start + len(data) // max(row_bytes, 1)
             raise InputError(f"{name}: truncated, expected {header.shape[0]} rows, got {found}; copy it again")
         yield np.frombuffer(data, header.dtype).reshape(rows, *header.shape[1:])
+    while not isinstance(stream, io.BufferedReader) and _read(stream, BLOCK_BYTES, name):
+        pass  # a compressed file compares its checksum only at its end
+
+
+def _read(stream: IO[bytes], size: int, name: str) -> bytes:
+    try:
+        return stream.read(size)
+    except DAMAGE as error:
+        raise unreadable(name, error) from None
 
 
 def _rows_at_a_time(header: Header) -> int:

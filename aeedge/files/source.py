@@ -7,6 +7,7 @@ import io
 import os
 import stat
 import sys
+import zlib
 from pathlib import Path
 from typing import IO, Any
 
@@ -21,6 +22,8 @@ SUFFIXES = {".npy": "npy", ".npz": "npz", ".parquet": "parquet", ".pq": "parquet
 _HEAD_BYTES, _MOST_HEAD_BYTES, _HEAD_LINES = 2**18, 2**26, 100
 _MAGIC = {b"\x93NUMPY": "npy", b"PK\x03\x04": "npz", b"PAR1": "parquet"}
 _GZIP = b"\x1f\x8b"
+DAMAGE = (OSError, EOFError, zlib.error)
+"""What reading a file may raise, compressed or not."""
 
 
 class Source:
@@ -47,8 +50,8 @@ class Source:
             self.head, self.is_whole = _read_head(stream)
         except FileNotFoundError:
             raise InputError(f"{self.name}: expected a file, but nothing is there; check the path") from None
-        except (OSError, EOFError) as error:
-            raise InputError(f"{self.name}: cannot be read ({error}); check it, or copy it again") from None
+        except DAMAGE as error:
+            raise unreadable(self.name, error) from None
         self._pipe = stream if self._is_pipe else stream.close()
         self._whole: bytes | None = None
         if not self.head:
@@ -74,8 +77,11 @@ class Source:
         if self.path:
             return self.path.open("rb")
         if self._whole is None:
-            with self.open() as stream:
-                self._whole = stream.read()
+            try:
+                with self.open() as stream:
+                    self._whole = stream.read()
+            except DAMAGE as error:
+                raise unreadable(self.name, error) from None
         return io.BytesIO(self._whole)
 
     def _reopened(self) -> IO[bytes]:
@@ -98,6 +104,11 @@ class Source:
                 f"{self.name}: expected {', '.join(SUFFIXES)}, got {suffix or 'no suffix'!r}; convert or rename it"
             )
         return SUFFIXES[suffix]
+
+
+def unreadable(name: str, error: Exception) -> InputError:
+    """What to say of a file whose reading ended in one of DAMAGE."""
+    return InputError(f"{name}: cannot be read ({error}); check it, or copy it again")
 
 
 class _Replayed(io.RawIOBase):

@@ -306,3 +306,23 @@ def test_options_that_a_file_does_not_take_are_refused(tmp_path):
 def test_a_large_array_without_line_ends_is_not_read_to_find_out_its_kind(tmp_path):
     np.save(tmp_path / "x.npy", np.zeros((300_000, 3)))
     assert len(Source(tmp_path / "x.npy").head) < 2**20
+
+
+@pytest.mark.parametrize("suffix", ["csv", "npy", "npz"])
+@pytest.mark.parametrize("damage", ["cut", "flipped", "flipped early"])
+def test_damaged_gzip_is_one_sentence(tmp_path, suffix, damage):
+    rows, plain = np.random.default_rng(0).normal(size=(40_000, 3)), io.BytesIO()
+    if suffix == "csv":
+        plain.write(table(rows=rows).encode())
+    else:
+        (np.save if suffix == "npy" else np.savez)(plain, rows)
+    data = bytearray(gzip.compress(plain.getvalue()))
+    if damage == "cut":
+        del data[-len(data) // 4 :]
+    else:
+        at = 20 if damage == "flipped early" else len(data) * 3 // 4
+        data[at : at + 40] = bytes(255 - byte for byte in data[at : at + 40])
+    path = tmp_path / f"x.{suffix}.gz"
+    path.write_bytes(data)
+    with pytest.raises(InputError, match=r"cannot be read|expected a number|expected 3 cells|damaged|got binary data"):
+        np.concatenate(list(open_rows(path).blocks()))

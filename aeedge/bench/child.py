@@ -37,7 +37,7 @@ def main(moments: dict[str, int], arguments: list[str]) -> None:
     loaded = time.perf_counter_ns()
     sizes["loaded"] = resident_bytes()
     latent = method == "decode"
-    sample = np.zeros((model.latent_size,) if latent else model.input.shape, "f4" if latent else model.input.dtype)
+    sample = np.zeros(model.latent_shape if latent else model.input.shape, "f4" if latent else model.input.dtype)
     many = np.zeros((max(2, _BULK_VALUES // sample.size), *sample.shape), sample.dtype)
     if model.input.missing is not None:  # zero may be the code of a missing value
         sample += np.float32(1 / 3)

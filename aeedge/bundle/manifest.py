@@ -124,14 +124,14 @@ class ScoreSpec(Record):
 class Manifest(Record):
     """All that a reader needs to know of a bundle before it opens a graph.
 
-    `latent` is the latent size; `ordered` says that any prefix of the latents can be decoded.
+    `latent_shape` is the shape of one sample's latents; `ordered` says that any prefix of them can be decoded.
     """
 
     id: str
     name: str
     family: str
     input: InputSpec
-    latent: int
+    latent_shape: tuple[int, ...]
     variants: Mapping[str, Variant]
     default_variant: str
     golden: FileEntry
@@ -142,6 +142,11 @@ class Manifest(Record):
     created: str | None = None
     made_with: Mapping[str, str] = MappingProxyType({})
     training: Mapping[str, Any] = MappingProxyType({})
+
+    @property
+    def latent(self) -> int:
+        """Number of latents of one sample."""
+        return math.prod(self.latent_shape)
 
     def dumps(self) -> str:
         """The text of manifest.json, sealed with its own checksum; the same manifest gives the same bytes."""
@@ -163,7 +168,11 @@ class Manifest(Record):
                 **({} if self.input.missing is None else {"missing": self.input.missing.document()}),
                 **({} if self.input.dialect is None else {"dialect": dict(self.input.dialect)}),
             },
-            "latent": {"size": self.latent} | ({"ordered": True} if self.ordered else {}),
+            "latent": {
+                "size": self.latent,
+                **({} if len(self.latent_shape) == 1 else {"shape": list(self.latent_shape)}),
+                **({"ordered": True} if self.ordered else {}),
+            },
             "opset": self.opset,
             "min_onnxruntime": self.min_onnxruntime,
             "default_variant": self.default_variant,
@@ -305,7 +314,7 @@ def _check_seal(data: bytes, where: str) -> None:
 
 def _manifest(root: _Node) -> Manifest:
     input_spec = _input(root.get("input"))
-    latent = root.get("latent").get("size").integer(1)
+    latent_shape, ordered = _latent(root.get("latent"))
     variants = {
         name: _variant(node) for name, node in root.get("variants").mapping().items() if name in VARIANTS
     }  # a variant of a later aeedge is passed over
@@ -317,24 +326,38 @@ def _manifest(root: _Node) -> Manifest:
         name=root.get("name").text(),
         family=root.get("family").text(),
         input=input_spec,
-        latent=latent,
+        latent_shape=latent_shape,
         variants=variants,
         default_variant=default,
         golden=_file(root.get("golden")),
         score=_score(root.get("score"), input_spec.shape),
         opset=root.get("opset").integer(1),
         min_onnxruntime=root.get("min_onnxruntime").text(),
-        ordered=bool(root.get("latent").get("ordered").optional(_Node.boolean)),
+        ordered=ordered,
         created=root.get("created").optional(_Node.text),
         made_with={key: node.text() for key, node in root.get("made_with").mapping().items()},
         training={key: node.value for key, node in root.get("training").mapping().items()},
     )
 
 
-def _input(node: _Node) -> InputSpec:
-    shape = tuple(item.integer(1) for item in node.get("shape").items())
+def _latent(node: _Node) -> tuple[tuple[int, ...], bool]:
+    """Shape of one sample's latents, and whether they are ordered."""
+    size, ordered = node.get("size").integer(1), bool(node.get("ordered").optional(_Node.boolean))
+    shape: tuple[int, ...] = node.get("shape").optional(_shape) or (size,)
+    if math.prod(shape) != size or (ordered and len(shape) > 1):
+        raise node.get("shape").wrong(f"[{size}]" if ordered else f"sizes whose product is {size}")
+    return shape, ordered
+
+
+def _shape(node: _Node) -> tuple[int, ...]:
+    shape = tuple(item.integer(1) for item in node.items())
     if not shape or math.prod(shape) > 2**31 - 1:
-        raise node.get("shape").wrong("one to a few sizes, fewer than 2**31 values in all")
+        raise node.wrong("one to a few sizes, fewer than 2**31 values in all")
+    return shape
+
+
+def _input(node: _Node) -> InputSpec:
+    shape = _shape(node.get("shape"))
     dtype = node.get("dtype").text()
     if dtype not in DTYPES:
         raise node.get("dtype").wrong(f"one of {', '.join(DTYPES)}")

@@ -123,7 +123,7 @@ def _rows(bundle: str, method: str, data: str | None) -> NDArray[Any] | None:
         return None
     manifest = Bundle(bundle).manifest
     spec = manifest.input
-    shape = (manifest.latent,) if method == "decode" else spec.shape
+    shape = manifest.latent_shape if method == "decode" else spec.shape
     wanted = None if method == "decode" else Wanted(spec.features, spec.shape, spec.dtype, spec.dialect)
     found: list[NDArray[Any]] = []
     for block in open_all([data], wanted).blocks():

@@ -32,7 +32,7 @@ def _rows(m: Manifest) -> list[tuple[str, str]]:
         ("id", m.id),
         ("family", m.family),
         ("input", f"{shape} {m.input.dtype}"),
-        ("latents", str(m.latent)),
+        ("latents", "×".join(map(str, m.latent_shape))),
         ("requires", f"onnxruntime {m.min_onnxruntime} or newer (opset {m.opset})"),
         ("created", m.created or "not recorded"),
         ("made with", ", ".join(f"{k} {v}" for k, v in m.made_with.items()) or "not recorded"),

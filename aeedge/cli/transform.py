@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -104,15 +105,18 @@ def _command(name: str, example: str) -> click.Command:
 def _open(model: Model, what: str, sources: Sequence[str], invalid: str, reading: Mapping[str, Any]) -> RowFile:
     spec, propagate = model.input, invalid == "propagate"
     if what == "decode":
-        return open_all(sources, Wanted(shape=(model.latent_size,)), missing=propagate, **reading)
+        latents = open_all(sources, Wanted(shape=model.latent_shape), missing=propagate, **reading)
+        return replace(latents, blocks=lambda: _shaped(latents.blocks(), model.latent_shape, "float32"))
     treated = spec.missing is not None
     wanted = Wanted(spec.features, spec.shape, spec.dtype, spec.dialect)
     rows = open_all(sources, wanted, missing=treated or propagate, **reading)
-    blocks, notes = rows.blocks, rows.notes
     treat = _Treatment(spec, drop=invalid == "raise")
-    return replace(
-        rows, blocks=lambda: treat.blocks(_shaped(blocks(), spec), notes) if treated else _shaped(blocks(), spec)
-    )
+
+    def blocks() -> Iterator[NDArray[Any]]:
+        shaped = _shaped(rows.blocks(), spec.shape, spec.dtype)
+        return treat.blocks(shaped, rows.notes) if treated else shaped
+
+    return replace(rows, blocks=blocks)
 
 
 class _Treatment:
@@ -173,10 +177,11 @@ def _write(
         for block in _results(model, what, rows, sources, invalid):
             writer.write(block)
     seconds = time.perf_counter() - began
-    size = "×".join(map(str, (writer.count, *row)))
+    size = "×".join(map(str, (writer.count, *writer.row)))
+    flat = "" if writer.row == row else f", {'×'.join(map(str, row))} flattened in C order,"
     rate = f"{writer.count / max(seconds, 1e-9):,.0f} rows/s"
     name = "standard output" if output == STDOUT else output
-    click.echo(f"wrote {name}: {size} float32 in {seconds:.2f} s ({rate})", err=is_stream(output))
+    click.echo(f"wrote {name}: {size} float32{flat} in {seconds:.2f} s ({rate})", err=is_stream(output))
 
 
 def _show_scores(model: Model, rows: RowFile, sources: Sequence[str], invalid: str) -> None:
@@ -198,18 +203,18 @@ def _result(what: str, model: Model) -> tuple[tuple[int, ...], Sequence[str]]:
     """Shape of a row of the result, and names of its values."""
     spec = model.input
     if what == "encode":
-        return (model.latent_size,), [f"latent_{i}" for i in range(model.latent_size)]
+        return model.latent_shape, [f"latent_{i}" for i in range(model.latent_size)]
     if what == "score":
         return (), ["score"]
     return spec.shape, spec.features or [f"x{i}" for i in range(spec.size)]
 
 
-def _shaped(blocks: Iterable[NDArray[Any]], spec: InputSpec) -> Iterator[NDArray[Any]]:
+def _shaped(blocks: Iterable[NDArray[Any]], shape: tuple[int, ...], dtype: str) -> Iterator[NDArray[Any]]:
     """Flat rows, as in a CSV file, in the model's shape; whole numbers as integers where the model takes integers."""
     for block in blocks:
-        if block.ndim == 2 and len(spec.shape) > 1 and block.shape[1] == spec.size:
-            block = block.reshape(len(block), *spec.shape)
-        if spec.dtype != "float32" and block.dtype.kind == "f" and (block == np.trunc(block)).all():
+        if block.ndim == 2 and len(shape) > 1 and block.shape[1] == math.prod(shape):
+            block = block.reshape(len(block), *shape)
+        if dtype != "float32" and block.dtype.kind == "f" and (block == np.trunc(block)).all():
             block = block.astype(np.int64)
         yield block
 

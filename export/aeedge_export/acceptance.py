@@ -71,7 +71,7 @@ class Reference:
         self._encoder, self._decoder, self._scale = encoder, decoder, scale
 
     def outputs(self, rows: NDArray[Any]) -> dict[str, NDArray[np.float32]]:
-        """Latents (n, k), and with a decoder reconstructions (n, *shape) and scores (n,) of raw rows."""
+        """Latents (n, *latent_shape), and with a decoder reconstructions (n, *shape) and scores (n,) of raw rows."""
         with torch.inference_mode():
             latent = self._encoder(torch.from_numpy(np.array(rows)))
             found = {"latent": latent.numpy()}

@@ -33,7 +33,7 @@ from aeedge.bundle.reader import GOLDEN, MANIFEST, file_name
 from aeedge.errors import InputError
 from aeedge.files.atomic import atomic_directory
 from aeedge.files.replacing import BUNDLE, check_folder
-from aeedge.runtime.frames import as_rows
+from aeedge.runtime.batch import as_array
 from aeedge.runtime.missing import fill_missing, missing_rows
 from aeedge.runtime.nonfinite import find_sentinels
 from aeedge.runtime.session import Session
@@ -46,7 +46,16 @@ from aeedge_export.acceptance import (
     tolerances,
     without_codes,
 )
-from aeedge_export.conversion.graph import OPSET, RawDecoder, RawEncoder, Scaling, frozen, stamped, to_onnx
+from aeedge_export.conversion.graph import (
+    OPSET,
+    RawDecoder,
+    RawEncoder,
+    Scaling,
+    check_one_input,
+    frozen,
+    stamped,
+    to_onnx,
+)
 from aeedge_export.conversion.rewriting import for_fp32
 from aeedge_export.conversion.scorer import scorer
 from aeedge_export.quantization.choice import LEAST_ROWS, Finetune, Int8, NotQuantizableError, choose
@@ -86,8 +95,10 @@ def export_bundle(
     """Write a bundle of any pair of torch modules; it is there only after aeedge has reproduced torch with it.
 
     Args:
-        encoder: scaled rows (n, *shape) float32 to latents (n, k).
-        decoder: latents (n, k) to scaled rows (n, *shape); None for a bundle that only encodes.
+        encoder: scaled rows (n, *shape) float32 to latents of any shape: vectors (n, k), maps (n, channels, height,
+            width), sequences (n, steps, k). One input, one output: bind what else `forward` takes in a module of your
+            own.
+        decoder: latents to scaled rows (n, *shape); None for a bundle that only encodes.
         path: the bundle's directory.
         example: raw rows (n, *shape), two or more; of a frame, the columns that `features` names. They fix shape and
             dtype (uint8, int16; all else is float32), and some become the golden rows that travel with the bundle.
@@ -101,7 +112,7 @@ def export_bundle(
         dialect: of the text files that the rows were read from, as JSON.
         created: when the model was made (ISO 8601). Not the time of export, so that two exports are the same bytes.
         training: anything worth knowing about the training, as JSON; never read at run time.
-        ordered: whether any prefix of the latents is a code of its own.
+        ordered: whether any prefix of the latents, which are vectors then, is a code of its own.
         variants: "fp32" and "int8", the one that `aeedge.load` takes by itself first; "all" for both, as far as the
             calibration rows suffice. Where no int8 form is within the quality limits (docs/decisions/0009-int8.md) it
             is left out, with a warning that gives the reason.
@@ -124,20 +135,25 @@ def export_bundle(
     target = Path(path)
     check_folder(target, overwrite=overwrite, kinds=[BUNDLE])
     wanted = _wanted(variants)
-    rows = _raw(as_rows(example, "example", features))
+    check_one_input(encoder, "encoder")
+    if decoder is not None:
+        check_one_input(decoder, "decoder")
+    rows = _raw(as_array(example, "example", features))
     spec = _spec(rows, features, units, missing, dialect)
     rows = _finite(_without_missing(rows, spec))
     if calibration is not None:
-        calibration = _without_missing(np.asarray(as_rows(calibration, "calibration", features)), spec)
+        calibration = _without_missing(as_array(calibration, "calibration", features), spec)
     if variants == "all" and len(rows if calibration is None else np.asarray(calibration)) < LEAST_ROWS:
         wanted = ("fp32",)
     scaling = _scaling(scaler, rows.shape[1:])
     raw_encoder = frozen(RawEncoder(encoder, scaling))
     raw_decoder = None if decoder is None else frozen(RawDecoder(decoder, scaling))
     latent = _check_shapes(raw_encoder, raw_decoder, rows)
+    if ordered and len(latent) > 1:
+        raise InputError(f"ordered: expected latents that are vectors (n, k), got the shape {('n', *latent)}")
     models = {"encoder": to_onnx(raw_encoder, torch.from_numpy(rows), "encoder")}
     if raw_decoder is not None:
-        models["decoder"] = to_onnx(raw_decoder, torch.zeros(2, latent), "decoder")
+        models["decoder"] = to_onnx(raw_decoder, torch.zeros(2, *latent), "decoder")
     reference = Reference(raw_encoder, raw_decoder, scaling.scale)
     graphs = {"fp32": {role: for_fp32(model) for role, model in models.items()}}
     tune = _finetuner(raw_encoder, raw_decoder, scaling, latent) if qat else None
@@ -169,7 +185,7 @@ def export_bundle(
         name=name or target.stem,
         family=family,
         input=spec,
-        latent=latent,
+        latent_shape=latent,
         ordered=ordered,
         variants=made,
         default_variant=next((variant for variant in wanted if variant in graphs), "fp32"),
@@ -220,13 +236,13 @@ def _int8(
         return None
 
 
-def _finetuner(encoder: nn.Module, decoder: nn.Module | None, scaling: Scaling, latent: int) -> Finetune:
+def _finetuner(encoder: nn.Module, decoder: nn.Module | None, scaling: Scaling, latent: tuple[int, ...]) -> Finetune:
     """What makes canonical graphs of the fine-tuned network."""
 
     def tune(rows: NDArray[Any]) -> dict[str, ModelProto]:
         down, up = finetuned(encoder, decoder, rows, scaling.scale)
         models = {"encoder": to_onnx(down, torch.from_numpy(rows), "encoder")}
-        return models if up is None else models | {"decoder": to_onnx(up, torch.zeros(2, latent), "decoder")}
+        return models if up is None else models | {"decoder": to_onnx(up, torch.zeros(2, *latent), "decoder")}
 
     return tune
 
@@ -258,8 +274,7 @@ def _without_missing(rows: NDArray[Any], spec: InputSpec) -> NDArray[Any]:
     return rows[~missing_rows(rows, spec)] if spec.missing.fill is None else fill_missing(rows, spec)[0]
 
 
-def _raw(example: ArrayLike) -> NDArray[Any]:
-    rows = np.asarray(example)
+def _raw(rows: NDArray[Any]) -> NDArray[Any]:
     if rows.dtype.kind not in "fiub":
         raise InputError(f"example: expected numbers, got dtype {rows.dtype}")
     dtype = rows.dtype.name if rows.dtype.name in DTYPES else "float32"
@@ -293,21 +308,21 @@ def _scaling(scaler: tuple[ArrayLike, ArrayLike], shape: tuple[int, ...]) -> Sca
     return Scaling(mean, scale)
 
 
-def _check_shapes(encoder: nn.Module, decoder: nn.Module | None, rows: NDArray[Any]) -> int:
-    """The latent size, once both modules have been seen to fit the example and each other, for 2 rows and for 3."""
+def _check_shapes(encoder: nn.Module, decoder: nn.Module | None, rows: NDArray[Any]) -> tuple[int, ...]:
+    """The shape of a row's latents, once both modules were seen to fit the example and each other for 2 and 3 rows."""
     with torch.inference_mode():
         for count in (2, 3):
             part = rows[np.arange(count) % len(rows)]
             latent = _call(encoder, torch.from_numpy(part), "encoder")
-            if latent.ndim != 2 or len(latent) != count:
+            if latent.ndim < 2 or len(latent) != count or not latent.numel():
                 raise InputError(
-                    f"encoder: expected latents of shape (n, k), got {tuple(latent.shape)} for {count} rows"
+                    f"encoder: expected latents of shape (n, k) or (n, ...), got {tuple(latent.shape)} for {count} rows"
                 )
             if decoder is not None:
                 back = _call(decoder, latent, "decoder")
                 if back.shape != part.shape:
                     raise InputError(f"decoder: expected rows of shape {rows.shape[1:]}, got {tuple(back.shape[1:])}")
-    return int(latent.shape[1])
+    return tuple(latent.shape[1:])
 
 
 def _call(module: nn.Module, rows: torch.Tensor, role: str) -> torch.Tensor:
@@ -318,8 +333,10 @@ def _call(module: nn.Module, rows: torch.Tensor, role: str) -> torch.Tensor:
             f"{role}: failed on rows of shape {tuple(rows.shape)} ({type(error).__name__}: {error})"
         ) from error
     if not isinstance(result, torch.Tensor):
+        parts = f" of {', '.join(type(part).__name__ for part in result)}" if isinstance(result, (list, tuple)) else ""
         raise InputError(
-            f"{role}: expected one tensor, got {type(result).__name__}; wrap it to return one (a VAE: its mean)"
+            f"{role}: expected one tensor, got {type(result).__name__}{parts}; wrap it to return one (a VAE: its mean, "
+            "an LSTM: its output without the states)"
         )
     return result
 
@@ -350,11 +367,11 @@ def _variant(variant: str, files: Mapping[str, bytes], limits: Mapping[str, Tole
     return made
 
 
-def _sentinels(encoder: bytes, path: Path, spec: InputSpec, latent: int, sample: NDArray[Any]) -> str:
+def _sentinels(encoder: bytes, path: Path, spec: InputSpec, latent: tuple[int, ...], sample: NDArray[Any]) -> str:
     """Which latents expose a non-finite input; "none" also where trying each column would take too long."""
     if spec.size > _MAX_COLUMNS:
         return "none"
-    session = Session(encoder, str(path / "encoder.onnx"), spec.dtype, spec.shape, (latent,))
+    session = Session(encoder, str(path / "encoder.onnx"), spec.dtype, spec.shape, latent)
     return find_sentinels(session, sample)
 
 

@@ -7,6 +7,7 @@ scale. Names are set by position and metadata of the exporter is dropped, so tha
 from __future__ import annotations
 
 import copy
+import inspect
 import logging
 import warnings
 from collections.abc import Iterator
@@ -30,6 +31,7 @@ from aeedge_export.conversion.editing import closed, opened
 from aeedge_export.conversion.lowering import TORCH_OPSET, lower_opset
 
 OPSET, IR_VERSION = 17, 8
+_ANY_NUMBER = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 _NAMES = {"encoder": ("input", "latent"), "decoder": ("latent", "reconstruction")}
 
 
@@ -50,7 +52,7 @@ class RawEncoder(nn.Module):
         self.mean, self.scale = _buffer(scaling.mean, 0.0), _buffer(scaling.scale, 1.0)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(n, *input_shape) raw, any dtype -> (n, latent)."""
+        """(n, *input_shape) raw, any dtype -> (n, *latent_shape)."""
         x = x.to(torch.float32)
         x = x if self.mean is None else x - self.mean
         latent: Tensor = self.encoder(x if self.scale is None else x / self.scale)
@@ -66,7 +68,7 @@ class RawDecoder(nn.Module):
         self.mean, self.scale = _buffer(scaling.mean, 0.0), _buffer(scaling.scale, 1.0)
 
     def forward(self, z: Tensor) -> Tensor:
-        """(n, latent) -> (n, *input_shape) raw, float32."""
+        """(n, *latent_shape) -> (n, *input_shape) raw, float32."""
         x: Tensor = self.decoder(z)
         x = x if self.scale is None else x * self.scale
         return x if self.mean is None else x + self.mean
@@ -77,6 +79,26 @@ def _buffer(values: NDArray[np.float32], neutral: float) -> nn.Parameter | None:
     if (values == neutral).all():
         return None
     return nn.Parameter(torch.from_numpy(np.array(values, np.float32)), requires_grad=False)
+
+
+def check_one_input(module: nn.Module, role: str) -> None:
+    """Refuse a module that needs a condition, a mask or a hidden state beside its rows, before anything is run.
+
+    Raises:
+        InputError: its `forward` has several parameters without a default, or none.
+    """
+    try:
+        parameters = inspect.signature(getattr(module, "forward", module)).parameters.values()
+    except (TypeError, ValueError):  # compiled code has none
+        return
+    needed = [one.name for one in parameters if one.default is one.empty and one.kind not in _ANY_NUMBER]
+    if len(needed) > 1:
+        raise InputError(
+            f"{role}: expected a module of one input, forward takes {', '.join(needed[:-1])} and {needed[-1]}; bind "
+            f"the others, as constants or from {needed[0]}, in a module of your own whose forward takes {needed[0]}"
+        )
+    if not parameters:
+        raise InputError(f"{role}: expected a module of one input, forward takes none")
 
 
 def frozen(module: nn.Module) -> nn.Module:

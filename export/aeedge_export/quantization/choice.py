@@ -198,7 +198,7 @@ class _Search:
     def _fall_back_slow(self, settings: _Settings) -> None:
         """Let forms and layers that integers make slower on this machine fall back."""
         block = np.resize(self.rows, (_TIMED_ROWS, *self.rows.shape[1:]))
-        given = {"encoder": block, "decoder": np.resize(self.latents, (_TIMED_ROWS, self.latents.shape[1]))}
+        given = {"encoder": block, "decoder": np.resize(self.latents, (_TIMED_ROWS, *self.latents.shape[1:]))}
         for role in settings.layers:
             plainly = _Settings(settings.layers, settings.forms | {role: "plain"}, settings.method, settings.corrected)
             if settings.layers[role] and self._ratio(settings, plainly, role, given[role])[1] > _FASTER:

@@ -34,17 +34,17 @@ class EncoderDecoder:
 
     def __init__(self, models: Mapping[str, ModelProto], scale: NDArray[np.float32]) -> None:
         given, code = models["encoder"].graph.input[0], models["encoder"].graph.output[0]
-        shape, (latent,), dtype = _row(given), _row(code), _DTYPES[given.type.tensor_type.elem_type]
-        encoder = Session(models["encoder"].SerializeToString(), "encoder", dtype, shape, (latent,))
+        shape, latent, dtype = _row(given), _row(code), _DTYPES[given.type.tensor_type.elem_type]
+        encoder = Session(models["encoder"].SerializeToString(), "encoder", dtype, shape, latent)
         decoder = None
         if "decoder" in models:
             graph = models["decoder"].SerializeToString()
-            decoder = cache(partial(Session, graph, "decoder", "float32", (latent,), shape))
+            decoder = cache(partial(Session, graph, "decoder", "float32", latent, shape))
         made = methods(latent, shape, dtype, ScoreSpec("mse", scale), encoder, decoder, None, "none")
         self._methods = {name: make() for name, make in made.items()}
 
     def latents_and_errors(self, rows: NDArray[Any]) -> tuple[Floats, Floats | None]:
-        """Latents (n, k) and reconstruction errors (n,), None without a decoder; block by block."""
+        """Latents (n, *latent_shape) and reconstruction errors (n,), None without a decoder; block by block."""
         blocks = [rows[i : i + _BLOCK] for i in range(0, len(rows), _BLOCK)]
         latents, errors = (
             np.concatenate([self._methods[name].run(block) for block in blocks]) if name in self._methods else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cache, partial
 from typing import TYPE_CHECKING
 
@@ -57,6 +57,7 @@ def load(
     threads: int | str = "auto",
     memory_limit_mb: float | None = None,
     check: str = "hash",
+    allow_ops: Collection[str] = (),
 ) -> Model:
     """Open a bundle.
 
@@ -70,6 +71,8 @@ def load(
             chosen to fit; neither onnxruntime's pool nor a tuning is used. None for no limit.
         check: "hash" compares each graph with its sha256 (scorer.onnx when it is first needed, the others now),
             "golden" also runs `self_check`, "size" compares sizes only.
+        allow_ops: names of operators that graphs may have beside those that a feed-forward network needs, such as
+            ("If",). Some can hang or end the process: name them for a bundle that you trust.
 
     Returns:
         A model, ready to encode. Its `choices` say what was chosen and why.
@@ -83,12 +86,13 @@ def load(
         raise InputError(f"check: expected 'hash', 'golden' or 'size', got {check!r}")
     if variant not in ("auto", *VARIANTS):
         raise InputError(f"variant: expected 'auto', {' or '.join(map(repr, VARIANTS))}, got {variant!r}")
+    allowed = _operators(allow_ops)
     count = thread_count(threads)
     limit = None if memory_limit_mb is None else _limit(memory_limit_mb)
-    bundle = Bundle(path, "size" if check == "size" else "hash")
+    bundle = Bundle(path, "size" if check == "size" else "hash", allowed)
     check_runtime(bundle.manifest.min_onnxruntime, bundle.path)
     setup = _setup(bundle, variant, threads, count, limited=limit is not None)
-    asked = variant, threads, memory_limit_mb, check
+    asked = variant, threads, memory_limit_mb, check, allowed
     reopen = _reopen, (os.path.realpath(bundle.path), bundle.manifest.id, *asked)
     model, dispatcher = _open_correct(bundle, setup, reopen)
     if limit is not None:
@@ -202,6 +206,13 @@ def _graphs(bundle: Bundle, setup: Setup, threads: int) -> Makers:
     )
 
 
+def _operators(names: Collection[str]) -> tuple[str, ...]:
+    """Names of operators, checked."""
+    if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+        raise InputError(f"allow_ops: expected a list of names of operators, such as ('If',), got {names!r}")
+    return tuple(names)
+
+
 def _limit(megabytes: float) -> Limit:
     from aeedge.system import memory  # here and below: hardly ever needed
 
@@ -230,9 +241,11 @@ def _reopen(
     threads: int | str,
     memory_limit_mb: float | None,
     check: str,
+    allow_ops: tuple[str, ...],
 ) -> Model:
     """What a pickled model becomes where it is unpickled: the same bundle, opened again."""
-    model = load(path, variant=variant, threads=threads, memory_limit_mb=memory_limit_mb, check=check)
+    asked = {"threads": threads, "memory_limit_mb": memory_limit_mb, "check": check, "allow_ops": allow_ops}
+    model = load(path, variant=variant, **asked)  # type: ignore[arg-type]
     if model.manifest.id != identity:
         raise IncompatibleBundleError(
             f"{path}: expected the bundle {identity[:12]}… that was pickled, got {model.manifest.id[:12]}…; "

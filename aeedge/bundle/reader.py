@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ import numpy as np
 
 from aeedge.bundle.manifest import FileEntry, Manifest, sha256
 from aeedge.bundle.onnx_proto import inspect
+from aeedge.bundle.operators import operator_fault
 from aeedge.errors import BundleError, CorruptBundleError, IncompatibleBundleError
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ class Bundle:
     Args:
         path: the bundle's directory; a relative one is resolved now.
         check: "hash" compares size and sha256 of each file as it is read; "size" the size alone.
+        allow_ops: names of operators to take beside those that a feed-forward network needs (see operators.py).
 
     Raises:
         BundleError: nothing there, not a bundle, not readable.
@@ -45,10 +47,10 @@ class Bundle:
         IncompatibleBundleError: the manifest is of a newer format.
     """
 
-    def __init__(self, path: str | os.PathLike[str], check: str = "hash") -> None:
+    def __init__(self, path: str | os.PathLike[str], check: str = "hash", allow_ops: Collection[str] = ()) -> None:
         self.path = os.fspath(path)
         self._folder = os.path.realpath(self.path)  # the current directory may change
-        self.check = check
+        self.check, self.allow_ops = check, allow_ops
         self._kept: dict[str, _File] = {}  # held open: a bundle may be replaced before a graph is read
         self.manifest = self._read_manifest()
 
@@ -170,10 +172,10 @@ class Bundle:
             info = inspect(data)
         except ValueError as error:
             raise CorruptBundleError(f"{place}: {error}; export the bundle again") from None
-        if info.external:
-            raise CorruptBundleError(
-                f"{place}: refers to data outside the file ({info.external[0] or 'no location'!r}), which a bundle "
-                "must not; export it again with the weights inside"
+        if fault := operator_fault(info, self.allow_ops):
+            raise IncompatibleBundleError(
+                f"{place}: expected the operators of a feed-forward network, got {fault}; "
+                "if you trust the bundle, name the operator in allow_ops"
             )
         got = (info.metadata.get("aeedge.id"), info.metadata.get("aeedge.role"))
         if got[0] != self.manifest.id:

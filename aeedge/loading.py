@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from aeedge.bundle.manifest import VARIANTS
 from aeedge.bundle.reader import Bundle, file_name
-from aeedge.errors import IncompatibleBundleError, InputError, VerificationError
+from aeedge.errors import CorruptBundleError, IncompatibleBundleError, InputError, VerificationError
 from aeedge.model import Model
 from aeedge.record import Record
 from aeedge.runtime.dispatch import Dispatcher
@@ -89,17 +89,25 @@ def load(
     allowed = _operators(allow_ops)
     count = thread_count(threads)
     limit = None if memory_limit_mb is None else _limit(memory_limit_mb)
-    bundle = Bundle(path, "size" if check == "size" else "hash", allowed)
-    check_runtime(bundle.manifest.min_onnxruntime, bundle.path)
-    setup = _setup(bundle, variant, threads, count, limited=limit is not None)
     asked = variant, threads, memory_limit_mb, check, allowed
-    reopen = _reopen, (os.path.realpath(bundle.path), bundle.manifest.id, *asked)
-    model, dispatcher = _open_correct(bundle, setup, reopen)
-    if limit is not None:
-        _fit(model, dispatcher, limit)
-    if check == "golden":
-        model.self_check()
-    return model
+    while True:
+        bundle = Bundle(path, "size" if check == "size" else "hash", allowed)
+        try:
+            check_runtime(bundle.manifest.min_onnxruntime, bundle.path)
+            setup = _setup(bundle, variant, threads, count, limited=limit is not None)
+            reopen = _reopen, (os.path.realpath(bundle.path), bundle.manifest.id, *asked)
+            model, dispatcher = _open_correct(bundle, setup, reopen)
+            bundle.keep(model.variant)
+            if limit is not None:
+                _fit(model, dispatcher, limit)
+            if check == "golden":
+                model.self_check()
+        except BaseException as error:
+            bundle.close()
+            if not (isinstance(error, CorruptBundleError) and bundle.is_replaced()):
+                raise  # else its files were written over while they were read: the new ones are
+        else:
+            return model
 
 
 def open_as(path: str, variant: str, threads: int) -> tuple[Model, Dispatcher]:
@@ -157,7 +165,7 @@ def _open_correct(bundle: Bundle, setup: Setup, reopen: Any) -> tuple[Model, Dis
             # Not the score, whose graph has the same layers: opening it would cost memory that not everybody needs.
             self_check(bundle, setup.variant, {"latent": model.encode, "reconstruction": model.denoise}, None)
         except VerificationError as error:
-            model.close()
+            dispatcher.close()
             reason = error
         else:
             return model, dispatcher

@@ -390,6 +390,19 @@ def test_a_fresh_process_is_measured_phase_by_phase(monkeypatch):
     assert [b["rows"] for b in document["batches"]] == [2**k for k in range(13)]
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
+@pytest.mark.parametrize("name", ["bundle_v1", "bundle_v1_int8"])
+def test_memory_of_a_fresh_process_is_its_own(name):
+    """Not what this process has occupied, and without what the measurement keeps: the peak is the largest."""
+    from aeedge.bench.phases import phases
+
+    large = np.ones(2**26 // 8)  # resident here while the other process starts
+    found = phases(str(DATA / name), "fp32", 1, "encode", 1, 0.2)["memory_mb"]
+    assert found["imported"] < found["loaded"] < found["peak"]
+    assert found["loaded"] < found["steady"] <= found["peak"]
+    assert found["peak"] < found["loaded"] + large.nbytes / 2e6
+
+
 def test_a_process_that_cannot_start_is_one_sentence(tmp_path):
     from aeedge.bench.phases import phases
 

@@ -21,7 +21,8 @@ _ASCII_FOR = {
     "≥": ">=", "≈": "~", "°": "deg ", "²": "^2", "⁶": "^6", "€": "EUR", "£": "GBP", "‘": "'", "’": "'", "“": '"',
     "”": '"', "─": "-", "━": "-", "│": "|", "├": "|", "└": "`", "β": "beta", "σ": "sigma", "ß": "ss", "ø": "o",
 }  # fmt: skip
-_UNWRITABLE = {errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EBADF}
+_CLOSED_PIPE = {errno.EPIPE, errno.EINVAL} if os.name == "nt" else {errno.EPIPE}
+_UNWRITABLE = {errno.ENOSPC, errno.EFBIG, errno.EBADF, getattr(errno, "EDQUOT", errno.ENOSPC)} | _CLOSED_PIPE
 _PIPE_CLOSED, _INTERRUPTED = 128 + 13, 128 + 2  # as a shell reports what SIGPIPE and SIGINT end
 
 
@@ -86,7 +87,7 @@ def ended_quietly() -> Iterator[None]:
         if error.filename is not None or error.errno not in _UNWRITABLE:
             raise
         _discard()
-        if error.errno == errno.EPIPE:
+        if error.errno in _CLOSED_PIPE:
             raise click.exceptions.Exit(_PIPE_CLOSED) from None
         raise UnusableError(f"output cannot be written ({error.strerror})") from error
 

@@ -147,6 +147,9 @@ def test_a_mistake_is_one_sentence(options, message):
 def test_own_rows_are_used(tmp_path):
     np.save(tmp_path / "rows.npy", np.zeros((7, 12), np.float32))
     assert call(BUNDLE, *SHORT, "--data", tmp_path / "rows.npy").exit_code == 0
+    for method, size in (("encode", 12), ("decode", 3)):  # one sample
+        np.save(tmp_path / "rows.npy", np.zeros(size, np.float32))
+        assert call(BUNDLE, *SHORT, "--method", method, "--data", tmp_path / "rows.npy").exit_code == 0
     np.save(tmp_path / "rows.npy", np.zeros((7, 5), np.float32))
     result = call(BUNDLE, *SHORT, "--data", tmp_path / "rows.npy")
     assert result.exit_code == 2

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import click
 
 from aeedge.bundle.manifest import Manifest
 from aeedge.bundle.reader import Bundle
+from aeedge.cli.streams import show
 from aeedge.table import human_bytes, pairs
 
 
@@ -22,7 +25,7 @@ def info(bundle: str, as_json: bool) -> None:
       aeedge info motor.aeedge
     """
     manifest = Bundle(bundle).manifest
-    click.echo(manifest.dumps().rstrip() if as_json else pairs(_rows(manifest), 80))
+    show(manifest.dumps().rstrip().encode() if as_json else pairs(_rows(manifest), 80))
 
 
 def _rows(m: Manifest) -> list[tuple[str, str]]:
@@ -58,5 +61,14 @@ def _rows(m: Manifest) -> list[tuple[str, str]]:
                 rows.append(
                     ("", f"fp32 layer: {layer['graph']} {layer['layer']} ({layer.get('why', 'no reason recorded')})")
                 )
-    training = [f"{k}: {v if isinstance(v, str) else json.dumps(v)}" for k, v in m.training.items()]
+    training = [f"{k}: {v if isinstance(v, str) else json.dumps(_short(v))}" for k, v in m.training.items()]
     return rows + [("training" if i == 0 else "", line) for i, line in enumerate(training)]
+
+
+def _short(value: Any) -> Any:
+    """A value of JSON with six significant digits in every float."""
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    if isinstance(value, Mapping):
+        return {name: _short(inner) for name, inner in value.items()}
+    return [_short(inner) for inner in value] if isinstance(value, Sequence) and not isinstance(value, str) else value

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Iterable
 from shutil import get_terminal_size
 from textwrap import fill
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from aeedge.system.conditions import Finding
 
 _OPTIONS = {"output": "--output-activation", "random_state": "--seed", "sample_weight": "--weights"}
 _PHRASES = {
@@ -45,9 +50,18 @@ def reworded(text: str, command: click.Command) -> str:
     return _ROW.sub(r"row \1 (counted from 0)", text)
 
 
+def say_before(findings: Iterable[Finding]) -> None:
+    """Print what may spoil a measurement before it is made, on standard error."""
+    found = list(findings)
+    for finding in found:
+        say(f"{'Note' if finding.grade == 'note' else 'Before the run'}: {finding.message}", err=True)
+    if any(finding.grade == "invalid" for finding in found):
+        say("If this goes on, the result will be INVALID.", err=True)
+
+
 def say(text: str, *, err: bool = False) -> None:
     """Print a sentence; in a terminal, wrapped between words."""
     stream = sys.stderr if err else sys.stdout
-    if stream is not None and stream.isatty():  # None where it was closed
+    if stream.isatty():
         text = fill(text, get_terminal_size().columns, break_long_words=False, break_on_hyphens=False)
     click.echo(text, err=err)

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from aeedge.bundle.reader import Bundle
+from aeedge.cli.types import PAGE
 from aeedge.files.atomic import atomic_file
 from aeedge_export import run_files
 from aeedge_export.reporting.page import render
@@ -14,7 +15,7 @@ from aeedge_export.reporting.page import render
 
 @click.command()
 @click.argument("run", type=click.Path())
-@click.option("-o", "--output", metavar="HTML", type=click.Path(), help="Page to write [default: RUN/report.html].")
+@click.option("-o", "--output", metavar="HTML", type=PAGE, help="Page to write [default: RUN/report.html].")
 @click.option("--bundle", type=click.Path(), help="Bundle made from RUN: also show which layers run in int8, and why.")
 @click.option("-f", "--force", is_flag=True, help="Overwrite HTML; RUN/report.html is always replaced.")
 def report(run: str, output: str | None, bundle: str | None, force: bool) -> None:

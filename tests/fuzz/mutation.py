@@ -79,10 +79,27 @@ def _json(data, dice):
     elif kind == "nested":
         inside[last] = dice.choice([[inside[last]], {"": inside[last]}, [inside[last]] * 3])
     elif kind == "number" and isinstance(inside[last], (int, float)):
-        inside[last] = dice.choice([-inside[last], inside[last] + 1, inside[last] * 2**40, float(inside[last]), str(inside[last])])
+        inside[last] = dice.choice(
+            [-inside[last], inside[last] + 1, inside[last] * 2**40, float(inside[last]), str(inside[last])]
+        )
     elif kind == "new" and isinstance(inside, dict):
-        key = dice.choice(["missing", "dialect", "ordered", "scorer", "codes", "fill", "policy", "nonfinite_sentinels", "units", "é\n"])
-        inside[key] = dice.choice([*_ODD, {"policy": "drop", "codes": {"0": [-1.0]}}, {"policy": "median", "fill": [0.0] * 12}])
+        key = dice.choice(
+            [
+                "missing",
+                "dialect",
+                "ordered",
+                "scorer",
+                "codes",
+                "fill",
+                "policy",
+                "nonfinite_sentinels",
+                "units",
+                "é\n",
+            ]
+        )
+        inside[key] = dice.choice(
+            [*_ODD, {"policy": "drop", "codes": {"0": [-1.0]}}, {"policy": "median", "fill": [0.0] * 12}]
+        )
     else:
         inside[last] = document[dice.choice(list(document))] if isinstance(document, dict) and document else None
     try:

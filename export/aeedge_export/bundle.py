@@ -237,7 +237,7 @@ def _write(
         allowed["int8"] = integer_tolerances(limits, outputs, rows[:_NUDGED], score, elsewhere)
     files[GOLDEN] = _archive(golden, recorded)
     made = {variant: _variant(variant, files, allowed[variant], int8) for variant in graphs}
-    sentinels = _sentinels(files["encoder.onnx"], target, spec, draft.latent, golden[-1])
+    sentinels = _sentinels(files["encoder.onnx"], target, spec, draft.latent_shape, golden[-1])
     made["fp32"] = made["fp32"]._replace(nonfinite_sentinels=sentinels)
     manifest = draft._replace(
         id=identity,
@@ -332,7 +332,7 @@ def _array(
     values: ArrayLike | torch.Tensor, what: str, features: Sequence[str] | None, missing: Missing | None
 ) -> NDArray[Any]:
     """Rows as an array of numbers, from frames, lists and tensors, too."""
-    if isinstance(values, np.ma.MaskedArray) and missing is None and (masked := np.ma.count_masked(values)):
+    if isinstance(values, np.ma.MaskedArray) and missing is None and (masked := int(np.ma.getmaskarray(values).sum())):
         raise InputError(
             f"{what}: expected an array without a mask, got {masked} masked values; fill them (values.filled(...)), "
             "leave such rows out, or say what a device does with missing values (missing=...)"
@@ -400,7 +400,8 @@ def _check_shapes(encoder: nn.Module, decoder: nn.Module | None, rows: NDArray[A
             latent = _call(encoder, torch.from_numpy(part), "encoder")
             if latent.ndim < 2 or len(latent) != count or not latent.numel():
                 raise InputError(
-                    f"encoder: expected latents of shape (n, k) or (n, ...), got {tuple(latent.shape)} for {_rows(count)}"
+                    f"encoder: expected latents of shape (n, k) or (n, ...), "
+                    f"got {tuple(latent.shape)} for {_rows(count)}"
                 )
             if decoder is not None:
                 back = _call(decoder, latent, "decoder")
@@ -442,8 +443,8 @@ def _check_finite(reference: Reference, rows: NDArray[Any]) -> None:
             role = {"latent": "encoder", "reconstruction": "decoder"}.get(what, what)
             raise InputError(
                 f"{role}: expected finite outputs for the example, got {values[tuple(bad[0])]} for row {bad[0][0]} "
-                f"(values of up to {np.abs(rows.astype(np.float64)).max():.3g}); scale the rows (scaler=(mean, scale)), "
-                "or look for weights that are too large"
+                f"(values of up to {np.abs(rows.astype(np.float64)).max():.3g}); scale the rows "
+                "(scaler=(mean, scale)), or look for weights that are too large"
             )
 
 

@@ -7,6 +7,7 @@ not share with it. Taking from a list and appending to it are atomic.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from math import isfinite
 from typing import TYPE_CHECKING
@@ -51,7 +52,7 @@ class BoundArrays:
     def __init__(self, bind: Callable[[int], Bound], most: int) -> None:
         self.idle: list[list[BoundCall]] = [[] for _ in range(most + 1)]
         self._bind = bind
-        self._made: list[None] = []
+        self._made: list[weakref.ref[BoundCall]] = []  # but for those that an interrupted call lost
 
     @property
     def busy(self) -> bool:
@@ -60,20 +61,21 @@ class BoundArrays:
 
     def run(self, x: Block, out: Floats | None) -> Floats | None:
         """Results of a few samples (n, *shape), in `out` or a new array; None if they do not fit or are not finite."""
-        idle = self.idle[len(x)]
-        try:
-            bound = idle.pop()
-        except IndexError:
-            bound = self.make(len(x))
-        try:
+        idle, bound = self.idle[len(x)], None
+        try:  # a signal handler may raise between any two steps
+            try:
+                bound = idle.pop()
+            except IndexError:
+                bound = self.make(len(x))
             return bound(x, out)
         finally:
-            idle.append(bound)
+            if bound is not None:
+                idle.append(bound)
 
     def make(self, count: int) -> BoundCall:
         """A new set of arrays for this many samples, as a function that copies in, runs and copies out."""
         bound = _bound_call(self._bind(count))
-        self._made.append(None)
+        self._made.append(weakref.ref(bound, self._made.remove))
         return bound
 
 

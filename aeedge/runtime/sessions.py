@@ -39,7 +39,7 @@ class SessionPool:
 
     Attributes:
         fast: the fast path by method; `not_open` as long as its sessions are not open.
-        busy: is as long as calls are under way that are not on bound arrays.
+        busy: threads with calls under way that are not on bound arrays.
         alive: empty once the sessions that are open now may no longer be used (a fork, `close`, the interpreter's end).
     """
 
@@ -50,7 +50,7 @@ class SessionPool:
         self._makers: dict[bool, Makers] = {}
         self._methods: dict[bool, dict[str, Method]] = {False: {}, True: {}}
         self.fast: dict[str, FastCall] = dict.fromkeys(NAMES, not_open)
-        self.busy: list[None] = []
+        self.busy: set[int] = set()
         self.alive = [True]
         _living.add(self)
 
@@ -103,6 +103,7 @@ class SessionPool:
     def after_fork(self, *, reopen: bool) -> None:
         """In a forked child: leave what misses its threads, or may be in the middle of something, and start anew."""
         self._lock = threading.RLock()
+        self.busy.clear()
         if not self._methods[True] and not reopen:
             return
         for pooled in (True, False) if reopen else (True,):
@@ -111,9 +112,9 @@ class SessionPool:
         self._retire()
 
     def is_busy(self) -> bool:
-        """Whether calls are under way."""
+        """Whether calls of other threads are under way."""
         found = [method for methods in self._methods.values() for method in list(methods.values())]
-        return bool(self.busy) or any(method.arrays.busy for method in found)
+        return bool(self.busy - {threading.get_ident()}) or any(method.arrays.busy for method in found)
 
     def park(self) -> None:
         """The interpreter ends: stop daemon threads where they call."""

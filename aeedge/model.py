@@ -84,9 +84,7 @@ class Model:
         Raises:
             BundleError: golden.npz is missing or damaged.
         """
-        from aeedge.verification import recorded
-
-        return recorded(self._bundle, self.variant)["input"]
+        return self._bundle.golden(self.variant)["input"]
 
     @property
     def manifest(self) -> Manifest:

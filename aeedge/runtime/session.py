@@ -225,6 +225,9 @@ def _options(exact: bool = False, threads: int = 1) -> Any:
         options.add_session_config_entry("session.x64quantprecision", "1")
     if threads > 1:
         options.add_session_config_entry("session.intra_op.spin_duration_us", _SPIN_US)
+    # The bytes are ONNX, whatever they look like, and no folder holds data of theirs; unknown settings are passed over.
+    options.add_session_config_entry("session.load_model_format", "ONNX")
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.execution_mode = runtime.ExecutionMode.ORT_SEQUENTIAL

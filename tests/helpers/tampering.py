@@ -34,7 +34,10 @@ def change_golden(path, name, place, difference):
 def replace_golden(path, arrays):
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
-    data = buffer.getvalue()
+    replace_golden_bytes(path, buffer.getvalue())
+
+
+def replace_golden_bytes(path, data):
     (path / "golden.npz").write_bytes(data)
     entry = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
     reseal(path, lambda d: d.__setitem__("golden", entry))

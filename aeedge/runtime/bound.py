@@ -30,6 +30,7 @@ class Bound(Record):
         run: runs all stages.
         result: gives the result in a new array.
         direct: whether nothing is left to be done with `output`.
+        failed: what to raise instead of an error of `run`; None for the error itself.
         watched: after a run, a function whose result is finite if the input was; None where it cannot be otherwise.
     """
 
@@ -38,6 +39,7 @@ class Bound(Record):
     run: Callable[[], None]
     result: Callable[[], Floats]
     direct: bool
+    failed: Callable[[Exception], Exception | None]
     watched: Callable[[], float] | None
 
 
@@ -80,7 +82,7 @@ class BoundArrays:
 
 
 def _bound_call(bound: Bound) -> BoundCall:
-    rows, run, watched, result = bound.input, bound.run, bound.watched, bound.result
+    rows, run, failed, watched, result = bound.input, bound.run, bound.failed, bound.watched, bound.result
     dtype, output = rows.dtype, bound.output if bound.direct else None
 
     def call(x: Block, out: Floats | None) -> Floats | None:
@@ -88,7 +90,12 @@ def _bound_call(bound: Bound) -> BoundCall:
             rows[...] = x
         elif not copy_into(rows, x):
             return None
-        run()
+        try:
+            run()
+        except Exception as error:
+            if (told := failed(error)) is None:
+                raise
+            raise told from None
         if watched is not None and not isfinite(watched()):
             return None
         if out is None:

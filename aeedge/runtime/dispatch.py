@@ -227,7 +227,7 @@ class Dispatcher:
         if self._fill is not None:  # missing values are replaced in a copy
             return partial(self.run, name, given, np.empty((len(given), *method.row_out), np.float32), invalid)
         bound, busy, alive = method.bind(len(given), given), sessions.busy, sessions.alive
-        run, watched, result, direct = bound.run, bound.watched, bound.result, bound.direct
+        run, failed, watched, result, direct = bound.run, bound.failed, bound.watched, bound.result, bound.direct
         output = bound.output if direct else np.empty((len(given), *method.row_out), np.float32)
         renewed: list[Callable[[], Floats]] = []
 
@@ -239,7 +239,12 @@ class Dispatcher:
             thread = get_ident()
             try:
                 busy.add(thread)
-                run()
+                try:
+                    run()
+                except Exception as error:
+                    if (told := failed(error)) is None:
+                        raise
+                    raise told from None
                 if not direct:
                     output[...] = result()
                 if watched is None or isfinite(watched()):

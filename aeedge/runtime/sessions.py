@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from aeedge.errors import AeedgeError
 from aeedge.runtime.fastpath import not_open
 from aeedge.runtime.methods import NAMES
+from aeedge.runtime.threadpool import cannot_start, try_to_start
 
 if TYPE_CHECKING:
     from aeedge.runtime.fastpath import FastCall
@@ -90,9 +91,19 @@ class SessionPool:
     def _made_by(self, *, pooled: bool) -> Makers:
         with self._lock:
             if pooled not in self._makers:
-                self._makers[pooled] = self._build(self.threads if pooled else 1)
+                self._makers[pooled] = self._built_on_pool() if pooled else self._build(1)
                 self._let_go_if_closed()
             return self._makers.get(pooled) or self._build(1)  # which raises after `close`
+
+    def _built_on_pool(self) -> Makers:
+        """With a pool; without, and with a warning, where its threads cannot be started."""
+        try:
+            try_to_start(self.threads - 1)
+            return self._build(self.threads)
+        except RuntimeError as error:
+            if not cannot_start(error):
+                raise
+        return self._build(1)
 
     def refresh(self, name: str, fast: FastCall) -> None:
         """Set the fast path of a method, unless its sessions may no longer be used."""

@@ -153,16 +153,35 @@ class _Worker:
             thread.join()
 
 
+def try_to_start(count: int) -> None:
+    """Start so many threads at once, and let them end: onnxruntime hangs if it gets some of a pool's, but not all.
+
+    Raises:
+        RuntimeError: they cannot be started; see `cannot_start`.
+    """
+    hold, started = threading.Lock(), []
+    with hold:
+        for _ in range(count):
+            started.append(threading.Thread(target=_pass, args=(hold,), name="aeedge-trial", daemon=True))
+            started[-1].start()
+    for thread in started:
+        thread.join()
+
+
+def _pass(lock: threading.Lock) -> None:
+    with lock:
+        pass
+
+
 def cannot_start(error: RuntimeError) -> bool:
-    """Whether this says that no thread can be started; if so, it warns, unless that is because the program ends."""
+    """Whether this is Python's error that no thread can be started; if so, it warns, unless the program ends."""
     text = str(error)
     if "new thread" not in text:
         return False
     if "shutdown" not in text:
         warnings.warn(
-            "no more threads can be started (the limit of processes, 'ulimit -u' or TasksMax=, is reached), so calls "
-            "run on fewer threads and take longer; raise the limit, or pass threads=1 to aeedge.load",
-            stacklevel=2,
+            "no more threads can be started, so calls take longer; raise the limit ('ulimit -u', TasksMax=)",
+            stacklevel=1,  # one place for all, so that it is shown once
         )
     return True
 
@@ -211,7 +230,7 @@ class ThreadPool:
                 count -= self._workers[i].ask(call, elsewhere)
             except RuntimeError as error:
                 if not cannot_start(error):
-                    raise
+                    raise  # of a signal handler
                 return
 
     def close(self) -> None:

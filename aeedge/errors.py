@@ -7,12 +7,26 @@ AeedgeError
 ├── InputError (also ValueError) an argument, array or file does not fit
 └── VerificationError            the outputs differ from the recorded reference outputs
 
-A message names what was expected, what came, where, and what to do. Any other exception is a bug.
+A message names what was expected, what came, where, and what to do, in at most 2 000 printable characters. Any other
+exception is a bug.
 """
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from itertools import islice
+
+_LONGEST, _NAMES, _NAME = 2000, 10, 80  # characters of a message, names in a list, characters of a name
 
 
 class AeedgeError(Exception):
     """Base of all exceptions of aeedge."""
+
+    def __init__(self, message: object = "") -> None:
+        text = str(message)
+        if len(text) > _LONGEST:
+            text = f"{text[: _LONGEST * 3 // 4]} … {text[-_LONGEST // 4 :]}"
+        super().__init__(printable(text, len(text)))
 
 
 class BundleError(AeedgeError):
@@ -33,3 +47,16 @@ class InputError(AeedgeError, ValueError):
 
 class VerificationError(AeedgeError):
     """Outputs differ from the recorded reference outputs by more than the tolerance."""
+
+
+def shortened(names: Collection[object], most: int = _NAMES) -> str:
+    """Names in a sentence: the first `most` of many, each of a length that a terminal can show."""
+    more = len(names) - most
+    first = ", ".join(printable(str(name), 2 * _NAME) or "''" for name in islice(names, most))
+    return first + (f" and {more:,} more" if more > 0 else "")
+
+
+def printable(text: str, most: int = _NAME) -> str:
+    """Text for a message: control characters as escapes, so that no name can steer a terminal, and not too long."""
+    text = text if len(text) <= most else text[:most] + "…"
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

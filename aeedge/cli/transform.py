@@ -25,7 +25,7 @@ from aeedge.cli.types import (
     variant_option,
 )
 from aeedge.cli.wording import say
-from aeedge.errors import InputError
+from aeedge.errors import InputError, shortened
 from aeedge.files.replacing import check_file
 from aeedge.files.rows import RowFile, Wanted, open_all
 from aeedge.files.writing import STDOUT, is_stream, row_writer
@@ -161,7 +161,7 @@ def _results(
         yield block
     _print_notes(rows, sources, shown)
     if not count:
-        raise InputError(f"{', '.join(sources)}: expected at least one row, got none")
+        raise InputError(f"{shortened(sources)}: expected at least one row, got none")
 
 
 def _print_notes(rows: RowFile, sources: Sequence[str], shown: int) -> int:

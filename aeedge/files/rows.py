@@ -12,15 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aeedge.errors import InputError
+from aeedge.errors import InputError, printable, shortened
 from aeedge.files import delimited, npy
 from aeedge.files.dialect import Dialect
 from aeedge.files.images import Images, are_images
 from aeedge.files.parquet import ParquetTable
 from aeedge.files.sniffing import DialectOptions, Head, detect, fits
-from aeedge.files.source import STDIN, SUFFIXES, Source
-
-_NAMED = 10  # column names in a message
+from aeedge.files.source import STDIN, SUFFIXES, Source, reading
 
 
 @dataclass(frozen=True)
@@ -149,20 +147,12 @@ def column_order(
     if absent:
         if len(absent) == len(columns) == width:
             return everything, ("no column name matches the model's features; columns are read in order",)
-        raise InputError(f"{name}: expected a column {absent[0]!r}, got {shortened(names)}; rename or add it")
+        raise InputError(
+            f"{name}: expected a column '{printable(absent[0])}', got {shortened(names)}; rename or add it"
+        )
     extra = sorted(set(places) - set(columns), key=places.__getitem__)
-    notes = (
-        (f"columns that the model does not use: {shortened([each or repr(each) for each in extra])}",) if extra else ()
-    )
+    notes = (f"columns that the model does not use: {shortened(extra)}",) if extra else ()
     return [places[each] for each in columns], notes
-
-
-def shortened(names: Sequence[str]) -> str:
-    """Names in a sentence, the first ones of many."""
-    more = len(names) - _NAMED
-    return ", ".join(name if name.isprintable() else repr(name) for name in names[:_NAMED]) + (
-        f" and {more} more" if more > 0 else ""
-    )
 
 
 def row_files(paths: Sequence[str | os.PathLike[str]]) -> list[str | os.PathLike[str]]:
@@ -173,10 +163,11 @@ def row_files(paths: Sequence[str | os.PathLike[str]]) -> list[str | os.PathLike
     """
     files: list[str | os.PathLike[str]] = []
     for path in paths:
-        if os.fspath(path) == STDIN or not Path(path).is_dir():
+        if os.fspath(path) == STDIN or not os.path.isdir(path):
             files.append(path)
             continue
-        inside = sorted(file for file in Path(path).iterdir() if file.is_file() and _is_row_file(file.name))
+        with reading(os.fspath(path)):
+            inside = sorted(file for file in Path(path).iterdir() if file.is_file() and _is_row_file(file.name))
         if not inside:
             raise InputError(f"{path}: expected images or files of rows ({', '.join(SUFFIXES)}), but there are none")
         files += inside

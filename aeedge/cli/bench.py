@@ -16,11 +16,11 @@ from aeedge.bench.plan import METHODS, SCENARIOS, Plan
 from aeedge.bench.text import text
 from aeedge.bundle.reader import Bundle
 from aeedge.cli.streams import check_stdout, show, show_json
-from aeedge.cli.types import DURATION, PAGE, PERCENT, RATE, Scenario, threads_option, variant_option
+from aeedge.cli.types import DURATION, PERCENT, RATE, Scenario, threads_option, variant_option
 from aeedge.cli.wording import say_before
 from aeedge.errors import InputError
 from aeedge.files.atomic import atomic_file
-from aeedge.files.replacing import check_file
+from aeedge.files.replacing import check_page
 from aeedge.files.rows import Wanted, open_all
 from aeedge.system import conditions
 from aeedge.system.clock import Clock
@@ -63,7 +63,7 @@ _MOST_ROWS = 4096  # read from a file; they are repeated to the number that a sc
     help="With --compare or --baseline: exit code 1 when slower by more, such as 5%.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON (docs/json-outputs.md).")
-@click.option("--html", type=PAGE, help="Also write the result as an HTML page.")
+@click.option("--html", type=click.Path(), help="Also write the result as an HTML page.")
 @click.option("-f", "--force", is_flag=True, help="Overwrite the page.")
 @click.pass_context
 def bench(ctx: click.Context, /, bundle: str, **options: Any) -> None:
@@ -92,7 +92,7 @@ def bench(ctx: click.Context, /, bundle: str, **options: Any) -> None:
     )
     baseline = read_baseline(options["baseline"]) if options["baseline"] else None
     if options["html"]:  # before anything is measured
-        check_file(options["html"], overwrite=options["force"], inputs=[options["data"], options["baseline"]])
+        check_page(options["html"], overwrite=options["force"], inputs=[options["data"], options["baseline"]])
     rows = _rows(bundle, plan.method, options["data"])
     say_before(conditions.at_start(Clock()))
     progress = _progress(quiet=not sys.stderr.isatty())

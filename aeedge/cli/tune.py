@@ -61,8 +61,9 @@ def tune(
         return
     if record_path(identity) is None:  # reported now, not after measuring
         raise InputError("expected HOME, XDG_STATE_HOME or AEEDGE_STATE to name a place for the result; set one")
-    say_before(conditions.at_start(Clock()))
     quiet = not sys.stderr.isatty()
+    if not quiet:  # some seconds later the result says the same
+        say_before(conditions.at_start(Clock()))
 
     def progress(text: str) -> None:
         if not quiet:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -116,20 +115,6 @@ def dialect_options(header: bool | None, delimiter: str | None, decimal: str | N
     """What `table_options` gave; None where that is nothing."""
     given = DialectOptions(header, delimiter, decimal)
     return None if given == DialectOptions() else given
-
-
-class _Page(click.Path):
-    """The name of an HTML page to write."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """The name as it is."""
-        suffix = os.path.splitext(value)[1]
-        if suffix.lower() not in (".html", ".htm"):
-            raise InputError(f"{value}: expected a name that ends in .html, got {suffix or 'no suffix'}")
-        return super().convert(value, param, ctx)
-
-
-PAGE = _Page()
 
 
 class _Size(_Type):

@@ -166,9 +166,9 @@ def test_operators_that_changed_their_form_are_lowered(tmp_path):
     ("arguments", "message"),
     [
         ({"decoder": decoder(5)}, r"decoder: expected rows of shape \(6,\), got \(5,\)"),
-        ({"decoder": nn.Linear(3, 6)}, r"decoder: failed on rows of shape \(2, 2\)"),
+        ({"decoder": nn.Linear(3, 6)}, r"decoder: failed on 3 rows, shape \(3, 2\)"),
         ({"encoder": TwoOutputs()}, "encoder: expected one tensor, got tuple of Tensor, Tensor; wrap it"),
-        ({"encoder": BatchDependent()}, r"encoder: failed on rows of shape \(3, 6\)"),
+        ({"encoder": BatchDependent()}, r"encoder: failed on 3 rows, shape \(3, 6\)"),
         ({"encoder": nn.Sequential(encoder(), nn.Flatten(0))}, r"expected latents of shape \(n, k\)"),
         ({"example": EXAMPLE[:1]}, r"example: expected two or more rows .* got \(1, 6\)"),
         ({"example": EXAMPLE[0]}, "example: expected two or more rows"),

@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import onnx
@@ -25,10 +25,15 @@ import torch
 from numpy.typing import NDArray
 from onnx import ModelProto
 from torch import Tensor, nn
+from torch.nn.utils import prune, remove_spectral_norm, remove_weight_norm
+from torch.nn.utils.parametrize import is_parametrized, remove_parametrizations
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
 
 from aeedge.errors import InputError
 from aeedge_export.conversion.editing import closed, opened
 from aeedge_export.conversion.lowering import TORCH_OPSET, lower_opset
+from aeedge_export.networks.copying import copied
 
 OPSET, IR_VERSION = 17, 8
 _ANY_NUMBER = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
@@ -102,8 +107,27 @@ def check_one_input(module: nn.Module, role: str) -> None:
 
 
 def frozen(module: nn.Module) -> nn.Module:
-    """A copy on the CPU in evaluation mode, so that exporting leaves the caller's module alone."""
-    return copy.deepcopy(module).cpu().eval()
+    """A copy on the CPU in evaluation mode, so that exporting leaves the caller's module alone.
+
+    weight_norm, spectral_norm, pruning and other parametrizations are replaced by the weights that they compute.
+
+    Raises:
+        InputError: weights that have no values or are not finite, or a module that cannot be copied.
+    """
+    plain = copied(module).cpu().eval()
+    for part in list(plain.modules()):
+        for hook in list(part._forward_pre_hooks.values()):
+            if isinstance(hook, WeightNorm):
+                remove_weight_norm(part, hook.name)
+            elif isinstance(hook, SpectralNorm):
+                remove_spectral_norm(part, hook.name)
+            elif isinstance(hook, prune.BasePruningMethod):
+                prune.remove(part, hook._tensor_name)  # type: ignore[no-untyped-call]
+        parametrizations = part.parametrizations if is_parametrized(part) else nn.ModuleDict()
+        for name in list(cast("nn.ModuleDict", parametrizations)):
+            if torch.equal(getattr(part, name), getattr(part, name)):  # not a random one
+                remove_parametrizations(part, name)
+    return plain
 
 
 def to_onnx(module: nn.Module, example: Tensor, role: str) -> ModelProto:

@@ -124,8 +124,15 @@ def corrected_biases(
         over = tuple(i for i in range(x.ndim) if i != 1)
         mean = x.mean(axis=over, dtype=np.float64)
         mean_rounded = Affine.of(*found[str(source.name)]).rounded(x).mean(axis=over, dtype=np.float64)
-        taps = tuple(range(2, weight.ndim))
-        exact, ours = weight.astype(np.float64).sum(axis=taps), rounded.astype(np.float64).sum(axis=taps)
-        error = exact @ mean - ours @ mean_rounded if axis == 0 else mean @ exact - mean_rounded @ ours
+        groups = node.attributes.get_int("group", 1)
+        error = _mean_output(weight, axis, groups, mean) - _mean_output(rounded, axis, groups, mean_rounded)
         result[str(node.name)] = (bias + error).astype(np.float32)
     return result
+
+
+def _mean_output(weight: NDArray[Any], axis: int, groups: int, mean: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What inputs of a mean for each channel give in each output channel; a group of channels reads only its own."""
+    taps = tuple(range(2, weight.ndim))
+    matrix = np.moveaxis(weight.astype(np.float64).sum(axis=taps), axis, 0)
+    parts = zip(np.split(matrix, groups), np.split(mean, groups))
+    return np.concatenate([part @ own for part, own in parts])

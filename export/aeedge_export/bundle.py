@@ -41,12 +41,15 @@ from aeedge_export.acceptance import (
     Reference,
     accept,
     accept_integer,
+    check_independent,
+    check_repeatable,
+    check_runs,
     golden_rows,
     integer_tolerances,
     tolerances,
     without_codes,
 )
-from aeedge_export.conversion.graph import OPSET, RawDecoder, RawEncoder, Scaling, frozen, stamped, to_onnx
+from aeedge_export.conversion.graph import OPSET, RawDecoder, RawEncoder, Scaling, frozen, in_float32, stamped, to_onnx
 from aeedge_export.conversion.rewriting import for_fp32
 from aeedge_export.conversion.scorer import scorer
 from aeedge_export.quantization.choice import LEAST_ROWS, Finetune, Int8, NotQuantizableError, choose
@@ -132,14 +135,19 @@ def export_bundle(
     if variants == "all" and len(rows if calibration is None else np.asarray(calibration)) < LEAST_ROWS:
         wanted = ("fp32",)
     scaling = _scaling(scaler, rows.shape[1:])
-    raw_encoder = frozen(RawEncoder(encoder, scaling))
-    raw_decoder = None if decoder is None else frozen(RawDecoder(decoder, scaling))
+    raw_encoder, raw_decoder = _raw_modules(encoder, decoder, scaling, rows)
+    fresh = Reference(frozen(raw_encoder), None if raw_decoder is None else frozen(raw_decoder), scaling.scale)
     latent = _check_shapes(raw_encoder, raw_decoder, rows)
+    reference = Reference(raw_encoder, raw_decoder, scaling.scale)
+    check_repeatable(reference, fresh, rows)
+    limits = {"fp32": tolerances(reference, rows, scaling, tolerance)}
+    check_independent(reference, rows, limits["fp32"], tolerance)
     models = {"encoder": to_onnx(raw_encoder, torch.from_numpy(rows), "encoder")}
     if raw_decoder is not None:
         models["decoder"] = to_onnx(raw_decoder, torch.zeros(2, latent), "decoder")
-    reference = Reference(raw_encoder, raw_decoder, scaling.scale)
     graphs = {"fp32": {role: for_fp32(model) for role, model in models.items()}}
+    for role, model in graphs["fp32"].items():
+        check_runs(model, role)
     tune = _finetuner(raw_encoder, raw_decoder, scaling, latent) if qat else None
     int8 = _int8(models, wanted, calibration, rows, scaling, tune)
     if int8 is not None:
@@ -147,7 +155,6 @@ def export_bundle(
     if with_scorer and raw_decoder is not None:
         for by_role in graphs.values():
             by_role["scorer"] = scorer(by_role["encoder"], by_role["decoder"], scaling.scale)
-    limits = {"fp32": tolerances(reference, rows, scaling, tolerance)}
     identity = _identity(graphs, spec, scaling)
     files = {
         file_name(role, variant): stamped(model, identity, role)
@@ -293,6 +300,18 @@ def _scaling(scaler: tuple[ArrayLike, ArrayLike], shape: tuple[int, ...]) -> Sca
     return Scaling(mean, scale)
 
 
+def _raw_modules(
+    encoder: nn.Module, decoder: nn.Module | None, scaling: Scaling, rows: NDArray[Any]
+) -> tuple[RawEncoder, RawDecoder | None]:
+    """Frozen copies of the caller's modules that take and give raw rows in float32."""
+    given = torch.from_numpy(rows[:2])
+    down = in_float32(frozen(RawEncoder(encoder, scaling)), lambda: given, "encoder")
+    if decoder is None:
+        return down, None
+    up = frozen(RawDecoder(decoder, scaling))
+    return down, in_float32(up, lambda: frozen(down)(given), "decoder")
+
+
 def _check_shapes(encoder: nn.Module, decoder: nn.Module | None, rows: NDArray[Any]) -> int:
     """The latent size, once both modules have been seen to fit the example and each other, for 2 rows and for 3."""
     with torch.inference_mode():
@@ -321,6 +340,9 @@ def _call(module: nn.Module, rows: torch.Tensor, role: str) -> torch.Tensor:
         raise InputError(
             f"{role}: expected one tensor, got {type(result).__name__}; wrap it to return one (a VAE: its mean)"
         )
+    if not result.is_floating_point():
+        advice = "torch.view_as_real(z) has two real ones" if result.is_complex() else "if these are meant, z.float()"
+        raise InputError(f"{role}: expected real numbers, got {str(result.dtype).removeprefix('torch.')}; {advice}")
     return result
 
 

@@ -237,8 +237,9 @@ class Model:
             For each output its worst sample.
 
         Raises:
-            VerificationError: a sample differs by more than its tolerance, the message names it; or NaN or infinity do
-                not reach the latents as the manifest says.
+            VerificationError: a sample differs by more than its tolerance, the message names it; two calls with the
+                same sample differ; a tolerance is nearly as large as the outputs; or NaN or infinity do not reach the
+                latents as the manifest says.
         """
         from aeedge.verification import self_check
 

@@ -217,9 +217,11 @@ def as_array(x: Any, what: str, columns: Sequence[str] | None = None, first: int
 
 def _lengths(x: Any) -> list[int]:
     """The different lengths of a sequence's parts; empty where they have none."""
-    single = not hasattr(x, "__iter__") or (isinstance(x, np.ndarray) and not x.ndim)
-    parts = () if single else x
-    return sorted({len(part) for part in parts if hasattr(part, "__len__") and not isinstance(part, str)})
+    try:
+        parts = x if len(x) else ()
+        return sorted({len(part) for part in parts if hasattr(part, "__len__") and not isinstance(part, str)})
+    except TypeError:  # no sequence, or parts that have none, as those of sparse matrices
+        return []
 
 
 def output(rows: InputBatch, row_shape: tuple[int, ...], out: Floats | None) -> Floats:

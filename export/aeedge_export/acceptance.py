@@ -7,25 +7,34 @@ in scaled units.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx.helper
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from onnx import ModelProto
+from torch import Tensor, nn
 
 import aeedge
 from aeedge.bundle.manifest import InputSpec, ScoreSpec, Tolerance
-from aeedge.errors import VerificationError
+from aeedge.errors import InputError, VerificationError
 from aeedge.runtime.missing import missing_values
+from aeedge.runtime.session import Session, runtime_version
 from aeedge.verification import deviation
-from aeedge_export.conversion.graph import Scaling
+from aeedge_export.conversion import rowwise
+from aeedge_export.conversion.graph import RawDecoder, RawEncoder, Scaling
+from aeedge_export.conversion.messages import first_line
 
 BATCHES = (1, 2, 7, 257)
 GOLDEN_ROWS = 16
+_EXTREME = 6
 _INTEGER_TOLERANCE = 1e-5
+_ROUNDING = 0.1  # the largest tolerance relative to an output's magnitude, see _check_rounding
+_LARGEST = 0.05  # the largest that a user may ask for
 _BEYOND = 10.0  # how far outside the example's range extreme rows lie, in ranges
 
 
@@ -67,8 +76,23 @@ def golden_rows(example: NDArray[Any]) -> NDArray[Any]:
 class Reference:
     """What torch says: `encoder` and `decoder` take and give raw rows."""
 
-    def __init__(self, encoder: nn.Module, decoder: nn.Module | None, scale: NDArray[np.float32]) -> None:
+    def __init__(self, encoder: RawEncoder, decoder: RawDecoder | None, scale: NDArray[np.float32]) -> None:
         self._encoder, self._decoder, self._scale = encoder, decoder, scale
+
+    @property
+    def modules(self) -> dict[str, nn.Module]:
+        """By role; the decoder without the mapping to raw units, which would hide small changes."""
+        decoder = {} if self._decoder is None else {"decoder": self._decoder.decoder}
+        return {"encoder": self._encoder, **decoder}
+
+    def inputs(self, role: str, rows: NDArray[Any]) -> Tensor:
+        """What the module of a role is given for raw rows."""
+        given = torch.from_numpy(np.array(rows))
+        if role == "encoder":
+            return given
+        with torch.inference_mode():
+            latents: Tensor = self._encoder(given)
+        return latents.clone()
 
     def outputs(self, rows: NDArray[Any]) -> dict[str, NDArray[np.float32]]:
         """Latents (n, *latent_shape), and with a decoder reconstructions (n, *shape) and scores (n,) of raw rows."""
@@ -85,19 +109,81 @@ class Reference:
         return found
 
 
+def check_repeatable(reference: Reference, fresh: Reference, example: NDArray[Any]) -> None:
+    """The same rows must give the same again, also after others, in torch.
+
+    Args:
+        reference: called before.
+        fresh: the same, not called yet.
+        example: raw rows (n, *shape).
+
+    Raises:
+        InputError: they do not.
+    """
+    for role, module in reference.modules.items():
+        rows, others = (reference.inputs(role, part) for part in _compared(example))
+        rowwise.check_repeatable(role, module, fresh.modules[role], rows, others)
+
+
+def check_independent(
+    reference: Reference, example: NDArray[Any], allowed: Mapping[str, Tolerance], tolerance: float
+) -> None:
+    """A row must give the same in any batch, and by itself, in torch.
+
+    Args:
+        reference: known to be repeatable.
+        example: raw rows (n, *shape).
+        allowed: tolerances by output.
+        tolerance: largest error relative to an output's magnitude.
+
+    Raises:
+        InputError: it does not.
+    """
+    for role, module in reference.modules.items():
+        rows, others = (reference.inputs(role, part) for part in _compared(example))
+        limit = allowed["latent"]
+        if role == "decoder":
+            with torch.inference_mode():
+                limit = Tolerance(rtol=tolerance, atol=tolerance * _rms(module(rows.clone()).double().numpy()))
+        rowwise.check_independent(role, module, rows, others, limit)
+
+
+def _compared(example: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Rows whose outputs are compared, and the others of their batch: together 257."""
+    rows = example[: GOLDEN_ROWS - _EXTREME]
+    edge = extreme_rows(example)
+    others = example[np.arange(max(BATCHES) - len(edge) - len(rows)) % len(example)]
+    return rows, np.concatenate([edge, others])
+
+
 def tolerances(reference: Reference, example: NDArray[Any], scaling: Scaling, tolerance: float) -> dict[str, Tolerance]:
     """Tolerances by output, from its typical magnitude (root mean square) over the example.
 
     Nothing can be more exact than float32 inputs are: latents also get what changes when inputs move by their last
     digit, reconstructions four steps of float32 at the largest raw value. A score is a square, so it inherits twice its
     residual's error.
+
+    Raises:
+        InputError: `tolerance` is none, or rounding alone needs more than a tenth of what an output varies by (or five
+            times `tolerance` where that is larger).
     """
+    if not 0 < tolerance <= _LARGEST:
+        raise InputError(f"tolerance: expected a number above 0, at most {_LARGEST}, got {tolerance}")
     found = reference.outputs(example)
     last_digit = 4 * _last_digit(reference, example, found["latent"])
+    varying = _varying(example)
+    if _hidden(last_digit, found["latent"], tolerance):
+        _check_rounding(
+            "latents", 4 * _last_digit(reference, example, found["latent"], varying), found["latent"], tolerance
+        )
     result = {"latent": Tolerance(rtol=tolerance, atol=_round(tolerance * _rms(found["latent"]) + last_digit))}
     if "reconstruction" in found:
         scaled = found["reconstruction"] / scaling.scale
-        step = 4 * 2.0**-23 * float(np.max(np.abs(example.astype(np.float64)) / scaling.scale))
+        steps = 4 * 2.0**-23 * np.abs(example / scaling.scale.astype(np.float64)).max(axis=0)
+        step = float(steps.max())
+        _check_rounding(
+            "reconstructions", float(steps.max(where=varying, initial=0.0)), example / scaling.scale, tolerance
+        )
         error = tolerance * _rms(scaled - scaling.mean / scaling.scale) + step
         result["reconstruction"] = Tolerance(rtol=tolerance, atol=_round(error))
         score = _rms(found["score"])
@@ -106,13 +192,62 @@ def tolerances(reference: Reference, example: NDArray[Any], scaling: Scaling, to
     return result
 
 
+def _check_rounding(what: str, needed: float, values: NDArray[Any], tolerance: float) -> None:
+    """Refuse a tolerance for rounding that would hide what the values vary by."""
+    if share := _hidden(needed, values, tolerance):
+        more = f", or pass tolerance={share / 5:.1g}" if share <= 5 * _LARGEST else ""
+        raise InputError(
+            f"example: rounding its values to float32 may change {what} by {share:.0%} of what they vary by; values "
+            f"that are large beside their variation need a scaler, scaler=(mean, scale), or rows less their mean{more}"
+        )
+
+
+def _hidden(needed: float, values: NDArray[Any], tolerance: float) -> float:
+    """The share of what values vary by that a tolerance would hide, where it is too much; 0 also for constants."""
+    spread = _rms(values - values.mean(axis=0, dtype=np.float64))
+    too_much = spread > 2.0**-22 * _rms(values) and needed > max(_ROUNDING, 5 * tolerance) * spread
+    return needed / spread if too_much else 0.0
+
+
+def _varying(example: NDArray[Any]) -> NDArray[np.bool_]:
+    """Mask of the values that change by more than a few of float32's steps."""
+    low, high = example.min(axis=0).astype(np.float64), example.max(axis=0).astype(np.float64)
+    mask: NDArray[np.bool_] = high - low > 1e-6 * np.maximum(np.abs(low), np.abs(high))
+    return mask
+
+
+def check_runs(model: ModelProto, role: str) -> None:
+    """onnxruntime must take the graph, and run it on one row and on two.
+
+    Args:
+        model: with one input and one output.
+        role: "encoder" or "decoder".
+
+    Raises:
+        InputError: it does not; parts in another precision than float32 may lack kernels.
+    """
+    given, result = (end.type.tensor_type for end in (model.graph.input[0], model.graph.output[0]))
+    shapes = [tuple(axis.dim_value for axis in end.shape.dim[1:]) for end in (given, result)]
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(given.elem_type)
+    try:
+        session = Session(model.SerializeToString(), role, dtype.name, shapes[0], shapes[1])
+        for count in (1, 2):
+            session.run(np.zeros((count, *shapes[0]), dtype))
+    except Exception as error:  # onnxruntime's exceptions share no public base class
+        reason = re.sub(r"^.*?cannot load it \((.*)\); .*$", r"\1", first_line(error))
+        raise InputError(
+            f"{role}: expected a graph that onnxruntime {runtime_version()} runs, but it says: {reason}; a part that "
+            "is not in float32 may be the cause"
+        ) from error
+
+
 def accept(path: Path, reference: Reference, example: NDArray[Any], name: str) -> None:
     """Load the bundle at `path` with aeedge and compare it with torch at batches of 1, 2, 7 and 257.
 
     Raises:
         VerificationError: an output differs; the message names output, batch, row and tolerance.
     """
-    with aeedge.load(path, variant="fp32", threads=1, check="golden") as model:
+    with aeedge.load(path, variant="fp32", threads=1) as model:
         rows = without_codes(trial_rows(example), example[0], model.input)
         expected = reference.outputs(rows)
         calls = {"latent": model.encode, "reconstruction": model.denoise, "score": model.score}
@@ -123,11 +258,17 @@ def accept(path: Path, reference: Reference, example: NDArray[Any], name: str) -
                 got = np.concatenate(parts)
                 found = deviation(what, rows, got, values, allowed[what], model.manifest.score)
                 if not found.ok:
-                    kind = "extreme " if found.row < len(rows) - 251 else ""
+                    kind = "extreme " if found.row < _EXTREME else ""
                     raise VerificationError(
                         f"{name}: not exported, aeedge and torch disagree: at batch {batch} the {found} ({kind}row "
-                        f"of 257); find the layer that onnxruntime computes differently, or raise the tolerance"
+                        "of 257); find the layer that onnxruntime computes differently (one in float16?), or raise the "
+                        "tolerance"
                     )
+        try:
+            model.self_check()
+        except VerificationError as error:
+            reason = str(error).partition("): ")[2].partition(";")[0].removeprefix("on this machine ")
+            raise VerificationError(f"{name}: not exported, aeedge and torch disagree: {reason}") from error
 
 
 def integer_tolerances(
@@ -215,11 +356,13 @@ def check_batch_invariance(
             )
 
 
-def _last_digit(reference: Reference, example: NDArray[Any], latent: NDArray[np.float32]) -> float:
+def _last_digit(
+    reference: Reference, example: NDArray[Any], latent: NDArray[np.float32], which: NDArray[np.bool_] | bool = True
+) -> float:
     """Largest change of a latent when inputs are moved up or down by float32's resolution; 0 for integer inputs."""
     if example.dtype.kind != "f":
         return 0.0
-    signs = np.random.default_rng(0).choice(np.array([-1, 1], np.float32), example.shape)
+    signs = np.random.default_rng(0).choice(np.array([-1, 1], np.float32), example.shape) * which
     moved = reference.outputs((example * (1 + signs * np.float32(2**-23))).astype(np.float32))["latent"]
     return float(np.abs(moved.astype(np.float64) - latent).max())
 

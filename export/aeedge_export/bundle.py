@@ -42,6 +42,9 @@ from aeedge_export.acceptance import (
     Reference,
     accept,
     accept_integer,
+    check_independent,
+    check_repeatable,
+    check_runs,
     golden_rows,
     integer_tolerances,
     tolerances,
@@ -54,6 +57,7 @@ from aeedge_export.conversion.graph import (
     Scaling,
     check_one_input,
     frozen,
+    in_float32,
     stamped,
     to_onnx,
 )
@@ -149,17 +153,22 @@ def export_bundle(
     if variants == "all" and len(rows if calibration is None else np.asarray(calibration)) < LEAST_ROWS:
         wanted = ("fp32",)
     scaling = _scaling(scaler, rows.shape[1:])
-    raw_encoder = frozen(RawEncoder(encoder, scaling))
-    raw_decoder = None if decoder is None else frozen(RawDecoder(decoder, scaling))
+    raw_encoder, raw_decoder = _raw_modules(encoder, decoder, scaling, rows)
+    fresh = Reference(frozen(raw_encoder), None if raw_decoder is None else frozen(raw_decoder), scaling.scale)
     latent = _check_shapes(raw_encoder, raw_decoder, rows)
     if ordered and len(latent) > 1:
         raise InputError(f"ordered: expected latents that are vectors (n, k), got the shape {('n', *latent)}")
     reference = Reference(raw_encoder, raw_decoder, scaling.scale)
     _check_finite(reference, rows)
+    check_repeatable(reference, fresh, rows)
+    limits = tolerances(reference, rows, scaling, tolerance)
+    check_independent(reference, rows, limits, tolerance)
     models = {"encoder": to_onnx(raw_encoder, torch.from_numpy(rows), "encoder")}
     if raw_decoder is not None:
         models["decoder"] = to_onnx(raw_decoder, torch.zeros(2, *latent), "decoder")
-    limits = tolerances(reference, rows, scaling, tolerance)
+    fp32 = {role: for_fp32(model) for role, model in models.items()}
+    for role, model in fp32.items():
+        check_runs(model, role)
     tune = _finetuner(raw_encoder, raw_decoder, scaling, latent) if qat else None
     int8, reason = _int8(models, wanted, calibration, rows, scaling, tune)
     describe = partial(
@@ -176,7 +185,6 @@ def export_bundle(
         made_with=versions(),
         training=dict(training or {}),
     )
-    fp32 = {role: for_fp32(model) for role, model in models.items()}
     with_scorer = with_scorer and decoder is not None
     write = partial(_write, target, describe, fp32, reference, rows, limits, wanted, with_scorer, overwrite)
     if int8 is not None:
@@ -338,7 +346,7 @@ def _array(
             "leave such rows out, or say what a device does with missing values (missing=...)"
         )
     try:
-        if isinstance(values, torch.Tensor):
+        if isinstance(values, torch.Tensor) and not values.is_nested:
             values = values.to_dense() if values.layout is not torch.strided else values
             values = (values.float() if values.is_floating_point() else values).numpy(force=True)
         rows = as_array(values, what, features)
@@ -392,16 +400,28 @@ def _scaling(scaler: tuple[ArrayLike, ArrayLike], shape: tuple[int, ...]) -> Sca
     return Scaling(mean, scale)
 
 
+def _raw_modules(
+    encoder: nn.Module, decoder: nn.Module | None, scaling: Scaling, rows: NDArray[Any]
+) -> tuple[RawEncoder, RawDecoder | None]:
+    """Frozen copies of the caller's modules that take and give raw rows in float32."""
+    given = torch.from_numpy(rows[:2])
+    down = in_float32(frozen(RawEncoder(encoder, scaling)), lambda: given, "encoder")
+    if decoder is None:
+        return down, None
+    up = frozen(RawDecoder(decoder, scaling))
+    return down, in_float32(up, lambda: frozen(down)(given), "decoder")
+
+
 def _check_shapes(encoder: nn.Module, decoder: nn.Module | None, rows: NDArray[Any]) -> tuple[int, ...]:
-    """The shape of a row's latents, once both modules were seen to fit the example and each other, for 3, 2, 1 rows."""
+    """The shape of a row's latents, once both modules were seen to fit the example and each other for 3, 2, 1 rows."""
     with torch.inference_mode():
         for count in (3, 2, 1):
             part = rows[np.arange(count) % len(rows)]
             latent = _call(encoder, torch.from_numpy(part), "encoder")
             if latent.ndim < 2 or len(latent) != count or not latent.numel():
                 raise InputError(
-                    f"encoder: expected latents of shape (n, k) or (n, ...), "
-                    f"got {tuple(latent.shape)} for {_rows(count)}"
+                    f"encoder: expected latents of shape (n, k) or (n, ...), got {tuple(latent.shape)} for "
+                    f"{_rows(count)}"
                 )
             if decoder is not None:
                 back = _call(decoder, latent, "decoder")
@@ -427,6 +447,9 @@ def _call(module: nn.Module, rows: torch.Tensor, role: str) -> torch.Tensor:
             f"{role}: expected one tensor, got {type(result).__name__}{parts}; wrap it to return one (a VAE: its mean, "
             "an LSTM: its output without the states)"
         )
+    if not result.is_floating_point():
+        advice = "torch.view_as_real(z) has two real ones" if result.is_complex() else "if these are meant, z.float()"
+        raise InputError(f"{role}: expected real numbers, got {str(result.dtype).removeprefix('torch.')}; {advice}")
     return result
 
 

@@ -150,7 +150,7 @@ def dictionary(parts):
         ({"encoder": Several(list)}, "encoder: expected one tensor, got list of Tensor, Tensor; wrap it"),
         ({"encoder": Several(dictionary)}, "encoder: expected one tensor, got dict; wrap it"),
         ({"encoder": nn.LSTM(6, 2)}, "got tuple of Tensor, tuple; wrap it to return one .*LSTM: its output"),
-        ({"encoder": nn.Flatten(0)}, r"expected latents of shape \(n, k\) or \(n, ...\), got \(12,\) for 2 rows"),
+        ({"encoder": nn.Flatten(0)}, r"expected latents of shape \(n, k\) or \(n, ...\), got \(18,\) for 3 rows"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

@@ -68,6 +68,8 @@ def mse(values: Floats) -> Range:
 def entropy(values: Floats) -> Range:
     """The cut range whose 128 levels keep the histogram's shape: least Kullback-Leibler divergence."""
     low, high = minmax(values)
+    if low == high:  # a state of zeros has no shape to keep
+        return low, high
     reach = max(-low, high, 1e-30)
     counts = np.histogram(np.abs(values), _BINS, (0, reach))[0].astype(np.float64)
     counts[0] = counts[1]  # ReLU's zeros are exact at any range, and would outweigh all else

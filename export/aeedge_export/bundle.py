@@ -464,10 +464,11 @@ def _check_finite(reference: Reference, rows: NDArray[Any]) -> None:
         bad = np.argwhere(~np.isfinite(values))
         if len(bad):
             role = {"latent": "encoder", "reconstruction": "decoder"}.get(what, what)
+            most = np.abs(rows.astype(np.float64)).max()
             raise InputError(
                 f"{role}: expected finite outputs for the example, got {values[tuple(bad[0])]} for row {bad[0][0]} "
-                f"(values of up to {np.abs(rows.astype(np.float64)).max():.3g}); scale the rows "
-                "(scaler=(mean, scale)), or look for weights that are too large"
+                f"(values of up to {most:.3g}); scale the rows (scaler=(mean, scale)), "
+                "or look for weights that are too large"
             )
 
 

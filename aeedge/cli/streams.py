@@ -13,7 +13,7 @@ from typing import Any, TextIO, cast
 
 import click
 
-from aeedge.errors import InputError
+from aeedge.errors import InputError, printable
 
 _ERRORS = _ASCII = "aeedge_ascii"  # an error handler and an encoding
 _ASCII_FOR = {
@@ -42,13 +42,13 @@ def prepare() -> None:
 
 
 def show(result: str | bytes) -> None:
-    """Print the result of a command; bytes as they are.
+    """Print the result of a command: bytes as they are, of text what a terminal only shows.
 
     Raises:
         InputError: standard output is closed.
     """
     check_stdout()
-    click.echo(result)
+    click.echo(printable(result, None, "\n") if isinstance(result, str) else result)
 
 
 def show_json(document: Mapping[str, Any]) -> None:

@@ -11,7 +11,7 @@ import click
 from aeedge.bundle.reader import GOLDEN, Bundle, file_name
 from aeedge.cli.streams import check_stdout, show, show_json
 from aeedge.doctor import outputs
-from aeedge.errors import AeedgeError, BundleError
+from aeedge.errors import AeedgeError, BundleError, printable
 from aeedge.loading import load
 from aeedge.runtime.session import runtime_version
 from aeedge.table import columns, percent_of
@@ -55,7 +55,7 @@ def verify(ctx: click.Context, bundle: str, as_json: bool) -> None:
         show(columns(["variant", "output", "of the allowed difference", ""], rows))
     for result in results:
         if not result["ok"]:
-            click.echo(f"Error: {result['message']}", err=True)
+            click.echo(printable(f"Error: {result['message']}", None), err=True)
     if ok:
         files = ", ".join(file for result in results for file in result["files"])
         text = f"Checksums of {files} and {GOLDEN} match; reference outputs are reproduced with onnxruntime "

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from aeedge.errors import printable
+
 if TYPE_CHECKING:
     from aeedge.system.conditions import Finding
 
@@ -28,7 +30,7 @@ _ROW = re.compile(r"\brow (\d+)\b(?! \(counted)")
 
 
 def reworded(text: str, command: click.Command) -> str:
-    """A message with a command's options in the place of parameters: "beta: …" becomes "--beta: …".
+    """A message with a command's options in the place of parameters, safe to print: "beta: …" becomes "--beta: …".
 
     Rows are counted from 0, as in numpy; that is said, because lines of a file are counted from 1.
     """
@@ -47,7 +49,7 @@ def reworded(text: str, command: click.Command) -> str:
     text = _ASSIGNMENT.sub(assigned, _OPENING.sub(lambda match: option(match[1]) or match[1], text))
     if "--latent" in known:  # a command with all parameters of the estimator
         text = re.sub(r"\bNone\b", "none", re.sub(r"^X:", "DATA:", text))
-    return _ROW.sub(r"row \1 (counted from 0)", text)
+    return printable(_ROW.sub(r"row \1 (counted from 0)", text), None)
 
 
 def say_before(findings: Iterable[Finding]) -> None:
@@ -61,7 +63,7 @@ def say_before(findings: Iterable[Finding]) -> None:
 
 def say(text: str, *, err: bool = False) -> None:
     """Print a sentence; in a terminal, wrapped between words."""
-    stream = sys.stderr if err else sys.stdout
+    text, stream = printable(text, None), sys.stderr if err else sys.stdout
     if stream.isatty():
         text = fill(text, get_terminal_size().columns, break_long_words=False, break_on_hyphens=False)
     click.echo(text, err=err)

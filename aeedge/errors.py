@@ -33,3 +33,8 @@ class InputError(AeedgeError, ValueError):
 
 class VerificationError(AeedgeError):
     """Outputs differ from the recorded reference outputs by more than the tolerance."""
+
+
+def of_system(error: Exception) -> bool:
+    """Whether the system raised an error, or Python; not a signal handler, whose TimeoutError is an OSError, too."""
+    return not isinstance(error, OSError) or error.errno is not None

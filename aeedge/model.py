@@ -12,6 +12,7 @@ from aeedge.bundle.manifest import InputSpec, Manifest
 from aeedge.errors import AeedgeError, IncompatibleBundleError, InputError
 from aeedge.runtime.batch import INVALID
 from aeedge.runtime.methods import NAMES
+from aeedge.table import printable
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -292,8 +293,8 @@ class Model:
     def __repr__(self) -> str:
         m = self.manifest
         return (
-            f"<aeedge.Model {m.name!r} ({m.family}, {self.variant}): {self.input.dtype} {self.input.shape} -> "
-            f"{self.latent_size} latents, {self.threads} threads, id {m.id[:12]}>"
+            f"<aeedge.Model {m.name!r} ({printable(m.family)}, {self.variant}): {self.input.dtype} "
+            f"{self.input.shape} -> {self.latent_size} latents, {self.threads} threads, id {m.id[:12]}>"
         )
 
 

@@ -6,7 +6,8 @@ process (SIGFPE) inside onnxruntime, whatever Python does. See docs/decisions/00
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+import math
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from aeedge.bundle.onnx_proto import (
@@ -75,7 +76,14 @@ _FIXED: dict[str, tuple[int, ...]] = {
     "DynamicQuantizeLinear": (UINT8, FLOAT, UINT8),
 }
 _INDICES = ("MaxPool", "TopK", "Unique")  # whose outputs after the first are positions
-_DIVISIONS = ("Div", "Mod")
+_COUNTS = frozenset(  # attributes that are divided by, or looped over
+    (
+        *("blocksize", "dilations", "group", "hidden_size", "kernel_shape", "kv_num_heads", "num_groups", "num_heads"),
+        *("num_outputs", "output_height", "output_width", "q_num_heads", "size", "strides"),
+    )
+)
+_LARGEST = 2**20  # of these
+_ANY_SIZE = ("ends", "starts", "value_int", "value_ints")  # a Slice of old models ends at 2**63 - 1
 
 
 def operator_fault(info: OnnxInfo, allow: Collection[str] = ()) -> str:
@@ -85,58 +93,96 @@ def operator_fault(info: OnnxInfo, allow: Collection[str] = ()) -> str:
         info: the graph.
         allow: operators to take as they are, beside ALLOWED; of another domain: "com.microsoft.Gelu".
     """
-    return _graph_fault(info.graph, allow, {})
+    return _graph_fault(info.graph, allow)
 
 
-def _graph_fault(graph: Message, allow: Collection[str], outer: Mapping[str, int | None]) -> str:
-    weights = {tensor.get("name", ""): tensor for tensor in graph.get("initializer", ())}
-    types: dict[str, int | None] = dict(outer)
-    types |= {value.get("name", ""): _declared(value) for value in graph.get("input", ())}
-    types |= {name: tensor["data_type"] for name, tensor in weights.items()}
+class _Scope:
+    """What is known of the values of a graph as far as it was read.
+
+    Attributes:
+        types: element type by name; None where it is unknown.
+        constants: weights and constants by name.
+        inputs: names of the values that follow from the graph's input: all others are computed when it is opened.
+    """
+
+    def __init__(self, graph: Message, outer: _Scope | None) -> None:
+        self.constants: dict[str, Message] = {tensor.get("name", ""): tensor for tensor in graph.get("initializer", ())}
+        given = {value.get("name", ""): _declared(value) for value in graph.get("input", ())}
+        self.types: dict[str, int | None] = {} if outer is None else dict(outer.types)
+        self.types |= given | {name: tensor["data_type"] for name, tensor in self.constants.items()}
+        self.inputs: set[str] = (set() if outer is None else outer.inputs) | (given.keys() - self.constants.keys())
+
+    def add(self, node: Message, kind: str, attributes: Mapping[str, Message]) -> None:
+        """Note what an operator makes."""
+        outputs = node.get("output", [])
+        self.types.update(zip(outputs, _made(kind, node, attributes, self.types)))
+        if kind == "Constant" and "t" in attributes.get("value", {}):
+            self.constants |= dict.fromkeys(outputs, attributes["value"]["t"])
+        if kind not in ("Shape", "Size") and not self.inputs.isdisjoint(node.get("input", ())):
+            self.inputs |= set(outputs)
+
+    def is_one_of(self, name: str, accept: Callable[[int], bool]) -> bool:
+        """Whether a value is a constant of integers that are all accepted, one or more."""
+        tensor = self.constants.get(name)
+        found = integers(tensor) if tensor is not None and is_integer(tensor["data_type"]) else []
+        return bool(found) and all(map(accept, found))
+
+
+def _graph_fault(graph: Message, allow: Collection[str], outer: _Scope | None = None) -> str:
+    scope = _Scope(graph, outer)
     made = [name for node in graph.get("node", ()) for name in node.get("output", ()) if name]
-    if len({*made, *weights}) != len(made) + len(graph.get("initializer", ())):
+    if len({*made, *scope.constants}) != len(made) + len(graph.get("initializer", ())):
         return "two values of the same name"
     for node in graph.get("node", ()):
-        if fault := _node_fault(node, allow, types, weights):
-            return fault
+        kind, attributes = _operator(node), {entry.get("name", ""): entry for entry in node.get("attribute", ())}
+        if len(attributes) != len(node.get("attribute", ())):
+            return f"an attribute that is there twice, {_called(node)}"
+        if kind not in allow and (fault := _node_fault(node, kind, attributes, scope)):
+            return f"{fault} {_called(node)}"
+        for inner in _subgraphs(attributes.values()):
+            if fault := _graph_fault(inner, allow, scope):
+                return fault
+        scope.add(node, kind, attributes)
     return ""
 
 
-def _node_fault(
-    node: Message, allow: Collection[str], types: dict[str, int | None], weights: dict[str, Message]
-) -> str:
-    kind = _operator(node)
-    attributes = {attribute.get("name", ""): attribute for attribute in node.get("attribute", ())}
-    if len(attributes) != len(node.get("attribute", ())):
-        return f"an attribute that is there twice, {_called(node)}"
-    if kind not in allow:
-        if kind not in ALLOWED:
-            return f"the operator {_called(node)}"
-        if kind in _DIVISIONS and (fault := _division_fault(node, types, weights)):
-            return fault
-        if any("g" in attribute or "graphs" in attribute for attribute in attributes.values()):
-            return f"a graph inside the operator {_called(node)}"
-    for graph in _subgraphs(attributes.values()):
-        if fault := _graph_fault(graph, allow, types):
-            return fault
-    outputs = node.get("output", [])
-    for name, of in zip(outputs, _made(kind, node, attributes, types)):
-        types[name] = of
-    if kind == "Constant" and "t" in attributes.get("value", {}) and outputs:
-        weights[outputs[0]] = attributes["value"]["t"]
-    return ""
-
-
-def _division_fault(node: Message, types: Mapping[str, int | None], weights: Mapping[str, Message]) -> str:
-    """A division of whole numbers by anything but constants that are neither 0 nor -1."""
+def _node_fault(node: Message, kind: str, attributes: Mapping[str, Message], scope: _Scope) -> str:
     inputs = node.get("input", [])
-    of = next((types[name] for name in inputs if types.get(name) is not None), None)
+    if kind not in ALLOWED:
+        return "the operator"
+    if any("g" in attribute or "graphs" in attribute for attribute in attributes.values()):
+        return "a graph inside the operator"
+    for name, attribute in attributes.items():
+        least, most = (1, _LARGEST) if name in _COUNTS else (-(2**31), 2**31 - 1)
+        values = [] if name in _ANY_SIZE else [attribute.get("i", 1), *attribute.get("ints", ())]
+        if not all(least <= value <= most for value in values):
+            return f"an attribute {name[:60]!r} out of its range in"
+    if kind in ("Div", "Mod") and not _is_safe_division(inputs, scope):
+        return "what may be a division of whole numbers by 0 in"
+    if kind == "GRU" and scope.inputs.isdisjoint(inputs[:1]):
+        return "a sequence that is no input in"  # an empty one ends the process when the graph is opened
+    if kind == "STFT" and not _is_safe_stft(inputs, scope):
+        return "frames whose length may be 0 in"
+    return ""
+
+
+def _is_safe_division(inputs: list[str], scope: _Scope) -> bool:
+    """Of floats, or by constants that are neither 0 nor -1."""
+    of = next((kind for name in inputs if (kind := scope.types.get(name)) is not None), None)
     if of is not None and not is_integer(of):
-        return ""
-    divisor = weights.get(inputs[-1]) if len(inputs) == 2 else None
-    if divisor is not None and is_integer(divisor["data_type"]) and not {0, -1}.intersection(integers(divisor)):
-        return ""
-    return f"a division of whole numbers that may be one by 0, {_called(node)}"
+        return True
+    return bool(inputs) and scope.is_one_of(inputs[-1], lambda divisor: divisor not in (0, -1))
+
+
+def _is_safe_stft(inputs: list[str], scope: _Scope) -> bool:
+    """Frames of constant length: a length of 0 ends the process."""
+    step, window, length = [*inputs, "", "", "", ""][1:4]
+    widths = scope.constants.get(window, {}).get("dims", [0])
+    return (
+        scope.is_one_of(step, lambda n: n > 0)
+        and (scope.is_one_of(length, lambda n: n > 0) if length else True)
+        and (math.prod(widths) > 0 if window else bool(length))
+    )
 
 
 def _made(

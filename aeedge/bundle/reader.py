@@ -213,7 +213,7 @@ class Bundle:
             raise CorruptBundleError(f"{place}: {error}; export the bundle again") from None
         if fault := operator_fault(info, self.allow_ops):
             raise IncompatibleBundleError(
-                f"{place}: expected the operators of a feed-forward network, got {fault}; "
+                f"{place}: expected what a feed-forward network needs, got {fault}; "
                 "if you trust the bundle, name the operator in allow_ops"
             )
         got = (info.metadata.get("aeedge.id"), info.metadata.get("aeedge.role"))

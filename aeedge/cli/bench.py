@@ -21,6 +21,7 @@ from aeedge.errors import InputError
 from aeedge.files.atomic import atomic_file
 from aeedge.files.replacing import check_file
 from aeedge.files.rows import Wanted, open_all
+from aeedge.table import printable
 
 _MOST_ROWS = 4096  # read from a file; they are repeated to the number that a scenario needs
 
@@ -96,7 +97,7 @@ def bench(ctx: click.Context, /, bundle: str, **options: Any) -> None:
     progress("")
     if baseline is not None:
         against(document, baseline, options["baseline"])
-    click.echo(json.dumps(document, indent=1) if options["as_json"] else text(document))
+    click.echo(json.dumps(document, indent=1) if options["as_json"] else printable(text(document), "\n"))
     if options["html"]:
         with atomic_file(options["html"], overwrite=options["force"]) as part:
             part.write_text(page(document), encoding="utf-8")

@@ -10,7 +10,7 @@ import click
 
 from aeedge.doctor import examine
 from aeedge.system.ort_probe import STAGES, words
-from aeedge.table import pairs, percent_of
+from aeedge.table import pairs, percent_of, printable
 
 _WIDTH = 80
 _INT8_SUMS = {
@@ -63,7 +63,7 @@ def doctor(ctx: click.Context, bundle: str | None, as_json: bool) -> None:
       aeedge doctor motor.aeedge
     """
     document = examine(bundle)
-    click.echo(json.dumps(document, indent=1) if as_json else text(document))
+    click.echo(json.dumps(document, indent=1) if as_json else printable(text(document), "\n"))
     ctx.exit(0 if document["ok"] else 1)
 
 

@@ -14,7 +14,7 @@ from aeedge.doctor import outputs
 from aeedge.errors import AeedgeError, BundleError
 from aeedge.loading import load
 from aeedge.runtime.session import runtime_version
-from aeedge.table import columns, percent_of
+from aeedge.table import columns, percent_of, printable
 
 SCHEMA = "aeedge-verify/1"
 
@@ -56,7 +56,7 @@ def verify(ctx: click.Context, bundle: str, as_json: bool) -> None:
         click.echo(columns(["variant", "output", "max. error", "tolerance", "used", ""], rows))
     for result in results:
         if not result["ok"]:
-            click.echo(f"Error: {result['message']}", err=True)
+            click.echo(printable(f"Error: {result['message']}"), err=True)
     if ok:
         files = ", ".join(file for result in results for file in result["files"])
         text = f"Checksums of {files} and {GOLDEN} match; reference outputs are reproduced with onnxruntime "

@@ -9,6 +9,8 @@ from textwrap import fill
 
 import click
 
+from aeedge.table import printable
+
 _OPTIONS = {"output": "--output-activation", "random_state": "--seed", "sample_weight": "--weights"}
 _PHRASES = {
     "overwrite=True": "--force",
@@ -23,7 +25,7 @@ _ROW = re.compile(r"\brow (\d+)\b(?! \(counted)")
 
 
 def reworded(text: str, command: click.Command) -> str:
-    """A message with a command's options in the place of parameters: "beta: …" becomes "--beta: …".
+    """A message with a command's options in the place of parameters, safe to print: "beta: …" becomes "--beta: …".
 
     Rows are counted from 0, as in numpy; that is said, because lines of a file are counted from 1.
     """
@@ -42,12 +44,12 @@ def reworded(text: str, command: click.Command) -> str:
     text = _ASSIGNMENT.sub(assigned, _OPENING.sub(lambda match: option(match[1]) or match[1], text))
     if "--latent" in known:  # a command with all parameters of the estimator
         text = re.sub(r"\bNone\b", "none", re.sub(r"^X:", "DATA:", text))
-    return _ROW.sub(r"row \1 (counted from 0)", text)
+    return printable(_ROW.sub(r"row \1 (counted from 0)", text))
 
 
 def say(text: str, *, err: bool = False) -> None:
     """Print a sentence; in a terminal, wrapped between words."""
-    stream = sys.stderr if err else sys.stdout
+    text, stream = printable(text), sys.stderr if err else sys.stdout
     if stream is not None and stream.isatty():  # None where it was closed
         text = fill(text, get_terminal_size().columns, break_long_words=False, break_on_hyphens=False)
     click.echo(text, err=err)

@@ -70,3 +70,8 @@ def printable(text: str, most: int | None = _NAME, keep: str = "") -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() or c in _SPACES or c in keep else repr(c)[1:-1] for c in text)
+
+
+def of_system(error: Exception) -> bool:
+    """Whether the system raised an error, or Python; not a signal handler, whose TimeoutError is an OSError, too."""
+    return not isinstance(error, OSError) or error.errno is not None

@@ -11,12 +11,13 @@ import stat
 import time
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from aeedge.bundle.manifest import FileEntry, Manifest, sha256
 from aeedge.bundle.onnx_proto import inspect
 from aeedge.bundle.operators import operator_fault
-from aeedge.errors import AeedgeError, BundleError, CorruptBundleError, IncompatibleBundleError
+from aeedge.errors import AeedgeError, BundleError, CorruptBundleError, IncompatibleBundleError, of_system
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -234,15 +235,18 @@ class _File:
     """
 
     def __init__(self, place: str, folder: str, handle: int | None) -> None:
-        self.place, self._handle, self.missing = place, -1, False
+        self.place, self.missing = place, False
+        self._handles: list[int] = []  # one, as long as it is open
         self._error: OSError | None = None  # raised when the file is needed
         name = os.path.basename(place)
         try:
-            self._handle = os.open(name if handle is not None else os.path.join(folder, name), _READ, dir_fd=handle)
-            self.missing = not stat.S_ISREG(os.fstat(self._handle).st_mode)
+            _open(self._handles, name if handle is not None else os.path.join(folder, name), _READ, handle)
+            self.missing = not stat.S_ISREG(os.fstat(self._opened()).st_mode)
         except FileNotFoundError:
             self.missing = True
         except OSError as error:
+            if not of_system(error):
+                raise
             self._error = error
 
     @property
@@ -276,14 +280,14 @@ class _File:
     def _opened(self) -> int:
         if self._error is not None:
             raise self._error
-        if self._handle < 0:
+        if not self._handles:
             raise AeedgeError(f"{self.place}: the bundle was closed; load it again")
-        return self._handle
+        return self._handles[0]
 
     def close(self) -> None:
         """Close it; it cannot be read any more."""
-        handle, self._handle = self._handle, -1
-        if handle >= 0:
+        handles, self._handles = self._handles, []
+        for handle in handles:
             os.close(handle)
 
     def __enter__(self) -> _File:
@@ -293,7 +297,13 @@ class _File:
         self.close()
 
     def __del__(self) -> None:
-        self.close()
+        if hasattr(self, "_handles"):  # not where the constructor was interrupted
+            self.close()
+
+
+def _open(kept: list[int], path: str, flags: int, folder: int | None = None) -> None:
+    """Open a file and keep its descriptor, in one step: a signal handler may raise between two."""
+    kept.extend(map(partial(os.open, dir_fd=folder), [path], [flags]))
 
 
 @contextmanager
@@ -304,18 +314,22 @@ def _folder(path: str, place: str) -> Iterator[int | None]:
             raise _nothing(path)
         yield None
         return
+    handles: list[int] = []
     try:
-        handle = os.open(place, _SEARCH)
-    except (FileNotFoundError, ValueError):
-        raise _nothing(path) from None
-    except NotADirectoryError:
-        raise BundleError(f"{path}: not an aeedge bundle, but a file; 'aeedge export' makes bundles") from None
-    except OSError as error:
-        raise BundleError(f"{path}: cannot be read ({error.strerror}); check its permissions") from None
-    try:
-        yield handle
+        try:
+            _open(handles, place, _SEARCH)
+        except (FileNotFoundError, ValueError):
+            raise _nothing(path) from None
+        except NotADirectoryError:
+            raise BundleError(f"{path}: not an aeedge bundle, but a file; 'aeedge export' makes bundles") from None
+        except OSError as error:
+            if not of_system(error):
+                raise
+            raise BundleError(f"{path}: cannot be read ({error.strerror}); check its permissions") from None
+        yield handles[0]
     finally:
-        os.close(handle)
+        for handle in handles:
+            os.close(handle)
 
 
 def _nothing(path: str) -> BundleError:
@@ -337,7 +351,11 @@ def _generation(place: str) -> object:
     """What differs between a bundle and the one that replaces it; None where nothing is."""
     try:
         found = [os.stat(place), os.stat(os.path.join(place, MANIFEST))]
-    except (OSError, ValueError):
+    except ValueError:
+        return None
+    except OSError as error:
+        if not of_system(error):
+            raise
         return None
     return [(e.st_dev, e.st_ino, e.st_mtime_ns, e.st_ctime_ns, e.st_size) for e in found]
 
@@ -354,6 +372,8 @@ def _readable(place: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if not of_system(error):
+            raise
         raise BundleError(f"{place}: cannot be read ({error.strerror}); check its permissions") from None
     except MemoryError:
         raise BundleError(f"{place}: cannot be read, there is too little memory for it") from None

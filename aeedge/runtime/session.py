@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from aeedge.bundle.onnx_proto import chain
-from aeedge.errors import BundleError, CorruptBundleError, IncompatibleBundleError
+from aeedge.errors import BundleError, CorruptBundleError, IncompatibleBundleError, of_system
 from aeedge.system.versions import release
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def _version_on_disk() -> str | None:
         with open(spec.origin if spec and spec.origin else "", encoding="utf-8", errors="replace") as stream:
             found = re.search(r"""^__version__ = ["']([^"']+)""", stream.read(2**14), re.MULTILINE)
     except OSError as error:
-        if error.errno is None:  # of a signal handler
+        if not of_system(error):
             raise
         return None
     return found[1] if found else None
@@ -137,7 +137,7 @@ def _has_unknown_adapters() -> bool:
         names = os.listdir(_ADAPTERS)
         os.fstat(2)  # an error where it is closed
     except OSError as error:
-        if error.errno is None:  # of a signal handler
+        if not of_system(error):
             raise
         return False
     cards = [name for name in names if re.fullmatch(r"card\d+", name)]

@@ -23,7 +23,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from aeedge.errors import InputError
+from aeedge.errors import InputError, of_system
 from aeedge.system.limits import other_cpus
 
 
@@ -128,7 +128,7 @@ class _Worker:
             try:
                 os.sched_setaffinity(self._thread.native_id, cpus)
             except OSError as error:
-                if error.errno is None:  # of a signal handler
+                if not of_system(error):
                     raise
 
     def _work(self) -> None:
@@ -241,7 +241,8 @@ class ThreadPool:
                 worker.join()
 
     def __del__(self) -> None:
-        self._end()
+        if hasattr(self, "_closed"):  # not where the constructor was interrupted
+            self._end()
 
     def _end(self) -> None:
         self._closed = True

@@ -178,7 +178,7 @@ class Bundle:
 
         manifest, entry = self.manifest, self.manifest.golden
         shape = manifest.input.shape
-        rows = {"latent": (manifest.latent,), "reconstruction": shape, "score": ()}
+        rows = {"latent": manifest.latent_shape, "reconstruction": shape, "score": ()}
         wanted = {f"{variant}.{what}": ("float32", rows[what]) for what in manifest.variants[variant].tolerance}
         file = self._file(GOLDEN, entry)
         data = self._checked(file, entry)

@@ -203,7 +203,7 @@ def test_a_prefix_of_ordered_latents_is_one_row_as_in_the_api(tmp_path, bundle):
         (np.float32(3), "expected an array of rows, got a single value"),
         (np.zeros(0), "expected at least one row"),
         (np.zeros((0, 12)), "expected at least one row"),
-        (np.zeros((3, 0)), "expected an array of shape (n, 12) or (12,), got (3, 0)"),
+        (np.zeros((3, 0)), "expected rows of numbers, got an array of shape (3, 0)"),
         (np.zeros(13), "expected an array of shape (n, 12) or (12,), got (1, 13)"),
         (np.zeros((12, 1)), "expected an array of shape (n, 12) or (12,), got (12, 1)"),
         (np.zeros((1, 1, 12)), "expected an array of shape (n, 12) or (12,), got (1, 1, 12)"),

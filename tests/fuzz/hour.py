@@ -19,6 +19,7 @@ KEPT = Path(".fuzz")
 def fuzz(name, seconds):
     """Runs in a process of its own, which libFuzzer ends."""
     import atheris
+
     from fuzz.mutation import mutated
 
     others = seeds(name)

@@ -532,7 +532,8 @@ class _Node:
 
     def integer(self, least: int = 0, most: int = 2**63 - 1) -> int:
         if not isinstance(self.value, int) or isinstance(self.value, bool) or not least <= self.value <= most:
-            raise self.wrong(f"a whole number of at least {least}, at most {most}")
+            limit = f", at most {most}" if most < 2**63 - 1 else ""
+            raise self.wrong(f"a whole number of at least {least}{limit}")
         return self.value
 
     def number(self, least: float = -math.inf) -> float:

@@ -163,7 +163,7 @@ def test_vectors_have_no_shape_in_their_manifest():
         ({"shape": [2, 4, 5]}, r"expected sizes whose product is 32, got \[2, 4, 5\] at \$\.latent\.shape"),
         (
             {"shape": [2, -4, -4]},
-            r"whole number of at least 1, at most 9223372036854775807, got -4 at \$\.latent\.shape\[1\]",
+            r"whole number of at least 1, got -4 at \$\.latent\.shape\[1\]",
         ),
         ({"shape": []}, r"expected one to a few sizes.* at \$\.latent\.shape"),
         ({"shape": "2,4,4"}, r"expected a list, got \"2,4,4\" at \$\.latent\.shape"),

@@ -50,6 +50,7 @@ from aeedge_export.acceptance import (
     without_codes,
 )
 from aeedge_export.conversion.graph import OPSET, RawDecoder, RawEncoder, Scaling, frozen, in_float32, stamped, to_onnx
+from aeedge_export.conversion.messages import first_line
 from aeedge_export.conversion.rewriting import for_fp32
 from aeedge_export.conversion.scorer import scorer
 from aeedge_export.quantization.choice import LEAST_ROWS, Finetune, Int8, NotQuantizableError, choose
@@ -334,7 +335,7 @@ def _call(module: nn.Module, rows: torch.Tensor, role: str) -> torch.Tensor:
         result = module(rows)
     except Exception as error:  # whatever the caller's module raises
         raise InputError(
-            f"{role}: failed on rows of shape {tuple(rows.shape)} ({type(error).__name__}: {error})"
+            f"{role}: failed on rows of shape {tuple(rows.shape)} ({type(error).__name__}: {first_line(error)})"
         ) from error
     if not isinstance(result, torch.Tensor):
         raise InputError(

@@ -61,6 +61,7 @@ from aeedge_export.conversion.graph import (
     stamped,
     to_onnx,
 )
+from aeedge_export.conversion.messages import first_line
 from aeedge_export.conversion.rewriting import for_fp32
 from aeedge_export.conversion.scorer import scorer
 from aeedge_export.quantization.choice import LEAST_ROWS, Finetune, Int8, NotQuantizableError, choose
@@ -439,7 +440,7 @@ def _call(module: nn.Module, rows: torch.Tensor, role: str) -> torch.Tensor:
         result = module(rows)
     except Exception as error:  # whatever the caller's module raises
         raise InputError(
-            f"{role}: failed on {_rows(len(rows))}, shape {tuple(rows.shape)} ({type(error).__name__}: {error})"
+            f"{role}: failed on {_rows(len(rows))}, shape {tuple(rows.shape)} ({type(error).__name__}: {first_line(error)})"
         ) from error
     if not isinstance(result, torch.Tensor):
         parts = f" of {', '.join(type(part).__name__ for part in result)}" if isinstance(result, (list, tuple)) else ""

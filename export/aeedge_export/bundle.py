@@ -340,7 +340,7 @@ def _array(
     values: ArrayLike | torch.Tensor, what: str, features: Sequence[str] | None, missing: Missing | None
 ) -> NDArray[Any]:
     """Rows as an array of numbers, from frames, lists and tensors, too."""
-    if isinstance(values, np.ma.MaskedArray) and missing is None and (masked := np.ma.count_masked(values)):
+    if isinstance(values, np.ma.MaskedArray) and missing is None and (masked := int(np.ma.getmaskarray(values).sum())):
         raise InputError(
             f"{what}: expected an array without a mask, got {masked} masked values; fill them (values.filled(...)), "
             "leave such rows out, or say what a device does with missing values (missing=...)"
@@ -464,9 +464,10 @@ def _check_finite(reference: Reference, rows: NDArray[Any]) -> None:
         bad = np.argwhere(~np.isfinite(values))
         if len(bad):
             role = {"latent": "encoder", "reconstruction": "decoder"}.get(what, what)
+            most = np.abs(rows.astype(np.float64)).max()
             raise InputError(
                 f"{role}: expected finite outputs for the example, got {values[tuple(bad[0])]} for row {bad[0][0]} "
-                f"(values of up to {np.abs(rows.astype(np.float64)).max():.3g}); scale the rows (scaler=(mean, scale)), "
+                f"(values of up to {most:.3g}); scale the rows (scaler=(mean, scale)), "
                 "or look for weights that are too large"
             )
 

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 from torch import Tensor, nn
 from torch.nn.utils import prune, remove_spectral_norm, remove_weight_norm
-from torch.nn.utils.parametrize import is_parametrized, remove_parametrizations
+from torch.nn.utils.parametrize import is_parametrized
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
@@ -168,11 +168,23 @@ def frozen(module: Module) -> Module:
                 remove_spectral_norm(part, hook.name)
             elif isinstance(hook, prune.BasePruningMethod):
                 prune.remove(part, hook._tensor_name)  # type: ignore[no-untyped-call]
-        parametrizations = part.parametrizations if is_parametrized(part) else nn.ModuleDict()
-        for name in list(cast("nn.ModuleDict", parametrizations)):
-            if torch.equal(getattr(part, name), getattr(part, name)):  # not a random one
-                remove_parametrizations(part, name)
+        if is_parametrized(part):
+            _fix_parametrized(part)
     return plain
+
+
+def _fix_parametrized(module: nn.Module) -> None:
+    """Replace parametrized weights by their values, unless these are random.
+
+    torch's remove_parametrizations would change a class that the copy shares with the caller's module.
+    """
+    names = list(cast("nn.ModuleDict", module.parametrizations))
+    values, again = ([getattr(module, name).detach().clone() for name in names] for _ in range(2))
+    if all(map(torch.equal, values, again)):
+        del module.parametrizations
+        module.__class__ = type(module).__bases__[0]
+        for name, value in zip(names, values):
+            module.register_parameter(name, nn.Parameter(value, requires_grad=False))
 
 
 def in_float32(module: Module, given: Callable[[], Tensor], role: str) -> Module:

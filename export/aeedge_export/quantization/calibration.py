@@ -28,7 +28,7 @@ _BINS, _LEVELS, _CUTS, _SAMPLE = 2048, 128, 64, 200_000
 def activations(model: ModelProto, rows: NDArray[Any]) -> dict[str, Floats]:
     """Every value of a float graph for some rows, input included, by name."""
     model = copy.deepcopy(model)
-    names = [name for node in model.graph.node for name in node.output]
+    names = [name for node in model.graph.node for name in node.output if name]
     del model.graph.output[:]
     model.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in names)
     return {model.graph.input[0].name: rows, **every_output(model.SerializeToString(), rows)}
@@ -86,7 +86,7 @@ def _divergence(counts: NDArray[np.float64], cut: int) -> float:
     kept = counts[:cut]
     filled = np.bincount(level, kept > 0, _LEVELS)
     q = np.where(kept > 0, (np.bincount(level, kept, _LEVELS) / np.maximum(filled, 1))[level], 0.0)
-    p, q = p / p.sum(), q / max(q.sum(), 1e-30)
+    p, q = p / max(p.sum(), 1e-30), q / max(q.sum(), 1e-30)
     some = p > 0
     return float((p[some] * np.log(p[some] / np.maximum(q[some], 1e-12))).sum())
 
@@ -101,8 +101,9 @@ METHODS: dict[str, Callable[[Floats], Range]] = {
 
 
 def ranges(values: Mapping[str, Floats], method: Callable[[Floats], Range]) -> dict[str, Range]:
-    """A range for every value; raw integers keep theirs."""
-    return {name: minmax(v) if v.dtype != np.float32 else method(v) for name, v in values.items()}
+    """A range for every value that can be quantised; raw integers keep theirs."""
+    finite = {name: v for name, v in values.items() if isinstance(v, np.ndarray) and v.size and np.isfinite(v).all()}
+    return {name: minmax(v) if v.dtype != np.float32 else method(v) for name, v in finite.items()}
 
 
 def corrected_biases(

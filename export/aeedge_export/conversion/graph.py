@@ -12,7 +12,7 @@ import io
 import logging
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from types import MethodType
 from typing import Any, TypeVar, cast
@@ -250,29 +250,39 @@ def to_onnx(module: nn.Module, example: Tensor, role: str) -> ModelProto:
     Raises:
         InputError: torch cannot convert the module, or not with a free batch size.
     """
-    names = _NAMES[role]
+    given, free = (example[:2].contiguous(),), ({0: torch.export.Dim("n")},)
     try:
         with _quiet():
-            program = torch.onnx.export(
-                module,
-                (example[:2].contiguous(),),
-                dynamo=True,
-                external_data=False,
-                opset_version=TORCH_OPSET,
-                input_names=[names[0]],
-                output_names=[names[1]],
-                dynamic_shapes=({0: torch.export.Dim("n")},),
-                custom_translation_table=dict(OPERATORS),
-                verbose=False,
-            )
-            assert program is not None
-            _check_no_chance(program.model, role)
-            model: ModelProto = program.model_proto
+            model = _converted(module, role, args=given, dynamic_shapes=free)
+            if isinstance(model.graph.inputs[0].shape[0], int):  # len(x) is a number, unless the code itself is read
+                with suppress(Exception):
+                    program = torch.export.export(module, given, dynamic_shapes=free, strict=True)
+                    model = _converted(program, role)
+            _check_no_chance(model, role)
+            proto: ModelProto = ir.to_proto(model)
     except InputError:
         raise
     except Exception as error:  # torch raises many kinds
         raise InputError(f"{role}: expected a module that torch can export, but {failure(error)}") from error
-    return _canonical(model, role)
+    return _canonical(proto, role)
+
+
+def _converted(module: nn.Module | torch.export.ExportedProgram, role: str, **options: Any) -> ir.Model:
+    """What torch's exporter makes of a module, or of a program that was made of it before."""
+    names = _NAMES[role]
+    program = torch.onnx.export(
+        module,
+        **options,
+        dynamo=True,
+        external_data=False,
+        opset_version=TORCH_OPSET,
+        input_names=[names[0]],
+        output_names=[names[1]],
+        custom_translation_table=dict(OPERATORS),
+        verbose=False,
+    )
+    assert program is not None
+    return program.model
 
 
 def _check_no_chance(model: ir.Model, role: str) -> None:

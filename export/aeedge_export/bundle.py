@@ -440,7 +440,8 @@ def _call(module: nn.Module, rows: torch.Tensor, role: str) -> torch.Tensor:
         result = module(rows)
     except Exception as error:  # whatever the caller's module raises
         raise InputError(
-            f"{role}: failed on {_rows(len(rows))}, shape {tuple(rows.shape)} ({type(error).__name__}: {first_line(error)})"
+            f"{role}: failed on {_rows(len(rows))}, shape {tuple(rows.shape)} "
+            f"({type(error).__name__}: {first_line(error)})"
         ) from error
     if not isinstance(result, torch.Tensor):
         parts = f" of {', '.join(type(part).__name__ for part in result)}" if isinstance(result, (list, tuple)) else ""

@@ -13,7 +13,7 @@ import logging
 import re
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from types import MethodType
 from typing import Any, TypeVar, cast
@@ -174,6 +174,20 @@ def frozen(module: Module) -> Module:
     return plain
 
 
+def _fix_parametrized(module: nn.Module) -> None:
+    """Replace parametrized weights by their values, unless these are random.
+
+    torch's remove_parametrizations would change a class that the copy shares with the caller's module.
+    """
+    names = list(cast("nn.ModuleDict", module.parametrizations))
+    values, again = ([getattr(module, name).detach().clone() for name in names] for _ in range(2))
+    if all(map(torch.equal, values, again)):
+        del module.parametrizations
+        module.__class__ = type(module).__bases__[0]
+        for name, value in zip(names, values):
+            module.register_parameter(name, nn.Parameter(value, requires_grad=False))
+
+
 def in_float32(module: Module, given: Callable[[], Tensor], role: str) -> Module:
     """A frozen module, or with a warning a float32 copy where it is in another precision and does not take float32.
 
@@ -226,20 +240,6 @@ def every_module(root: nn.Module) -> list[nn.Module]:
     return [one for one in found.values() if isinstance(one, nn.Module)]
 
 
-def _fix_parametrized(module: nn.Module) -> None:
-    """Replace parametrized weights by their values, unless these are random.
-
-    torch's remove_parametrizations would change a class that the copy shares with the caller's module.
-    """
-    names = list(cast("nn.ModuleDict", module.parametrizations))
-    values, again = ([getattr(module, name).detach().clone() for name in names] for _ in range(2))
-    if all(map(torch.equal, values, again)):
-        del module.parametrizations
-        module.__class__ = type(module).__bases__[0]
-        for name, value in zip(names, values):
-            module.register_parameter(name, nn.Parameter(value, requires_grad=False))
-
-
 def to_onnx(module: nn.Module, example: Tensor, role: str) -> ModelProto:
     """Convert a frozen module with one input and one output, whose first axis is the free batch size.
 
@@ -251,29 +251,39 @@ def to_onnx(module: nn.Module, example: Tensor, role: str) -> ModelProto:
     Raises:
         InputError: torch cannot convert the module, or not with a free batch size.
     """
-    names = _NAMES[role]
+    given, free = (example[:2].contiguous(),), ({0: torch.export.Dim("n")},)
     try:
         with _quiet():
-            program = torch.onnx.export(
-                module,
-                (example[:2].contiguous(),),
-                dynamo=True,
-                external_data=False,
-                opset_version=TORCH_OPSET,
-                input_names=[names[0]],
-                output_names=[names[1]],
-                dynamic_shapes=({0: torch.export.Dim("n")},),
-                custom_translation_table=dict(OPERATORS),
-                verbose=False,
-            )
-            assert program is not None
-            _check_no_chance(program.model, role)
-            model: ModelProto = program.model_proto
+            model = _converted(module, role, args=given, dynamic_shapes=free)
+            if isinstance(model.graph.inputs[0].shape[0], int):  # len(x) is a number, unless the code itself is read
+                with suppress(Exception):
+                    program = torch.export.export(module, given, dynamic_shapes=free, strict=True)
+                    model = _converted(program, role)
+            _check_no_chance(model, role)
+            proto: ModelProto = ir.to_proto(model)
     except InputError:
         raise
     except Exception as error:  # torch raises many kinds
         raise InputError(f"{role}: expected a module that torch can export, but {failure(error)}") from error
-    return _canonical(model, role)
+    return _canonical(proto, role)
+
+
+def _converted(module: nn.Module | torch.export.ExportedProgram, role: str, **options: Any) -> ir.Model:
+    """What torch's exporter makes of a module, or of a program that was made of it before."""
+    names = _NAMES[role]
+    program = torch.onnx.export(
+        module,
+        **options,
+        dynamo=True,
+        external_data=False,
+        opset_version=TORCH_OPSET,
+        input_names=[names[0]],
+        output_names=[names[1]],
+        custom_translation_table=dict(OPERATORS),
+        verbose=False,
+    )
+    assert program is not None
+    return program.model
 
 
 def _check_no_chance(model: ir.Model, role: str) -> None:

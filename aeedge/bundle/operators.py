@@ -184,15 +184,15 @@ def _made(
 ) -> list[int | None]:
     """Types of an operator's outputs; None for one that is unknown."""
     inputs, count = node.get("input", []), len(node.get("output", []))
-    declared = attributes.get(_OF_ATTRIBUTE.get(kind, ""), {}).get("i")
+    by = _OF_ATTRIBUTE.get(kind, "")
     at = _OF_INPUT.get(kind, 0)
     first: int | None
     if kind not in ALLOWED:
         return [None] * count
     if kind in ("Constant", "ConstantOfShape"):
         first = _constant(attributes, FLOAT if kind == "ConstantOfShape" else None)
-    elif declared:
-        first = declared
+    elif by in attributes or by == "to":
+        first = attributes.get(by, {}).get("i")
     elif kind in _FIXED:
         return [*_FIXED[kind], *[None] * count][:count]
     else:

@@ -207,7 +207,7 @@ class Manifest(Record):
         kind = document.get("format") if isinstance(document, dict) else None
         if kind != FORMAT:
             raise IncompatibleBundleError(
-                f"{where}: expected format {FORMAT!r}, got {kind!r}; is this an aeedge bundle?"
+                f"{where}: expected format {FORMAT!r}, got {repr(kind)[:60]}; is this an aeedge bundle?"
             )
         version = root.get("format_version").integer(1)
         if version > FORMAT_VERSION:

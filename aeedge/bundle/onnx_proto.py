@@ -179,9 +179,11 @@ class _Reader:
         """
         data, tags = self._data, _TAGS[kind]
         found: Message = {}
-        fields = 0
+        fields, left = 0, self._left
         while at < end:
             fields += 1
+            if fields > left:
+                raise ValueError(f"more than {_MAX_FIELDS} fields are too many for a graph")
             tag = data[at]
             at += 1
             if tag > 127:
@@ -219,8 +221,6 @@ class _Reader:
             else:
                 found[name] = value
         self._left -= fields
-        if self._left < 0:
-            raise ValueError(f"more than {_MAX_FIELDS} fields are too many for a graph")
         if kind in _CHECKS:
             _CHECKS[kind](found)
         return found

@@ -102,7 +102,6 @@ class _Scope:
     Attributes:
         types: element type by name; None where it is unknown.
         constants: weights and constants by name.
-        inputs: names of the values that follow from the graph's input: all others are computed when it is opened.
     """
 
     def __init__(self, graph: Message, outer: _Scope | None) -> None:
@@ -110,7 +109,6 @@ class _Scope:
         given = {value.get("name", ""): _declared(value) for value in graph.get("input", ())}
         self.types: dict[str, int | None] = {} if outer is None else dict(outer.types)
         self.types |= given | {name: tensor["data_type"] for name, tensor in self.constants.items()}
-        self.inputs: set[str] = (set() if outer is None else outer.inputs) | (given.keys() - self.constants.keys())
 
     def add(self, node: Message, kind: str, attributes: Mapping[str, Message]) -> None:
         """Note what an operator makes."""
@@ -118,8 +116,6 @@ class _Scope:
         self.types.update(zip(outputs, _made(kind, node, attributes, self.types)))
         if kind == "Constant" and "t" in attributes.get("value", {}):
             self.constants |= dict.fromkeys(outputs, attributes["value"]["t"])
-        if kind not in ("Shape", "Size") and not self.inputs.isdisjoint(node.get("input", ())):
-            self.inputs |= set(outputs)
 
     def is_one_of(self, name: str, accept: Callable[[int], bool]) -> bool:
         """Whether a value is a constant of integers that are all accepted, one or more."""
@@ -159,8 +155,6 @@ def _node_fault(node: Message, kind: str, attributes: Mapping[str, Message], sco
             return f"an attribute {name[:60]!r} out of its range in"
     if kind in ("Div", "Mod") and not _is_safe_division(inputs, scope):
         return "what may be a division of whole numbers by 0 in"
-    if kind == "GRU" and scope.inputs.isdisjoint(inputs[:1]):
-        return "a sequence that is no input in"  # an empty one ends the process when the graph is opened
     if kind == "STFT" and not _is_safe_stft(inputs, scope):
         return "frames whose length may be 0 in"
     return ""
@@ -190,15 +184,15 @@ def _made(
 ) -> list[int | None]:
     """Types of an operator's outputs; None for one that is unknown."""
     inputs, count = node.get("input", []), len(node.get("output", []))
-    declared = attributes.get(_OF_ATTRIBUTE.get(kind, ""), {}).get("i")
+    by = _OF_ATTRIBUTE.get(kind, "")
     at = _OF_INPUT.get(kind, 0)
     first: int | None
     if kind not in ALLOWED:
         return [None] * count
     if kind in ("Constant", "ConstantOfShape"):
         first = _constant(attributes, FLOAT if kind == "ConstantOfShape" else None)
-    elif declared:
-        first = declared
+    elif by in attributes or by == "to":
+        first = attributes.get(by, {}).get("i")
     elif kind in _FIXED:
         return [*_FIXED[kind], *[None] * count][:count]
     else:

@@ -30,6 +30,8 @@ from aeedge.bundle.manifest import (
     Variant,
     missing_fault,
 )
+from aeedge.bundle.onnx_proto import inspect
+from aeedge.bundle.operators import operator_fault
 from aeedge.bundle.reader import GOLDEN, MANIFEST, file_name
 from aeedge.errors import InputError, VerificationError
 from aeedge.files.atomic import atomic_directory
@@ -237,6 +239,8 @@ def _write(
         for variant, by_role in graphs.items()
         for role, model in by_role.items()
     }
+    for file, data in files.items():
+        _check_operators(file.split(".")[0], data)
     golden = without_codes(golden_rows(rows), rows[0], spec)
     recorded, allowed = {"fp32": reference.outputs(golden)}, {"fp32": limits}
     if int8 is not None:
@@ -262,6 +266,19 @@ def _write(
         if int8 is not None:
             accept_integer(part, rows, str(target), exact=int8.exact)
     return manifest
+
+
+def _check_operators(role: str, graph: bytes) -> None:
+    """Refuse what a device would refuse: some operators hang or end its process, or give another result each time."""
+    try:
+        fault = operator_fault(inspect(graph))
+    except ValueError as error:
+        raise InputError(f"{role}: no device reads its graph: {error}; replace the layer that needs it") from None
+    if fault:
+        raise InputError(
+            f"{role}: expected what a feed-forward network needs, got {fault}, which a device does not run by default; "
+            "replace that layer"
+        )
 
 
 def _wanted(variants: Sequence[str] | str) -> tuple[str, ...]:

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from aeedge.errors import of_system
+
 if TYPE_CHECKING:
     from zipfile import ZipFile, ZipInfo
 
@@ -52,6 +54,8 @@ def read_arrays(data: bytes, wanted: Mapping[str, Wanted]) -> dict[str, NDArray[
         struct.error,
         zlib.error,
     ) as e:
+        if not of_system(e):
+            raise
         raise ValueError(f"cannot be read ({str(e)[:200] or type(e).__name__})") from None
     if len({len(values) for values in found.values()}) != 1:
         raise ValueError("has arrays of different numbers of rows")

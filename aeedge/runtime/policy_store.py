@@ -12,7 +12,7 @@ import os
 import warnings
 from typing import Any
 
-from aeedge.errors import InputError, printable
+from aeedge.errors import InputError, of_system, printable
 from aeedge.record import Record
 from aeedge.runtime.policy import DispatchPolicy
 from aeedge.runtime.session import runtime_version
@@ -62,6 +62,8 @@ def read(identity: str) -> TunedPolicy | None:
         record = document["records"].get(machine_key())
         return None if record is None else _parse(record)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        if not of_system(error):
+            raise
         what = printable(f"{type(error).__name__}: {error}", 200)
         warnings.warn(
             f"{path}: not a record that 'aeedge tune' wrote ({what}), it is not used; remove it, or tune again",

@@ -6,13 +6,15 @@ import random
 from helpers.onnx_bytes import varint
 
 _TOKENS = [
-    b"\0", b"\xff", b"\r", b"\n", b"\r\n", b'"', b"'", b",", b";", b"\t", b"|", b"#", b"nan", b"inf", b"1e999", b"-", b".", b"sep=,\n",
-    b"\xef\xbb\xbf", b"\xff\xfe", b"\xe2\x80\xae", b"\x1b[2J", b"9" * 400, b"1,5", b"1.000,5", b"True", b"\x93NUMPY", b"PK\x03\x04", b"\x1f\x8b\x08",
-    b"'<f8'", b"'|O'", b"'<V99999999999'", b"'>i2'", b"True", b"(-1, 3)", b"(99999999999999999999,)", b"()", b"[" * 50, b"{", b"lambda: 0",
+    b"\0", b"\xff", b"\r", b"\n", b"\r\n", b'"', b"'", b",", b";", b"\t", b"|", b"#", b"nan", b"inf", b"1e999",
+    b"-", b".", b"sep=,\n", b"\xef\xbb\xbf", b"\xff\xfe", b"\xe2\x80\xae", b"\x1b[2J", b"9" * 400, b"1,5",
+    b"1.000,5", b"True", b"\x93NUMPY", b"PK\x03\x04", b"\x1f\x8b\x08", b"'<f8'", b"'|O'", b"'<V99999999999'",
+    b"'>i2'", b"True", b"(-1, 3)", b"(99999999999999999999,)", b"()", b"[" * 50, b"{", b"lambda: 0",
 ]  # fmt: skip
 _ODD = [
-    None, True, -1, 0, 1, 2**31, 2**63, 10**400, 0.5, -0.0, 1e308, 1e-320, "", "0", "\x1b[2J", "a\rb", "\u202e", "\ud800", "int8", "float32", "median",
-    "drop", "1." + "2" * 5000, "x" * 5000, [], {}, [[]], [None], [1e308], {"": None}, {"layers": 5}, [0.0] * 12, ["s0"] * 12, {"s0": [1.0]},
+    None, True, -1, 0, 1, 2**31, 2**63, 10**400, 0.5, -0.0, 1e308, 1e-320, "", "0", "\x1b[2J", "a\rb", "\u202e",
+    "\ud800", "int8", "float32", "median", "drop", "1." + "2" * 5000, "x" * 5000, [], {}, [[]], [None], [1e308],
+    {"": None}, {"layers": 5}, [0.0] * 12, ["s0"] * 12, {"s0": [1.0]},
 ]  # fmt: skip
 _NUMBERS = [0, 1, 2, 127, 128, 2**31 - 1, 2**31, 2**32, 2**32 + 1, 2**63 - 1, 2**63, 2**64 - 1]
 
@@ -79,10 +81,27 @@ def _json(data, dice):
     elif kind == "nested":
         inside[last] = dice.choice([[inside[last]], {"": inside[last]}, [inside[last]] * 3])
     elif kind == "number" and isinstance(inside[last], (int, float)):
-        inside[last] = dice.choice([-inside[last], inside[last] + 1, inside[last] * 2**40, float(inside[last]), str(inside[last])])
+        inside[last] = dice.choice(
+            [-inside[last], inside[last] + 1, inside[last] * 2**40, float(inside[last]), str(inside[last])]
+        )
     elif kind == "new" and isinstance(inside, dict):
-        key = dice.choice(["missing", "dialect", "ordered", "scorer", "codes", "fill", "policy", "nonfinite_sentinels", "units", "é\n"])
-        inside[key] = dice.choice([*_ODD, {"policy": "drop", "codes": {"0": [-1.0]}}, {"policy": "median", "fill": [0.0] * 12}])
+        key = dice.choice(
+            [
+                "missing",
+                "dialect",
+                "ordered",
+                "scorer",
+                "codes",
+                "fill",
+                "policy",
+                "nonfinite_sentinels",
+                "units",
+                "é\n",
+            ]
+        )
+        inside[key] = dice.choice(
+            [*_ODD, {"policy": "drop", "codes": {"0": [-1.0]}}, {"policy": "median", "fill": [0.0] * 12}]
+        )
     else:
         inside[last] = document[dice.choice(list(document))] if isinstance(document, dict) and document else None
     try:

@@ -114,7 +114,9 @@ def _rows(name, data):
     file.write_bytes(data)
     kind = zlib.crc32(data) % 4
     names = tuple(f"s{i}" for i in range(3))
-    wanted = (Wanted(), Wanted(shape=(3,)), Wanted(names, (3,)), Wanted(names, (3,), recorded=dict(vars(Dialect()))))[kind]
+    wanted = (Wanted(), Wanted(shape=(3,)), Wanted(names, (3,)), Wanted(names, (3,), recorded=dict(vars(Dialect()))))[
+        kind
+    ]
     with refused(), warnings.catch_warnings():
         warnings.simplefilter("error")
         found = open_rows(file, wanted, missing=bool(kind & 1))

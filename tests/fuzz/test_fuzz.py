@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from fuzz.targets import CORPUS, TARGETS, seeds
 
 import aeedge
+from fuzz.targets import CORPUS, TARGETS, seeds
 
 RUNS = 1500
 _LIMITED = pytest.mark.skipif(sys.platform != "linux", reason="limits of memory")

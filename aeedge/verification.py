@@ -137,5 +137,5 @@ def _worst(what: str, got: NDArray[Any], recorded: NDArray[Any], tolerance: Tole
     error = np.where(np.isnan(error), np.inf, error)
     magnitude = np.abs(np.where(np.isfinite(recorded), recorded, 0.0)).max(axis=1)
     allowed = tolerance.atol + tolerance.rtol * magnitude
-    row = int(np.argmax(error - allowed if np.isinf(error).any() else error / np.maximum(allowed, 1e-300)))
+    row = int(np.argmax(error / np.maximum(allowed, 1e-300)))
     return Deviation(what, row, float(error[row]), float(allowed[row]))

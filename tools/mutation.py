@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import ast
 import concurrent.futures
+import contextlib
 import json
 import os
 import queue
@@ -156,10 +157,8 @@ class Copy:
 
 def _end(group: int) -> None:
     """End what a run has left."""
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(group, 9)
-    except ProcessLookupError:
-        pass
 
 
 def tried(file: str, copies: queue.Queue[Copy], share: float, seed: int) -> tuple[Counter[str], list[str]]:

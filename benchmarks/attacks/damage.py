@@ -1,4 +1,4 @@
-"""Bundles that were damaged on the way: flipped bytes, cut, lengthened, mixed up; manifests and records that are odd."""
+"""Bundles that were damaged on the way: bytes flipped, cut, added; manifests and records that are odd."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from attacks.bundles import BUNDLE, FROZEN, close, command, copied, latents, manifest, rows, seal
 from attacks.outcomes import MISLEADING, RIGHT, TYPED, Outcome, outcome
 
@@ -75,9 +76,12 @@ _RAW = {
 }
 _ODD: list[Any] = [
     *_RAW, None, True, False, 0, -1, 1, 2, 3, 7, 12, 2**31, 2**63, 2**64, 10**300, 0.5, -0.0, 1e308, -1e308, 1e-320,
-    "", " ", "0", "int8", "fp32", "float32", "uint8", "mse", "all", "first", "median", "drop", "1.2." + "3" * 5000, "x" * 10**5,
-    "9999999999.0", "\x1b[2J\x1b]0;owned\x07", "a\rb", "a\nb", "\u202e", "../../etc/passwd", [], {}, [[]], [None], [0], [1, 2], [1e308],
-    {"": None}, {"layers": 5}, {"size": 10**12}, [1] * 100, ["s0"] * 12, [float(i) for i in range(12)], {"x": {"y": [1]}},
+    "", " ", "0", "int8", "fp32", "float32", "uint8", "mse", "all", "first", "median", "drop",
+    "1.2." + "3" * 5000, "x" * 10**5,
+    "9999999999.0", "\x1b[2J\x1b]0;owned\x07", "a\rb", "a\nb", "\u202e", "../../etc/passwd",
+    [], {}, [[]], [None], [0], [1, 2], [1e308],
+    {"": None}, {"layers": 5}, {"size": 10**12}, [1] * 100,
+    ["s0"] * 12, [float(i) for i in range(12)], {"x": {"y": [1]}},
 ]  # fmt: skip
 
 
@@ -102,7 +106,9 @@ def oddly(document: dict[str, Any], dice: random.Random, keep: tuple[str, ...] =
         elif kind == "nested":
             inside[last] = dice.choice([[inside[last]], {"": inside[last]}])
         elif isinstance(inside, dict):
-            key = dice.choice(["missing", "dialect", "ordered", "scorer", "decoder", "decisions", "nonfinite_sentinels"])
+            key = dice.choice(
+                ["missing", "dialect", "ordered", "scorer", "decoder", "decisions", "nonfinite_sentinels"]
+            )
             inside[key] = copy.deepcopy(dice.choice(_ODD))
         else:
             inside.append(copy.deepcopy(dice.choice(_ODD)))

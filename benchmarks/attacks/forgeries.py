@@ -14,12 +14,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
-from attacks.bundles import LATENTS, WIDTH, copied, manifest, put_graph, rows
-from attacks.outcomes import Outcome, outcome
-from helpers.onnx_bytes import message, number
+from helpers.onnx_bytes import message, number, varint
 from helpers.onnx_bytes import rows as value_info
 from helpers.onnx_bytes import tensor as inline
-from helpers.onnx_bytes import varint
+
+from attacks.bundles import LATENTS, WIDTH, copied, manifest, put_graph, rows
+from attacks.outcomes import Outcome, outcome
 
 HONEST = np.random.default_rng(1).normal(size=(WIDTH, LATENTS)).astype(np.float32)
 SECRET = np.random.default_rng(2).normal(size=(WIDTH, LATENTS)).astype(np.float32)
@@ -111,14 +111,22 @@ def tricks() -> Iterator[tuple[str, Callable[[], bytes]]]:
             def nested(hide: Hide = hide, part: str = part) -> bytes:
                 found = hide(message(5, external())) if part == "tensor" else message(5, external())
                 attribute = message(5, message(1, "value") + found + number(20, 4))
-                inner = message(2, "w") + message(4, "Constant") + (hide(attribute) if part == "attribute" else attribute)
+                inner = (
+                    message(2, "w") + message(4, "Constant") + (hide(attribute) if part == "attribute" else attribute)
+                )
                 whole = message(1, inner)
                 return model((hide(whole) if part == "node" else whole) + PRODUCT + ENDS)
 
             yield f"constant, {part} {name}", nested
     yield "a second graph is merged", lambda: forged(inline("v", HONEST), more=message(7, message(5, external())))
-    yield "a second tensor of the name", lambda: model(PRODUCT + ENDS + message(5, inline("w", HONEST)) + message(5, external()))
-    yield "another encoder's role follows", lambda: forged(external(above(32), above(32))) + message(14, message(1, "aeedge.role") + message(2, "encoder"))
+    yield (
+        "a second tensor of the name",
+        lambda: model(PRODUCT + ENDS + message(5, inline("w", HONEST)) + message(5, external())),
+    )
+    yield (
+        "another encoder's role follows",
+        lambda: forged(external(above(32), above(32))) + message(14, message(1, "aeedge.role") + message(2, "encoder")),
+    )
     yield "a flatbuffer of onnxruntime's own", polyglot
     yield "the same, unreadable", lambda: b"\x28\x00\x31\x00ORTM\x00\x00\x00" + honest()
 

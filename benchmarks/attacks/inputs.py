@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from attacks.bundles import BUNDLE, DATA, LATENTS, close, command, latents, rows
 from attacks.damage import spoilt
 from attacks.outcomes import WRONG, Outcome, outcome
@@ -25,7 +26,9 @@ _CHECKED = ("rows.csv.gz", "rows.npz", "packed.npz", "rows.npy.gz", "image.png")
 
 def _csv(x: Any, header: bool = True) -> bytes:
     stream = io.BytesIO()
-    np.savetxt(stream, x, fmt="%.9g", delimiter=",", header=",".join(f"s{i}" for i in range(12)) if header else "", comments="")
+    np.savetxt(
+        stream, x, fmt="%.9g", delimiter=",", header=",".join(f"s{i}" for i in range(12)) if header else "", comments=""
+    )
     return stream.getvalue()
 
 
@@ -133,6 +136,11 @@ def _encrypted() -> bytes:
     return bytes(data)
 
 
+def _unknown_method() -> bytes:
+    head = b"PK\x03\x04\x2d\x00\x00\x00"
+    return _npz(rows(COUNT)).replace(head + b"\x00\x00", head + b"\x63\x00")
+
+
 def _spoilt_lzma() -> bytes:
     data = bytearray(_archive(zipfile.ZIP_LZMA, X=_npy(rows(300))))
     for at in range(200, 240):
@@ -157,7 +165,7 @@ ODD: dict[str, Callable[[], bytes]] = {
     "negative.npy": lambda: _header(_GOOD % -3, data=bytes(480)),
     "overflow.npy": lambda: _header("{'descr': '<f4', 'fortran_order': False, 'shape': (4611686018427387904, 16), }"),
     "text_shape.npy": lambda: _header("{'descr': '<f4', 'fortran_order': False, 'shape': ('a', 12), }"),
-    "true_shape.npy": lambda: _header("{'descr': '<f4', 'fortran_order': False, 'shape': (True, 12), }", data=bytes(48)),
+    "true_shape.npy": lambda: _header(_GOOD % "True", data=bytes(48)),
     "no_shape.npy": lambda: _header("{'descr': '<f4', 'fortran_order': False}"),
     "code.npy": lambda: _header("__import__('os').system('true')"),
     "brackets.npy": lambda: _header("(" * 5000),
@@ -203,7 +211,7 @@ ODD: dict[str, Callable[[], bytes]] = {
     "no_arrays.npz": lambda: _archive(),
     "text.npz": lambda: _archive(X=b"text"),
     "two.npz": lambda: _archive(X=_npy(rows(COUNT)), Y=_npy(rows(3))),
-    "unknown_method.npz": lambda: _npz(rows(COUNT)).replace(b"PK\x03\x04\x2d\x00\x00\x00\x00\x00", b"PK\x03\x04\x2d\x00\x00\x00\x63\x00"),
+    "unknown_method.npz": _unknown_method,
     "objects.npz": lambda: _archive(X=_npy(np.array([{}], object))),
     "one.npz": lambda: _npz(rows(COUNT)[0]),
     "no_rows.parquet": lambda: _parquet(rows(COUNT)[:0]),
@@ -222,7 +230,9 @@ def _bomb() -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     size = struct.pack(">IIBBBBB", 40_000, 40_000, 8, 0, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", size) + chunk(b"IDAT", zlib.compress(bytes(10**6))) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", size) + chunk(b"IDAT", zlib.compress(bytes(10**6))) + chunk(b"IEND", b"")
+    )
 
 
 _VALID = {
@@ -245,7 +255,9 @@ def odd_file(index: int, folder: Path) -> Outcome:
             return "was accepted"
         found = np.load(made) if suffix == ".npy" else np.loadtxt(made, delimiter=",", skiprows=1, ndmin=2)
         count = 1 if name.startswith(("one", "true")) else None
-        if found.shape[0] != (count or found.shape[0]) or found.ndim != (2 if what == "encode" or suffix == ".csv" else found.ndim):
+        if found.shape[0] != (count or found.shape[0]) or found.ndim != (
+            2 if what == "encode" or suffix == ".csv" else found.ndim
+        ):
             return f"wrote {found.shape}"
         return "" if what != "encode" or suffix == ".csv" or found.shape[1] in (2, LATENTS) else f"wrote {found.shape}"
 
@@ -286,7 +298,10 @@ ARRAYS: dict[str, tuple[Callable[[Any], Any], bool]] = {
     "a memoryview": (lambda x: memoryview(x), True),
     "zero strides": (lambda x: np.broadcast_to(x[:1], x.shape), True),
     "a lying __array__": (lambda x: type("A", (), {"__array__": lambda self, *a, **k: x[:, :5]})(), False),
-    "raising __len__": (lambda x: type("A", (), {"__len__": lambda self: 1 / 0, "__getitem__": lambda self, i: 1})(), False),
+    "raising __len__": (
+        lambda x: type("A", (), {"__len__": lambda self: 1 / 0, "__getitem__": lambda self, i: 1})(),
+        False,
+    ),
     "a subclass whose shape lies": (lambda x: x.view(type("A", (np.ndarray,), {"shape": (3, 12)})), True),
     "read only": (lambda x: np.frombuffer(x.tobytes(), np.float32).reshape(x.shape), True),
 }

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from attacks.bundles import BUNDLE, close, copied, latents, rows
 from attacks.outcomes import CRASH, HANG, LEFT, MISLEADING, RIGHT, TYPED, UNTYPED, WRONG, Outcome
 

@@ -15,7 +15,7 @@ HANG = "hang"
 LEFT = "left behind"
 OUTCOMES = {
     RIGHT: "the result is right, or the caller's own exception came through",
-    TYPED: "an AeedgeError of less than 2,000 characters",
+    TYPED: "an AeedgeError of at most 2,000 characters, or MemoryError",
     MISLEADING: "an AeedgeError that blames what is not at fault, or that nobody reads to its end",
     UNTYPED: "any other exception",
     WRONG: "a result, and it is not right; a file that was read or written and must not be",
@@ -23,7 +23,7 @@ OUTCOMES = {
     HANG: "no end within the time limit",
     LEFT: "half a file, a temporary file, or open descriptors stay",
 }
-_LONGEST = 2000
+_LONGEST = 2000 + len("IncompatibleBundleError: ")
 
 
 class Outcome(NamedTuple):
@@ -49,6 +49,8 @@ def outcome(call: Callable[[], Any], is_right: Callable[[Any], bool], wrong_blam
         text = f"{type(error).__name__}: {error}"
         bad = len(text) > _LONGEST or any(words in text for words in wrong_blame)
         return Outcome(MISLEADING if bad else TYPED, text[:300])
+    except MemoryError as error:
+        return Outcome(TYPED, f"MemoryError: {error}"[:300])
     except BaseException as error:
         return Outcome(UNTYPED, f"{type(error).__name__}: {error}"[:300])
     return Outcome(RIGHT) if is_right(found) else Outcome(WRONG, str(found)[:300])

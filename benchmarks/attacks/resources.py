@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+
 from attacks.bundles import BUNDLE, close, latents, rows
 from attacks.outcomes import CRASH, HANG, LEFT, MISLEADING, RIGHT, TYPED, UNTYPED, WRONG, Outcome, outcome
 
@@ -56,10 +57,9 @@ def low_memory(index: int, folder: Path) -> Outcome:
         before = resource.getrlimit(resource.RLIMIT_AS)
         resource.setrlimit(resource.RLIMIT_AS, (most, before[1]))
         try:
-            found = outcome(use, bool, _BLAME)
+            return outcome(use, bool, _BLAME)
         finally:
             resource.setrlimit(resource.RLIMIT_AS, before)
-        return Outcome(TYPED, found.detail) if found.detail.startswith("MemoryError") else found
 
     return _in_child(work)
 
@@ -127,7 +127,11 @@ def race(index: int, folder: Path) -> Outcome:
         return Outcome(UNTYPED, f"exit codes {codes}")
     file = target / "run.json" if directory else target
     if codes == [1, 1]:
-        return Outcome(UNTYPED, "none has written") if not file.exists() else Outcome(WRONG, "none says that it has written")
+        return (
+            Outcome(UNTYPED, "none has written")
+            if not file.exists()
+            else Outcome(WRONG, "none says that it has written")
+        )
     if json.loads(file.read_text())["by"] != codes.index(0):
         return Outcome(WRONG, "the one that was refused has written")
     if left := [part.name for part in folder.iterdir() if part.name != "made"]:
@@ -206,7 +210,12 @@ def target(index: int, folder: Path) -> Outcome:
     line = [sys.executable, "-m", "aeedge", "encode", str(BUNDLE), str(folder / "rows.npy"), "-o", os.fsencode(place)]
     try:
         done = subprocess.run(
-            [*line, *(["-f"] if index % 2 else [])], capture_output=True, text=True, errors="replace", timeout=10, check=False
+            [*line, *(["-f"] if index % 2 else [])],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=10,
+            check=False,
         )
     except subprocess.TimeoutExpired:
         return Outcome(HANG, name)

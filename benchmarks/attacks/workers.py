@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from attacks.outcomes import CRASH, HANG, UNTYPED, Outcome
+from attacks.outcomes import CRASH, HANG, Outcome
 
 HERE = Path(__file__).resolve().parents[1]
 ADDRESS_SPACE = 6 * 2**30  # bytes
@@ -70,7 +70,7 @@ class Worker:
             if code < 0:
                 return Outcome(CRASH, signal.Signals(-code).name)
             said = (self._folder / "said").read_text(errors="replace")
-            raise RuntimeError(f"{name} {index}: the attack itself failed\n{said[-2000:]}")
+            raise RuntimeError(f"{name} {index}: the attack itself failed\n{said[-2000:]}") from None
         return Outcome(*answer)
 
     @property
@@ -115,9 +115,8 @@ def main() -> None:
     """Answer on the standard output that we were given, whatever else is printed goes nowhere."""
     import resource
 
-    from attacks.registry import ATTACKS
-
     import aeedge
+    from attacks.registry import ATTACKS
 
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

@@ -6,7 +6,8 @@ from helpers.tampering import change_golden, reseal
 
 import aeedge
 from aeedge.bundle.manifest import ScoreSpec, Tolerance
-from aeedge.verification import deviation
+from aeedge.bundle.reader import Bundle
+from aeedge.verification import deviation, self_check
 
 PLAIN = ScoreSpec("mse", np.array(1.0, np.float32))
 
@@ -59,6 +60,32 @@ def test_a_result_that_is_not_finite_differs_unless_it_was_recorded(bad):
     assert deviation("latent", rows, got, got, tolerance, PLAIN).error == 0
 
 
+def test_what_is_not_finite_in_the_recorded_row_allows_nothing_for_the_rest_of_it():
+    recorded, got = np.array([[np.inf, 0.5]]), np.array([[np.inf, 0.8]])
+    found = deviation("latent", np.zeros((1, 2), np.float32), got, recorded, Tolerance(0.5, 0.0), PLAIN)
+    assert (found.allowed, found.ok) == (0.25, False)
+
+
+@pytest.mark.parametrize("wrong", ["one", "all"])
+def test_samples_alone_and_all_at_once_are_both_compared(bundle, wrong):
+    """Also where the other way is off by more, but less than its row allows."""
+    reseal(bundle, lambda d: d["variants"]["fp32"]["tolerance"].update(latent={"rtol": 1e-2, "atol": 0.0}))
+    with np.load(bundle / "golden.npz") as golden:
+        rows, recorded = golden["input"], golden["fp32.latent"]
+    size = np.abs(recorded).max(axis=1)
+    small, large = int(np.argmin(size)), int(np.argmax(size))
+    assert 2 * size[small] < 0.5 * size[large]
+
+    def call(x):
+        found = recorded[[int(np.flatnonzero((rows == row).all(axis=1))[0]) for row in x]].copy()
+        row = small if (len(x) == 1) == (wrong == "one") else large
+        found[np.abs(found).max(axis=1) == size[row]] += 1e-2 * size[row] * (2.0 if row == small else 0.5)
+        return found
+
+    with pytest.raises(aeedge.VerificationError, match=f"latent of row {small} differs"):
+        self_check(Bundle(bundle), "fp32", {"latent": call}, None)
+
+
 @pytest.mark.parametrize("what", ["latent", "reconstruction", "score"])
 @pytest.mark.parametrize("by", ["rtol", "atol"])
 def test_the_tolerances_of_the_manifest_decide_about_golden_rows(bundle, what, by):
@@ -69,8 +96,7 @@ def test_the_tolerances_of_the_manifest_decide_about_golden_rows(bundle, what, b
     compared = np.abs((recorded - rows) / scale if what == "reconstruction" else recorded)
     allowed = 1e-2 * float(compared[row].max()) if by == "rtol" else 1e-2 * float(compared.max())
     tolerance = {"rtol": 1e-2, "atol": 0.0} if by == "rtol" else {"rtol": 0.0, "atol": allowed}
-    wide = {name: {"rtol": 0.5, "atol": 1e9} for name in ("latent", "reconstruction", "score")}
-    reseal(bundle, lambda d: d["variants"]["fp32"]["tolerance"].update(wide | {what: tolerance}))
+    reseal(bundle, lambda d: d["variants"]["fp32"]["tolerance"].update({what: tolerance}))
     place = (row,) if what == "score" else (row, int(np.argmin(compared[row])))
     unit = float(np.broadcast_to(scale, rows.shape)[place]) if what == "reconstruction" else 1.0
     change_golden(bundle, f"fp32.{what}", place, 0.5 * allowed * unit)

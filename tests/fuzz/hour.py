@@ -1,6 +1,7 @@
 """Fuzzing with atheris, guided by the lines that are reached: an hour by default, shared among the targets.
 
-    python -m fuzz.hour [SECONDS] [TARGET ...]    # from the folder tests; needs the extra aeedge[fuzz]
+    make fuzz
+    PYTHONPATH=tests python -m fuzz.hour [SECONDS] [TARGET ...]    # needs atheris
 
 Inputs that reach new lines are kept in .fuzz/TARGET. An input that fails is written to .fuzz/TARGET-crash-…: put it
 into corpus/TARGET once it is mended.
@@ -34,7 +35,13 @@ def fuzz(name, seconds):
     folder.mkdir(parents=True, exist_ok=True)
     for number, data in enumerate(others):
         (folder / f"seed{number}").write_bytes(data)
-    options = [f"-max_total_time={seconds}", "-timeout=20", "-rss_limit_mb=2048", "-max_len=20000", "-print_final_stats=1"]
+    options = [
+        f"-max_total_time={seconds}",
+        "-timeout=20",
+        "-rss_limit_mb=2048",
+        "-max_len=20000",
+        "-print_final_stats=1",
+    ]
     options += [f"-artifact_prefix={folder}-", f"{folder}"]
     atheris.instrument_all()
     atheris.Setup([sys.argv[0], *options], TARGETS[name], custom_mutator=mutate)

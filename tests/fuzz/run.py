@@ -1,6 +1,6 @@
 """A fixed number of runs of a target, each with a limit of time and all with a limit of memory.
 
-python -m fuzz.run TARGET RUNS [SEED]    # from the folder tests
+PYTHONPATH=tests python -m fuzz.run TARGET RUNS [SEED]
 """
 
 import base64

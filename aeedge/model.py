@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from aeedge.bundle.manifest import InputSpec, Manifest
-from aeedge.errors import AeedgeError, IncompatibleBundleError, InputError
+from aeedge.errors import AeedgeError, IncompatibleBundleError, InputError, printable
 from aeedge.runtime.batch import INVALID
 from aeedge.runtime.methods import NAMES
 
@@ -84,9 +84,7 @@ class Model:
         Raises:
             BundleError: golden.npz is missing or damaged.
         """
-        from aeedge.verification import recorded
-
-        return recorded(self._bundle, self.variant)["input"]
+        return self._bundle.golden(self.variant)["input"]
 
     @property
     def manifest(self) -> Manifest:
@@ -301,8 +299,9 @@ class Model:
     def __repr__(self) -> str:
         m = self.manifest
         return (
-            f"<aeedge.Model {m.name!r} ({m.family}, {self.variant}): {self.input.dtype} {self.input.shape} -> "
-            f"{'×'.join(map(str, self.latent_shape))} latents, {self.threads} threads, id {m.id[:12]}>"
+            f"<aeedge.Model {m.name!r} ({printable(m.family)}, {self.variant}): {self.input.dtype} "
+            f"{self.input.shape} -> {'×'.join(map(str, self.latent_shape))} latents, {self.threads} threads, "
+            f"id {m.id[:12]}>"
         )
 
 

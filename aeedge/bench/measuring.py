@@ -300,7 +300,7 @@ def _opening(plan: Plan, model: Model, clock: Clock) -> dict[str, Any]:
 def _rows(model: Model, plan: Plan, given: Rows | None) -> Rows:
     """Enough rows for Offline: the given rows or the reference inputs, repeated, C-contiguous, of the graph's dtype."""
     if given is None:
-        reference = Bundle(plan.path).golden()
+        reference = Bundle(plan.path).golden(model.variant)
         given = reference[f"{model.variant}.latent" if plan.method == "decode" else "input"]
     dtype = np.dtype("float32" if plan.method == "decode" else model.input.dtype)
     rows = np.ascontiguousarray(given, dtype)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from aeedge.bundle.manifest import InputSpec
 from aeedge.cli.group import DEVICE
+from aeedge.cli.streams import check_stdout, show
 from aeedge.cli.types import (
     dialect_options,
     resize_option,
@@ -24,7 +25,7 @@ from aeedge.cli.types import (
     variant_option,
 )
 from aeedge.cli.wording import say
-from aeedge.errors import InputError
+from aeedge.errors import InputError, shortened
 from aeedge.files.replacing import check_file
 from aeedge.files.rows import RowFile, Wanted, open_all
 from aeedge.files.writing import STDOUT, is_stream, row_writer
@@ -53,7 +54,9 @@ def _command(name: str, example: str) -> click.Command:
         decimal: str | None,
         **reading: Any,
     ) -> None:
-        if output is not None and not is_stream(output):
+        if output is None or output == STDOUT:
+            check_stdout()
+        elif not is_stream(output):
             check_file(output, overwrite=force, inputs=sources)
         with load(bundle, variant=variant, threads=threads) as model:
             reading["dialect"] = dialect_options(header, delimiter, decimal)
@@ -66,8 +69,8 @@ def _command(name: str, example: str) -> click.Command:
     run.__doc__ = f"""{DEVICE[name]}
 
     IN is one or more of .npy, .npz, .csv (.tsv, .txt), .parquet, also with .gz, folders of them or of images, or - for
-    standard input. OUT is .npy or .csv, or - for standard output. Files of any size are streamed; OUT appears when it
-    is complete.
+    standard input. An array of the shape of one sample is one row, and gives one row. OUT is .npy or .csv, or - for
+    standard output (CSV in UTF-8). Files of any size are streamed; OUT appears when it is complete.
 
     \b
     Example:
@@ -158,7 +161,7 @@ def _results(
         yield block
     _print_notes(rows, sources, shown)
     if not count:
-        raise InputError(f"{', '.join(sources)}: expected at least one row, got none")
+        raise InputError(f"{shortened(sources)}: expected at least one row, got none")
 
 
 def _print_notes(rows: RowFile, sources: Sequence[str], shown: int) -> int:
@@ -178,10 +181,11 @@ def _write(
             writer.write(block)
     seconds = time.perf_counter() - began
     size = "×".join(map(str, (writer.count, *writer.row)))
-    flat = "" if writer.row == row else f", {'×'.join(map(str, row))} flattened in C order,"
+    flat = "" if writer.row == row else f", {'×'.join(map(str, row))} flattened in C order"
     rate = f"{writer.count / max(seconds, 1e-9):,.0f} rows/s"
     name = "standard output" if output == STDOUT else output
-    click.echo(f"wrote {name}: {size} float32{flat} in {seconds:.2f} s ({rate})", err=is_stream(output))
+    many = "1 row" if writer.count == 1 else f"{writer.count:,} rows"
+    click.echo(f"wrote {name}: {many}, {size} float32{flat}, in {seconds:.2f} s ({rate})", err=is_stream(output))
 
 
 def _show_scores(model: Model, rows: RowFile, sources: Sequence[str], invalid: str) -> None:
@@ -189,7 +193,7 @@ def _show_scores(model: Model, rows: RowFile, sources: Sequence[str], invalid: s
     scores = np.concatenate(list(_results(model, "score", rows, sources, invalid)))
     order = np.argsort(-scores, kind="stable") if len(scores) > _LISTED else np.arange(len(scores))
     listed = [[str(i), f"{scores[i]:.6g}"] for i in order[:_LISTED]]
-    click.echo(columns(["row (from 0)", "score"], listed))
+    show(columns(["row (from 0)", "score"], listed))
     if len(scores) > _LISTED:
         finite = scores[np.isfinite(scores)]
         quantiles = np.quantile(finite, [0.5, 0.9, 0.99]) if len(finite) else [np.nan] * 3
@@ -221,7 +225,7 @@ def _shaped(blocks: Iterable[NDArray[Any]], shape: tuple[int, ...], dtype: str) 
 
 def _progress(blocks: Iterable[NDArray[Any]], rows: RowFile, label: str) -> Iterator[NDArray[Any]]:
     """Show a progress bar in a terminal."""
-    if sys.stderr is None or not sys.stderr.isatty():  # None where it was closed
+    if not sys.stderr.isatty():
         yield from blocks
         return
     if rows.count is None:

@@ -138,7 +138,12 @@ def _bind(
             watched = probe_of(last)
         else:
             watched = probe_of({"none": rows, "first": first.reshape(count, -1)[:, 0], "all": first}[sentinels])
-    return Bound(rows, last, _in_turn(calls), result, finish is None, watched)
+    failed = stages[0].failed if len(stages) == 1 else _failed_of(stages)
+    return Bound(rows, last, _in_turn(calls), result, finish is None, failed, watched)
+
+
+def _failed_of(stages: tuple[Session, ...]) -> Callable[[Exception], Exception | None]:
+    return lambda error: stages[0].failed(error, *stages[1:])
 
 
 def _in_turn(calls: list[Callable[[], None]]) -> Callable[[], None]:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import onnx.helper
+import onnx.shape_inference
 import torch
 from numpy.typing import NDArray
 from onnx import ModelProto
@@ -195,7 +196,7 @@ def tolerances(reference: Reference, example: NDArray[Any], scaling: Scaling, to
 def _check_rounding(what: str, needed: float, values: NDArray[Any], tolerance: float) -> None:
     """Refuse a tolerance for rounding that would hide what the values vary by."""
     if share := _hidden(needed, values, tolerance):
-        more = f", or pass tolerance={share / 5:.1g}" if share <= 5 * _LARGEST else ""
+        more = f", or pass tolerance={0.22 * share:.2g}" if 0.22 * share <= _LARGEST else ""
         raise InputError(
             f"example: rounding its values to float32 may change {what} by {share:.0%} of what they vary by; values "
             f"that are large beside their variation need a scaler, scaler=(mean, scale), or rows less their mean{more}"
@@ -234,11 +235,21 @@ def check_runs(model: ModelProto, role: str) -> None:
         for count in (1, 2):
             session.run(np.zeros((count, *shapes[0]), dtype))
     except Exception as error:  # onnxruntime's exceptions share no public base class
-        reason = re.sub(r"^.*?cannot load it \((.*)\); .*$", r"\1", first_line(error))
-        raise InputError(
-            f"{role}: expected a graph that onnxruntime {runtime_version()} runs, but it says: {reason}; a part that "
-            "is not in float32 may be the cause"
-        ) from error
+        raise InputError(f"{role}: expected a graph that onnxruntime runs, but {_unsupported(model, error)}") from error
+
+
+def _unsupported(model: ModelProto, error: Exception) -> str:
+    """What onnxruntime cannot do; a kernel that it lacks with the type of its numbers."""
+    version, reason = runtime_version(), re.sub(r"^.*?cannot load it \((.*)\); .*$", r"\1", first_line(error))
+    if found := re.search(r"Could not find an implementation for (\w+)\(\d+\) node with name '(\w+)'", reason):
+        kind, name = found.groups()
+        inferred = onnx.shape_inference.infer_shapes(model).graph
+        types = {value.name: value.type.tensor_type.elem_type for value in [*inferred.value_info, *inferred.input]}
+        node = next(node for node in inferred.node if node.name == name)
+        given = next((types[value] for value in node.input if value in types), 0)
+        dtype = onnx.TensorProto.DataType.Name(given).lower().replace("double", "float64")
+        return f"version {version} has no {kind} of {dtype}; compute that part in float32"
+    return f"version {version} says: {reason}"
 
 
 def accept(path: Path, reference: Reference, example: NDArray[Any], name: str) -> None:

@@ -30,6 +30,8 @@ from aeedge.bundle.manifest import (
     Variant,
     missing_fault,
 )
+from aeedge.bundle.onnx_proto import inspect
+from aeedge.bundle.operators import operator_fault
 from aeedge.bundle.reader import GOLDEN, MANIFEST, file_name
 from aeedge.errors import InputError, VerificationError
 from aeedge.files.atomic import atomic_directory
@@ -61,6 +63,7 @@ from aeedge_export.conversion.graph import (
     stamped,
     to_onnx,
 )
+from aeedge_export.conversion.messages import first_line
 from aeedge_export.conversion.rewriting import for_fp32
 from aeedge_export.conversion.scorer import scorer
 from aeedge_export.quantization.choice import LEAST_ROWS, Finetune, Int8, NotQuantizableError, choose
@@ -236,6 +239,8 @@ def _write(
         for variant, by_role in graphs.items()
         for role, model in by_role.items()
     }
+    for file, data in files.items():
+        _check_operators(file.split(".")[0], data)
     golden = without_codes(golden_rows(rows), rows[0], spec)
     recorded, allowed = {"fp32": reference.outputs(golden)}, {"fp32": limits}
     if int8 is not None:
@@ -261,6 +266,19 @@ def _write(
         if int8 is not None:
             accept_integer(part, rows, str(target), exact=int8.exact)
     return manifest
+
+
+def _check_operators(role: str, graph: bytes) -> None:
+    """Refuse what a device would refuse: some operators hang or end its process, or give another result each time."""
+    try:
+        fault = operator_fault(inspect(graph))
+    except ValueError as error:
+        raise InputError(f"{role}: no device reads its graph: {error}; replace the layer that needs it") from None
+    if fault:
+        raise InputError(
+            f"{role}: expected what a feed-forward network needs, got {fault}, which a device does not run by default; "
+            "replace that layer"
+        )
 
 
 def _wanted(variants: Sequence[str] | str) -> tuple[str, ...]:
@@ -439,7 +457,8 @@ def _call(module: nn.Module, rows: torch.Tensor, role: str) -> torch.Tensor:
         result = module(rows)
     except Exception as error:  # whatever the caller's module raises
         raise InputError(
-            f"{role}: failed on {_rows(len(rows))}, shape {tuple(rows.shape)} ({type(error).__name__}: {error})"
+            f"{role}: failed on {_rows(len(rows))}, shape {tuple(rows.shape)} "
+            f"({type(error).__name__}: {first_line(error)})"
         ) from error
     if not isinstance(result, torch.Tensor):
         parts = f" of {', '.join(type(part).__name__ for part in result)}" if isinstance(result, (list, tuple)) else ""

@@ -19,7 +19,7 @@ from sklearn.utils import check_random_state
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from aeedge.bundle.manifest import missing_fault
-from aeedge.errors import InputError
+from aeedge.errors import InputError, printable
 from aeedge_export.conversion.graph import check_one_input
 from aeedge_export.data.axes import channels_first, resolve_channels
 from aeedge_export.data.corruption import corruption
@@ -368,7 +368,7 @@ def _nearly_constant_columns(
 
 def _listed(columns: NDArray[np.intp], names: tuple[str, ...] | None) -> str:
     """The first of these columns, for people."""
-    shown = [names[i[0]] if names else str(i[0] if len(i) == 1 else tuple(map(int, i))) for i in columns[:5]]
+    shown = [printable(names[i[0]]) if names else str(i[0] if len(i) == 1 else tuple(map(int, i))) for i in columns[:5]]
     return ", ".join(shown) + (f" and {len(columns) - 5} more" if len(columns) > 5 else "")
 
 

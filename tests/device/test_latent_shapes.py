@@ -122,7 +122,7 @@ def test_files(model, rows, tmp_path):
     np.save(tmp_path / "x.npy", rows[:50])
     own = ("--variant", model.variant)
     expected = model.encode(rows[:50])
-    assert "50×2×4×4 float32 in" in call("encode", BUNDLE, tmp_path / "x.npy", "-o", tmp_path / "z.npy", *own)
+    assert "50×2×4×4 float32, in" in call("encode", BUNDLE, tmp_path / "x.npy", "-o", tmp_path / "z.npy", *own)
     np.testing.assert_array_equal(np.load(tmp_path / "z.npy"), expected)
     said = call("encode", BUNDLE, tmp_path / "x.npy", "-o", tmp_path / "z.csv", *own)
     assert "50×32 float32, 2×4×4 flattened in C order, in" in said
@@ -161,7 +161,10 @@ def test_vectors_have_no_shape_in_their_manifest():
     ("change", "message"),
     [
         ({"shape": [2, 4, 5]}, r"expected sizes whose product is 32, got \[2, 4, 5\] at \$\.latent\.shape"),
-        ({"shape": [2, -4, -4]}, r"whole number of at least 1, got -4 at \$\.latent\.shape\[1\]"),
+        (
+            {"shape": [2, -4, -4]},
+            r"whole number of at least 1, got -4 at \$\.latent\.shape\[1\]",
+        ),
         ({"shape": []}, r"expected one to a few sizes.* at \$\.latent\.shape"),
         ({"shape": "2,4,4"}, r"expected a list, got \"2,4,4\" at \$\.latent\.shape"),
         ({"ordered": True}, r"expected \[32\], got \[2, 4, 4\] at \$\.latent\.shape"),

@@ -10,6 +10,7 @@ import copy
 import inspect
 import io
 import logging
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
@@ -207,7 +208,7 @@ def in_float32(module: Module, given: Callable[[], Tensor], role: str) -> Module
     warnings.warn(
         f"{role}: its weights are {' and '.join(sorted(found))}; a copy in float32 is exported, and is what the bundle "
         "is compared with",
-        stacklevel=5,
+        stacklevel=4,
     )
     return converted
 
@@ -345,6 +346,10 @@ def _plain_end(value: onnx.ValueInfoProto, role: str) -> onnx.ValueInfoProto:
     if not kind.shape.dim or not kind.shape.dim[0].dim_param:
         raise InputError(
             f"{role}: expected a module for any batch size, torch found that it works for one only; {FIXED_BATCH}"
+        )
+    if re.fullmatch(r"u\d+", kind.shape.dim[0].dim_param):
+        raise InputError(
+            f"{role}: expected one result for each row, but how many there are follows the values of the rows"
         )
     shape = ["n", *(axis.dim_value for axis in kind.shape.dim[1:])]
     return onnx.helper.make_tensor_value_info(value.name, kind.elem_type, shape)

@@ -19,7 +19,7 @@ from torch.nn.modules.module import register_module_forward_hook
 from aeedge.bundle.manifest import Tolerance
 from aeedge.errors import InputError
 from aeedge_export.conversion.graph import RawDecoder, RawEncoder
-from aeedge_export.conversion.messages import own_name
+from aeedge_export.conversion.messages import first_line, own_name
 
 _RESULTS = {"encoder": "latents", "decoder": "reconstruction"}
 _ROUNDING = 1e-5  # relative: threads may sum in another order from call to call
@@ -138,7 +138,7 @@ def _output(role: str, module: nn.Module, rows: Tensor) -> Tensor:
             output: Tensor = module(rows.clone())
     except Exception as error:  # whatever the caller's module raises
         count = "a single row" if len(rows) == 1 else f"{len(rows)} rows, the example's and some far beyond its range"
-        raise InputError(f"{role}: failed on {count} ({type(error).__name__}: {error})") from error
+        raise InputError(f"{role}: failed on {count} ({type(error).__name__}: {first_line(error)})") from error
     return output.clone()
 
 

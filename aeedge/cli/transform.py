@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from aeedge.bundle.manifest import InputSpec
 from aeedge.cli.group import DEVICE
 from aeedge.cli.types import (
+    allow_ops_option,
     dialect_options,
     resize_option,
     skip_bad_option,
@@ -45,6 +46,7 @@ def _command(name: str, example: str) -> click.Command:
         output: str | None,
         variant: str,
         threads: int | str,
+        allow_ops: tuple[str, ...],
         invalid: str,
         force: bool,
         header: bool | None,
@@ -54,7 +56,7 @@ def _command(name: str, example: str) -> click.Command:
     ) -> None:
         if output is not None and not is_stream(output):
             check_file(output, overwrite=force, inputs=sources)
-        with load(bundle, variant=variant, threads=threads) as model:
+        with load(bundle, variant=variant, threads=threads, allow_ops=allow_ops) as model:
             reading["dialect"] = dialect_options(header, delimiter, decimal)
             rows = _open(model, name, sources, invalid, reading)
             if output is None:
@@ -81,6 +83,7 @@ def _command(name: str, example: str) -> click.Command:
         ),
         variant_option,
         threads_option,
+        allow_ops_option,
         click.option(
             "--invalid",
             type=click.Choice(["raise", "propagate"]),

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from helpers import forging, onnx_bytes
 from helpers.tampering import replace_graph
 
@@ -15,6 +16,7 @@ import aeedge
 import aeedge.runtime.session
 from aeedge.bundle.onnx_proto import chain, inspect
 from aeedge.bundle.operators import operator_fault
+from aeedge.cli.group import AeedgeGroup
 from aeedge.runtime.session import runtime_version
 from aeedge.system.versions import release
 
@@ -183,6 +185,19 @@ def test_a_branch_of_an_allowed_operator_is_looked_into(bundle):
     data = forging.model(condition(forging.node("RandomNormalLike", ["x"], "c")), IDENTITY)
     with pytest.raises(aeedge.IncompatibleBundleError, match="operator RandomNormalLike"):
         load(bundle, data, allow_ops=("If",))
+
+
+@pytest.mark.parametrize("command", ["encode", "verify"])
+def test_a_command_allows_an_operator_by_name(bundle, tmp_path, command):
+    replace_graph(bundle, "encoder.onnx", forging.model(condition(forging.node("Neg", ["x"], "c")), IDENTITY))
+    np.save(tmp_path / "x.npy", np.zeros((2, 12), np.float32))
+    arguments = [command, str(bundle), *([str(tmp_path / "x.npy"), "-o", "-"] if command == "encode" else [])]
+    result = CliRunner().invoke(AeedgeGroup.build(), arguments)
+    assert result.exit_code == 1
+    assert "name the operator with --allow-ops" in result.output
+    result = CliRunner().invoke(AeedgeGroup.build(), [*arguments, "--allow-ops", "Loop,If"])
+    assert "--allow-ops" not in result.output  # verify finds other numbers than were recorded
+    assert result.exit_code == (1 if command == "verify" else 0), result.output
 
 
 @pytest.mark.parametrize("names", ["If", [1], [None]])

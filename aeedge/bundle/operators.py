@@ -1,7 +1,7 @@
 """Which operators a graph may have before onnxruntime sees it: those that a feed-forward network needs.
 
 Loops may never end, random numbers make outputs that nobody can check, and a division of whole numbers by 0 ends the
-process (SIGFPE) inside onnxruntime, whatever Python does. See docs/decisions/0017-operator-allow-list.md.
+process (SIGFPE) inside onnxruntime, whatever Python does. See docs/decisions/0016-strict-onnx-reader.md.
 """
 
 from __future__ import annotations

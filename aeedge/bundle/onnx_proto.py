@@ -103,9 +103,15 @@ class OnnxInfo:
 
     def __init__(self, model: Message) -> None:
         self.ir_version: int = model.get("ir_version", 0)
-        self.opsets = _pairs(model.get("opset_import", ()), "domain", "version", 0)
+        opsets = ({**entry, "domain": standard(entry.get("domain", ""))} for entry in model.get("opset_import", ()))
+        self.opsets = _pairs(opsets, "domain", "version", 0)
         self.metadata = _pairs(model.get("metadata_props", ()), "key", "value", "")
         self.graph: Message = model.get("graph", {})
+
+
+def standard(domain: str) -> str:
+    """A domain of operators; the standard one has two names."""
+    return "" if domain == "ai.onnx" else domain
 
 
 def inspect(data: bytes) -> OnnxInfo:

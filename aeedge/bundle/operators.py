@@ -20,6 +20,7 @@ from aeedge.bundle.onnx_proto import (
     OnnxInfo,
     integers,
     is_integer,
+    standard,
 )
 
 _ARITHMETIC = """
@@ -221,9 +222,8 @@ def _subgraphs(attributes: Iterable[Message]) -> list[Any]:
 
 def _operator(node: Message) -> str:
     """The operator's name, after its domain unless that is the standard one."""
-    domain = node.get("domain", "")
-    name: str = node.get("op_type", "")
-    return name if domain in ("", "ai.onnx") else f"{domain}.{name}"
+    domain, name = standard(node.get("domain", "")), node.get("op_type", "")
+    return f"{domain}.{name}" if domain else str(name)
 
 
 def _called(node: Message) -> str:

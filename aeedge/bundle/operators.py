@@ -93,6 +93,9 @@ def operator_fault(info: OnnxInfo, allow: Collection[str] = ()) -> str:
     Args:
         info: the graph.
         allow: operators to take as they are, beside ALLOWED; of another domain: "com.microsoft.Gelu".
+
+    Raises:
+        ValueError: a weight that matters here is written in a way that may be read differently.
     """
     return _graph_fault(info.graph, allow)
 

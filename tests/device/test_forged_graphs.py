@@ -248,6 +248,32 @@ def test_a_division_of_whole_numbers_that_may_end_the_process_is_refused(bundle,
         load(bundle, forging.model(graph, IDENTITY))
 
 
+def typed(kind, field, data):
+    """A tensor "d" of one value in another field than raw_data."""
+    return onnx_bytes.number(1, 1) + onnx_bytes.number(2, kind) + onnx_bytes.message(8, "d") + field(data)
+
+
+@pytest.mark.parametrize(
+    "divisor",
+    [
+        typed(3, lambda v: onnx_bytes.number(5, v), 256),
+        typed(3, lambda v: onnx_bytes.message(5, onnx_bytes.varint(v)), 255),
+        typed(2, lambda v: onnx_bytes.number(5, v), 256),
+        typed(5, lambda v: onnx_bytes.number(5, v), 2**16),
+        typed(6, lambda v: onnx_bytes.message(5, onnx_bytes.varint(v)), 2**32),
+        typed(12, lambda v: onnx_bytes.number(11, v), 2**32),
+        typed(7, lambda v: onnx_bytes.message(7, v), forging.padded(2, 4)),
+        typed(7, lambda v: onnx_bytes.message(7, v), b"\x80" * 9 + b"\2"),
+    ],
+    ids=["int8 256", "int8 255", "uint8 256", "int16 2**16", "int32 2**32", "uint32 2**32", "overlong", "65 bits"],
+)
+def test_a_divisor_whose_bits_are_cut_off_is_no_other_divisor(bundle, divisor):
+    """256 is 0 in eight bits, and 255 is -1."""
+    graph = quotient(cast(7)) + onnx_bytes.message(5, divisor)
+    with pytest.raises(aeedge.CorruptBundleError, match=r"no room for|read differently|more than 32 bits"):
+        load(bundle, forging.model(graph, IDENTITY))
+
+
 @pytest.mark.parametrize(
     "graph",
     [

@@ -58,7 +58,7 @@ class InputBatch:
     ) -> None:
         if invalid not in INVALID:
             raise InputError(f"invalid: expected 'raise' or 'propagate', got {invalid!r}")
-        array = _as_array(x, what, columns, first)
+        array = as_array(x, what, columns, first)
         self.single = array.shape == shape
         rows = array[np.newaxis] if self.single else array
         if rows.shape[1:] != shape or rows.ndim != len(shape) + 1:
@@ -185,19 +185,26 @@ def touch_cache_lines(block: Block) -> None:
     block.reshape(-1)[:: max(1, _LINE // block.itemsize)].argmax()
 
 
-def _as_array(x: Any, what: str, columns: tuple[str, ...] | None, first: int) -> NDArray[Any]:
-    if type(x) is not np.ndarray or x.dtype.names:
-        from aeedge.runtime.frames import as_rows  # most calls bring arrays
+def as_array(x: Any, what: str, columns: tuple[str, ...] | None = None, first: int = 0) -> NDArray[Any]:
+    """What the caller passes as a plain array; frames by name (see frames.py), NaN where something is masked.
 
-        x = as_rows(x, what, columns, first)
-    if isinstance(x, np.ndarray):
+    Raises:
+        InputError: it is none, and cannot be made one, such as a tensor with a gradient or of a GPU.
+    """
+    if type(x) is np.ndarray and not x.dtype.names:
         return x
+    from aeedge.runtime.frames import UNREADABLE, as_rows  # most calls bring arrays
+
+    x = as_rows(x, what, columns, first)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # older numpy only warns of rows of unequal length
-            return np.asarray(x)
-    except (ValueError, TypeError, Warning) as error:
+            found = np.asarray(x)  # not a matrix, which is never one-dimensional
+    except UNREADABLE as error:
         raise InputError(f"{what}: expected an array of numbers, got {type(x).__name__} ({error})") from None
+    if found.ndim == 0 and found.dtype.kind in "OSU":
+        raise InputError(f"{what}: expected an array of numbers, got {type(x).__name__}")
+    return found
 
 
 def output(rows: InputBatch, row_shape: tuple[int, ...], out: Floats | None) -> Floats:
@@ -209,7 +216,7 @@ def output(rows: InputBatch, row_shape: tuple[int, ...], out: Floats | None) -> 
     shape = (len(rows), *row_shape)
     if out is None:
         return np.empty(shape, np.float32)
-    if not isinstance(out, np.ndarray):
+    if not isinstance(out, np.ndarray) or isinstance(out, np.ma.MaskedArray):
         raise InputError(f"out: expected a float32 array of shape {shape}, got {type(out).__name__}")
     target = out[np.newaxis] if rows.single and out.shape == row_shape else out
     if target.dtype != np.float32 or target.shape != shape or not target.flags.writeable:

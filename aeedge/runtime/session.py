@@ -404,5 +404,9 @@ def _run_options() -> Any:
 
 
 def _first_line(error: Exception) -> str:
+    """What went wrong, without onnxruntime's codes and the place in its source."""
     text = str(error).strip()
-    return text.splitlines()[0][:200] if text else type(error).__name__
+    if not text:
+        return type(error).__name__
+    reason = re.split(r"\[ONNXRuntimeError\] : \d+ : \w+ : |Status Message: ", text.splitlines()[0])[-1]
+    return re.sub(r"^\S+\.(cc|h):\d+ .*?\) ", "", reason)[:300].rstrip(". ")

@@ -7,7 +7,8 @@ AeedgeError
 ├── InputError (also ValueError) an argument, array or file does not fit
 └── VerificationError            the outputs differ from the recorded reference outputs
 
-A message names what was expected, what came, where, and what to do. Any other exception is a bug.
+A message names what was expected, what came, where, and what to do. Too little memory is a MemoryError. Any other
+exception is a bug.
 """
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import stat
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +20,8 @@ from aeedge.errors import InputError
 from aeedge.files.atomic import atomic_file
 
 STDOUT = "-"
+_STDOUTS = (STDOUT, "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")  # which may be a file, to append to
+_READER_SECONDS = 5.0
 
 
 class RowWriter:
@@ -56,10 +60,10 @@ def _quoted(name: str) -> str:
 
 def is_stream(path: str | os.PathLike[str]) -> bool:
     """Whether rows are written somewhere that is no file: standard output, a pipe, a device."""
-    if os.fspath(path) == STDOUT:
+    if os.fspath(path) in _STDOUTS:
         return True
     mode = os.stat(path).st_mode if os.path.exists(path) else stat.S_IFREG
-    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+    return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)
 
 
 @contextmanager
@@ -91,8 +95,37 @@ def row_writer(
 
 @contextmanager
 def _stream(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
-    if os.fspath(path) == STDOUT:
-        yield sys.stdout.buffer
-        return
-    with open(path, "wb") as stream:
-        yield stream
+    """Standard output, a pipe or a device; what a full disk or a missing reader raises is an InputError."""
+    name = os.fspath(path)
+    try:
+        if name not in _STDOUTS:
+            with open(_handle(name), "wb") as stream:
+                yield stream
+        elif sys.stdout is None:
+            raise InputError("standard output: expected to be open, but it is closed; name a file")
+        else:
+            yield sys.stdout.buffer
+    except BrokenPipeError:
+        raise  # a reader that has read enough
+    except OSError as error:
+        if error.errno is None:
+            raise  # of no file
+        what = "standard output" if name in _STDOUTS else name
+        raise InputError(f"{what}: not written to the end, {error.strerror}; choose another place") from error
+
+
+def _handle(name: str) -> int:
+    """Open a pipe or device without waiting for it; of a pipe, a reader is given some time to come."""
+    began = time.monotonic()
+    while True:
+        try:
+            handle = os.open(name, os.O_WRONLY | getattr(os, "O_NONBLOCK", 0))
+        except OSError as error:
+            if error.errno != errno.ENXIO or not stat.S_ISFIFO(os.stat(name).st_mode):
+                raise
+            if time.monotonic() - began > _READER_SECONDS:
+                raise InputError(f"{name}: is a pipe that nobody reads; start its reader first") from None
+            time.sleep(0.01)
+        else:
+            os.set_blocking(handle, True)
+            return handle

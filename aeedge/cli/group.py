@@ -100,12 +100,14 @@ def _signals_as_exceptions() -> Iterator[None]:
     """Let a signal to end (systemctl stop, docker stop, a closed terminal) end the command as an exception does, so
     that no temporary file stays; the exit code is 128 + the signal. A signal that is ignored or handled stays so.
     """
-    handled = []
+    handled: list[signal.Signals] = []
+    caught: list[int] = []
     if threading.current_thread() is threading.main_thread():
         known = (getattr(signal, name, None) for name in ("SIGTERM", "SIGHUP", "SIGBREAK"))
         handled = [each for each in known if each is not None and signal.getsignal(each) == signal.SIG_DFL]
 
     def end(number: int, frame: FrameType | None) -> None:
+        caught.append(number)
         for each in handled:
             signal.signal(each, signal.SIG_IGN)  # a second one must not interrupt the cleaning up
         raise SystemExit(128 + number)
@@ -114,6 +116,10 @@ def _signals_as_exceptions() -> Iterator[None]:
         signal.signal(each, end)
     try:
         yield
+    except BaseException:
+        if caught:  # an import of a compiled module makes another exception of it
+            raise SystemExit(128 + caught[0]) from None
+        raise
     finally:
         for each in handled:
             signal.signal(each, signal.SIG_DFL)

@@ -127,5 +127,6 @@ def _handle(name: str) -> int:
                 raise InputError(f"{name}: is a pipe that nobody reads; start its reader first") from None
             time.sleep(0.01)
         else:
-            os.set_blocking(handle, True)
+            if hasattr(os, "O_NONBLOCK"):
+                os.set_blocking(handle, True)
             return handle

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from itertools import islice
 
+_SPACES = "\xa0\u2007\u2009\u202f"  # which no terminal acts on, and units have
 _LONGEST, _NAMES, _NAME = 2000, 10, 80  # characters of a message, names in a list, characters of a name
 
 
@@ -26,7 +27,7 @@ class AeedgeError(Exception):
         text = str(message)
         if len(text) > _LONGEST:
             text = f"{text[: _LONGEST * 3 // 4]} … {text[-_LONGEST // 4 :]}"
-        super().__init__(printable(text, len(text)))
+        super().__init__(printable(text, None))
 
 
 class BundleError(AeedgeError):
@@ -56,7 +57,21 @@ def shortened(names: Collection[object], most: int = _NAMES) -> str:
     return first + (f" and {more:,} more" if more > 0 else "")
 
 
-def printable(text: str, most: int = _NAME) -> str:
-    """Text for a message: control characters as escapes, so that no name can steer a terminal, and not too long."""
-    text = text if len(text) <= most else text[:most] + "…"
-    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+def printable(text: str, most: int | None = _NAME, keep: str = "") -> str:
+    """Text that a terminal only shows: what would move its cursor or turn its writing is escaped, as repr() does.
+
+    Args:
+        text: of a name, a unit, a file, a message.
+        most: characters to show; None for all.
+        keep: characters to leave as they are, such as line ends between lines.
+    """
+    if most is not None and len(text) > most:
+        text = text[:most] + "…"
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in _SPACES or c in keep else repr(c)[1:-1] for c in text)
+
+
+def of_system(error: Exception) -> bool:
+    """Whether the system raised an error, or Python; not a signal handler, whose TimeoutError is an OSError, too."""
+    return not isinstance(error, OSError) or error.errno is not None

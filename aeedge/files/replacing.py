@@ -11,9 +11,9 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from aeedge.errors import InputError, shortened
+from aeedge.errors import InputError, of_system, shortened
 
 
 class Kind(NamedTuple):
@@ -125,6 +125,18 @@ def check_file(
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
 
 
+def check_page(path: str | os.PathLike[str], **options: Any) -> None:
+    """Refuse an HTML page that must not be written; `options` are those of `check_file`.
+
+    Raises:
+        InputError: as `check_file`, or a name that ends otherwise.
+    """
+    check_file(path, **options)
+    suffix = Path(path).suffix
+    if suffix.lower() not in (".html", ".htm"):
+        raise InputError(f"{path}: expected a name that ends in .html, got {suffix or 'no suffix'}")
+
+
 def folder_kind(folder: Path) -> Kind | None:
     """Whether a folder is a run or a bundle, by the first line of its marker: a damaged one counts as well."""
     for kind in (RUN, BUNDLE):
@@ -144,7 +156,7 @@ def input_errors(target: Path) -> Iterator[None]:
     except FileExistsError:
         raise InputError(f"{target}: already exists; choose another name, or overwrite it (overwrite=True)") from None
     except OSError as error:
-        if error.errno is None or isinstance(error, BrokenPipeError):
+        if isinstance(error, BrokenPipeError) or not of_system(error):
             raise  # of no disk
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise InputError(f"{target}: not written, the disk is full; nothing was changed") from error
@@ -182,8 +194,9 @@ def _belongs(entry: os.DirEntry[str], kind: Kind | None) -> bool:
 def _check_parent(target: Path, real: Path) -> None:
     if not real.parent.is_dir():
         parent = real.parent if target.is_symlink() else target.parent
-        advice = "is a file; choose another place" if real.parent.exists() else "to exist; create it first"
-        raise InputError(f"{target}: expected the folder {parent} {advice}")
+        if real.parent.exists():
+            raise InputError(f"{target}: expected the folder {parent}, which is a file; choose another place")
+        raise InputError(f"{target}: expected the folder {parent} to exist; create it first")
     probe = temporary(real)
     try:
         with suppress(FileNotFoundError):

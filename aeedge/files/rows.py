@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from aeedge.errors import InputError, printable, shortened
@@ -67,7 +68,8 @@ def open_rows(
     Args:
         path: .npy; .npz; text with any usual delimiter (.csv, .tsv, .txt, …), .parquet; all also compressed by gzip;
             "-" for standard input.
-        wanted: the model's input. Columns of a table with a header are matched by name, in any order.
+        wanted: the model's input. Columns of a table with a header are matched by name, in any order; an array that has
+            the shape of one row is one row.
         array: name of the array inside an .npz.
         dialect: how a text file is written, as far as it is known.
         missing: whether cells without a value become NaN; otherwise they are an InputError.
@@ -83,10 +85,11 @@ def open_rows(
             f"{source.name}: only text files have a header, a delimiter and a decimal mark; leave them out"
         )
     if source.kind == "npy":
-        return RowFile(lambda: npy.npy_blocks(source), npy.npy_header(source).shape[0])
+        return _array_rows(npy.npy_header(source).shape, lambda: npy.npy_blocks(source), wanted)
     if source.kind == "npz":
         member = npy.npz_member(source, array)
-        return RowFile(lambda: npy.npz_blocks(source, member), npy.npz_header(source, member).shape[0])
+        shape = npy.npz_header(source, member).shape
+        return _array_rows(shape, lambda: npy.npz_blocks(source, member), wanted)
     if source.kind == "parquet":
         table = ParquetTable(source)
         order, notes = column_order(source.name, table.names, len(table.names), wanted)
@@ -95,6 +98,13 @@ def open_rows(
     order, notes = column_order(source.name, head.names, head.width, wanted)
     text = delimited.TextTable(source, head)
     return RowFile(lambda: (block for block, _ in text.blocks(order, missing=missing)), None, [*head.notes, *notes])
+
+
+def _array_rows(shape: tuple[int, ...], blocks: Callable[[], Iterator[NDArray[Any]]], wanted: Wanted) -> RowFile:
+    """The rows of an array; for a model, one that has the shape of a row, or a single axis, is one row."""
+    if wanted.shape is None or shape[0] == 0 or (shape != wanted.shape and len(shape) > 1):
+        return RowFile(blocks, shape[0])
+    return RowFile(lambda: iter([np.concatenate(list(blocks()))[np.newaxis]]), 1)
 
 
 def read_head(source: Source, wanted: Wanted, dialect: DialectOptions | None) -> Head:

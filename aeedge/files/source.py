@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from aeedge.errors import AeedgeError, InputError, printable
+from aeedge.errors import AeedgeError, InputError, of_system, printable
 
 STDIN = "-"
 SUFFIXES = {".npy": "npy", ".npz": "npz", ".parquet": "parquet", ".pq": "parquet"} | dict.fromkeys(
@@ -137,6 +137,8 @@ def reading(name: str, *more: type[Exception], expected: str = "rows of numbers"
     except AeedgeError:
         raise
     except (*DAMAGE, *more) as error:
+        if isinstance(error, TimeoutError) and not of_system(error):
+            raise
         raise unreadable(name, error, expected) from None
 
 

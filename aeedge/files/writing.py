@@ -16,19 +16,22 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
-from aeedge.errors import InputError
+from aeedge.errors import InputError, of_system
 from aeedge.files.atomic import atomic_file
 
 STDOUT = "-"
-_STDOUTS = (STDOUT, "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")  # which may be a file, to append to
 _READER_SECONDS = 5.0
 
 
 class RowWriter:
-    """Append float32 blocks of rows to a .npy or .csv file whose length is not known in advance."""
+    """Append float32 blocks of rows to a .npy or .csv file whose length is not known in advance.
+
+    `row` is the shape of a row in the file: a line of text is flat.
+    """
 
     def __init__(self, stream: IO[bytes], suffix: str, row: tuple[int, ...], names: Sequence[str]) -> None:
-        self._stream, self._row, self._npy = stream, row, suffix == ".npy"
+        self._stream, self._npy = stream, suffix == ".npy"
+        self.row = row if self._npy or not row else (math.prod(row),)
         self.count = 0
         self._stream.write(self._header() if self._npy else (",".join(map(_quoted, names)) + "\n").encode())
 
@@ -38,7 +41,7 @@ class RowWriter:
         if self._npy:
             self._stream.write(np.ascontiguousarray(block, "<f4").tobytes())
         else:
-            np.savetxt(self._stream, block.reshape(len(block), math.prod(self._row)), fmt="%.9g", delimiter=",")
+            np.savetxt(self._stream, block.reshape(len(block), *self.row), fmt="%.9g", delimiter=",")
 
     def finish(self) -> None:
         """Write the number of rows, which is known now."""
@@ -49,7 +52,7 @@ class RowWriter:
 
     def _header(self) -> bytes:
         """A header of numpy's format 1.0 that is always 128 bytes, enough for any count."""
-        shape = (self.count, *self._row)
+        shape = (self.count, *self.row)
         text = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}"
         return b"\x93NUMPY\x01\x00" + (118).to_bytes(2, "little") + text.ljust(117).encode() + b"\n"
 
@@ -60,7 +63,7 @@ def _quoted(name: str) -> str:
 
 def is_stream(path: str | os.PathLike[str]) -> bool:
     """Whether rows are written somewhere that is no file: standard output, a pipe, a device."""
-    if os.fspath(path) in _STDOUTS:
+    if os.fspath(path) == STDOUT:
         return True
     mode = os.stat(path).st_mode if os.path.exists(path) else stat.S_IFREG
     return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)
@@ -95,23 +98,16 @@ def row_writer(
 
 @contextmanager
 def _stream(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
-    """Standard output, a pipe or a device; what a full disk or a missing reader raises is an InputError."""
-    name = os.fspath(path)
+    if os.fspath(path) == STDOUT:
+        yield sys.stdout.buffer
+        return
     try:
-        if name not in _STDOUTS:
-            with open(_handle(name), "wb") as stream:
-                yield stream
-        elif sys.stdout is None:
-            raise InputError("standard output: expected to be open, but it is closed; name a file")
-        else:
-            yield sys.stdout.buffer
-    except BrokenPipeError:
-        raise  # a reader that has read enough
+        with open(_handle(os.fspath(path)), "wb") as stream:
+            yield stream
     except OSError as error:
-        if error.errno is None:
-            raise  # of no file
-        what = "standard output" if name in _STDOUTS else name
-        raise InputError(f"{what}: not written to the end, {error.strerror}; choose another place") from error
+        if isinstance(error, BrokenPipeError) or not of_system(error):  # the former: a reader that has read enough
+            raise
+        raise InputError(f"{path}: not written to the end, {error.strerror}; choose another place") from error
 
 
 def _handle(name: str) -> int:

@@ -26,7 +26,7 @@ from aeedge.cli.types import (
     variant_option,
 )
 from aeedge.cli.wording import say
-from aeedge.errors import InputError, shortened
+from aeedge.errors import InputError, printable, shortened
 from aeedge.files.replacing import check_file
 from aeedge.files.rows import RowFile, Wanted, open_all
 from aeedge.files.writing import STDOUT, is_stream, row_writer
@@ -56,6 +56,8 @@ def _command(name: str, example: str) -> click.Command:
         decimal: str | None,
         **reading: Any,
     ) -> None:
+        if output in ("/dev/stdout", "/dev/fd/1"):  # which may be a file, to append to
+            output = STDOUT
         if output is None or output == STDOUT:
             check_stdout()
         elif not is_stream(output):
@@ -186,7 +188,7 @@ def _write(
     size = "×".join(map(str, (writer.count, *writer.row)))
     flat = "" if writer.row == row else f", {'×'.join(map(str, row))} flattened in C order"
     rate = f"{writer.count / max(seconds, 1e-9):,.0f} rows/s"
-    name = "standard output" if output == STDOUT else output
+    name = "standard output" if output == STDOUT else printable(output, None)
     many = "1 row" if writer.count == 1 else f"{writer.count:,} rows"
     click.echo(f"wrote {name}: {many}, {size} float32{flat}, in {seconds:.2f} s ({rate})", err=is_stream(output))
 

@@ -15,7 +15,7 @@ def test_a_session_that_cannot_be_made_is_not_tried_again_with_other_settings(bu
         raise error("no room")
 
     monkeypatch.setattr(onnxruntime.InferenceSession, "_create_inference_session", fails)
-    with pytest.raises(aeedge.AeedgeError, match="no room"):
+    with pytest.raises(error, match="no room"):
         aeedge.load(bundle)
     assert len(tries) == 1
     assert capfd.readouterr() == ("", "")

@@ -210,7 +210,7 @@ def _scale_outputs(layer: ir.Node, factor: Any, shift: Any) -> None:
 
 def _set_weight(layer: ir.Node, weight: Any) -> None:
     assert layer.graph is not None
-    layer.replace_input_with(1, add_weight(layer.graph, f"{layer.name}.weight", weight.astype(np.float32)))
+    layer.replace_input_with(1, add_weight(layer.graph, f"{layer.name}.weight", weight.astype(weight_of(layer).dtype)))
 
 
 def _set_bias(layer: ir.Node, extra: Any) -> None:
@@ -218,7 +218,7 @@ def _set_bias(layer: ir.Node, extra: Any) -> None:
     bias = bias_of(layer)
     total = extra if bias is None else bias.astype(np.float64) + extra
     layer.resize_inputs(3)
-    layer.replace_input_with(2, add_weight(layer.graph, f"{layer.name}.bias", total.astype(np.float32)))
+    layer.replace_input_with(2, add_weight(layer.graph, f"{layer.name}.bias", total.astype(weight_of(layer).dtype)))
 
 
 def _channels(array: Any, count: int) -> Any:

@@ -44,7 +44,8 @@ class Code:
 
 def layers_of(model: ModelProto) -> list[str]:
     """Names of the layers that onnxruntime can run on integers, in order."""
-    return [str(n.name) for n in opened(model).graph if n.op_type in INTEGER_LAYERS and weight_of(n).size]
+    layers = [n for n in opened(model).graph if n.op_type in INTEGER_LAYERS]
+    return [str(n.name) for n in layers if weight_of(n).size and weight_of(n).dtype == np.float32]
 
 
 def quantize(

@@ -218,10 +218,10 @@ class SqueezingInside(nn.Module):
         (broken_statistics(), r"encoder.1.running_mean: expected finite weights, got nan in 2 of 2 values"),
         (stubborn(), r"module: expected a module that can be copied, but Stubborn raises RuntimeError: one of me is"),
         (with_value(3e38), r"encoder: expected finite outputs for the example, got -?inf for row \d+ .*scale the rows"),
-        (Squeezing(2), r"encoder: expected latents of shape \(n, k\), got \(2,\) for 1 row \(squeeze\(\) without"),
+        (Squeezing(2), r"encoder: expected .* of shape \(1, 2\) for one row, got \(2,\); squeeze\(\) without"),
         (
             SqueezingInside(),
-            r"encoder: failed on 1 row \(squeeze\(\) without an axis .*\), shape \(1, 6\) \(IndexError",
+            r"encoder: failed on one row .*squeeze",
         ),
     ],
     ids=["meta", "lazy", "nan", "inf", "statistics", "stubborn", "overflow", "squeeze", "squeeze inside"],
@@ -234,7 +234,7 @@ def test_a_module_without_right_weights_or_shapes_is_one_sentence(encoder, messa
 
 def test_a_decoder_that_squeezes_one_row_is_named(tmp_path):
     decoder = nn.Sequential(nn.Linear(2, 6), Squeezing(6))
-    with pytest.raises(InputError, match=r"decoder: expected rows of shape \(1, 6\), got \(6,\) for 1 row \(squeeze"):
+    with pytest.raises(InputError, match=r"decoder: expected .* of shape \(1, 6\) for one row, got \(6,\); squeeze"):
         export_bundle(encoder=nn.Linear(6, 2), decoder=decoder, path=tmp_path / "m", example=EXAMPLE)
 
 
@@ -309,7 +309,7 @@ def test_integers_stay_what_they_are_where_a_device_takes_them(dtype, kept):
         (EXAMPLE.astype(np.complex64), "example: expected numbers, got dtype complex64"),
         (torch.from_numpy(EXAMPLE).to(torch.complex64), "example: expected numbers, got dtype complex64"),
         (np.array([["1", "x"]] * 3, object), "example: expected an array of numbers, got ndarray"),
-        ([[1.0, 2.0], [3.0]], "example: expected an array of numbers, got list"),
+        ([[1.0, 2.0], [3.0]], "example: expected rows of one shape, got list with parts of length 1 to 2"),
         (torch.zeros(4, 6, device="meta"), "example: expected an array of numbers, got Tensor"),
         (EXAMPLE.astype(np.float64) * 1e300, r"example: expected numbers within float32, got .* in row 0, position"),
         (np.zeros((0, 6)), r"example: expected two or more rows .*, got \(0, 6\)"),

@@ -11,7 +11,7 @@ import io
 import logging
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from types import MethodType
@@ -32,10 +32,11 @@ from torch import Tensor, nn
 from aeedge.errors import InputError
 from aeedge_export.conversion.editing import closed, constant, opened
 from aeedge_export.conversion.lowering import TORCH_OPSET, lower_opset
-from aeedge_export.conversion.messages import FIXED_BATCH, chance, failure, first_line
+from aeedge_export.conversion.messages import FIXED_BATCH, chance, failure, first_line, node_place
 from aeedge_export.conversion.operators import OPERATORS
 
 OPSET, IR_VERSION = 17, 8
+_BRANCHES = {"If", "Loop", "Scan"}
 _CHANCE = ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial")
 Module = TypeVar("Module", bound=nn.Module)
 _NAMES = {"encoder": ("input", "latent"), "decoder": ("latent", "reconstruction")}
@@ -212,12 +213,13 @@ def to_onnx(module: nn.Module, example: Tensor, role: str) -> ModelProto:
             )
             assert program is not None
             _check_no_chance(program.model, role)
+            places = {node.op_type: node_place(node.metadata_props) for node in program.model.graph.all_nodes()}
             model: ModelProto = program.model_proto
     except InputError:
         raise
     except Exception as error:  # torch raises many kinds
         raise InputError(f"{role}: expected a module that torch can export, but {failure(error)}") from error
-    return _canonical(model, role)
+    return _canonical(model, role, places)
 
 
 def _check_no_chance(model: ir.Model, role: str) -> None:
@@ -228,8 +230,18 @@ def _check_no_chance(model: ir.Model, role: str) -> None:
             raise InputError(f"{role}: {chance(node.metadata_props, node.op_type)}")
 
 
-def _canonical(model: ModelProto, role: str) -> ModelProto:
-    """The same computation with operators, weights, input and output alone."""
+def _canonical(model: ModelProto, role: str, places: Mapping[str, str]) -> ModelProto:
+    """The same computation with operators, weights, input and output alone.
+
+    Args:
+        model: as torch's exporter writes it.
+        role: "encoder" or "decoder".
+        places: where in the caller's module operators of each kind come from, for messages.
+    """
+    if kinds := sorted(_BRANCHES & places.keys()):
+        raise InputError(
+            f"{role}: expected no branch or loop in the graph, got {kinds[0]}{places[kinds[0]]}; use torch.where"
+        )
     domains = {entry.domain for entry in model.opset_import} | {node.domain for node in model.graph.node}
     if domains - {""} or len(model.functions):
         raise InputError(f"{role}: expected standard ONNX operators, got some of {domains - {''}}; replace that layer")
@@ -243,8 +255,10 @@ def _canonical(model: ModelProto, role: str) -> ModelProto:
     except InputError:
         raise
     except (ValueError, onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        reason = first_line(error)
+        place = next((place for kind, place in places.items() if re.search(rf"\b{kind}\b", reason)), "")
         raise InputError(
-            f"{role}: expected operators of opset {OPSET}, but {first_line(error)}; replace that layer"
+            f"{role}: expected operators of opset {OPSET}, but {reason}{place}; replace that layer"
         ) from error
     return plain
 

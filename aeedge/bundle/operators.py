@@ -113,13 +113,16 @@ class _Scope:
         given = {value.get("name", ""): _declared(value) for value in graph.get("input", ())}
         self.types: dict[str, int | None] = {} if outer is None else dict(outer.types)
         self.types |= given | {name: tensor["data_type"] for name, tensor in self.constants.items()}
+        self.types.pop("", None)
 
     def add(self, node: Message, kind: str, attributes: Mapping[str, Message]) -> None:
         """Note what an operator makes."""
         outputs = node.get("output", [])
         self.types.update(zip(outputs, _made(kind, node, attributes, self.types)))
-        if kind == "Constant" and "t" in attributes.get("value", {}):
+        if kind == "Constant" and len(attributes) == 1 and "t" in attributes.get("value", {}):
             self.constants |= dict.fromkeys(outputs, attributes["value"]["t"])
+        for known in (self.types, self.constants):
+            known.pop("", None)  # an output that is left out, or an input: no value
 
     def is_one_of(self, name: str, accept: Callable[[int], bool]) -> bool:
         """Whether a value is a constant of integers that are all accepted, one or more."""
@@ -193,8 +196,10 @@ def _made(
     first: int | None
     if kind not in ALLOWED:
         return [None] * count
-    if kind in ("Constant", "ConstantOfShape"):
-        first = _constant(attributes, FLOAT if kind == "ConstantOfShape" else None)
+    if kind == "ConstantOfShape":
+        first = _constant(attributes, FLOAT)
+    elif kind == "Constant":
+        first = _constant(attributes, None) if len(attributes) == 1 else None
     elif by in attributes or by == "to":
         first = attributes.get(by, {}).get("i")
     elif kind in _FIXED:

@@ -236,6 +236,17 @@ DIVISIONS = {
     "of what is made later": quotient(of="later", by="later") + cast(7, "later"),
     "of a weight": quotient(of="d", by="d", divisor=np.array([2, 0])),
     "of what is nowhere": quotient(of="nowhere", by="nowhere"),
+    "of a type that a missing output has": quotient(
+        forging.node("Neg", ["x"], ""), forging.node("QuantizeLinear", ["x", "b", ""], "t"), of="t", by="t"
+    ),
+    "of a constant that is two": quotient(
+        forging.node(
+            *("Constant", [], "t"),
+            forging.attribute("value_float", 1, forging.tag(2, 5) + b"\0\0\0\0"),
+            forging.attribute("value", 4, onnx_bytes.message(5, held("", np.array([0])))),
+        ),
+        **{"of": "t", "by": "t"},
+    ),
     "by one of two weights": quotient(cast(7), divisor=np.array([2])) + onnx_bytes.message(5, held("d", np.array([0]))),
 }
 

@@ -116,8 +116,8 @@ def test_loading_is_silent_on_a_machine_with_an_adapter_without_vendor():
 # Graphs at which it fails
 
 
-def graph_of(*nodes):
-    """A graph from rows (n, 4) to rows (n, 2) of these nodes: operator, inputs, outputs, integer attributes."""
+def graph_of(*nodes, wide=2):
+    """A graph from rows (n, 4) to rows (n, wide) of these nodes: operator, inputs, outputs, integer attributes."""
     made = b""
     for kind, inputs, outputs, attributes in nodes:
         body = b"".join(onnx_bytes.message(1, name) for name in inputs)
@@ -130,37 +130,61 @@ def graph_of(*nodes):
         onnx_bytes.message(5, onnx_bytes.tensor(name, values))
         for name, values in {"w": np.ones((4, 2), np.float32), "b": np.zeros(2, np.float32)}.items()
     )
-    ends = onnx_bytes.message(11, onnx_bytes.rows("x", 4)) + onnx_bytes.message(12, onnx_bytes.rows("y", 2))
+    for name, values in {"start": [0, 0], "stop": [1, 2], "flat": [-1]}.items():
+        data = np.array(values, np.int64).tobytes()
+        kind = onnx_bytes.number(1, len(values)) + onnx_bytes.number(2, 7)
+        held += onnx_bytes.message(5, kind + onnx_bytes.message(8, name) + onnx_bytes.message(9, data))
+    ends = onnx_bytes.message(11, onnx_bytes.rows("x", 4)) + onnx_bytes.message(12, onnx_bytes.rows("y", wide))
     return onnx_bytes.model(made + onnx_bytes.message(2, "g") + held + ends)
 
 
 DENSE = ("Gemm", ["x", "w", "b"], ["t"], {})
-TWICE = graph_of(DENSE, ("Concat", ["t", "t"], ["y"], {"axis": 0}))
+AS_TOLD = [  # the first two values of the input are the shape of the output
+    ("Slice", ["x", "start", "stop"], ["u"], {}),
+    ("Reshape", ["u", "flat"], ["v"], {}),
+    ("Cast", ["v"], ["s"], {"to": 7}),
+    ("Reshape", ["t", "s"], ["y"], {}),
+]
+ODD_SHAPES = {
+    "two rows for each": (graph_of(DENSE, ("Concat", ["t", "t"], ["y"], {"axis": 0})), None),
+    "two rows for one": (graph_of(DENSE, *AS_TOLD), lambda n: (2 * n, 1)),
+    "one long row": (graph_of(DENSE, *AS_TOLD), lambda n: (1, 2 * n) if n > 1 else (2, 1)),
+}
 
 
 @pytest.fixture
 def twice():
     """A method that gives two rows for each."""
-    opened = Session(TWICE, "bundle/encoder.onnx", "float32", (4,), (2,))
-    return Method("encode", (opened,), (4,), "float32", (2,))
+    return opened(ODD_SHAPES["two rows for each"][0])
+
+
+def opened(graph):
+    session = Session(graph, "bundle/encoder.onnx", "float32", (4,), (2,))
+    return Method("encode", (session,), (4,), "float32", (2,))
 
 
 @pytest.mark.parametrize("count", [1, 3, 16, 17, 5000])
-def test_results_of_another_shape_are_refused_however_they_are_computed(twice, count):
+@pytest.mark.parametrize(("graph", "told"), ODD_SHAPES.values(), ids=ODD_SHAPES.keys())
+def test_results_of_another_shape_are_refused_however_they_are_computed(graph, told, count):
+    method = opened(graph)
     rows, out = np.ones((count, 4), np.float32), np.full((count, 2), 7, np.float32)
-    calls = [lambda: twice.run(rows), lambda: twice.run_into(rows, out)]
-    calls += [lambda: twice.arrays.run(rows, None)] if count <= 16 else []
+    rows[0, :2] = 1 if told is None else told(count)
+    calls = [lambda: method.run(rows), lambda: method.run_into(rows, out)]
+    calls += [lambda: method.arrays.run(rows, None)] if count <= 16 else []
     for call in calls:
         with pytest.raises(aeedge.BundleError, match=r"^bundle/encoder\.onnx: .*(shape|run it)"):
             call()
-    assert not twice.arrays.busy
+    assert not method.arrays.busy
 
 
 def test_both_graphs_of_a_call_are_named_where_one_fails(twice):
-    stages = (Session(graph_of(("Gemm", ["x", "w", "b"], ["y"], {})), "good", "float32", (4,), (2,)),)
+    stages = (Session(graph_of(("Identity", ["x"], ["y"], {}), wide=4), "good", "float32", (4,), (4,)),)
     method = Method("denoise", stages + twice.stages, (4,), "float32", (2,))
-    with pytest.raises(aeedge.BundleError):
-        method.arrays.run(np.ones((1, 4), np.float32), None)
+    rows = np.ones((1, 4), np.float32)
+    with pytest.raises(aeedge.BundleError, match=r"^good or bundle/encoder\.onnx: onnxruntime .* cannot run it \("):
+        method.arrays.run(rows, None)
+    with pytest.raises(aeedge.BundleError, match=r"^bundle/encoder\.onnx: expected its output for 1 samples"):
+        method.run(rows)
 
 
 class Fails:

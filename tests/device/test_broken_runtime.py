@@ -1,12 +1,15 @@
 """Where onnxruntime is missing, half removed, too old for numpy, noisy, out of memory or fails at a graph."""
 
 import os
+import shutil
 import sys
 import textwrap
+import threading
 
 import numpy as np
+import onnxruntime
 import pytest
-from helpers import onnx_bytes
+from helpers import onnx_bytes, reference
 from helpers.children import BUNDLE, child, in_namespace
 
 import aeedge
@@ -260,8 +263,6 @@ def failing(model, monkeypatch, error, count):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits of Linux")
 def test_where_no_threads_can_be_started_one_does_it_all(truth):
-    import shutil
-
     if shutil.which("setpriv") is None or shutil.which("prlimit") is None:
         pytest.skip("no setpriv(1) or prlimit(1) here")
     wrap = ["env", "OPENBLAS_NUM_THREADS=1", "prlimit", "--nproc=1"]
@@ -288,10 +289,6 @@ def test_where_no_threads_can_be_started_one_does_it_all(truth):
 @pytest.mark.parametrize("left", [0, 1, 2])
 def test_a_pool_of_which_some_threads_cannot_be_started_is_not_asked_for(monkeypatch, truth, left):
     """onnxruntime hangs there: it waits for those that it has."""
-    import threading
-
-    from helpers import reference
-
     real, started, opened = threading.Thread.start, [], []
 
     def start(thread):
@@ -309,3 +306,23 @@ def test_a_pool_of_which_some_threads_cannot_be_started_is_not_asked_for(monkeyp
         with pytest.warns(UserWarning, match="no more threads can be started"):
             assert reference.right(model, (1, 300))
         assert {threads for _, threads in opened} == {1}
+
+
+def test_a_pool_whose_threads_are_refused_after_all_is_done_without(monkeypatch, truth):
+    """Another process took them between the trial and the pool."""
+    real, refused = onnxruntime.InferenceSession, []
+
+    def refusing(graph, options, **more):
+        if options.intra_op_num_threads > 1:
+            refused.append(options)
+            raise RuntimeError("env.cc:327 onnxruntime::PosixThread(const char*) pthread_create failed, error code: 11")
+        return real(graph, options, **more)
+
+    monkeypatch.setitem(globals(), "__name__", "onnxruntime.capi.test")  # raised where onnxruntime's are
+    monkeypatch.setattr(onnxruntime, "InferenceSession", refusing)
+    monkeypatch.setattr(aeedge.loading, "allowed_cpus", lambda: range(4))
+    with aeedge.load(BUNDLE, threads=2) as model:
+        model._dispatcher.set_policy(model._dispatcher.policy, {"encode": 1.0})
+        with pytest.warns(UserWarning, match="no more threads can be started"):
+            assert reference.right(model, (1, 300))
+    assert refused

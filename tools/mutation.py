@@ -97,8 +97,10 @@ def _changes(node: ast.AST) -> Iterator[tuple[ast.expr | ast.stmt, str]]:
         yield node, f"({ast.unparse(changed)})"
     elif isinstance(node, ast.BoolOp):
         yield node, f"({ast.unparse(ast.BoolOp(ast.Or() if isinstance(node.op, ast.And) else ast.And(), node.values))})"
-    elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
+    elif isinstance(node, ast.UnaryOp) and isinstance(node.op, (ast.Not, ast.USub)):
         yield node, ast.unparse(node.operand)
+        if isinstance(node.operand, ast.Constant):
+            return
     elif isinstance(node, ast.BinOp) and type(node.op) in _ARITHMETIC:
         yield node, f"({ast.unparse(ast.BinOp(node.left, _ARITHMETIC[type(node.op)](), node.right))})"
     elif isinstance(node, ast.Constant) and isinstance(node.value, (int, float)):

@@ -84,6 +84,7 @@ _COUNTS = (  # attributes that are divided by, or looped over
 _BOUNDS = {
     **dict.fromkeys(_COUNTS, (1, 2**18)),
     **dict.fromkeys(("axes", "axis", "batch_axis", "perm", "time_axis"), (-64, 64)),
+    **dict.fromkeys(("output_padding", "pads"), (-(2**18), 2**18)),
     **{"batch_dims": (0, 64), "sampling_ratio": (0, 2**10)},
 }
 _ANY_SIZE = ("ends", "starts", "value_int", "value_ints")  # a Slice of old models ends at 2**63 - 1

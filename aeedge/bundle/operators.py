@@ -82,8 +82,9 @@ _COUNTS = (  # attributes that are divided by, or looped over
     *("num_outputs", "output_height", "output_width", "q_num_heads", "size", "strides"),
 )
 _BOUNDS = {
-    **dict.fromkeys(_COUNTS, (1, 2**20)),
+    **dict.fromkeys(_COUNTS, (1, 2**18)),
     **dict.fromkeys(("axes", "axis", "batch_axis", "perm", "time_axis"), (-64, 64)),
+    **dict.fromkeys(("output_padding", "pads"), (-(2**18), 2**18)),
     **{"batch_dims": (0, 64), "sampling_ratio": (0, 2**10)},
 }
 _ANY_SIZE = ("ends", "starts", "value_int", "value_ints")  # a Slice of old models ends at 2**63 - 1
@@ -160,7 +161,7 @@ def _node_fault(node: Message, kind: str, attributes: Mapping[str, Message], sco
     for name, attribute in attributes.items():
         least, most = _BOUNDS.get(name, (-(2**31), 2**31 - 1))
         values = [] if name in _ANY_SIZE else [attribute.get("i", 1), *attribute.get("ints", ())]
-        if not all(least <= value <= most for value in values):
+        if not all(least <= value <= most for value in values) or (name in _COUNTS and math.prod(values) > most):
             return f"an attribute {name[:60]!r} out of its range in"
     if kind in ("Div", "Mod") and not _is_safe_division(inputs, scope):
         return "what may be a division of whole numbers by 0 in"

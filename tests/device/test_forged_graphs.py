@@ -192,6 +192,8 @@ BOUNDS = [
     ("Conv", "strides", 0),
     ("MaxPool", "kernel_shape", 2**31 - 1),
     ("AveragePool", "kernel_shape", 2**62),
+    ("LpPool", "kernel_shape", 2**20),
+    ("Conv", "pads", 2**30),
     ("ConvTranspose", "dilations", -1),
     ("DepthToSpace", "blocksize", 0),
     ("GatherND", "batch_dims", -(2**31)),

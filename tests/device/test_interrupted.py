@@ -62,6 +62,7 @@ def test_a_call_interrupted_at_any_line_leaves_nothing_behind(on_workers, count)
 
 def test_bound_arrays_that_a_call_lost_are_not_waited_for(on_workers):
     rows = reference.rows_of(on_workers, 1)
+    on_workers.encode(rows)  # opens the session
     expected = on_workers.encode(rows)
     arrays = on_workers._dispatcher._sessions.method("encode").arrays
     lost = arrays.idle[1].pop()

@@ -176,26 +176,34 @@ def test_a_worker_that_was_lost_to_an_interruption_helps_again(on_workers):
     pool.close()
 
 
-@pytest.mark.parametrize("started", [True, False], ids=["after", "before"])
-def test_a_thread_whose_start_was_interrupted_is_started_again(monkeypatch, started):
-    real, interrupted = threading.Thread.start, []
+@pytest.mark.parametrize("when", ["before it runs", "when it runs", "before it says that it runs"])
+def test_a_thread_whose_start_was_interrupted_is_started_again(monkeypatch, when):
+    start, is_alive, interrupted, asked = threading.Thread.start, threading.Thread.is_alive, [], []
 
-    def start(thread):
-        if interrupted or started:
-            real(thread)
+    def interrupted_start(thread):
+        if interrupted or when != "before it runs":
+            start(thread)
         if not interrupted:
             interrupted.append(thread)
             raise InterruptionError
 
-    monkeypatch.setattr(threading.Thread, "start", start)
+    def alive(thread):
+        asked.append(thread)
+        return is_alive(thread) and (len(asked) > 1 or when != "before it says that it runs")
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted_start)
+    monkeypatch.setattr(threading.Thread, "is_alive", alive)
     pool, before = ThreadPool(2), threading.active_count()
     with pytest.raises(InterruptionError):
         pool.run(lambda start: None, range(4))
     for _ in range(3):
         together = threading.Barrier(2, timeout=20)
         pool.run(lambda start: together.wait(), range(2))  # noqa: B023
-    assert threading.active_count() == before + 1
+    assert pool._workers[0]._thread.name == "aeedge"
     pool.close()
+    until = time.monotonic() + 10
+    while threading.active_count() > before and time.monotonic() < until:
+        time.sleep(0.01)
     assert threading.active_count() == before
 
 

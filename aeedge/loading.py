@@ -192,7 +192,7 @@ def _open(bundle: Bundle, setup: Setup, reopen: Any) -> tuple[Model, Dispatcher]
 def _graphs(bundle: Bundle, setup: Setup, threads: int) -> Makers:
     """Open the encoder on a pool of this many threads; what makes the methods that there are graphs for."""
     manifest, variant = bundle.manifest, setup.variant
-    shape, dtype, latent = manifest.input.shape, manifest.input.dtype, (manifest.latent,)
+    shape, dtype, latent = manifest.input.shape, manifest.input.dtype, manifest.latent_shape
     ends = {"encoder": (dtype, shape, latent), "decoder": ("float32", latent, shape), "scorer": (dtype, shape, ())}
 
     @cache
@@ -203,7 +203,7 @@ def _graphs(bundle: Bundle, setup: Setup, threads: int) -> Makers:
     encoder, files = session("encoder"), manifest.variants[variant]
     sentinels = sentinels_here(files.nonfinite_sentinels, encoder.chain, encoder.run, shape, dtype)
     return methods(
-        manifest.latent,
+        latent,
         shape,
         dtype,
         manifest.score,

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from aeedge.bundle.reader import Bundle
     from aeedge.types import Floats
 
+_REPEATED = 0.02  # of the tolerance: how much the same input may differ from call to call
+_LARGEST = 0.5  # tolerance relative to the magnitude of an output
+
 
 class Deviation(NamedTuple):
     """The sample that comes nearest to its tolerance, or exceeds it by the most.
@@ -59,28 +62,57 @@ def self_check(
     """
     spec, reference = bundle.manifest.variants[variant], bundle.golden(variant)
     rows, worst = reference["input"], []
+    where = f"{bundle.path} ({variant})"
+    _check_tolerances(where, spec.tolerance, {what: reference[f"{variant}.{what}"] for what in spec.tolerance}, bundle)
     for what, call in calls.items():
         if what not in spec.tolerance:  # a bundle without decoder
             continue
         tolerance, expected = spec.tolerance[what], reference[f"{variant}.{what}"]
-        one_by_one = np.concatenate([call(rows[i : i + 1]) for i in range(len(rows))])
+        one_by_one, again = (np.concatenate([call(rows[i : i + 1]) for i in range(len(rows))]) for _ in range(2))
+        _check_repeated(where, deviation(what, rows, again, one_by_one, tolerance, bundle.manifest.score))
         found = [
             deviation(what, rows, got, expected, tolerance, bundle.manifest.score) for got in (call(rows), one_by_one)
         ]
         worst.append(max(found, key=lambda d: d.error / max(d.allowed, 1e-300)))
     if bad := [d for d in worst if not d.ok]:
         raise VerificationError(
-            f"{bundle.path} ({variant}): on this machine the {bad[0]}; do not use this variant here: "
+            f"{where}: on this machine the {bad[0]}; do not use this variant here: "
             "try another, another onnxruntime, or export the bundle again"
         )
     if find_sentinels is not None and spec.nonfinite_sentinels != "none":
         here = find_sentinels(rows[-1])
         if here not in ("first", spec.nonfinite_sentinels):
             raise VerificationError(
-                f"{bundle.path} ({variant}): nonfinite_sentinels is {spec.nonfinite_sentinels!r} in the manifest, but "
+                f"{where}: nonfinite_sentinels is {spec.nonfinite_sentinels!r} in the manifest, but "
                 f"on this machine it is {here!r}: NaN or infinity would be missed; export the bundle again"
             )
     return worst
+
+
+def _check_tolerances(
+    where: str, tolerances: Mapping[str, Tolerance], outputs: Mapping[str, NDArray[Any]], bundle: Bundle
+) -> None:
+    """Refuse tolerances of half the outputs themselves or more, with which nearly anything would pass."""
+    scale = bundle.manifest.score.scale
+    for what, tolerance in tolerances.items():
+        values = outputs[what] / scale if what == "reconstruction" else outputs[what]
+        magnitude = float(np.sqrt(np.mean(np.square(values, dtype=np.float64))))
+        allowed = tolerance.atol + tolerance.rtol * magnitude
+        if what != "score" and allowed > _LARGEST * magnitude > 0:
+            raise VerificationError(
+                f"{where}: its tolerance of the {what}, {allowed:.3g}, is too large beside the {what} itself, "
+                f"{magnitude:.3g} on the reference inputs: it was exported from a random network, or from values "
+                "that float32 cannot tell apart; export it again with a newer aeedge"
+            )
+
+
+def _check_repeated(where: str, found: Deviation) -> None:
+    """Refuse outputs that change from call to call by more than rounding, a hundredth of what is allowed elsewhere."""
+    if found.error > _REPEATED * found.allowed:
+        raise VerificationError(
+            f"{where}: the {found.what} of row {found.row} differs by {found.error:.3g} between two calls with the "
+            "same input: the network draws random numbers; export it again with a newer aeedge, which says where"
+        )
 
 
 def deviation(
@@ -105,5 +137,5 @@ def _worst(what: str, got: NDArray[Any], recorded: NDArray[Any], tolerance: Tole
     error = np.where(np.isnan(error), np.inf, error)
     magnitude = np.abs(np.where(np.isfinite(recorded), recorded, 0.0)).max(axis=1)
     allowed = tolerance.atol + tolerance.rtol * magnitude
-    row = int(np.argmax(error - allowed if np.isinf(error).any() else error / np.maximum(allowed, 1e-300)))
+    row = int(np.argmax(error / np.maximum(allowed, 1e-300)))
     return Deviation(what, row, float(error[row]), float(allowed[row]))

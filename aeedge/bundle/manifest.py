@@ -19,9 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aeedge.errors import CorruptBundleError, IncompatibleBundleError
+from aeedge.errors import CorruptBundleError, IncompatibleBundleError, printable
 from aeedge.record import Record
-from aeedge.table import printable
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -131,14 +130,14 @@ class ScoreSpec(Record):
 class Manifest(Record):
     """All that a reader needs to know of a bundle before it opens a graph.
 
-    `latent` is the latent size; `ordered` says that any prefix of the latents can be decoded.
+    `latent_shape` is the shape of one sample's latents; `ordered` says that any prefix of them can be decoded.
     """
 
     id: str
     name: str
     family: str
     input: InputSpec
-    latent: int
+    latent_shape: tuple[int, ...]
     variants: Mapping[str, Variant]
     default_variant: str
     golden: FileEntry
@@ -149,6 +148,11 @@ class Manifest(Record):
     created: str | None = None
     made_with: Mapping[str, str] = MappingProxyType({})
     training: Mapping[str, Any] = MappingProxyType({})
+
+    @property
+    def latent(self) -> int:
+        """Number of latents of one sample."""
+        return math.prod(self.latent_shape)
 
     def dumps(self) -> str:
         """The text of manifest.json, sealed with its own checksum; the same manifest gives the same bytes."""
@@ -170,7 +174,11 @@ class Manifest(Record):
                 **({} if self.input.missing is None else {"missing": self.input.missing.document()}),
                 **({} if self.input.dialect is None else {"dialect": dict(self.input.dialect)}),
             },
-            "latent": {"size": self.latent} | ({"ordered": True} if self.ordered else {}),
+            "latent": {
+                "size": self.latent,
+                **({} if len(self.latent_shape) == 1 else {"shape": list(self.latent_shape)}),
+                **({"ordered": True} if self.ordered else {}),
+            },
             "opset": self.opset,
             "min_onnxruntime": self.min_onnxruntime,
             "default_variant": self.default_variant,
@@ -199,7 +207,7 @@ class Manifest(Record):
         kind = document.get("format") if isinstance(document, dict) else None
         if kind != FORMAT:
             raise IncompatibleBundleError(
-                f"{where}: expected format {FORMAT!r}, got {kind!r}; is this an aeedge bundle?"
+                f"{where}: expected format {FORMAT!r}, got {repr(kind)[:60]}; is this an aeedge bundle?"
             )
         version = root.get("format_version").integer(1)
         if version > FORMAT_VERSION:
@@ -283,14 +291,12 @@ def _shortest(scale: NDArray[np.float32]) -> Any:
 
 
 def _load_json(data: bytes, where: str) -> Any:
-    """JSON as the format has it: numbers that a float holds, text that can be printed, each key once, not deep."""
+    """JSON that everybody reads alike: whole numbers that fit, text that can be printed, each key once."""
     try:
         text = data.decode("utf-8")
-        document = json.loads(
-            text, parse_constant=_no_number, parse_int=_whole, parse_float=_finite, object_pairs_hook=_once
-        )
-        if "\\u" in text or text.count("[") + text.count("{") > _MAX_DEPTH:
-            _check_values(document)
+        document = json.loads(text, parse_constant=_no_number, parse_int=_whole, object_pairs_hook=_once)
+        if "\\u" in text:
+            json.dumps(document, ensure_ascii=False).encode()  # a UnicodeEncodeError is a ValueError
     except (ValueError, RecursionError) as error:
         raise CorruptBundleError(
             f"{where}: expected JSON, but it cannot be read ({str(error)[:200]}); "
@@ -309,32 +315,12 @@ def _whole(digits: str) -> int:
     return int(digits)
 
 
-def _finite(digits: str) -> float:
-    if not math.isfinite(number := float(digits)):
-        raise ValueError(f"{digits[:20]} is too large a number")
-    return number
-
-
 def _once(items: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(items)
     if len(found) != len(items):
         twice = next(key for i, (key, _) in enumerate(items) if any(key == other for other, _ in items[:i]))
         raise ValueError(f"the key {twice[:60]!r} is there twice")
     return found
-
-
-def _check_values(document: Any) -> None:
-    """Refuse what is nested deeply, and text that is none: half of a surrogate pair."""
-    level = [document]
-    for _ in range(_MAX_DEPTH):
-        texts = [item for item in level if isinstance(item, str)]
-        texts += [key for item in level if isinstance(item, dict) for key in item]
-        "".join(texts).encode()  # a UnicodeEncodeError is a ValueError
-        inner = [item.values() if isinstance(item, dict) else item for item in level if isinstance(item, (dict, list))]
-        level = [value for values in inner for value in values]
-        if not level:
-            return
-    raise ValueError("it is nested too deeply")
 
 
 def _is_sha256(text: str) -> bool:
@@ -356,7 +342,7 @@ def _check_seal(data: bytes, where: str) -> None:
 
 def _manifest(root: _Node) -> Manifest:
     input_spec = _input(root.get("input"))
-    latent = root.get("latent").get("size").integer(1, 2**31 - 1)
+    latent_shape, ordered = _latent(root.get("latent"))
     variants = {
         name: _variant(node) for name, node in root.get("variants").mapping().items() if name in VARIANTS
     }  # a variant of a later aeedge is passed over
@@ -368,18 +354,34 @@ def _manifest(root: _Node) -> Manifest:
         name=root.get("name").text(),
         family=root.get("family").text(),
         input=input_spec,
-        latent=latent,
+        latent_shape=latent_shape,
         variants=variants,
         default_variant=default,
         golden=_file(root.get("golden")),
         score=_score(root.get("score"), input_spec.shape),
         opset=root.get("opset").integer(1, 2**31 - 1),
         min_onnxruntime=_version(root.get("min_onnxruntime")),
-        ordered=bool(root.get("latent").get("ordered").optional(_Node.boolean)),
+        ordered=ordered,
         created=root.get("created").optional(_Node.text),
         made_with={key: node.text() for key, node in root.get("made_with").mapping().items()},
-        training={key: node.value for key, node in root.get("training").mapping().items()},
+        training=_plain(root.get("training")),
     )
+
+
+def _latent(node: _Node) -> tuple[tuple[int, ...], bool]:
+    """Shape of one sample's latents, and whether they are ordered."""
+    size, ordered = node.get("size").integer(1, 2**31 - 1), bool(node.get("ordered").optional(_Node.boolean))
+    shape: tuple[int, ...] = node.get("shape").optional(_shape) or (size,)
+    if math.prod(shape) != size or (ordered and len(shape) > 1):
+        raise node.get("shape").wrong(f"[{size}]" if ordered else f"sizes whose product is {size}")
+    return shape, ordered
+
+
+def _shape(node: _Node) -> tuple[int, ...]:
+    shape = tuple(item.integer(1) for item in node.items())
+    if not shape or len(shape) > _MAX_AXES or math.prod(shape) > 2**31 - 1:
+        raise node.wrong("one to a few sizes, fewer than 2**31 values in all")
+    return shape
 
 
 def _version(node: _Node) -> str:
@@ -392,9 +394,7 @@ def _version(node: _Node) -> str:
 
 
 def _input(node: _Node) -> InputSpec:
-    shape = tuple(item.integer(1) for item in node.get("shape").items())
-    if not shape or len(shape) > _MAX_AXES or math.prod(shape) > 2**31 - 1:
-        raise node.get("shape").wrong("one to a few sizes, fewer than 2**31 values in all")
+    shape = _shape(node.get("shape"))
     dtype = node.get("dtype").text()
     if dtype not in DTYPES:
         raise node.get("dtype").wrong(f"one of {', '.join(DTYPES)}")
@@ -447,7 +447,17 @@ def _sentinels(node: _Node) -> str:
 
 
 def _plain(node: _Node) -> dict[str, Any]:
-    return {key: item.value for key, item in node.mapping().items()}
+    """An object of anything that can be written again: of finite numbers, and not nested deeply."""
+    found = {key: item.value for key, item in node.mapping().items()}
+    level: list[Any] = [found]
+    for _ in range(_MAX_DEPTH):
+        if any(isinstance(item, float) and not math.isfinite(item) for item in level):
+            raise node.wrong("finite numbers")
+        inner = [item.values() if isinstance(item, dict) else item for item in level if isinstance(item, (dict, list))]
+        level = [value for values in inner for value in values]
+        if not level:
+            return found
+    raise node.wrong(f"no more than {_MAX_DEPTH} levels")
 
 
 def _file(node: _Node) -> FileEntry:
@@ -484,9 +494,12 @@ class _Node:
         self.value, self.place, self.where = value, place, where
 
     def wrong(self, expected: str) -> CorruptBundleError:
-        got = "nothing" if self.value is _MISSING else json.dumps(self.value)[:60]
+        try:
+            got = "nothing" if self.value is _MISSING else json.dumps(self.value)[:60]
+        except RecursionError:
+            got = "lists in lists"
         return CorruptBundleError(
-            f"{self.where}: expected {expected[:200]}, got {got} at {printable(self.place[:200])}; "
+            f"{self.where}: expected {expected[:200]}, got {got} at {printable(self.place, 200)}; "
             "export the bundle again"
         )
 
@@ -510,7 +523,8 @@ class _Node:
 
     def integer(self, least: int = 0, most: int = 2**63 - 1) -> int:
         if not isinstance(self.value, int) or isinstance(self.value, bool) or not least <= self.value <= most:
-            raise self.wrong(f"a whole number of at least {least}, at most {most}")
+            limit = f", at most {most}" if most < 2**63 - 1 else ""
+            raise self.wrong(f"a whole number of at least {least}{limit}")
         return self.value
 
     def number(self, least: float = -math.inf) -> float:

@@ -178,7 +178,7 @@ class Bundle:
 
         manifest, entry = self.manifest, self.manifest.golden
         shape = manifest.input.shape
-        rows = {"latent": (manifest.latent,), "reconstruction": shape, "score": ()}
+        rows = {"latent": manifest.latent_shape, "reconstruction": shape, "score": ()}
         wanted = {f"{variant}.{what}": ("float32", rows[what]) for what in manifest.variants[variant].tolerance}
         file = self._file(GOLDEN, entry)
         data = self._checked(file, entry)
@@ -209,9 +209,10 @@ class Bundle:
     def _check_graph(self, place: str, data: bytes, role: str) -> None:
         try:
             info = inspect(data)
+            fault = operator_fault(info, self.allow_ops)
         except ValueError as error:
             raise CorruptBundleError(f"{place}: {error}; export the bundle again") from None
-        if fault := operator_fault(info, self.allow_ops):
+        if fault:
             raise IncompatibleBundleError(
                 f"{place}: expected what a feed-forward network needs, got {fault}; "
                 "if you trust the bundle, name the operator in allow_ops"

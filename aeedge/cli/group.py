@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
+from types import FrameType
 from typing import Any
 
 import click
 
 from aeedge import __version__
+from aeedge.cli.streams import UnusableError, ended_quietly, prepare
 from aeedge.cli.wording import reworded
 from aeedge.errors import AeedgeError, BundleError, InputError
 
@@ -47,7 +53,7 @@ class AeedgeGroup(click.Group):
         group = cls(
             name="aeedge",
             help="Learned features on small machines: train and export on a workstation, encode on a device.",
-            epilog="Exit codes: 0 done, 1 a check failed, 2 wrong usage or unusable input.",
+            epilog="Exit codes: 0 done, 1 a check failed, 2 wrong usage or unusable input, 128 + n ended by signal n.",
             context_settings={"help_option_names": ["-h", "--help"]},
         )
         version: click.Group = click.version_option(__version__, prog_name="aeedge")(group)
@@ -78,19 +84,56 @@ class AeedgeGroup(click.Group):
             with formatter.section("On the workstation (pip install 'aeedge[export]')"):
                 formatter.write_dl(sorted(rest, key=lambda row: [*WORKSTATION, row[0]].index(row[0])))
 
+    def main(self, *args: Any, **options: Any) -> Any:
+        """Run the command line, whatever standard output and error are."""
+        prepare()
+        return super().main(*args, **options)
+
+    def make_context(self, *args: Any, **options: Any) -> click.Context:
+        """Read the command line, which may print help."""
+        with ended_quietly():
+            return super().make_context(*args, **options)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; an AeedgeError becomes a sentence and an exit code, anything else is a bug."""
         try:
-            return super().invoke(ctx)
+            with _signals_as_exceptions(), ended_quietly():
+                return super().invoke(ctx)
         except AeedgeError as error:
             unusable = isinstance(error, InputError) or type(error) is BundleError
             command = self.get_command(ctx, ctx.invoked_subcommand or "") or self
             message = reworded(str(error), command)
-            raise (_UnusableError if unusable else click.ClickException)(message) from error
+            raise (UnusableError if unusable else click.ClickException)(message) from error
 
 
-class _UnusableError(click.ClickException):
-    exit_code = 2
+@contextmanager
+def _signals_as_exceptions() -> Iterator[None]:
+    """Let a signal to end (systemctl stop, docker stop, a closed terminal) end the command as an exception does, so
+    that no temporary file stays; the exit code is 128 + the signal. A signal that is ignored or handled stays so.
+    """
+    handled: list[signal.Signals] = []
+    caught: list[int] = []
+    if threading.current_thread() is threading.main_thread():
+        known = (getattr(signal, name, None) for name in ("SIGTERM", "SIGHUP", "SIGBREAK"))
+        handled = [each for each in known if each is not None and signal.getsignal(each) == signal.SIG_DFL]
+
+    def end(number: int, frame: FrameType | None) -> None:
+        caught.append(number)
+        for each in handled:
+            signal.signal(each, signal.SIG_IGN)  # a second one must not interrupt the cleaning up
+        raise SystemExit(128 + number)
+
+    for each in handled:
+        signal.signal(each, end)
+    try:
+        yield
+    except BaseException:
+        if caught:  # an import of a compiled module makes another exception of it
+            raise SystemExit(128 + caught[0]) from None
+        raise
+    finally:
+        for each in handled:
+            signal.signal(each, signal.SIG_DFL)
 
 
 def _installed() -> dict[str, EntryPoint]:

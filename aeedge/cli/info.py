@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
 
 from aeedge.bundle.manifest import Manifest
 from aeedge.bundle.reader import Bundle
+from aeedge.cli.streams import show
 from aeedge.table import human_bytes, pairs
 
 
@@ -24,7 +25,7 @@ def info(bundle: str, as_json: bool) -> None:
       aeedge info motor.aeedge
     """
     manifest = Bundle(bundle).manifest
-    click.echo(_ascii(manifest.dumps().rstrip()) if as_json else pairs(_rows(manifest), 80))
+    show(_ascii(manifest.dumps().rstrip()).encode() if as_json else pairs(_rows(manifest), 80))
 
 
 def _ascii(text: str) -> str:
@@ -39,7 +40,7 @@ def _rows(m: Manifest) -> list[tuple[str, str]]:
         ("id", m.id),
         ("family", m.family),
         ("input", f"{shape} {m.input.dtype}"),
-        ("latents", str(m.latent)),
+        ("latents", "×".join(map(str, m.latent_shape))),
         ("requires", f"onnxruntime {m.min_onnxruntime} or newer (opset {m.opset})"),
         ("created", m.created or "not recorded"),
         ("made with", ", ".join(f"{k} {v}" for k, v in m.made_with.items()) or "not recorded"),
@@ -61,7 +62,7 @@ def _rows(m: Manifest) -> list[tuple[str, str]]:
         if quantised:
             rows.append(("", f"{name} layers: {', '.join(quantised)}"))
         rows += [("", f"fp32 layer: {layer} ({why})") for layer, choice, why in layers if choice == "fp32"]
-    training = [f"{k}: {v if isinstance(v, str) else json.dumps(v)}" for k, v in m.training.items()]
+    training = [f"{k}: {v if isinstance(v, str) else json.dumps(_short(v))}" for k, v in m.training.items()]
     return rows + [("training" if i == 0 else "", line) for i, line in enumerate(training)]
 
 
@@ -73,3 +74,12 @@ def _layers(decisions: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         (f"{a.get('graph')} {a.get('layer')}", str(a.get("choice")), str(a.get("why", "no reason recorded")))
         for a in layers
     ]
+
+
+def _short(value: Any) -> Any:
+    """A value of JSON with six significant digits in every float."""
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    if isinstance(value, Mapping):
+        return {name: _short(inner) for name, inner in value.items()}
+    return [_short(inner) for inner in value] if isinstance(value, Sequence) and not isinstance(value, str) else value

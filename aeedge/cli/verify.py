@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from textwrap import fill
 from typing import Any
@@ -10,20 +9,24 @@ from typing import Any
 import click
 
 from aeedge.bundle.reader import GOLDEN, Bundle, file_name
+from aeedge.cli.streams import check_stdout, show, show_json
+from aeedge.cli.types import allow_ops_option
+from aeedge.cli.wording import reworded
 from aeedge.doctor import outputs
 from aeedge.errors import AeedgeError, BundleError
 from aeedge.loading import load
 from aeedge.runtime.session import runtime_version
-from aeedge.table import columns, percent_of, printable
+from aeedge.table import columns, percent_of
 
 SCHEMA = "aeedge-verify/1"
 
 
 @click.command()
 @click.argument("bundle", type=click.Path())
+@allow_ops_option
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON (docs/json-outputs.md).")
 @click.pass_context
-def verify(ctx: click.Context, bundle: str, as_json: bool) -> None:
+def verify(ctx: click.Context, bundle: str, allow_ops: tuple[str, ...], as_json: bool) -> None:
     """Check a bundle's files against their checksums, and its outputs against the recorded ones.
 
     Runs the reference inputs of each variant on this machine and compares with the reference outputs, which were stored
@@ -33,19 +36,18 @@ def verify(ctx: click.Context, bundle: str, as_json: bool) -> None:
     Example:
       aeedge verify motor.aeedge
     """
+    check_stdout()
     manifest = Bundle(bundle).manifest
-    results = [_check(bundle, variant) for variant in manifest.variants]
+    results = [_check(bundle, variant, allow_ops) for variant in manifest.variants]
     ok = all(result["ok"] for result in results)
     if as_json:
         document = {"schema": SCHEMA, "ok": ok, "path": bundle, "id": manifest.id, "onnxruntime": runtime_version()}
-        click.echo(json.dumps(document | {"variants": results}, indent=1))
+        show_json(document | {"variants": results})
         ctx.exit(0 if ok else 1)
     rows = [
         [
             f"{result['variant']} ({result['arithmetic'].replace('_', ' ')})",
             output["output"],
-            f"{output['error']:.2g}",
-            f"{output['tolerance']:.2g}",
             percent_of(output["error"], output["tolerance"]),
             "ok",
         ]
@@ -53,23 +55,23 @@ def verify(ctx: click.Context, bundle: str, as_json: bool) -> None:
         for output in result["outputs"]
     ]
     if rows:
-        click.echo(columns(["variant", "output", "max. error", "tolerance", "used", ""], rows))
+        show(columns(["variant", "output", "of the allowed difference", ""], rows))
     for result in results:
         if not result["ok"]:
-            click.echo(printable(f"Error: {result['message']}"), err=True)
+            click.echo(f"Error: {reworded(result['message'], ctx.command)}", err=True)
     if ok:
         files = ", ".join(file for result in results for file in result["files"])
         text = f"Checksums of {files} and {GOLDEN} match; reference outputs are reproduced with onnxruntime "
-        click.echo(fill(f"{text}{runtime_version()}.", 80, break_on_hyphens=False))
+        show(fill(f"{text}{runtime_version()}.", 80, break_on_hyphens=False))
     ctx.exit(0 if ok else 1)
 
 
-def _check(bundle: str, variant: str) -> dict[str, Any]:
+def _check(bundle: str, variant: str, allow_ops: tuple[str, ...]) -> dict[str, Any]:
     """Load one variant and run its self-check."""
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            model = load(bundle, variant=variant, threads=1)
+            model = load(bundle, variant=variant, threads=1, allow_ops=allow_ops)
         with model:
             if model.variant != variant:  # another one is used instead
                 return _failed(variant, str(caught[-1].message))

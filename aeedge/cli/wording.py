@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Iterable
 from shutil import get_terminal_size
 from textwrap import fill
+from typing import TYPE_CHECKING
 
 import click
 
-from aeedge.table import printable
+from aeedge.errors import printable
+
+if TYPE_CHECKING:
+    from aeedge.system.conditions import Finding
 
 _OPTIONS = {"output": "--output-activation", "random_state": "--seed", "sample_weight": "--weights"}
 _PHRASES = {
@@ -42,14 +47,25 @@ def reworded(text: str, command: click.Command) -> str:
     for phrase, words in _PHRASES.items():
         text = text.replace(phrase, words)
     text = _ASSIGNMENT.sub(assigned, _OPENING.sub(lambda match: option(match[1]) or match[1], text))
+    if "--allow-ops" in known:
+        text = text.replace("in allow_ops", "with --allow-ops")
     if "--latent" in known:  # a command with all parameters of the estimator
         text = re.sub(r"\bNone\b", "none", re.sub(r"^X:", "DATA:", text))
-    return printable(_ROW.sub(r"row \1 (counted from 0)", text))
+    return printable(_ROW.sub(r"row \1 (counted from 0)", text), None)
+
+
+def say_before(findings: Iterable[Finding]) -> None:
+    """Print what may spoil a measurement before it is made, on standard error."""
+    found = list(findings)
+    for finding in found:
+        say(f"{'Note' if finding.grade == 'note' else 'Before the run'}: {finding.message}", err=True)
+    if any(finding.grade == "invalid" for finding in found):
+        say("If this goes on, the result will be INVALID.", err=True)
 
 
 def say(text: str, *, err: bool = False) -> None:
     """Print a sentence; in a terminal, wrapped between words."""
-    text, stream = printable(text), sys.stderr if err else sys.stdout
-    if stream is not None and stream.isatty():  # None where it was closed
+    text, stream = printable(text, None), sys.stderr if err else sys.stdout
+    if stream.isatty():
         text = fill(text, get_terminal_size().columns, break_long_words=False, break_on_hyphens=False)
     click.echo(text, err=err)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import stat
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,17 +16,22 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
-from aeedge.errors import InputError
+from aeedge.errors import InputError, of_system
 from aeedge.files.atomic import atomic_file
 
 STDOUT = "-"
+_READER_SECONDS = 5.0
 
 
 class RowWriter:
-    """Append float32 blocks of rows to a .npy or .csv file whose length is not known in advance."""
+    """Append float32 blocks of rows to a .npy or .csv file whose length is not known in advance.
+
+    `row` is the shape of a row in the file: a line of text is flat.
+    """
 
     def __init__(self, stream: IO[bytes], suffix: str, row: tuple[int, ...], names: Sequence[str]) -> None:
-        self._stream, self._row, self._npy = stream, row, suffix == ".npy"
+        self._stream, self._npy = stream, suffix == ".npy"
+        self.row = row if self._npy or not row else (math.prod(row),)
         self.count = 0
         self._stream.write(self._header() if self._npy else (",".join(map(_quoted, names)) + "\n").encode())
 
@@ -34,7 +41,7 @@ class RowWriter:
         if self._npy:
             self._stream.write(np.ascontiguousarray(block, "<f4").tobytes())
         else:
-            np.savetxt(self._stream, block.reshape(len(block), math.prod(self._row)), fmt="%.9g", delimiter=",")
+            np.savetxt(self._stream, block.reshape(len(block), *self.row), fmt="%.9g", delimiter=",")
 
     def finish(self) -> None:
         """Write the number of rows, which is known now."""
@@ -45,7 +52,7 @@ class RowWriter:
 
     def _header(self) -> bytes:
         """A header of numpy's format 1.0 that is always 128 bytes, enough for any count."""
-        shape = (self.count, *self._row)
+        shape = (self.count, *self.row)
         text = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}"
         return b"\x93NUMPY\x01\x00" + (118).to_bytes(2, "little") + text.ljust(117).encode() + b"\n"
 
@@ -59,7 +66,7 @@ def is_stream(path: str | os.PathLike[str]) -> bool:
     if os.fspath(path) == STDOUT:
         return True
     mode = os.stat(path).st_mode if os.path.exists(path) else stat.S_IFREG
-    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+    return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)
 
 
 @contextmanager
@@ -94,5 +101,28 @@ def _stream(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     if os.fspath(path) == STDOUT:
         yield sys.stdout.buffer
         return
-    with open(path, "wb") as stream:
-        yield stream
+    try:
+        with open(_handle(os.fspath(path)), "wb") as stream:
+            yield stream
+    except OSError as error:
+        if isinstance(error, BrokenPipeError) or not of_system(error):  # the former: a reader that has read enough
+            raise
+        raise InputError(f"{path}: not written to the end, {error.strerror}; choose another place") from error
+
+
+def _handle(name: str) -> int:
+    """Open a pipe or device without waiting for it; of a pipe, a reader is given some time to come."""
+    began = time.monotonic()
+    while True:
+        try:
+            handle = os.open(name, os.O_WRONLY | getattr(os, "O_NONBLOCK", 0))
+        except OSError as error:
+            if error.errno != errno.ENXIO or not stat.S_ISFIFO(os.stat(name).st_mode):
+                raise
+            if time.monotonic() - began > _READER_SECONDS:
+                raise InputError(f"{name}: is a pipe that nobody reads; start its reader first") from None
+            time.sleep(0.01)
+        else:
+            if hasattr(os, "O_NONBLOCK"):
+                os.set_blocking(handle, True)
+            return handle

@@ -14,7 +14,7 @@ from aeedge.errors import InputError
 from aeedge.runtime.nonfinite import all_finite
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -185,26 +185,43 @@ def touch_cache_lines(block: Block) -> None:
     block.reshape(-1)[:: max(1, _LINE // block.itemsize)].argmax()
 
 
-def as_array(x: Any, what: str, columns: tuple[str, ...] | None = None, first: int = 0) -> NDArray[Any]:
+def as_array(x: Any, what: str, columns: Sequence[str] | None = None, first: int = 0) -> NDArray[Any]:
     """What the caller passes as a plain array; frames by name (see frames.py), NaN where something is masked.
 
     Raises:
-        InputError: it is none, and cannot be made one, such as a tensor with a gradient or of a GPU.
+        InputError: it is none, and cannot be made one, such as a tensor with a gradient or of a GPU, or its rows are of
+            several lengths.
     """
     if type(x) is np.ndarray and not x.dtype.names:
         return x
     from aeedge.runtime.frames import UNREADABLE, as_rows  # most calls bring arrays
 
-    x = as_rows(x, what, columns, first)
+    x, reason = as_rows(x, what, columns, first), None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # older numpy only warns of rows of unequal length
             found = np.asarray(x)  # not a matrix, which is never one-dimensional
     except UNREADABLE as error:
-        raise InputError(f"{what}: expected an array of numbers, got {type(x).__name__} ({error})") from None
-    if found.ndim == 0 and found.dtype.kind in "OSU":
-        raise InputError(f"{what}: expected an array of numbers, got {type(x).__name__}")
+        reason = f" ({error})"
+    else:
+        reason = "" if found.ndim == 0 and found.dtype.kind in "OSU" else None
+    if (reason is not None or found.dtype.kind == "O") and len(lengths := _lengths(x)) > 1:
+        raise InputError(
+            f"{what}: expected rows of one shape, got {type(x).__name__} with parts of length {lengths[0]} to "
+            f"{lengths[-1]}; pad or cut them to one length"
+        )
+    if reason is not None:
+        raise InputError(f"{what}: expected an array of numbers, got {type(x).__name__}{reason}")
     return found
+
+
+def _lengths(x: Any) -> list[int]:
+    """The different lengths of a sequence's parts; empty where they have none."""
+    try:
+        parts = x if len(x) else ()
+        return sorted({len(part) for part in parts if hasattr(part, "__len__") and not isinstance(part, str)})
+    except TypeError:  # no sequence, or parts that have none, as those of sparse matrices
+        return []
 
 
 def output(rows: InputBatch, row_shape: tuple[int, ...], out: Floats | None) -> Floats:

@@ -12,12 +12,11 @@ import os
 import warnings
 from typing import Any
 
-from aeedge.errors import InputError, of_system
+from aeedge.errors import InputError, of_system, printable
 from aeedge.record import Record
 from aeedge.runtime.policy import DispatchPolicy
 from aeedge.runtime.session import runtime_version
 from aeedge.system.limits import allowed_cpus, cpu_count, processor, record_path
-from aeedge.table import printable
 
 FORMAT = 2
 _MAX_CHARS = 2**24  # of a file, which holds some kilobytes for each machine
@@ -65,7 +64,7 @@ def read(identity: str) -> TunedPolicy | None:
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         if not of_system(error):
             raise
-        what = printable(f"{type(error).__name__}: {error}"[:200])
+        what = printable(f"{type(error).__name__}: {error}", 200)
         warnings.warn(
             f"{path}: not a record that 'aeedge tune' wrote ({what}), it is not used; remove it, or tune again",
             stacklevel=5,

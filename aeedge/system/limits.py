@@ -128,7 +128,7 @@ def record_path(identity: str) -> str | None:
 def read_text(path: str) -> str:
     """The content of a file of /proc or /sys; empty where it is missing or cannot be read."""
     try:
-        with open(path) as stream:
+        with open(path, encoding="utf-8", errors="replace") as stream:
             return stream.read()
     except OSError as error:
         if not of_system(error):

@@ -23,8 +23,10 @@ from aeedge_export import fitting, run_files
 from aeedge_export.bundle import export_bundle
 from aeedge_export.data.labels import as_classes
 from aeedge_export.data.scaling import check_finite
+from aeedge_export.data.tensors import without_tensor
 from aeedge_export.reporting.evaluation import evaluate
 from aeedge_export.run import Run
+from aeedge_export.training.devices import torch_defaults
 from aeedge_export.training.loop import EpochHook
 from aeedge_export.training.parameters import check_parameters
 
@@ -218,7 +220,8 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         if features is None or X.ndim != 2:
             features = getattr(self, "feature_names_in_", None)
         known = {"units": None if units is None else tuple(units), "missing": missing, "dialect": dialect}
-        return self._adopt(fitting.fit(X, params, features, self._after_epoch(on_epoch), known, sample_weight))
+        with torch_defaults():
+            return self._adopt(fitting.fit(X, params, features, self._after_epoch(on_epoch), known, sample_weight))
 
     def evaluate(self, X: ArrayLike, labels: ArrayLike | None = None) -> dict[str, Any]:
         """Compare with PCA of as many latents and check the latents for collapse; kept for `save` and the report.
@@ -257,7 +260,8 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         run: Run | None = getattr(self, "run_", None)
         X = self._validated(X, fit=run is None)
         features = getattr(self, "feature_names_in_", None)
-        return self._adopt(fitting.partial_fit(run, X, params, features))
+        with torch_defaults():
+            return self._adopt(fitting.partial_fit(run, X, params, features))
 
     def resume(self, X: ArrayLike, *, epochs: int | None = None, on_epoch: EpochHook | None = None) -> Autoencoder:
         """Continue the training of a fitted or loaded estimator, with the same rows.
@@ -273,7 +277,8 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         check_is_fitted(self)
         params = self._checked_params(**({} if epochs is None else {"epochs": epochs}))
         X = self._validated(X, fit=False)
-        fitting.resume(self.run_, X, params, self._after_epoch(on_epoch))
+        with torch_defaults():
+            fitting.resume(self.run_, X, params, self._after_epoch(on_epoch))
         self.epochs = params["epochs"]
         return self._adopt(self.run_)
 
@@ -314,6 +319,7 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
 
         Frames are taken by name, as `aeedge.Model` takes them.
         """
+        X = without_tensor(X, "X")
         if fit:
             X, names = named_rows(X, "X")
         else:
@@ -334,7 +340,7 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
                 ensure_all_finite=False,  # check_finite goes chunk by chunk, and names the place
                 ensure_min_samples=2 if fit else 1,
             )
-        except ValueError as error:
+        except (ValueError, RuntimeError) as error:  # a list of tensors with gradients is a RuntimeError
             raise InputError(f"X: {_one_sentence(error, X)}") from None
         if fit and names is not None:
             self.feature_names_in_ = np.array(names, dtype=object)
@@ -359,7 +365,7 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         Of ordered latents a prefix (n_samples, j) is enough.
         """
         check_is_fitted(self)
-        Z = np.asarray(as_rows(Z, "Z"), np.float32)
+        Z = np.asarray(as_rows(without_tensor(Z, "Z"), "Z"), np.float32)
         if self.design_.ordered and Z.ndim == 2 and 0 < Z.shape[1] < self._n_features_out:
             Z = np.pad(Z, ((0, 0), (0, self._n_features_out - Z.shape[1])))
         if Z.ndim != 2 or Z.shape[1] != self._n_features_out:
@@ -406,7 +412,11 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         Raises:
             InputError: no run, a damaged one, or a custom one without its modules.
         """
-        run = run_files.load(path, encoder, decoder)
+        with torch_defaults():
+            run = run_files.load(path, encoder, decoder)
+        unknown = sorted(run.params.keys() - set(cls._get_param_names()))
+        if unknown:
+            raise InputError(f"{path}: expected parameters of an Autoencoder, got {', '.join(unknown)}; upgrade aeedge")
         return cls(**run.params, encoder=encoder, decoder=decoder)._adopt(run)
 
     def export(
@@ -484,7 +494,7 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         return tags
 
 
-def _one_sentence(error: ValueError, X: Any) -> str:
+def _one_sentence(error: Exception, X: Any) -> str:
     """What scikit-learn has against rows, without its dumps of the data."""
     text, kind = str(error), getattr(X, "dtype", None)
     if "Reshape your data" in text:

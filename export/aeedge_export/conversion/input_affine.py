@@ -21,13 +21,15 @@ class Stage:
 
 
 def input_affine(graph: ir.Graph) -> list[Stage]:
-    """The input, and the values after each cast and each of the scaler's constants (Sub, Div, Add, Mul), in order."""
+    """The input, and the values after each cast to float32 and each of the scaler's Sub, Div, Add and Mul, in order."""
     stages = [Stage(graph.inputs[0], np.ones(()), np.zeros(()))]
     while True:
         last = stages[-1]
         node = only_consumer(last.value)
         if node is None or node.op_type not in ("Cast", "Sub", "Add", "Div", "Mul"):
             return stages
+        if node.op_type == "Cast" and node.attributes.get_int("to") != ir.DataType.FLOAT:
+            return stages  # to integers or half precision: values are rounded, and not the same in other units
         factor, offset = last.factor, last.offset
         if node.op_type != "Cast":
             operand = constant(node.inputs[1])

@@ -32,6 +32,7 @@ def lower_opset(network: ir.Model, opset: int) -> None:
 def _reduce(node: ir.Node) -> None:
     """Axes are an input from opset 18 on, an attribute before."""
     if len(node.inputs) < 2 or node.inputs[1] is None:
+        node.attributes.pop("noop_with_empty_axes", None)
         return
     axes = constant(node.inputs[1])
     if axes is None:

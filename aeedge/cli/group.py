@@ -95,7 +95,7 @@ class AeedgeGroup(click.Group):
             return super().make_context(*args, **options)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; an AeedgeError becomes a sentence and an exit code, anything else is a bug."""
+        """Run the command; an AeedgeError or MemoryError becomes a sentence and an exit code, all else is a bug."""
         try:
             with _signals_as_exceptions(), ended_quietly():
                 return super().invoke(ctx)
@@ -104,6 +104,8 @@ class AeedgeGroup(click.Group):
             command = self.get_command(ctx, ctx.invoked_subcommand or "") or self
             message = reworded(str(error), command)
             raise (UnusableError if unusable else click.ClickException)(message) from error
+        except MemoryError as error:
+            raise UnusableError(str(error) or "there is too little memory; free some") from error
 
 
 @contextmanager

@@ -63,16 +63,15 @@ class BoundArrays:
 
     def run(self, x: Block, out: Floats | None) -> Floats | None:
         """Results of a few samples (n, *shape), in `out` or a new array; None if they do not fit or are not finite."""
-        idle, bound = self.idle[len(x)], None
-        try:  # a signal handler may raise between any two steps
-            try:
-                bound = idle.pop()
-            except IndexError:
-                bound = self.make(len(x))
+        idle = self.idle[len(x)]
+        try:
+            bound = idle.pop()
+        except IndexError:
+            bound = self.make(len(x))
+        try:
             return bound(x, out)
         finally:
-            if bound is not None:
-                idle.append(bound)
+            idle.append(bound)
 
     def make(self, count: int) -> BoundCall:
         """A new set of arrays for this many samples, as a function that copies in, runs and copies out."""

@@ -48,17 +48,15 @@ def fast_call(serial: Method, pooled: Method | None, one: Method, cutoffs: Cutof
         if found in single:
             if out is not None and not _fits(out, (1, *row_out), row_out if found == shape else None):
                 return None
-            bound = None
-            try:  # a signal handler may raise between any two steps
-                try:
-                    bound = take()
-                except IndexError:
-                    bound = make(1)
+            try:
+                bound = take()
+            except IndexError:
+                bound = make(1)
+            try:
                 result = bound(x, out)
                 return result if found == leading or out is not None or result is None else result[0]
             finally:
-                if bound is not None:
-                    put_back(bound)
+                put_back(bound)
         count = found[0] if found[1:] == shape else 0
         way, most = (serial, cutoffs.serial_to) if count < cutoffs.pool_from else (pooled, cutoffs.whole_to)
         if not 0 < count <= most or way is None or (out is not None and not _fits(out, (count, *row_out), None)):

@@ -60,8 +60,7 @@ class _Call:
         """A worker's part. It is inside before it looks whether the call is over, so that `end` cannot miss it."""
         self._inside.append(None)
         try:
-            if not self.over:
-                self.work(BaseException)
+            self.work(BaseException)
         finally:
             self._inside.pop()
             _release(self._left)

@@ -9,10 +9,12 @@ import threading
 import numpy as np
 import onnxruntime
 import pytest
+from click.testing import CliRunner
 from helpers import onnx_bytes, reference
 from helpers.children import BUNDLE, child, in_namespace
 
 import aeedge
+from aeedge.cli.group import AeedgeGroup
 from aeedge.runtime import session
 from aeedge.runtime.methods import Method
 from aeedge.runtime.session import Session
@@ -326,3 +328,14 @@ def test_a_pool_whose_threads_are_refused_after_all_is_done_without(monkeypatch,
         with pytest.warns(UserWarning, match="no more threads can be started"):
             assert reference.right(model, (1, 300))
     assert refused
+
+
+@pytest.mark.parametrize("text", ["", "PATH: there is too little memory to load it; free some"])
+def test_too_little_memory_is_one_sentence_of_the_command(monkeypatch, text):
+    def fails(*args):
+        raise MemoryError(text)
+
+    monkeypatch.setattr(Session, "_open", fails)
+    done = CliRunner().invoke(AeedgeGroup.build(), ["verify", str(BUNDLE)])
+    assert done.exit_code == 2
+    assert done.stderr == f"Error: {text or 'there is too little memory; free some'}\n"

@@ -60,6 +60,19 @@ def test_a_call_interrupted_at_any_line_leaves_nothing_behind(on_workers, count)
     assert helpers() == started == (2 if count == 2000 else 0)
 
 
+def test_bound_arrays_that_a_call_lost_are_not_waited_for(on_workers):
+    rows = reference.rows_of(on_workers, 1)
+    on_workers.encode(rows)  # opens the session
+    expected = on_workers.encode(rows)
+    arrays = on_workers._dispatcher._sessions.method("encode").arrays
+    lost = arrays.idle[1].pop()
+    assert arrays.busy  # as in the middle of a call
+    del lost
+    assert all_idle(on_workers)
+    assert reference.same(on_workers, "encode", on_workers.encode(rows), expected)
+    assert all_idle(on_workers)
+
+
 def blocks(pool, entered, left, blocked):
     """A call of a pool whose second block, on another thread than the caller's, waits for `blocked`."""
     here = threading.get_ident()
@@ -161,6 +174,37 @@ def test_a_worker_that_was_lost_to_an_interruption_helps_again(on_workers):
         pool.run(lambda start: together.wait(), range(3))  # noqa: B023
     assert len(places) > 20
     pool.close()
+
+
+@pytest.mark.parametrize("when", ["before it runs", "when it runs", "before it says that it runs"])
+def test_a_thread_whose_start_was_interrupted_is_started_again(monkeypatch, when):
+    start, is_alive, interrupted, asked = threading.Thread.start, threading.Thread.is_alive, [], []
+
+    def interrupted_start(thread):
+        if interrupted or when != "before it runs":
+            start(thread)
+        if not interrupted:
+            interrupted.append(thread)
+            raise InterruptionError
+
+    def alive(thread):
+        asked.append(thread)
+        return is_alive(thread) and (len(asked) > 1 or when != "before it says that it runs")
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted_start)
+    monkeypatch.setattr(threading.Thread, "is_alive", alive)
+    pool, before = ThreadPool(2), threading.active_count()
+    with pytest.raises(InterruptionError):
+        pool.run(lambda start: None, range(4))
+    for _ in range(3):
+        together = threading.Barrier(2, timeout=20)
+        pool.run(lambda start: together.wait(), range(2))  # noqa: B023
+    assert pool._workers[0]._thread.name == "aeedge"
+    pool.close()
+    until = time.monotonic() + 10
+    while threading.active_count() > before and time.monotonic() < until:
+        time.sleep(0.01)
+    assert threading.active_count() == before
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timers here")

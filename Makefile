@@ -1,12 +1,13 @@
 # make demo    train, export, verify and encode on real data, in about a minute
 # make test    all checks, as CI runs them
 # make bench   the runtime comparison; also bench-quick, bench-versions, bench-all (see benchmarks/README.md)
+# make fuzz    an hour of fuzzing; make mutation, an hour or two of mutation testing; make attacks, ten minutes
 # make format  format the code
 
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test checks matrix isa bench bench-quick bench-versions bench-all format clean
+.PHONY: demo test checks matrix isa fuzz mutation attacks bench bench-quick bench-versions bench-all format clean
 
 demo: .venv/ready
 	$(BIN)/python examples/digits.py
@@ -28,6 +29,23 @@ matrix: .venv/ready
 # The same bundles on emulated CPUs; -rP shows the differences
 isa: .venv/ready
 	$(BIN)/python -m pytest tests/isa -rP
+
+# Inputs that fail are kept in .fuzz; atheris has wheels for Python 3.11 to 3.13
+fuzz: .venv/fuzz
+	PYTHONPATH=tests $(BIN)/python -m fuzz.hour
+
+.venv/fuzz: .venv/ready
+	$(BIN)/python -m pip install -q -c constraints.txt atheris
+	touch $@
+
+# Is every line that must not fail in silence watched by a test?
+mutation: .venv/ready
+	$(BIN)/python tools/mutation.py
+
+# How the runtime fails; see docs/robustness.md
+attacks: .venv/ready
+	$(BIN)/python benchmarks/robustness.py
+	$(BIN)/python benchmarks/robustness.py --table
 
 # The runtime comparison; see benchmarks/README.md
 bench: .venv/bench
@@ -70,4 +88,4 @@ format: .venv/ready
 	touch $@
 
 clean:
-	rm -rf .venv .isa demo-out .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .isa .fuzz demo-out .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -302,4 +302,14 @@ def _settings(model: Model, tuned: policy_store.TunedPolicy | None, threads: dic
 
 def outputs(deviations: Iterable[Deviation]) -> list[dict[str, Any]]:
     """Deviations from the reference outputs as a document has them."""
-    return [{"output": d.what, "row": d.row, "error": d.error, "tolerance": d.allowed, "ok": d.ok} for d in deviations]
+    return [
+        {
+            "output": d.what,
+            "row": d.row,
+            "error": d.error,
+            "tolerance": d.allowed,
+            "used_percent": 100 * d.error / d.allowed if d.error else 0.0,
+            "ok": d.ok,
+        }
+        for d in deviations
+    ]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cache, partial
 from typing import TYPE_CHECKING
 
 from aeedge.bundle.manifest import VARIANTS
 from aeedge.bundle.reader import Bundle, file_name
-from aeedge.errors import IncompatibleBundleError, InputError, VerificationError
+from aeedge.errors import CorruptBundleError, IncompatibleBundleError, InputError, VerificationError
 from aeedge.model import Model
 from aeedge.record import Record
 from aeedge.runtime.dispatch import Dispatcher
@@ -57,6 +57,7 @@ def load(
     threads: int | str = "auto",
     memory_limit_mb: float | None = None,
     check: str = "hash",
+    allow_ops: Collection[str] = (),
 ) -> Model:
     """Open a bundle.
 
@@ -70,6 +71,8 @@ def load(
             chosen to fit; neither onnxruntime's pool nor a tuning is used. None for no limit.
         check: "hash" compares each graph with its sha256 (scorer.onnx when it is first needed, the others now),
             "golden" also runs `self_check`, "size" compares sizes only.
+        allow_ops: names of operators that graphs may have beside those that a feed-forward network needs, such as
+            ("If",). Some can hang or end the process: name them for a bundle that you trust.
 
     Returns:
         A model, ready to encode. Its `choices` say what was chosen and why.
@@ -83,19 +86,28 @@ def load(
         raise InputError(f"check: expected 'hash', 'golden' or 'size', got {check!r}")
     if variant not in ("auto", *VARIANTS):
         raise InputError(f"variant: expected 'auto', {' or '.join(map(repr, VARIANTS))}, got {variant!r}")
+    allowed = _operators(allow_ops)
     count = thread_count(threads)
     limit = None if memory_limit_mb is None else _limit(memory_limit_mb)
-    bundle = Bundle(path, "size" if check == "size" else "hash")
-    check_runtime(bundle.manifest.min_onnxruntime, bundle.path)
-    setup = _setup(bundle, variant, threads, count, limited=limit is not None)
-    asked = variant, threads, memory_limit_mb, check
-    reopen = _reopen, (os.path.realpath(bundle.path), bundle.manifest.id, *asked)
-    model, dispatcher = _open_correct(bundle, setup, reopen)
-    if limit is not None:
-        _fit(model, dispatcher, limit)
-    if check == "golden":
-        model.self_check()
-    return model
+    asked = variant, threads, memory_limit_mb, check, allowed
+    while True:
+        bundle = Bundle(path, "size" if check == "size" else "hash", allowed)
+        try:
+            check_runtime(bundle.manifest.min_onnxruntime, bundle.path)
+            setup = _setup(bundle, variant, threads, count, limited=limit is not None)
+            reopen = _reopen, (os.path.realpath(bundle.path), bundle.manifest.id, *asked)
+            model, dispatcher = _open_correct(bundle, setup, reopen)
+            bundle.keep(model.variant)
+            if limit is not None:
+                _fit(model, dispatcher, limit)
+            if check == "golden":
+                model.self_check()
+        except BaseException as error:
+            bundle.close()
+            if not (isinstance(error, CorruptBundleError) and bundle.is_replaced()):
+                raise  # else its files were written over while they were read: the new ones are
+        else:
+            return model
 
 
 def open_as(path: str, variant: str, threads: int) -> tuple[Model, Dispatcher]:
@@ -153,7 +165,7 @@ def _open_correct(bundle: Bundle, setup: Setup, reopen: Any) -> tuple[Model, Dis
             # Not the score, whose graph has the same layers: opening it would cost memory that not everybody needs.
             self_check(bundle, setup.variant, {"latent": model.encode, "reconstruction": model.denoise}, None)
         except VerificationError as error:
-            model.close()
+            dispatcher.close()
             reason = error
         else:
             return model, dispatcher
@@ -180,7 +192,7 @@ def _open(bundle: Bundle, setup: Setup, reopen: Any) -> tuple[Model, Dispatcher]
 def _graphs(bundle: Bundle, setup: Setup, threads: int) -> Makers:
     """Open the encoder on a pool of this many threads; what makes the methods that there are graphs for."""
     manifest, variant = bundle.manifest, setup.variant
-    shape, dtype, latent = manifest.input.shape, manifest.input.dtype, (manifest.latent,)
+    shape, dtype, latent = manifest.input.shape, manifest.input.dtype, manifest.latent_shape
     ends = {"encoder": (dtype, shape, latent), "decoder": ("float32", latent, shape), "scorer": (dtype, shape, ())}
 
     @cache
@@ -191,7 +203,7 @@ def _graphs(bundle: Bundle, setup: Setup, threads: int) -> Makers:
     encoder, files = session("encoder"), manifest.variants[variant]
     sentinels = sentinels_here(files.nonfinite_sentinels, encoder.chain, encoder.run, shape, dtype)
     return methods(
-        manifest.latent,
+        latent,
         shape,
         dtype,
         manifest.score,
@@ -200,6 +212,13 @@ def _graphs(bundle: Bundle, setup: Setup, threads: int) -> Makers:
         None if files.scorer is None else partial(session, "scorer"),
         sentinels,
     )
+
+
+def _operators(names: Collection[str]) -> tuple[str, ...]:
+    """Names of operators, checked."""
+    if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+        raise InputError(f"allow_ops: expected a list of names of operators, such as ('If',), got {names!r}")
+    return tuple(names)
 
 
 def _limit(megabytes: float) -> Limit:
@@ -230,9 +249,11 @@ def _reopen(
     threads: int | str,
     memory_limit_mb: float | None,
     check: str,
+    allow_ops: tuple[str, ...],
 ) -> Model:
     """What a pickled model becomes where it is unpickled: the same bundle, opened again."""
-    model = load(path, variant=variant, threads=threads, memory_limit_mb=memory_limit_mb, check=check)
+    asked = {"threads": threads, "memory_limit_mb": memory_limit_mb, "check": check, "allow_ops": allow_ops}
+    model = load(path, variant=variant, **asked)  # type: ignore[arg-type]
     if model.manifest.id != identity:
         raise IncompatibleBundleError(
             f"{path}: expected the bundle {identity[:12]}… that was pickled, got {model.manifest.id[:12]}…; "

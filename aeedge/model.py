@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from aeedge.bundle.manifest import InputSpec, Manifest
-from aeedge.errors import AeedgeError, IncompatibleBundleError, InputError
+from aeedge.errors import AeedgeError, IncompatibleBundleError, InputError, printable
 from aeedge.runtime.batch import INVALID
 from aeedge.runtime.methods import NAMES
 
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 class Model:
     """A loaded bundle; `aeedge.load` makes one. Safe to call from many threads; survives fork and pickling.
 
-    Below, n is the number of samples, `input_shape` the shape of one sample, and k the latent size. Wherever (n, ...)
-    is expected, a single sample without the leading axis gives a result without it. Arrays of another dtype or layout
-    are converted, a block (2 MiB) at a time; float32 C-contiguous ones are used where they are, but for a few samples,
-    which are copied into arrays that onnxruntime knows.
+    Below, n is the number of samples, `input_shape` the shape of one sample, and `latent_shape` that of its latents:
+    (k,) for a vector of k. Wherever (n, ...) is expected, a single sample without the leading axis gives a result
+    without it. Arrays of another dtype or layout are converted, a block (2 MiB) at a time; float32 C-contiguous ones
+    are used where they are, but for a few samples, which are copied into arrays that onnxruntime knows.
 
     Frames (pandas, polars, pyarrow, structured arrays, dicts) are taken by name where the bundle names its features
     (`input.features`): columns in any order, others are ignored, and nothing (null, NA) is NaN. A Series or a dict of
@@ -84,9 +84,7 @@ class Model:
         Raises:
             BundleError: golden.npz is missing or damaged.
         """
-        from aeedge.verification import recorded
-
-        return recorded(self._bundle, self.variant)["input"]
+        return self._bundle.golden(self.variant)["input"]
 
     @property
     def manifest(self) -> Manifest:
@@ -100,8 +98,13 @@ class Model:
 
     @property
     def latent_size(self) -> int:
-        """k, the number of latents of a sample."""
+        """The number of latents of a sample, the product of `latent_shape`."""
         return self.manifest.latent
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        """Shape of one sample's latents: (k,) for a vector, as (channels, height, width) for a map."""
+        return self.manifest.latent_shape
 
     @property
     def threads(self) -> int:
@@ -109,11 +112,12 @@ class Model:
         return self._dispatcher.threads
 
     def encode(self, x: ArrayLike, *, out: Floats | None = None, invalid: str = "raise") -> Floats:
-        """Latents of samples: (n, *input_shape) to (n, k) float32.
+        """Latents of samples: (n, *input_shape) to (n, *latent_shape) float32.
 
         Args:
             x: array-like of numbers, or a frame; for models of integer input, integers within the dtype's range.
-            out: a float32 array of shape (n, k) to write into instead of a new one; returned. Undefined after an error.
+            out: a float32 array of shape (n, *latent_shape) to write into instead of a new one; returned. Undefined
+                after an error.
             invalid: "raise" or "propagate", see the class.
 
         Raises:
@@ -124,7 +128,7 @@ class Model:
         return self._run("encode", x, out, invalid) if result is None else result
 
     def decode(self, z: ArrayLike, *, out: Floats | None = None, invalid: str = "raise") -> Floats:
-        """Reconstructions of latents, in raw units: (n, k) to (n, *input_shape) float32.
+        """Reconstructions of latents, in raw units: (n, *latent_shape) to (n, *input_shape) float32.
 
         Where the latents are ordered (`manifest.ordered`) a prefix of j latents, (n, j), is enough.
 
@@ -215,7 +219,7 @@ class Model:
 
     def _mapped(self, what: str, batches: Iterable[ArrayLike], invalid: str) -> Iterator[Floats]:
         first, fast = 0, self._fast
-        result_ndim = {"encode": 1, "score": 0}.get(what, len(self.input.shape))
+        result_ndim = {"encode": len(self.latent_shape), "score": 0}.get(what, len(self.input.shape))
         for batch in batches:
             result = fast[what](batch, None, invalid)
             if result is None:
@@ -295,8 +299,9 @@ class Model:
     def __repr__(self) -> str:
         m = self.manifest
         return (
-            f"<aeedge.Model {m.name!r} ({m.family}, {self.variant}): {self.input.dtype} {self.input.shape} -> "
-            f"{self.latent_size} latents, {self.threads} threads, id {m.id[:12]}>"
+            f"<aeedge.Model {m.name!r} ({printable(m.family)}, {self.variant}): {self.input.dtype} "
+            f"{self.input.shape} -> {'×'.join(map(str, self.latent_shape))} latents, {self.threads} threads, "
+            f"id {m.id[:12]}>"
         )
 
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from aeedge.errors import printable
+
 
 def pairs(rows: Sequence[tuple[str, str]], line: int | None = None) -> str:
     """Names and values in two columns; with `line`, values are wrapped to lines of that many characters."""
+    rows = [(printable(name, None), printable(value, None)) for name, value in rows]
     width = max(len(name) for name, _ in rows)
     if line is not None:
         rows = [(name, _wrapped(value, width + 2, line)) for name, value in rows]
@@ -23,6 +26,7 @@ def _wrapped(value: str, indent: int, line: int) -> str:
 
 def columns(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table with a rule under its head: the first column left-aligned, the others right-aligned."""
+    head, rows = [printable(cell, None) for cell in head], [[printable(cell, None) for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
 
     def line(row: Sequence[str]) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 
 from aeedge.bench.statistics import slope
 from aeedge.loading import load
-from aeedge.system.limits import resident_bytes
+from aeedge.system.limits import read_text, resident_bytes
 from aeedge.system.timing import repeat
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def main(moments: dict[str, int], arguments: list[str]) -> None:
     loaded = time.perf_counter_ns()
     sizes["loaded"] = resident_bytes()
     latent = method == "decode"
-    sample = np.zeros((model.latent_size,) if latent else model.input.shape, "f4" if latent else model.input.dtype)
+    sample = np.zeros(model.latent_shape if latent else model.input.shape, "f4" if latent else model.input.dtype)
     many = np.zeros((max(2, _BULK_VALUES // sample.size), *sample.shape), sample.dtype)
     if model.input.missing is not None:  # zero may be the code of a missing value
         sample += np.float32(1 / 3)
@@ -56,18 +56,24 @@ def main(moments: dict[str, int], arguments: list[str]) -> None:
     }
     call(many)  # starts the threads
     peak = _peak()  # before this program allocates more
-    result |= _steady(call, sample, float(seconds))
-    sizes["steady"] = resident_bytes()
+    steady, sizes["steady"] = _steady(call, sample, float(seconds))
+    result |= steady
     result["idle_cpu_percent"] = _idle()
-    result["memory_mb"] = {name: size and size / 1e6 for name, size in sizes.items()} | {"peak": peak}
+    sizes["peak"] = peak and max(peak, *(size or 0 for size in sizes.values()))  # memory may also grow when steady
+    result["memory_mb"] = {name: size and size / 1e6 for name, size in sizes.items()}
     model.close()
     print(json.dumps(result))
 
 
-def _steady(call: Any, sample: Any, seconds: float) -> dict[str, Any]:
-    """Single samples for a while: the median, how many calls it took to get near it, the growth of memory."""
+def _steady(call: Any, sample: Any, seconds: float) -> tuple[dict[str, Any], int | None]:
+    """Single samples for a while: the median, how many calls it took to get near it, the growth of memory.
+
+    Also the memory at the end, without what is kept here.
+    """
+    before = resident_bytes()
     kept = np.full(_KEPT, -1)  # allocated and touched before, so that what grows is the model's
-    sizes: list[tuple[int, int]] = []
+    own = (resident_bytes() or 0) - (before or 0)
+    grown: list[tuple[int, int]] = []
     count, part_ns = 0, int(seconds * 1e9 / _PARTS)
     for part in range(_PARTS):
         durations = repeat(call, [sample], least_ns=part_ns, least_calls=_STEADY_CALLS // _PARTS)
@@ -76,17 +82,18 @@ def _steady(call: Any, sample: Any, seconds: float) -> dict[str, Any]:
         del durations
         size = resident_bytes()
         if size is not None and part >= _PARTS // 4:
-            sizes.append((count, size))
+            grown.append((count, size))
     latencies = kept[:count]
     steady = float(np.median(latencies))
     warm = _warm_up(latencies, steady)
-    return {
+    found = {
         "warm_up_calls": warm,
         "warm_up_ms": float(latencies[:warm].sum()) / 1e6,
         "steady_us": steady / 1e3,
         "steady_calls": count,
-        "memory_slope_bytes_per_1000_calls": slope(*zip(*sizes)) * 1000 if len(sizes) > 2 else None,
+        "memory_slope_bytes_per_1000_calls": slope(*zip(*grown)) * 1000 if len(grown) > 2 else None,
     }
+    return found, grown[-1][1] - own if grown else None
 
 
 def _warm_up(latencies: NDArray[np.int64], steady: float) -> int:
@@ -103,10 +110,18 @@ def _idle(seconds: float = 1.0) -> float:
     return 100 * (time.process_time() - cpu) / (time.perf_counter() - wall)
 
 
-def _peak() -> float | None:
+def _peak() -> int | None:
+    """Bytes that this program has occupied at most.
+
+    From /proc where there is one: Linux begins the maximum that getrusage reports with the memory of the process that
+    started this one.
+    """
+    for line in read_text("/proc/self/status").splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
     try:
         import resource
     except ImportError:  # Windows
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
+    return peak if sys.platform == "darwin" else peak * 1024

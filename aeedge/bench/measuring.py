@@ -108,7 +108,7 @@ class Measurement:
         """
         self._progress(f"checking {other.path}")
         with load(other.path, variant=other.variant, threads=other.threads, check="golden") as model:
-            given = (model.latent_size,) if self.plan.method == "decode" else model.input.shape
+            given = model.latent_shape if self.plan.method == "decode" else model.input.shape
             if given != self._rows.shape[1:] or model.input.dtype != self.document["bundle"]["input_dtype"]:
                 raise InputError(
                     f"{other.path}: expected a bundle that takes {self._rows.shape[1:]} "
@@ -280,6 +280,7 @@ def _opening(plan: Plan, model: Model, clock: Clock) -> dict[str, Any]:
         "input_shape": list(m.input.shape),
         "input_dtype": m.input.dtype,
         "latent_size": m.latent,
+        "latent_shape": list(m.latent_shape),
     }
     return {
         "schema": SCHEMA,
@@ -299,7 +300,7 @@ def _opening(plan: Plan, model: Model, clock: Clock) -> dict[str, Any]:
 def _rows(model: Model, plan: Plan, given: Rows | None) -> Rows:
     """Enough rows for Offline: the given rows or the reference inputs, repeated, C-contiguous, of the graph's dtype."""
     if given is None:
-        reference = Bundle(plan.path).golden()
+        reference = Bundle(plan.path).golden(model.variant)
         given = reference[f"{model.variant}.latent" if plan.method == "decode" else "input"]
     dtype = np.dtype("float32" if plan.method == "decode" else model.input.dtype)
     rows = np.ascontiguousarray(given, dtype)

@@ -49,7 +49,13 @@ def _one(path: str, variant: str, threads: int, method: str, seconds: float) -> 
     command = [sys.executable, "-c", program, path, variant, str(threads), method, str(seconds)]
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, check=False, timeout=seconds + _TIMEOUT, env=environment
+            command,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+            timeout=seconds + _TIMEOUT,
+            env=environment,
         )
         last: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     except subprocess.TimeoutExpired:

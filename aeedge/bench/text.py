@@ -94,11 +94,11 @@ def _wrapped(line: str) -> str:
 
 def _head(document: dict[str, Any]) -> str:
     b = document["bundle"]
-    shape = "×".join(map(str, b["input_shape"]))
+    shape, latent = ("×".join(map(str, b[key])) for key in ("input_shape", "latent_shape"))
     return "\n".join(
         [
             f"{b['path']}, id {b['id'][:12]}",
-            f"{b['family']}, {b['variant']}: {shape} {b['input_dtype']} to {b['latent_size']} latents",
+            f"{b['family']}, {b['variant']}: {shape} {b['input_dtype']} to {latent} latents",
             _wrapped(machine_line(document)),
             f"{document['method']}, {document['threads']} threads for many rows; {document['started_at']}",
         ]

@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from importlib import import_module
 from types import MappingProxyType
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aeedge.errors import CorruptBundleError, IncompatibleBundleError
+from aeedge.errors import CorruptBundleError, IncompatibleBundleError, printable
 from aeedge.record import Record
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ OUTPUTS = ("latent", "reconstruction", "score")
 
 _SEAL = '"manifest_sha256": "'
 _BLANK = "0" * 64
+_MAX_DEPTH, _MAX_DIGITS = 64, 40  # of JSON; a manifest has some six levels, and a seed has up to 39 digits
+_MAX_AXES = 16
 _LIGHT_BYTES = 2**22  # larger ones are worth loading OpenSSL for
 
 
@@ -88,9 +91,12 @@ class InputSpec(Record):
         """Number of values in one row."""
         return math.prod(self.shape)
 
-    def positions(self) -> dict[str, int]:
-        """Where a value stands in a row that is flat: by its position ("0", …), and by its name if it has one."""
-        return {str(i): i for i in range(self.size)} | {name: i for i, name in enumerate(self.features or ())}
+    def positions(self, names: Iterable[str]) -> dict[str, int]:
+        """Where values stand in a row that is flat, those that are there: by name, or by position ("0", …)."""
+        named = {name: i for i, name in enumerate(self.features or ())}
+        digits = {n: int(n) for n in names if n.isascii() and n.isdigit() and len(n) <= 10 and str(int(n)) == n}
+        found = {name: named.get(name, digits.get(name, -1)) for name in names}
+        return {name: i for name, i in found.items() if 0 <= i < self.size}
 
 
 class Variant(Record):
@@ -124,14 +130,14 @@ class ScoreSpec(Record):
 class Manifest(Record):
     """All that a reader needs to know of a bundle before it opens a graph.
 
-    `latent` is the latent size; `ordered` says that any prefix of the latents can be decoded.
+    `latent_shape` is the shape of one sample's latents; `ordered` says that any prefix of them can be decoded.
     """
 
     id: str
     name: str
     family: str
     input: InputSpec
-    latent: int
+    latent_shape: tuple[int, ...]
     variants: Mapping[str, Variant]
     default_variant: str
     golden: FileEntry
@@ -142,6 +148,11 @@ class Manifest(Record):
     created: str | None = None
     made_with: Mapping[str, str] = MappingProxyType({})
     training: Mapping[str, Any] = MappingProxyType({})
+
+    @property
+    def latent(self) -> int:
+        """Number of latents of one sample."""
+        return math.prod(self.latent_shape)
 
     def dumps(self) -> str:
         """The text of manifest.json, sealed with its own checksum; the same manifest gives the same bytes."""
@@ -163,7 +174,11 @@ class Manifest(Record):
                 **({} if self.input.missing is None else {"missing": self.input.missing.document()}),
                 **({} if self.input.dialect is None else {"dialect": dict(self.input.dialect)}),
             },
-            "latent": {"size": self.latent} | ({"ordered": True} if self.ordered else {}),
+            "latent": {
+                "size": self.latent,
+                **({} if len(self.latent_shape) == 1 else {"shape": list(self.latent_shape)}),
+                **({"ordered": True} if self.ordered else {}),
+            },
             "opset": self.opset,
             "min_onnxruntime": self.min_onnxruntime,
             "default_variant": self.default_variant,
@@ -192,9 +207,9 @@ class Manifest(Record):
         kind = document.get("format") if isinstance(document, dict) else None
         if kind != FORMAT:
             raise IncompatibleBundleError(
-                f"{where}: expected format {FORMAT!r}, got {kind!r}; is this an aeedge bundle?"
+                f"{where}: expected format {FORMAT!r}, got {repr(kind)[:60]}; is this an aeedge bundle?"
             )
-        version = root.get("format_version").integer()
+        version = root.get("format_version").integer(1)
         if version > FORMAT_VERSION:
             raise IncompatibleBundleError(
                 f"{where}: its format version is {version}, this aeedge reads up to {FORMAT_VERSION}; "
@@ -213,7 +228,7 @@ def missing_fault(spec: InputSpec) -> str:
         return f"nothing: values of {spec.dtype} cannot be missing"
     if missing.policy not in MISSING:
         return f"the policy {' or '.join(map(repr, MISSING))}"
-    fill, at = missing.fill, spec.positions()
+    fill, at = missing.fill, spec.positions(missing.codes)
     if missing.policy == "drop" and fill is not None:
         return "no fill with the policy 'drop'"
     if missing.policy == "median" and (fill is None or len(fill) != spec.size or not all(map(math.isfinite, fill))):
@@ -223,8 +238,9 @@ def missing_fault(spec: InputSpec) -> str:
             return f"codes by name or position of a value, not {name!r}"
         if not codes or not all(map(math.isfinite, codes)):
             return f"one or more finite numbers as the codes of {name!r}"
-        if fill is not None and np.float32(fill[at[name]]) in np.array(codes, np.float32):
-            return f"a fill of {name!r} that is not one of its codes"
+        with np.errstate(over="ignore"):
+            if fill is not None and np.float32(fill[at[name]]) in np.array(codes, np.float32):
+                return f"a fill of {name!r} that is not one of its codes"
     return ""
 
 
@@ -275,15 +291,58 @@ def _shortest(scale: NDArray[np.float32]) -> Any:
 
 
 def _load_json(data: bytes, where: str) -> Any:
-    def refuse(constant: str) -> float:
-        raise ValueError(f"{constant} is no JSON number")
-
+    """JSON as the format has it: numbers that a float holds, text that can be printed, each key once, not deep."""
     try:
-        return json.loads(data.decode("utf-8"), parse_constant=refuse)
+        text = data.decode("utf-8")
+        document = json.loads(
+            text, parse_constant=_no_number, parse_int=_whole, parse_float=_finite, object_pairs_hook=_once
+        )
+        if "\\u" in text or text.count("[") + text.count("{") > _MAX_DEPTH:
+            _check_values(document)
     except (ValueError, RecursionError) as error:
         raise CorruptBundleError(
-            f"{where}: expected JSON, but it cannot be read ({error}); copy the bundle again or export it again"
+            f"{where}: expected JSON, but it cannot be read ({str(error)[:200]}); "
+            "copy the bundle again or export it again"
         ) from None
+    return document
+
+
+def _no_number(constant: str) -> float:
+    raise ValueError(f"{constant} is no JSON number")
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > _MAX_DIGITS:
+        raise ValueError(f"a number of {len(digits)} digits")
+    return int(digits)
+
+
+def _finite(digits: str) -> float:
+    if not math.isfinite(number := float(digits)):
+        raise ValueError(f"{digits[:20]} is too large a number")
+    return number
+
+
+def _once(items: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(items)
+    if len(found) != len(items):
+        twice = next(key for i, (key, _) in enumerate(items) if any(key == other for other, _ in items[:i]))
+        raise ValueError(f"the key {twice[:60]!r} is there twice")
+    return found
+
+
+def _check_values(document: Any) -> None:
+    """Refuse what is nested deeply, and text that is none: half of a surrogate pair."""
+    level = [document]
+    for _ in range(_MAX_DEPTH):
+        texts = [item for item in level if isinstance(item, str)]
+        texts += [key for item in level if isinstance(item, dict) for key in item]
+        "".join(texts).encode()  # a UnicodeEncodeError is a ValueError
+        inner = [item.values() if isinstance(item, dict) else item for item in level if isinstance(item, (dict, list))]
+        level = [value for values in inner for value in values]
+        if not level:
+            return
+    raise ValueError("it is nested too deeply")
 
 
 def _is_sha256(text: str) -> bool:
@@ -305,7 +364,7 @@ def _check_seal(data: bytes, where: str) -> None:
 
 def _manifest(root: _Node) -> Manifest:
     input_spec = _input(root.get("input"))
-    latent = root.get("latent").get("size").integer(1)
+    latent_shape, ordered = _latent(root.get("latent"))
     variants = {
         name: _variant(node) for name, node in root.get("variants").mapping().items() if name in VARIANTS
     }  # a variant of a later aeedge is passed over
@@ -317,24 +376,47 @@ def _manifest(root: _Node) -> Manifest:
         name=root.get("name").text(),
         family=root.get("family").text(),
         input=input_spec,
-        latent=latent,
+        latent_shape=latent_shape,
         variants=variants,
         default_variant=default,
         golden=_file(root.get("golden")),
         score=_score(root.get("score"), input_spec.shape),
-        opset=root.get("opset").integer(1),
-        min_onnxruntime=root.get("min_onnxruntime").text(),
-        ordered=bool(root.get("latent").get("ordered").optional(_Node.boolean)),
+        opset=root.get("opset").integer(1, 2**31 - 1),
+        min_onnxruntime=_version(root.get("min_onnxruntime")),
+        ordered=ordered,
         created=root.get("created").optional(_Node.text),
         made_with={key: node.text() for key, node in root.get("made_with").mapping().items()},
         training={key: node.value for key, node in root.get("training").mapping().items()},
     )
 
 
+def _latent(node: _Node) -> tuple[tuple[int, ...], bool]:
+    """Shape of one sample's latents, and whether they are ordered."""
+    size, ordered = node.get("size").integer(1, 2**31 - 1), bool(node.get("ordered").optional(_Node.boolean))
+    shape: tuple[int, ...] = node.get("shape").optional(_shape) or (size,)
+    if math.prod(shape) != size or (ordered and len(shape) > 1):
+        raise node.get("shape").wrong(f"[{size}]" if ordered else f"sizes whose product is {size}")
+    return shape, ordered
+
+
+def _shape(node: _Node) -> tuple[int, ...]:
+    shape = tuple(item.integer(1) for item in node.items())
+    if not shape or len(shape) > _MAX_AXES or math.prod(shape) > 2**31 - 1:
+        raise node.wrong("one to a few sizes, fewer than 2**31 values in all")
+    return shape
+
+
+def _version(node: _Node) -> str:
+    """A version such as "1.12.1"; anything may follow its numbers."""
+    text = node.text()
+    first = text.split(".")[0]
+    if not (first.isascii() and first.isdigit()) or len(text) > _MAX_DIGITS:
+        raise node.wrong("a version such as '1.12.1'")
+    return text
+
+
 def _input(node: _Node) -> InputSpec:
-    shape = tuple(item.integer(1) for item in node.get("shape").items())
-    if not shape or math.prod(shape) > 2**31 - 1:
-        raise node.get("shape").wrong("one to a few sizes, fewer than 2**31 values in all")
+    shape = _shape(node.get("shape"))
     dtype = node.get("dtype").text()
     if dtype not in DTYPES:
         raise node.get("dtype").wrong(f"one of {', '.join(DTYPES)}")
@@ -400,9 +482,14 @@ def _score(node: _Node, shape: tuple[int, ...]) -> ScoreSpec:
         raise node.get("kind").wrong("'mse'")
     scale_node = node.get("scale")
     try:
-        scale = np.array(scale_node.value, np.float32)
-        np.broadcast_to(scale, shape)
-    except (ValueError, TypeError):
+        with warnings.catch_warnings(), np.errstate(over="ignore"):
+            warnings.simplefilter("error")  # older numpy only warns of lists of unequal length
+            given = np.array(scale_node.value)
+            if given.dtype.kind not in "iuf":
+                raise TypeError
+            scale = given.astype(np.float32)
+            np.broadcast_to(scale, shape)
+    except (ValueError, TypeError, Warning):
         raise scale_node.wrong(f"numbers that broadcast to the shape {shape}") from None
     if not (np.isfinite(scale).all() and (scale > 0).all()):
         raise scale_node.wrong("finite numbers above 0")
@@ -421,7 +508,8 @@ class _Node:
     def wrong(self, expected: str) -> CorruptBundleError:
         got = "nothing" if self.value is _MISSING else json.dumps(self.value)[:60]
         return CorruptBundleError(
-            f"{self.where}: expected {expected}, got {got} at {self.place}; export the bundle again"
+            f"{self.where}: expected {expected[:200]}, got {got} at {printable(self.place, 200)}; "
+            "export the bundle again"
         )
 
     def get(self, key: str) -> _Node:
@@ -442,9 +530,10 @@ class _Node:
             raise self.wrong("a list")
         return [_Node(item, f"{self.place}[{i}]", self.where) for i, item in enumerate(self.value)]
 
-    def integer(self, least: int = 0) -> int:
-        if not isinstance(self.value, int) or isinstance(self.value, bool) or self.value < least:
-            raise self.wrong(f"a whole number of at least {least}")
+    def integer(self, least: int = 0, most: int = 2**63 - 1) -> int:
+        if not isinstance(self.value, int) or isinstance(self.value, bool) or not least <= self.value <= most:
+            limit = f", at most {most}" if most < 2**63 - 1 else ""
+            raise self.wrong(f"a whole number of at least {least}{limit}")
         return self.value
 
     def number(self, least: float = -math.inf) -> float:

@@ -1,66 +1,123 @@
-"""Parse the outline of an ONNX file without the onnx package: versions, metadata, references to other files.
+"""Read an ONNX file without the onnx package, and refuse every byte of it that is not understood.
 
-onnxruntime follows references to external data when it opens a model, so they have to be found before. An ONNX file is
-one protobuf message (https://github.com/onnx/onnx/blob/main/onnx/onnx.proto); only the fields named below are read,
-weights are skipped.
+onnxruntime reads the same bytes with protobuf, follows references to other files when it opens a model, and passes over
+what it does not know. What is checked here must be what runs there, so an encoding that two readers could take
+differently is no ONNX file for us: see docs/decisions/0016-strict-onnx-reader.md. An ONNX file is one protobuf message
+(https://github.com/onnx/onnx/blob/main/onnx/onnx.proto); the tables below name all that a bundle may contain. Weights
+are skipped.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterable
+from typing import Any
 
-Value = int | memoryview | bytes
-Field = tuple[int, int | memoryview]
+Message = dict[str, Any]
+"""Fields by name: an int, str, bytes, memoryview or Message, or a list of them where a field may be repeated."""
 
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
-_MAX_DEPTH = 64  # nested subgraphs; real models have a handful
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # wire types
+_WIRES = {"int64": _VARINT, "int32": _VARINT, "enum": _VARINT, "uint64": _VARINT, "float": _FIXED32, "double": _FIXED64}
+_SIZES = {"float": 4, "double": 8}
+_MAX_DEPTH = 16  # nested graphs; real models have one or two
+_MAX_FIELDS = 2**20  # a graph has some thousands; each costs a microsecond
 
-# message -> field number -> the message that field holds
-_CHILDREN: dict[str, dict[int, str]] = {
-    "Model": {7: "Graph", 20: "TrainingInfo", 25: "Function"},
-    "TrainingInfo": {1: "Graph", 2: "Graph"},
-    "Function": {7: "Node", 11: "Attribute"},
-    "Graph": {1: "Node", 5: "Tensor", 15: "SparseTensor"},
-    "Node": {5: "Attribute"},
-    "Attribute": {5: "Tensor", 6: "Graph", 10: "Tensor", 11: "Graph", 22: "SparseTensor", 23: "SparseTensor"},
-    "SparseTensor": {1: "Tensor", 2: "Tensor"},
-    "Tensor": {},
+# message -> field number -> name and type; "*" is repeated. What is not here is refused.
+_MESSAGES: dict[str, dict[int, str]] = {
+    "Model": {
+        **{1: "ir_version int64", 2: "producer_name text", 3: "producer_version text", 4: "domain text"},
+        **{5: "model_version int64", 6: "doc_string text", 7: "graph Graph", 8: "opset_import *OperatorSetId"},
+        **{14: "metadata_props *StringStringEntry"},
+    },
+    "OperatorSetId": {1: "domain text", 2: "version int64"},
+    "StringStringEntry": {1: "key text", 2: "value text"},
+    "Graph": {
+        **{1: "node *Node", 2: "name text", 5: "initializer *Tensor", 10: "doc_string text", 11: "input *ValueInfo"},
+        **{12: "output *ValueInfo", 13: "value_info *ValueInfo", 16: "metadata_props *StringStringEntry"},
+    },
+    "Node": {
+        **{1: "input *text", 2: "output *text", 3: "name text", 4: "op_type text", 5: "attribute *Attribute"},
+        **{6: "doc_string text", 7: "domain text", 9: "metadata_props *StringStringEntry"},
+    },
+    "Attribute": {
+        **{1: "name text", 2: "f float", 3: "i int64", 4: "s bytes", 5: "t Tensor", 6: "g Graph", 7: "floats *float"},
+        **{8: "ints *int64", 9: "strings *bytes", 10: "tensors *Tensor", 11: "graphs *Graph", 13: "doc_string text"},
+        **{20: "type enum"},
+    },
+    "Tensor": {
+        **{1: "dims *int64", 2: "data_type int32", 4: "float_data *float", 5: "int32_data *int32"},
+        **{7: "int64_data *int64", 8: "name text", 9: "raw_data data", 10: "double_data *double"},
+        **{11: "uint64_data *uint64", 12: "doc_string text", 13: "external_data *data", 14: "data_location enum"},
+        **{16: "metadata_props *StringStringEntry"},
+    },
+    "ValueInfo": {
+        **{1: "name text", 2: "type Type", 3: "doc_string text", 4: "metadata_props *StringStringEntry"},
+    },
+    "Type": {1: "tensor_type TensorType", 6: "denotation text"},
+    "TensorType": {1: "elem_type int32", 2: "shape TensorShape"},
+    "TensorShape": {1: "dim *Dimension"},
+    "Dimension": {1: "dim_value int64", 2: "dim_param text", 3: "denotation text"},
 }
-_IR_VERSION, _GRAPH, _OPSET_IMPORT, _METADATA = 1, 7, 8, 14  # fields of Model
-_NODE, _INITIALIZER = 1, 5  # fields of Graph
-_INPUT, _OUTPUT, _OP_TYPE = 1, 2, 4  # fields of Node
-_NAME = 8  # a field of Tensor
-_EXTERNAL_DATA, _DATA_LOCATION = 13, 14  # fields of Tensor
+_GRAPH_ATTRIBUTES = ("g", "graphs")
+_ATTRIBUTE_TYPES = {  # the one field that holds an attribute's value
+    **{1: "f", 2: "i", 3: "s", 4: "t", 5: "g", 6: "floats", 7: "ints", 8: "strings", 9: "tensors", 10: "graphs"},
+}
+_VALUES = frozenset(_ATTRIBUTE_TYPES.values())
+
+FLOAT, UINT8, INT8, UINT16, INT16, INT32, INT64, BOOL, FLOAT16, DOUBLE = 1, 2, 3, 4, 5, 6, 7, 9, 10, 11
+UINT32, UINT64, BFLOAT16 = 12, 13, 16
+_ITEM_BYTES = {
+    **{FLOAT: 4, UINT8: 1, INT8: 1, UINT16: 2, INT16: 2, INT32: 4, INT64: 8, BOOL: 1, FLOAT16: 2, DOUBLE: 8},
+    **{UINT32: 4, UINT64: 8, BFLOAT16: 2},
+}
+_DATA_FIELDS = {  # where the values of a tensor may stand beside raw_data
+    **{FLOAT: "float_data", DOUBLE: "double_data", INT64: "int64_data", UINT64: "uint64_data", UINT32: "uint64_data"},
+    **dict.fromkeys((UINT8, INT8, UINT16, INT16, INT32, BOOL, FLOAT16, BFLOAT16), "int32_data"),
+}
+
+
+def _by_tag(fields: dict[int, str]) -> dict[int, tuple[str, str, bool]]:
+    """Name, type and whether it is repeated, by the number and wire type as they are written."""
+    found = {}
+    for number, words in fields.items():
+        name, kind = words.split()
+        repeated, kind = kind.startswith("*"), kind.lstrip("*")
+        found[number << 3 | _WIRES.get(kind, _BYTES)] = name, kind, repeated
+        if repeated and kind in _WIRES:
+            found[number << 3 | _BYTES] = name, f"packed {kind}", repeated
+    return found
+
+
+_TAGS = {message: _by_tag(fields) for message, fields in _MESSAGES.items()}
 
 
 class OnnxInfo:
-    """What `inspect` found: versions, metadata, and the paths of external data that the file refers to."""
+    """What an ONNX file contains.
 
-    def __init__(self) -> None:
-        self.ir_version = 0
-        self.opsets: dict[str, int] = {}
-        self.metadata: dict[str, str] = {}
-        self.external: list[str] = []
+    Attributes:
+        ir_version: of the file.
+        opsets: version by domain; the standard operators' is "".
+        metadata: by key.
+        graph: the main graph, whose fields are named as in onnx.proto.
+    """
+
+    def __init__(self, model: Message) -> None:
+        self.ir_version: int = model.get("ir_version", 0)
+        self.opsets = _pairs(model.get("opset_import", ()), "domain", "version", 0)
+        self.metadata = _pairs(model.get("metadata_props", ()), "key", "value", "")
+        self.graph: Message = model.get("graph", {})
 
 
 def inspect(data: bytes) -> OnnxInfo:
-    """Read the outline of an ONNX file.
+    """Read an ONNX file, all of it.
 
     Raises:
-        ValueError: `data` is not an ONNX file, or is truncated.
+        ValueError: `data` is not an ONNX file, is truncated, refers to other files, or has something that is not
+            understood; the message is the part of a sentence that follows the file's name.
     """
-    info = OnnxInfo()
-    view = memoryview(data)
-    for number, value in _fields(view):
-        if number == _IR_VERSION and isinstance(value, int):
-            info.ir_version = value
-        elif number == _OPSET_IMPORT:
-            entry = dict(_fields(value))
-            info.opsets[_text(entry.get(1, b""))] = _integer(entry.get(2, 0))
-        elif number == _METADATA:
-            entry = dict(_fields(value))
-            info.metadata[_text(entry.get(1, b""))] = _text(entry.get(2, b""))
-    _find_external(view, "Model", info.external, 0)
+    if data[4:8] == b"ORTM":
+        raise ValueError("not an ONNX file but onnxruntime's own format")
+    info = OnnxInfo(_model(data))
     if not info.ir_version or not info.opsets:
         raise ValueError("not an ONNX file")
     return info
@@ -70,82 +127,226 @@ def chain(data: bytes) -> tuple[str, ...]:
     """Operator types of the main graph's nodes, in order, if they form a chain; else an empty tuple.
 
     In a chain the first input of each node is the output of the previous one, and its other inputs are weights.
+
+    Raises:
+        ValueError: as `inspect`.
     """
-    fields = [field for number, graph in _fields(data) if number == _GRAPH for field in _fields(graph)]
-    weights = {_text(dict(_fields(value)).get(_NAME, b"")) for number, value in fields if number == _INITIALIZER}
+    graph = _model(data).get("graph", {})
+    weights = {tensor.get("name", "") for tensor in graph.get("initializer", ())}
     found: list[str] = []
     made: str | None = None
-    for node in (list(_fields(value)) for number, value in fields if number == _NODE):
-        first, *others = [_text(value) for number, value in node if number == _INPUT] or [""]
+    for node in graph.get("node", ()):
+        first, *others = node.get("input", [""])
         if (made is not None and first != made) or first in weights or not weights.issuperset(others):
             return ()
-        made = next((_text(value) for number, value in node if number == _OUTPUT), "")
-        found.append(_text(dict(node).get(_OP_TYPE, b"")))
+        made = node.get("output", [""])[0]
+        found.append(node.get("op_type", ""))
     return tuple(found)
 
 
-def _find_external(view: memoryview, message: str, found: list[str], depth: int) -> None:
-    if depth > _MAX_DEPTH:
-        raise ValueError("graphs are nested too deeply")
-    children = _CHILDREN[message]
-    for number, value in _fields(view):
-        if message == "Tensor" and number == _EXTERNAL_DATA:
-            entry = dict(_fields(value))
-            if _text(entry.get(1, b"")) == "location":
-                found.append(_text(entry.get(2, b"")))
-        elif message == "Tensor" and number == _DATA_LOCATION and value == 1:
-            found.append("")  # declared external; the location follows or is missing
-        elif number in children and isinstance(value, memoryview):
-            _find_external(value, children[number], found, depth + 1)
+def integers(tensor: Message) -> list[int]:
+    """The values of a tensor of integers or booleans."""
+    kind, raw = tensor["data_type"], tensor.get("raw_data")
+    if raw is not None:
+        size, signed = _ITEM_BYTES[kind], kind in (INT8, INT16, INT32, INT64)
+        return [int.from_bytes(raw[i : i + size], "little", signed=signed) for i in range(0, len(raw), size)]
+    return _flat(tensor.get(_DATA_FIELDS[kind], ()), _DATA_FIELDS[kind].removesuffix("_data"))
 
 
-def _fields(value: Value) -> Iterator[Field]:
-    """The fields of a message, in order, as (number, value); a value is an integer or bytes.
+def is_integer(kind: int) -> bool:
+    """Whether a tensor's `data_type` is of whole numbers."""
+    return kind in (UINT8, INT8, UINT16, INT16, INT32, INT64, UINT32, UINT64)
 
-    Raises:
-        ValueError: the bytes are not a message.
-    """
-    if isinstance(value, int):
-        raise ValueError("not an ONNX file")
-    view, at = memoryview(value), 0
-    while at < len(view):
-        key, at = _varint(view, at)
-        number, wire = key >> 3, key & 7
-        if wire == _VARINT:
-            found, at = _varint(view, at)
-            yield number, found
-            continue
-        if wire == _BYTES:
-            size, at = _varint(view, at)
-        elif wire in (_FIXED64, _FIXED32):
-            size = 8 if wire == _FIXED64 else 4
-        else:
-            raise ValueError("not an ONNX file")
-        if at + size > len(view):
+
+def _model(data: bytes) -> Message:
+    try:
+        return _Reader(data).message(0, len(data), "Model", 0)
+    except UnicodeDecodeError:
+        raise ValueError("a name is not UTF-8") from None
+
+
+class _Reader:
+    """Reads messages of one file."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data, self._view, self._left = data, memoryview(data), _MAX_FIELDS
+
+    def message(self, at: int, end: int, kind: str, depth: int) -> Message:
+        """The message between two positions.
+
+        Raises:
+            ValueError: see `inspect`.
+        """
+        data, tags = self._data, _TAGS[kind]
+        found: Message = {}
+        fields, left = 0, self._left
+        while at < end:
+            fields += 1
+            if fields > left:
+                raise ValueError(f"more than {_MAX_FIELDS} fields are too many for a graph")
+            tag = data[at]
+            at += 1
+            if tag > 127:
+                tag, at = _varint(data, at - 1, end)
+            field = tags.get(tag)
+            if field is None:
+                raise ValueError(_unknown(kind, tag))
+            name, of, repeated = field
+            wire = tag & 7
+            value: Any
+            if wire == _BYTES:
+                if at >= end:
+                    raise ValueError("truncated")
+                size = data[at]
+                at += 1
+                if size > 127:
+                    size, at = _varint(data, at - 1, end)
+                if at + size > end:
+                    raise ValueError("truncated")
+                value = data[at : at + size].decode() if of == "text" else self._bytes(at, at + size, of, depth)
+                at += size
+            elif wire == _VARINT:
+                value, at = _varint(data, at, end)
+                value = _whole(value, of, kind, name)
+            else:
+                size = _SIZES[of]
+                if at + size > end:
+                    raise ValueError("truncated")
+                value = self._view[at : at + size]
+                at += size
+            if repeated:
+                found.setdefault(name, []).append(value)
+            elif name in found:
+                raise ValueError(f"{kind}.{name} is there twice, which a bundle must not have")
+            else:
+                found[name] = value
+        self._left -= fields
+        if kind in _CHECKS:
+            _CHECKS[kind](found)
+        return found
+
+    def _bytes(self, at: int, end: int, of: str, depth: int) -> Any:
+        """What a field of bytes holds."""
+        if of in _MESSAGES:
+            if of == "Graph" and depth > _MAX_DEPTH:
+                raise ValueError("graphs are nested too deeply")
+            return self.message(at, end, of, depth + (of == "Graph"))
+        if of in ("data", "bytes") or not of.startswith("packed"):
+            return self._view[at:end]
+        size = _SIZES.get(of[7:], 1)
+        if (end - at) % size or (size == 1 and end > at and self._data[end - 1] > 127):
             raise ValueError("truncated")
-        yield number, view[at : at + size]
-        at += size
+        return self._view[at:end]
 
 
-def _varint(view: memoryview, at: int) -> tuple[int, int]:
+def _varint(data: bytes, at: int, end: int) -> tuple[int, int]:
+    """A number of up to 64 bits, in as few bytes as it needs, and the position behind it."""
     value = shift = 0
-    while True:
-        if at >= len(view):
-            raise ValueError("truncated")
-        byte = view[at]
+    while at < end:
+        byte = data[at]
         value |= (byte & 0x7F) << shift
         at, shift = at + 1, shift + 7
         if byte < 0x80:
+            if value >= 2**64 or (byte == 0 and shift > 7):
+                raise ValueError("a number is written in a way that may be read differently")
             return value, at
         if shift > 63:
-            raise ValueError("not an ONNX file")
+            raise ValueError("a number is written in a way that may be read differently")
+    raise ValueError("truncated")
 
 
-def _text(value: Value) -> str:
-    """A field's text; empty where the field holds a number."""
-    return "" if isinstance(value, int) else bytes(value).decode("utf-8", "replace")
+def _whole(value: int, of: str, kind: str, name: str) -> int:
+    """A varint as its field has it; protobuf would cut off the bits that a field has no room for."""
+    if of == "uint64":
+        return value
+    value -= 2**64 if value >= 2**63 else 0
+    if of != "int64" and not -(2**31) <= value < 2**31:
+        raise ValueError(f"{kind}.{name} is {value}, which has more than 32 bits")
+    return value
 
 
-def _integer(value: Value) -> int:
-    """A field's integer; 0 where it holds anything else."""
-    return value if isinstance(value, int) else 0
+def _flat(parts: Iterable[int | memoryview], of: str = "int64") -> list[int]:
+    """Repeated integers, of which some may be packed."""
+    found = []
+    for part in parts:
+        if isinstance(part, int):
+            found.append(part)
+            continue
+        data, at = bytes(part), 0
+        while at < len(data):
+            value, at = _varint(data, at, len(data))
+            found.append(_whole(value, of, "Tensor", f"{of}_data"))
+    return found
+
+
+def _unknown(kind: str, tag: int) -> str:
+    """Why a field is refused."""
+    number, wire = tag >> 3, tag & 7
+    if tag >= 2**32 or not number or wire not in (_VARINT, _FIXED64, _BYTES, _FIXED32):
+        return "not an ONNX file"
+    name = _MESSAGES[kind].get(number, "").split(" ")[0]
+    if name:
+        return f"{kind}.{name} is of a wrong type (wire type {wire})"
+    return f"its {kind} has a field {number} that a bundle must not have, or a newer format knows"
+
+
+def _pairs(entries: Any, key: str, value: str, default: Any) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for entry in entries:
+        name, said = entry.get(key, ""), entry.get(value, default)
+        if found.setdefault(name, said) != said:
+            raise ValueError(f"{name[:60]!r} is there twice, with values that differ")
+    return found
+
+
+def _check_attribute(attribute: Message) -> None:
+    held, wanted = _VALUES.intersection(attribute), _ATTRIBUTE_TYPES.get(attribute.get("type", 0))
+    if wanted is None or not held <= {wanted}:
+        raise ValueError(f"the attribute {attribute.get('name', '')[:60]!r} is of another type than it says")
+    if "ints" in attribute:
+        attribute["ints"] = _flat(attribute["ints"])
+
+
+def _check_dimension(dimension: Message) -> None:
+    if "dim_value" in dimension and "dim_param" in dimension:
+        raise ValueError("a size is given twice, which a bundle must not have")
+
+
+def _check_tensor(tensor: Message) -> None:
+    """Data inside the file, once, of as many bytes as the shape says."""
+    if tensor.get("data_location") or "external_data" in tensor:
+        raise ValueError("refers to data outside the file, which a bundle must not")
+    dims = tensor["dims"] = _flat(tensor.get("dims", ()))
+    kind, name = tensor.get("data_type", 0), tensor.get("name", "")[:60]
+    if kind not in _ITEM_BYTES:
+        raise ValueError(f"the tensor {name!r} is of the type {kind}, which a bundle must not have")
+    held = [field for field in ("raw_data", *_FIELDS_OF_DATA) if field in tensor]
+    if len(held) > 1 or not set(held) <= {"raw_data", _DATA_FIELDS[kind]}:
+        raise ValueError(f"the tensor {name!r} has its values in {' and '.join(held)}")
+    count = math.prod(dims) if all(size >= 0 for size in dims) else -1
+    if not _fits(tensor.get(held[0]) if held else None, count, kind):
+        raise ValueError(f"the tensor {name!r} has another number of values than its shape {dims[:8]} says")
+
+
+_FIELDS_OF_DATA = tuple(dict.fromkeys(_DATA_FIELDS.values()))
+
+
+def _fits(values: Any, count: int, kind: int) -> bool:
+    """Whether there may be so many values, without reading them."""
+    if values is None or count < 0:
+        return count == 0
+    if isinstance(values, memoryview):
+        return len(values) == count * _ITEM_BYTES[kind]
+    least = most = 0
+    for part in values:
+        if not isinstance(part, memoryview):
+            least, most = least + 1, most + 1
+        elif kind in (FLOAT, DOUBLE):
+            size = len(part) // _ITEM_BYTES[kind]
+            least, most = least + size, most + size
+        else:  # one to ten bytes for a number
+            least, most = least - (-len(part) // 10), most + len(part)
+    return least <= count <= most
+
+
+_CHECKS = {"Attribute": _check_attribute, "Tensor": _check_tensor, "Dimension": _check_dimension}

@@ -1,30 +1,37 @@
 """Read a bundle from disk: only bytes that match the manifest's checksums are returned.
 
-Nothing here runs a graph. The session gets the same bytes that were checked, so a file that changes in between makes no
-difference.
+Nothing here runs a graph. The session gets the same bytes that were checked. All files are opened at once, through one
+descriptor of the directory, and read later: a bundle that is replaced or removed meanwhile makes no difference.
 """
 
 from __future__ import annotations
 
-import io
 import os
-from collections.abc import Iterable, Iterator
+import stat
+import time
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from aeedge.bundle.manifest import FileEntry, Manifest, sha256
 from aeedge.bundle.onnx_proto import inspect
-from aeedge.errors import BundleError, CorruptBundleError, IncompatibleBundleError
+from aeedge.bundle.operators import operator_fault
+from aeedge.errors import AeedgeError, BundleError, CorruptBundleError, IncompatibleBundleError, of_system
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MANIFEST = "manifest.json"
 GOLDEN = "golden.npz"
-_MIN_PART, _PART = 2**12, 2**16  # bytes
+ROLES = ("encoder", "decoder", "scorer")
+_TRIES = 1000  # how often a bundle may be replaced while it is opened
+_PART = 2**16  # bytes
 _MANIFEST_LIMIT = 64 * 2**20  # bytes; a manifest is a few kilobytes, more is a mistake or an attack
+_FILE_LIMIT = 2**31 - 1  # bytes; an ONNX file is one protobuf message, which cannot be larger
+_LOOKS, _PAUSE = 5, 0.005  # times, seconds: where nothing is, it may come, a replacement may take two renames
+_READ = os.O_RDONLY | sum(getattr(os, name, 0) for name in ("O_BINARY", "O_CLOEXEC", "O_NONBLOCK"))
+_SEARCH = getattr(os, "O_PATH", os.O_RDONLY) | sum(getattr(os, name, 0) for name in ("O_DIRECTORY", "O_CLOEXEC"))
 
 
 def file_name(role: str, variant: str) -> str:
@@ -33,11 +40,12 @@ def file_name(role: str, variant: str) -> str:
 
 
 class Bundle:
-    """An opened bundle directory: `path`, `manifest`, and its files by role and variant.
+    """An opened bundle: `path`, `manifest`, and its files by role and variant, all of one generation.
 
     Args:
         path: the bundle's directory; a relative one is resolved now.
         check: "hash" compares size and sha256 of each file as it is read; "size" the size alone.
+        allow_ops: names of operators to take beside those that a feed-forward network needs (see operators.py).
 
     Raises:
         BundleError: nothing there, not a bundle, not readable.
@@ -45,35 +53,61 @@ class Bundle:
         IncompatibleBundleError: the manifest is of a newer format.
     """
 
-    def __init__(self, path: str | os.PathLike[str], check: str = "hash") -> None:
+    def __init__(self, path: str | os.PathLike[str], check: str = "hash", allow_ops: Collection[str] = ()) -> None:
         self.path = os.fspath(path)
-        self._folder = os.path.realpath(self.path)  # the current directory may change
-        self.check = check
-        self._kept: dict[str, _File] = {}  # held open: a bundle may be replaced before a graph is read
-        self.manifest = self._read_manifest()
+        self.check, self.allow_ops = check, allow_ops
+        self._place = os.path.abspath(self.path)  # the current directory may change
+        self._files: dict[str, _File] = {}  # all of them, held open
+        looks = _LOOKS
+        for left in reversed(range(_TRIES)):
+            self._seen = _generation(self._place)
+            try:
+                complete = self._open()
+            except BundleError:
+                if self._seen is None and looks:
+                    looks -= 1
+                    time.sleep(_PAUSE)
+                elif not left or not self.is_replaced():
+                    raise
+            else:
+                if complete or not left or not self.is_replaced():
+                    break
 
-    def _read_manifest(self) -> Manifest:
-        if not os.path.exists(self._folder):
-            raise BundleError(f"{self.path}: expected a bundle (a directory), but nothing is there; check the path")
-        place = os.path.join(self.path, MANIFEST)
-        if not os.path.isfile(self._real(place)):
-            raise BundleError(f"{self.path}: not an aeedge bundle, it has no {MANIFEST}; 'aeedge export' makes bundles")
-        data = _read(place, self._real(place))
-        if len(data) > _MANIFEST_LIMIT:
-            raise CorruptBundleError(f"{place}: {len(data)} bytes are too many for a manifest; export the bundle again")
-        return Manifest.parse(data, place)
+    def _open(self) -> bool:
+        """Read the manifest and open all files, of one directory; whether all are there."""
+        self.close()
+        self._files = {}
+        with _folder(self.path, self._place) as folder:
+            place = os.path.join(self.path, MANIFEST)
+            with _File(place, self._place, folder) as file:
+                if file.missing:
+                    raise BundleError(
+                        f"{self.path}: not an aeedge bundle, it has no {MANIFEST}; 'aeedge export' makes bundles"
+                    )
+                if file.size > _MANIFEST_LIMIT:
+                    raise CorruptBundleError(
+                        f"{place}: {file.size} bytes are too many for a manifest; export the bundle again"
+                    )
+                self.manifest = Manifest.parse(file.read(file.size), place)
+            for name in _names(self.manifest):
+                self._files[name] = _File(os.path.join(self.path, name), self._place, folder)
+        return not any(file.missing for file in self._files.values())
+
+    def is_replaced(self) -> bool:
+        """Whether another bundle is at the path since this one was opened."""
+        return _generation(self._place) != self._seen
 
     def graph(self, role: str, variant: str) -> bytes:
         """The checked bytes of one graph.
 
         Raises:
-            IncompatibleBundleError: the bundle lacks this variant or role.
+            IncompatibleBundleError: the bundle lacks this variant or role, or the graph has an operator that is not
+                allowed.
             CorruptBundleError: missing, truncated, changed, of another bundle, or refers to files outside.
         """
-        place, file, entry = self._graph(role, variant)
-        data = b"".join(file.parts(2**62))
-        self._compare(place, [data], entry)
-        self._check_graph(place, data, role)
+        file, entry = self._graph(role, variant)
+        data = self._checked(file, entry)
+        self._check_graph(file.place, data, role)
         return data
 
     def verify(self, role: str, variant: str) -> None:
@@ -83,97 +117,104 @@ class Bundle:
             as `graph`, which alone finds faults in a file whose checksum is right.
         """
         if self.check == "hash":
-            place, file, entry = self._graph(role, variant)
-            self._compare(place, file.parts(_PART), entry)  # a part stays in cache
+            file, entry = self._graph(role, variant)
+            self._compare(file, file.parts(entry.bytes, _PART), entry)  # a part stays in cache
         else:
             self.graph(role, variant)
 
-    def _graph(self, role: str, variant: str) -> tuple[str, _File, FileEntry]:
+    def _graph(self, role: str, variant: str) -> tuple[_File, FileEntry]:
+        """A graph's file, of the right size."""
         entries = self.manifest.variants.get(variant)
         if entries is None:
             raise IncompatibleBundleError(
                 f"{self.path}: expected variant {variant!r}, but it holds {', '.join(self.manifest.variants)}; "
                 "use one of these, or variant='auto'"
             )
-        entry = {"encoder": entries.encoder, "decoder": entries.decoder, "scorer": entries.scorer}[role]
+        entry: FileEntry | None = getattr(entries, role)
         if entry is None:
             raise IncompatibleBundleError(
                 f"{self.path}: this needs a decoder, but the bundle has only an encoder; export it with its decoder"
             )
-        place = os.path.join(self.path, file_name(role, variant))
-        if place not in self._kept:
-            self._expect(place)
-            self._kept[place] = _File(place, self._real(place))
-        return place, self._kept[place], entry
+        return self._file(file_name(role, variant), entry), entry
+
+    def _file(self, name: str, entry: FileEntry) -> _File:
+        file = self._files[name]
+        if file.missing:
+            raise CorruptBundleError(
+                f"{file.place}: the manifest lists this file, but it is missing; copy the bundle again"
+            )
+        _compare_size(file.place, file.size, entry)
+        if entry.bytes > _FILE_LIMIT:
+            raise CorruptBundleError(f"{file.place}: {entry.bytes} bytes are too many; export the bundle again")
+        return file
 
     def hold(self, role: str, variant: str) -> None:
-        """Keep a graph's file open for later, when the bundle may have been replaced; its size is compared now.
+        """Compare the size of a graph's file, which is read later, when the bundle may have been replaced.
 
         Raises:
             as `graph`.
         """
-        place, file, entry = self._graph(role, variant)
-        self._compare_size(place, file.size, entry)
+        self._graph(role, variant)
+
+    def keep(self, variant: str) -> None:
+        """Close the files of other variants."""
+        kept = {GOLDEN, *(file_name(role, variant) for role in ROLES)}
+        for name, file in self._files.items():
+            if name not in kept:
+                file.close()
 
     def close(self) -> None:
         """Close the files."""
-        self._kept.clear()
+        for file in self._files.values():
+            file.close()
 
-    def golden(self) -> dict[str, NDArray[Any]]:
-        """The recorded arrays by name: "input" and, per variant, "fp32.latent", "fp32.reconstruction", "fp32.score"."""
-        from zipfile import BadZipFile  # numpy imports it when it reads an archive, not before
+    def golden(self, variant: str) -> dict[str, NDArray[Any]]:
+        """The recorded arrays of a variant by name: "input", and "fp32.latent", "fp32.reconstruction", "fp32.score".
 
-        place = os.path.join(self.path, GOLDEN)
-        data = self._checked(place, self.manifest.golden)
+        Raises:
+            CorruptBundleError: golden.npz is missing, damaged, or has not what the manifest promises.
+        """
+        from aeedge.bundle.golden import read_arrays  # most loads need none
+
+        manifest, entry = self.manifest, self.manifest.golden
+        shape = manifest.input.shape
+        rows = {"latent": manifest.latent_shape, "reconstruction": shape, "score": ()}
+        wanted = {f"{variant}.{what}": ("float32", rows[what]) for what in manifest.variants[variant].tolerance}
+        file = self._file(GOLDEN, entry)
+        data = self._checked(file, entry)
         try:
-            with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-                return {name: archive[name] for name in archive.files}
-        except (ValueError, OSError, BadZipFile, KeyError) as error:
-            raise CorruptBundleError(f"{place}: cannot be read ({error}); export the bundle again") from None
+            return read_arrays(data, {"input": (manifest.input.dtype, shape)} | wanted)
+        except ValueError as error:
+            raise CorruptBundleError(f"{file.place}: {error}; export the bundle again") from None
 
-    def _checked(self, place: str, entry: FileEntry) -> bytes:
-        self._expect(place)
-        data = _read(place, self._real(place))
-        self._compare(place, [data], entry)
+    def _checked(self, file: _File, entry: FileEntry) -> bytes:
+        data = file.read(entry.bytes)
+        self._compare(file, [data], entry)
         return data
 
-    def _expect(self, place: str) -> None:
-        if not os.path.isfile(self._real(place)):
-            raise CorruptBundleError(f"{place}: the manifest lists this file, but it is missing; copy the bundle again")
-
-    def _compare(self, place: str, parts: Iterable[bytes], entry: FileEntry) -> None:
+    def _compare(self, file: _File, parts: Iterable[bytes], entry: FileEntry) -> None:
         """Compare a file's content with its size and sha256 in the manifest."""
         size, digest = 0, sha256(entry.bytes) if self.check == "hash" else None
         for part in parts:
             size += len(part)
             if digest is not None:
                 digest.update(part)
-        self._compare_size(place, size, entry)
+        _compare_size(file.place, size, entry)
         if digest is not None and (found := digest.hexdigest()) != entry.sha256:
             raise CorruptBundleError(
-                f"{place}: its content was changed, expected sha256 {entry.sha256[:12]}…, got {found[:12]}…; "
+                f"{file.place}: its content was changed, expected sha256 {entry.sha256[:12]}…, got {found[:12]}…; "
                 "copy the bundle again"
             )
-
-    @staticmethod
-    def _compare_size(place: str, size: int, entry: FileEntry) -> None:
-        if size != entry.bytes:
-            how = "truncated" if size < entry.bytes else "too long"
-            raise CorruptBundleError(f"{place}: {how}, expected {entry.bytes} bytes, got {size}; copy the bundle again")
-
-    def _real(self, place: str) -> str:
-        """The path to open; the path as it was given is for messages."""
-        return os.path.join(self._folder, os.path.basename(place))
 
     def _check_graph(self, place: str, data: bytes, role: str) -> None:
         try:
             info = inspect(data)
         except ValueError as error:
             raise CorruptBundleError(f"{place}: {error}; export the bundle again") from None
-        if info.external:
-            raise CorruptBundleError(
-                f"{place}: refers to data outside the file ({info.external[0] or 'no location'!r}), which a bundle "
-                "must not; export it again with the weights inside"
+        if fault := operator_fault(info, self.allow_ops):
+            raise IncompatibleBundleError(
+                f"{place}: expected what a feed-forward network needs, got {fault}; "
+                "if you trust the bundle, name the operator in allow_ops"
             )
         got = (info.metadata.get("aeedge.id"), info.metadata.get("aeedge.role"))
         if got[0] != self.manifest.id:
@@ -186,49 +227,153 @@ class Bundle:
 
 
 class _File:
-    """A file that is held open, so that replacing it does not change what is read."""
+    """A file that is held open, so that replacing it does not change what is read.
 
-    def __init__(self, place: str, real: str) -> None:
-        self._handle = -1
-        self._place = place
-        with _readable(place):
-            self._handle = os.open(real, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0))
+    Args:
+        place: how messages name it.
+        folder, handle: the directory that it is in, and a descriptor of that, where there are such.
+    """
+
+    def __init__(self, place: str, folder: str, handle: int | None) -> None:
+        self.place, self.missing = place, False
+        self._handles: list[int] = []  # one, as long as it is open
+        self._error: OSError | None = None  # raised when the file is needed
+        name = os.path.basename(place)
+        try:
+            _open(self._handles, name if handle is not None else os.path.join(folder, name), _READ, handle)
+            self.missing = not stat.S_ISREG(os.fstat(self._opened()).st_mode)
+        except FileNotFoundError:
+            self.missing = True
+        except OSError as error:
+            if not of_system(error):
+                raise
+            self._error = error
 
     @property
     def size(self) -> int:
         """Bytes of the file."""
-        with _readable(self._place):
-            return os.fstat(self._handle).st_size
+        with _readable(self.place):
+            return os.fstat(self._opened()).st_size
 
-    def parts(self, most: int) -> Iterator[bytes]:
-        """The content in parts of at most `most` bytes; processes may share the handle, so its position is not used."""
+    def read(self, size: int) -> bytes:
+        """The first `size` bytes, or fewer where the file ends before."""
+        with _readable(self.place):
+            return b"".join(self.parts(size, size))
+
+    def parts(self, size: int, most: int) -> Iterator[bytes]:
+        """The first `size` bytes in parts of at most `most`.
+
+        Processes may share the handle, so its position is not used.
+        """
         at = 0
-        with _readable(self._place):
-            left = self.size
-            while part := self._at(at, max(_MIN_PART, min(most, left - at))):
+        with _readable(self.place):
+            while at < size and (part := self._at(at, min(most, size - at))):
                 yield part
                 at += len(part)
 
     def _at(self, at: int, size: int) -> bytes:
         if hasattr(os, "pread"):
-            return os.pread(self._handle, size, at)
-        os.lseek(self._handle, at, os.SEEK_SET)  # Windows
-        return os.read(self._handle, size)
+            return os.pread(self._opened(), size, at)
+        os.lseek(self._opened(), at, os.SEEK_SET)  # Windows
+        return os.read(self._opened(), size)
+
+    def _opened(self) -> int:
+        if self._error is not None:
+            raise self._error
+        if not self._handles:
+            raise AeedgeError(f"{self.place}: the bundle was closed; load it again")
+        return self._handles[0]
+
+    def close(self) -> None:
+        """Close it; it cannot be read any more."""
+        handles, self._handles = self._handles, []
+        for handle in handles:
+            os.close(handle)
+
+    def __enter__(self) -> _File:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def __del__(self) -> None:
-        if self._handle >= 0:
-            os.close(self._handle)
+        if hasattr(self, "_handles"):  # not where the constructor was interrupted
+            self.close()
 
 
-def _read(place: str, real: str) -> bytes:
-    with _readable(place), open(real, "rb") as stream:
-        return stream.read()
+def _open(kept: list[int], path: str, flags: int, folder: int | None = None) -> None:
+    """Open a file and keep its descriptor, in one step: a signal handler may raise between two."""
+    kept.extend(map(partial(os.open, dir_fd=folder), [path], [flags]))
+
+
+@contextmanager
+def _folder(path: str, place: str) -> Iterator[int | None]:
+    """A descriptor of the bundle's directory; None on systems that open files by path alone."""
+    if os.open not in os.supports_dir_fd:
+        if not os.path.exists(place):
+            raise _nothing(path)
+        yield None
+        return
+    handles: list[int] = []
+    try:
+        try:
+            _open(handles, place, _SEARCH)
+        except (FileNotFoundError, ValueError):
+            raise _nothing(path) from None
+        except NotADirectoryError:
+            raise BundleError(f"{path}: not an aeedge bundle, but a file; 'aeedge export' makes bundles") from None
+        except OSError as error:
+            if not of_system(error):
+                raise
+            raise BundleError(f"{path}: cannot be read ({error.strerror}); check its permissions") from None
+        yield handles[0]
+    finally:
+        for handle in handles:
+            os.close(handle)
+
+
+def _nothing(path: str) -> BundleError:
+    return BundleError(f"{path}: expected a bundle (a directory), but nothing is there; check the path")
+
+
+def _names(manifest: Manifest) -> list[str]:
+    """The files that a manifest lists."""
+    graphs = [
+        file_name(role, variant)
+        for variant, entries in manifest.variants.items()
+        for role in ROLES
+        if getattr(entries, role) is not None
+    ]
+    return [*graphs, GOLDEN]
+
+
+def _generation(place: str) -> object:
+    """What differs between a bundle and the one that replaces it; None where nothing is."""
+    try:
+        found = [os.stat(place), os.stat(os.path.join(place, MANIFEST))]
+    except ValueError:
+        return None
+    except OSError as error:
+        if not of_system(error):
+            raise
+        return None
+    return [(e.st_dev, e.st_ino, e.st_mtime_ns, e.st_ctime_ns, e.st_size) for e in found]
+
+
+def _compare_size(place: str, size: int, entry: FileEntry) -> None:
+    if size != entry.bytes:
+        how = "truncated" if size < entry.bytes else "too long"
+        raise CorruptBundleError(f"{place}: {how}, expected {entry.bytes} bytes, got {size}; copy the bundle again")
 
 
 @contextmanager
 def _readable(place: str) -> Iterator[None]:
-    """Turn an OSError while reading into a BundleError."""
+    """Turn an OSError while reading into a BundleError, and too little memory as well."""
     try:
         yield
     except OSError as error:
+        if not of_system(error):
+            raise
         raise BundleError(f"{place}: cannot be read ({error.strerror}); check its permissions") from None
+    except MemoryError:
+        raise BundleError(f"{place}: cannot be read, there is too little memory for it") from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import Any
 
@@ -16,11 +15,15 @@ from aeedge.bench.page import page
 from aeedge.bench.plan import METHODS, SCENARIOS, Plan
 from aeedge.bench.text import text
 from aeedge.bundle.reader import Bundle
+from aeedge.cli.streams import check_stdout, show, show_json
 from aeedge.cli.types import DURATION, PERCENT, RATE, Scenario, threads_option, variant_option
+from aeedge.cli.wording import say_before
 from aeedge.errors import InputError
 from aeedge.files.atomic import atomic_file
-from aeedge.files.replacing import check_file
+from aeedge.files.replacing import check_page
 from aeedge.files.rows import Wanted, open_all
+from aeedge.system import conditions
+from aeedge.system.clock import Clock
 
 _MOST_ROWS = 4096  # read from a file; they are repeated to the number that a scenario needs
 
@@ -79,6 +82,7 @@ def bench(ctx: click.Context, /, bundle: str, **options: Any) -> None:
       aeedge bench motor.aeedge --baseline kept.json --fail-if-slower 5%
     """
     other, limit = options["other"], options["limit"]
+    check_stdout()
     _check_combination(options)
     plan = Plan(
         path=bundle,
@@ -88,15 +92,16 @@ def bench(ctx: click.Context, /, bundle: str, **options: Any) -> None:
     )
     baseline = read_baseline(options["baseline"]) if options["baseline"] else None
     if options["html"]:  # before anything is measured
-        check_file(options["html"], overwrite=options["force"], inputs=[options["data"], options["baseline"]])
+        check_page(options["html"], overwrite=options["force"], inputs=[options["data"], options["baseline"]])
     rows = _rows(bundle, plan.method, options["data"])
-    progress = _progress(quiet=sys.stderr is None or not sys.stderr.isatty())
+    say_before(conditions.at_start(Clock()))
+    progress = _progress(quiet=not sys.stderr.isatty())
     measurement = Measurement(plan, rows, progress)
     document = measurement.compare(plan._replace(path=other)) if other else measurement.run()
     progress("")
     if baseline is not None:
         against(document, baseline, options["baseline"])
-    click.echo(json.dumps(document, indent=1) if options["as_json"] else text(document))
+    show_json(document) if options["as_json"] else show(text(document))
     if options["html"]:
         with atomic_file(options["html"], overwrite=options["force"]) as part:
             part.write_text(page(document), encoding="utf-8")
@@ -123,8 +128,8 @@ def _rows(bundle: str, method: str, data: str | None) -> NDArray[Any] | None:
         return None
     manifest = Bundle(bundle).manifest
     spec = manifest.input
-    shape = (manifest.latent,) if method == "decode" else spec.shape
-    wanted = None if method == "decode" else Wanted(spec.features, spec.shape, spec.dtype, spec.dialect)
+    shape = manifest.latent_shape if method == "decode" else spec.shape
+    wanted = Wanted(shape=shape) if method == "decode" else Wanted(spec.features, spec.shape, spec.dtype, spec.dialect)
     found: list[NDArray[Any]] = []
     for block in open_all([data], wanted).blocks():
         found.append(block)

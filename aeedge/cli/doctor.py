@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from textwrap import indent
 from typing import Any
 
 import click
 
+from aeedge.cli.streams import show, show_json
 from aeedge.doctor import examine
 from aeedge.system.ort_probe import STAGES, words
 from aeedge.table import pairs, percent_of
@@ -63,7 +63,7 @@ def doctor(ctx: click.Context, bundle: str | None, as_json: bool) -> None:
       aeedge doctor motor.aeedge
     """
     document = examine(bundle)
-    click.echo(json.dumps(document, indent=1) if as_json else text(document))
+    show_json(document) if as_json else show(text(document))
     ctx.exit(0 if document["ok"] else 1)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from aeedge import __version__
+from aeedge.cli.streams import UnusableError, ended_quietly, prepare
 from aeedge.cli.wording import reworded
 from aeedge.errors import AeedgeError, BundleError, InputError
 
@@ -78,19 +79,26 @@ class AeedgeGroup(click.Group):
             with formatter.section("On the workstation (pip install 'aeedge[export]')"):
                 formatter.write_dl(sorted(rest, key=lambda row: [*WORKSTATION, row[0]].index(row[0])))
 
+    def main(self, *args: Any, **options: Any) -> Any:
+        """Run the command line, whatever standard output and error are."""
+        prepare()
+        return super().main(*args, **options)
+
+    def make_context(self, *args: Any, **options: Any) -> click.Context:
+        """Read the command line, which may print help."""
+        with ended_quietly():
+            return super().make_context(*args, **options)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; an AeedgeError becomes a sentence and an exit code, anything else is a bug."""
         try:
-            return super().invoke(ctx)
+            with ended_quietly():
+                return super().invoke(ctx)
         except AeedgeError as error:
             unusable = isinstance(error, InputError) or type(error) is BundleError
             command = self.get_command(ctx, ctx.invoked_subcommand or "") or self
             message = reworded(str(error), command)
-            raise (_UnusableError if unusable else click.ClickException)(message) from error
-
-
-class _UnusableError(click.ClickException):
-    exit_code = 2
+            raise (UnusableError if unusable else click.ClickException)(message) from error
 
 
 def _installed() -> dict[str, EntryPoint]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import click
 
 from aeedge.bundle.manifest import Manifest
 from aeedge.bundle.reader import Bundle
+from aeedge.cli.streams import show
 from aeedge.table import human_bytes, pairs
 
 
@@ -22,7 +25,12 @@ def info(bundle: str, as_json: bool) -> None:
       aeedge info motor.aeedge
     """
     manifest = Bundle(bundle).manifest
-    click.echo(manifest.dumps().rstrip() if as_json else pairs(_rows(manifest), 80))
+    show(_ascii(manifest.dumps().rstrip()).encode() if as_json else pairs(_rows(manifest), 80))
+
+
+def _ascii(text: str) -> str:
+    """The same JSON, with escapes for what a terminal acts on."""
+    return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
 
 
 def _rows(m: Manifest) -> list[tuple[str, str]]:
@@ -32,7 +40,7 @@ def _rows(m: Manifest) -> list[tuple[str, str]]:
         ("id", m.id),
         ("family", m.family),
         ("input", f"{shape} {m.input.dtype}"),
-        ("latents", str(m.latent)),
+        ("latents", "×".join(map(str, m.latent_shape))),
         ("requires", f"onnxruntime {m.min_onnxruntime} or newer (opset {m.opset})"),
         ("created", m.created or "not recorded"),
         ("made with", ", ".join(f"{k} {v}" for k, v in m.made_with.items()) or "not recorded"),
@@ -49,14 +57,29 @@ def _rows(m: Manifest) -> list[tuple[str, str]]:
         if variant.quality:
             quality = ", ".join(f"{what.replace('_', ' ')} {value:.4f}" for what, value in variant.quality.items())
             rows.append(("", f"against fp32: {quality}"))
-        layers = variant.decisions.get("layers", ())
-        quantised = [f"{layer['graph']} {layer['layer']}" for layer in layers if layer["choice"] != "fp32"]
+        layers = _layers(variant.decisions)
+        quantised = [layer for layer, choice, _ in layers if choice != "fp32"]
         if quantised:
             rows.append(("", f"{name} layers: {', '.join(quantised)}"))
-        for layer in layers:
-            if layer["choice"] == "fp32":
-                rows.append(
-                    ("", f"fp32 layer: {layer['graph']} {layer['layer']} ({layer.get('why', 'no reason recorded')})")
-                )
-    training = [f"{k}: {v if isinstance(v, str) else json.dumps(v)}" for k, v in m.training.items()]
+        rows += [("", f"fp32 layer: {layer} ({why})") for layer, choice, why in layers if choice == "fp32"]
+    training = [f"{k}: {v if isinstance(v, str) else json.dumps(_short(v))}" for k, v in m.training.items()]
     return rows + [("training" if i == 0 else "", line) for i, line in enumerate(training)]
+
+
+def _layers(decisions: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Name, precision and reason of each layer, as far as they are recorded: nobody but a reader depends on them."""
+    found = decisions.get("layers")
+    layers = [layer for layer in (found if isinstance(found, list) else []) if isinstance(layer, dict)]
+    return [
+        (f"{a.get('graph')} {a.get('layer')}", str(a.get("choice")), str(a.get("why", "no reason recorded")))
+        for a in layers
+    ]
+
+
+def _short(value: Any) -> Any:
+    """A value of JSON with six significant digits in every float."""
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    if isinstance(value, Mapping):
+        return {name: _short(inner) for name, inner in value.items()}
+    return [_short(inner) for inner in value] if isinstance(value, Sequence) and not isinstance(value, str) else value

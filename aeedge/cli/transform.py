@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from aeedge.bundle.manifest import InputSpec
 from aeedge.cli.group import DEVICE
+from aeedge.cli.streams import check_stdout, show
 from aeedge.cli.types import (
     dialect_options,
     resize_option,
@@ -23,7 +25,7 @@ from aeedge.cli.types import (
     variant_option,
 )
 from aeedge.cli.wording import say
-from aeedge.errors import InputError
+from aeedge.errors import InputError, shortened
 from aeedge.files.replacing import check_file
 from aeedge.files.rows import RowFile, Wanted, open_all
 from aeedge.files.writing import STDOUT, is_stream, row_writer
@@ -52,7 +54,9 @@ def _command(name: str, example: str) -> click.Command:
         decimal: str | None,
         **reading: Any,
     ) -> None:
-        if output is not None and not is_stream(output):
+        if output is None or output == STDOUT:
+            check_stdout()
+        elif not is_stream(output):
             check_file(output, overwrite=force, inputs=sources)
         with load(bundle, variant=variant, threads=threads) as model:
             reading["dialect"] = dialect_options(header, delimiter, decimal)
@@ -65,8 +69,8 @@ def _command(name: str, example: str) -> click.Command:
     run.__doc__ = f"""{DEVICE[name]}
 
     IN is one or more of .npy, .npz, .csv (.tsv, .txt), .parquet, also with .gz, folders of them or of images, or - for
-    standard input. OUT is .npy or .csv, or - for standard output. Files of any size are streamed; OUT appears when it
-    is complete.
+    standard input. An array of the shape of one sample is one row, and gives one row. OUT is .npy or .csv, or - for
+    standard output (CSV in UTF-8). Files of any size are streamed; OUT appears when it is complete.
 
     \b
     Example:
@@ -104,15 +108,18 @@ def _command(name: str, example: str) -> click.Command:
 def _open(model: Model, what: str, sources: Sequence[str], invalid: str, reading: Mapping[str, Any]) -> RowFile:
     spec, propagate = model.input, invalid == "propagate"
     if what == "decode":
-        return open_all(sources, Wanted(shape=(model.latent_size,)), missing=propagate, **reading)
+        latents = open_all(sources, Wanted(shape=model.latent_shape), missing=propagate, **reading)
+        return replace(latents, blocks=lambda: _shaped(latents.blocks(), model.latent_shape, "float32"))
     treated = spec.missing is not None
     wanted = Wanted(spec.features, spec.shape, spec.dtype, spec.dialect)
     rows = open_all(sources, wanted, missing=treated or propagate, **reading)
-    blocks, notes = rows.blocks, rows.notes
     treat = _Treatment(spec, drop=invalid == "raise")
-    return replace(
-        rows, blocks=lambda: treat.blocks(_shaped(blocks(), spec), notes) if treated else _shaped(blocks(), spec)
-    )
+
+    def blocks() -> Iterator[NDArray[Any]]:
+        shaped = _shaped(rows.blocks(), spec.shape, spec.dtype)
+        return treat.blocks(shaped, rows.notes) if treated else shaped
+
+    return replace(rows, blocks=blocks)
 
 
 class _Treatment:
@@ -154,7 +161,7 @@ def _results(
         yield block
     _print_notes(rows, sources, shown)
     if not count:
-        raise InputError(f"{', '.join(sources)}: expected at least one row, got none")
+        raise InputError(f"{shortened(sources)}: expected at least one row, got none")
 
 
 def _print_notes(rows: RowFile, sources: Sequence[str], shown: int) -> int:
@@ -173,10 +180,12 @@ def _write(
         for block in _results(model, what, rows, sources, invalid):
             writer.write(block)
     seconds = time.perf_counter() - began
-    size = "×".join(map(str, (writer.count, *row)))
+    size = "×".join(map(str, (writer.count, *writer.row)))
+    flat = "" if writer.row == row else f", {'×'.join(map(str, row))} flattened in C order"
     rate = f"{writer.count / max(seconds, 1e-9):,.0f} rows/s"
     name = "standard output" if output == STDOUT else output
-    click.echo(f"wrote {name}: {size} float32 in {seconds:.2f} s ({rate})", err=is_stream(output))
+    many = "1 row" if writer.count == 1 else f"{writer.count:,} rows"
+    click.echo(f"wrote {name}: {many}, {size} float32{flat}, in {seconds:.2f} s ({rate})", err=is_stream(output))
 
 
 def _show_scores(model: Model, rows: RowFile, sources: Sequence[str], invalid: str) -> None:
@@ -184,7 +193,7 @@ def _show_scores(model: Model, rows: RowFile, sources: Sequence[str], invalid: s
     scores = np.concatenate(list(_results(model, "score", rows, sources, invalid)))
     order = np.argsort(-scores, kind="stable") if len(scores) > _LISTED else np.arange(len(scores))
     listed = [[str(i), f"{scores[i]:.6g}"] for i in order[:_LISTED]]
-    click.echo(columns(["row (from 0)", "score"], listed))
+    show(columns(["row (from 0)", "score"], listed))
     if len(scores) > _LISTED:
         finite = scores[np.isfinite(scores)]
         quantiles = np.quantile(finite, [0.5, 0.9, 0.99]) if len(finite) else [np.nan] * 3
@@ -198,25 +207,25 @@ def _result(what: str, model: Model) -> tuple[tuple[int, ...], Sequence[str]]:
     """Shape of a row of the result, and names of its values."""
     spec = model.input
     if what == "encode":
-        return (model.latent_size,), [f"latent_{i}" for i in range(model.latent_size)]
+        return model.latent_shape, [f"latent_{i}" for i in range(model.latent_size)]
     if what == "score":
         return (), ["score"]
     return spec.shape, spec.features or [f"x{i}" for i in range(spec.size)]
 
 
-def _shaped(blocks: Iterable[NDArray[Any]], spec: InputSpec) -> Iterator[NDArray[Any]]:
+def _shaped(blocks: Iterable[NDArray[Any]], shape: tuple[int, ...], dtype: str) -> Iterator[NDArray[Any]]:
     """Flat rows, as in a CSV file, in the model's shape; whole numbers as integers where the model takes integers."""
     for block in blocks:
-        if block.ndim == 2 and len(spec.shape) > 1 and block.shape[1] == spec.size:
-            block = block.reshape(len(block), *spec.shape)
-        if spec.dtype != "float32" and block.dtype.kind == "f" and (block == np.trunc(block)).all():
+        if block.ndim == 2 and len(shape) > 1 and block.shape[1] == math.prod(shape):
+            block = block.reshape(len(block), *shape)
+        if dtype != "float32" and block.dtype.kind == "f" and (block == np.trunc(block)).all():
             block = block.astype(np.int64)
         yield block
 
 
 def _progress(blocks: Iterable[NDArray[Any]], rows: RowFile, label: str) -> Iterator[NDArray[Any]]:
     """Show a progress bar in a terminal."""
-    if sys.stderr is None or not sys.stderr.isatty():  # None where it was closed
+    if not sys.stderr.isatty():
         yield from blocks
         return
     if rows.count is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import sys
@@ -12,10 +11,14 @@ import click
 
 from aeedge.autotune import Outcome, autotune, route
 from aeedge.bundle.reader import Bundle
+from aeedge.cli.streams import show, show_json
 from aeedge.cli.types import threads_option
+from aeedge.cli.wording import say_before
 from aeedge.errors import InputError
 from aeedge.runtime import policy_store
 from aeedge.runtime.policy_store import TunedPolicy
+from aeedge.system import conditions
+from aeedge.system.clock import Clock
 from aeedge.system.limits import record_path
 from aeedge.table import columns, pairs
 
@@ -58,7 +61,9 @@ def tune(
         return
     if record_path(identity) is None:  # reported now, not after measuring
         raise InputError("expected HOME, XDG_STATE_HOME or AEEDGE_STATE to name a place for the result; set one")
-    quiet = sys.stderr is None or not sys.stderr.isatty()
+    quiet = not sys.stderr.isatty()
+    if not quiet:  # some seconds later the result says the same
+        say_before(conditions.at_start(Clock()))
 
     def progress(text: str) -> None:
         if not quiet:
@@ -68,9 +73,9 @@ def tune(
     progress("")
     path = policy_store.write(identity, outcome.tuned) if outcome.valid else None
     if as_json:
-        click.echo(json.dumps(_document(outcome, path), indent=1))
+        show_json(_document(outcome, path))
     else:
-        click.echo(_text(outcome))
+        show(_text(outcome))
         why = "not kept, INVALID: see above; stop what disturbed it and tune again"
         click.echo(f"\nkept in {path}" if path else f"\n{why}")
     ctx.exit(0 if outcome.valid else 1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from textwrap import fill
 from typing import Any
@@ -10,8 +9,9 @@ from typing import Any
 import click
 
 from aeedge.bundle.reader import GOLDEN, Bundle, file_name
+from aeedge.cli.streams import check_stdout, show, show_json
 from aeedge.doctor import outputs
-from aeedge.errors import AeedgeError, BundleError
+from aeedge.errors import AeedgeError, BundleError, printable
 from aeedge.loading import load
 from aeedge.runtime.session import runtime_version
 from aeedge.table import columns, percent_of
@@ -33,19 +33,18 @@ def verify(ctx: click.Context, bundle: str, as_json: bool) -> None:
     Example:
       aeedge verify motor.aeedge
     """
+    check_stdout()
     manifest = Bundle(bundle).manifest
     results = [_check(bundle, variant) for variant in manifest.variants]
     ok = all(result["ok"] for result in results)
     if as_json:
         document = {"schema": SCHEMA, "ok": ok, "path": bundle, "id": manifest.id, "onnxruntime": runtime_version()}
-        click.echo(json.dumps(document | {"variants": results}, indent=1))
+        show_json(document | {"variants": results})
         ctx.exit(0 if ok else 1)
     rows = [
         [
             f"{result['variant']} ({result['arithmetic'].replace('_', ' ')})",
             output["output"],
-            f"{output['error']:.2g}",
-            f"{output['tolerance']:.2g}",
             percent_of(output["error"], output["tolerance"]),
             "ok",
         ]
@@ -53,14 +52,14 @@ def verify(ctx: click.Context, bundle: str, as_json: bool) -> None:
         for output in result["outputs"]
     ]
     if rows:
-        click.echo(columns(["variant", "output", "max. error", "tolerance", "used", ""], rows))
+        show(columns(["variant", "output", "of the allowed difference", ""], rows))
     for result in results:
         if not result["ok"]:
-            click.echo(f"Error: {result['message']}", err=True)
+            click.echo(printable(f"Error: {result['message']}", None), err=True)
     if ok:
         files = ", ".join(file for result in results for file in result["files"])
         text = f"Checksums of {files} and {GOLDEN} match; reference outputs are reproduced with onnxruntime "
-        click.echo(fill(f"{text}{runtime_version()}.", 80, break_on_hyphens=False))
+        show(fill(f"{text}{runtime_version()}.", 80, break_on_hyphens=False))
     ctx.exit(0 if ok else 1)
 
 

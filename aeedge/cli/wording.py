@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Iterable
 from shutil import get_terminal_size
 from textwrap import fill
+from typing import TYPE_CHECKING
 
 import click
+
+from aeedge.errors import printable
+
+if TYPE_CHECKING:
+    from aeedge.system.conditions import Finding
 
 _OPTIONS = {"output": "--output-activation", "random_state": "--seed", "sample_weight": "--weights"}
 _PHRASES = {
@@ -23,7 +30,7 @@ _ROW = re.compile(r"\brow (\d+)\b(?! \(counted)")
 
 
 def reworded(text: str, command: click.Command) -> str:
-    """A message with a command's options in the place of parameters: "beta: …" becomes "--beta: …".
+    """A message with a command's options in the place of parameters, safe to print: "beta: …" becomes "--beta: …".
 
     Rows are counted from 0, as in numpy; that is said, because lines of a file are counted from 1.
     """
@@ -42,12 +49,21 @@ def reworded(text: str, command: click.Command) -> str:
     text = _ASSIGNMENT.sub(assigned, _OPENING.sub(lambda match: option(match[1]) or match[1], text))
     if "--latent" in known:  # a command with all parameters of the estimator
         text = re.sub(r"\bNone\b", "none", re.sub(r"^X:", "DATA:", text))
-    return _ROW.sub(r"row \1 (counted from 0)", text)
+    return printable(_ROW.sub(r"row \1 (counted from 0)", text), None)
+
+
+def say_before(findings: Iterable[Finding]) -> None:
+    """Print what may spoil a measurement before it is made, on standard error."""
+    found = list(findings)
+    for finding in found:
+        say(f"{'Note' if finding.grade == 'note' else 'Before the run'}: {finding.message}", err=True)
+    if any(finding.grade == "invalid" for finding in found):
+        say("If this goes on, the result will be INVALID.", err=True)
 
 
 def say(text: str, *, err: bool = False) -> None:
     """Print a sentence; in a terminal, wrapped between words."""
-    stream = sys.stderr if err else sys.stdout
-    if stream is not None and stream.isatty():  # None where it was closed
+    text, stream = printable(text, None), sys.stderr if err else sys.stdout
+    if stream.isatty():
         text = fill(text, get_terminal_size().columns, break_long_words=False, break_on_hyphens=False)
     click.echo(text, err=err)

@@ -9,7 +9,7 @@ from itertools import chain, islice
 import numpy as np
 from numpy.typing import NDArray
 
-from aeedge.errors import InputError
+from aeedge.errors import InputError, printable
 from aeedge.files.dialect import DECIMAL_COMMA, THOUSANDS, number, records
 from aeedge.files.sniffing import Head
 from aeedge.files.source import DAMAGE, Source, unreadable
@@ -131,9 +131,11 @@ class TextTable:
         names = self.head.names
         place = order[column]
         name = names[place] if names and names[place] else f"x{place}"
-        where = f"{self._source.name}, line {lines[row]}, column {place + 1}" + (f" ({name!r})" if names else "")
+        where = f"{self._source.name}, line {lines[row]}, column {place + 1}" + (
+            f" ('{printable(name)}')" if names else ""
+        )
         cell = cell.strip()
-        shown = repr(cell if len(cell) <= _SHOWN else cell[:_SHOWN] + "…") if cell else "nothing"
+        shown = f"'{printable(cell, _SHOWN)}'" if cell else "nothing"
         if is_missing:
             return InputError(
                 f"{where}: expected a number, got {shown} (a missing value); {self._advice.missing(name)}"
@@ -163,7 +165,7 @@ def _decoded(stream: io.TextIOWrapper, name: str) -> Iterator[str]:
         for line in stream:
             count += 1
             yield line
-    except UnicodeDecodeError:
+    except UnicodeError:
         raise InputError(
             f"{name}, after line {count}: expected text in {stream.encoding}, got other bytes; save it as UTF-8"
         ) from None

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from aeedge.errors import InputError
+from aeedge.errors import InputError, printable, shortened
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -191,7 +191,7 @@ def image_files(paths: Sequence[str | os.PathLike[str]]) -> tuple[list[Path], li
     hidden, others = 0, Counter[str]()
     expected = f"({', '.join(sorted(SUFFIXES))})"
     for path in map(Path, paths):
-        if path.is_dir():
+        if os.path.isdir(path):
             seen, skipped = _search(path)
             images = [file for file in seen if _is_image(file)]
             if not images:
@@ -199,7 +199,7 @@ def image_files(paths: Sequence[str | os.PathLike[str]]) -> tuple[list[Path], li
             files += images
             hidden += skipped
             others.update(file.suffix.lower() or "no suffix" for file in seen if not _is_image(file))
-        elif not path.is_file():
+        elif not os.path.isfile(path):
             raise InputError(f"{path}: expected an image or a folder of images, but nothing is there; check the path")
         elif not _is_image(path):
             raise InputError(f"{path}: expected an image {expected}, got {path.suffix or 'no suffix'!r}")
@@ -216,7 +216,7 @@ def image_files(paths: Sequence[str | os.PathLike[str]]) -> tuple[list[Path], li
 def are_images(paths: Sequence[str | os.PathLike[str]]) -> bool:
     """Whether the first path is an image by its name, or a folder that has some."""
     first = Path(paths[0])
-    return any(map(_is_image, _search(first)[0])) if first.is_dir() else _is_image(first)
+    return any(map(_is_image, _search(first)[0])) if os.path.isdir(first) else _is_image(first)
 
 
 def _is_image(file: Path) -> bool:
@@ -261,7 +261,7 @@ def _read(
         previews = getattr(image, "n_frames", 1) - len(pages)
     shapes = {pixels.shape for pixels, _ in read}
     if shapes != {found}:
-        raise _BadImageError(f"expected pages of one shape, got {', '.join(map(str, sorted(shapes)))}")
+        raise _BadImageError(f"expected pages of one shape, got {shortened(sorted(shapes))}")
     pixels = np.stack([pixels for pixels, _ in read])
     if finite and pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
         at = tuple(np.argwhere(~np.isfinite(pixels))[0])
@@ -292,7 +292,7 @@ def _opened(path: Path) -> Iterator[Image]:
             # A stream is never memory-mapped: Pillow maps TIFFs that are to be turned with the wrong width.
             with path.open("rb") as stream, library.open(stream, formats=_FORMATS) as image:
                 yield image
-        except (_BadImageError, MemoryError):
+        except _BadImageError:
             raise
         except Exception as error:
             raise _BadImageError(_reason(path, error)) from None
@@ -310,11 +310,13 @@ def _reason(path: Path, error: Exception) -> str:
     if "DecompressionBomb" in type(error).__name__:
         limit = _pillow().MAX_IMAGE_PIXELS
         return f"expected an image of at most {limit:,} pixels, since larger ones may be an attack; scale it down first"
-    if path.is_file() and path.stat().st_size == 0:
+    if os.path.isfile(path) and os.path.getsize(path) == 0:
         return "expected an image, but the file is empty"
     if isinstance(error, _pillow().UnidentifiedImageError):
         return "expected an image, but its content is none that can be read"
-    return f"expected an image, but it cannot be read ({error or type(error).__name__})"
+    if isinstance(error, MemoryError):
+        return "expected an image that fits into memory; scale it down first"
+    return f"expected an image, but it cannot be read ({printable(str(error), 200) or type(error).__name__})"
 
 
 def _shape(image: Image, resize: tuple[int, int] | None) -> tuple[int, ...]:
@@ -470,4 +472,4 @@ def _reasons(bad: Mapping[Path, str]) -> str:
 
 
 def _few(names: Sequence[object]) -> str:
-    return ", ".join(map(str, names[:_SHOWN])) + (", …" if len(names) > _SHOWN else "")
+    return ", ".join(printable(str(name), 200) for name in names[:_SHOWN]) + (", …" if len(names) > _SHOWN else "")

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from aeedge.errors import InputError
 
@@ -112,6 +112,18 @@ def check_file(
             raise InputError(f"{target}: would damage the {kind.name} that it is in; choose another folder")
         if real.exists() and not overwrite:
             raise InputError(f"{target}: already exists; choose another name, or overwrite it (overwrite=True)")
+
+
+def check_page(path: str | os.PathLike[str], **options: Any) -> None:
+    """Refuse an HTML page that must not be written; `options` are those of `check_file`.
+
+    Raises:
+        InputError: as `check_file`, or a name that ends otherwise.
+    """
+    check_file(path, **options)
+    suffix = Path(path).suffix
+    if suffix.lower() not in (".html", ".htm"):
+        raise InputError(f"{path}: expected a name that ends in .html, got {suffix or 'no suffix'}")
 
 
 def folder_kind(folder: Path) -> Kind | None:

@@ -9,17 +9,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
-from aeedge.errors import InputError
+from aeedge.errors import InputError, printable, shortened
 from aeedge.files import delimited, npy
 from aeedge.files.dialect import Dialect
 from aeedge.files.images import Images, are_images
 from aeedge.files.parquet import ParquetTable
 from aeedge.files.sniffing import DialectOptions, Head, detect, fits
-from aeedge.files.source import STDIN, SUFFIXES, Source
-
-_NAMED = 10  # column names in a message
+from aeedge.files.source import STDIN, SUFFIXES, Source, reading
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,8 @@ def open_rows(
     Args:
         path: .npy; .npz; text with any usual delimiter (.csv, .tsv, .txt, …), .parquet; all also compressed by gzip;
             "-" for standard input.
-        wanted: the model's input. Columns of a table with a header are matched by name, in any order.
+        wanted: the model's input. Columns of a table with a header are matched by name, in any order; an array that has
+            the shape of one row is one row.
         array: name of the array inside an .npz.
         dialect: how a text file is written, as far as it is known.
         missing: whether cells without a value become NaN; otherwise they are an InputError.
@@ -85,10 +85,11 @@ def open_rows(
             f"{source.name}: only text files have a header, a delimiter and a decimal mark; leave them out"
         )
     if source.kind == "npy":
-        return RowFile(lambda: npy.npy_blocks(source), npy.npy_header(source).shape[0])
+        return _array_rows(npy.npy_header(source).shape, lambda: npy.npy_blocks(source), wanted)
     if source.kind == "npz":
         member = npy.npz_member(source, array)
-        return RowFile(lambda: npy.npz_blocks(source, member), npy.npz_header(source, member).shape[0])
+        shape = npy.npz_header(source, member).shape
+        return _array_rows(shape, lambda: npy.npz_blocks(source, member), wanted)
     if source.kind == "parquet":
         table = ParquetTable(source)
         order, notes = column_order(source.name, table.names, len(table.names), wanted)
@@ -97,6 +98,13 @@ def open_rows(
     order, notes = column_order(source.name, head.names, head.width, wanted)
     text = delimited.TextTable(source, head)
     return RowFile(lambda: (block for block, _ in text.blocks(order, missing=missing)), None, [*head.notes, *notes])
+
+
+def _array_rows(shape: tuple[int, ...], blocks: Callable[[], Iterator[NDArray[Any]]], wanted: Wanted) -> RowFile:
+    """The rows of an array; for a model, one that has the shape of a row, or a single axis, is one row."""
+    if wanted.shape is None or shape[0] == 0 or (shape != wanted.shape and len(shape) > 1):
+        return RowFile(blocks, shape[0])
+    return RowFile(lambda: iter([np.concatenate(list(blocks()))[np.newaxis]]), 1)
 
 
 def read_head(source: Source, wanted: Wanted, dialect: DialectOptions | None) -> Head:
@@ -139,20 +147,12 @@ def column_order(
     if absent:
         if len(absent) == len(columns) == width:
             return everything, ("no column name matches the model's features; columns are read in order",)
-        raise InputError(f"{name}: expected a column {absent[0]!r}, got {shortened(names)}; rename or add it")
+        raise InputError(
+            f"{name}: expected a column '{printable(absent[0])}', got {shortened(names)}; rename or add it"
+        )
     extra = sorted(set(places) - set(columns), key=places.__getitem__)
-    notes = (
-        (f"columns that the model does not use: {shortened([each or repr(each) for each in extra])}",) if extra else ()
-    )
+    notes = (f"columns that the model does not use: {shortened(extra)}",) if extra else ()
     return [places[each] for each in columns], notes
-
-
-def shortened(names: Sequence[str]) -> str:
-    """Names in a sentence, the first ones of many."""
-    more = len(names) - _NAMED
-    return ", ".join(name if name.isprintable() else repr(name) for name in names[:_NAMED]) + (
-        f" and {more} more" if more > 0 else ""
-    )
 
 
 def row_files(paths: Sequence[str | os.PathLike[str]]) -> list[str | os.PathLike[str]]:
@@ -163,10 +163,11 @@ def row_files(paths: Sequence[str | os.PathLike[str]]) -> list[str | os.PathLike
     """
     files: list[str | os.PathLike[str]] = []
     for path in paths:
-        if os.fspath(path) == STDIN or not Path(path).is_dir():
+        if os.fspath(path) == STDIN or not os.path.isdir(path):
             files.append(path)
             continue
-        inside = sorted(file for file in Path(path).iterdir() if file.is_file() and _is_row_file(file.name))
+        with reading(os.fspath(path)):
+            inside = sorted(file for file in Path(path).iterdir() if file.is_file() and _is_row_file(file.name))
         if not inside:
             raise InputError(f"{path}: expected images or files of rows ({', '.join(SUFFIXES)}), but there are none")
         files += inside

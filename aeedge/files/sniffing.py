@@ -13,7 +13,7 @@ from contextlib import suppress
 from itertools import islice, pairwise
 from math import isfinite, isnan
 
-from aeedge.errors import InputError
+from aeedge.errors import InputError, printable, shortened
 from aeedge.files.dialect import (
     DECIMAL_COMMA,
     DELIMITERS,
@@ -202,7 +202,7 @@ def _header(
         return "row", ()
     if _commented_names(lines, rows[0][0], len(rows[0][1]), dialect):
         return "comment", ()
-    shown = ", ".join(texts[:4]) + (", …" if len(texts) > 4 else "")
+    shown = ", ".join(map(printable, texts[:4])) + (", …" if len(texts) > 4 else "")
     has_text = any(number(cell, dialect.decimal) is None for cell in texts)
     why = None if has_text else _why_names(texts, body, numeric, dialect)
     if why:
@@ -334,7 +334,7 @@ def _head(lines: list[str], rows: list[tuple[int, list[str]]], dialect: Dialect,
             names.insert(0, "")
         if len(names) != width and rows:
             above = f"{name}: expected names of {width} columns above the rows, got {len(names)}"
-            raise InputError(f"{above} ({', '.join(names[:3])}); remove the lines above the table, or correct them")
+            raise InputError(f"{above} ({shortened(names, 3)}); remove the lines above the table, or correct them")
         _check_names(names, name)
     if units is not None:
         units = (units + [""] * width)[:width]
@@ -352,4 +352,6 @@ def _head(lines: list[str], rows: list[tuple[int, list[str]]], dialect: Dialect,
 def _check_names(names: Sequence[str], name: str) -> None:
     twice = next((each for each, count in Counter(names).items() if each and count > 1), None)
     if twice is not None:
-        raise InputError(f"{name}: expected each column name once, got {twice!r} twice in the header; rename one")
+        raise InputError(
+            f"{name}: expected each column name once, got '{printable(twice)}' twice in the header; rename one"
+        )

@@ -6,12 +6,16 @@ import gzip
 import io
 import os
 import stat
+import struct
 import sys
+import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from aeedge.errors import InputError
+from aeedge.errors import AeedgeError, InputError, printable
 
 STDIN = "-"
 SUFFIXES = {".npy": "npy", ".npz": "npz", ".parquet": "parquet", ".pq": "parquet"} | dict.fromkeys(
@@ -22,8 +26,22 @@ SUFFIXES = {".npy": "npy", ".npz": "npz", ".parquet": "parquet", ".pq": "parquet
 _HEAD_BYTES, _MOST_HEAD_BYTES, _HEAD_LINES = 2**18, 2**26, 100
 _MAGIC = {b"\x93NUMPY": "npy", b"PK\x03\x04": "npz", b"PAR1": "parquet"}
 _GZIP = b"\x1f\x8b"
-DAMAGE = (OSError, EOFError, zlib.error)
-"""What reading a file may raise, compressed or not."""
+DAMAGE: tuple[type[Exception], ...] = (
+    *(OSError, EOFError, ValueError, TypeError, LookupError, ArithmeticError, MemoryError),
+    *(
+        RuntimeError,
+        SyntaxError,
+        zipfile.BadZipFile,
+        zipfile.LargeZipFile,
+        struct.error,
+        zlib.error,
+    ),  # the first: encrypted
+)
+"""What reading a damaged file may raise, compressed or not."""
+with suppress(ImportError):  # a Python may lack it
+    from lzma import LZMAError
+
+    DAMAGE += (LZMAError,)
 
 
 class Source:
@@ -42,21 +60,24 @@ class Source:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._path = os.fspath(path)
         self.name = "standard input" if self._path == STDIN else self._path
-        try:
+        with reading(self.name):
             self._is_pipe = self._path == STDIN or not stat.S_ISREG(os.stat(self._path).st_mode)
             if self._is_pipe and os.path.isdir(self._path):
                 raise InputError(f"{self.name}: expected a file, got a folder; name the files in it")
             stream = self._reopened()
-            self.head, self.is_whole = _read_head(stream)
-        except FileNotFoundError:
-            raise InputError(f"{self.name}: expected a file, but nothing is there; check the path") from None
-        except DAMAGE as error:
-            raise unreadable(self.name, error) from None
-        self._pipe = stream if self._is_pipe else stream.close()
+        keep = self._path == STDIN
+        try:
+            with reading(self.name):
+                self.head, self.is_whole = _read_head(stream)
+            if not self.head:
+                raise InputError(f"{self.name}: expected rows of numbers, but it is empty")
+            self.kind = self._kind()
+            keep = self._is_pipe
+        finally:
+            if not keep:
+                stream.close()
+        self._pipe = stream if self._is_pipe else None
         self._whole: bytes | None = None
-        if not self.head:
-            raise InputError(f"{self.name}: expected rows of numbers, but it is empty")
-        self.kind = self._kind()
 
     @property
     def path(self) -> Path | None:
@@ -66,7 +87,8 @@ class Source:
     def open(self) -> IO[bytes]:
         """A stream from the first byte on; of a pipe only once."""
         if not self._is_pipe:
-            return self._reopened()
+            with reading(self.name):
+                return self._reopened()
         if self._pipe is None:
             raise InputError(f"{self.name}: a pipe can be read only once; write it to a file first")
         rest, self._pipe = self._pipe, None
@@ -74,21 +96,26 @@ class Source:
 
     def open_seekable(self) -> IO[bytes]:
         """A stream that can seek; what is no plain file is read into memory."""
-        if self.path:
-            return self.path.open("rb")
-        if self._whole is None:
-            try:
+        with reading(self.name):
+            if self.path:
+                return self.path.open("rb")
+            if self._whole is None:
                 with self.open() as stream:
                     self._whole = stream.read()
-            except DAMAGE as error:
-                raise unreadable(self.name, error) from None
-        return io.BytesIO(self._whole)
+            return io.BytesIO(self._whole)
 
     def _reopened(self) -> IO[bytes]:
+        if self._path == STDIN and sys.stdin is None:
+            raise InputError("standard input: expected rows, but it is closed; name a file")
         stream: Any = sys.stdin.buffer if self._path == STDIN else open(self._path, "rb")  # noqa: SIM115
         if not isinstance(stream, io.BufferedReader):  # standard input that was replaced, as tests do
             stream = io.BufferedReader(stream)
-        if stream.peek(2)[:2] != _GZIP:
+        try:
+            start = stream.peek(2)[:2]
+        except OSError:
+            stream.close()
+            raise
+        if start != _GZIP:
             return stream  # type: ignore[no-any-return]
         unzipped = gzip.GzipFile(fileobj=stream)
         unzipped.myfileobj = stream  # so that closing the one closes the other
@@ -106,9 +133,26 @@ class Source:
         return SUFFIXES[suffix]
 
 
-def unreadable(name: str, error: Exception) -> InputError:
+@contextmanager
+def reading(name: str, *more: type[Exception], expected: str = "rows of numbers") -> Iterator[None]:
+    """Turn what a damaged file makes a reader raise (DAMAGE, and `more`) into an InputError that names the file."""
+    try:
+        yield
+    except AeedgeError:
+        raise
+    except (*DAMAGE, *more) as error:
+        raise unreadable(name, error, expected) from None
+
+
+def unreadable(name: str, error: Exception, expected: str = "rows of numbers") -> InputError:
     """What to say of a file whose reading ended in one of DAMAGE."""
-    return InputError(f"{name}: cannot be read ({error}); check it, or copy it again")
+    if isinstance(error, FileNotFoundError):
+        return InputError(f"{name}: expected a file, but nothing is there; check the path")
+    if isinstance(error, MemoryError):
+        return InputError(f"{name}: does not fit into memory; check it, or divide it into several files")
+    why = (isinstance(error, OSError) and error.strerror) or " ".join(str(error).split()) or type(error).__name__
+    why = printable(why, 300)
+    return InputError(f"{name}: expected {expected}, but it cannot be read ({why}); check it, or copy it again")
 
 
 class _Replayed(io.RawIOBase):

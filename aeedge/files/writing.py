@@ -21,10 +21,14 @@ STDOUT = "-"
 
 
 class RowWriter:
-    """Append float32 blocks of rows to a .npy or .csv file whose length is not known in advance."""
+    """Append float32 blocks of rows to a .npy or .csv file whose length is not known in advance.
+
+    `row` is the shape of a row in the file: a line of text is flat.
+    """
 
     def __init__(self, stream: IO[bytes], suffix: str, row: tuple[int, ...], names: Sequence[str]) -> None:
-        self._stream, self._row, self._npy = stream, row, suffix == ".npy"
+        self._stream, self._npy = stream, suffix == ".npy"
+        self.row = row if self._npy or not row else (math.prod(row),)
         self.count = 0
         self._stream.write(self._header() if self._npy else (",".join(map(_quoted, names)) + "\n").encode())
 
@@ -34,7 +38,7 @@ class RowWriter:
         if self._npy:
             self._stream.write(np.ascontiguousarray(block, "<f4").tobytes())
         else:
-            np.savetxt(self._stream, block.reshape(len(block), math.prod(self._row)), fmt="%.9g", delimiter=",")
+            np.savetxt(self._stream, block.reshape(len(block), *self.row), fmt="%.9g", delimiter=",")
 
     def finish(self) -> None:
         """Write the number of rows, which is known now."""
@@ -45,7 +49,7 @@ class RowWriter:
 
     def _header(self) -> bytes:
         """A header of numpy's format 1.0 that is always 128 bytes, enough for any count."""
-        shape = (self.count, *self._row)
+        shape = (self.count, *self.row)
         text = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}"
         return b"\x93NUMPY\x01\x00" + (118).to_bytes(2, "little") + text.ljust(117).encode() + b"\n"
 

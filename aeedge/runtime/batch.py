@@ -14,7 +14,7 @@ from aeedge.errors import InputError
 from aeedge.runtime.nonfinite import all_finite
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -58,7 +58,7 @@ class InputBatch:
     ) -> None:
         if invalid not in INVALID:
             raise InputError(f"invalid: expected 'raise' or 'propagate', got {invalid!r}")
-        array = _as_array(x, what, columns, first)
+        array = as_array(x, what, columns, first)
         self.single = array.shape == shape
         rows = array[np.newaxis] if self.single else array
         if rows.shape[1:] != shape or rows.ndim != len(shape) + 1:
@@ -185,19 +185,43 @@ def touch_cache_lines(block: Block) -> None:
     block.reshape(-1)[:: max(1, _LINE // block.itemsize)].argmax()
 
 
-def _as_array(x: Any, what: str, columns: tuple[str, ...] | None, first: int) -> NDArray[Any]:
+def as_array(x: Any, what: str, columns: Sequence[str] | None = None, first: int = 0) -> NDArray[Any]:
+    """What the caller passed as an array of any dtype; `columns` and `first` as for `InputBatch`.
+
+    Raises:
+        InputError: it is none, or its rows are of several lengths.
+    """
     if type(x) is not np.ndarray or x.dtype.names:
         from aeedge.runtime.frames import as_rows  # most calls bring arrays
 
         x = as_rows(x, what, columns, first)
-    if isinstance(x, np.ndarray):
+    if isinstance(x, np.ndarray) and x.dtype.kind != "O":
         return x
+    reason = ""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # older numpy only warns of rows of unequal length
-            return np.asarray(x)
-    except (ValueError, TypeError, Warning) as error:
-        raise InputError(f"{what}: expected an array of numbers, got {type(x).__name__} ({error})") from None
+            array = np.asarray(x)
+    except (ValueError, TypeError, RuntimeError, Warning) as error:  # torch raises RuntimeError
+        reason = str(error)
+    if reason or array.dtype.kind == "O":
+        if len(lengths := _lengths(x)) > 1:
+            raise InputError(
+                f"{what}: expected rows of one shape, got {type(x).__name__} with parts of length {lengths[0]} to "
+                f"{lengths[-1]}; pad or cut them to one length"
+            )
+        if reason:
+            raise InputError(f"{what}: expected an array of numbers, got {type(x).__name__} ({reason})")
+    return array
+
+
+def _lengths(x: Any) -> list[int]:
+    """The different lengths of a sequence's parts; empty where they have none."""
+    try:
+        parts = x if len(x) else ()
+        return sorted({len(part) for part in parts if hasattr(part, "__len__") and not isinstance(part, str)})
+    except TypeError:  # no sequence, or parts that have none, as those of sparse matrices
+        return []
 
 
 def output(rows: InputBatch, row_shape: tuple[int, ...], out: Floats | None) -> Floats:

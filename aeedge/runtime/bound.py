@@ -7,6 +7,7 @@ not share with it. Taking from a list and appending to it are atomic.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from math import isfinite
 from typing import TYPE_CHECKING
@@ -29,6 +30,7 @@ class Bound(Record):
         run: runs all stages.
         result: gives the result in a new array.
         direct: whether nothing is left to be done with `output`.
+        failed: what to raise instead of an error of `run`; None for the error itself.
         watched: after a run, a function whose result is finite if the input was; None where it cannot be otherwise.
     """
 
@@ -37,6 +39,7 @@ class Bound(Record):
     run: Callable[[], None]
     result: Callable[[], Floats]
     direct: bool
+    failed: Callable[[Exception], Exception | None]
     watched: Callable[[], float] | None
 
 
@@ -51,7 +54,7 @@ class BoundArrays:
     def __init__(self, bind: Callable[[int], Bound], most: int) -> None:
         self.idle: list[list[BoundCall]] = [[] for _ in range(most + 1)]
         self._bind = bind
-        self._made: list[None] = []
+        self._made: list[weakref.ref[BoundCall]] = []  # but for those that an interrupted call lost
 
     @property
     def busy(self) -> bool:
@@ -60,25 +63,26 @@ class BoundArrays:
 
     def run(self, x: Block, out: Floats | None) -> Floats | None:
         """Results of a few samples (n, *shape), in `out` or a new array; None if they do not fit or are not finite."""
-        idle = self.idle[len(x)]
-        try:
-            bound = idle.pop()
-        except IndexError:
-            bound = self.make(len(x))
-        try:
+        idle, bound = self.idle[len(x)], None
+        try:  # a signal handler may raise between any two steps
+            try:
+                bound = idle.pop()
+            except IndexError:
+                bound = self.make(len(x))
             return bound(x, out)
         finally:
-            idle.append(bound)
+            if bound is not None:
+                idle.append(bound)
 
     def make(self, count: int) -> BoundCall:
         """A new set of arrays for this many samples, as a function that copies in, runs and copies out."""
         bound = _bound_call(self._bind(count))
-        self._made.append(None)
+        self._made.append(weakref.ref(bound, self._made.remove))
         return bound
 
 
 def _bound_call(bound: Bound) -> BoundCall:
-    rows, run, watched, result = bound.input, bound.run, bound.watched, bound.result
+    rows, run, failed, watched, result = bound.input, bound.run, bound.failed, bound.watched, bound.result
     dtype, output = rows.dtype, bound.output if bound.direct else None
 
     def call(x: Block, out: Floats | None) -> Floats | None:
@@ -86,7 +90,12 @@ def _bound_call(bound: Bound) -> BoundCall:
             rows[...] = x
         elif not copy_into(rows, x):
             return None
-        run()
+        try:
+            run()
+        except Exception as error:
+            if (told := failed(error)) is None:
+                raise
+            raise told from None
         if watched is not None and not isfinite(watched()):
             return None
         if out is None:

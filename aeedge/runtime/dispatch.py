@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Mapping
 from functools import partial
 from math import isfinite
+from threading import get_ident
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -130,11 +131,12 @@ class Dispatcher:
         """
         method, busy = self._sessions.method(name), self._sessions.busy
         batch = self._batch(method, x, invalid, first)
-        busy.append(None)
+        thread = get_ident()
         try:
+            busy.add(thread)
             return self._run(name, batch, out)
         finally:
-            busy.pop()
+            busy.discard(thread)
             if self.fast[name] is not_open:
                 self._refresh(name)
 
@@ -203,8 +205,8 @@ class Dispatcher:
         measured = math.inf
         if self._sessions.has_pool and policy.measure_pool and _TIMED_ROWS * row_us >= policy.pool_from_us:
             measured = _pool_from(serial, self._sessions.method(name, pooled=True), block)
-        self._row_us[name] = row_us
         self._cutoffs[name].set(policy, row_us, self._sessions.has_pool, measured)
+        self._row_us[name] = row_us  # last: it says that the cutoffs are set
 
     def _refresh(self, name: str) -> None:
         """Make the fast path of a method, with the sessions that are open now; none where codes must be looked for."""
@@ -225,7 +227,7 @@ class Dispatcher:
         if self._fill is not None:  # missing values are replaced in a copy
             return partial(self.run, name, given, np.empty((len(given), *method.row_out), np.float32), invalid)
         bound, busy, alive = method.bind(len(given), given), sessions.busy, sessions.alive
-        run, watched, result, direct = bound.run, bound.watched, bound.result, bound.direct
+        run, failed, watched, result, direct = bound.run, bound.failed, bound.watched, bound.result, bound.direct
         output = bound.output if direct else np.empty((len(given), *method.row_out), np.float32)
         renewed: list[Callable[[], Floats]] = []
 
@@ -234,15 +236,21 @@ class Dispatcher:
                 if not renewed:
                     renewed.append(self.bind(name, given, invalid))
                 return renewed[0]()
-            busy.append(None)
+            thread = get_ident()
             try:
-                run()
+                busy.add(thread)
+                try:
+                    run()
+                except Exception as error:
+                    if (told := failed(error)) is None:
+                        raise
+                    raise told from None
                 if not direct:
                     output[...] = result()
                 if watched is None or isfinite(watched()):
                     return output
             finally:
-                busy.pop()
+                busy.discard(thread)
             _mark_nonfinite(self._batch(method, given, invalid), given, 0, output)
             return output
 

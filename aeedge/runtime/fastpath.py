@@ -7,6 +7,7 @@ Whatever does not fit, or is not finite, is left to the dispatcher, which finds 
 from __future__ import annotations
 
 from collections.abc import Callable
+from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 _FLOAT32 = np.dtype(np.float32)
 
 
-def fast_call(serial: Method, pooled: Method | None, one: Method, cutoffs: Cutoffs, busy: list[None]) -> FastCall:
+def fast_call(serial: Method, pooled: Method | None, one: Method, cutoffs: Cutoffs, busy: set[int]) -> FastCall:
     """The fast path of a method: (x, out, invalid) to results, or None for what the dispatcher has to look at.
 
     A closure, which is faster than a method.
@@ -33,7 +34,7 @@ def fast_call(serial: Method, pooled: Method | None, one: Method, cutoffs: Cutof
         serial, pooled: on the calling thread, and on the intra-op pool if that is open.
         one: the one of both that runs single samples.
         cutoffs: how many rows go which way.
-        busy: is as long as calls are under way that are not on bound arrays.
+        busy: threads with calls under way that are not on bound arrays.
     """
     shape, leading, array, dtype = one.row_in, (1, *one.row_in), np.ndarray, one.dtype
     single, row_out, integers = (leading, shape), one.row_out, one.dtype != _FLOAT32
@@ -47,15 +48,17 @@ def fast_call(serial: Method, pooled: Method | None, one: Method, cutoffs: Cutof
         if found in single:
             if out is not None and not _fits(out, (1, *row_out), row_out if found == shape else None):
                 return None
-            try:
-                bound = take()
-            except IndexError:
-                bound = make(1)
-            try:
+            bound = None
+            try:  # a signal handler may raise between any two steps
+                try:
+                    bound = take()
+                except IndexError:
+                    bound = make(1)
                 result = bound(x, out)
                 return result if found == leading or out is not None or result is None else result[0]
             finally:
-                put_back(bound)
+                if bound is not None:
+                    put_back(bound)
         count = found[0] if found[1:] == shape else 0
         way, most = (serial, cutoffs.serial_to) if count < cutoffs.pool_from else (pooled, cutoffs.whole_to)
         if not 0 < count <= most or way is None or (out is not None and not _fits(out, (count, *row_out), None)):
@@ -68,8 +71,9 @@ def fast_call(serial: Method, pooled: Method | None, one: Method, cutoffs: Cutof
         block = x if plain else as_block(x, dtype)
         if block is None:
             return None
-        busy.append(None)
+        thread = get_ident()
         try:
+            busy.add(thread)
             if out is None:
                 result = way.run(block)
             elif np.may_share_memory(block, out):
@@ -78,7 +82,7 @@ def fast_call(serial: Method, pooled: Method | None, one: Method, cutoffs: Cutof
                 way.run_into(block, out)
                 result = out
         finally:
-            busy.pop()
+            busy.discard(thread)
         exposes = way.exposes
         return result if integers or (exposes is not None and exposes(result)) or all_finite(block) else None
 

@@ -137,8 +137,13 @@ def _bind(
         if mean_of_squares and finish is None:
             watched = probe_of(last)
         else:
-            watched = probe_of({"none": rows, "first": first[:, 0], "all": first}[sentinels])
-    return Bound(rows, last, _in_turn(calls), result, finish is None, watched)
+            watched = probe_of({"none": rows, "first": first.reshape(count, -1)[:, 0], "all": first}[sentinels])
+    failed = stages[0].failed if len(stages) == 1 else _failed_of(stages)
+    return Bound(rows, last, _in_turn(calls), result, finish is None, failed, watched)
+
+
+def _failed_of(stages: tuple[Session, ...]) -> Callable[[Exception], Exception | None]:
+    return lambda error: stages[0].failed(error, *stages[1:])
 
 
 def _in_turn(calls: list[Callable[[], None]]) -> Callable[[], None]:
@@ -155,7 +160,7 @@ def _in_turn(calls: list[Callable[[], None]]) -> Callable[[], None]:
 
 
 def methods(
-    latent: int,
+    latent: tuple[int, ...],
     shape: tuple[int, ...],
     dtype: str,
     spec: ScoreSpec,
@@ -167,7 +172,7 @@ def methods(
     """How to make each method by name; graphs other than the encoder are opened when a method needs them.
 
     Args:
-        latent: latent size.
+        latent: shape of one sample's latents.
         shape, dtype: of one sample.
         spec: how samples are scored.
         encoder: its session.
@@ -175,8 +180,7 @@ def methods(
             computed by encoder, decoder and numpy.
         sentinels: see `Method`.
     """
-    code = (latent,)
-    made = {"encode": lambda: Method("encode", (encoder,), shape, dtype, code, sentinels=sentinels)}
+    made = {"encode": lambda: Method("encode", (encoder,), shape, dtype, latent, sentinels=sentinels)}
     if decoder is None:
         return made
 
@@ -189,7 +193,7 @@ def methods(
         return Method("score", (scorer(),), shape, dtype, (), mean_of_squares=True)
 
     return made | {
-        "decode": lambda: Method("decode", (decoder(),), code, "float32", shape),
+        "decode": lambda: Method("decode", (decoder(),), latent, "float32", shape),
         "denoise": lambda: both("denoise", shape),
         "residual": lambda: both("residual", shape, partial(residual, spec=spec)),
         "score": scored,

@@ -22,7 +22,8 @@ def missing_values(block: Block, spec: InputSpec) -> NDArray[np.bool_]:
     found = np.ascontiguousarray(np.isnan(block) if floats else np.zeros(block.shape, np.bool_))
     if spec.missing is None or not spec.missing.codes:
         return found
-    values, mask, at = block.reshape(len(block), -1), found.reshape(len(block), -1), spec.positions()
+    values, mask = block.reshape(len(block), -1), found.reshape(len(block), -1)
+    at = spec.positions(spec.missing.codes)
     for name, codes in spec.missing.codes.items():
         column = at[name]
         with np.errstate(over="ignore"):

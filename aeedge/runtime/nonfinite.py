@@ -55,8 +55,9 @@ def _sum(values: Floats) -> float:
 
 
 def first_finite(latents: Floats) -> bool:
-    """Whether the first latent of each row is finite, of latents (n, k)."""
-    values, count = latents[:, 0], len(latents)
+    """Whether the first latent of each row is finite, of latents (n, *latent_shape)."""
+    count = len(latents)
+    values = latents.reshape(count, -1)[:, 0]
     return isfinite(_product(values, _SMALL[:count]) if count <= _SERIAL_SIZE else _sum(values))
 
 
@@ -68,7 +69,7 @@ def sentinels_here(
     Args:
         recorded: what the manifest says.
         chain: the encoder's operators (see onnx_proto.chain).
-        run: runs the encoder, (n, *shape) of `dtype` to (n, k).
+        run: runs the encoder, (n, *shape) of `dtype` to (n, *latent_shape).
         shape, dtype: of one sample.
     """
     if dtype != "float32":
@@ -87,7 +88,7 @@ def _keeps_nan(chain: Sequence[str], run: Callable[[Block], Floats], shape: tupl
         rows = np.zeros((count, size), np.float32)
         for row, column, value in zip(rows, (0, size // 2, size - 1), _NON_FINITE):
             row[column] = value
-        if any(map(all_finite, run(rows.reshape(-1, *shape))[:, watched])):
+        if any(map(all_finite, run(rows.reshape(-1, *shape)).reshape(count, -1)[:, watched])):
             return False
     return True
 
@@ -112,7 +113,7 @@ def find_sentinels(encoder: Session, sample: Block) -> str:
             columns = range(start, min(start + _COLUMNS_AT_ONCE, sample.size))
             rows = np.tile(sample.reshape(-1), (len(columns), 1))
             rows[range(len(columns)), columns] = value
-            exposed = ~np.isfinite(run(rows.reshape(-1, *sample.shape)))
+            exposed = ~np.isfinite(run(rows.reshape(-1, *sample.shape)).reshape(len(rows), -1))
             if not exposed.any(axis=1).all():
                 return "none"
             found = found if exposed[:, 0].all() else "all"

@@ -12,13 +12,16 @@ import os
 import warnings
 from typing import Any
 
-from aeedge.errors import InputError
+from aeedge.errors import InputError, of_system, printable
 from aeedge.record import Record
 from aeedge.runtime.policy import DispatchPolicy
 from aeedge.runtime.session import runtime_version
 from aeedge.system.limits import allowed_cpus, cpu_count, processor, record_path
 
 FORMAT = 2
+_MAX_CHARS = 2**24  # of a file, which holds some kilobytes for each machine
+_LEAST_US, _MOST_US = 1e-3, 1e12  # of a row, and of a cutoff: nothing takes less than a nanosecond, or eleven days
+_MAX_ROWS, _MAX_THREADS = 2**31, 2**12
 OBJECTIVES = ("latency", "throughput", "memory")
 
 
@@ -58,10 +61,12 @@ def read(identity: str) -> TunedPolicy | None:
             return None  # of another version of aeedge
         record = document["records"].get(machine_key())
         return None if record is None else _parse(record)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        if not of_system(error):
+            raise
+        what = printable(f"{type(error).__name__}: {error}", 200)
         warnings.warn(
-            f"{path}: not a record that 'aeedge tune' wrote ({type(error).__name__}: {error}), it is not used; "
-            "remove it, or tune again",
+            f"{path}: not a record that 'aeedge tune' wrote ({what}), it is not used; remove it, or tune again",
             stacklevel=5,
         )
         return None
@@ -94,7 +99,10 @@ def write(identity: str, tuned: TunedPolicy) -> str:
 
 def _document(path: str) -> Any:
     with open(path, encoding="utf-8") as stream:
-        return json.load(stream)
+        text = stream.read(_MAX_CHARS + 1)
+    if len(text) > _MAX_CHARS:
+        raise ValueError(f"more than {_MAX_CHARS} characters")
+    return json.loads(text)
 
 
 def _others(path: str) -> dict[str, Any]:
@@ -102,7 +110,7 @@ def _others(path: str) -> dict[str, Any]:
         document = _document(path)
         records = document["records"] if document["format"] == FORMAT else {}
         return dict(records)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return {}
 
 
@@ -113,21 +121,49 @@ def as_document(tuned: TunedPolicy) -> dict[str, Any]:
 
 
 def _parse(record: dict[str, Any]) -> TunedPolicy:
-    values = {key: math.inf if value is None else value for key, value in record["policy"].items()}
+    """A record as `as_document` makes one.
+
+    Raises:
+        ValueError, KeyError, TypeError: a value is missing, of a wrong type, or out of its range.
+    """
+    values, row_us = record["policy"], record["row_us"]
     policy = DispatchPolicy(
-        float(values["pool_from_us"]),
-        float(values["workers_from_us"]),
-        float(values["block_us"]),
-        int(values["max_rows"]),
-        bool(values["single_on_pool"]),
-        bool(values["measure_pool"]),
+        _cutoff(values["pool_from_us"]),
+        _cutoff(values["workers_from_us"]),
+        _cutoff(values["block_us"]),
+        _count(values["max_rows"], _MAX_ROWS),
+        _flag(values["single_on_pool"]),
+        _flag(values["measure_pool"]),
     )
-    threads, row_us = int(record["threads"]), {str(name): float(us) for name, us in record["row_us"].items()}
-    least_us = min(policy.pool_from_us, policy.workers_from_us, policy.block_us)
-    if least_us < 0 or min(row_us.values(), default=1) <= 0 or min(policy.max_rows, threads) < 1:
-        raise ValueError("a value is out of its range")
     if record["objective"] not in OBJECTIVES:
         raise ValueError(f"the objective is {record['objective']!r}")
-    return TunedPolicy(
-        record["objective"], str(record["variant"]), threads, policy, row_us, dict(record["measurements"])
-    )
+    threads, variant = _count(record["threads"], _MAX_THREADS), record["variant"]
+    if not isinstance(variant, str):
+        raise TypeError(f"the variant is {variant!r}")
+    times = {str(name): _number(us, _LEAST_US, _MOST_US) for name, us in row_us.items()}
+    return TunedPolicy(record["objective"], variant, threads, policy, times, dict(record["measurements"]))
+
+
+def _number(value: Any, least: float, most: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"expected a number, got {value!r}")
+    if not least <= value <= most:
+        raise ValueError(f"{value!r} is out of its range")
+    return float(value)
+
+
+def _cutoff(value: Any) -> float:
+    """Microseconds; null stands for never."""
+    return math.inf if value is None else _number(value, 0.0, _MOST_US)
+
+
+def _count(value: Any, most: int) -> int:
+    if not isinstance(value, int):
+        raise TypeError(f"expected a whole number, got {value!r}")
+    return int(_number(value, 1, most))
+
+
+def _flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"expected true or false, got {value!r}")
+    return value

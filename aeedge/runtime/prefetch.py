@@ -6,12 +6,14 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from aeedge.runtime.threadpool import cannot_start
+
 if TYPE_CHECKING:
-    from queue import Queue
+    from queue import SimpleQueue
 
 Item = TypeVar("Item")
 
-_WAIT_SECONDS = 0.1  # between checks whether the consumer is still there
+_LOOK_SECONDS = 1.0  # between looks whether there is a reader
 _END = object()
 
 
@@ -25,50 +27,63 @@ def prefetch(items: Iterable[Item], take: Callable[[Item], Item] = lambda item: 
     What `items` raises is raised here in its turn, after the items before it. A generator that is closed early ends
     the thread, after the item that it is fetching.
     """
-    from queue import Full, Queue  # costs a millisecond, and single rows need none
+    from queue import SimpleQueue  # costs a millisecond, and single rows need none
 
-    waiting: Queue[Any] = Queue(maxsize=1)
-    stopped = threading.Event()
+    # Nothing here is left locked or half done where a signal handler raises: each queue's step is one.
+    ready: SimpleQueue[Any] = SimpleQueue()
+    wanted: SimpleQueue[None] = SimpleQueue()
+    wanted.put(None)
+    stopped = False
 
-    def hand_over(what: Any) -> bool:
-        while not stopped.is_set():
-            try:
-                waiting.put(what, timeout=_WAIT_SECONDS)
-            except Full:
-                continue
-            return True
-        return False
+    def hand_over(item: Any, error: BaseException | None) -> None:
+        wanted.get()
+        ready.put((item, error))
 
     def fetch() -> None:
         try:
             for item in items:
-                if not hand_over((take(item), None)):
+                hand_over(take(item), None)
+                if stopped:
                     return
         except BaseException as error:  # raised again where it is waited for
-            hand_over((_END, error))
+            hand_over(_END, error)
         else:
-            hand_over((_END, None))
+            hand_over(_END, None)
 
     reader = threading.Thread(target=fetch, name="aeedge-reader", daemon=True)  # must not keep a program from ending
-    reader.start()
     try:
+        if not _started(reader):
+            yield from items
+            return
         while True:
-            item, error = _next(waiting, reader)
-            if error is not None:
-                raise error
+            item, failure = _next(ready, reader)
+            wanted.put(None)
+            if failure is not None:
+                raise failure
             if item is _END:
                 return
             yield item
     finally:
-        stopped.set()
+        stopped = True
+        wanted.put(None)
 
 
-def _next(waiting: Queue[Any], reader: threading.Thread) -> Any:
+def _started(reader: threading.Thread) -> bool:
+    try:
+        reader.start()
+    except RuntimeError as error:
+        if not cannot_start(error):
+            raise
+        return False
+    return True
+
+
+def _next(ready: SimpleQueue[Any], reader: threading.Thread) -> Any:
     from queue import Empty
 
     while True:
         try:
-            return waiting.get(timeout=1.0)
+            return ready.get(timeout=_LOOK_SECONDS)
         except Empty:
-            if not reader.is_alive() and waiting.empty():  # a forked child has no reader
+            if not reader.is_alive() and ready.empty():  # a forked child has no reader
                 raise RuntimeError("the thread that prefetches is gone; begin the iteration in this process") from None

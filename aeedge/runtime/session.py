@@ -13,15 +13,17 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from aeedge.bundle.onnx_proto import chain
-from aeedge.errors import CorruptBundleError, IncompatibleBundleError
+from aeedge.errors import BundleError, CorruptBundleError, IncompatibleBundleError, of_system
 from aeedge.system.versions import release
 
 if TYPE_CHECKING:
@@ -31,7 +33,14 @@ if TYPE_CHECKING:
 
 
 _DTYPES = {"float32": "tensor(float)", "uint8": "tensor(uint8)", "int16": "tensor(int16)"}
+# What pybind11 makes of C++ exceptions, and what onnxruntime's Python raises.
+_OF_CPP = (RuntimeError, ValueError, IndexError, OverflowError, TypeError, AttributeError, MemoryError)
 _SMALL_BYTES = 2**16  # results up to here are copied into their place: cheaper than telling onnxruntime where it is
+_FIRST_FOR_NUMPY_2 = 1, 19
+_ADAPTERS = "/sys/class/drm"
+# How onnxruntime and the C++ below it say that memory ran out, and that a thread could not be started.
+_NO_MEMORY = ("bad_alloc", "bad allocation", "failed to allocate memory", "out of memory", "cannot allocate memory")
+_NO_THREAD = ("pthread_create", "_beginthreadex", "std::thread", "resource_unavailable_try_again")
 _SPIN_US = "1000"  # how long an idle thread of a pool looks for more work; older versions do not let us say
 
 
@@ -45,16 +54,96 @@ if not TELEMETRY_FOUND:  # an empty value switches nothing off
 def _onnxruntime() -> Any:
     """The module, with its telemetry off (from 1.29 on it sends some by default)."""
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # somebody may have cleared the environment since
+    _refuse_what_crashes()
     try:
-        import onnxruntime
-    except ImportError as error:
+        with _without_noise():
+            import onnxruntime
+    except (ImportError, AttributeError) as error:
+        raise IncompatibleBundleError(_import_failed(error)) from error
+    if not hasattr(onnxruntime, "InferenceSession"):
         raise IncompatibleBundleError(
-            f"expected the package onnxruntime, but it cannot be imported ({_first_line(error)}); "
-            "'aeedge doctor' says more"
-        ) from error
+            "onnxruntime is installed in part only, its files are missing, as after uninstalling one of two builds of "
+            "it; reinstall it with: pip install --force-reinstall onnxruntime"
+        )
     if hasattr(onnxruntime, "disable_telemetry_events"):
         onnxruntime.disable_telemetry_events()  # somebody may have imported it before us
     return onnxruntime
+
+
+def _refuse_what_crashes() -> None:
+    """Refuse an onnxruntime that is built for numpy 1 where numpy 2 is: importing it may end the process."""
+    if int(np.__version__.partition(".")[0]) < 2 or "onnxruntime" in sys.modules:
+        return
+    found = _version_on_disk()
+    if found is not None and release(found) < _FIRST_FOR_NUMPY_2:
+        raise IncompatibleBundleError(
+            f"onnxruntime {found} is built for numpy 1 and would crash with numpy {np.__version__}; "
+            "upgrade it with: pip install 'onnxruntime>=1.19', or go back with: pip install 'numpy<2'"
+        )
+
+
+def _version_on_disk() -> str | None:
+    """The version that the installed package states, whichever build it is; None where that is not found."""
+    from importlib.machinery import PathFinder
+
+    spec = PathFinder.find_spec("onnxruntime")
+    try:
+        with open(spec.origin if spec and spec.origin else "", encoding="utf-8", errors="replace") as stream:
+            found = re.search(r"""^__version__ = ["']([^"']+)""", stream.read(2**14), re.MULTILINE)
+    except OSError as error:
+        if not of_system(error):
+            raise
+        return None
+    return found[1] if found else None
+
+
+def _import_failed(error: ImportError | AttributeError) -> str:
+    if isinstance(error, ModuleNotFoundError) and error.name == "onnxruntime":
+        return "expected the package onnxruntime, but it is not installed; install it with: pip install onnxruntime"
+    return (
+        f"expected the package onnxruntime, but it cannot be imported ({_first_line(error)}); "
+        "'aeedge doctor' says more, 'pip install --force-reinstall onnxruntime' installs it anew"
+    )
+
+
+@contextmanager
+def _without_noise() -> Iterator[None]:
+    """Keep back the lines of onnxruntime's import that are about display adapters, where it would write some.
+
+    From 1.23 on it warns of adapters without a vendor, as a Raspberry Pi has, before it can be told not to.
+    """
+    if not _has_unknown_adapters():
+        yield
+        return
+    kept: list[int] = []
+    with open(os.memfd_create("stderr"), "rb+", buffering=0) as caught:
+        try:
+            kept.extend(map(os.dup, (2,)))  # in one step: a signal handler may raise between two
+            os.dup2(caught.fileno(), 2)
+            yield
+        finally:
+            for stderr in kept:
+                os.dup2(stderr, 2)
+                os.close(stderr)
+            caught.seek(0)
+            others = [line for line in caught.readlines() if b"device_discovery.cc" not in line]
+            if others:
+                os.write(2, b"".join(others))
+
+
+def _has_unknown_adapters() -> bool:
+    """Whether /sys lists a display adapter without its vendor."""
+    try:
+        names = os.listdir(_ADAPTERS)
+        os.fstat(2)  # an error where it is closed
+    except OSError as error:
+        if not of_system(error):
+            raise
+        return False
+    cards = [name for name in names if re.fullmatch(r"card\d+", name)]
+    return hasattr(os, "memfd_create") and not all(
+        os.access(os.path.join(_ADAPTERS, card, "device", "vendor"), os.R_OK) for card in cards
+    )
 
 
 @cache
@@ -99,6 +188,8 @@ class Session:
     Raises:
         IncompatibleBundleError: onnxruntime cannot load the graph.
         CorruptBundleError: the graph's input or output is not what the manifest says.
+        MemoryError: there is too little.
+        BundleError: the threads of a pool cannot be started (see threadpool.try_to_start).
     """
 
     def __init__(
@@ -111,7 +202,7 @@ class Session:
         exact: bool = False,
         threads: int = 1,
     ) -> None:
-        self._where = where
+        self.where = where
         self.chain, self.pooled, self.row_out = chain(graph), threads > 1, row_out
         session = self._open(graph, _options(exact, threads))
         self._check("input", session.get_inputs(), dtype, row_in)
@@ -130,26 +221,45 @@ class Session:
             return _onnxruntime().InferenceSession(
                 graph, options, providers=["CPUExecutionProvider"], enable_fallback=0
             )
-        except Exception as error:  # onnxruntime's exceptions share no public base class
-            raise IncompatibleBundleError(
-                f"{self._where}: onnxruntime {runtime_version()} cannot load it ({_first_line(error)}); "
-                "upgrade onnxruntime or export the bundle again"
-            ) from None
+        except Exception as error:
+            if (told := _translated(error, [self.where], "load")) is None:
+                raise
+            raise told from None
 
     def run(self, rows: NDArray[Any]) -> Floats:
-        """Run samples (n, *row_in), C-contiguous and of the session's dtype; gives a new (n, *row_out) float32."""
-        found: list[Floats] = self._run(self._outputs, {self._input: rows}, self._run_options)
-        return found[0]
+        """Run samples (n, *row_in), C-contiguous and of the session's dtype; gives a new (n, *row_out) float32.
+
+        Raises:
+            BundleError: onnxruntime fails, or gives another shape.
+            MemoryError: there is too little.
+        """
+        try:
+            found: Floats = self._run(self._outputs, {self._input: rows}, self._run_options)[0]
+        except Exception as error:
+            if (told := self.failed(error)) is None:
+                raise
+            raise told from None
+        if found.shape != (len(rows), *self.row_out) or found.dtype != np.float32:
+            raise BundleError(
+                f"{self.where}: expected its output for {len(rows)} samples to be float32 of shape "
+                f"{(len(rows), *self.row_out)}, got {found.dtype} of {found.shape}; export the bundle again"
+            )
+        return found
 
     def run_into(self, rows: NDArray[Any], out: Floats) -> None:
         """`run`, with the result written to `out`, a float32 (n, *row_out)."""
         if out.nbytes <= _SMALL_BYTES or not (out.flags.c_contiguous and out.flags.aligned):
             out[...] = self.run(rows)
         else:
-            self.bind(rows, out)()
+            try:
+                self.bind(rows, out)()
+            except Exception as error:
+                if (told := self.failed(error)) is None:
+                    raise
+                raise told from None
 
     def bind(self, rows: NDArray[Any], out: Floats) -> Callable[[], None]:
-        """A call that runs what `rows` then holds into `out`."""
+        """A call that runs what `rows` then holds into `out`; what it raises is for `failed`."""
         binding = self._session.io_binding()
         binding.bind_input(self._input, "cpu", 0, rows.dtype.type, rows.shape, rows.ctypes.data)
         binding.bind_output(self._outputs[0], "cpu", 0, np.float32, out.shape, out.ctypes.data)
@@ -158,15 +268,66 @@ class Session:
         run: Callable[[], None] = call
         return run
 
+    def failed(self, error: Exception, *others: Session) -> Exception | None:
+        """What to raise instead of an error of a run, of this session or of others that are bound with it.
+
+        BundleError or MemoryError; None where the error is not onnxruntime's but, say, of a signal handler.
+        """
+        return _translated(error, [session.where for session in (self, *others)], "run")
+
     def _check(self, what: str, found: list[Any], dtype: str, row: tuple[int, ...]) -> None:
         if len(found) != 1:
-            raise CorruptBundleError(f"{self._where}: expected one {what}, got {len(found)}; export the bundle again")
+            raise CorruptBundleError(f"{self.where}: expected one {what}, got {len(found)}; export the bundle again")
         shape = list(found[0].shape)
         if found[0].type != _DTYPES[dtype] or shape[1:] != list(row) or isinstance(shape[0], int):
             raise CorruptBundleError(
-                f"{self._where}: expected its {what} to be {dtype} of shape {('n', *row)}, "
+                f"{self.where}: expected its {what} to be {dtype} of shape {('n', *row)}, "
                 f"got {found[0].type} of {tuple(shape)}; export the bundle again"
             )
+
+
+def _translated(error: Exception, where: Sequence[str], what: str) -> Exception | None:
+    """What to raise instead of an error of onnxruntime; None for any other, such as that of a signal handler."""
+    if not _is_of_onnxruntime(error):
+        return None
+    text, place = str(error).lower(), " or ".join(where)
+    if type(error) is MemoryError or any(words in text for words in _NO_MEMORY):
+        return MemoryError(f"{place}: there is too little memory to {what} it; free some, or pass fewer samples")
+    if any(words in text for words in _NO_THREAD):
+        return BundleError(f"{place}: no thread can be started to {what} it; raise the limit ('ulimit -u', TasksMax=)")
+    kind = IncompatibleBundleError if what == "load" else BundleError
+    return kind(
+        f"{place}: onnxruntime {runtime_version()} cannot {what} it ({_first_line(error)}); "
+        "upgrade onnxruntime or export the bundle again"
+    )
+
+
+def _is_of_onnxruntime(error: Exception) -> bool:
+    """Whether this is an error of onnxruntime, whose classes share no base, or one that C++ became on its way here.
+
+    A signal handler may raise anything, but has a frame of its own; an exception that another thread sets has none,
+    and is of neither kind.
+    """
+    kind, trace = type(error), error.__traceback__
+    if kind not in _OF_CPP and not kind.__module__.startswith("onnxruntime"):
+        return False
+    while trace is not None:
+        module = trace.tb_frame.f_globals.get("__name__", "")
+        if not module.startswith(("aeedge.runtime.", "onnxruntime.")):
+            return False
+        trace = trace.tb_next
+    return True
+
+
+@contextmanager
+def _typed(where: str) -> Iterator[None]:
+    """Errors of onnxruntime as a BundleError or MemoryError."""
+    try:
+        yield
+    except Exception as error:
+        if (told := _translated(error, [where], "run")) is None:
+            raise
+        raise told from None
 
 
 def profile(graph: bytes, rows: NDArray[Any], calls: int) -> tuple[list[tuple[str, str, float]], float]:
@@ -177,7 +338,7 @@ def profile(graph: bytes, rows: NDArray[Any], calls: int) -> tuple[list[tuple[st
     """
     from tempfile import TemporaryDirectory  # costs milliseconds, and only a profile needs it
 
-    with TemporaryDirectory() as folder:
+    with TemporaryDirectory() as folder, _typed("the graph that is profiled"):
         options = _options()
         options.enable_profiling = True
         options.profile_file_prefix = os.path.join(folder, "profile")
@@ -225,6 +386,9 @@ def _options(exact: bool = False, threads: int = 1) -> Any:
         options.add_session_config_entry("session.x64quantprecision", "1")
     if threads > 1:
         options.add_session_config_entry("session.intra_op.spin_duration_us", _SPIN_US)
+    # The bytes are ONNX, whatever they look like, and no folder holds data of theirs; unknown settings are passed over.
+    options.add_session_config_entry("session.load_model_format", "ONNX")
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.execution_mode = runtime.ExecutionMode.ORT_SEQUENTIAL

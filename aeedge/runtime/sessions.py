@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from aeedge.errors import AeedgeError
 from aeedge.runtime.fastpath import not_open
 from aeedge.runtime.methods import NAMES
+from aeedge.runtime.threadpool import cannot_start, try_to_start
 
 if TYPE_CHECKING:
     from aeedge.runtime.fastpath import FastCall
@@ -39,7 +40,7 @@ class SessionPool:
 
     Attributes:
         fast: the fast path by method; `not_open` as long as its sessions are not open.
-        busy: is as long as calls are under way that are not on bound arrays.
+        busy: threads with calls under way that are not on bound arrays.
         alive: empty once the sessions that are open now may no longer be used (a fork, `close`, the interpreter's end).
     """
 
@@ -50,7 +51,7 @@ class SessionPool:
         self._makers: dict[bool, Makers] = {}
         self._methods: dict[bool, dict[str, Method]] = {False: {}, True: {}}
         self.fast: dict[str, FastCall] = dict.fromkeys(NAMES, not_open)
-        self.busy: list[None] = []
+        self.busy: set[int] = set()
         self.alive = [True]
         _living.add(self)
 
@@ -90,9 +91,19 @@ class SessionPool:
     def _made_by(self, *, pooled: bool) -> Makers:
         with self._lock:
             if pooled not in self._makers:
-                self._makers[pooled] = self._build(self.threads if pooled else 1)
+                self._makers[pooled] = self._built_on_pool() if pooled else self._build(1)
                 self._let_go_if_closed()
             return self._makers.get(pooled) or self._build(1)  # which raises after `close`
+
+    def _built_on_pool(self) -> Makers:
+        """With a pool; without, and with a warning, where its threads cannot be started."""
+        try:
+            try_to_start(self.threads - 1)
+            return self._build(self.threads)
+        except RuntimeError as error:
+            if not cannot_start(error):
+                raise
+        return self._build(1)
 
     def refresh(self, name: str, fast: FastCall) -> None:
         """Set the fast path of a method, unless its sessions may no longer be used."""
@@ -103,6 +114,7 @@ class SessionPool:
     def after_fork(self, *, reopen: bool) -> None:
         """In a forked child: leave what misses its threads, or may be in the middle of something, and start anew."""
         self._lock = threading.RLock()
+        self.busy.clear()
         if not self._methods[True] and not reopen:
             return
         for pooled in (True, False) if reopen else (True,):
@@ -111,9 +123,9 @@ class SessionPool:
         self._retire()
 
     def is_busy(self) -> bool:
-        """Whether calls are under way."""
+        """Whether calls of other threads are under way."""
         found = [method for methods in self._methods.values() for method in list(methods.values())]
-        return bool(self.busy) or any(method.arrays.busy for method in found)
+        return bool(self.busy - {threading.get_ident()}) or any(method.arrays.busy for method in found)
 
     def park(self) -> None:
         """The interpreter ends: stop daemon threads where they call."""

@@ -21,7 +21,8 @@ class Slot:
     """An input array and what the methods make of it; `Model.bind` makes one, for one thread.
 
     Write samples into `input`, then call `encode()`, `denoise()`, `residual()` or `score()`. Each returns the same
-    array at every call, which is valid until the next call of this slot: (n, k), (n, *shape) twice, (n,), float32.
+    array at every call, float32, which is valid until the next call of this slot: (n, *latent_shape), (n, *shape)
+    twice, (n,).
 
     A call raises InputError for NaN or infinity, which it names, or with invalid="propagate" gives NaN for those
     samples; AeedgeError once the model is closed.
@@ -40,7 +41,7 @@ class Slot:
 
     @cached_property
     def encode(self) -> Callable[[], Floats]:
-        """Latents of `input`, (n, k)."""
+        """Latents of `input`, (n, *latent_shape)."""
         return self._bind("encode", self.input)
 
     @cached_property

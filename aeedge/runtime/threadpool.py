@@ -1,8 +1,13 @@
 """Worker threads that share blocks of rows. They are started when first needed, and sleep when there is no work.
 
 Why not concurrent.futures: its locks are not reentrant, so a signal handler that interrupts it deadlocks; Ctrl-C may
-leave them taken for ever; and it refuses work while the interpreter ends. Here nothing is locked: a call takes idle
-threads from a list, which is atomic under the interpreter's lock, and does without where there are none.
+leave them taken for ever; and it refuses work while the interpreter ends.
+
+A signal handler may raise between any two steps of the calling thread, which then leaves its call. What holds all the
+same: a call ends only when no worker is at its blocks any more, so that none touches the caller's arrays afterwards;
+and no worker is lost, because none is ever taken from anywhere. A call asks a worker for help by leaving itself there
+and waking it. A worker that is woken looks whether the call is still on; that it was woken in vain does no harm, nor
+that two calls ask the same one: a call needs no help to get done.
 
 Traps of the platform: a forked child has none of its parent's threads, only the memory of them, so the process id is
 compared before they are used. Linux wakes a thread on the CPU where it slept, which may be the caller's, where both
@@ -14,82 +19,171 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+import warnings
 from collections import deque
 from collections.abc import Callable, Sequence
 
+from aeedge.errors import InputError, of_system
 from aeedge.system.limits import other_cpus
 
 
-class _Group:
-    """Threads that were started together: those that are idle, and whether they are still wanted."""
+class _Call:
+    """Blocks of one call, and who is at them.
 
-    def __init__(self) -> None:
-        self.idle: list[_Worker] = []
-        self.started = 0
-        self.process = os.getpid()
+    Args:
+        fill: does the block that begins at a row.
+        starts: beginnings of the blocks.
+    """
+
+    def __init__(self, fill: Callable[[int], None], starts: Sequence[int]) -> None:
+        self._fill, self._todo = fill, deque(starts)
+        self._inside: list[None] = []  # one for each worker that is at it
+        self._left = threading.Lock()  # free once a worker has left
+        self._left.acquire()
+        self.failures: list[tuple[int, BaseException]] = []
         self.over = False
+
+    def work(self, caught: type[BaseException]) -> None:
+        """Do blocks until none is left, one failed or the call is over; errors that are `caught` become failures."""
+        fill, todo = self._fill, self._todo
+        while todo and not self.failures and not self.over:
+            try:
+                start = todo.popleft()
+            except IndexError:
+                return  # another thread took the last block
+            try:
+                fill(start)
+            except caught as error:  # raised on the calling thread
+                self.failures.append((start, error))
+
+    def help(self) -> None:
+        """A worker's part. It is inside before it looks whether the call is over, so that `end` cannot miss it."""
+        self._inside.append(None)
+        try:
+            if not self.over:
+                self.work(BaseException)
+        finally:
+            self._inside.pop()
+            _release(self._left)
+
+    def end(self) -> None:
+        """Let nobody begin another block, and wait for those who are at one, also when a signal handler raises."""
+        self.over, late = True, None
+        while self._inside:
+            try:
+                self._left.acquire()
+            except BaseException as error:
+                late = error
+        self._fill = _nothing  # it has the caller's arrays
+        if late is not None:
+            try:
+                raise late
+            finally:
+                del late  # the traceback has this frame
+
+
+def _nothing(start: int) -> None:
+    """What a call does that is over."""
+
+
+def _release(lock: threading.Lock) -> None:
+    """Wake who waits for a lock, or will; nothing where that was done already."""
+    with contextlib.suppress(RuntimeError):
+        lock.release()
 
 
 class _Worker:
-    """A thread that runs one job after another, and puts itself back among the idle ones after each."""
+    """A thread that helps with one call after another; it is started when it is first asked."""
 
-    def __init__(self, group: _Group) -> None:
-        self._group = group
-        self._go = _taken_lock()
-        self._job: Callable[[], None] | None = None
-        self._done = _taken_lock()
+    def __init__(self) -> None:
+        self.call = _Call(_nothing, ())
+        self.call.over = True
+        self._go = threading.Lock()
+        self._go.acquire()
+        self._ended = False
         self._cpus: set[int] = set()
-        # A daemon: it must not keep a program from ending.
-        self._thread = threading.Thread(target=self._work, name="aeedge", daemon=True)
-        self._thread.start()
+        self._thread: threading.Thread | None = None
 
-    def set_affinity(self, cpus: set[int]) -> None:
+    def ask(self, call: _Call, cpus: set[int]) -> bool:
+        """Help with a call, on these CPUs, unless there is another one; False where there is.
+
+        Raises:
+            RuntimeError: no thread can be started.
+        """
+        if not self.call.over:
+            return False
+        if self._thread is None or not self._thread.is_alive():
+            # A daemon: it must not keep a program from ending.
+            self._thread = threading.Thread(target=self._work, name="aeedge", daemon=True)
+            self._thread.start()
+        self._set_affinity(cpus)
+        self.call = call
+        _release(self._go)
+        return True
+
+    def _set_affinity(self, cpus: set[int]) -> None:
         """Run on these CPUs from now on; nothing where the system forbids it."""
-        if cpus and cpus != self._cpus and self._thread.native_id is not None:
+        if cpus and cpus != self._cpus and self._thread is not None and self._thread.native_id is not None:
             self._cpus = cpus
-            with contextlib.suppress(OSError):
+            try:
                 os.sched_setaffinity(self._thread.native_id, cpus)
-
-    def submit(self, job: Callable[[], None] | None) -> threading.Lock:
-        """Run a job; None ends the thread. The lock is released when it is done."""
-        done = self._done = _taken_lock()
-        self._job = job
-        self._go.release()
-        return done
+            except OSError as error:
+                if not of_system(error):
+                    raise
 
     def _work(self) -> None:
-        group = self._group
+        me = threading.current_thread()
         while True:
             self._go.acquire()
-            job, done = self._job, self._done
-            if job is None:
-                return
-            job()
-            self._job = job = None  # holds the caller's arrays
-            group.idle.append(self)
-            done.release()
-            if group.over:  # closed meanwhile, which ended the idle ones alone
-                try:
-                    group.idle.remove(self)
-                except ValueError:
-                    continue  # a call took it, and will submit a job
-                return
+            if self._thread is not me:  # a start that was interrupted was repeated: the other thread is meant
+                return _release(self._go)
+            if self._ended:
+                return None
+            self.call.help()
 
     def end(self) -> None:
         """End the thread after its work."""
-        self.submit(None)
+        self._ended = True
+        _release(self._go)
 
     def join(self) -> None:
         """Wait until the thread has ended."""
-        if self._thread is not threading.current_thread():
-            self._thread.join()
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread() and thread.is_alive():
+            thread.join()
 
 
-def _taken_lock() -> threading.Lock:
-    """A lock that another thread releases: the cheapest signal there is."""
-    lock = threading.Lock()
-    lock.acquire()
-    return lock
+def try_to_start(count: int) -> None:
+    """Start so many threads at once, and let them end: onnxruntime hangs if it gets some of a pool's, but not all.
+
+    Raises:
+        RuntimeError: they cannot be started; see `cannot_start`.
+    """
+    hold, started = threading.Lock(), []
+    with hold:
+        for _ in range(count):
+            started.append(threading.Thread(target=_pass, args=(hold,), name="aeedge-trial", daemon=True))
+            started[-1].start()
+    for thread in started:
+        thread.join()
+
+
+def _pass(lock: threading.Lock) -> None:
+    with lock:
+        pass
+
+
+def cannot_start(error: RuntimeError) -> bool:
+    """Whether this is Python's error that no thread can be started; if so, it warns, unless the program ends."""
+    text = str(error)
+    if "new thread" not in text:
+        return False
+    if "shutdown" not in text:
+        warnings.warn(
+            "no more threads can be started, so calls take longer; raise the limit ('ulimit -u', TasksMax=)",
+            stacklevel=1,  # one place for all, so that it is shown once
+        )
+    return True
 
 
 class ThreadPool:
@@ -97,76 +191,60 @@ class ThreadPool:
 
     def __init__(self, threads: int) -> None:
         self.threads = threads
-        self._group = _Group()
+        self._workers: list[_Worker] = []
+        self._process = os.getpid()
+        self._closed = False
 
     def run(self, fill: Callable[[int], None], starts: Sequence[int]) -> None:
-        """Call `fill` for each start; the first block that fails, in their order, raises its error here."""
-        todo = deque(starts)
-        failures: list[tuple[int, BaseException]] = []
+        """Call `fill` for each start; the first block that fails, in their order, raises its error here.
 
-        def work() -> None:
-            while todo and not failures:
-                try:
-                    start = todo.popleft()
-                except IndexError:
-                    return  # another thread took the last block
-                try:
-                    fill(start)
-                except BaseException as error:  # raised below, on the caller's thread
-                    failures.append((start, error))
+        When this returns or raises, by a signal handler too, no thread is in `fill` any more, nor will be.
+        """
+        call = _Call(fill, starts)
+        try:
+            try:
+                self._ask_for_help(call, min(self.threads, len(starts)) - 1)
+                call.work(InputError)  # any other error here ends the call: it may be of a signal handler
+            finally:
+                call.end()
+        finally:
+            call.end()  # where the one above was interrupted before it could begin
+        if call.failures:  # blocks are begun in order, so the first failing row is among them
+            try:
+                raise min(call.failures, key=lambda failure: failure[0])[1]
+            finally:
+                call.failures.clear()  # the error's traceback has this frame: a cycle would keep the caller's arrays
 
-        workers = self._take(min(self.threads, len(starts)) - 1)
+    def _ask_for_help(self, call: _Call, count: int) -> None:
+        """Ask up to `count` workers that have nothing to do; new ones as long as there are fewer than allowed."""
+        if self._process != os.getpid():  # a forked child has none of its parent's threads
+            self._workers, self._process = [], os.getpid()
         # Linux wakes a thread where it slept, which may be where its caller is: one would wait for the other.
         elsewhere = other_cpus()
-        for worker in workers:
-            worker.set_affinity(elsewhere)
-        waiting = [worker.submit(work) for worker in workers]
-        try:
-            work()
-            for done in waiting:
-                done.acquire()
-        except BaseException as error:  # Ctrl-C between two blocks, or while waiting: the others stop after theirs
-            failures.append((-1, error))
-        if failures:  # blocks are begun in order, so the first failing row is among them
+        for i in range(self.threads - 1):
+            if count <= 0 or self._closed:
+                return
+            if i == len(self._workers):
+                self._workers.append(_Worker())
             try:
-                raise min(failures, key=lambda failure: failure[0])[1]
-            finally:
-                failures.clear()  # the error's traceback has this frame: a cycle would keep the caller's arrays
-
-    def _take(self, count: int) -> list[_Worker]:
-        """Up to `count` idle threads; new ones as long as there are fewer than allowed."""
-        group = self._group
-        if group.process != os.getpid():  # a forked child has none of its parent's threads
-            over, group = group.over, _Group()
-            group.over, self._group = over, group
-        taken: list[_Worker] = []
-        while len(taken) < count and not group.over:
-            try:
-                taken.append(group.idle.pop())
-            except IndexError:
-                if group.started >= self.threads - 1:
-                    break
-                group.started += 1
-                try:
-                    taken.append(_Worker(group))
-                except RuntimeError:  # no more threads, or the interpreter ends
-                    group.started -= 1
-                    break
-        return taken
+                count -= self._workers[i].ask(call, elsewhere)
+            except RuntimeError as error:
+                if not cannot_start(error):
+                    raise  # of a signal handler
+                return
 
     def close(self) -> None:
-        """End the threads: the idle ones now, the others after their work. Calls do without from then on."""
-        for worker in self._end():
-            worker.join()
+        """End the threads, after their work. Calls do without from then on."""
+        self._end()
+        if self._process == os.getpid():
+            for worker in self._workers:
+                worker.join()
 
     def __del__(self) -> None:
-        self._end()
+        if hasattr(self, "_closed"):  # not where the constructor was interrupted
+            self._end()
 
-    def _end(self) -> list[_Worker]:
-        group, ended = self._group, []
-        group.over = True
-        while group.idle and group.process == os.getpid():
-            worker = group.idle.pop()
+    def _end(self) -> None:
+        self._closed = True
+        for worker in self._workers:
             worker.end()
-            ended.append(worker)
-        return ended

@@ -7,6 +7,7 @@ numbers, "warning" where they may be off, "note" where a reader should know abou
 from __future__ import annotations
 
 import os
+import time
 from glob import glob
 from typing import NamedTuple
 
@@ -132,6 +133,13 @@ def standing(root: str = "/") -> list[Finding]:
     if (quota := cpu_quota()) is not None:
         found.append(Finding("note", "quota", f"the CPU quota of this process is {quota:g} CPUs"))
     return found
+
+
+def at_start(clock: Clock, seconds: float = 0.4) -> list[Finding]:
+    """Findings before anything runs: what other processes do for a moment, and the machine's settings."""
+    before = read(clock)
+    time.sleep(seconds)
+    return [*judge(before, read(clock)), *standing()]
 
 
 def frequency(root: str = "/") -> float | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -46,5 +47,5 @@ def _memory() -> int | None:
 def _version(name: str) -> str | None:
     try:
         return version(name)
-    except PackageNotFoundError:
-        return None
+    except PackageNotFoundError:  # another build of onnxruntime has the module, under another name
+        return getattr(sys.modules.get(name), "__version__", None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 
-from aeedge.errors import InputError
+from aeedge.errors import InputError, of_system
 
 _CGROUP = "/sys/fs/cgroup"
 
@@ -14,7 +14,9 @@ def allowed_cpus() -> tuple[int, ...]:
     """Numbers of the CPUs that this process may run on: its affinity mask."""
     try:
         return tuple(sorted(os.sched_getaffinity(0)))
-    except (AttributeError, OSError):  # not on macOS, Windows
+    except (AttributeError, OSError) as error:  # not on macOS, Windows
+        if not of_system(error):
+            raise
         return tuple(range(os.cpu_count() or 1))
 
 
@@ -22,7 +24,9 @@ def other_cpus() -> set[int]:
     """CPUs that the calling thread may run on, but for the one it is on; empty if that is all, or unknown."""
     try:
         found: set[int] = os.sched_getaffinity(0) - {_this_cpu()}
-    except (AttributeError, OSError):
+    except (AttributeError, OSError) as error:
+        if not of_system(error):
+            raise
         return set()
     return found
 
@@ -124,7 +128,9 @@ def record_path(identity: str) -> str | None:
 def read_text(path: str) -> str:
     """The content of a file of /proc or /sys; empty where it is missing or cannot be read."""
     try:
-        with open(path) as stream:
+        with open(path, encoding="utf-8", errors="replace") as stream:
             return stream.read()
-    except OSError:
+    except OSError as error:
+        if not of_system(error):
+            raise
         return ""

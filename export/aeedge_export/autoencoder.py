@@ -25,6 +25,7 @@ from aeedge_export.data.labels import as_classes
 from aeedge_export.data.scaling import check_finite
 from aeedge_export.reporting.evaluation import evaluate
 from aeedge_export.run import Run
+from aeedge_export.training.devices import torch_defaults
 from aeedge_export.training.loop import EpochHook
 from aeedge_export.training.parameters import check_parameters
 
@@ -218,7 +219,8 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         if features is None or X.ndim != 2:
             features = getattr(self, "feature_names_in_", None)
         known = {"units": None if units is None else tuple(units), "missing": missing, "dialect": dialect}
-        return self._adopt(fitting.fit(X, params, features, self._after_epoch(on_epoch), known, sample_weight))
+        with torch_defaults():
+            return self._adopt(fitting.fit(X, params, features, self._after_epoch(on_epoch), known, sample_weight))
 
     def evaluate(self, X: ArrayLike, labels: ArrayLike | None = None) -> dict[str, Any]:
         """Compare with PCA of as many latents and check the latents for collapse; kept for `save` and the report.
@@ -257,7 +259,8 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         run: Run | None = getattr(self, "run_", None)
         X = self._validated(X, fit=run is None)
         features = getattr(self, "feature_names_in_", None)
-        return self._adopt(fitting.partial_fit(run, X, params, features))
+        with torch_defaults():
+            return self._adopt(fitting.partial_fit(run, X, params, features))
 
     def resume(self, X: ArrayLike, *, epochs: int | None = None, on_epoch: EpochHook | None = None) -> Autoencoder:
         """Continue the training of a fitted or loaded estimator, with the same rows.
@@ -273,7 +276,8 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         check_is_fitted(self)
         params = self._checked_params(**({} if epochs is None else {"epochs": epochs}))
         X = self._validated(X, fit=False)
-        fitting.resume(self.run_, X, params, self._after_epoch(on_epoch))
+        with torch_defaults():
+            fitting.resume(self.run_, X, params, self._after_epoch(on_epoch))
         self.epochs = params["epochs"]
         return self._adopt(self.run_)
 
@@ -406,7 +410,8 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         Raises:
             InputError: no run, a damaged one, or a custom one without its modules.
         """
-        run = run_files.load(path, encoder, decoder)
+        with torch_defaults():
+            run = run_files.load(path, encoder, decoder)
         return cls(**run.params, encoder=encoder, decoder=decoder)._adopt(run)
 
     def export(

@@ -7,7 +7,8 @@ import io
 import json
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +30,13 @@ from aeedge.bundle.manifest import (
     Variant,
     missing_fault,
 )
+from aeedge.bundle.onnx_proto import inspect
+from aeedge.bundle.operators import operator_fault
 from aeedge.bundle.reader import GOLDEN, MANIFEST, file_name
-from aeedge.errors import InputError
+from aeedge.errors import InputError, VerificationError
 from aeedge.files.atomic import atomic_directory
 from aeedge.files.replacing import BUNDLE, check_folder
-from aeedge.runtime.frames import as_rows
+from aeedge.runtime.batch import as_array
 from aeedge.runtime.missing import fill_missing, missing_rows
 from aeedge.runtime.nonfinite import find_sentinels
 from aeedge.runtime.session import Session
@@ -49,14 +52,25 @@ from aeedge_export.acceptance import (
     tolerances,
     without_codes,
 )
-from aeedge_export.conversion.graph import OPSET, RawDecoder, RawEncoder, Scaling, frozen, in_float32, stamped, to_onnx
+from aeedge_export.conversion.graph import (
+    OPSET,
+    RawDecoder,
+    RawEncoder,
+    Scaling,
+    check_one_input,
+    frozen,
+    in_float32,
+    stamped,
+    to_onnx,
+)
 from aeedge_export.conversion.messages import first_line
 from aeedge_export.conversion.rewriting import for_fp32
 from aeedge_export.conversion.scorer import scorer
 from aeedge_export.quantization.choice import LEAST_ROWS, Finetune, Int8, NotQuantizableError, choose
-from aeedge_export.quantization.encoder_decoder import EncoderDecoder
+from aeedge_export.quantization.encoder_decoder import EncoderDecoder, nudged
 from aeedge_export.quantization.finetuning import finetuned
 from aeedge_export.quantization.rows import calibration_rows
+from aeedge_export.training.devices import torch_defaults
 from aeedge_export.versions import versions
 
 MIN_ONNXRUNTIME = "1.12.1"  # the oldest that passes tests/device
@@ -64,6 +78,7 @@ _NUDGED = 512  # rows by which the tolerance of int8 is measured
 _MAX_COLUMNS = 2**14  # of networks whose columns are tried: in wider ones, looking at the input takes no time
 
 
+@torch_defaults()
 def export_bundle(
     *,
     encoder: nn.Module,
@@ -90,8 +105,10 @@ def export_bundle(
     """Write a bundle of any pair of torch modules; it is there only after aeedge has reproduced torch with it.
 
     Args:
-        encoder: scaled rows (n, *shape) float32 to latents (n, k).
-        decoder: latents (n, k) to scaled rows (n, *shape); None for a bundle that only encodes.
+        encoder: scaled rows (n, *shape) float32 to latents of any shape: vectors (n, k), maps (n, channels, height,
+            width), sequences (n, steps, k). One input, one output: bind what else `forward` takes in a module of your
+            own.
+        decoder: latents to scaled rows (n, *shape); None for a bundle that only encodes.
         path: the bundle's directory.
         example: raw rows (n, *shape), two or more; of a frame, the columns that `features` names. They fix shape and
             dtype (uint8, int16; all else is float32), and some become the golden rows that travel with the bundle.
@@ -105,7 +122,7 @@ def export_bundle(
         dialect: of the text files that the rows were read from, as JSON.
         created: when the model was made (ISO 8601). Not the time of export, so that two exports are the same bytes.
         training: anything worth knowing about the training, as JSON; never read at run time.
-        ordered: whether any prefix of the latents is a code of its own.
+        ordered: whether any prefix of the latents, which are vectors then, is a code of its own.
         variants: "fp32" and "int8", the one that `aeedge.load` takes by itself first; "all" for both, as far as the
             calibration rows suffice. Where no int8 form is within the quality limits (docs/decisions/0009-int8.md) it
             is left out, with a warning that gives the reason.
@@ -128,60 +145,42 @@ def export_bundle(
     target = Path(path)
     check_folder(target, overwrite=overwrite, kinds=[BUNDLE])
     wanted = _wanted(variants)
-    rows = _raw(as_rows(example, "example", features))
+    check_one_input(encoder, "encoder")
+    if decoder is not None:
+        check_one_input(decoder, "decoder")
+    rows = _raw(_array(example, "example", features, missing))
     spec = _spec(rows, features, units, missing, dialect)
     rows = _finite(_without_missing(rows, spec))
     if calibration is not None:
-        calibration = _without_missing(np.asarray(as_rows(calibration, "calibration", features)), spec)
+        calibration = _without_missing(_array(calibration, "calibration", features, missing), spec)
     if variants == "all" and len(rows if calibration is None else np.asarray(calibration)) < LEAST_ROWS:
         wanted = ("fp32",)
     scaling = _scaling(scaler, rows.shape[1:])
     raw_encoder, raw_decoder = _raw_modules(encoder, decoder, scaling, rows)
     fresh = Reference(frozen(raw_encoder), None if raw_decoder is None else frozen(raw_decoder), scaling.scale)
     latent = _check_shapes(raw_encoder, raw_decoder, rows)
+    if ordered and len(latent) > 1:
+        raise InputError(f"ordered: expected latents that are vectors (n, k), got the shape {('n', *latent)}")
     reference = Reference(raw_encoder, raw_decoder, scaling.scale)
+    _check_finite(reference, rows)
     check_repeatable(reference, fresh, rows)
-    limits = {"fp32": tolerances(reference, rows, scaling, tolerance)}
-    check_independent(reference, rows, limits["fp32"], tolerance)
+    limits = tolerances(reference, rows, scaling, tolerance)
+    check_independent(reference, rows, limits, tolerance)
     models = {"encoder": to_onnx(raw_encoder, torch.from_numpy(rows), "encoder")}
     if raw_decoder is not None:
-        models["decoder"] = to_onnx(raw_decoder, torch.zeros(2, latent), "decoder")
-    graphs = {"fp32": {role: for_fp32(model) for role, model in models.items()}}
-    for role, model in graphs["fp32"].items():
+        models["decoder"] = to_onnx(raw_decoder, torch.zeros(2, *latent), "decoder")
+    fp32 = {role: for_fp32(model) for role, model in models.items()}
+    for role, model in fp32.items():
         check_runs(model, role)
     tune = _finetuner(raw_encoder, raw_decoder, scaling, latent) if qat else None
-    int8 = _int8(models, wanted, calibration, rows, scaling, tune)
-    if int8 is not None:
-        graphs["int8"] = dict(int8.models)
-    if with_scorer and raw_decoder is not None:
-        for by_role in graphs.values():
-            by_role["scorer"] = scorer(by_role["encoder"], by_role["decoder"], scaling.scale)
-    identity = _identity(graphs, spec, scaling)
-    files = {
-        file_name(role, variant): stamped(model, identity, role)
-        for variant, by_role in graphs.items()
-        for role, model in by_role.items()
-    }
-    golden = without_codes(golden_rows(rows), rows[0], spec)
-    recorded = {"fp32": reference.outputs(golden)}
-    if int8 is not None:
-        quantized = EncoderDecoder(int8.models, scaling.scale)
-        recorded["int8"] = quantized.outputs(golden)
-        limits["int8"] = integer_tolerances(limits["fp32"], quantized.outputs, rows[:_NUDGED])
-    files[GOLDEN] = _archive(golden, recorded)
-    made = {variant: _variant(variant, files, limits[variant], int8) for variant in graphs}
-    sentinels = _sentinels(files["encoder.onnx"], target, spec, latent, golden[-1])
-    made["fp32"] = made["fp32"]._replace(nonfinite_sentinels=sentinels)
-    manifest = Manifest(
-        id=identity,
+    int8, reason = _int8(models, wanted, calibration, rows, scaling, tune)
+    describe = partial(
+        Manifest,
         name=name or target.stem,
         family=family,
         input=spec,
-        latent=latent,
+        latent_shape=latent,
         ordered=ordered,
-        variants=made,
-        default_variant=next((variant for variant in wanted if variant in graphs), "fp32"),
-        golden=_entry(files[GOLDEN]),
         score=ScoreSpec("mse", scaling.scale),
         opset=OPSET,
         min_onnxruntime=MIN_ONNXRUNTIME,
@@ -189,14 +188,97 @@ def export_bundle(
         made_with=versions(),
         training=dict(training or {}),
     )
+    with_scorer = with_scorer and decoder is not None
+    write = partial(_write, target, describe, fp32, reference, rows, limits, wanted, with_scorer, overwrite)
+    if int8 is not None:
+        try:
+            return write(int8)
+        except Exception as error:  # the bundle without int8 is worth having; what is wrong with fp32 fails again
+            reason = _reason(error)
+    manifest = write(None)
+    if reason:
+        warnings.warn(f"no int8 variant: {reason}", stacklevel=3)  # the caller, past `torch_defaults`
+    return manifest
+
+
+def _write(
+    target: Path,
+    describe: Callable[..., Manifest],
+    fp32: Mapping[str, ModelProto],
+    reference: Reference,
+    rows: NDArray[Any],
+    limits: Mapping[str, Tolerance],
+    wanted: Sequence[str],
+    with_scorer: bool,
+    overwrite: bool,
+    int8: Int8 | None,
+) -> Manifest:
+    """Write a bundle and accept it, with the int8 variant or without.
+
+    Args:
+        target: the bundle's directory.
+        describe: makes the manifest of what is known only here.
+        fp32: graphs by role.
+        reference: what torch says.
+        rows: the example.
+        limits: tolerances of fp32.
+        wanted: names of variants, in the order of preference.
+        with_scorer: whether to write scorer graphs.
+        overwrite: whether to replace an existing bundle.
+        int8: None for fp32 alone.
+    """
+    draft: Manifest = describe(id="", variants={}, default_variant="", golden=_entry(b""))
+    spec, score = draft.input, draft.score
+    graphs = {"fp32": dict(fp32)} | ({} if int8 is None else {"int8": dict(int8.models)})
+    if with_scorer:
+        for by_role in graphs.values():
+            by_role["scorer"] = scorer(by_role["encoder"], by_role["decoder"], score.scale)
+    identity = _identity(graphs, spec, score.scale)
+    files = {
+        file_name(role, variant): stamped(model, identity, role)
+        for variant, by_role in graphs.items()
+        for role, model in by_role.items()
+    }
+    for file, data in files.items():
+        _check_operators(file.split(".")[0], data)
+    golden = without_codes(golden_rows(rows), rows[0], spec)
+    recorded, allowed = {"fp32": reference.outputs(golden)}, {"fp32": limits}
+    if int8 is not None:
+        outputs = EncoderDecoder(int8.models, score.scale).outputs
+        recorded["int8"] = outputs(golden)
+        elsewhere = None if int8.exact else EncoderDecoder(nudged(int8.models), score.scale).outputs
+        allowed["int8"] = integer_tolerances(limits, outputs, rows[:_NUDGED], score, elsewhere)
+    files[GOLDEN] = _archive(golden, recorded)
+    made = {variant: _variant(variant, files, allowed[variant], int8) for variant in graphs}
+    sentinels = _sentinels(files["encoder.onnx"], target, spec, draft.latent_shape, golden[-1])
+    made["fp32"] = made["fp32"]._replace(nonfinite_sentinels=sentinels)
+    manifest = draft._replace(
+        id=identity,
+        variants=made,
+        default_variant=next((variant for variant in wanted if variant in graphs), "fp32"),
+        golden=_entry(files[GOLDEN]),
+    )
     files[MANIFEST] = manifest.dumps().encode()
     with atomic_directory(target, overwrite=overwrite, kinds=[BUNDLE]) as part:
         for file, data in files.items():
             (part / file).write_bytes(data)
         accept(part, reference, rows, str(target))
         if int8 is not None:
-            accept_integer(part, rows, str(target))
+            accept_integer(part, rows, str(target), exact=int8.exact)
     return manifest
+
+
+def _check_operators(role: str, graph: bytes) -> None:
+    """Refuse what a device would refuse: some operators hang or end its process, or give another result each time."""
+    try:
+        fault = operator_fault(inspect(graph))
+    except ValueError as error:
+        raise InputError(f"{role}: no device reads its graph: {error}; replace the layer that needs it") from None
+    if fault:
+        raise InputError(
+            f"{role}: expected what a feed-forward network needs, got {fault}, which a device does not run by default; "
+            "replace that layer"
+        )
 
 
 def _wanted(variants: Sequence[str] | str) -> tuple[str, ...]:
@@ -216,25 +298,31 @@ def _int8(
     example: NDArray[Any],
     scaling: Scaling,
     finetune: Finetune | None,
-) -> Int8 | None:
-    """The int8 variant, if it is wanted and there is one that is worth having."""
+) -> tuple[Int8 | None, str]:
+    """The int8 variant, if it is wanted and there is one that is worth having; else the reason why there is none."""
     if "int8" not in wanted:
-        return None
+        return None, ""
     rows = calibration_rows(calibration, example)
     try:
-        return choose(models, rows, scaling.scale, finetune=finetune)
-    except NotQuantizableError as error:
-        warnings.warn(f"no int8 variant: {error}", stacklevel=3)
-        return None
+        return choose(models, rows, scaling.scale, finetune=finetune), ""
+    except Exception as error:
+        return None, _reason(error)
 
 
-def _finetuner(encoder: nn.Module, decoder: nn.Module | None, scaling: Scaling, latent: int) -> Finetune:
+def _reason(error: Exception) -> str:
+    """What an error says; with its type where it is a fault of this program."""
+    known = isinstance(error, (NotQuantizableError, VerificationError))
+    return str(error) if known else f"{type(error).__name__}: {error}"
+
+
+def _finetuner(encoder: nn.Module, decoder: nn.Module | None, scaling: Scaling, latent: tuple[int, ...]) -> Finetune:
     """What makes canonical graphs of the fine-tuned network."""
 
     def tune(rows: NDArray[Any]) -> dict[str, ModelProto]:
-        down, up = finetuned(encoder, decoder, rows, scaling.scale)
+        with torch.random.fork_rng(devices=[]):
+            down, up = finetuned(encoder, decoder, rows, scaling.scale)
         models = {"encoder": to_onnx(down, torch.from_numpy(rows), "encoder")}
-        return models if up is None else models | {"decoder": to_onnx(up, torch.zeros(2, latent), "decoder")}
+        return models if up is None else models | {"decoder": to_onnx(up, torch.zeros(2, *latent), "decoder")}
 
     return tune
 
@@ -266,15 +354,44 @@ def _without_missing(rows: NDArray[Any], spec: InputSpec) -> NDArray[Any]:
     return rows[~missing_rows(rows, spec)] if spec.missing.fill is None else fill_missing(rows, spec)[0]
 
 
-def _raw(example: ArrayLike) -> NDArray[Any]:
-    rows = np.asarray(example)
+def _array(
+    values: ArrayLike | torch.Tensor, what: str, features: Sequence[str] | None, missing: Missing | None
+) -> NDArray[Any]:
+    """Rows as an array of numbers, from frames, lists and tensors, too."""
+    if isinstance(values, np.ma.MaskedArray) and missing is None and (masked := int(np.ma.getmaskarray(values).sum())):
+        raise InputError(
+            f"{what}: expected an array without a mask, got {masked} masked values; fill them (values.filled(...)), "
+            "leave such rows out, or say what a device does with missing values (missing=...)"
+        )
+    try:
+        if isinstance(values, torch.Tensor) and not values.is_nested:
+            values = values.to_dense() if values.layout is not torch.strided else values
+            values = (values.float() if values.is_floating_point() else values).numpy(force=True)
+        rows = as_array(values, what, features)
+        rows = rows.astype(np.float64) if rows.dtype.kind == "O" else rows
+    except (TypeError, ValueError, RuntimeError) as error:  # InputError, a ValueError, says it already
+        if isinstance(error, InputError):
+            raise
+        reason = str(error).strip().splitlines()[0][:200]
+        raise InputError(f"{what}: expected an array of numbers, got {type(values).__name__} ({reason})") from error
     if rows.dtype.kind not in "fiub":
-        raise InputError(f"example: expected numbers, got dtype {rows.dtype}")
-    dtype = rows.dtype.name if rows.dtype.name in DTYPES else "float32"
-    rows = np.require(rows, dtype, ("C", "W"))  # torch warns of memory that it may not write to
-    if rows.ndim < 2:
-        raise InputError(f"example: expected two or more rows of raw input, shape (n, ...), got {rows.shape}")
+        raise InputError(f"{what}: expected numbers, got dtype {rows.dtype}")
     return rows
+
+
+def _raw(rows: NDArray[Any]) -> NDArray[Any]:
+    """An array of at least two axes, in the dtype that a device takes."""
+    if rows.ndim < 2 or 0 in rows.shape[1:]:
+        raise InputError(f"example: expected two or more rows of raw input, shape (n, ...), got {rows.shape}")
+    dtype = rows.dtype.name if rows.dtype.name in DTYPES else "float32"
+    with np.errstate(over="ignore"):
+        raw = np.require(rows, dtype, ("C", "W"))  # torch warns of memory that it may not write to
+    if raw.dtype.kind == "f" and (beyond := np.isinf(raw) & np.isfinite(rows)).any():
+        at = tuple(int(i) for i in np.argwhere(beyond)[0])
+        raise InputError(
+            f"example: expected numbers within float32, got {rows[at]} in row {at[0]}, position {at[1:]}; scale it down"
+        )
+    return raw
 
 
 def _finite(rows: NDArray[Any]) -> NDArray[Any]:
@@ -313,21 +430,26 @@ def _raw_modules(
     return down, in_float32(up, lambda: frozen(down)(given), "decoder")
 
 
-def _check_shapes(encoder: nn.Module, decoder: nn.Module | None, rows: NDArray[Any]) -> int:
-    """The latent size, once both modules have been seen to fit the example and each other, for 2 rows and for 3."""
+def _check_shapes(encoder: nn.Module, decoder: nn.Module | None, rows: NDArray[Any]) -> tuple[int, ...]:
+    """The shape of a row's latents, once both modules were seen to fit the example and each other for 3, 2, 1 rows."""
     with torch.inference_mode():
-        for count in (2, 3):
+        for count in (3, 2, 1):
             part = rows[np.arange(count) % len(rows)]
             latent = _call(encoder, torch.from_numpy(part), "encoder")
-            if latent.ndim != 2 or len(latent) != count:
+            if latent.ndim < 2 or len(latent) != count or not latent.numel():
                 raise InputError(
-                    f"encoder: expected latents of shape (n, k), got {tuple(latent.shape)} for {count} rows"
+                    f"encoder: expected latents of shape (n, k) or (n, ...), got {tuple(latent.shape)} for "
+                    f"{_rows(count)}"
                 )
             if decoder is not None:
                 back = _call(decoder, latent, "decoder")
+                if back.ndim != part.ndim or len(back) != count:
+                    raise InputError(
+                        f"decoder: expected rows of shape {part.shape}, got {tuple(back.shape)} for {_rows(count)}"
+                    )
                 if back.shape != part.shape:
                     raise InputError(f"decoder: expected rows of shape {rows.shape[1:]}, got {tuple(back.shape[1:])}")
-    return int(latent.shape[1])
+    return tuple(latent.shape[1:])
 
 
 def _call(module: nn.Module, rows: torch.Tensor, role: str) -> torch.Tensor:
@@ -335,16 +457,38 @@ def _call(module: nn.Module, rows: torch.Tensor, role: str) -> torch.Tensor:
         result = module(rows)
     except Exception as error:  # whatever the caller's module raises
         raise InputError(
-            f"{role}: failed on rows of shape {tuple(rows.shape)} ({type(error).__name__}: {first_line(error)})"
+            f"{role}: failed on {_rows(len(rows))}, shape {tuple(rows.shape)} "
+            f"({type(error).__name__}: {first_line(error)})"
         ) from error
     if not isinstance(result, torch.Tensor):
+        parts = f" of {', '.join(type(part).__name__ for part in result)}" if isinstance(result, (list, tuple)) else ""
         raise InputError(
-            f"{role}: expected one tensor, got {type(result).__name__}; wrap it to return one (a VAE: its mean)"
+            f"{role}: expected one tensor, got {type(result).__name__}{parts}; wrap it to return one (a VAE: its mean, "
+            "an LSTM: its output without the states)"
         )
     if not result.is_floating_point():
         advice = "torch.view_as_real(z) has two real ones" if result.is_complex() else "if these are meant, z.float()"
         raise InputError(f"{role}: expected real numbers, got {str(result.dtype).removeprefix('torch.')}; {advice}")
     return result
+
+
+def _rows(count: int) -> str:
+    """A number of rows, and the likely cause where one row fails while several do not."""
+    return f"{count} rows" if count > 1 else "1 row (squeeze() without an axis drops that of the batch: name the axis)"
+
+
+def _check_finite(reference: Reference, rows: NDArray[Any]) -> None:
+    """Refuse outputs that overflow."""
+    for what, values in reference.outputs(rows).items():
+        bad = np.argwhere(~np.isfinite(values))
+        if len(bad):
+            role = {"latent": "encoder", "reconstruction": "decoder"}.get(what, what)
+            most = np.abs(rows.astype(np.float64)).max()
+            raise InputError(
+                f"{role}: expected finite outputs for the example, got {values[tuple(bad[0])]} for row {bad[0][0]} "
+                f"(values of up to {most:.3g}); scale the rows (scaler=(mean, scale)), "
+                "or look for weights that are too large"
+            )
 
 
 def _names(what: str, names: Sequence[str] | None, shape: tuple[int, ...]) -> tuple[str, ...] | None:
@@ -373,22 +517,22 @@ def _variant(variant: str, files: Mapping[str, bytes], limits: Mapping[str, Tole
     return made
 
 
-def _sentinels(encoder: bytes, path: Path, spec: InputSpec, latent: int, sample: NDArray[Any]) -> str:
+def _sentinels(encoder: bytes, path: Path, spec: InputSpec, latent: tuple[int, ...], sample: NDArray[Any]) -> str:
     """Which latents expose a non-finite input; "none" also where trying each column would take too long."""
     if spec.size > _MAX_COLUMNS:
         return "none"
-    session = Session(encoder, str(path / "encoder.onnx"), spec.dtype, spec.shape, (latent,))
+    session = Session(encoder, str(path / "encoder.onnx"), spec.dtype, spec.shape, latent)
     return find_sentinels(session, sample)
 
 
-def _identity(graphs: Mapping[str, Mapping[str, ModelProto]], spec: InputSpec, scaling: Scaling) -> str:
+def _identity(graphs: Mapping[str, Mapping[str, ModelProto]], spec: InputSpec, scale: NDArray[np.float32]) -> str:
     """The bundle's id: a hash of what it computes. Stands in each graph, so it cannot be a hash of the files."""
     digest = hashlib.sha256(b"aeedge bundle 1\n")
     for variant, models in graphs.items():
         for role in sorted(models):
             graph = hashlib.sha256(models[role].SerializeToString(deterministic=True)).hexdigest()
             digest.update(f"{file_name(role, variant)} {graph}\n".encode())
-    interface = {"shape": spec.shape, "dtype": spec.dtype, "scale": scaling.scale.tolist()}
+    interface = {"shape": spec.shape, "dtype": spec.dtype, "scale": scale.tolist()}
     if spec.missing is not None:
         interface["missing"] = spec.missing.document()
     digest.update(json.dumps(interface, sort_keys=True).encode())

@@ -19,7 +19,8 @@ from sklearn.utils import check_random_state
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from aeedge.bundle.manifest import missing_fault
-from aeedge.errors import InputError
+from aeedge.errors import InputError, printable
+from aeedge_export.conversion.graph import check_one_input
 from aeedge_export.data.axes import channels_first, resolve_channels
 from aeedge_export.data.corruption import corruption
 from aeedge_export.data.outliers import find_outliers
@@ -235,10 +236,16 @@ def _draw(random_state: Any) -> int:
 
 def _measured_design(network: Network) -> Design:
     """The design of custom modules, with the latent size that the encoder turns out to have."""
+    for role, module in (("encoder", network.encoder), ("decoder", network.body)):
+        check_one_input(module, role)
     with torch.no_grad():
         latent: Any = network.eval().encoder(torch.zeros(2, *network.design.input_shape))
     if not isinstance(latent, torch.Tensor) or latent.ndim != 2:
-        raise InputError("encoder: expected a module from rows (n, ...) to latents (n, k), got something else")
+        got = f"the shape {tuple(latent.shape)}" if isinstance(latent, torch.Tensor) else type(latent).__name__
+        raise InputError(
+            f"encoder: expected a module from rows (n, ...) to latents that are vectors (n, k), got {got}; "
+            "export_bundle takes latents of any shape, from modules trained elsewhere"
+        )
     return replace(network.design, latent=int(latent.shape[1]), hidden=())
 
 
@@ -361,7 +368,7 @@ def _nearly_constant_columns(
 
 def _listed(columns: NDArray[np.intp], names: tuple[str, ...] | None) -> str:
     """The first of these columns, for people."""
-    shown = [names[i[0]] if names else str(i[0] if len(i) == 1 else tuple(map(int, i))) for i in columns[:5]]
+    shown = [printable(names[i[0]]) if names else str(i[0] if len(i) == 1 else tuple(map(int, i))) for i in columns[:5]]
     return ", ".join(shown) + (f" and {len(columns) - 5} more" if len(columns) > 5 else "")
 
 

@@ -142,7 +142,30 @@ def scorers(folder: Path) -> None:
     camera(folder, "bundle_v1_scorer_int8", with_scorer=True)
 
 
+def maps(folder: Path) -> None:
+    """float32 images of 1×8×8 of two blobs, to maps of 2×4×4; fp32 by default, and int8."""
+    torch.manual_seed(6)
+    images = (blobs(600)[:, :, ::2, ::2] / 255).astype(np.float32)
+    down = nn.Sequential(nn.Conv2d(1, 4, 3, stride=2, padding=1), nn.ReLU(), nn.Conv2d(4, 2, 3, padding=1))
+    up = nn.Sequential(nn.ConvTranspose2d(2, 4, 2, stride=2), nn.ReLU(), nn.ConvTranspose2d(4, 1, 3, padding=1))
+    optimizer = torch.optim.Adam([*down.parameters(), *up.parameters()], lr=3e-3)
+    x = torch.from_numpy(images)
+    for _ in range(400):
+        optimizer.zero_grad()
+        nn.functional.mse_loss(up(down(x)), x).backward()
+        optimizer.step()
+    with whatever_is_faster():
+        export_bundle(
+            encoder=down,
+            decoder=up,
+            path=folder / "bundle_v1_map",
+            example=images,
+            variants=("fp32", "int8"),
+            created="2026-11-26T00:00:00+00:00",
+        )
+
+
 if __name__ == "__main__":
     target = Path(sys.argv[1])
-    for make in (sensors, pixels, encoder_only, camera, saturating, scorers):
+    for make in (sensors, pixels, encoder_only, camera, saturating, scorers, maps):
         make(target)

@@ -48,6 +48,15 @@ def truth(tmp_path_factory):
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_state_of_the_user(tmp_path_factory):
+    """What was tuned on the machine that runs the tests is not what is tested."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        patch.delenv("AEEDGE_STATE", raising=False)
+        yield
+
+
 @pytest.fixture
 def own_folders(monkeypatch, tmp_path):
     """What the user who runs the tests keeps at home is not what is tested."""

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from contextlib import nullcontext
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from aeedge.bench.plan import Plan
 from aeedge.bench.summary import summarise, too_few, trend
 from aeedge.system import conditions
 from aeedge.system.clock import Clock, disagreement
+from aeedge.system.fingerprint import fingerprint
 from aeedge.system.timing import repeat
 
 DATA = Path(__file__).parent.parent / "data"
@@ -388,6 +390,45 @@ def test_a_fresh_process_is_measured_phase_by_phase(monkeypatch):
     assert phases["start_to_first_result_ms"] >= sum(phases[name] for name in parts) * 0.99
     assert phases["idle_cpu_percent"] < 50
     assert [b["rows"] for b in document["batches"]] == [2**k for k in range(13)]
+
+
+def test_what_others_do_before_the_run_is_found(monkeypatch):
+    """And in one moment: the machine's settings."""
+    readings = iter([QUIET, LATER._replace(busy=16.0)])
+    monkeypatch.setattr(conditions, "read", lambda clock: next(readings))
+    monkeypatch.setattr(conditions.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(conditions, "cpu_count", lambda: 2)
+    note = conditions.Finding("note", "governor", "")
+    monkeypatch.setattr(conditions, "standing", lambda: [note])
+    busy, last = conditions.at_start(Clock())
+    assert (busy.grade, busy.code, last) == ("invalid", "other_load", note)
+    assert busy.message.startswith("other processes used 35% of the CPU time")
+
+
+def test_another_build_of_onnxruntime_has_a_version(monkeypatch):
+    """onnxruntime-gpu has the module onnxruntime and no metadata of that name."""
+    import onnxruntime
+
+    def version(name):
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr("aeedge.system.fingerprint.version", version)
+    versions = fingerprint("no_such_package")["versions"]
+    assert versions["onnxruntime"] == onnxruntime.__version__
+    assert versions["no_such_package"] is None
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
+@pytest.mark.parametrize("name", ["bundle_v1", "bundle_v1_int8"])
+def test_memory_of_a_fresh_process_is_its_own(name):
+    """Not what this process has occupied, and without what the measurement keeps: the peak is the largest."""
+    from aeedge.bench.phases import phases
+
+    large = np.ones(2**26 // 8)  # resident here while the other process starts
+    found = phases(str(DATA / name), "fp32", 1, "encode", 1, 0.2)["memory_mb"]
+    assert found["imported"] < found["loaded"] < found["peak"]
+    assert found["loaded"] < found["steady"] <= found["peak"]
+    assert found["peak"] < found["loaded"] + large.nbytes / 2e6
 
 
 def test_a_process_that_cannot_start_is_one_sentence(tmp_path):

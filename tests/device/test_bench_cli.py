@@ -4,6 +4,7 @@ import copy
 import itertools
 import json
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from helpers.tampering import change_golden
 from aeedge.bench import measuring, scenarios
 from aeedge.cli.group import AeedgeGroup
 from aeedge.cli.types import DURATION, PERCENT, RATE
+from aeedge.system import conditions
 
 DATA = Path(__file__).parent.parent / "data"
 BUNDLE = str(DATA / "bundle_v1")
@@ -31,6 +33,7 @@ def call(*args):
 def quiet_machine(monkeypatch):
     """What other processes do while the tests run is not what is tested here."""
     monkeypatch.setattr(measuring.conditions, "judge", lambda before, after: [])
+    monkeypatch.setattr(measuring.conditions.time, "sleep", lambda seconds: None)
 
 
 def measured(*args):
@@ -57,6 +60,35 @@ def test_a_page_is_written_and_stands_alone(tmp_path):
     assert again.exit_code == 2
     assert "already exists; choose another name, or overwrite it (--force)" in again.stderr
     assert call(BUNDLE, *SHORT, "--html", page, "--force").exit_code == 0
+
+
+@pytest.mark.parametrize("name", ["page.pdf", "page", "page.html.gz", "-", "kept.json"])
+def test_a_page_is_named_html(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    result = call(BUNDLE, *SHORT, "--html", name)
+    assert result.exit_code == 2
+    assert f"{name}: expected a name that ends in .html, got" in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_busy_machine_is_reported_before_the_run(monkeypatch):
+    """And what is measured then decides: the load ended before the run began."""
+    busy = conditions.Finding("invalid", "other_load", "other processes used 90% of the CPU time; stop them")
+    said = iter([[busy]])
+    monkeypatch.setattr(measuring.conditions, "judge", lambda before, after: next(said, []))
+
+    class Watched(measuring.Measurement):
+        def __init__(self, *args):
+            sys.stderr.write("(begins)")
+            super().__init__(*args)
+
+    monkeypatch.setattr("aeedge.cli.bench.Measurement", Watched)
+    result = call(BUNDLE, *SHORT, "--json")
+    before = result.stderr.split("(begins)")[0]
+    assert "Before the run: other processes used 90% of the CPU time" in before
+    assert "If this goes on, the result will be INVALID." in before
+    assert result.exit_code == 0
+    assert json.loads(result.stdout)["status"] == "valid"
 
 
 def test_a_bundle_that_fails_its_check_is_not_benchmarked(bundle):
@@ -115,6 +147,9 @@ def test_a_mistake_is_one_sentence(options, message):
 def test_own_rows_are_used(tmp_path):
     np.save(tmp_path / "rows.npy", np.zeros((7, 12), np.float32))
     assert call(BUNDLE, *SHORT, "--data", tmp_path / "rows.npy").exit_code == 0
+    for method, size in (("encode", 12), ("decode", 3)):  # one sample
+        np.save(tmp_path / "rows.npy", np.zeros(size, np.float32))
+        assert call(BUNDLE, *SHORT, "--method", method, "--data", tmp_path / "rows.npy").exit_code == 0
     np.save(tmp_path / "rows.npy", np.zeros((7, 5), np.float32))
     result = call(BUNDLE, *SHORT, "--data", tmp_path / "rows.npy")
     assert result.exit_code == 2

@@ -240,7 +240,7 @@ def manifests(draw):
         name=draw(names),
         family=draw(names),
         input=InputSpec(shape, draw(st.sampled_from(["float32", "uint8", "int16"])), features, None),
-        latent=draw(st.integers(1, 99)),
+        latent_shape=tuple(draw(st.lists(st.integers(1, 9), min_size=1, max_size=3))),
         variants={name: draw(variant) for name in chosen},
         default_variant=chosen[0],
         golden=draw(entries),

@@ -1,5 +1,6 @@
 """The command: what it prints, its exit codes, and never a traceback for a user's mistake."""
 
+import csv
 import json
 import re
 import shutil
@@ -12,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 import aeedge
+from aeedge.bundle.reader import Bundle
 from aeedge.cli.group import DEVICE, WORKSTATION, AeedgeGroup
 from aeedge.table import percent_of
 
@@ -51,6 +53,22 @@ def test_info():
     assert json.loads(call("info", BUNDLE, "--json").output)["latent"] == {"size": 3}
 
 
+def test_info_shows_the_whole_id_and_short_numbers(bundle):
+    manifest = Bundle(bundle).manifest
+    long = {
+        "loss": 0.2557566165924072,
+        "seen": [1 / 3, {"x": 123456789.125}],
+        "rows": 12345678,
+        "note": "0.33333333333",
+    }
+    (bundle / "manifest.json").write_text(manifest._replace(training=long).dumps())
+    lines = call("info", bundle).output.splitlines()
+    assert f"id         {manifest.id}" in lines
+    for expected in ("loss: 0.255757", 'seen: [0.333333, {"x": 123457000.0}]', "rows: 12345678", "note: 0.33333333333"):
+        assert any(line.endswith(expected) for line in lines), expected
+    assert json.loads(call("info", bundle, "--json").output)["training"] == long
+
+
 def test_verify():
     result = call("verify", BUNDLE)
     assert result.exit_code == 0
@@ -73,7 +91,13 @@ def test_verify_lists_the_files_that_it_checked():
 
 def test_verify_shows_the_error_as_a_share_of_the_tolerance():
     out = call("verify", BUNDLE).output
-    assert re.search(r"fp32 \(float\) +latent( +\d\S+){2} +[\d.]+ %  ok", out)
+    assert "of the allowed difference" in out
+    shown = re.findall(r"fp32 \(float\) +(\w+) +([\d.]+) %  ok", out)
+    outputs = json.loads(call("verify", BUNDLE, "--json").output)["variants"][0]["outputs"]
+    assert [name for name, _ in shown] == [o["output"] for o in outputs]
+    for (_, percent), o in zip(shown, outputs):
+        assert float(percent) == pytest.approx(o["used_percent"], rel=0.06)
+        assert o["used_percent"] == pytest.approx(100 * o["error"] / o["tolerance"])
     assert [percent_of(*pair) for pair in ((0.0, 0.0), (1.0, 3.0), (1e-6, 1.0))] == ["0 %", "33 %", "0.0001 %"]
 
 
@@ -106,6 +130,96 @@ def test_files_give_what_the_model_gives(tmp_path, model, rows, what, source, ta
     else:
         got = np.loadtxt(tmp_path / target, delimiter=",", skiprows=1, dtype=np.float32)
     np.testing.assert_allclose(got, getattr(model, what)(x), rtol=1e-5, atol=1e-4)
+
+
+ONE = {  # the array of one sample in a file, and whether the API takes it as it is
+    "one": (lambda x: x, True),
+    "column order": (np.asfortranarray, True),
+    "strided": (lambda x: np.repeat(x, 2, axis=-1)[..., ::2], True),
+    "float64": (lambda x: x.astype(np.float64), False),
+    "flat": (lambda x: x.reshape(-1), False),
+    "n = 1": (lambda x: x[np.newaxis], True),
+}
+
+
+@pytest.mark.parametrize("what", ["encode", "decode", "denoise", "score"])
+@pytest.mark.parametrize("name", ["bundle_v1", "bundle_v1_uint8", "bundle_v1_int8"])
+def test_one_sample_is_one_row(tmp_path, monkeypatch, name, what):
+    monkeypatch.setattr("aeedge.files.npy.BLOCK_BYTES", 8)  # a sample is larger than a block
+    monkeypatch.chdir(tmp_path)
+    with aeedge.load(DATA / name) as model:
+        x = np.arange(model.input.size).reshape(model.input.shape).astype(model.input.dtype)
+        sample = model.encode(x) if what == "decode" else x
+        expected = getattr(model, what)(sample)
+        assert expected.shape == getattr(model, what)(sample[np.newaxis]).shape[1:]
+    for form, (make, as_is) in ONE.items():
+        np.save("x.npy", make(sample))
+        np.savez("x.npz", make(sample).copy(order="C"))
+        if as_is:
+            np.testing.assert_array_equal(np.load("x.npy").reshape(sample.shape), sample)
+        for source in ("x.npy", "x.npz"):
+            result = call(what, DATA / name, source, "-o", "z.npy", "-f")
+            assert "wrote z.npy: 1 row, 1" in result.output, form
+            got = np.load("z.npy")
+            assert got.shape == (1, *expected.shape)
+            np.testing.assert_allclose(got[0], expected, rtol=1e-5, atol=1e-6)
+        assert call(what, DATA / name, source, "-o", "z.csv", "-f").exit_code == 0
+        printed = call(what, DATA / name, source, "-o", "-")
+        assert "wrote standard output: 1 row, 1" in printed.stderr
+        for text in (Path("z.csv").read_text(), printed.stdout):
+            header, row = csv.reader(text.splitlines())
+            assert len(header) == len(row) == expected.size
+            np.testing.assert_allclose(np.float32(row), expected.reshape(-1), rtol=1e-5, atol=1e-6)
+
+
+def test_one_sample_each_from_several_files(tmp_path, model, rows):
+    for i in range(3):
+        np.save(tmp_path / f"{i}.npy", rows[i])
+    np.save(tmp_path / "3.npy", rows[3:5])
+    assert call("encode", BUNDLE, tmp_path, "-o", tmp_path / "z.npy").exit_code == 0
+    np.testing.assert_allclose(np.load(tmp_path / "z.npy"), model.encode(rows[:5]), rtol=1e-5, atol=1e-6)
+
+
+def test_one_sample_is_one_score_in_the_table(tmp_path, model, rows):
+    np.save(tmp_path / "x.npy", rows[0])
+    table = call("score", BUNDLE, tmp_path / "x.npy").output.splitlines()
+    assert len(table) == 3
+    assert float(table[-1].split()[1]) == pytest.approx(float(model.score(rows[0])), rel=1e-5)
+
+
+def test_a_prefix_of_ordered_latents_is_one_row_as_in_the_api(tmp_path, bundle):
+    manifest = Bundle(bundle).manifest
+    (bundle / "manifest.json").write_text(manifest._replace(ordered=True).dumps())
+    prefix = np.float32([1.5, -0.5])
+    np.save(tmp_path / "z.npy", prefix)
+    assert call("decode", bundle, tmp_path / "z.npy", "-o", tmp_path / "x.npy").exit_code == 0
+    with aeedge.load(bundle) as model:
+        np.testing.assert_allclose(np.load(tmp_path / "x.npy"), [model.decode(prefix)], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.float32(3), "expected an array of rows, got a single value"),
+        (np.zeros(0), "expected at least one row"),
+        (np.zeros((0, 12)), "expected at least one row"),
+        (np.zeros((3, 0)), "expected rows of numbers, got an array of shape (3, 0)"),
+        (np.zeros(13), "expected an array of shape (n, 12) or (12,), got (1, 13)"),
+        (np.zeros((12, 1)), "expected an array of shape (n, 12) or (12,), got (12, 1)"),
+        (np.zeros((1, 1, 12)), "expected an array of shape (n, 12) or (12,), got (1, 1, 12)"),
+        (np.zeros((2, 3, 2, 2)), "expected an array of shape (n, 12) or (12,), got (2, 3, 2, 2)"),
+        (np.array([{}]), "expected numbers, got Python objects"),
+        (np.zeros(12, "U3"), "expected numbers, got dtype <U3"),
+        (np.zeros(12, complex), "expected numbers, got dtype complex128"),
+    ],
+)
+def test_arrays_that_are_no_rows_are_one_sentence(tmp_path, array, message):
+    np.save(tmp_path / "x.npy", array, allow_pickle=True)
+    for what in ("encode", "denoise", "score"):
+        result = call(what, BUNDLE, tmp_path / "x.npy", "-o", tmp_path / "z.npy")
+        assert result.exit_code == 2
+        assert message in result.output
+    assert [path.name for path in tmp_path.iterdir()] == ["x.npy"]
 
 
 def test_decode_undoes_encode(tmp_path, model, rows):

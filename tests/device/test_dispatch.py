@@ -234,9 +234,9 @@ def test_worker_threads_run_each_block_once_and_raise_the_first_failure():
 
     def fails(start):
         if start >= 40:
-            raise ValueError(str(start))
+            raise aeedge.InputError(str(start))
 
-    with pytest.raises(ValueError, match=r"^40$"):
+    with pytest.raises(aeedge.InputError, match=r"^40$"):
         pool.run(fails, range(100))
     pool.close()
     pool.close()
@@ -285,5 +285,6 @@ def test_where_no_thread_can_be_started_the_caller_does_it_all(monkeypatch):
 
     monkeypatch.setattr(threading.Thread, "start", refused)
     pool, done = ThreadPool(3), []
-    pool.run(done.append, range(10))
+    with pytest.warns(UserWarning, match=r"^no more threads can be started, so calls take longer; raise the"):
+        pool.run(done.append, range(10))
     assert done == list(range(10))

@@ -28,17 +28,20 @@ def test_encode_iter_reads_one_batch_ahead_and_no_more(model, rows):
 
 
 def test_encode_iter_reads_while_it_encodes(model, rows):
-    """Reading and using take 0.1 s each; one after the other that would be 1 s."""
+    """The next batch is asked for while the reader of the results still holds the last one."""
+    asked = threading.Semaphore(0)
 
-    def slowly():
+    def batches():
         for start in range(0, 500, 100):
-            time.sleep(0.1)
+            asked.release()
             yield rows[start : start + 100]
 
-    began = time.perf_counter()
-    for _ in model.encode_iter(slowly()):
-        time.sleep(0.1)
-    assert time.perf_counter() - began < 0.9
+    iterator = model.encode_iter(batches())
+    for _ in range(4):
+        next(iterator)
+        assert asked.acquire(timeout=30)
+    assert asked.acquire(timeout=30)  # the fifth, though only four were delivered
+    iterator.close()
 
 
 def test_encode_iter_may_be_given_the_same_array_again_and_again(model, rows):

@@ -70,6 +70,41 @@ def test_a_child_forked_while_another_thread_encodes_is_right(name, count):
     assert out == "{0} True"
 
 
+@pytest.mark.parametrize("opens", ["model.denoise(rows)", "model.encode(many)"], ids=["a graph", "the pool"])
+def test_a_child_forked_while_another_thread_opens_a_session_is_right(opens):
+    """The lock that the other thread held is never released in the child."""
+    out, _ = child(
+        f"""
+        import signal
+        from aeedge.runtime import session
+        model = aeedge.load(bundle, threads=2)
+        rows, many = rows_of(model, 1), rows_of(model, 4096)
+        opened, begun, go_on = session.Session.__init__, threading.Event(), threading.Event()
+
+        def slowly(*args, **named):
+            begun.set()
+            go_on.wait(80)
+            opened(*args, **named)
+
+        def in_child():
+            signal.alarm(20)  # ends a child that waits for ever
+            session.Session.__init__ = opened
+            return right(model, (1, 256)) and model.denoise(rows).shape == (1, 12)
+
+        session.Session.__init__ = slowly
+        thread = threading.Thread(target=lambda: {opens})
+        thread.start()
+        waited = begun.wait(30)
+        codes = [forked(in_child), forked(in_child, sys.exit)]
+        go_on.set()
+        thread.join()
+        session.Session.__init__ = opened
+        print(waited, codes, right(model))
+        """
+    )
+    assert out == "True [0, 0] True"
+
+
 def test_a_forked_child_closes_and_collects_its_model():
     out, _ = child(
         """

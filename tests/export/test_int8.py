@@ -6,19 +6,24 @@ import warnings
 import numpy as np
 import onnx
 import pytest
+import torch
 from click.testing import CliRunner
-from helpers.factory import canonical, factory_rows, kinds
+from helpers.factory import canonical, factory_rows, kinds, with_outlier
 from helpers.tampering import replace_graph
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from torch import nn
 
 import aeedge
+from aeedge.bundle.manifest import Tolerance
 from aeedge.cli.group import AeedgeGroup
 from aeedge.runtime.session import Session, as_run
-from aeedge_export import Autoencoder, export_bundle
+from aeedge.verification import deviation
+from aeedge_export import Autoencoder, bundle, export_bundle
 from aeedge_export.acceptance import check_batch_invariance
+from aeedge_export.conversion.graph import to_onnx
 from aeedge_export.quantization.affine import Affine, quantized_weight
-from aeedge_export.quantization.calibration import METHODS
+from aeedge_export.quantization.calibration import METHODS, activations, corrected_biases, minmax, ranges
+from aeedge_export.quantization.choice import Int8, NotQuantizableError
 from aeedge_export.quantization.quality_limits import LIMITS, Quality, compare
 
 pytestmark = pytest.mark.usefixtures("time_has_no_say")
@@ -79,7 +84,6 @@ def test_raw_bytes_feed_the_first_integer_layer(net):
 
 
 def plainly_quantised(model, rows):
-    from aeedge_export.quantization.calibration import activations, minmax, ranges
     from aeedge_export.quantization.forms import formed, prepared
     from aeedge_export.quantization.qdq import layers_of, quantize
 
@@ -106,8 +110,9 @@ def test_dynamic_quantisation_is_refused(bundle_of, tmp_path):
         warnings.simplefilter("ignore")
         quantize_dynamic(path / "encoder.onnx", tmp_path / "d.onnx", weight_type=QuantType.QInt8)
     session = Session((tmp_path / "d.onnx").read_bytes(), "d.onnx", "float32", (24,), (4,))
-    with pytest.raises(aeedge.VerificationError, match=r"changes with its neighbours: at batch 1 .*dynamic"):
-        check_batch_invariance(lambda some: session.run(some), rows[:257], "d")
+    for allowed in (None, Tolerance(rtol=1e-5, atol=1e-5)):
+        with pytest.raises(aeedge.VerificationError, match=r"changes with its neighbours: at batch 1 .*dynamic"):
+            check_batch_invariance(lambda some: session.run(some), rows[:257], "d", allowed)
 
 
 def test_weights_are_scaled_so_that_no_processor_saturates():
@@ -247,6 +252,167 @@ def test_every_family_can_be_int8(family, digits, tmp_path):
         assert model.variant == manifest.default_variant
         z, exact = model.encode(X[:300]), ae.transform(X[:300])
     assert np.abs(z - exact).max() <= 0.2 * np.abs(exact).max()
+
+
+def grouped(kind):
+    """Encoder, decoder and rows with grouped convolutions."""
+    rng = np.random.default_rng(0)
+    signals = (np.cumsum(rng.normal(size=(300, 4, 16)), axis=2) / 4).astype(np.float32)
+    torch.manual_seed(0)
+    head = nn.Sequential(nn.Linear(3, 32), nn.ReLU())
+    if kind == "1d":
+        down = [nn.Conv1d(4, 8, 3, padding=1, groups=2), nn.ReLU(), nn.Conv1d(8, 8, 3, stride=2, padding=1, groups=8)]
+        back = [nn.Unflatten(1, (4, 8)), nn.ConvTranspose1d(4, 8, 4, stride=2, padding=1, groups=2), nn.ReLU()]
+        back.append(nn.Conv1d(8, 4, 3, padding=1, groups=4))
+    else:
+        signals = signals.reshape(300, 4, 4, 4)
+        down = [nn.Conv2d(4, 8, 3, padding=1, groups=4), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 4, 1, bias=False)]
+        back = [nn.Unflatten(1, (8, 2, 2)), nn.ConvTranspose2d(8, 4, 2, stride=2, groups=4), nn.ReLU()]
+        back.append(nn.Conv2d(4, 4, 3, padding=1, groups=4))
+    down = nn.Sequential(*down, nn.ReLU(), nn.Flatten(), nn.Linear(64, 3))
+    return down.eval(), nn.Sequential(head, *back), signals
+
+
+@pytest.mark.parametrize(("kind", "qat"), [("1d", False), ("2d", False), ("1d", True)])
+def test_grouped_convolutions_can_be_int8(kind, qat, tmp_path):
+    down, up, rows = grouped(kind)
+    manifest = export_bundle(
+        encoder=down, decoder=up, path=tmp_path / "m", example=rows, variants=("int8", "fp32"), qat=qat
+    )
+    assert manifest.default_variant == "int8"
+    decided = {one["layer"]: one["choice"] for one in manifest.variants["int8"].decisions["layers"]}
+    assert any(layer.startswith("Conv") and choice == "int8" for layer, choice in decided.items())
+    with torch.no_grad(), aeedge.load(tmp_path / "m") as model:
+        exact = down(torch.from_numpy(rows)).numpy()
+        assert np.abs(model.encode(rows) - exact).max() <= 0.1 * np.abs(exact).max()
+
+
+@pytest.mark.parametrize(("inputs", "outputs", "groups"), [(4, 4, 1), (4, 6, 2), (6, 6, 6), (3, 9, 3)])
+@pytest.mark.parametrize("layer", [nn.Conv1d, nn.Conv2d])
+def test_corrected_biases_undo_the_mean_error_of_rounding_in_every_group(layer, inputs, outputs, groups):
+    torch.manual_seed(0)
+    conv = layer(inputs, outputs, 1, groups=groups)
+    rows = torch.rand(50, inputs, *[4] * (conv.weight.ndim - 2)) * torch.rand(inputs, *[1] * (conv.weight.ndim - 2)) - 1
+    net = nn.Sequential(conv, nn.ReLU(), nn.Flatten())
+    model = to_onnx(net.eval(), rows, "encoder")
+    name = next(node.name for node in model.graph.node if node.op_type == "Conv")
+    found = ranges(activations(model, rows.numpy()), minmax)
+    bias = corrected_biases(model, activations(model, rows.numpy()), found)[name]
+    steps, scale = quantized_weight(conv.weight.detach().numpy(), 0)
+    rounded = torch.from_numpy(Affine.of(*found["input"]).rounded(rows.numpy()))
+    over = tuple(i for i in range(rows.ndim) if i != 1)
+    with torch.no_grad():
+        exact = conv(rows).mean(over)
+        conv.weight.copy_(torch.from_numpy(steps * scale.reshape([-1] + [1] * (conv.weight.ndim - 1))))
+        conv.bias.zero_()
+        ours = conv(rounded).mean(over)
+    np.testing.assert_allclose(ours + torch.from_numpy(bias), exact, atol=1e-6)
+
+
+class Attention(nn.Module):
+    """Float layers, then an integer one."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+        self.middle, self.out = nn.Linear(24, 16), nn.Linear(16, 3)
+
+    def forward(self, x):
+        return self.out(torch.relu(self.middle(self.inner(x.unflatten(1, (3, 8))).flatten(1))))
+
+
+def attention_bundle(path, dtype):
+    torch.manual_seed(0)
+    down, up = Attention().eval(), nn.Sequential(nn.Linear(3, 32), nn.ReLU(), nn.Linear(32, 24))
+    rows = (factory_rows(300) * 255).astype(dtype)
+    return rows, export_bundle(
+        encoder=down, decoder=up, path=path, example=rows, scaler=(0.0, 255.0), variants=("int8", "fp32")
+    )
+
+
+@pytest.mark.parametrize("dtype", ["float32", "uint8"])
+def test_latents_behind_float_layers_have_a_tolerance_for_a_last_digit(dtype, tmp_path):
+    rows, manifest = attention_bundle(tmp_path / "m", dtype)
+    allowed = manifest.variants["int8"].tolerance["latent"]
+    with aeedge.load(tmp_path / "m", variant="int8", threads=1) as model:
+        whole = model.encode(rows)
+        assert 1e-5 * np.sqrt(np.mean(whole**2)) < allowed.atol < 0.05 * np.sqrt(np.mean(whole**2))
+        for size in (1, 3, 17):
+            parts = np.concatenate([model.encode(rows[i : i + size]) for i in range(0, len(rows), size)])
+            assert deviation("latent", rows, parts, whole, allowed, model.manifest.score).ok
+
+
+def test_a_layer_whose_input_is_always_zero_does_not_keep_int8_out(tmp_path):
+    class Recurrent(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.cells, self.out = nn.GRU(8, 8, batch_first=True), nn.Linear(8, 3)
+
+        def forward(self, x):
+            return self.out(self.cells(x.unflatten(1, (3, 8)))[0][:, -1])
+
+    torch.manual_seed(0)
+    manifest = export_bundle(
+        encoder=Recurrent(), path=tmp_path / "m", example=factory_rows(300), variants=("int8", "fp32")
+    )
+    assert manifest.default_variant == "int8"
+
+
+def fails(kind):
+    def fail(*args, **options):
+        raise kind("the abacus is broken")
+
+    return fail
+
+
+@pytest.mark.parametrize(
+    ("place", "kind"),
+    [
+        ("choose", NotQuantizableError),
+        ("choose", ValueError),
+        ("EncoderDecoder", MemoryError),
+        ("integer_tolerances", IndexError),
+        ("accept_integer", aeedge.VerificationError),
+    ],
+)
+def test_no_failure_of_int8_loses_fp32(net, place, kind, tmp_path, monkeypatch):
+    monkeypatch.setattr(bundle, place, fails(kind))
+    monkeypatch.setattr(bundle, "_check_finite", lambda reference, rows: None)
+    if place != "choose":
+        monkeypatch.setattr(bundle, "choose", lambda models, *args, **options: Int8(dict(models), LIMITS, {}, True))
+    said = (
+        "the abacus is broken" if kind in (NotQuantizableError, aeedge.VerificationError) else f"{kind.__name__}: the"
+    )
+    with pytest.warns(UserWarning, match=f"^no int8 variant: {said}"):
+        manifest = export_bundle(
+            encoder=net[0], decoder=net[1], path=tmp_path / "m", example=factory_rows(), variants=("int8", "fp32")
+        )
+    assert list(manifest.variants) == ["fp32"]
+    assert manifest.default_variant == "fp32"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["m"]
+    assert not any("int8" in p.name for p in (tmp_path / "m").iterdir())
+    with aeedge.load(tmp_path / "m", check="golden") as model:
+        assert model.variant == "fp32"
+
+
+def test_fp32_without_int8_has_the_id_that_it_has_alone(net, tmp_path, monkeypatch):
+    example = {"encoder": net[0], "decoder": net[1], "example": factory_rows()}
+    alone = export_bundle(**example, path=tmp_path / "a")
+    monkeypatch.setattr(bundle, "accept_integer", fails(aeedge.VerificationError))
+    with pytest.warns(UserWarning, match="no int8 variant"):
+        left = export_bundle(**example, path=tmp_path / "b", variants=("int8", "fp32"))
+    assert left.id == alone.id
+
+
+def test_fine_tuning_leaves_the_random_state_alone(net, tmp_path):
+    down, up = with_outlier(net, 1e4)
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    export_bundle(
+        encoder=down, decoder=up, path=tmp_path / "m", example=factory_rows(), variants=("int8", "fp32"), qat=True
+    )
+    assert torch.equal(torch.rand(3), expected)
 
 
 def call(*args):

@@ -11,8 +11,18 @@ def reseal(path, change):
     """Change a manifest and make it consistent again, as a later exporter could have written it."""
     document = json.loads((path / "manifest.json").read_text())
     change(document)
-    document["manifest_sha256"] = "0" * 64
-    text = json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+    _seal(path, document, json.dumps(document, indent=1, ensure_ascii=False) + "\n")
+
+
+def reseal_text(path, old, new):
+    """The same with a part of the text, which need not be JSON afterwards."""
+    text = (path / "manifest.json").read_text()
+    assert old in text
+    _seal(path, json.loads(text), text.replace(old, new, 1))
+
+
+def _seal(path, document, text):
+    text = text.replace(document["manifest_sha256"], "0" * 64, 1)
     digest = hashlib.sha256(text.encode()).hexdigest()
     (path / "manifest.json").write_text(text.replace("0" * 64, digest, 1))
 
@@ -34,7 +44,10 @@ def change_golden(path, name, place, difference):
 def replace_golden(path, arrays):
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
-    data = buffer.getvalue()
+    replace_golden_bytes(path, buffer.getvalue())
+
+
+def replace_golden_bytes(path, data):
     (path / "golden.npz").write_bytes(data)
     entry = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
     reseal(path, lambda d: d.__setitem__("golden", entry))

@@ -8,6 +8,7 @@ import click
 
 from aeedge.bundle.reader import Bundle
 from aeedge.files.atomic import atomic_file
+from aeedge.files.replacing import check_page
 from aeedge_export import run_files
 from aeedge_export.reporting.page import render
 
@@ -25,6 +26,8 @@ def report(run: str, output: str | None, bundle: str | None, force: bool) -> Non
       aeedge report run -o motor.html --bundle motor.aeedge
     """
     target = Path(output) if output else Path(run) / "report.html"
+    if output:
+        check_page(target, overwrite=force)
     page = render(run_files.load(run), None if bundle is None else Bundle(bundle).manifest)
     with atomic_file(target, overwrite=force or not output) as part:
         part.write_text(page, encoding="utf-8")

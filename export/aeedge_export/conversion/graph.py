@@ -7,15 +7,16 @@ scale. Names are set by position and metadata of the exporter is dropped, so tha
 from __future__ import annotations
 
 import copy
+import inspect
 import io
 import logging
 import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from types import MethodType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import onnx
@@ -28,16 +29,22 @@ import torch
 from numpy.typing import NDArray
 from onnx import ModelProto
 from torch import Tensor, nn
+from torch.nn.utils import prune, remove_spectral_norm, remove_weight_norm
+from torch.nn.utils.parametrize import is_parametrized
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
 
 from aeedge.errors import InputError
 from aeedge_export.conversion.editing import closed, constant, opened
 from aeedge_export.conversion.lowering import TORCH_OPSET, lower_opset
 from aeedge_export.conversion.messages import FIXED_BATCH, chance, failure, first_line, node_place
 from aeedge_export.conversion.operators import OPERATORS
+from aeedge_export.networks.copying import copied
 
 OPSET, IR_VERSION = 17, 8
 _BRANCHES = {"If", "Loop", "Scan"}
 _CHANCE = ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial")
+_ANY_NUMBER = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 Module = TypeVar("Module", bound=nn.Module)
 _NAMES = {"encoder": ("input", "latent"), "decoder": ("latent", "reconstruction")}
 
@@ -59,7 +66,7 @@ class RawEncoder(nn.Module):
         self.mean, self.scale = _buffer(scaling.mean, 0.0), _buffer(scaling.scale, 1.0)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(n, *input_shape) raw, any dtype -> (n, latent)."""
+        """(n, *input_shape) raw, any dtype -> (n, *latent_shape)."""
         x = x.to(torch.float32, copy=True)  # a module may change its input in place
         x = x if self.mean is None else x - self.mean
         return _float32(self.encoder(x if self.scale is None else x / self.scale))
@@ -74,7 +81,7 @@ class RawDecoder(nn.Module):
         self.mean, self.scale = _buffer(scaling.mean, 0.0), _buffer(scaling.scale, 1.0)
 
     def forward(self, z: Tensor) -> Tensor:
-        """(n, latent) -> (n, *input_shape) raw, float32."""
+        """(n, *latent_shape) -> (n, *input_shape) raw, float32."""
         x = _float32(self.decoder(z.clone()))
         x = x if self.scale is None else x * self.scale
         return x if self.mean is None else x + self.mean
@@ -125,12 +132,61 @@ def _buffer(values: NDArray[np.float32], neutral: float) -> nn.Parameter | None:
     return nn.Parameter(torch.from_numpy(np.array(values, np.float32)), requires_grad=False)
 
 
+def check_one_input(module: nn.Module, role: str) -> None:
+    """Refuse a module that needs a condition, a mask or a hidden state beside its rows, before anything is run.
+
+    Raises:
+        InputError: its `forward` has several parameters without a default, or none.
+    """
+    try:
+        parameters = inspect.signature(getattr(module, "forward", module)).parameters.values()
+    except (TypeError, ValueError):  # compiled code has none
+        return
+    needed = [one.name for one in parameters if one.default is one.empty and one.kind not in _ANY_NUMBER]
+    if len(needed) > 1:
+        raise InputError(
+            f"{role}: expected a module of one input, forward takes {', '.join(needed[:-1])} and {needed[-1]}; bind "
+            f"the others, as constants or from {needed[0]}, in a module of your own whose forward takes {needed[0]}"
+        )
+    if not parameters:
+        raise InputError(f"{role}: expected a module of one input, forward takes none")
+
+
 def frozen(module: Module) -> Module:
-    """A copy on the CPU in evaluation mode, so that exporting leaves the caller's module alone."""
-    copied = copy.deepcopy(module)
-    for part in every_module(copied):
+    """A copy on the CPU in evaluation mode, so that exporting leaves the caller's module alone.
+
+    weight_norm, spectral_norm, pruning and other parametrizations are replaced by the weights that they compute.
+
+    Raises:
+        InputError: weights that have no values or are not finite, or a module that cannot be copied.
+    """
+    plain = cast("Module", copied(module))
+    for part in every_module(plain):
         part.cpu().eval()
-    return copied
+        for hook in list(part._forward_pre_hooks.values()):
+            if isinstance(hook, WeightNorm):
+                remove_weight_norm(part, hook.name)
+            elif isinstance(hook, SpectralNorm):
+                remove_spectral_norm(part, hook.name)
+            elif isinstance(hook, prune.BasePruningMethod):
+                prune.remove(part, hook._tensor_name)  # type: ignore[no-untyped-call]
+        if is_parametrized(part):
+            _fix_parametrized(part)
+    return plain
+
+
+def _fix_parametrized(module: nn.Module) -> None:
+    """Replace parametrized weights by their values, unless these are random.
+
+    torch's remove_parametrizations would change a class that the copy shares with the caller's module.
+    """
+    names = list(cast("nn.ModuleDict", module.parametrizations))
+    values, again = ([getattr(module, name).detach().clone() for name in names] for _ in range(2))
+    if all(map(torch.equal, values, again)):
+        del module.parametrizations
+        module.__class__ = type(module).__bases__[0]
+        for name, value in zip(names, values):
+            module.register_parameter(name, nn.Parameter(value, requires_grad=False))
 
 
 def in_float32(module: Module, given: Callable[[], Tensor], role: str) -> Module:
@@ -153,7 +209,7 @@ def in_float32(module: Module, given: Callable[[], Tensor], role: str) -> Module
     warnings.warn(
         f"{role}: its weights are {' and '.join(sorted(found))}; a copy in float32 is exported, and is what the bundle "
         "is compared with",
-        stacklevel=4,
+        stacklevel=5,  # the caller, past `torch_defaults`
     )
     return converted
 
@@ -196,30 +252,40 @@ def to_onnx(module: nn.Module, example: Tensor, role: str) -> ModelProto:
     Raises:
         InputError: torch cannot convert the module, or not with a free batch size.
     """
-    names = _NAMES[role]
+    given, free = (example[:2].contiguous(),), ({0: torch.export.Dim("n")},)
     try:
         with _quiet():
-            program = torch.onnx.export(
-                module,
-                (example[:2].contiguous(),),
-                dynamo=True,
-                external_data=False,
-                opset_version=TORCH_OPSET,
-                input_names=[names[0]],
-                output_names=[names[1]],
-                dynamic_shapes=({0: torch.export.Dim("n")},),
-                custom_translation_table=dict(OPERATORS),
-                verbose=False,
-            )
-            assert program is not None
-            _check_no_chance(program.model, role)
-            places = {node.op_type: node_place(node.metadata_props) for node in program.model.graph.all_nodes()}
-            model: ModelProto = program.model_proto
+            model = _converted(module, role, args=given, dynamic_shapes=free)
+            if isinstance(model.graph.inputs[0].shape[0], int):  # len(x) is a number, unless the code itself is read
+                with suppress(Exception):
+                    program = torch.export.export(module, given, dynamic_shapes=free, strict=True)
+                    model = _converted(program, role)
+            _check_no_chance(model, role)
+            places = {node.op_type: node_place(node.metadata_props) for node in model.graph.all_nodes()}
+            proto: ModelProto = ir.to_proto(model)
     except InputError:
         raise
     except Exception as error:  # torch raises many kinds
         raise InputError(f"{role}: expected a module that torch can export, but {failure(error)}") from error
-    return _canonical(model, role, places)
+    return _canonical(proto, role, places)
+
+
+def _converted(module: nn.Module | torch.export.ExportedProgram, role: str, **options: Any) -> ir.Model:
+    """What torch's exporter makes of a module, or of a program that was made of it before."""
+    names = _NAMES[role]
+    program = torch.onnx.export(
+        module,
+        **options,
+        dynamo=True,
+        external_data=False,
+        opset_version=TORCH_OPSET,
+        input_names=[names[0]],
+        output_names=[names[1]],
+        custom_translation_table=dict(OPERATORS),
+        verbose=False,
+    )
+    assert program is not None
+    return program.model
 
 
 def _check_no_chance(model: ir.Model, role: str) -> None:

@@ -8,8 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+import onnx_ir as ir
 import torch
 from onnxscript import opset18 as op
+from onnxscript.function_libs.torch_lib.ops.nn import aten_scaled_dot_product_attention
 
 aten = torch.ops.aten
 
@@ -67,11 +70,38 @@ def _ints(value: int) -> Any:
     return op.Constant(value_ints=[value])
 
 
+def _attention(
+    query: Any,
+    key: Any,
+    value: Any,
+    attn_mask: Any = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Any:
+    """Attention with any number of axes ahead of steps and values; torch's exporter wants heads."""
+    rank = len(query.shape)
+    if rank == 4:
+        return aten_scaled_dot_product_attention(query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa)
+    factor = op.Constant(value_float=_size(query, -1) ** -0.5 if scale is None else scale)
+    scores = op.MatMul(op.Mul(query, factor), op.Transpose(key, perm=[*range(rank - 2), rank - 1, rank - 2]))
+    if is_causal:
+        past = np.tri(_size(query, -2), _size(key, -2), dtype=bool)
+        scores = op.Where(op.Constant(value=ir.tensor(past)), scores, op.Constant(value_float=-np.inf))
+    elif attn_mask is not None and attn_mask.dtype == ir.DataType.BOOL:
+        scores = op.Where(attn_mask, scores, op.Constant(value_float=-np.inf))
+    elif attn_mask is not None:
+        scores = op.Add(scores, attn_mask)
+    return op.MatMul(op.Softmax(scores, axis=-1), value)
+
+
 def _size(x: Any, axis: int) -> int:
     return int(x.shape[axis])
 
 
 OPERATORS: dict[Callable[..., Any], Callable[..., Any]] = {
+    aten.scaled_dot_product_attention.default: _attention,
     aten.mish.default: lambda x: op.Mul(x, op.Tanh(op.Softplus(x))),
     aten.log_sigmoid.default: lambda x: op.Neg(op.Softplus(op.Neg(x))),
     aten.rrelu_with_noise_functional.default: _rrelu,

@@ -21,7 +21,7 @@ def scorer(encoder: ModelProto, decoder: ModelProto, scale: NDArray[np.float32])
     """The mean over a sample of ((x - decoder(encoder(x))) / scale)², as a graph of standard operators.
 
     Args:
-        encoder: raw samples (n, *shape), float32 or integers, to latents (n, k).
+        encoder: raw samples (n, *shape), float32 or integers, to latents.
         decoder: latents to reconstructions (n, *shape) in raw units, float32.
         scale: in raw units, broadcasts to one sample.
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from aeedge.errors import printable
 from aeedge.files.dialect import MISSING, THOUSANDS, number
 
 _LEAST_ROWS = 10  # to see that a column counts
@@ -92,7 +93,7 @@ def note_by_values(name: str, values: NDArray[np.float32]) -> str | None:
     """What to mention of a column that stays: it only rises, as clocks and counters do."""
     if len(values) < 2 * _LEAST_ROWS or values[1] <= values[0] or not (np.diff(values.astype(np.float64)) > 0).all():
         return None
-    return f"column {name!r} only rises, as a clock or a counter does"
+    return f"column '{printable(name)}' only rises, as a clock or a counter does"
 
 
 def _is_epoch(values: NDArray[np.float64]) -> bool:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -16,7 +18,7 @@ from aeedge.errors import InputError
 from aeedge.files import npy
 from aeedge.files.images import Images, are_images
 from aeedge.files.rows import row_files
-from aeedge.files.source import Source
+from aeedge.files.source import Source, reading
 from aeedge_export.data.dataset import Dataset, Selection, named
 from aeedge_export.data.labels import as_classes
 from aeedge_export.data.tables import read_tables
@@ -95,14 +97,9 @@ def _arrays(sources: Sequence[Source], wanted: Selection) -> Dataset:
 def _array(source: Source, array: str | None) -> NDArray[Any]:
     found: NDArray[Any]
     if source.kind == "npy":
-        header = npy.npy_header(source)
-        try:
+        npy.npy_header(source)  # refuses what holds no numbers
+        with reading(source.name):
             found = np.load(source.path, mmap_mode="r") if source.path else np.load(source.open_seekable())
-        except (ValueError, OSError, EOFError) as error:
-            shape = header.shape
-            raise InputError(
-                f"{source.name}: expected an array of shape {shape}, got less ({error}); copy it again"
-            ) from None
     else:
         member = npy.npz_member(source, array)
         npy.npz_header(source, member)  # refuses what holds no numbers
@@ -114,26 +111,32 @@ def _array(source: Source, array: str | None) -> NDArray[Any]:
 
 def _npz(source: Source, member: str) -> NDArray[Any]:
     member = npy.npz_member(source, member)
-    try:
-        with source.open_seekable() as stream, np.load(stream, allow_pickle=False) as archive:
-            found: NDArray[Any] = archive[member]
-    except (ValueError, OSError, EOFError) as error:
-        raise _unreadable(f"{source.name}, array {member!r}", error) from None
+    with _loading(f"{source.name}, array {member!r}"), source.open_seekable() as stream, np.load(stream) as archive:
+        found: NDArray[Any] = archive[member]
     return found
 
 
 def _label_file(place: Path, count: int) -> NDArray[Any]:
-    try:
-        found: NDArray[Any] = np.load(place, allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise _unreadable(str(place), error) from None
+    with _loading(str(place)):
+        found = np.load(place)
+    if not isinstance(found, np.ndarray):
+        raise InputError(
+            f"{place}: expected one array of labels (.npy), got an archive; save the labels with numpy.save"
+        )
     return as_classes(found, count, str(place))
 
 
-def _unreadable(where: str, error: Exception) -> InputError:
-    if "allow_pickle" in str(error):
-        return InputError(f"{where}: expected numbers or text, got Python objects; save them as a plain array")
-    return InputError(f"{where}: cannot be read ({error}); copy it again")
+@contextmanager
+def _loading(where: str) -> Iterator[None]:
+    with reading(where, TokenError):
+        try:
+            yield
+        except ValueError as error:
+            if "allow_pickle" not in str(error):
+                raise
+            raise InputError(
+                f"{where}: expected numbers or text, got Python objects; save them as a plain array"
+            ) from None
 
 
 # --- images

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aeedge.bundle.manifest import Missing
-from aeedge.errors import InputError
+from aeedge.errors import InputError, printable, shortened
 from aeedge_export.data.dataset import Dataset
 from aeedge_export.data.outliers import find_outliers
 
@@ -43,7 +43,10 @@ def treat_missing(data: Dataset, policy: str) -> tuple[Dataset, Missing | None]:
     gone = np.isnan(flat)
     names = data.features or [str(i) for i in range(flat.shape[1])]
     by_name = {names[column]: tuple(values) for column, values in codes.items()}
-    notes = [f"{name!r}: {', '.join(f'{v:g}' for v in values)} taken for missing" for name, values in by_name.items()]
+    notes = [
+        f"'{printable(name)}': {shortened([f'{v:g}' for v in values])} taken for missing"
+        for name, values in by_name.items()
+    ]
     if policy == "drop":
         keep = ~gone.any(axis=1)
         if not keep.any():
@@ -55,11 +58,11 @@ def treat_missing(data: Dataset, policy: str) -> tuple[Dataset, Missing | None]:
         return _kept(data, X[keep], keep, notes), Missing("drop", by_name)
     empty = np.flatnonzero(gone.all(axis=0))
     if len(empty):
-        raise InputError(f"missing: column {names[empty[0]]!r} has no value at all; leave it out")
+        raise InputError(f"missing: column '{printable(names[empty[0]])}' has no value at all; leave it out")
     fill = np.nanmedian(flat, axis=0)
     np.copyto(flat, np.broadcast_to(fill, flat.shape), where=gone)
     counts = gone.sum(axis=0)
-    worst = ", ".join(f"{names[i]} {counts[i]}" for i in np.argsort(-counts, kind="stable")[:5] if counts[i])
+    worst = ", ".join(f"{printable(names[i])} {counts[i]}" for i in np.argsort(-counts, kind="stable")[:5] if counts[i])
     notes.append(f"{int(counts.sum())} missing values were filled with medians" + (f" ({worst})" if worst else ""))
     return replace(data, X=X, notes=(*data.notes, *notes)), Missing("median", by_name, tuple(map(float, fill)))
 

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aeedge.errors import InputError
+from aeedge.errors import InputError, printable, shortened
 from aeedge.files.delimited import Advice, TextTable
 from aeedge.files.parquet import ParquetTable
-from aeedge.files.rows import Wanted, column_order, shortened
+from aeedge.files.rows import Wanted, column_order
 from aeedge.files.sniffing import DialectOptions, Head, detect
 from aeedge.files.source import Source
 from aeedge_export.data.columns import kind_of_cells, note_by_values, why_not_by_kind, why_not_by_values
@@ -23,7 +23,7 @@ from aeedge_export.data.labels import as_classes
 
 
 def _drop(name: str) -> str:
-    return f"leave the column out (--drop {shlex.quote(name) if name.isprintable() else 'NAME'})"
+    return f"leave the column out (--drop {shlex.quote(name) if name == printable(name) else 'NAME'})"
 
 
 class _TrainingAdvice(Advice):
@@ -160,7 +160,9 @@ def _chosen(table: _Table, wanted: Selection) -> tuple[list[str], dict[str, str]
     known = set(table.names)
     for name in (*wanted.columns, *wanted.drop, *wanted.others):
         if name not in known:
-            raise InputError(f"{table.source.name}: expected a column {name!r}, got {shortened(table.names)}")
+            raise InputError(
+                f"{table.source.name}: expected a column '{printable(name)}', got {shortened(table.names)}"
+            )
     left_out = dict.fromkeys(wanted.drop, "--drop") | dict.fromkeys(wanted.others, "labels")
     if wanted.weights is not None:
         left_out[wanted.weights] = "weights"
@@ -174,7 +176,7 @@ def _chosen(table: _Table, wanted: Selection) -> tuple[list[str], dict[str, str]
         else:
             chosen.append(name)
     if not chosen:
-        reasons = "; ".join(f"{name!r}: {reason}" for name, reason in list(left_out.items())[:5])
+        reasons = "; ".join(f"'{printable(name)}': {reason}" for name, reason in list(left_out.items())[:5])
         raise InputError(f"{table.source.name}: no column is left of {shortened(table.names)} ({reasons})")
     return chosen, left_out
 
@@ -183,7 +185,9 @@ def _weights(values: Sequence[Any], name: str, where: str) -> NDArray[np.float32
     try:
         return np.array([float(value) for value in values], np.float32)
     except (TypeError, ValueError):
-        raise InputError(f"{where}, column {name!r}: expected a weight in each row, got something else") from None
+        raise InputError(
+            f"{where}, column '{printable(name)}': expected a weight in each row, got something else"
+        ) from None
 
 
 def _described(
@@ -193,6 +197,6 @@ def _described(
     how = "Parquet" if first.head is None else first.head.dialect.describe()
     found = [f"{named(sources)}: {count:,} rows; {how}", f"inputs ({len(names)}): {shortened(names)}"]
     if left_out:
-        reasons = [f"{name or repr(name)} ({reason})" for name, reason in left_out.items()]
+        reasons = [f"{printable(name) or repr(name)} ({reason})" for name, reason in left_out.items()]
         found.append(f"left out: {shortened(reasons)}")
     return found + list(first.head.notes if first.head else ())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 
 import torch
@@ -11,6 +10,7 @@ from torch import nn
 from aeedge.errors import InputError
 from aeedge_export.networks.base import Design, Network
 from aeedge_export.networks.convolutional import conv1d, conv2d
+from aeedge_export.networks.copying import copied
 from aeedge_export.networks.dense import contractive, dense, sparse
 from aeedge_export.networks.linear import pca
 from aeedge_export.networks.variational import vae
@@ -46,7 +46,7 @@ def build(
     if family == CUSTOM:
         if modules[0] is None or modules[1] is None:
             raise InputError("family 'custom' needs encoder= and decoder=, torch modules; pass both")
-        return Network(copy.deepcopy(modules[0]), copy.deepcopy(modules[1]), design)
+        return Network(copied(modules[0], "encoder"), copied(modules[1], "decoder"), design)
     if family not in FAMILIES:
         raise InputError(f"family: expected {', '.join([*FAMILIES, CUSTOM])}, got {family!r}")
     with torch.random.fork_rng(devices=[]):

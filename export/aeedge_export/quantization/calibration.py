@@ -28,7 +28,7 @@ _BINS, _LEVELS, _CUTS, _SAMPLE = 2048, 128, 64, 200_000
 def activations(model: ModelProto, rows: NDArray[Any]) -> dict[str, Floats]:
     """Every value of a float graph for some rows, input included, by name."""
     model = copy.deepcopy(model)
-    names = [name for node in model.graph.node for name in node.output]
+    names = [name for node in model.graph.node for name in node.output if name]
     del model.graph.output[:]
     model.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in names)
     return {model.graph.input[0].name: rows, **every_output(model.SerializeToString(), rows)}
@@ -68,6 +68,8 @@ def mse(values: Floats) -> Range:
 def entropy(values: Floats) -> Range:
     """The cut range whose 128 levels keep the histogram's shape: least Kullback-Leibler divergence."""
     low, high = minmax(values)
+    if low == high:  # a state of zeros has no shape to keep
+        return low, high
     reach = max(-low, high, 1e-30)
     counts = np.histogram(np.abs(values), _BINS, (0, reach))[0].astype(np.float64)
     counts[0] = counts[1]  # ReLU's zeros are exact at any range, and would outweigh all else
@@ -84,7 +86,7 @@ def _divergence(counts: NDArray[np.float64], cut: int) -> float:
     kept = counts[:cut]
     filled = np.bincount(level, kept > 0, _LEVELS)
     q = np.where(kept > 0, (np.bincount(level, kept, _LEVELS) / np.maximum(filled, 1))[level], 0.0)
-    p, q = p / p.sum(), q / max(q.sum(), 1e-30)
+    p, q = p / max(p.sum(), 1e-30), q / max(q.sum(), 1e-30)
     some = p > 0
     return float((p[some] * np.log(p[some] / np.maximum(q[some], 1e-12))).sum())
 
@@ -99,8 +101,9 @@ METHODS: dict[str, Callable[[Floats], Range]] = {
 
 
 def ranges(values: Mapping[str, Floats], method: Callable[[Floats], Range]) -> dict[str, Range]:
-    """A range for every value; raw integers keep theirs."""
-    return {name: minmax(v) if v.dtype != np.float32 else method(v) for name, v in values.items()}
+    """A range for every value that can be quantised; raw integers keep theirs."""
+    finite = {name: v for name, v in values.items() if isinstance(v, np.ndarray) and v.size and np.isfinite(v).all()}
+    return {name: minmax(v) if v.dtype != np.float32 else method(v) for name, v in finite.items()}
 
 
 def corrected_biases(
@@ -124,8 +127,15 @@ def corrected_biases(
         over = tuple(i for i in range(x.ndim) if i != 1)
         mean = x.mean(axis=over, dtype=np.float64)
         mean_rounded = Affine.of(*found[str(source.name)]).rounded(x).mean(axis=over, dtype=np.float64)
-        taps = tuple(range(2, weight.ndim))
-        exact, ours = weight.astype(np.float64).sum(axis=taps), rounded.astype(np.float64).sum(axis=taps)
-        error = exact @ mean - ours @ mean_rounded if axis == 0 else mean @ exact - mean_rounded @ ours
+        groups = node.attributes.get_int("group", 1)
+        error = _mean_output(weight, axis, groups, mean) - _mean_output(rounded, axis, groups, mean_rounded)
         result[str(node.name)] = (bias + error).astype(np.float32)
     return result
+
+
+def _mean_output(weight: NDArray[Any], axis: int, groups: int, mean: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What inputs of a mean for each channel give in each output channel; a group of channels reads only its own."""
+    taps = tuple(range(2, weight.ndim))
+    matrix = np.moveaxis(weight.astype(np.float64).sum(axis=taps), axis, 0)
+    parts = zip(np.split(matrix, groups), np.split(mean, groups))
+    return np.concatenate([part @ own for part, own in parts])

@@ -20,7 +20,7 @@ from aeedge.runtime.session import as_run
 from aeedge_export.quantization.calibration import METHODS, activations, corrected_biases, ranges
 from aeedge_export.quantization.encoder_decoder import EncoderDecoder, quality, time_ratio
 from aeedge_export.quantization.forms import formed, prepared
-from aeedge_export.quantization.qdq import layers_of, quantize
+from aeedge_export.quantization.qdq import MOVES, layers_of, quantize
 from aeedge_export.quantization.quality_limits import LIMITS, Quality
 
 Finetune = Callable[[NDArray[Any]], Mapping[str, ModelProto]]
@@ -29,6 +29,10 @@ LEAST_ROWS = 192
 _MIN_GAIN = 5e-4  # what another method than plain minmax must gain in the error ratio
 _FASTER = 1.10  # the ratio of times from which a difference counts: timing is noisy
 _TIMED_ROWS = 1024
+_INTEGER = ("QGemm", "QLinearConv", "QLinearMatMul")
+_SINGLE = ("Cast", "Sub", "Add", "Mul", "Div", "Max", "Min", "Clip", "Relu", "LeakyRelu")  # one rounding a value
+_PLACES = (*MOVES, "Concat", "Slice", "Split", "Gather", "MaxPool")
+_EXACT = frozenset((*_INTEGER, *_SINGLE, *_PLACES, "QuantizeLinear", "DequantizeLinear"))  # same bits in any batch
 
 
 class NotQuantizableError(Exception):
@@ -43,11 +47,13 @@ class Int8:
         models: QDQ graphs by role.
         quality: against fp32 on the judging rows.
         record: how it was decided, for the manifest: method, forms, per layer error, time and choice.
+        exact: whether no float layer takes part in the latents, so that they are equal to the bit at any batch size.
     """
 
     models: dict[str, ModelProto]
     quality: Quality
     record: dict[str, Any]
+    exact: bool
 
     @property
     def harmed(self) -> list[str]:
@@ -198,7 +204,7 @@ class _Search:
     def _fall_back_slow(self, settings: _Settings) -> None:
         """Let forms and layers that integers make slower on this machine fall back."""
         block = np.resize(self.rows, (_TIMED_ROWS, *self.rows.shape[1:]))
-        given = {"encoder": block, "decoder": np.resize(self.latents, (_TIMED_ROWS, self.latents.shape[1]))}
+        given = {"encoder": block, "decoder": np.resize(self.latents, (_TIMED_ROWS, *self.latents.shape[1:]))}
         for role in settings.layers:
             plainly = _Settings(settings.layers, settings.forms | {role: "plain"}, settings.method, settings.corrected)
             if settings.layers[role] and self._ratio(settings, plainly, role, given[role])[1] > _FASTER:
@@ -229,8 +235,9 @@ class _Search:
         models, measured = self._candidate(settings), self._quality(settings)
         if failures := measured.failures(self.limits):
             raise NotQuantizableError(f"no set of layers is within the quality limits: {'; '.join(failures)}")
-        for role, model in models.items():
-            _check_integer(model, role, len(settings.layers[role]))
+        kinds = {role: _kinds_as_run(model) for role, model in models.items()}
+        for role, layers in settings.layers.items():
+            _check_integer(kinds[role], role, len(layers))
         calibration = {
             "rows": len(self.calibrating),
             "held_out_rows": len(self.judging),
@@ -238,18 +245,21 @@ class _Search:
             "bias_correction": settings.corrected,
         }
         record = {"calibration": calibration, "forms": dict(settings.forms), "layers": list(self.notes.values())}
-        return Int8(models, measured, record)
+        return Int8(models, measured, record, exact=_EXACT.issuperset(kinds["encoder"]))
 
 
-def _check_integer(model: ModelProto, role: str, integer_layers: int) -> None:
+def _kinds_as_run(model: ModelProto) -> list[str]:
+    """Operators of a graph as onnxruntime optimises it."""
+    return [node.op_type for node in onnx.load_from_string(as_run(model.SerializeToString())).graph.node]
+
+
+def _check_integer(kinds: list[str], role: str, integer_layers: int) -> None:
     """onnxruntime must run exactly the chosen layers on integers: it may leave one float, or quantise another.
 
     Raises:
         NotQuantizableError: it does not.
     """
-    graph = onnx.load_from_string(as_run(model.SerializeToString())).graph
-    kinds = [node.op_type for node in graph.node]
-    integer = sum(kind in ("QGemm", "QLinearConv", "QLinearMatMul") for kind in kinds)
+    integer = sum(kind in _INTEGER for kind in kinds)
     if integer != integer_layers:
         raise NotQuantizableError(
             f"{role}: expected {integer_layers} integer layers, onnxruntime runs {integer} ({', '.join(kinds)})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import statistics
 import time
 from collections.abc import Mapping
@@ -9,6 +10,7 @@ from functools import cache, partial
 from typing import Any
 
 import numpy as np
+import onnx.numpy_helper
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, ValueInfoProto
 
@@ -34,17 +36,17 @@ class EncoderDecoder:
 
     def __init__(self, models: Mapping[str, ModelProto], scale: NDArray[np.float32]) -> None:
         given, code = models["encoder"].graph.input[0], models["encoder"].graph.output[0]
-        shape, (latent,), dtype = _row(given), _row(code), _DTYPES[given.type.tensor_type.elem_type]
-        encoder = Session(models["encoder"].SerializeToString(), "encoder", dtype, shape, (latent,))
+        shape, latent, dtype = _row(given), _row(code), _DTYPES[given.type.tensor_type.elem_type]
+        encoder = Session(models["encoder"].SerializeToString(), "encoder", dtype, shape, latent)
         decoder = None
         if "decoder" in models:
             graph = models["decoder"].SerializeToString()
-            decoder = cache(partial(Session, graph, "decoder", "float32", (latent,), shape))
+            decoder = cache(partial(Session, graph, "decoder", "float32", latent, shape))
         made = methods(latent, shape, dtype, ScoreSpec("mse", scale), encoder, decoder, None, "none")
         self._methods = {name: make() for name, make in made.items()}
 
     def latents_and_errors(self, rows: NDArray[Any]) -> tuple[Floats, Floats | None]:
-        """Latents (n, k) and reconstruction errors (n,), None without a decoder; block by block."""
+        """Latents (n, *latent_shape) and reconstruction errors (n,), None without a decoder; block by block."""
         blocks = [rows[i : i + _BLOCK] for i in range(0, len(rows), _BLOCK)]
         latents, errors = (
             np.concatenate([self._methods[name].run(block) for block in blocks]) if name in self._methods else None
@@ -64,6 +66,19 @@ class EncoderDecoder:
             run(rows)
             count += 1
         return spent / count
+
+
+def nudged(models: Mapping[str, ModelProto]) -> dict[str, ModelProto]:
+    """Copies of graphs, each float weight moved up or down by its last digit: as far as other processors round."""
+    rng, result = np.random.default_rng(0), copy.deepcopy(dict(models))
+    for model in result.values():
+        for tensor in model.graph.initializer:
+            if tensor.data_type == TensorProto.FLOAT:
+                values = onnx.numpy_helper.to_array(tensor)
+                ends = rng.choice(np.array([-np.inf, np.inf], np.float32), values.shape)
+                moved = np.where(values == 0, values, np.nextafter(values, ends))
+                tensor.CopyFrom(onnx.numpy_helper.from_array(moved, tensor.name))
+    return result
 
 
 def quality(fp32: EncoderDecoder, int8: EncoderDecoder, rows: NDArray[Any]) -> Quality:

@@ -55,10 +55,10 @@ def compare(latents: tuple[Floats, Floats], errors: tuple[Floats, Floats] | None
     """Measure the second of each pair (int8) against the first (fp32).
 
     Args:
-        latents: (n, k) each.
+        latents: (n, *latent_shape) each.
         errors: (n,) each: mean squared reconstruction error of each row; None without a decoder.
     """
-    exact, quantized = (z[:_ROWS].astype(np.float64) for z in latents)
+    exact, quantized = (z[:_ROWS].reshape(len(z[:_ROWS]), -1).astype(np.float64) for z in latents)
     cosines = (normalize(exact) * normalize(quantized)).sum(axis=1)
     cosines[(exact == quantized).all(axis=1)] = 1.0  # also where both are zero, which have no direction
     ratio = rank = None

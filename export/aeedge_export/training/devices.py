@@ -1,6 +1,9 @@
-"""The device that trains."""
+"""The device that trains, and torch's defaults."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 
 import torch
 
@@ -22,3 +25,20 @@ def pick_device(name: str) -> torch.device:
         reason = str(error).strip().splitlines()[0]
         raise InputError(f"device: {name!r} cannot be used here ({reason}); use 'auto' or 'cpu'") from None
     return device
+
+
+@contextmanager
+def torch_defaults() -> Iterator[None]:
+    """torch as it is when a program starts: float32, on the CPU, with gradients. Then again as the caller had it."""
+    dtype = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        with ExitStack() as stack:
+            if torch.get_default_device().type != "cpu":  # a device that is set slows down every call of torch
+                stack.enter_context(torch.device("cpu"))
+            stack.enter_context(torch.autocast("cpu", enabled=False))
+            stack.enter_context(torch.inference_mode(False))
+            stack.enter_context(torch.enable_grad())
+            yield
+    finally:
+        torch.set_default_dtype(dtype)

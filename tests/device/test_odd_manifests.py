@@ -1,0 +1,254 @@
+"""Manifests that are sealed, and odd nevertheless: one sentence, or a bundle that works; and what a terminal sees."""
+
+import json
+import re
+import unicodedata
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from helpers.tampering import reseal, reseal_text
+
+import aeedge
+from aeedge.bundle.reader import Bundle
+from aeedge.cli.group import AeedgeGroup
+from aeedge.table import printable
+
+DATA = Path(__file__).parent.parent / "data"
+TEXT = (DATA / "bundle_v1" / "manifest.json").read_text()
+ODD = {
+    "null": None,
+    "true": True,
+    "false": False,
+    "-1": -1,
+    "0": 0,
+    "0.5": 0.5,
+    "1e300": 1e300,
+    "2**31": 2**31,
+    "2**63": 2**63,
+    "2**70": 2**70,
+    "10**39": 10**39,
+    "empty text": "",
+    "text": "1",
+    "long text": "9" * 10**4,
+    "escapes": "\x1b[31m\x9b2J\u202e\r\n\x00",
+    "empty list": [],
+    "list": [1],
+    "lists": [[[[[1]]]]],
+    "unequal lists": [[1], [1, 2]],
+    "many axes": [1] * 70,
+    "many": [1] * 10**3,
+    "texts": ["1"] * 12,
+    "nulls": [None] * 12,
+    "empty object": {},
+    "object": {"layers": 5, "": 1},
+}
+
+
+def places(value, place=()):
+    yield place
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in inner:
+        if not (isinstance(key, int) and key):  # of a list the first alone
+            yield from places(item, (*place, key))
+
+
+PLACES = [place for place in places(json.loads(TEXT)) if place and place != ("manifest_sha256",)]
+
+
+def run(*arguments):
+    return CliRunner().invoke(AeedgeGroup.build(), list(map(str, arguments)))
+
+
+@pytest.mark.parametrize("place", PLACES, ids=lambda place: ".".join(map(str, place)))
+def test_odd_values_of_a_manifest(bundle, place):
+    """Anything in any place: one sentence of an AeedgeError, or a model that gives its recorded outputs."""
+    whole, refused = TEXT, 0
+    for name, value in ODD.items():
+        (bundle / "manifest.json").write_text(whole)
+
+        def change(document, value=value):
+            for key in place[:-1]:
+                document = document[key]
+            document[place[-1]] = value
+
+        reseal(bundle, change)
+        problem = fault(bundle)
+        refused += bool(problem)
+        assert len(problem) < 700, name
+        assert printable(problem) == problem, name
+    assert refused >= 8 or place[0] in ("name", "family", "created", "made_with", "training") or "quality" in place
+
+
+def fault(bundle):
+    """The sentence that a bundle gets, or nothing: then all of it works."""
+    try:
+        with aeedge.load(bundle, threads=1, check="golden"):
+            pass
+    except aeedge.AeedgeError as error:
+        return str(error)
+    shown = run("info", bundle)
+    assert shown.exit_code == 0, shown.exception
+    assert_harmless(shown.output)
+    return ""
+
+
+def assert_harmless(text):
+    for c in text.replace("\n", ""):
+        assert c.isprintable() or unicodedata.category(c) == "Zs", repr(c)
+
+
+DEEP = "[" * 10**4 + "]" * 10**4
+TEXTS = {
+    "NaN": ("NaN", "NaN is no JSON number"),
+    "Infinity": ("-Infinity", "-Infinity is no JSON number"),
+    "1e999": ("1e999", "too large a number"),
+    "5000 digits": ("9" * 5000, "a number of 5000 digits"),
+    "400 digits": ("-" + "9" * 400, "a number of 401 digits"),
+    "400 digits and a point": ("9" * 400 + ".5", "too large a number"),
+    "half a surrogate": ('"\\ud800"', "surrogates not allowed"),
+    "the other half": ('"\\udfff x"', "surrogates not allowed"),
+    "half a surrogate in a key": ('{"\\ud800": 1}', "surrogates not allowed"),
+    "half a surrogate deep inside": ('[[[["\\ud800"]]]]', "surrogates not allowed"),
+    "a key twice": ('{"a": 1, "a": 2}', "the key 'a' is there twice"),
+    "deep lists": (DEEP, "cannot be read|nested too deeply"),
+    "deep objects": ('{"a":' * 10**4 + "1" + "}" * 10**4, "cannot be read|nested too deeply"),
+    "lists of 100 levels": ("[" * 100 + "]" * 100, "nested too deeply"),
+    "a control character": ('"\x1b"', "Invalid control character"),
+    "a comma too many": ("[1,]", "cannot be read"),
+}
+
+
+@pytest.mark.parametrize("name", TEXTS)
+@pytest.mark.parametrize("place", ["training", "version", "scale", "id"])
+def test_text_that_is_no_json_for_everybody(bundle, name, place):
+    new, problem = TEXTS[name]
+    old = {
+        "training": '"training": {',
+        "version": '"format_version": 1',
+        "scale": '"score": {',
+        "id": '"id": ',
+    }[place]
+    reseal_text(bundle, old, f'"x": {new}, {old}' if place in ("version", "id") else f'{old} "x": {new},')
+    with pytest.raises(aeedge.CorruptBundleError, match=rf"manifest\.json: .*({problem})") as caught:
+        aeedge.load(bundle)
+    assert len(str(caught.value)) < 700
+    result = run("info", bundle)
+    assert result.exit_code in (1, 2)
+    assert isinstance(result.exception, SystemExit)
+
+
+def test_a_key_of_the_manifest_that_is_there_twice(bundle):
+    reseal_text(bundle, '"format_version": 1', '"format_version": 1, "format_version": 1')
+    with pytest.raises(aeedge.CorruptBundleError, match="the key 'format_version' is there twice"):
+        aeedge.load(bundle)
+
+
+@pytest.mark.parametrize("version", ["", "x", "9" * 5000, "-1", "1\x1b[31m" + "0" * 100, "٣.1"])
+def test_a_version_that_is_none(bundle, version):
+    reseal(bundle, lambda d: d.__setitem__("min_onnxruntime", version))
+    with pytest.raises(aeedge.CorruptBundleError, match=r"expected a version such as '1\.12\.1', .* at \$\.min_onnx"):
+        aeedge.load(bundle)
+
+
+@pytest.mark.parametrize(
+    "scale", ["1", "1.5", ["1"] * 12, True, [True] * 12, [1e-60] * 12, 1e39, 10**39, [[1] * 12] * 2]
+)
+def test_a_scale_that_is_no_positive_float32_of_the_shape(bundle, scale):
+    reseal(bundle, lambda d: d["score"].__setitem__("scale", scale))
+    with pytest.raises(aeedge.CorruptBundleError, match=r"at \$\.score\.scale"):
+        aeedge.load(bundle)
+
+
+def test_missing_values_of_a_huge_row_are_looked_up_without_a_table_of_it(bundle):
+    def change(document):
+        document["input"] |= {"shape": [2**31 - 1], "features": None, "units": None}
+        document["input"]["missing"] = {"policy": "drop", "codes": {str(2**31 - 2): [1], "01": [2]}}
+
+    reseal(bundle, change)
+    with pytest.raises(aeedge.CorruptBundleError, match="codes by name or position of a value, not '01'"):
+        aeedge.load(bundle)
+
+
+@pytest.mark.parametrize("codes", [{"0": [1e300]}, {"0": [10**39]}])
+def test_codes_beyond_float32_are_no_warning(bundle, codes):
+    reseal(
+        bundle, lambda d: d["input"].__setitem__("missing", {"policy": "median", "fill": [1e300] * 12, "codes": codes})
+    )
+    with pytest.raises(aeedge.CorruptBundleError, match="a fill of '0' that is not one of its codes"):
+        aeedge.load(bundle)
+
+
+@pytest.mark.parametrize(
+    "decisions", [{"layers": 5}, {"layers": [5]}, {"layers": [{}]}, {"layers": {"a": 1}}, {"x": []}]
+)
+def test_decisions_that_nobody_made_are_harmless(bundle, decisions):
+    reseal(bundle, lambda d: d["variants"]["fp32"].__setitem__("decisions", decisions))
+    assert run("info", bundle).exit_code == 0
+    aeedge.load(bundle, check="golden").close()
+
+
+HOSTILE = "a\x1b[2J\x1b]0;title\x07\x9b31m\u202eb\u2066c\r\nError: d\x7f\x00\u200be\u2028f"
+
+
+def hostile(document):
+    document["name"] = document["family"] = document["created"] = HOSTILE
+    document["input"]["features"] = [f"{i}{HOSTILE}" for i in range(12)]
+    document["input"]["units"] = [HOSTILE] * 12
+    document["made_with"] = {HOSTILE: HOSTILE}
+    document["training"] = {HOSTILE: HOSTILE, "x": {HOSTILE: [HOSTILE]}}
+    document["variants"]["fp32"]["quality"] = {HOSTILE: 1.0}
+    document["variants"]["fp32"]["decisions"] = {
+        "layers": [
+            {"graph": HOSTILE, "layer": HOSTILE, "choice": choice, "why": HOSTILE} for choice in ("fp32", "int8")
+        ]
+    }
+
+
+@pytest.mark.parametrize("command", ["info", "info --json", "verify", "verify --json", "doctor", "doctor --json"])
+def test_no_name_reaches_the_terminal_as_a_command(bundle, command):
+    reseal(bundle, hostile)
+    command, *options = command.split()
+    result = run(command, bundle, *options)
+    assert result.exit_code == 0, result.output
+    assert_harmless(result.output)
+    assert not re.search(r"^Error: d", result.output, re.MULTILINE)
+    if command == "info" and options:
+        document = json.loads(result.output)
+        assert document["name"] == document["input"]["units"][3] == HOSTILE
+
+
+def test_neither_do_names_in_errors(bundle, tmp_path):
+    reseal(bundle, hostile)
+    (tmp_path / "rows.csv").write_text("a,b\n1,2\n")
+    result = run("encode", bundle, tmp_path / "rows.csv", "-o", tmp_path / "out.csv")
+    assert result.exit_code == 2
+    assert_harmless(result.output)
+    assert not re.search(r"^Error: d", result.output, re.MULTILINE)
+    reseal(bundle, lambda d: d["variants"]["fp32"]["quality"].__setitem__(HOSTILE, None))
+    result = run("info", bundle)
+    assert result.exit_code == 1
+    assert_harmless(result.output)
+    assert "\\x1b[2J" in result.output
+
+
+def test_a_model_shows_itself_in_one_line(bundle):
+    reseal(bundle, hostile)
+    assert printable(repr(aeedge.load(bundle))) == repr(aeedge.load(bundle))
+
+
+def test_printable_leaves_writing_as_it_is():
+    for text in ("Temperatur, °C", "µ±², 12\u202f000\xa0h", "温度", "é", "e\u0301", "-", ""):
+        assert printable(text) == text
+    assert printable("a\nb\x1b", "\n") == "a\nb\\x1b"
+    assert printable("\U000e0041\ud800") == "\\U000e0041\\ud800"
+
+
+def test_a_damaged_manifest_is_not_read_twice(bundle, monkeypatch):
+    reseal(bundle, lambda d: d.__setitem__("opset", None))
+    opened = []
+    whole = Bundle._open
+    monkeypatch.setattr(Bundle, "_open", lambda self: opened.append(1) or whole(self))
+    with pytest.raises(aeedge.CorruptBundleError):
+        aeedge.load(bundle)
+    assert len(opened) == 1

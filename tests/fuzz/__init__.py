@@ -1,0 +1,1 @@
+"""Fuzzing of what reads bytes that others wrote: the manifest, ONNX files, reference outputs, files of rows."""

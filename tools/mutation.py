@@ -35,11 +35,11 @@ ACCEPTED = ROOT / "tools" / "mutation_accepted.json"
 SUBJECTS = {  # file -> tests of tests/device that know it, the fastest first
     "aeedge/verification.py": ["verification", "bundle", "nonfinite_sentinels", "int8"],
     "aeedge/runtime/nonfinite.py": ["nonfinite_sentinels", "nonfinite"],
-    "aeedge/bundle/manifest.py": ["bundle", "odd_manifests", "missing", "replacing_bundles"],
-    "aeedge/bundle/onnx_proto.py": ["forged_graphs", "bundle", "nonfinite_sentinels"],
+    "aeedge/bundle/manifest.py": ["bundle", "odd_manifests", "missing"],
+    "aeedge/bundle/onnx_proto.py": ["forged_graphs", "nonfinite_sentinels", "bundle"],
     "aeedge/files/atomic.py": ["atomic"],
     "aeedge/runtime/sessions.py": ["session", "processes", "threads"],
-    "aeedge/runtime/threadpool.py": ["threads", "processes", "interruptions"],
+    "aeedge/runtime/threadpool.py": ["interrupted", "threads", "processes"],
     "aeedge/runtime/session.py": ["session", "model", "bind", "int8", "nonfinite_sentinels"],
 }
 _COPIED = ("aeedge", "export", "tests", "benchmarks", "tools", "docs", "pyproject.toml")

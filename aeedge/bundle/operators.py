@@ -1,7 +1,7 @@
 """Which operators a graph may have before onnxruntime sees it: those that a feed-forward network needs.
 
 Loops may never end, random numbers make outputs that nobody can check, and a division of whole numbers by 0 ends the
-process (SIGFPE) inside onnxruntime, whatever Python does. See docs/decisions/0017-operator-allow-list.md.
+process (SIGFPE) inside onnxruntime, whatever Python does. See docs/decisions/0016-strict-onnx-reader.md.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from aeedge.bundle.onnx_proto import (
     OnnxInfo,
     integers,
     is_integer,
+    standard,
 )
 
 _ARITHMETIC = """
@@ -92,6 +93,9 @@ def operator_fault(info: OnnxInfo, allow: Collection[str] = ()) -> str:
     Args:
         info: the graph.
         allow: operators to take as they are, beside ALLOWED; of another domain: "com.microsoft.Gelu".
+
+    Raises:
+        ValueError: a weight that matters here is written in a way that may be read differently.
     """
     return _graph_fault(info.graph, allow)
 
@@ -221,9 +225,8 @@ def _subgraphs(attributes: Iterable[Message]) -> list[Any]:
 
 def _operator(node: Message) -> str:
     """The operator's name, after its domain unless that is the standard one."""
-    domain = node.get("domain", "")
-    name: str = node.get("op_type", "")
-    return name if domain in ("", "ai.onnx") else f"{domain}.{name}"
+    domain, name = standard(node.get("domain", "")), node.get("op_type", "")
+    return f"{domain}.{name}" if domain else str(name)
 
 
 def _called(node: Message) -> str:

@@ -412,6 +412,9 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         """
         with torch_defaults():
             run = run_files.load(path, encoder, decoder)
+        unknown = sorted(run.params.keys() - set(cls._get_param_names()))
+        if unknown:
+            raise InputError(f"{path}: expected parameters of an Autoencoder, got {', '.join(unknown)}; upgrade aeedge")
         return cls(**run.params, encoder=encoder, decoder=decoder)._adopt(run)
 
     def export(

@@ -431,21 +431,20 @@ def _raw_modules(
 
 
 def _check_shapes(encoder: nn.Module, decoder: nn.Module | None, rows: NDArray[Any]) -> tuple[int, ...]:
-    """The shape of a row's latents, once both modules were seen to fit the example and each other for 3, 2, 1 rows."""
+    """The shape of a row's latents, once both modules were seen to fit the example and each other for 3 rows and 2."""
     with torch.inference_mode():
-        for count in (3, 2, 1):
+        for count in (3, 2):
             part = rows[np.arange(count) % len(rows)]
             latent = _call(encoder, torch.from_numpy(part), "encoder")
             if latent.ndim < 2 or len(latent) != count or not latent.numel():
                 raise InputError(
-                    f"encoder: expected latents of shape (n, k) or (n, ...), got {tuple(latent.shape)} for "
-                    f"{_rows(count)}"
+                    f"encoder: expected latents of shape (n, k) or (n, ...), got {tuple(latent.shape)} for {count} rows"
                 )
             if decoder is not None:
                 back = _call(decoder, latent, "decoder")
                 if back.ndim != part.ndim or len(back) != count:
                     raise InputError(
-                        f"decoder: expected rows of shape {part.shape}, got {tuple(back.shape)} for {_rows(count)}"
+                        f"decoder: expected rows of shape {part.shape}, got {tuple(back.shape)} for {count} rows"
                     )
                 if back.shape != part.shape:
                     raise InputError(f"decoder: expected rows of shape {rows.shape[1:]}, got {tuple(back.shape[1:])}")
@@ -457,7 +456,7 @@ def _call(module: nn.Module, rows: torch.Tensor, role: str) -> torch.Tensor:
         result = module(rows)
     except Exception as error:  # whatever the caller's module raises
         raise InputError(
-            f"{role}: failed on {_rows(len(rows))}, shape {tuple(rows.shape)} "
+            f"{role}: failed on {len(rows)} rows, shape {tuple(rows.shape)} "
             f"({type(error).__name__}: {first_line(error)})"
         ) from error
     if not isinstance(result, torch.Tensor):
@@ -470,11 +469,6 @@ def _call(module: nn.Module, rows: torch.Tensor, role: str) -> torch.Tensor:
         advice = "torch.view_as_real(z) has two real ones" if result.is_complex() else "if these are meant, z.float()"
         raise InputError(f"{role}: expected real numbers, got {str(result.dtype).removeprefix('torch.')}; {advice}")
     return result
-
-
-def _rows(count: int) -> str:
-    """A number of rows, and the likely cause where one row fails while several do not."""
-    return f"{count} rows" if count > 1 else "1 row (squeeze() without an axis drops that of the batch: name the axis)"
 
 
 def _check_finite(reference: Reference, rows: NDArray[Any]) -> None:

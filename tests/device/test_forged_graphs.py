@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from helpers import forging, onnx_bytes
 from helpers.tampering import replace_graph
 
@@ -15,6 +16,7 @@ import aeedge
 import aeedge.runtime.session
 from aeedge.bundle.onnx_proto import chain, inspect
 from aeedge.bundle.operators import operator_fault
+from aeedge.cli.group import AeedgeGroup
 from aeedge.runtime.session import runtime_version
 from aeedge.system.versions import release
 
@@ -185,6 +187,19 @@ def test_a_branch_of_an_allowed_operator_is_looked_into(bundle):
         load(bundle, data, allow_ops=("If",))
 
 
+@pytest.mark.parametrize("command", ["encode", "verify"])
+def test_a_command_allows_an_operator_by_name(bundle, tmp_path, command):
+    replace_graph(bundle, "encoder.onnx", forging.model(condition(forging.node("Neg", ["x"], "c")), IDENTITY))
+    np.save(tmp_path / "x.npy", np.zeros((2, 12), np.float32))
+    arguments = [command, str(bundle), *([str(tmp_path / "x.npy"), "-o", "-"] if command == "encode" else [])]
+    result = CliRunner().invoke(AeedgeGroup.build(), arguments)
+    assert result.exit_code == 1
+    assert "name the operator with --allow-ops" in result.output
+    result = CliRunner().invoke(AeedgeGroup.build(), [*arguments, "--allow-ops", "Loop,If"])
+    assert "--allow-ops" not in result.output  # verify finds other numbers than were recorded
+    assert result.exit_code == (1 if command == "verify" else 0), result.output
+
+
 @pytest.mark.parametrize("names", ["If", [1], [None]])
 def test_names_of_operators_are_a_list_of_strings(bundle, names):
     with pytest.raises(aeedge.InputError, match=r"allow_ops: expected a list of names .* such as \('If',\)"):
@@ -230,6 +245,32 @@ DIVISIONS = {
 def test_a_division_of_whole_numbers_that_may_end_the_process_is_refused(bundle, case, operator):
     graph = DIVISIONS[case].replace(onnx_bytes.message(4, "Div"), onnx_bytes.message(4, operator))
     with pytest.raises(aeedge.IncompatibleBundleError, match=rf"{operator} \(node 'half'\)|of the same name"):
+        load(bundle, forging.model(graph, IDENTITY))
+
+
+def typed(kind, field, data):
+    """A tensor "d" of one value in another field than raw_data."""
+    return onnx_bytes.number(1, 1) + onnx_bytes.number(2, kind) + onnx_bytes.message(8, "d") + field(data)
+
+
+@pytest.mark.parametrize(
+    "divisor",
+    [
+        typed(3, lambda v: onnx_bytes.number(5, v), 256),
+        typed(3, lambda v: onnx_bytes.message(5, onnx_bytes.varint(v)), 255),
+        typed(2, lambda v: onnx_bytes.number(5, v), 256),
+        typed(5, lambda v: onnx_bytes.number(5, v), 2**16),
+        typed(6, lambda v: onnx_bytes.message(5, onnx_bytes.varint(v)), 2**32),
+        typed(12, lambda v: onnx_bytes.number(11, v), 2**32),
+        typed(7, lambda v: onnx_bytes.message(7, v), forging.padded(2, 4)),
+        typed(7, lambda v: onnx_bytes.message(7, v), b"\x80" * 9 + b"\2"),
+    ],
+    ids=["int8 256", "int8 255", "uint8 256", "int16 2**16", "int32 2**32", "uint32 2**32", "overlong", "65 bits"],
+)
+def test_a_divisor_whose_bits_are_cut_off_is_no_other_divisor(bundle, divisor):
+    """256 is 0 in eight bits, and 255 is -1."""
+    graph = quotient(cast(7)) + onnx_bytes.message(5, divisor)
+    with pytest.raises(aeedge.CorruptBundleError, match=r"no room for|read differently|more than 32 bits"):
         load(bundle, forging.model(graph, IDENTITY))
 
 

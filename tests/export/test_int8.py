@@ -142,6 +142,13 @@ def test_a_range_covers_what_it_keeps(method):
     assert 1 < high <= values.max()
 
 
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("value", [0.0, 3.0, -0.5])
+def test_a_value_that_never_changes_is_its_own_range(method, value):
+    """The first state of a recurrent network, for example."""
+    assert METHODS[method](np.full(100, value, np.float32)) == (value, value)
+
+
 def test_quality_is_measured_without_labels():
     rng = np.random.default_rng(0)
     z, errors = rng.normal(size=(300, 5)).astype(np.float32), rng.random(300).astype(np.float32)

@@ -133,7 +133,7 @@ def export_bundle(
             rounding in the forward pass, on the calibration rows; fp32 does not change.
         with_scorer: also write encoder, decoder and score as one graph, if there is a decoder: a single sample is
             scored in two thirds of the time or less, for twice the size.
-        tolerance: largest error of fp32 relative to an output's magnitude.
+        tolerance: largest error of fp32 relative to an output's magnitude, at most 0.05.
         overwrite: replace an existing bundle that holds no other files; anything else is never replaced.
 
     Returns:
@@ -141,7 +141,7 @@ def export_bundle(
 
     Raises:
         InputError: `path` exists or cannot be written; modules, example or calibration do not fit together or cannot be
-            converted.
+            converted; what a module makes of a row is random, or depends on earlier calls or on the other rows.
         VerificationError: aeedge computes something else; nothing is left behind.
     """
     target = Path(path)

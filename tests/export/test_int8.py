@@ -24,6 +24,7 @@ from aeedge_export.conversion.graph import RawEncoder, Scaling, frozen, to_onnx
 from aeedge_export.quantization.affine import Affine, quantized_weight
 from aeedge_export.quantization.calibration import METHODS, activations, corrected_biases, minmax, ranges
 from aeedge_export.quantization.choice import Int8, NotQuantizableError
+from aeedge_export.quantization.encoder_decoder import EncoderDecoder, nudged
 from aeedge_export.quantization.quality_limits import LIMITS, Quality, compare
 
 pytestmark = pytest.mark.usefixtures("time_has_no_say")
@@ -170,6 +171,15 @@ def test_a_range_covers_what_it_keeps(method):
 def test_a_value_that_never_changes_is_its_own_range(method, value):
     """The first state of a recurrent network, for example."""
     assert METHODS[method](np.full(100, value, np.float32)) == (value, value)
+
+
+def test_a_last_digit_of_weights_is_no_exponent_of_its_own():
+    """x³ of a GELU by tanh is NaN for negative x where the 3 is moved as well."""
+    rows = np.random.default_rng(0).normal(size=(50, 6)).astype(np.float32)
+    net = nn.Sequential(nn.Linear(6, 8), nn.GELU("tanh"), nn.Linear(8, 3)).eval()
+    models = {"encoder": to_onnx(net, torch.from_numpy(rows), "encoder")}
+    exact, moved = (EncoderDecoder(m, np.float32(1)).outputs(rows)["latent"] for m in (models, nudged(models)))
+    assert 0 < np.abs(moved - exact).max() < 1e-5
 
 
 def test_quality_is_measured_without_labels():

@@ -26,7 +26,13 @@ from aeedge.table import columns, human_bytes
 @click.option("--qat", is_flag=True, help="Fine-tune int8 with simulated rounding if layers would stay fp32.")
 @click.option("--no-scorer", is_flag=True, help="Leave out scorer.onnx: half the size, slower scores.")
 @click.option("--name", help="Name of the model [default: the bundle's].")
-@click.option("--tolerance", default=1e-4, show_default=True, help="Maximum relative error of fp32 against torch.")
+@click.option(
+    "--tolerance",
+    type=click.FloatRange(0, 0.05, min_open=True),
+    default=1e-4,
+    show_default=True,
+    help="Maximum relative error of fp32 against torch.",
+)
 @click.option("-f", "--force", is_flag=True, help="Overwrite BUNDLE.")
 @click.pass_context
 def export(

@@ -209,7 +209,7 @@ def in_float32(module: Module, given: Callable[[], Tensor], role: str) -> Module
     warnings.warn(
         f"{role}: its weights are {' and '.join(sorted(found))}; a copy in float32 is exported, and is what the bundle "
         "is compared with",
-        stacklevel=4,
+        stacklevel=5,  # the caller, past `torch_defaults`
     )
     return converted
 

@@ -76,7 +76,8 @@ def nudged(models: Mapping[str, ModelProto]) -> dict[str, ModelProto]:
             if tensor.data_type == TensorProto.FLOAT:
                 values = onnx.numpy_helper.to_array(tensor)
                 ends = rng.choice(np.array([-np.inf, np.inf], np.float32), values.shape)
-                moved = np.where(values == 0, values, np.nextafter(values, ends))
+                # whole numbers may be exponents: a negative number to the power of 3.0000002 is NaN
+                moved = np.where(values == np.rint(values), values, np.nextafter(values, ends))
                 tensor.CopyFrom(onnx.numpy_helper.from_array(moved, tensor.name))
     return result
 

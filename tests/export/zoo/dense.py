@@ -178,8 +178,8 @@ class Embedded(nn.Module):
         return self.head(torch.cat([self.table(category), x[:, 1:]], dim=1))
 
 
-def with_activation(make):
-    return lambda: nn.Sequential(nn.Linear(12, 10), make(), nn.Linear(10, 4))
+def with_activations(*made):
+    return lambda: nn.Sequential(nn.Linear(12, 10), *(part for make in made for part in (make(), nn.Linear(10, 10))))
 
 
 def pruned():
@@ -200,20 +200,12 @@ def hooked():
 
 
 ACTIVATIONS = {
-    "ReLU6": nn.ReLU6,
-    "SiLU": nn.SiLU,
-    "GELU": nn.GELU,
-    "GELU by tanh": lambda: nn.GELU("tanh"),
-    "Mish": nn.Mish,
-    "LogSigmoid": nn.LogSigmoid,
-    "PReLU": lambda: nn.PReLU(10),
-    "Softplus": nn.Softplus,
-    "CELU": nn.CELU,
-    "Hardswish": nn.Hardswish,
-    "Softsign": nn.Softsign,
-    "Tanhshrink": nn.Tanhshrink,
-    "Threshold": lambda: nn.Threshold(0.1, -0.5),
-    "GLU": lambda: nn.Sequential(nn.Linear(10, 20), nn.GLU()),
+    "ReLU6, SiLU, Softplus": (nn.ReLU6, nn.SiLU, nn.Softplus),
+    "GELU, exact and by tanh": (nn.GELU, lambda: nn.GELU("tanh")),
+    "Mish, LogSigmoid": (nn.Mish, nn.LogSigmoid),
+    "PReLU, CELU, Hardswish": (lambda: nn.PReLU(10), nn.CELU, nn.Hardswish),
+    "Softsign, Tanhshrink, Threshold": (nn.Softsign, nn.Tanhshrink, lambda: nn.Threshold(0.1, -0.5)),
+    "GLU": (lambda: nn.Sequential(nn.Linear(10, 20), nn.GLU()),),
 }
 
 RIGHT = {
@@ -251,5 +243,5 @@ RIGHT = {
     "log_softmax": (lambda: Of(lambda net, x: net.layer(x).log_softmax(-1), layer=nn.Linear(12, 4)), TABLE),
     "polynomial": (lambda: Of(lambda net, x: net.layer(torch.cat([x, x**2, x**3], 1)), layer=nn.Linear(36, 4)), TABLE),
     "map from a table": (lambda: nn.Sequential(nn.Linear(12, 32), nn.ReLU(), nn.Unflatten(1, (2, 4, 4))), TABLE),
-    **{name: (with_activation(make), TABLE) for name, make in ACTIVATIONS.items()},
+    **{name: (with_activations(*made), TABLE) for name, made in ACTIVATIONS.items()},
 }

@@ -192,7 +192,7 @@ class Session:
         IncompatibleBundleError: onnxruntime cannot load the graph.
         CorruptBundleError: the graph's input or output is not what the manifest says.
         MemoryError: there is too little.
-        BundleError: the threads of a pool cannot be started (see threadpool.try_to_start).
+        RuntimeError: the threads of a pool cannot be started.
     """
 
     def __init__(
@@ -227,6 +227,8 @@ class Session:
         except Exception as error:
             if (told := _translated(error, [self.where], "load")) is None:
                 raise
+            if self.pooled and any(words in str(error) for words in _NO_THREAD):
+                raise RuntimeError("can't start new thread") from None  # as Python says it
             raise told from None
 
     def run(self, rows: NDArray[Any]) -> Floats:
@@ -297,8 +299,6 @@ def _translated(error: Exception, where: Sequence[str], what: str) -> Exception 
     if type(error) is MemoryError or any(words in text for words in _NO_MEMORY):
         advice = ", or pass fewer samples" if what == "run" else ""
         return MemoryError(f"{place}: there is too little memory to {what} it; free some{advice}")
-    if any(words in text for words in _NO_THREAD):
-        return BundleError(f"{place}: no thread can be started to {what} it; raise the limit ('ulimit -u', TasksMax=)")
     kind = IncompatibleBundleError if what == "load" else BundleError
     return kind(
         f"{place}: onnxruntime {runtime_version()} cannot {what} it ({_first_line(error)}); "

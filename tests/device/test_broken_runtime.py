@@ -1,12 +1,15 @@
 """Where onnxruntime is missing, half removed, too old for numpy, noisy, out of memory or fails at a graph."""
 
 import os
+import shutil
 import sys
 import textwrap
+import threading
 
 import numpy as np
+import onnxruntime
 import pytest
-from helpers import onnx_bytes
+from helpers import onnx_bytes, reference
 from helpers.children import BUNDLE, child, in_namespace
 
 import aeedge
@@ -116,8 +119,8 @@ def test_loading_is_silent_on_a_machine_with_an_adapter_without_vendor():
 # Graphs at which it fails
 
 
-def graph_of(*nodes):
-    """A graph from rows (n, 4) to rows (n, 2) of these nodes: operator, inputs, outputs, integer attributes."""
+def graph_of(*nodes, wide=2):
+    """A graph from rows (n, 4) to rows (n, wide) of these nodes: operator, inputs, outputs, integer attributes."""
     made = b""
     for kind, inputs, outputs, attributes in nodes:
         body = b"".join(onnx_bytes.message(1, name) for name in inputs)
@@ -130,37 +133,61 @@ def graph_of(*nodes):
         onnx_bytes.message(5, onnx_bytes.tensor(name, values))
         for name, values in {"w": np.ones((4, 2), np.float32), "b": np.zeros(2, np.float32)}.items()
     )
-    ends = onnx_bytes.message(11, onnx_bytes.rows("x", 4)) + onnx_bytes.message(12, onnx_bytes.rows("y", 2))
+    for name, values in {"start": [0, 0], "stop": [1, 2], "flat": [-1]}.items():
+        data = np.array(values, np.int64).tobytes()
+        kind = onnx_bytes.number(1, len(values)) + onnx_bytes.number(2, 7)
+        held += onnx_bytes.message(5, kind + onnx_bytes.message(8, name) + onnx_bytes.message(9, data))
+    ends = onnx_bytes.message(11, onnx_bytes.rows("x", 4)) + onnx_bytes.message(12, onnx_bytes.rows("y", wide))
     return onnx_bytes.model(made + onnx_bytes.message(2, "g") + held + ends)
 
 
 DENSE = ("Gemm", ["x", "w", "b"], ["t"], {})
-TWICE = graph_of(DENSE, ("Concat", ["t", "t"], ["y"], {"axis": 0}))
+AS_TOLD = [  # the first two values of the input are the shape of the output
+    ("Slice", ["x", "start", "stop"], ["u"], {}),
+    ("Reshape", ["u", "flat"], ["v"], {}),
+    ("Cast", ["v"], ["s"], {"to": 7}),
+    ("Reshape", ["t", "s"], ["y"], {}),
+]
+ODD_SHAPES = {
+    "two rows for each": (graph_of(DENSE, ("Concat", ["t", "t"], ["y"], {"axis": 0})), None),
+    "two rows for one": (graph_of(DENSE, *AS_TOLD), lambda n: (2 * n, 1)),
+    "one long row": (graph_of(DENSE, *AS_TOLD), lambda n: (1, 2 * n) if n > 1 else (2, 1)),
+}
 
 
 @pytest.fixture
 def twice():
     """A method that gives two rows for each."""
-    opened = Session(TWICE, "bundle/encoder.onnx", "float32", (4,), (2,))
-    return Method("encode", (opened,), (4,), "float32", (2,))
+    return opened(ODD_SHAPES["two rows for each"][0])
+
+
+def opened(graph):
+    session = Session(graph, "bundle/encoder.onnx", "float32", (4,), (2,))
+    return Method("encode", (session,), (4,), "float32", (2,))
 
 
 @pytest.mark.parametrize("count", [1, 3, 16, 17, 5000])
-def test_results_of_another_shape_are_refused_however_they_are_computed(twice, count):
+@pytest.mark.parametrize(("graph", "told"), ODD_SHAPES.values(), ids=ODD_SHAPES.keys())
+def test_results_of_another_shape_are_refused_however_they_are_computed(graph, told, count):
+    method = opened(graph)
     rows, out = np.ones((count, 4), np.float32), np.full((count, 2), 7, np.float32)
-    calls = [lambda: twice.run(rows), lambda: twice.run_into(rows, out)]
-    calls += [lambda: twice.arrays.run(rows, None)] if count <= 16 else []
+    rows[0, :2] = 1 if told is None else told(count)
+    calls = [lambda: method.run(rows), lambda: method.run_into(rows, out)]
+    calls += [lambda: method.arrays.run(rows, None)] if count <= 16 else []
     for call in calls:
         with pytest.raises(aeedge.BundleError, match=r"^bundle/encoder\.onnx: .*(shape|run it)"):
             call()
-    assert not twice.arrays.busy
+    assert not method.arrays.busy
 
 
 def test_both_graphs_of_a_call_are_named_where_one_fails(twice):
-    stages = (Session(graph_of(("Gemm", ["x", "w", "b"], ["y"], {})), "good", "float32", (4,), (2,)),)
+    stages = (Session(graph_of(("Identity", ["x"], ["y"], {}), wide=4), "good", "float32", (4,), (4,)),)
     method = Method("denoise", stages + twice.stages, (4,), "float32", (2,))
-    with pytest.raises(aeedge.BundleError):
-        method.arrays.run(np.ones((1, 4), np.float32), None)
+    rows = np.ones((1, 4), np.float32)
+    with pytest.raises(aeedge.BundleError, match=r"^good or bundle/encoder\.onnx: onnxruntime .* cannot run it \("):
+        method.arrays.run(rows, None)
+    with pytest.raises(aeedge.BundleError, match=r"^bundle/encoder\.onnx: expected its output for 1 samples"):
+        method.run(rows)
 
 
 class Fails:
@@ -236,8 +263,6 @@ def failing(model, monkeypatch, error, count):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits of Linux")
 def test_where_no_threads_can_be_started_one_does_it_all(truth):
-    import shutil
-
     if shutil.which("setpriv") is None or shutil.which("prlimit") is None:
         pytest.skip("no setpriv(1) or prlimit(1) here")
     wrap = ["env", "OPENBLAS_NUM_THREADS=1", "prlimit", "--nproc=1"]
@@ -264,10 +289,6 @@ def test_where_no_threads_can_be_started_one_does_it_all(truth):
 @pytest.mark.parametrize("left", [0, 1, 2])
 def test_a_pool_of_which_some_threads_cannot_be_started_is_not_asked_for(monkeypatch, truth, left):
     """onnxruntime hangs there: it waits for those that it has."""
-    import threading
-
-    from helpers import reference
-
     real, started, opened = threading.Thread.start, [], []
 
     def start(thread):
@@ -285,3 +306,23 @@ def test_a_pool_of_which_some_threads_cannot_be_started_is_not_asked_for(monkeyp
         with pytest.warns(UserWarning, match="no more threads can be started"):
             assert reference.right(model, (1, 300))
         assert {threads for _, threads in opened} == {1}
+
+
+def test_a_pool_whose_threads_are_refused_after_all_is_done_without(monkeypatch, truth):
+    """Another process took them between the trial and the pool."""
+    real, refused = onnxruntime.InferenceSession, []
+
+    def refusing(graph, options, **more):
+        if options.intra_op_num_threads > 1:
+            refused.append(options)
+            raise RuntimeError("env.cc:327 onnxruntime::PosixThread(const char*) pthread_create failed, error code: 11")
+        return real(graph, options, **more)
+
+    monkeypatch.setitem(globals(), "__name__", "onnxruntime.capi.test")  # raised where onnxruntime's are
+    monkeypatch.setattr(onnxruntime, "InferenceSession", refusing)
+    monkeypatch.setattr(aeedge.loading, "allowed_cpus", lambda: range(4))
+    with aeedge.load(BUNDLE, threads=2) as model:
+        model._dispatcher.set_policy(model._dispatcher.policy, {"encode": 1.0})
+        with pytest.warns(UserWarning, match="no more threads can be started"):
+            assert reference.right(model, (1, 300))
+    assert refused

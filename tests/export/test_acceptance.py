@@ -306,3 +306,16 @@ def test_tolerances_are_small_beside_the_outputs(tmp_path):
 @pytest.mark.parametrize("tolerance", [0, -1, 0.06, 1, float("nan")])
 def test_what_is_no_tolerance_is_refused(tmp_path, tolerance):
     refused(tmp_path, Body(), "tolerance: expected a number above 0, at most 0.05", tolerance=tolerance)
+
+
+@pytest.mark.parametrize("error", [aeedge.BundleError, aeedge.VerificationError])
+def test_a_bundle_that_does_not_run_is_told_to_who_exports(tmp_path, monkeypatch, error):
+    def fail(self):
+        raise error(
+            f"{self.path} (fp32): on this machine it fails; try another onnxruntime, or export the bundle again"
+        )
+
+    monkeypatch.setattr(aeedge.Model, "self_check", fail)
+    with pytest.raises(aeedge.VerificationError) as caught:
+        export_bundle(encoder=Body(), path=tmp_path / "m.aeedge", example=EXAMPLE)
+    assert str(caught.value) == f"{tmp_path / 'm.aeedge'}: not exported, it fails"

@@ -197,7 +197,7 @@ def in_float32(module: Module, given: Callable[[], Tensor], role: str) -> Module
         given: makes two rows of input.
         role: "encoder" or "decoder".
     """
-    tensors = [*module.parameters(), *module.buffers()]
+    tensors = [one for part in every_module(module) for one in (*part.parameters(), *part.buffers())]
     found = {str(one.dtype).removeprefix("torch.") for one in tensors if one.is_floating_point()} - {"float32"}
     if not found or not _fails(frozen(module), given):
         return module

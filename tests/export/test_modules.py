@@ -221,7 +221,7 @@ class SqueezingInside(nn.Module):
         (Squeezing(2), r"encoder: expected .* of shape \(1, 2\) for one row, got \(2,\); squeeze\(\) without"),
         (
             SqueezingInside(),
-            r"encoder: failed on one row .*squeeze",
+            r"encoder: failed on one row.*squeeze",
         ),
     ],
     ids=["meta", "lazy", "nan", "inf", "statistics", "stubborn", "overflow", "squeeze", "squeeze inside"],

@@ -32,15 +32,26 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 ACCEPTED = ROOT / "tools" / "mutation_accepted.json"
-SUBJECTS = {  # file -> tests of tests/device that know it, the fastest first
-    "aeedge/verification.py": ["verification", "bundle", "nonfinite_sentinels", "int8"],
-    "aeedge/runtime/nonfinite.py": ["nonfinite_sentinels", "nonfinite"],
-    "aeedge/bundle/manifest.py": ["bundle", "odd_manifests", "missing", "replacing_bundles"],
-    "aeedge/bundle/onnx_proto.py": ["forged_graphs", "bundle", "nonfinite_sentinels"],
-    "aeedge/files/atomic.py": ["atomic"],
-    "aeedge/runtime/sessions.py": ["session", "processes", "threads"],
-    "aeedge/runtime/threadpool.py": ["threads", "processes", "interruptions"],
-    "aeedge/runtime/session.py": ["session", "model", "bind", "int8", "nonfinite_sentinels"],
+SUBJECTS = {  # file -> tests that know it, the fastest first
+    "aeedge/verification.py": ["device/verification", "device/bundle", "device/nonfinite_sentinels", "device/int8"],
+    "aeedge/runtime/nonfinite.py": ["device/nonfinite_sentinels", "device/nonfinite"],
+    "aeedge/bundle/manifest.py": ["device/bundle", "device/odd_manifests", "device/missing"],
+    "aeedge/bundle/onnx_proto.py": [
+        "export/onnx_reader",
+        "device/forged_graphs",
+        "device/nonfinite_sentinels",
+        "device/bundle",
+    ],
+    "aeedge/files/atomic.py": ["device/atomic"],
+    "aeedge/runtime/sessions.py": ["device/session", "device/processes", "device/threads"],
+    "aeedge/runtime/threadpool.py": ["device/interrupted", "device/threads", "device/processes"],
+    "aeedge/runtime/session.py": [
+        "device/session",
+        "device/model",
+        "device/bind",
+        "device/int8",
+        "device/nonfinite_sentinels",
+    ],
 }
 _COPIED = ("aeedge", "export", "tests", "benchmarks", "tools", "docs", "pyproject.toml")
 _COMPARED = {
@@ -97,8 +108,10 @@ def _changes(node: ast.AST) -> Iterator[tuple[ast.expr | ast.stmt, str]]:
         yield node, f"({ast.unparse(changed)})"
     elif isinstance(node, ast.BoolOp):
         yield node, f"({ast.unparse(ast.BoolOp(ast.Or() if isinstance(node.op, ast.And) else ast.And(), node.values))})"
-    elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
+    elif isinstance(node, ast.UnaryOp) and isinstance(node.op, (ast.Not, ast.USub)):
         yield node, ast.unparse(node.operand)
+        if isinstance(node.operand, ast.Constant):
+            return
     elif isinstance(node, ast.BinOp) and type(node.op) in _ARITHMETIC:
         yield node, f"({ast.unparse(ast.BinOp(node.left, _ARITHMETIC[type(node.op)](), node.right))})"
     elif isinstance(node, ast.Constant) and isinstance(node.value, (int, float)):
@@ -129,7 +142,7 @@ class Copy:
 
     def run(self, tests: list[str], limit: float) -> bool:
         """Whether the tests pass, in time."""
-        files = [f"tests/device/test_{name}.py" for name in tests]
+        files = [_file(name) for name in tests]
         line = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *files]
         env = os.environ | {"PYTHONPATH": os.pathsep.join([str(self.folder), str(self.folder / "export")])}
         env |= {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
@@ -155,6 +168,11 @@ class Copy:
             place.write_bytes(before)
 
 
+def _file(name: str) -> str:
+    folder, _, subject = name.partition("/")
+    return f"tests/{folder}/test_{subject}.py"
+
+
 def _end(group: int) -> None:
     """End what a run has left."""
     with contextlib.suppress(ProcessLookupError):
@@ -163,7 +181,7 @@ def _end(group: int) -> None:
 
 def tried(file: str, copies: queue.Queue[Copy], share: float, seed: int) -> tuple[Counter[str], list[str]]:
     """How many mutants of a file were killed, accepted or survived, and the survivors."""
-    tests = [name for name in SUBJECTS[file] if (ROOT / f"tests/device/test_{name}.py").exists()]
+    tests = [name for name in SUBJECTS[file] if (ROOT / _file(name)).exists()]
     source, accepted = (ROOT / file).read_text(encoding="utf-8"), json.loads(ACCEPTED.read_text(encoding="utf-8"))
     found = list(mutants(file, source))
     chosen = random.Random(seed).sample(found, max(1, round(share * len(found))))

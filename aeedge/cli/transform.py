@@ -17,6 +17,7 @@ from aeedge.bundle.manifest import InputSpec
 from aeedge.cli.group import DEVICE
 from aeedge.cli.streams import check_stdout, show
 from aeedge.cli.types import (
+    allow_ops_option,
     dialect_options,
     resize_option,
     skip_bad_option,
@@ -47,6 +48,7 @@ def _command(name: str, example: str) -> click.Command:
         output: str | None,
         variant: str,
         threads: int | str,
+        allow_ops: tuple[str, ...],
         invalid: str,
         force: bool,
         header: bool | None,
@@ -60,7 +62,7 @@ def _command(name: str, example: str) -> click.Command:
             check_stdout()
         elif not is_stream(output):
             check_file(output, overwrite=force, inputs=sources)
-        with load(bundle, variant=variant, threads=threads) as model:
+        with load(bundle, variant=variant, threads=threads, allow_ops=allow_ops) as model:
             reading["dialect"] = dialect_options(header, delimiter, decimal)
             rows = _open(model, name, sources, invalid, reading)
             if output is None:
@@ -87,6 +89,7 @@ def _command(name: str, example: str) -> click.Command:
         ),
         variant_option,
         threads_option,
+        allow_ops_option,
         click.option(
             "--invalid",
             type=click.Choice(["raise", "propagate"]),

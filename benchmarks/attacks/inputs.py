@@ -137,8 +137,9 @@ def _encrypted() -> bytes:
 
 
 def _unknown_method() -> bytes:
-    head = b"PK\x03\x04\x2d\x00\x00\x00"
-    return _npz(rows(COUNT)).replace(head + b"\x00\x00", head + b"\x63\x00")
+    data = bytearray(_npz(rows(COUNT)))
+    data[data.index(b"PK\x01\x02") + 10] = 99
+    return bytes(data)
 
 
 def _spoilt_lzma() -> bytes:

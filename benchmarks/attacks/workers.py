@@ -43,15 +43,16 @@ class Worker:
             "TMPDIR": str(folder),
             "OMP_NUM_THREADS": "1",
         }
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "attacks.workers"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=(folder / "said").open("ab"),
-            cwd=folder,
-            env=env,
-            start_new_session=True,
-        )
+        with (folder / "said").open("ab") as said:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "attacks.workers"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=said,
+                cwd=folder,
+                env=env,
+                start_new_session=True,
+            )
         self._answer(START_SECONDS)  # its imports are done
 
     def attempt(self, name: str, index: int, seconds: float) -> Outcome:
@@ -95,6 +96,10 @@ class Worker:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
+        for stream in (self._process.stdin, self._process.stdout):
+            assert stream is not None
+            with contextlib.suppress(BrokenPipeError):
+                stream.close()
 
 
 def outcomes(tree: Path, name: str, tries: Iterable[int], seconds: float) -> Iterator[tuple[int, Outcome]]:

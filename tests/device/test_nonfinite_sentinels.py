@@ -211,3 +211,13 @@ def test_no_sentinels(tmp_path, value):
     path = strategies.with_sentinels(strategies.DATA / "bundle_v1", tmp_path / "b.aeedge", sentinels=value)
     with aeedge.load(path) as model:
         assert model.nonfinite_check == "inputs"
+
+
+@pytest.mark.parametrize(("exposing", "recorded", "found"), [(0, "first", "first"), (1, "first", "none"), (1, "all", "all")])
+def test_the_first_latent_is_relied_on_only_where_it_exposes_nan_itself(exposing, recorded, found):
+    def run(rows):
+        latents = np.zeros((len(rows), 3), np.float32)
+        latents[:, exposing] = rows.sum(axis=1)
+        return latents
+
+    assert sentinels_here(recorded, ("Gemm", "Relu"), run, (4,), "float32") == found

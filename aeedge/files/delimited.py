@@ -135,7 +135,7 @@ class TextTable:
             f" ('{printable(name)}')" if names else ""
         )
         cell = cell.strip()
-        shown = f"'{printable(cell, _SHOWN)}'" if cell else "nothing"
+        shown = repr(cell if len(cell) <= _SHOWN else cell[:_SHOWN] + "…") if cell else "nothing"
         if is_missing:
             return InputError(
                 f"{where}: expected a number, got {shown} (a missing value); {self._advice.missing(name)}"

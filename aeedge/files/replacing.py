@@ -195,7 +195,7 @@ def _check_parent(target: Path, real: Path) -> None:
     if not real.parent.is_dir():
         parent = real.parent if target.is_symlink() else target.parent
         if real.parent.exists():
-            raise InputError(f"{target}: expected the folder {parent}, which is a file; choose another place")
+            raise InputError(f"{target}: expected the folder {parent} to exist, but it is a file; choose another place")
         raise InputError(f"{target}: expected the folder {parent} to exist; create it first")
     probe = temporary(real)
     try:

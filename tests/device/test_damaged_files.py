@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from helpers import damage
 
-from aeedge.errors import InputError
+from aeedge.errors import InputError, printable
 from aeedge.files.rows import Wanted, open_all, open_rows
 from aeedge.files.source import Source
 
@@ -29,8 +29,7 @@ def outcome(path, wanted):
     except InputError as error:
         message = str(error)
         assert os.fspath(path) in message
-        assert message.isprintable()
-        assert len(message) < 1000
+        assert message == printable(message, 1000)
         return message
     return "rows"
 

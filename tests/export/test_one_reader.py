@@ -12,11 +12,12 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 from click.testing import CliRunner
+from helpers import damage
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from aeedge.cli.group import AeedgeGroup
-from aeedge.errors import InputError
+from aeedge.errors import InputError, printable
 from aeedge.files.rows import Wanted, open_all
 from aeedge_export import Autoencoder
 from aeedge_export.data.files import read
@@ -263,7 +264,7 @@ def test_any_file_gives_the_same_rows_or_is_refused_by_both(
     else:
         refused = ""
     if refused:
-        assert refused.isprintable()
+        assert refused == printable(refused, None)
         assert str(path) in refused
         return
     wanted = Wanted(data.features, data.X.shape[1:], "float32", data.dialect)
@@ -284,5 +285,41 @@ def test_any_bytes_end_in_rows_or_one_sentence(tmp_path, data):
         message = f"{np.isfinite(read(path).X).all()}"
     except InputError as refused:
         message = str(refused)
-    assert message.isprintable()
+    assert message == printable(message, None)
     assert message != "False"
+
+
+@pytest.mark.parametrize("kind", ["tables", "parquets", "images"])
+def test_a_damaged_file_gives_rows_or_one_sentence(tmp_path, kind):
+    rng = np.random.default_rng(1)
+    for name, data in getattr(damage, kind)().items():
+        path = tmp_path / name
+        path.write_bytes(data)
+        assert len(read(path).X)
+        for _ in range(15):
+            path.write_bytes(damage.damaged(data, rng))
+            try:
+                message = f"{len(read(path).X) > 0}"
+            except InputError as refused:
+                message = str(refused)
+            assert message == printable(message, 1000)
+            assert message != "False"
+
+
+def test_labels_that_are_damaged_or_no_array_are_one_sentence(tmp_path):
+    np.save(tmp_path / "x.npy", X)
+    np.save(tmp_path / "y.npy", np.arange(len(X)))
+    np.savez(tmp_path / "archive.npz", np.arange(len(X)))
+    sound = (tmp_path / "y.npy").read_bytes()
+    archive = (tmp_path / "archive.npz").read_bytes()
+    for data in (
+        archive,
+        b"",
+        sound[:9],
+        sound[:60],
+        sound.replace(b"'<i8'", b"'|O8'"),
+        sound.replace(b"(40,)", b"((((("),
+    ):
+        (tmp_path / "y.npy").write_bytes(data)
+        with pytest.raises(InputError, match=r"y\.npy"):
+            read(tmp_path / "x.npy", labels=str(tmp_path / "y.npy"))

@@ -213,7 +213,9 @@ def test_no_sentinels(tmp_path, value):
         assert model.nonfinite_check == "inputs"
 
 
-@pytest.mark.parametrize(("exposing", "recorded", "found"), [(0, "first", "first"), (1, "first", "none"), (1, "all", "all")])
+@pytest.mark.parametrize(
+    ("exposing", "recorded", "found"), [(0, "first", "first"), (1, "first", "none"), (1, "all", "all")]
+)
 def test_the_first_latent_is_relied_on_only_where_it_exposes_nan_itself(exposing, recorded, found):
     def run(rows):
         latents = np.zeros((len(rows), 3), np.float32)

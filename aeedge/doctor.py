@@ -205,8 +205,9 @@ def package_findings(runtime: dict[str, Any], facts: dict[str, Any]) -> list[Fin
             f"their files; remove all (pip uninstall {' '.join(builds)}) and install one"
         )
         found.append(Finding("warning", "package_conflict", text))
-    if (database := _telemetry_database()) is not None:
-        text = f"{database} exists: a program of this user has run onnxruntime with telemetry on"
+    database = _telemetry_database()
+    if database is not None and telemetry(versions["onnxruntime"])["state"] == "on":  # else it is of other programs
+        text = f"onnxruntime keeps telemetry in {database}; set ORT_DISABLE_TELEMETRY=1 to switch it off"
         found.append(Finding("note", "telemetry", text))
     return found
 

@@ -7,8 +7,8 @@ AeedgeError
 ├── InputError (also ValueError) an argument, array or file does not fit
 └── VerificationError            the outputs differ from the recorded reference outputs
 
-A message names what was expected, what came, where, and what to do, in at most 2 000 printable characters. Any other
-exception is a bug.
+A message names what was expected, what came, where, and what to do, in at most 2 000 printable characters. Too little
+memory is a MemoryError. Any other exception is a bug.
 """
 
 from __future__ import annotations

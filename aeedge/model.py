@@ -10,7 +10,7 @@ import numpy as np
 
 from aeedge.bundle.manifest import InputSpec, Manifest
 from aeedge.errors import AeedgeError, IncompatibleBundleError, InputError, printable
-from aeedge.runtime.batch import INVALID
+from aeedge.runtime.batch import INVALID, as_array
 from aeedge.runtime.methods import NAMES
 
 if TYPE_CHECKING:
@@ -256,13 +256,10 @@ class Model:
 
     def _padded(self, z: ArrayLike) -> ArrayLike:
         """A prefix of ordered latents, with zeros for the others."""
-        from aeedge.runtime.frames import as_rows
-
-        z = as_rows(z, "decode")
-        prefix = np.asarray(z)
+        prefix = as_array(z, "decode")
         missing = self.latent_size - prefix.shape[-1] if prefix.ndim in (1, 2) else 0
         if missing <= 0 or missing == self.latent_size:
-            return z
+            return prefix
         return np.pad(prefix, [(0, 0)] * (prefix.ndim - 1) + [(0, missing)])
 
     def _check(self, name: str) -> None:

@@ -291,14 +291,12 @@ def _shortest(scale: NDArray[np.float32]) -> Any:
 
 
 def _load_json(data: bytes, where: str) -> Any:
-    """JSON as the format has it: numbers that a float holds, text that can be printed, each key once, not deep."""
+    """JSON that everybody reads alike: whole numbers that fit, text that can be printed, each key once."""
     try:
         text = data.decode("utf-8")
-        document = json.loads(
-            text, parse_constant=_no_number, parse_int=_whole, parse_float=_finite, object_pairs_hook=_once
-        )
-        if "\\u" in text or text.count("[") + text.count("{") > _MAX_DEPTH:
-            _check_values(document)
+        document = json.loads(text, parse_constant=_no_number, parse_int=_whole, object_pairs_hook=_once)
+        if "\\u" in text:
+            json.dumps(document, ensure_ascii=False).encode()  # a UnicodeEncodeError is a ValueError
     except (ValueError, RecursionError) as error:
         raise CorruptBundleError(
             f"{where}: expected JSON, but it cannot be read ({str(error)[:200]}); "
@@ -317,32 +315,12 @@ def _whole(digits: str) -> int:
     return int(digits)
 
 
-def _finite(digits: str) -> float:
-    if not math.isfinite(number := float(digits)):
-        raise ValueError(f"{digits[:20]} is too large a number")
-    return number
-
-
 def _once(items: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(items)
     if len(found) != len(items):
         twice = next(key for i, (key, _) in enumerate(items) if any(key == other for other, _ in items[:i]))
         raise ValueError(f"the key {twice[:60]!r} is there twice")
     return found
-
-
-def _check_values(document: Any) -> None:
-    """Refuse what is nested deeply, and text that is none: half of a surrogate pair."""
-    level = [document]
-    for _ in range(_MAX_DEPTH):
-        texts = [item for item in level if isinstance(item, str)]
-        texts += [key for item in level if isinstance(item, dict) for key in item]
-        "".join(texts).encode()  # a UnicodeEncodeError is a ValueError
-        inner = [item.values() if isinstance(item, dict) else item for item in level if isinstance(item, (dict, list))]
-        level = [value for values in inner for value in values]
-        if not level:
-            return
-    raise ValueError("it is nested too deeply")
 
 
 def _is_sha256(text: str) -> bool:
@@ -386,7 +364,7 @@ def _manifest(root: _Node) -> Manifest:
         ordered=ordered,
         created=root.get("created").optional(_Node.text),
         made_with={key: node.text() for key, node in root.get("made_with").mapping().items()},
-        training={key: node.value for key, node in root.get("training").mapping().items()},
+        training=_plain(root.get("training")),
     )
 
 
@@ -469,7 +447,17 @@ def _sentinels(node: _Node) -> str:
 
 
 def _plain(node: _Node) -> dict[str, Any]:
-    return {key: item.value for key, item in node.mapping().items()}
+    """An object of anything that can be written again: of finite numbers, and not nested deeply."""
+    found = {key: item.value for key, item in node.mapping().items()}
+    level: list[Any] = [found]
+    for _ in range(_MAX_DEPTH):
+        if any(isinstance(item, float) and not math.isfinite(item) for item in level):
+            raise node.wrong("finite numbers")
+        inner = [item.values() if isinstance(item, dict) else item for item in level if isinstance(item, (dict, list))]
+        level = [value for values in inner for value in values]
+        if not level:
+            return found
+    raise node.wrong(f"no more than {_MAX_DEPTH} levels")
 
 
 def _file(node: _Node) -> FileEntry:
@@ -506,7 +494,10 @@ class _Node:
         self.value, self.place, self.where = value, place, where
 
     def wrong(self, expected: str) -> CorruptBundleError:
-        got = "nothing" if self.value is _MISSING else json.dumps(self.value)[:60]
+        try:
+            got = "nothing" if self.value is _MISSING else json.dumps(self.value)[:60]
+        except RecursionError:
+            got = "lists in lists"
         return CorruptBundleError(
             f"{self.where}: expected {expected[:200]}, got {got} at {printable(self.place, 200)}; "
             "export the bundle again"

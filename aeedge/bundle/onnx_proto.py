@@ -103,9 +103,15 @@ class OnnxInfo:
 
     def __init__(self, model: Message) -> None:
         self.ir_version: int = model.get("ir_version", 0)
-        self.opsets = _pairs(model.get("opset_import", ()), "domain", "version", 0)
+        opsets = ({**entry, "domain": standard(entry.get("domain", ""))} for entry in model.get("opset_import", ()))
+        self.opsets = _pairs(opsets, "domain", "version", 0)
         self.metadata = _pairs(model.get("metadata_props", ()), "key", "value", "")
         self.graph: Message = model.get("graph", {})
+
+
+def standard(domain: str) -> str:
+    """A domain of operators; the standard one has two names."""
+    return "" if domain == "ai.onnx" else domain
 
 
 def inspect(data: bytes) -> OnnxInfo:
@@ -145,12 +151,20 @@ def chain(data: bytes) -> tuple[str, ...]:
 
 
 def integers(tensor: Message) -> list[int]:
-    """The values of a tensor of integers or booleans."""
+    """The values of a tensor of integers or booleans.
+
+    Raises:
+        ValueError: a value does not fit the tensor's type; the bits beyond would be cut off.
+    """
     kind, raw = tensor["data_type"], tensor.get("raw_data")
+    size, signed = _ITEM_BYTES[kind], kind in (INT8, INT16, INT32, INT64)
     if raw is not None:
-        size, signed = _ITEM_BYTES[kind], kind in (INT8, INT16, INT32, INT64)
         return [int.from_bytes(raw[i : i + size], "little", signed=signed) for i in range(0, len(raw), size)]
-    return _flat(tensor.get(_DATA_FIELDS[kind], ()), _DATA_FIELDS[kind].removesuffix("_data"))
+    found = _flat(tensor.get(_DATA_FIELDS[kind], ()), _DATA_FIELDS[kind].removesuffix("_data"))
+    least, most = (-(2 ** (8 * size - 1)), 2 ** (8 * size - 1) - 1) if signed else (0, 2 ** (8 * size) - 1)
+    if found and not least <= min(found) <= max(found) <= most:
+        raise ValueError(f"the tensor {tensor.get('name', '')[:60]!r} has a value that its type has no room for")
+    return found
 
 
 def is_integer(kind: int) -> bool:

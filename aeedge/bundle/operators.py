@@ -1,7 +1,7 @@
 """Which operators a graph may have before onnxruntime sees it: those that a feed-forward network needs.
 
 Loops may never end, random numbers make outputs that nobody can check, and a division of whole numbers by 0 ends the
-process (SIGFPE) inside onnxruntime, whatever Python does. See docs/decisions/0017-operator-allow-list.md.
+process (SIGFPE) inside onnxruntime, whatever Python does. See docs/decisions/0016-strict-onnx-reader.md.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from aeedge.bundle.onnx_proto import (
     OnnxInfo,
     integers,
     is_integer,
+    standard,
 )
 
 _ARITHMETIC = """
@@ -76,13 +77,15 @@ _FIXED: dict[str, tuple[int, ...]] = {
     "DynamicQuantizeLinear": (UINT8, FLOAT, UINT8),
 }
 _INDICES = ("MaxPool", "TopK", "Unique")  # whose outputs after the first are positions
-_COUNTS = frozenset(  # attributes that are divided by, or looped over
-    (
-        *("blocksize", "dilations", "group", "hidden_size", "kernel_shape", "kv_num_heads", "num_groups", "num_heads"),
-        *("num_outputs", "output_height", "output_width", "q_num_heads", "size", "strides"),
-    )
+_COUNTS = (  # attributes that are divided by, or looped over
+    *("blocksize", "dilations", "group", "hidden_size", "kernel_shape", "kv_num_heads", "num_groups", "num_heads"),
+    *("num_outputs", "output_height", "output_width", "q_num_heads", "size", "strides"),
 )
-_LARGEST = 2**20  # of these
+_BOUNDS = {
+    **dict.fromkeys(_COUNTS, (1, 2**20)),
+    **dict.fromkeys(("axes", "axis", "batch_axis", "perm", "time_axis"), (-64, 64)),
+    **{"batch_dims": (0, 64), "sampling_ratio": (0, 2**10)},
+}
 _ANY_SIZE = ("ends", "starts", "value_int", "value_ints")  # a Slice of old models ends at 2**63 - 1
 
 
@@ -92,6 +95,9 @@ def operator_fault(info: OnnxInfo, allow: Collection[str] = ()) -> str:
     Args:
         info: the graph.
         allow: operators to take as they are, beside ALLOWED; of another domain: "com.microsoft.Gelu".
+
+    Raises:
+        ValueError: a weight that matters here is written in a way that may be read differently.
     """
     return _graph_fault(info.graph, allow)
 
@@ -109,13 +115,16 @@ class _Scope:
         given = {value.get("name", ""): _declared(value) for value in graph.get("input", ())}
         self.types: dict[str, int | None] = {} if outer is None else dict(outer.types)
         self.types |= given | {name: tensor["data_type"] for name, tensor in self.constants.items()}
+        self.types.pop("", None)
 
     def add(self, node: Message, kind: str, attributes: Mapping[str, Message]) -> None:
         """Note what an operator makes."""
         outputs = node.get("output", [])
         self.types.update(zip(outputs, _made(kind, node, attributes, self.types)))
-        if kind == "Constant" and "t" in attributes.get("value", {}):
+        if kind == "Constant" and len(attributes) == 1 and "t" in attributes.get("value", {}):
             self.constants |= dict.fromkeys(outputs, attributes["value"]["t"])
+        for known in (self.types, self.constants):
+            known.pop("", None)  # an output that is left out, or an input: no value
 
     def is_one_of(self, name: str, accept: Callable[[int], bool]) -> bool:
         """Whether a value is a constant of integers that are all accepted, one or more."""
@@ -149,7 +158,7 @@ def _node_fault(node: Message, kind: str, attributes: Mapping[str, Message], sco
     if any("g" in attribute or "graphs" in attribute for attribute in attributes.values()):
         return "a graph inside the operator"
     for name, attribute in attributes.items():
-        least, most = (1, _LARGEST) if name in _COUNTS else (-(2**31), 2**31 - 1)
+        least, most = _BOUNDS.get(name, (-(2**31), 2**31 - 1))
         values = [] if name in _ANY_SIZE else [attribute.get("i", 1), *attribute.get("ints", ())]
         if not all(least <= value <= most for value in values):
             return f"an attribute {name[:60]!r} out of its range in"
@@ -189,8 +198,10 @@ def _made(
     first: int | None
     if kind not in ALLOWED:
         return [None] * count
-    if kind in ("Constant", "ConstantOfShape"):
-        first = _constant(attributes, FLOAT if kind == "ConstantOfShape" else None)
+    if kind == "ConstantOfShape":
+        first = _constant(attributes, FLOAT)
+    elif kind == "Constant":
+        first = _constant(attributes, None) if len(attributes) == 1 else None
     elif by in attributes or by == "to":
         first = attributes.get(by, {}).get("i")
     elif kind in _FIXED:
@@ -221,9 +232,8 @@ def _subgraphs(attributes: Iterable[Message]) -> list[Any]:
 
 def _operator(node: Message) -> str:
     """The operator's name, after its domain unless that is the standard one."""
-    domain = node.get("domain", "")
-    name: str = node.get("op_type", "")
-    return name if domain in ("", "ai.onnx") else f"{domain}.{name}"
+    domain, name = standard(node.get("domain", "")), node.get("op_type", "")
+    return f"{domain}.{name}" if domain else str(name)
 
 
 def _called(node: Message) -> str:

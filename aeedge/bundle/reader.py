@@ -209,9 +209,10 @@ class Bundle:
     def _check_graph(self, place: str, data: bytes, role: str) -> None:
         try:
             info = inspect(data)
+            fault = operator_fault(info, self.allow_ops)
         except ValueError as error:
             raise CorruptBundleError(f"{place}: {error}; export the bundle again") from None
-        if fault := operator_fault(info, self.allow_ops):
+        if fault:
             raise IncompatibleBundleError(
                 f"{place}: expected what a feed-forward network needs, got {fault}; "
                 "if you trust the bundle, name the operator in allow_ops"

@@ -9,7 +9,7 @@ from aeedge.cli.group import AeedgeGroup
 
 
 def main() -> None:
-    """Run the command line and exit: 0 done, 1 a check failed, 2 wrong usage or unusable input."""
+    """Run the command line and exit: 0 done, 1 a check failed, 2 wrong usage or unusable input, 128 + n on signal n."""
     sys.exit(command())
 
 

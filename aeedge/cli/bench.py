@@ -18,7 +18,7 @@ from aeedge.bundle.reader import Bundle
 from aeedge.cli.streams import check_stdout, show, show_json
 from aeedge.cli.types import DURATION, PERCENT, RATE, Scenario, threads_option, variant_option
 from aeedge.cli.wording import say_before
-from aeedge.errors import InputError
+from aeedge.errors import InputError, printable
 from aeedge.files.atomic import atomic_file
 from aeedge.files.replacing import check_page
 from aeedge.files.rows import Wanted, open_all
@@ -105,7 +105,7 @@ def bench(ctx: click.Context, /, bundle: str, **options: Any) -> None:
     if options["html"]:
         with atomic_file(options["html"], overwrite=options["force"]) as part:
             part.write_text(page(document), encoding="utf-8")
-        click.echo(f"wrote {options['html']}", err=True)
+        click.echo(f"wrote {printable(options['html'], None)}", err=True)
     ctx.exit(_exit_code(document, limit))
 
 

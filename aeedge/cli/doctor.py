@@ -22,8 +22,7 @@ _INT8_SUMS = {
 _TELEMETRY = {
     ("unsupported", "version"): "this version has none",
     ("off", "environment"): "off: ORT_DISABLE_TELEMETRY={environment} is set",
-    ("off", "aeedge"): "off, switched off by aeedge; on in programs that import onnxruntime before aeedge, unless "
-    "ORT_DISABLE_TELEMETRY=1 is set",
+    ("off", "aeedge"): "off, switched off by aeedge",
     ("on", "environment"): "on: ORT_DISABLE_TELEMETRY={environment} is set; set it to 1 to switch it off",
 }
 _THREADS = {

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
+from types import FrameType
 from typing import Any
 
 import click
@@ -48,7 +53,7 @@ class AeedgeGroup(click.Group):
         group = cls(
             name="aeedge",
             help="Learned features on small machines: train and export on a workstation, encode on a device.",
-            epilog="Exit codes: 0 done, 1 a check failed, 2 wrong usage or unusable input.",
+            epilog="Exit codes: 0 done, 1 a check failed, 2 wrong usage or unusable input, 128 + n ended by signal n.",
             context_settings={"help_option_names": ["-h", "--help"]},
         )
         version: click.Group = click.version_option(__version__, prog_name="aeedge")(group)
@@ -92,13 +97,43 @@ class AeedgeGroup(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; an AeedgeError becomes a sentence and an exit code, anything else is a bug."""
         try:
-            with ended_quietly():
+            with _signals_as_exceptions(), ended_quietly():
                 return super().invoke(ctx)
         except AeedgeError as error:
             unusable = isinstance(error, InputError) or type(error) is BundleError
             command = self.get_command(ctx, ctx.invoked_subcommand or "") or self
             message = reworded(str(error), command)
             raise (UnusableError if unusable else click.ClickException)(message) from error
+
+
+@contextmanager
+def _signals_as_exceptions() -> Iterator[None]:
+    """Let a signal to end (systemctl stop, docker stop, a closed terminal) end the command as an exception does, so
+    that no temporary file stays; the exit code is 128 + the signal. A signal that is ignored or handled stays so.
+    """
+    handled: list[signal.Signals] = []
+    caught: list[int] = []
+    if threading.current_thread() is threading.main_thread():
+        known = (getattr(signal, name, None) for name in ("SIGTERM", "SIGHUP", "SIGBREAK"))
+        handled = [each for each in known if each is not None and signal.getsignal(each) == signal.SIG_DFL]
+
+    def end(number: int, frame: FrameType | None) -> None:
+        caught.append(number)
+        for each in handled:
+            signal.signal(each, signal.SIG_IGN)  # a second one must not interrupt the cleaning up
+        raise SystemExit(128 + number)
+
+    for each in handled:
+        signal.signal(each, end)
+    try:
+        yield
+    except BaseException:
+        if caught:  # an import of a compiled module makes another exception of it
+            raise SystemExit(128 + caught[0]) from None
+        raise
+    finally:
+        for each in handled:
+            signal.signal(each, signal.SIG_DFL)
 
 
 def _installed() -> dict[str, EntryPoint]:

@@ -17,6 +17,7 @@ from aeedge.bundle.manifest import InputSpec
 from aeedge.cli.group import DEVICE
 from aeedge.cli.streams import check_stdout, show
 from aeedge.cli.types import (
+    allow_ops_option,
     dialect_options,
     resize_option,
     skip_bad_option,
@@ -25,7 +26,7 @@ from aeedge.cli.types import (
     variant_option,
 )
 from aeedge.cli.wording import say
-from aeedge.errors import InputError, shortened
+from aeedge.errors import InputError, printable, shortened
 from aeedge.files.replacing import check_file
 from aeedge.files.rows import RowFile, Wanted, open_all
 from aeedge.files.writing import STDOUT, is_stream, row_writer
@@ -47,6 +48,7 @@ def _command(name: str, example: str) -> click.Command:
         output: str | None,
         variant: str,
         threads: int | str,
+        allow_ops: tuple[str, ...],
         invalid: str,
         force: bool,
         header: bool | None,
@@ -54,11 +56,13 @@ def _command(name: str, example: str) -> click.Command:
         decimal: str | None,
         **reading: Any,
     ) -> None:
+        if output in ("/dev/stdout", "/dev/fd/1"):  # which may be a file, to append to
+            output = STDOUT
         if output is None or output == STDOUT:
             check_stdout()
         elif not is_stream(output):
             check_file(output, overwrite=force, inputs=sources)
-        with load(bundle, variant=variant, threads=threads) as model:
+        with load(bundle, variant=variant, threads=threads, allow_ops=allow_ops) as model:
             reading["dialect"] = dialect_options(header, delimiter, decimal)
             rows = _open(model, name, sources, invalid, reading)
             if output is None:
@@ -85,6 +89,7 @@ def _command(name: str, example: str) -> click.Command:
         ),
         variant_option,
         threads_option,
+        allow_ops_option,
         click.option(
             "--invalid",
             type=click.Choice(["raise", "propagate"]),
@@ -183,7 +188,7 @@ def _write(
     size = "×".join(map(str, (writer.count, *writer.row)))
     flat = "" if writer.row == row else f", {'×'.join(map(str, row))} flattened in C order"
     rate = f"{writer.count / max(seconds, 1e-9):,.0f} rows/s"
-    name = "standard output" if output == STDOUT else output
+    name = "standard output" if output == STDOUT else printable(output, None)
     many = "1 row" if writer.count == 1 else f"{writer.count:,} rows"
     click.echo(f"wrote {name}: {many}, {size} float32{flat}, in {seconds:.2f} s ({rate})", err=is_stream(output))
 

@@ -134,6 +134,13 @@ resize_option = click.option("--resize", type=_Size(), help="Of images: scale al
 skip_bad_option = click.option(
     "--skip-bad", is_flag=True, help="Of images: leave out files that cannot be read or are of another shape."
 )
+allow_ops_option = click.option(
+    "--allow-ops",
+    default=(),
+    metavar="NAMES",
+    callback=lambda ctx, param, value: tuple(filter(None, value.split(","))) if value else (),
+    help="Operators that graphs may have beside those of feed-forward networks, such as If; for bundles you trust.",
+)
 variant_option = click.option("--variant", default="auto", show_default=True, help="fp32, int8 or auto.")
 threads_option = click.option(
     "--threads", type=_Threads(), default="auto", show_default=True, help="Maximum number of threads."

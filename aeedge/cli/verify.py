@@ -10,8 +10,10 @@ import click
 
 from aeedge.bundle.reader import GOLDEN, Bundle, file_name
 from aeedge.cli.streams import check_stdout, show, show_json
+from aeedge.cli.types import allow_ops_option
+from aeedge.cli.wording import reworded
 from aeedge.doctor import outputs
-from aeedge.errors import AeedgeError, BundleError, printable
+from aeedge.errors import AeedgeError, BundleError
 from aeedge.loading import load
 from aeedge.runtime.session import runtime_version
 from aeedge.table import columns, percent_of
@@ -21,9 +23,10 @@ SCHEMA = "aeedge-verify/1"
 
 @click.command()
 @click.argument("bundle", type=click.Path())
+@allow_ops_option
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON (docs/json-outputs.md).")
 @click.pass_context
-def verify(ctx: click.Context, bundle: str, as_json: bool) -> None:
+def verify(ctx: click.Context, bundle: str, allow_ops: tuple[str, ...], as_json: bool) -> None:
     """Check a bundle's files against their checksums, and its outputs against the recorded ones.
 
     Runs the reference inputs of each variant on this machine and compares with the reference outputs, which were stored
@@ -35,7 +38,7 @@ def verify(ctx: click.Context, bundle: str, as_json: bool) -> None:
     """
     check_stdout()
     manifest = Bundle(bundle).manifest
-    results = [_check(bundle, variant) for variant in manifest.variants]
+    results = [_check(bundle, variant, allow_ops) for variant in manifest.variants]
     ok = all(result["ok"] for result in results)
     if as_json:
         document = {"schema": SCHEMA, "ok": ok, "path": bundle, "id": manifest.id, "onnxruntime": runtime_version()}
@@ -55,7 +58,7 @@ def verify(ctx: click.Context, bundle: str, as_json: bool) -> None:
         show(columns(["variant", "output", "of the allowed difference", ""], rows))
     for result in results:
         if not result["ok"]:
-            click.echo(printable(f"Error: {result['message']}", None), err=True)
+            click.echo(f"Error: {reworded(result['message'], ctx.command)}", err=True)
     if ok:
         files = ", ".join(file for result in results for file in result["files"])
         text = f"Checksums of {files} and {GOLDEN} match; reference outputs are reproduced with onnxruntime "
@@ -63,12 +66,12 @@ def verify(ctx: click.Context, bundle: str, as_json: bool) -> None:
     ctx.exit(0 if ok else 1)
 
 
-def _check(bundle: str, variant: str) -> dict[str, Any]:
+def _check(bundle: str, variant: str, allow_ops: tuple[str, ...]) -> dict[str, Any]:
     """Load one variant and run its self-check."""
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            model = load(bundle, variant=variant, threads=1)
+            model = load(bundle, variant=variant, threads=1, allow_ops=allow_ops)
         with model:
             if model.variant != variant:  # another one is used instead
                 return _failed(variant, str(caught[-1].message))

@@ -8,13 +8,12 @@ from __future__ import annotations
 import errno
 import os
 import re
-import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from aeedge.errors import InputError
+from aeedge.errors import InputError, of_system, shortened
 
 
 class Kind(NamedTuple):
@@ -33,6 +32,7 @@ class Kind(NamedTuple):
     files: frozenset[str]
 
 
+_STEM_BYTES = 100  # of a target's name in a temporary one
 _RUN_FILES = ("run.json", "weights.safetensors", "checkpoint.safetensors", "history.jsonl", "sample.npy", "report.html")
 _GRAPHS = (f"{role}{variant}.onnx" for role in ("encoder", "decoder", "scorer") for variant in ("", ".int8"))
 RUN = Kind("run", "run.json", "aeedge-run", frozenset(_RUN_FILES))
@@ -57,7 +57,7 @@ def check_folder(
     Raises:
         InputError: it must not be replaced, it exists and `overwrite` is False, or its parent is missing.
     """
-    target, real = Path(path), Path(os.path.realpath(path))
+    target, real = _resolved(path)
     with input_errors(target):
         _check_parent(target, real)
         for read in inputs:
@@ -65,23 +65,32 @@ def check_folder(
                 raise InputError(f"{target}: is or holds {read}, which this command reads; choose another name")
         if not real.exists():
             return
-        if not real.is_dir():
-            raise InputError(f"{target}: is a file, expected the name of a folder to make; choose another name")
         if any(_is_or_holds(real, place) for place in (Path.cwd(), Path.home())) or os.path.ismount(real):
             raise InputError(
                 f"{target}: holds the current folder, your home or a mounted disk; name a folder inside it"
             )
-        found = folder_kind(real)
-        foreign = sorted(entry.name for entry in os.scandir(real) if not _belongs(entry, found))
-        if foreign:
-            what = "no run or bundle" if found is None else f"no part of this {found.name}"
-            raise InputError(
-                f"{target}: holds files that are {what} ({_few(foreign)}); choose another name, or move them first"
-            )
-        if found is not None and found not in kinds:
-            raise InputError(f"{target}: is a {found.name}, which is not replaced here; choose another name")
+        try:
+            check_replaceable(real, target, kinds)
+        except FileNotFoundError:
+            return  # another writer has moved it aside
         if not overwrite:
-            raise InputError(f"{target}: already exists; choose another name, or overwrite it (overwrite=True)")
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+
+
+def check_replaceable(real: Path, target: Path, kinds: Iterable[Kind]) -> None:
+    """Refuse to replace what is no folder of `kinds`, or has other files in it; `target` is its name for messages."""
+    if real.exists() and not real.is_dir():
+        raise InputError(f"{target}: is a file, expected the name of a folder to make; choose another name")
+    found = folder_kind(real)
+    with os.scandir(real) as entries:
+        foreign = sorted(entry.name for entry in entries if not _belongs(entry, found))
+    if foreign:
+        what = "no run or bundle" if found is None else f"no part of this {found.name}"
+        raise InputError(
+            f"{target}: holds files that are {what} ({shortened(foreign, 3)}); choose another name, or move them first"
+        )
+    if found is not None and found not in kinds:
+        raise InputError(f"{target}: is a {found.name}, which is not replaced here; choose another name")
 
 
 def check_file(
@@ -98,8 +107,10 @@ def check_file(
         InputError: it is a folder or a device, it is read, it belongs to a run or bundle, it exists and `overwrite` is
             False, or its folder is missing.
     """
-    target, real = Path(path), Path(os.path.realpath(path))
+    target, real = _resolved(path)
     with input_errors(target):
+        if os.path.basename(path) in ("", os.curdir, os.pardir) and not real.is_dir():
+            raise InputError(f"{os.fspath(path)}: is the name of a folder, expected the name of a file")
         _check_parent(target, real)
         if real.is_dir():
             raise InputError(f"{target}: is a folder, expected the name of a file; name one inside it")
@@ -111,7 +122,7 @@ def check_file(
         if kind is BUNDLE or (kind is RUN and real.name in RUN.files - {"report.html"}):
             raise InputError(f"{target}: would damage the {kind.name} that it is in; choose another folder")
         if real.exists() and not overwrite:
-            raise InputError(f"{target}: already exists; choose another name, or overwrite it (overwrite=True)")
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
 
 
 def check_page(path: str | os.PathLike[str], **options: Any) -> None:
@@ -139,15 +150,41 @@ def folder_kind(folder: Path) -> Kind | None:
 
 @contextmanager
 def input_errors(target: Path) -> Iterator[None]:
-    """Turn an OSError for a full disk or a forbidden folder into an InputError."""
+    """Turn an OSError of a disk into an InputError."""
     try:
         yield
+    except FileExistsError:
+        raise InputError(f"{target}: already exists; choose another name, or overwrite it (overwrite=True)") from None
     except OSError as error:
+        if isinstance(error, BrokenPipeError) or not of_system(error):
+            raise  # of no disk
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise InputError(f"{target}: not written, the disk is full; nothing was changed") from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.EBUSY):
             raise InputError(f"{target}: not written, {error.strerror}; choose a folder you may write to") from error
-        raise
+        raise InputError(f"{target}: not written, {error.strerror}; choose another place") from error
+
+
+def temporary(target: Path, suffix: str = ".part") -> Path:
+    """A new name beside `target`, of a length that any disk allows: ".NAME.aeedge-XXXXXXXX.part"."""
+    return target.parent / f"{temporary_start(target)}{os.urandom(4).hex()}{suffix}"
+
+
+def temporary_start(target: Path) -> str:
+    """How temporary names for `target` begin."""
+    stem = target.name
+    while len(os.fsencode(stem)) > _STEM_BYTES:
+        stem = stem[:-1]
+    return f".{stem}.aeedge-"
+
+
+def _resolved(path: str | os.PathLike[str]) -> tuple[Path, Path]:
+    """A path as it was given, and where it leads."""
+    try:
+        os.fsencode(path)
+        return Path(path), Path(os.path.realpath(path))
+    except ValueError as error:  # a character that no name may have
+        raise InputError(f"{os.fspath(path)}: cannot be the name of a file ({error}); choose another name") from None
 
 
 def _belongs(entry: os.DirEntry[str], kind: Kind | None) -> bool:
@@ -156,9 +193,17 @@ def _belongs(entry: os.DirEntry[str], kind: Kind | None) -> bool:
 
 def _check_parent(target: Path, real: Path) -> None:
     if not real.parent.is_dir():
-        raise InputError(f"{target}: expected the folder {target.parent} to exist; create it first")
+        parent = real.parent if target.is_symlink() else target.parent
+        if real.parent.exists():
+            raise InputError(f"{target}: expected the folder {parent}, which is a file; choose another place")
+        raise InputError(f"{target}: expected the folder {parent} to exist; create it first")
+    probe = temporary(real)
     try:
-        os.rmdir(tempfile.mkdtemp(prefix=f".{real.name}.", suffix=".part", dir=real.parent))
+        with suppress(FileNotFoundError):
+            os.lstat(real)  # a name that is too long
+        os.mkdir(probe)
+        with suppress(FileNotFoundError):  # another writer took it for a stale one
+            os.rmdir(probe)
     except OSError as error:  # a folder or disk that is read-only, an impossible name
         raise InputError(f"{target}: cannot be written there ({error.strerror}); choose another place") from error
     if real.is_symlink():
@@ -173,7 +218,3 @@ def _is_or_holds(folder: Path, place: str | os.PathLike[str]) -> bool:
 def _same(one: Path, other: Path) -> bool:
     """Whether two paths lead to one file, also where the file system ignores case."""
     return one.exists() and other.exists() and one.samefile(other)
-
-
-def _few(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

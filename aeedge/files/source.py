@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from aeedge.errors import AeedgeError, InputError, printable
+from aeedge.errors import AeedgeError, InputError, of_system, printable
 
 STDIN = "-"
 SUFFIXES = {".npy": "npy", ".npz": "npz", ".parquet": "parquet", ".pq": "parquet"} | dict.fromkeys(
@@ -105,11 +105,7 @@ class Source:
             return io.BytesIO(self._whole)
 
     def _reopened(self) -> IO[bytes]:
-        if self._path == STDIN and sys.stdin is None:
-            raise InputError("standard input: expected rows, but it is closed; name a file")
-        stream: Any = sys.stdin.buffer if self._path == STDIN else open(self._path, "rb")  # noqa: SIM115
-        if not isinstance(stream, io.BufferedReader):  # standard input that was replaced, as tests do
-            stream = io.BufferedReader(stream)
+        stream: Any = _standard_input() if self._path == STDIN else open(self._path, "rb")  # noqa: SIM115
         try:
             start = stream.peek(2)[:2]
         except OSError:
@@ -141,6 +137,8 @@ def reading(name: str, *more: type[Exception], expected: str = "rows of numbers"
     except AeedgeError:
         raise
     except (*DAMAGE, *more) as error:
+        if isinstance(error, TimeoutError) and not of_system(error):
+            raise
         raise unreadable(name, error, expected) from None
 
 
@@ -155,6 +153,16 @@ def unreadable(name: str, error: Exception, expected: str = "rows of numbers") -
     return InputError(f"{name}: expected {expected}, but it cannot be read ({why}); check it, or copy it again")
 
 
+def _standard_input() -> Any:
+    """A reader of its own: a thread that waits in `sys.stdin.buffer` makes Python abort when the program ends."""
+    if sys.stdin is None:
+        raise InputError("standard input: expected rows, but it is closed; name a file")
+    try:
+        return open(sys.stdin.fileno(), "rb", closefd=False)
+    except OSError:  # it was replaced, as tests do
+        return io.BufferedReader(sys.stdin.buffer)
+
+
 class _Replayed(io.RawIOBase):
     """The head of a pipe again, then the rest of it."""
 
@@ -166,8 +174,8 @@ class _Replayed(io.RawIOBase):
         return True
 
     def close(self) -> None:
-        """Close the pipe as well, but not standard input, which is not ours."""
-        if not self.closed and self._rest is not sys.stdin.buffer:
+        """Close the pipe as well."""
+        if not self.closed:
             self._rest.close()
         super().close()
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import stat
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,10 +16,11 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
-from aeedge.errors import InputError
+from aeedge.errors import InputError, of_system
 from aeedge.files.atomic import atomic_file
 
 STDOUT = "-"
+_READER_SECONDS = 5.0
 
 
 class RowWriter:
@@ -63,7 +66,7 @@ def is_stream(path: str | os.PathLike[str]) -> bool:
     if os.fspath(path) == STDOUT:
         return True
     mode = os.stat(path).st_mode if os.path.exists(path) else stat.S_IFREG
-    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+    return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)
 
 
 @contextmanager
@@ -98,5 +101,28 @@ def _stream(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     if os.fspath(path) == STDOUT:
         yield sys.stdout.buffer
         return
-    with open(path, "wb") as stream:
-        yield stream
+    try:
+        with open(_handle(os.fspath(path)), "wb") as stream:
+            yield stream
+    except OSError as error:
+        if isinstance(error, BrokenPipeError) or not of_system(error):  # the former: a reader that has read enough
+            raise
+        raise InputError(f"{path}: not written to the end, {error.strerror}; choose another place") from error
+
+
+def _handle(name: str) -> int:
+    """Open a pipe or device without waiting for it; of a pipe, a reader is given some time to come."""
+    began = time.monotonic()
+    while True:
+        try:
+            handle = os.open(name, os.O_WRONLY | getattr(os, "O_NONBLOCK", 0))
+        except OSError as error:
+            if error.errno != errno.ENXIO or not stat.S_ISFIFO(os.stat(name).st_mode):
+                raise
+            if time.monotonic() - began > _READER_SECONDS:
+                raise InputError(f"{name}: is a pipe that nobody reads; start its reader first") from None
+            time.sleep(0.01)
+        else:
+            if hasattr(os, "O_NONBLOCK"):
+                os.set_blocking(handle, True)
+            return handle

@@ -186,33 +186,33 @@ def touch_cache_lines(block: Block) -> None:
 
 
 def as_array(x: Any, what: str, columns: Sequence[str] | None = None, first: int = 0) -> NDArray[Any]:
-    """What the caller passed as an array of any dtype; `columns` and `first` as for `InputBatch`.
+    """What the caller passes as a plain array; frames by name (see frames.py), NaN where something is masked.
 
     Raises:
-        InputError: it is none, or its rows are of several lengths.
+        InputError: it is none, and cannot be made one, such as a tensor with a gradient or of a GPU, or its rows are of
+            several lengths.
     """
-    if type(x) is not np.ndarray or x.dtype.names:
-        from aeedge.runtime.frames import as_rows  # most calls bring arrays
-
-        x = as_rows(x, what, columns, first)
-    if isinstance(x, np.ndarray) and x.dtype.kind != "O":
+    if type(x) is np.ndarray and not x.dtype.names:
         return x
-    reason = ""
+    from aeedge.runtime.frames import UNREADABLE, as_rows  # most calls bring arrays
+
+    x, reason = as_rows(x, what, columns, first), None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # older numpy only warns of rows of unequal length
-            array = np.asarray(x)
-    except (ValueError, TypeError, RuntimeError, Warning) as error:  # torch raises RuntimeError
-        reason = str(error)
-    if reason or array.dtype.kind == "O":
-        if len(lengths := _lengths(x)) > 1:
-            raise InputError(
-                f"{what}: expected rows of one shape, got {type(x).__name__} with parts of length {lengths[0]} to "
-                f"{lengths[-1]}; pad or cut them to one length"
-            )
-        if reason:
-            raise InputError(f"{what}: expected an array of numbers, got {type(x).__name__} ({reason})")
-    return array
+            found = np.asarray(x)  # not a matrix, which is never one-dimensional
+    except UNREADABLE as error:
+        reason = f" ({error})"
+    else:
+        reason = "" if found.ndim == 0 and found.dtype.kind in "OSU" else None
+    if (reason is not None or found.dtype.kind == "O") and len(lengths := _lengths(x)) > 1:
+        raise InputError(
+            f"{what}: expected rows of one shape, got {type(x).__name__} with parts of length {lengths[0]} to "
+            f"{lengths[-1]}; pad or cut them to one length"
+        )
+    if reason is not None:
+        raise InputError(f"{what}: expected an array of numbers, got {type(x).__name__}{reason}")
+    return found
 
 
 def _lengths(x: Any) -> list[int]:
@@ -233,7 +233,7 @@ def output(rows: InputBatch, row_shape: tuple[int, ...], out: Floats | None) -> 
     shape = (len(rows), *row_shape)
     if out is None:
         return np.empty(shape, np.float32)
-    if not isinstance(out, np.ndarray):
+    if not isinstance(out, np.ndarray) or isinstance(out, np.ma.MaskedArray):
         raise InputError(f"out: expected a float32 array of shape {shape}, got {type(out).__name__}")
     target = out[np.newaxis] if rows.single and out.shape == row_shape else out
     if target.dtype != np.float32 or target.shape != shape or not target.flags.writeable:

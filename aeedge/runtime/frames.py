@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 _LISTS = (list, tuple, np.ndarray)
 _VALUE_OF = re.compile(r"(.*)\[(\d+)\]", re.DOTALL)  # the name of a vector's value
 _MISSING = {"NoneType", "NAType", "NaTType"}  # types of nothing: Python's, pandas'
+# What packages raise for that which numpy cannot read; not what a signal handler is likely to raise.
+UNREADABLE = (ValueError, TypeError, RuntimeError, LookupError, AttributeError, ArithmeticError, BufferError, Warning)
 _SHOWN = 20  # names in a message
 _ADVICE = "rename the columns, or pass an array of the values in the model's order"
 
@@ -166,10 +168,12 @@ def _numbers(column: Any, where: str, first: int) -> NDArray[Any]:
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # older numpy only warns of rows of unequal length
             values = np.asarray(_unmasked(column))
-    except (ValueError, TypeError, Warning) as error:
+        if values.dtype.kind == "O":
+            values = _converted(values, where, kind, first)
+    except InputError:
+        raise
+    except UNREADABLE as error:
         raise InputError(f"{where}: expected numbers or lists of one length, got {kind} ({error})") from None
-    if values.dtype.kind == "O":
-        values = _converted(values, where, kind, first)
     if values.dtype.kind not in "fiub" or values.ndim > 2 or kind.startswith("Struct"):
         got = f"lists of lists ({kind})" if values.ndim > 2 else kind
         example = f", for example {values.flat[0]!s:.40}" if values.size and values.ndim < 2 else ""
@@ -178,10 +182,18 @@ def _numbers(column: Any, where: str, first: int) -> NDArray[Any]:
 
 
 def _unmasked(x: Any) -> Any:
-    """A masked array of numpy with NaN where it is masked; anything else as it is."""
+    """A masked array of numpy, or a list of such, with NaN where it is masked; anything else as it is."""
+    if isinstance(x, (list, tuple)) and _holds_masks(x):
+        x = np.ma.array(x)
     if not isinstance(x, np.ma.MaskedArray) or not np.any(x.mask):
         return x
     return np.ma.filled(x.astype(np.result_type(x.dtype, np.float32)), np.nan)
+
+
+def _holds_masks(x: Any) -> bool:
+    if isinstance(x, (list, tuple)):
+        return len(x) > 0 and not isinstance(x[0], Real) and any(map(_holds_masks, x))
+    return isinstance(x, np.ma.MaskedArray)
 
 
 def _converted(values: NDArray[Any], where: str, kind: str, first: int) -> NDArray[Any]:

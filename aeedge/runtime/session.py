@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from aeedge.types import Floats
 
 
+_FLOAT32 = np.dtype(np.float32)
 _DTYPES = {"float32": "tensor(float)", "uint8": "tensor(uint8)", "int16": "tensor(int16)"}
 # What pybind11 makes of C++ exceptions, and what onnxruntime's Python raises.
 _OF_CPP = (RuntimeError, ValueError, IndexError, OverflowError, TypeError, AttributeError, MemoryError)
@@ -59,6 +60,8 @@ def _onnxruntime() -> Any:
         with _without_noise():
             import onnxruntime
     except (ImportError, AttributeError) as error:
+        if any(words in str(error).lower() for words in _NO_MEMORY):
+            raise MemoryError("there is too little memory to import onnxruntime; free some") from error
         raise IncompatibleBundleError(_import_failed(error)) from error
     if not hasattr(onnxruntime, "InferenceSession"):
         raise IncompatibleBundleError(
@@ -189,7 +192,7 @@ class Session:
         IncompatibleBundleError: onnxruntime cannot load the graph.
         CorruptBundleError: the graph's input or output is not what the manifest says.
         MemoryError: there is too little.
-        BundleError: the threads of a pool cannot be started (see threadpool.try_to_start).
+        RuntimeError: the threads of a pool cannot be started.
     """
 
     def __init__(
@@ -224,6 +227,8 @@ class Session:
         except Exception as error:
             if (told := _translated(error, [self.where], "load")) is None:
                 raise
+            if self.pooled and any(words in str(error) for words in _NO_THREAD):
+                raise RuntimeError("can't start new thread") from None  # as Python says it
             raise told from None
 
     def run(self, rows: NDArray[Any]) -> Floats:
@@ -239,7 +244,7 @@ class Session:
             if (told := self.failed(error)) is None:
                 raise
             raise told from None
-        if found.shape != (len(rows), *self.row_out) or found.dtype != np.float32:
+        if found.shape != rows.shape[:1] + self.row_out or found.dtype is not _FLOAT32:
             raise BundleError(
                 f"{self.where}: expected its output for {len(rows)} samples to be float32 of shape "
                 f"{(len(rows), *self.row_out)}, got {found.dtype} of {found.shape}; export the bundle again"
@@ -292,9 +297,8 @@ def _translated(error: Exception, where: Sequence[str], what: str) -> Exception 
         return None
     text, place = str(error).lower(), " or ".join(where)
     if type(error) is MemoryError or any(words in text for words in _NO_MEMORY):
-        return MemoryError(f"{place}: there is too little memory to {what} it; free some, or pass fewer samples")
-    if any(words in text for words in _NO_THREAD):
-        return BundleError(f"{place}: no thread can be started to {what} it; raise the limit ('ulimit -u', TasksMax=)")
+        advice = ", or pass fewer samples" if what == "run" else ""
+        return MemoryError(f"{place}: there is too little memory to {what} it; free some{advice}")
     kind = IncompatibleBundleError if what == "load" else BundleError
     return kind(
         f"{place}: onnxruntime {runtime_version()} cannot {what} it ({_first_line(error)}); "
@@ -404,5 +408,9 @@ def _run_options() -> Any:
 
 
 def _first_line(error: Exception) -> str:
+    """What went wrong, without onnxruntime's codes and the place in its source."""
     text = str(error).strip()
-    return text.splitlines()[0][:200] if text else type(error).__name__
+    if not text:
+        return type(error).__name__
+    reason = re.split(r"\[ONNXRuntimeError\] : \d+ : \w+ : |Status Message: ", text.splitlines()[0])[-1]
+    return re.sub(r"^\S+\.(cc|h):\d+ .*?\) ", "", reason)[:300].rstrip(". ")

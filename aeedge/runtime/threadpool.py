@@ -135,10 +135,9 @@ class _Worker:
         me = threading.current_thread()
         while True:
             self._go.acquire()
-            if self._thread is not me:  # a start that was interrupted was repeated: the other thread is meant
-                return _release(self._go)
-            if self._ended:
-                return None
+            if self._ended or self._thread is not me:
+                _release(self._go)  # for the other thread, where a start that was interrupted was repeated
+                return
             self.call.help()
 
     def end(self) -> None:

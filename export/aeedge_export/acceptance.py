@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -168,8 +169,8 @@ def tolerances(reference: Reference, example: NDArray[Any], scaling: Scaling, to
         InputError: `tolerance` is none, or rounding alone needs more than a tenth of what an output varies by (or five
             times `tolerance` where that is larger).
     """
-    if not 0 < tolerance <= _LARGEST:
-        raise InputError(f"tolerance: expected a number above 0, at most {_LARGEST}, got {tolerance}")
+    if not (isinstance(tolerance, Real) and 0 < tolerance <= _LARGEST):
+        raise InputError(f"tolerance: expected a number above 0, at most {_LARGEST}, got {tolerance!r}")
     found = reference.outputs(example)
     last_digit = 4 * _last_digit(reference, example, found["latent"])
     varying = _varying(example)

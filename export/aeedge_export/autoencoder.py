@@ -23,6 +23,7 @@ from aeedge_export import fitting, run_files
 from aeedge_export.bundle import export_bundle
 from aeedge_export.data.labels import as_classes
 from aeedge_export.data.scaling import check_finite
+from aeedge_export.data.tensors import without_tensor
 from aeedge_export.reporting.evaluation import evaluate
 from aeedge_export.run import Run
 from aeedge_export.training.devices import torch_defaults
@@ -318,6 +319,7 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
 
         Frames are taken by name, as `aeedge.Model` takes them.
         """
+        X = without_tensor(X, "X")
         if fit:
             X, names = named_rows(X, "X")
         else:
@@ -338,7 +340,7 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
                 ensure_all_finite=False,  # check_finite goes chunk by chunk, and names the place
                 ensure_min_samples=2 if fit else 1,
             )
-        except ValueError as error:
+        except (ValueError, RuntimeError) as error:  # a list of tensors with gradients is a RuntimeError
             raise InputError(f"X: {_one_sentence(error, X)}") from None
         if fit and names is not None:
             self.feature_names_in_ = np.array(names, dtype=object)
@@ -363,7 +365,7 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         Of ordered latents a prefix (n_samples, j) is enough.
         """
         check_is_fitted(self)
-        Z = np.asarray(as_rows(Z, "Z"), np.float32)
+        Z = np.asarray(as_rows(without_tensor(Z, "Z"), "Z"), np.float32)
         if self.design_.ordered and Z.ndim == 2 and 0 < Z.shape[1] < self._n_features_out:
             Z = np.pad(Z, ((0, 0), (0, self._n_features_out - Z.shape[1])))
         if Z.ndim != 2 or Z.shape[1] != self._n_features_out:
@@ -412,6 +414,9 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         """
         with torch_defaults():
             run = run_files.load(path, encoder, decoder)
+        unknown = sorted(run.params.keys() - set(cls._get_param_names()))
+        if unknown:
+            raise InputError(f"{path}: expected parameters of an Autoencoder, got {', '.join(unknown)}; upgrade aeedge")
         return cls(**run.params, encoder=encoder, decoder=decoder)._adopt(run)
 
     def export(
@@ -489,7 +494,7 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         return tags
 
 
-def _one_sentence(error: ValueError, X: Any) -> str:
+def _one_sentence(error: Exception, X: Any) -> str:
     """What scikit-learn has against rows, without its dumps of the data."""
     text, kind = str(error), getattr(X, "dtype", None)
     if "Reshape your data" in text:

@@ -66,6 +66,7 @@ from aeedge_export.conversion.graph import (
 from aeedge_export.conversion.messages import first_line
 from aeedge_export.conversion.rewriting import for_fp32
 from aeedge_export.conversion.scorer import scorer
+from aeedge_export.data.tensors import without_tensor
 from aeedge_export.quantization.choice import LEAST_ROWS, Finetune, Int8, NotQuantizableError, choose
 from aeedge_export.quantization.encoder_decoder import EncoderDecoder, nudged
 from aeedge_export.quantization.finetuning import finetuned
@@ -75,6 +76,7 @@ from aeedge_export.versions import versions
 
 MIN_ONNXRUNTIME = "1.12.1"  # the oldest that passes tests/device
 _NUDGED = 512  # rows by which the tolerance of int8 is measured
+_ROOM = 1e3  # between outputs for the example and what float32 can hold: devices also meet rows beyond the example
 _MAX_COLUMNS = 2**14  # of networks whose columns are tried: in wider ones, looking at the input takes no time
 
 
@@ -156,6 +158,7 @@ def export_bundle(
     if variants == "all" and len(rows if calibration is None else np.asarray(calibration)) < LEAST_ROWS:
         wanted = ("fp32",)
     scaling = _scaling(scaler, rows.shape[1:])
+    _check_facts({"name": name, "family": family, "created": created}, training, spec)
     raw_encoder, raw_decoder = _raw_modules(encoder, decoder, scaling, rows)
     fresh = Reference(frozen(raw_encoder), None if raw_decoder is None else frozen(raw_decoder), scaling.scale)
     latent = _check_shapes(raw_encoder, raw_decoder, rows)
@@ -364,14 +367,11 @@ def _array(
             "leave such rows out, or say what a device does with missing values (missing=...)"
         )
     try:
-        if isinstance(values, torch.Tensor) and not values.is_nested:
-            values = values.to_dense() if values.layout is not torch.strided else values
-            values = (values.float() if values.is_floating_point() else values).numpy(force=True)
-        rows = as_array(values, what, features)
+        rows = as_array(without_tensor(values, what), what, features)
         rows = rows.astype(np.float64) if rows.dtype.kind == "O" else rows
-    except (TypeError, ValueError, RuntimeError) as error:  # InputError, a ValueError, says it already
-        if isinstance(error, InputError):
-            raise
+    except InputError:
+        raise
+    except (TypeError, ValueError, RuntimeError) as error:  # lists of unequal length, of tensors with gradients, texts
         reason = str(error).strip().splitlines()[0][:200]
         raise InputError(f"{what}: expected an array of numbers, got {type(values).__name__} ({reason})") from error
     if rows.dtype.kind not in "fiub":
@@ -404,7 +404,11 @@ def _finite(rows: NDArray[Any]) -> NDArray[Any]:
 
 
 def _scaling(scaler: tuple[ArrayLike, ArrayLike], shape: tuple[int, ...]) -> Scaling:
-    mean, scale = (np.asarray(values, np.float32) for values in scaler)
+    try:
+        with np.errstate(over="ignore"):
+            mean, scale = (np.asarray(without_tensor(values, "scaler"), np.float32) for values in scaler)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"scaler: expected (mean, scale), numbers or arrays of them, got {scaler!r:.80}") from error
     try:
         np.broadcast_to(mean, shape), np.broadcast_to(scale, shape)
     except ValueError:
@@ -430,22 +434,37 @@ def _raw_modules(
     return down, in_float32(up, lambda: frozen(down)(given), "decoder")
 
 
+def _check_facts(texts: Mapping[str, str | None], training: Mapping[str, Any] | None, spec: InputSpec) -> None:
+    """What goes into the manifest as it is must be text and JSON."""
+    for what, text in texts.items():
+        if not isinstance(text, str | None):
+            raise InputError(f"{what}: expected text, got {text!r:.80}")
+    facts = {**texts, "features": spec.features, "units": spec.units, "dialect": spec.dialect, "training": training}
+    for what, fact in facts.items():
+        try:
+            given = fact if fact is None or isinstance(fact, str | tuple) else dict(fact)
+            json.dumps(given, allow_nan=False, ensure_ascii=False).encode()
+        except (TypeError, ValueError, RecursionError) as error:
+            raise InputError(
+                f"{what}: expected text, or JSON with finite numbers, got something else ({error})"
+            ) from error
+
+
 def _check_shapes(encoder: nn.Module, decoder: nn.Module | None, rows: NDArray[Any]) -> tuple[int, ...]:
-    """The shape of a row's latents, once both modules were seen to fit the example and each other for 3, 2, 1 rows."""
+    """The shape of a row's latents, once both modules were seen to fit the example and each other for 3 rows and 2."""
     with torch.inference_mode():
-        for count in (3, 2, 1):
+        for count in (3, 2):
             part = rows[np.arange(count) % len(rows)]
             latent = _call(encoder, torch.from_numpy(part), "encoder")
             if latent.ndim < 2 or len(latent) != count or not latent.numel():
                 raise InputError(
-                    f"encoder: expected latents of shape (n, k) or (n, ...), got {tuple(latent.shape)} for "
-                    f"{_rows(count)}"
+                    f"encoder: expected latents of shape (n, k) or (n, ...), got {tuple(latent.shape)} for {count} rows"
                 )
             if decoder is not None:
                 back = _call(decoder, latent, "decoder")
                 if back.ndim != part.ndim or len(back) != count:
                     raise InputError(
-                        f"decoder: expected rows of shape {part.shape}, got {tuple(back.shape)} for {_rows(count)}"
+                        f"decoder: expected rows of shape {part.shape}, got {tuple(back.shape)} for {count} rows"
                     )
                 if back.shape != part.shape:
                     raise InputError(f"decoder: expected rows of shape {rows.shape[1:]}, got {tuple(back.shape[1:])}")
@@ -457,7 +476,7 @@ def _call(module: nn.Module, rows: torch.Tensor, role: str) -> torch.Tensor:
         result = module(rows)
     except Exception as error:  # whatever the caller's module raises
         raise InputError(
-            f"{role}: failed on {_rows(len(rows))}, shape {tuple(rows.shape)} "
+            f"{role}: failed on {len(rows)} rows, shape {tuple(rows.shape)} "
             f"({type(error).__name__}: {first_line(error)})"
         ) from error
     if not isinstance(result, torch.Tensor):
@@ -472,22 +491,19 @@ def _call(module: nn.Module, rows: torch.Tensor, role: str) -> torch.Tensor:
     return result
 
 
-def _rows(count: int) -> str:
-    """A number of rows, and the likely cause where one row fails while several do not."""
-    return f"{count} rows" if count > 1 else "1 row (squeeze() without an axis drops that of the batch: name the axis)"
-
-
 def _check_finite(reference: Reference, rows: NDArray[Any]) -> None:
-    """Refuse outputs that overflow."""
+    """Refuse outputs that overflow float32, or would for rows somewhat beyond the example."""
+    most = np.finfo(np.float32).max / _ROOM
     for what, values in reference.outputs(rows).items():
-        bad = np.argwhere(~np.isfinite(values))
+        limit = most / rows[0].size if what == "score" else most  # of a mean, the sum counts
+        bad = np.argwhere(~(np.abs(values) < limit))
         if len(bad):
             role = {"latent": "encoder", "reconstruction": "decoder"}.get(what, what)
-            most = np.abs(rows.astype(np.float64)).max()
+            largest = np.abs(rows.astype(np.float64)).max()
             raise InputError(
-                f"{role}: expected finite outputs for the example, got {values[tuple(bad[0])]} for row {bad[0][0]} "
-                f"(values of up to {most:.3g}); scale the rows (scaler=(mean, scale)), "
-                "or look for weights that are too large"
+                f"{role}: expected finite outputs for the example, got {values[tuple(bad[0])]:.3g} for row {bad[0][0]} "
+                f"(values of up to {largest:.3g}; float32 ends at 3.4e+38); scale the rows (scaler=(mean, scale)), or "
+                "look for weights that are too large"
             )
 
 

@@ -36,6 +36,7 @@ from aeedge_export.data.scaling import (
     pick_rows,
     robust_statistics,
 )
+from aeedge_export.data.tensors import without_tensor
 from aeedge_export.networks import CUSTOM, build
 from aeedge_export.networks.base import Design, Network, multiply_adds
 from aeedge_export.networks.linear import Principal
@@ -213,9 +214,13 @@ def _checked_weights(sample_weight: ArrayLike, count: int, family: str) -> NDArr
     """Weights (count,), None where they are all the same."""
     if family == "pca":
         raise InputError("sample_weight: family 'pca' counts all rows alike; leave it out, or use another family")
+    if np.ma.is_masked(sample_weight):
+        raise InputError("sample_weight: expected a number for each row, got masked ones; give 0 to leave a row out")
     try:
-        weights = np.asarray(sample_weight, np.float32)
-    except (TypeError, ValueError):
+        weights = np.asarray(without_tensor(sample_weight, "sample_weight"), np.float32)
+    except InputError:
+        raise
+    except (TypeError, ValueError, RuntimeError):
         raise InputError("sample_weight: expected numbers, got something else") from None
     if weights.shape != (count,):
         raise InputError(f"sample_weight: expected one for each of the {count} rows, got shape {weights.shape}")

@@ -1,36 +1,41 @@
 """A trained run on disk: run.json, weights.safetensors, checkpoint.safetensors, history.jsonl, sample.npy. No pickle.
 
 weights.safetensors holds the best weights and the scaler, enough for transform and export; checkpoint.safetensors holds
-the last weights and the optimiser's state, for resuming.
+the last weights and the optimiser's state, for resuming. run.json holds the sha256 of all files, its own computed with
+the digits of that hash set to zero (docs/run-format.md).
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
+import math
 import os
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load as from_bytes
 from safetensors.torch import save as to_bytes
 from torch import nn
 
-from aeedge.bundle.manifest import Missing
+from aeedge.bundle.manifest import DTYPES, Missing
 from aeedge.errors import InputError
 from aeedge.files.atomic import atomic_directory
 from aeedge_export.data.scaling import Scaler
-from aeedge_export.networks import build
+from aeedge_export.networks import CUSTOM, build
 from aeedge_export.networks.base import Design
-from aeedge_export.run import Run
-from aeedge_export.training.loop import State
+from aeedge_export.run import STOPPED, Run
+from aeedge_export.training.loop import State, difference
 from aeedge_export.versions import versions
 
-FORMAT, VERSION = "aeedge-run", 1
+FORMAT, VERSION = "aeedge-run", 2  # version 1 had no sums
+_DATA = ("weights.safetensors", "checkpoint.safetensors", "history.jsonl", "sample.npy")
+_BLANK = "0" * 64  # in place of run.json's own sha256 while that is computed
 _STATE = ("epoch", "best_loss", "best_epoch", "stopped", "plateau_scale", "plateau_epoch", "threads")
 
 
@@ -50,12 +55,17 @@ def save(run: Run, path: str | os.PathLike[str], *, overwrite: bool) -> None:
     sample = io.BytesIO()
     np.save(sample, run.sample, allow_pickle=False)
     files = {
-        "run.json": (json.dumps(_document(run), indent=1, ensure_ascii=False) + "\n").encode(),
         "weights.safetensors": to_bytes(weights),
         "checkpoint.safetensors": to_bytes(checkpoint),
         "history.jsonl": "".join(json.dumps(epoch) + "\n" for epoch in state.history).encode(),
         "sample.npy": sample.getvalue(),
     }
+    sums = {"run.json": _BLANK} | {name: _sha256(data) for name, data in files.items()}
+    text = json.dumps(
+        {"format": FORMAT, "version": VERSION, "sha256": sums} | _document(run), indent=1, ensure_ascii=False
+    )
+    text += "\n"
+    files["run.json"] = text.replace(_BLANK, _sha256(text.encode()), 1).encode()
     with atomic_directory(path, overwrite=overwrite) as part:
         for name, data in files.items():
             (part / name).write_bytes(data)
@@ -63,8 +73,6 @@ def save(run: Run, path: str | os.PathLike[str], *, overwrite: bool) -> None:
 
 def _document(run: Run) -> dict[str, Any]:
     return {
-        "format": FORMAT,
-        "version": VERSION,
         "created": run.created,
         "versions": versions(),
         "params": json.loads(json.dumps(run.params, default=_plain)),
@@ -107,31 +115,68 @@ def load(path: str | os.PathLike[str], encoder: nn.Module | None = None, decoder
     if not (place / "run.json").is_file():
         raise InputError(f"{place}: expected a run (a directory with run.json); 'aeedge train' makes runs")
     try:
-        document = json.loads((place / "run.json").read_text(encoding="utf-8"))
+        files = _read(place)
+        document = json.loads(files["run.json"])
         if document["format"] != FORMAT or document["version"] > VERSION:
             raise InputError(
                 f"{place}: expected a run of version {VERSION}, got {document['format']} {document['version']}; "
                 "upgrade it with: pip install -U 'aeedge[export]'"
             )
-        return _assemble(place, document, (encoder, decoder))
-    except (ValueError, KeyError, TypeError, OSError, RuntimeError, SafetensorError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{place}: this run is damaged ({type(error).__name__}: {error}); train it again") from None
+        _check_sums(files, document)
+        run = _assemble(files, document, (encoder, decoder))
+        if (fault := next(_faults(run), None)) is not None:
+            raise ValueError(fault)
+    except InputError:
+        raise
+    except Exception as error:  # whatever a damaged file makes the readers raise
+        reason = str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}"
+        raise InputError(f"{place}: this run is damaged: {reason}; restore a copy, or train it again") from error
+    return run
 
 
-def _assemble(place: Path, document: dict[str, Any], modules: tuple[nn.Module | None, nn.Module | None]) -> Run:
-    weights = load_file(place / "weights.safetensors")
-    checkpoint = load_file(place / "checkpoint.safetensors")
+def _read(place: Path) -> dict[str, bytes]:
+    """The files of a run; again where it was replaced in between."""
+    while True:
+        files = {name: (place / name).read_bytes() for name in ("run.json", *_DATA)}
+        if (place / "run.json").read_bytes() == files["run.json"]:
+            return files
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _check_sums(files: Mapping[str, bytes], document: Mapping[str, Any]) -> None:
+    """Compare the files with the sums in run.json; runs of version 1 have none."""
+    if document["version"] == 1 and "sha256" not in document:
+        return
+    sums = document["sha256"]
+    own = sums["run.json"].encode()
+    blank = files["run.json"].replace(own, _BLANK.encode(), 1)
+    for name, data in {**files, "run.json": blank}.items():
+        if _sha256(data) != sums[name]:
+            raise ValueError(f"{name} is not what was saved, its sha256 differs from the one in run.json")
+
+
+def _assemble(
+    files: Mapping[str, bytes], document: dict[str, Any], modules: tuple[nn.Module | None, nn.Module | None]
+) -> Run:
+    weights, checkpoint = from_bytes(files["weights.safetensors"]), from_bytes(files["checkpoint.safetensors"])
     params, design = _tuples(document["params"]), Design(**_tuples(document["design"]))
     state = State(
         **document["state"],
         best_weights=_part(weights, "net."),
         last_weights=_part(checkpoint, "last."),
         optimizer=_part(checkpoint, "adam."),
-        history=[json.loads(line) for line in (place / "history.jsonl").read_text().splitlines()],
+        history=[json.loads(line) for line in files["history.jsonl"].decode().splitlines()],
     )
     drawn = document.get("drawn_seed", document["seed"])  # older runs have one seed, the drawn one
+    with torch.device("meta"):  # a network of another size than the weights may not fit into memory
+        expected = build(params["family"], design, drawn, modules).state_dict()
+    for found, prefix in ((state.best_weights, "net."), (state.last_weights, "last.")):
+        if fault := difference(found, expected, prefix):
+            custom = "; or encoder= and decoder= are not the modules that were trained"
+            raise ValueError(fault + (custom if params["family"] == CUSTOM else ""))
     network = build(params["family"], design, drawn, modules)
     network.load_state_dict(state.best_weights)
     labels, features, evaluation = document["labels"], document["features"], document["evaluation"]
@@ -149,7 +194,7 @@ def _assemble(place: Path, document: dict[str, Any], modules: tuple[nn.Module | 
         rows=document["rows"],
         noise=tuple((name, strength) for name, strength in document["noise"]),
         sample_rows=np.array(document["sample_rows"]),
-        sample=np.load(place / "sample.npy", allow_pickle=False),
+        sample=np.load(io.BytesIO(files["sample.npy"]), allow_pickle=False),
         left_out=np.array(document.get("left_out", ()), np.intp),  # not in runs of former versions
         fingerprint=document.get("fingerprint"),
         sample_weight=checkpoint["sample_weight"].numpy() if "sample_weight" in checkpoint else None,
@@ -162,6 +207,54 @@ def _assemble(place: Path, document: dict[str, Any], modules: tuple[nn.Module | 
         missing=_missing(document.get("missing")),
         dialect=document.get("dialect"),
     )
+
+
+def _faults(run: Run) -> Iterator[str]:
+    """What does not fit together in a run that was read, in words."""
+    state, scaler, shape = run.state, run.scaler, run.input_shape
+    for name in ("epoch", "best_epoch", "plateau_epoch"):
+        if not _is_whole(getattr(state, name), 0, len(state.history)):
+            yield f"state.{name} is {getattr(state, name)!r}, expected 0 to {len(state.history)}, the epochs of history"
+    if state.epoch != len(state.history):
+        yield f"state.epoch is {state.epoch}, but history.jsonl has {len(state.history)} epochs"
+    if not (_is_number(state.plateau_scale) and 0 < state.plateau_scale <= 1):
+        yield f"state.plateau_scale is {state.plateau_scale!r}, expected a number above 0, at most 1"
+    if not _is_number(state.best_loss) or math.isnan(state.best_loss):
+        yield f"state.best_loss is {state.best_loss!r}, expected a number"
+    if state.stopped not in ("running", *STOPPED):
+        yield f"state.stopped is {state.stopped!r}, expected one of running, {', '.join(STOPPED)}"
+    for entry in state.history:
+        for name in ("epoch", "train_loss", "validation_loss"):
+            if not _is_number(entry[name]):
+                yield f"history.jsonl: {name} is {entry[name]!r}, expected a number"
+    for name, values in (("mean", scaler.mean), ("scale", scaler.scale)):
+        np.broadcast_to(values, shape)
+        if values.dtype != np.float32 or not np.isfinite(values).all() or (name == "scale" and (values <= 0).any()):
+            yield f"scaler.{name} is not finite, not above 0, or no float32"
+    if not _is_whole(run.rows, 2):
+        yield f"rows is {run.rows!r}, expected a whole number from 2"
+    if run.dtype not in DTYPES or run.sample.dtype.name != run.dtype or run.sample.shape[1:] != shape:
+        yield f"sample.npy holds rows {run.sample.shape[1:]} {run.sample.dtype}, expected {shape} {run.dtype}"
+    if run.sample_rows.dtype.kind != "i" or not ((run.sample_rows >= 0) & (run.sample_rows < run.rows)).all():
+        yield f"sample_rows are not all whole numbers from 0 to {run.rows - 1}"
+    if not len(run.sample) == len(run.sample_rows) == len(run.sample_rows if run.labels is None else run.labels):
+        yield "sample.npy, sample_rows and labels differ in length"
+    if run.sample_weight is not None and not (
+        run.sample_weight.shape == (run.rows,) and (run.sample_weight >= 0).all() and run.sample_weight.max() < math.inf
+    ):
+        yield f"checkpoint.safetensors: sample_weight is not finite numbers from 0 for {run.rows} rows"
+    for name in ("features", "units"):
+        names = getattr(run, name)
+        if names is not None and len(names) != run.design.size:
+            yield f"{name} has {len(names)} names, expected {run.design.size}"
+
+
+def _is_whole(value: Any, low: int, high: float = math.inf) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _missing(document: dict[str, Any] | None) -> Missing | None:

@@ -3,17 +3,21 @@
 import errno
 import json
 import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 
 import aeedge.files.atomic
 from aeedge.errors import InputError
 from aeedge.files.atomic import atomic_directory, atomic_file
 from aeedge.files.replacing import BUNDLE, RUN, check_file, check_folder
+from aeedge.files.writing import row_writer
 
 NAMES = ("manifest.json", "encoder.onnx", "decoder.onnx")
 
@@ -104,7 +108,7 @@ def test_where_directories_cannot_be_exchanged_the_old_is_put_back_on_failure(ol
         real(source, target)
 
     monkeypatch.setattr(os, "rename", rename)
-    with pytest.raises(OSError, match="broken disk"), atomic_directory(old, overwrite=True) as part:
+    with pytest.raises(InputError, match="broken disk"), atomic_directory(old, overwrite=True) as part:
         fill(part, "new")
     monkeypatch.undo()
     assert content(old) == dict.fromkeys(NAMES, "old")
@@ -347,3 +351,331 @@ def test_a_disk_that_cannot_be_written_to_is_found_at_once(tmp_path, monkeypatch
     for check in (check_file, check_folder):
         with pytest.raises(InputError, match=rf"x: cannot be written there \({os.strerror(code)}\)"):
             check(tmp_path / "x", overwrite=True)
+
+
+# --- several writers
+
+
+RACER = """
+import sys
+import aeedge.files.atomic as atomic
+from aeedge.errors import InputError
+kind, steps, overwrite = sys.argv[1], sys.argv[2], sys.argv[3] == "overwrite"
+if steps == "plain":
+    atomic._rename = lambda source, target, flag: False
+for line in sys.stdin:
+    path, text = line.split()
+    try:
+        if kind == "file":
+            with atomic.atomic_file(path, overwrite=overwrite) as part:
+                part.write_text(text * 1000)
+        else:
+            with atomic.atomic_directory(path, overwrite=overwrite) as part:
+                for name in ("manifest.json", "encoder.onnx", "decoder.onnx"):
+                    (part / name).write_text('{"format": "aeedge", "text": "%s"}' % text)
+        print("won", text, flush=True)
+    except InputError as error:
+        print(error, flush=True)
+"""
+
+
+@pytest.mark.parametrize("overwrite", ["new", "overwrite"])
+@pytest.mark.parametrize("steps", ["one step", "plain"])
+@pytest.mark.parametrize("kind", ["file", "directory"])
+def test_of_several_writers_one_wins_and_the_others_leave_nothing(tmp_path, kind, steps, overwrite):
+    """With overwriting all of them succeed, one after the other."""
+    command = [sys.executable, "-c", RACER, kind, steps, overwrite]
+    writers = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(4)]
+    for round_ in range(25):
+        path = tmp_path / (f"{round_}" if overwrite == "new" else "x")
+        for i, writer in enumerate(writers):
+            writer.stdin.write(f"{path} {i}\n")
+        for writer in writers:
+            writer.stdin.flush()
+        answers = [writer.stdout.readline().strip() for writer in writers]
+        won = [answer for answer in answers if answer.startswith("won")]
+        lost = [answer for answer in answers if "already exists; choose another name" in answer]
+        assert (len(won), len(lost)) == ((1, 3) if overwrite == "new" else (4, 0)), answers
+        found = {path.read_text()[0]} if kind == "file" else set(content(path).values())
+        assert len(found) == 1
+        if overwrite == "new":
+            assert found == {won[0][-1]}
+        assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
+    for writer in writers:
+        writer.communicate()
+
+
+@pytest.mark.parametrize("kind", [atomic_file, atomic_directory])
+def test_what_appears_while_it_is_written_is_kept(tmp_path, kind, monkeypatch):
+    """Also after the last check."""
+    for check in ("check_file", "check_folder"):
+        monkeypatch.setattr(aeedge.files.atomic, check, lambda *given, **more: None)
+
+    def appear():
+        if kind is atomic_file:
+            return (tmp_path / "x").write_text("precious")
+        (tmp_path / "x").mkdir()
+        return (tmp_path / "x" / "y").write_text("precious")
+
+    with pytest.raises(InputError, match="x: already exists; choose another name"), kind(tmp_path / "x"):
+        appear()
+    assert [p.name for p in tmp_path.iterdir()] == ["x"]
+    assert "precious" in ((tmp_path / "x" / "y") if kind is atomic_directory else tmp_path / "x").read_text()
+
+
+def test_foreign_files_that_appear_after_the_last_check_are_kept(old, monkeypatch):
+    monkeypatch.setattr(aeedge.files.atomic, "check_folder", lambda *given, **more: None)
+    with pytest.raises(InputError, match=r"notes\.txt"), atomic_directory(old, overwrite=True):
+        (old / "notes.txt").write_text("precious")
+    assert (old / "notes.txt").read_text() == "precious"
+    assert [p.name for p in old.parent.iterdir()] == ["x.aeedge"]
+
+
+# --- what a killed writer leaves
+
+
+HOLDER = """
+import sys, time
+from aeedge.files.atomic import atomic_directory, atomic_file
+kind = {"file": atomic_file, "directory": atomic_directory}[sys.argv[1]]
+with kind(sys.argv[2], overwrite=True) as part:
+    if part.is_dir():
+        (part / "manifest.json").write_text("half")
+        (part / "more").mkdir()
+    print("ready", flush=True)
+    time.sleep(100)
+"""
+
+
+@pytest.fixture
+def holder():
+    """Starts writers that wait in the middle; they are killed at the end."""
+    started = []
+
+    def start(kind, path):
+        process = subprocess.Popen([sys.executable, "-c", HOLDER, kind, str(path)], stdout=subprocess.PIPE)
+        started.append(process)
+        process.stdout.readline()
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def write(kind, path):
+    if kind == "file":
+        with atomic_file(path, overwrite=True) as part:
+            part.write_text("new")
+    else:
+        with atomic_directory(path, overwrite=True) as part:
+            fill(part, "new")
+
+
+@pytest.mark.parametrize("name", ["x.npy", "n" * 255, "new\nline", "ü" * 127])
+@pytest.mark.parametrize("kind", ["file", "directory"])
+def test_what_killed_writers_left_is_removed_by_the_next_one_and_nothing_else(tmp_path, holder, kind, name):
+    path = tmp_path / name
+    for process in [holder(kind, path) for _ in range(2)]:
+        process.kill()
+        process.wait()
+    left = {p.name for p in tmp_path.iterdir()}
+    assert len(left) == 2
+    live = holder(kind, path)
+    (kept,) = {p.name for p in tmp_path.iterdir()}
+    assert kept not in left
+    others = [f".{name[:9]}.part", f".{name[:9]}.aeedge-12.part", f".a{name[:9]}.aeedge-12345678.part", "y"]
+    for other in others:
+        (tmp_path / other).write_text("not ours")
+    write(kind, path)
+    assert {p.name for p in tmp_path.iterdir()} == {name, kept, *others}
+    live.kill()
+    live.wait()
+    write(kind, path)
+    assert {p.name for p in tmp_path.iterdir()} == {name, *others}
+
+
+def test_the_old_that_was_moved_aside_stays_until_there_is_a_new_one(tmp_path, old):
+    """Killed between the two steps, where directories cannot be exchanged in one."""
+    aside = tmp_path / ".x.aeedge.aeedge-0123abcd.old"
+    old.rename(aside)
+    with pytest.raises(ZeroDivisionError), atomic_directory(old) as part:
+        fill(part, f"{1 / 0}")
+    assert set(content(aside).values()) == {"old"}
+    write("directory", old)
+    write("directory", old)
+    assert [p.name for p in tmp_path.iterdir()] == ["x.aeedge"]
+
+
+def test_a_sibling_taken_for_a_stale_one_before_it_was_locked_is_made_again(tmp_path, monkeypatch):
+    import fcntl
+
+    made = []
+
+    def flock(handle, how):
+        if not made:
+            made.extend(tmp_path.iterdir())
+            made[0].unlink()
+        return real(handle, how)
+
+    real = fcntl.flock
+    monkeypatch.setattr(fcntl, "flock", flock)
+    write("file", tmp_path / "x")
+    assert made
+    assert [p.name for p in tmp_path.iterdir()] == ["x"]
+
+
+@pytest.mark.parametrize("absent", ["no flock", "no module"])
+def test_where_there_are_no_locks_nothing_is_removed(tmp_path, monkeypatch, absent):
+    def unsupported(handle, how):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    stale = tmp_path / ".x.aeedge-0123abcd.part"
+    stale.write_text("perhaps of another machine")
+    if absent == "no flock":
+        monkeypatch.setattr(aeedge.files.atomic.fcntl, "flock", unsupported)
+    else:
+        monkeypatch.setattr(aeedge.files.atomic, "fcntl", None)
+    write("file", tmp_path / "x")
+    assert {p.name for p in tmp_path.iterdir()} == {"x", stale.name}
+
+
+# --- odd targets
+
+
+@pytest.mark.parametrize(
+    "name", ["n" * 255, "ü" * 127, "a\nb", "\x1b[31m", b"\xff\xfe".decode("utf-8", "surrogateescape"), " ", "-", "~"]
+)
+@pytest.mark.parametrize("kind", ["file", "directory"])
+def test_every_legal_name_can_be_written(tmp_path, kind, name):
+    for _ in range(2):
+        write(kind, tmp_path / name)
+        assert [p.name for p in tmp_path.iterdir()] == [name]
+    with (
+        pytest.raises(InputError, match="already exists" if kind == "file" else "is a folder") as caught,
+        atomic_file(tmp_path / name),
+    ):
+        pytest.fail("it was refused too late")
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(
+            "",
+            ".",
+            "..",
+            "new/",
+            "new/.",
+            "new/..",
+            "/",
+            "d",
+            "d/",
+            "f/",
+            "f/x",
+            "f/x/y",
+            "no/x",
+            "n" * 256,
+            "n" * 5000,
+        ),
+        *("a\0b", "\ud800", "loop", "loop/x", "to_nowhere", "pipe", "socket", "/dev/null"),
+    ],
+)
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_an_impossible_target_is_refused_at_once(tmp_path, monkeypatch, name, overwrite):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "thesis").touch()
+    (tmp_path / "f").write_text("f")
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "to_nowhere").symlink_to("no/x")
+    os.mkfifo(tmp_path / "pipe")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind("socket")
+    before = tree(tmp_path)
+    with pytest.raises(InputError) as caught, atomic_file(name, overwrite=overwrite):
+        pytest.fail("it was refused too late")
+    assert str(caught.value).isprintable()
+    if name not in ("new/", "new/."):  # which a folder may be called
+        with pytest.raises(InputError), atomic_directory(name, overwrite=overwrite):
+            pytest.fail("it was refused too late")
+    assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize("steps", ["one step", "plain"])
+@pytest.mark.parametrize("fails", [False, True])
+def test_overwriting_a_file_or_a_link_leaves_no_trace(tmp_path, monkeypatch, steps, fails):
+    if steps == "plain":
+        monkeypatch.setattr(aeedge.files.atomic, "_rename", lambda source, target, flag: False)
+    (tmp_path / "file").write_text("old")
+    run_of(tmp_path / "run")
+    for link, to in (("to_file", "file"), ("to_new", "new"), ("to_link", "to_file"), ("to_run", "run")):
+        (tmp_path / link).symlink_to(to)
+    names = {p.name for p in tmp_path.iterdir()}
+    for name in ("file", "to_file", "to_link", "to_new"):
+        try:
+            with atomic_file(tmp_path / name, overwrite=True) as part:
+                part.write_text(name)
+                if fails:
+                    raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            assert fails
+        else:
+            assert (tmp_path / name).read_text() == name
+    for name in ("run", "to_run"):
+        try:
+            with atomic_directory(tmp_path / name, overwrite=True) as part:
+                fill(part, name)
+                if fails:
+                    raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            assert fails
+        else:
+            assert content(tmp_path / name) == dict.fromkeys(NAMES, name)
+    assert {p.name for p in tmp_path.iterdir()} == names | (set() if fails else {"new"})
+
+
+def test_a_folder_that_becomes_a_file_or_a_link_meanwhile_is_kept(tmp_path, old, monkeypatch):
+    """The folder was checked, but what is there when it is replaced is something else."""
+    (tmp_path / "thesis").write_text("precious")
+    monkeypatch.setattr(aeedge.files.atomic, "check_folder", lambda *given, **more: None)
+
+    def change(put):
+        shutil.rmtree(old) if old.is_dir() else old.unlink()
+        put()
+
+    for put in (lambda: old.write_text("precious"), lambda: old.symlink_to("thesis")):
+        with pytest.raises(InputError, match="is a file"), atomic_directory(old, overwrite=True):
+            change(put)
+        assert old.read_text() == "precious"
+        assert {p.name for p in tmp_path.iterdir()} == {"thesis", "x.aeedge"}
+
+
+def test_a_pipe_that_nobody_reads_is_not_waited_for(tmp_path, monkeypatch):
+    monkeypatch.setattr("aeedge.files.writing._READER_SECONDS", 0.2)
+    os.mkfifo(tmp_path / "pipe")
+    with (
+        pytest.raises(InputError, match="pipe: is a pipe that nobody reads"),
+        row_writer(tmp_path / "pipe", (1,), ["a"], overwrite=False),
+    ):
+        pytest.fail("it was refused too late")
+
+
+def test_a_pipe_whose_reader_comes_later_gets_all_rows(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    reader = subprocess.Popen(["bash", "-c", "sleep 0.3; cat pipe > read"], cwd=tmp_path)
+    with row_writer(tmp_path / "pipe", (1,), ["a"], overwrite=False) as writer:
+        writer.write(np.zeros((100_000, 1), np.float32))
+    assert reader.wait() == 0
+    assert (tmp_path / "read").read_bytes() == b"a\n" + b"0\n" * 100_000
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_a_device_that_is_full_is_one_sentence():
+    with (
+        pytest.raises(InputError, match="/dev/full: not written to the end, No space left"),
+        row_writer("/dev/full", (1,), ["a"], overwrite=False) as writer,
+    ):
+        writer.write(np.zeros((100_000, 1), np.float32))

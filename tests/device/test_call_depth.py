@@ -8,6 +8,8 @@ from onnxruntime.capi.onnxruntime_pybind11_state import InferenceSession
 
 import aeedge
 
+pytestmark = pytest.mark.usefixtures("own_folders")  # a tuned policy takes other ways
+
 
 @pytest.fixture
 def into_onnxruntime(monkeypatch):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from helpers import forging, onnx_bytes
 from helpers.tampering import replace_graph
 
@@ -15,6 +16,7 @@ import aeedge
 import aeedge.runtime.session
 from aeedge.bundle.onnx_proto import chain, inspect
 from aeedge.bundle.operators import operator_fault
+from aeedge.cli.group import AeedgeGroup
 from aeedge.runtime.session import runtime_version
 from aeedge.system.versions import release
 
@@ -185,16 +187,83 @@ def test_a_branch_of_an_allowed_operator_is_looked_into(bundle):
         load(bundle, data, allow_ops=("If",))
 
 
-@pytest.mark.parametrize("names", ["If", [1], [None]])
-def test_names_of_operators_are_a_list_of_strings(bundle, names):
-    with pytest.raises(aeedge.InputError, match=r"allow_ops: expected a list of names .* such as \('If',\)"):
-        aeedge.load(bundle, allow_ops=names)
+BOUNDS = [
+    ("Conv", "group", 0),
+    ("Conv", "strides", 0),
+    ("MaxPool", "kernel_shape", 2**31 - 1),
+    ("AveragePool", "kernel_shape", 2**62),
+    ("ConvTranspose", "dilations", -1),
+    ("DepthToSpace", "blocksize", 0),
+    ("GatherND", "batch_dims", -(2**31)),
+    ("Transpose", "perm", 2**40),
+    ("LSTM", "hidden_size", -(2**63)),
+    ("Softmax", "axis", 2**31),
+    ("Relu", "anything", 2**31),
+]
+
+
+@pytest.mark.parametrize(("kind", "name", "value"), BOUNDS)
+@pytest.mark.parametrize("one", [True, False], ids=["one", "list"])
+def test_attributes_that_onnxruntime_divides_by_or_loops_over_have_bounds(bundle, kind, name, value, one):
+    value = onnx_bytes.number(3 if one else 8, value % 2**64)
+    middle = forging.node(kind, ["x"], "c", forging.attribute(name, 2 if one else 7, value), name="layer3")
+    with pytest.raises(aeedge.IncompatibleBundleError, match=rf"'{name}' out of its range in {kind} \(node 'layer3'\)"):
+        load(bundle, forging.model(forging.gemm(middle=middle), IDENTITY))
 
 
 def held(name, values):
     kind = {np.dtype(np.int64): 7, np.dtype(np.int32): 6, np.dtype(np.uint8): 2, np.dtype(np.float32): 1}[values.dtype]
     shape = b"".join(onnx_bytes.number(1, size) for size in values.shape)
     return shape + onnx_bytes.number(2, kind) + onnx_bytes.message(8, name) + onnx_bytes.message(9, values.tobytes())
+
+
+def frames(step, length=None, window=None, given=True):
+    inputs = ["signal", "step", "window" if window is not None else "", "length" if length is not None else ""]
+    weights = {"step": step, "length": length, "window": window}
+    if not given:
+        del weights["length"]
+    tensors = b"".join(onnx_bytes.message(5, held(k, v)) for k, v in weights.items() if v is not None)
+    return forging.gemm(middle=forging.node("STFT", inputs, "c"), more=tensors)
+
+
+@pytest.mark.parametrize(
+    "graph",
+    [
+        frames(np.array(2), np.array(0)),
+        frames(np.array(0), np.array(4)),
+        frames(np.array(2), np.array(-4)),
+        frames(np.array(2), np.array(4), given=False),
+        frames(np.array(2), window=np.zeros(0, np.float32)),
+        frames(np.array(2)),
+    ],
+)
+def test_frames_whose_length_may_be_0_are_refused(bundle, graph):
+    with pytest.raises(aeedge.IncompatibleBundleError, match="frames whose length may be 0 in STFT"):
+        load(bundle, forging.model(graph, IDENTITY))
+
+
+def test_frames_of_a_constant_length_are_allowed():
+    for graph in (frames(np.array(2), np.array(4)), frames(np.array(2), window=np.zeros(8, np.float32))):
+        assert not operator_fault(inspect(forging.model(graph, IDENTITY)))
+
+
+@pytest.mark.parametrize("command", ["encode", "verify"])
+def test_a_command_allows_an_operator_by_name(bundle, tmp_path, command):
+    replace_graph(bundle, "encoder.onnx", forging.model(condition(forging.node("Neg", ["x"], "c")), IDENTITY))
+    np.save(tmp_path / "x.npy", np.zeros((2, 12), np.float32))
+    arguments = [command, str(bundle), *([str(tmp_path / "x.npy"), "-o", "-"] if command == "encode" else [])]
+    result = CliRunner().invoke(AeedgeGroup.build(), arguments)
+    assert result.exit_code == 1
+    assert "name the operator with --allow-ops" in result.output
+    result = CliRunner().invoke(AeedgeGroup.build(), [*arguments, "--allow-ops", "Loop,If"])
+    assert "--allow-ops" not in result.output  # verify finds other numbers than were recorded
+    assert result.exit_code == (1 if command == "verify" else 0), result.output
+
+
+@pytest.mark.parametrize("names", ["If", [1], [None]])
+def test_names_of_operators_are_a_list_of_strings(bundle, names):
+    with pytest.raises(aeedge.InputError, match=r"allow_ops: expected a list of names .* such as \('If',\)"):
+        aeedge.load(bundle, allow_ops=names)
 
 
 def cast(kind, made="k"):
@@ -221,6 +290,17 @@ DIVISIONS = {
     "of what is made later": quotient(of="later", by="later") + cast(7, "later"),
     "of a weight": quotient(of="d", by="d", divisor=np.array([2, 0])),
     "of what is nowhere": quotient(of="nowhere", by="nowhere"),
+    "of a type that a missing output has": quotient(
+        forging.node("Neg", ["x"], ""), forging.node("QuantizeLinear", ["x", "b", ""], "t"), of="t", by="t"
+    ),
+    "of a constant that is two": quotient(
+        forging.node(
+            *("Constant", [], "t"),
+            forging.attribute("value_float", 1, forging.tag(2, 5) + b"\0\0\0\0"),
+            forging.attribute("value", 4, onnx_bytes.message(5, held("", np.array([0])))),
+        ),
+        **{"of": "t", "by": "t"},
+    ),
     "by one of two weights": quotient(cast(7), divisor=np.array([2])) + onnx_bytes.message(5, held("d", np.array([0]))),
 }
 
@@ -230,6 +310,32 @@ DIVISIONS = {
 def test_a_division_of_whole_numbers_that_may_end_the_process_is_refused(bundle, case, operator):
     graph = DIVISIONS[case].replace(onnx_bytes.message(4, "Div"), onnx_bytes.message(4, operator))
     with pytest.raises(aeedge.IncompatibleBundleError, match=rf"{operator} \(node 'half'\)|of the same name"):
+        load(bundle, forging.model(graph, IDENTITY))
+
+
+def typed(kind, field, data):
+    """A tensor "d" of one value in another field than raw_data."""
+    return onnx_bytes.number(1, 1) + onnx_bytes.number(2, kind) + onnx_bytes.message(8, "d") + field(data)
+
+
+@pytest.mark.parametrize(
+    "divisor",
+    [
+        typed(3, lambda v: onnx_bytes.number(5, v), 256),
+        typed(3, lambda v: onnx_bytes.message(5, onnx_bytes.varint(v)), 255),
+        typed(2, lambda v: onnx_bytes.number(5, v), 256),
+        typed(5, lambda v: onnx_bytes.number(5, v), 2**16),
+        typed(6, lambda v: onnx_bytes.message(5, onnx_bytes.varint(v)), 2**32),
+        typed(12, lambda v: onnx_bytes.number(11, v), 2**32),
+        typed(7, lambda v: onnx_bytes.message(7, v), forging.padded(2, 4)),
+        typed(7, lambda v: onnx_bytes.message(7, v), b"\x80" * 9 + b"\2"),
+    ],
+    ids=["int8 256", "int8 255", "uint8 256", "int16 2**16", "int32 2**32", "uint32 2**32", "overlong", "65 bits"],
+)
+def test_a_divisor_whose_bits_are_cut_off_is_no_other_divisor(bundle, divisor):
+    """256 is 0 in eight bits, and 255 is -1."""
+    graph = quotient(cast(7)) + onnx_bytes.message(5, divisor)
+    with pytest.raises(aeedge.CorruptBundleError, match=r"no room for|read differently|more than 32 bits"):
         load(bundle, forging.model(graph, IDENTITY))
 
 

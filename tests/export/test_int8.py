@@ -20,7 +20,7 @@ from aeedge.runtime.session import Session, as_run
 from aeedge.verification import deviation
 from aeedge_export import Autoencoder, bundle, export_bundle
 from aeedge_export.acceptance import check_batch_invariance
-from aeedge_export.conversion.graph import to_onnx
+from aeedge_export.conversion.graph import RawEncoder, Scaling, frozen, to_onnx
 from aeedge_export.quantization.affine import Affine, quantized_weight
 from aeedge_export.quantization.calibration import METHODS, activations, corrected_biases, minmax, ranges
 from aeedge_export.quantization.choice import Int8, NotQuantizableError
@@ -83,6 +83,29 @@ def test_raw_bytes_feed_the_first_integer_layer(net):
     assert "QuantizeLinear" not in kinds(model)
 
 
+@pytest.mark.parametrize("mean", [(3, 1, 1), (3, 4, 4), (1, 4, 1)], ids=str)
+@pytest.mark.parametrize("axes", [(0, 1, 2, 3), (0, 2, 3, 1)], ids=["as it is", "channels last"])
+def test_raw_bytes_of_unlike_channels_feed_a_dense_layer(mean, axes):
+    class Flat(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(48, 3)
+
+        def forward(self, x):
+            return self.layer(x.permute(axes).flatten(1))
+
+    torch.manual_seed(0)
+    rng = np.random.default_rng(0)
+    rows = rng.integers(0, 256, (300, 3, 4, 4)).astype(np.uint8)
+    scaling = Scaling(rng.uniform(50, 200, mean).astype(np.float32), np.float32(60))
+    raw = frozen(RawEncoder(Flat(), scaling))
+    model = plainly_quantised(to_onnx(raw, torch.from_numpy(rows), "encoder"), rows)
+    got = Session(model.SerializeToString(), "m", "uint8", (3, 4, 4), (3,)).run(rows)
+    with torch.no_grad():
+        exact = raw(torch.from_numpy(rows)).numpy()
+    assert np.abs(got - exact).max() < 0.05 * np.abs(exact).max()
+
+
 def plainly_quantised(model, rows):
     from aeedge_export.quantization.forms import formed, prepared
     from aeedge_export.quantization.qdq import layers_of, quantize
@@ -140,6 +163,13 @@ def test_a_range_covers_what_it_keeps(method):
     low, high = METHODS[method](values)
     assert values.min() <= low < -1
     assert 1 < high <= values.max()
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("value", [0.0, 3.0, -0.5])
+def test_a_value_that_never_changes_is_its_own_range(method, value):
+    """The first state of a recurrent network, for example."""
+    assert METHODS[method](np.full(100, value, np.float32)) == (value, value)
 
 
 def test_quality_is_measured_without_labels():

@@ -70,6 +70,28 @@ def test_a_scale_is_folded_into_a_convolution_but_an_offset_cannot_pass_its_padd
     assert fold_scaler(shifted) == shifted
 
 
+@pytest.mark.parametrize(("shape", "folds"), [((4, 1, 1), True), ((1, 4, 1), False), ((4,), False), ((1, 4, 4), False)])
+def test_a_scale_of_another_axis_than_the_channels_is_not_folded(shape, folds):
+    module = nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(64, 3))
+    size = int(np.prod(shape))
+    model = graph(module, (4, 4, 4), 0.0, np.linspace(1, 9, size).reshape(shape))
+    assert ("Div" not in kinds(for_fp32(model))) == folds
+    assert_same(model, for_fp32(model), (4, 4, 4))
+
+
+@pytest.mark.parametrize("groups", [1, 2, 4])
+@pytest.mark.parametrize("scale", [2.0, np.linspace(1, 9, 4)[:, None]], ids=["one", "channels"])
+def test_grouped_convolutions_are_rewritten_alike(groups, scale):
+    module = nn.Sequential(
+        nn.Conv1d(4, 8, 3, padding=1, groups=groups), nn.BatchNorm1d(8), nn.ReLU(),
+        nn.ConvTranspose1d(8, 4, 4, stride=2, padding=1, groups=groups), nn.BatchNorm1d(4), nn.Flatten(),
+        nn.Linear(64, 3),
+    )  # fmt: skip
+    model = graph(module.eval(), (4, 8), 0.0, scale)
+    assert_same(model, for_fp32(model), (4, 8))
+    assert_same(model, formed(prepared(model), "engine", layers_of(prepared(model))), (4, 8))
+
+
 def test_an_offset_that_would_cancel_digits_stays():
     model = graph(DENSE, (12,), 1e6, 1.0)
     assert fold_scaler(model) == model

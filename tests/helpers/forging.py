@@ -145,6 +145,9 @@ def ambiguous(identity):
         "graph split in two": model(PRODUCT, identity, after=message(7, whole[len(PRODUCT) :])),
         "two versions": model(whole, identity, after=number(1, 7)),
         "two operator versions": model(whole, identity, after=message(8, number(2, 13))),
+        "two operator versions, by two names": model(
+            whole, identity, after=message(8, message(1, "ai.onnx") + number(2, 13))
+        ),
         "two ids": model(whole, "0" * 64, after=stamps(identity)),
         "two names of a tensor": model(gemm(weights=tensor("w", WEIGHTS) + message(8, "other")), identity),
         "two data of a tensor": model(

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 
 import aeedge_export.autoencoder as workstation
 from aeedge.bundle.manifest import Manifest, Variant
-from aeedge.errors import InputError
+from aeedge.errors import InputError, printable
 from aeedge.files.replacing import BUNDLE, check_folder
 from aeedge.files.rows import Wanted, open_all
 from aeedge.table import columns, human_bytes
@@ -70,7 +70,7 @@ def export(
             overwrite=force,
         )
     size = sum(f.stat().st_size for f in Path(output).iterdir())
-    click.echo(f"wrote {output}: {human_bytes(size)}, id {manifest.id[:12]}, outputs match torch")
+    click.echo(f"wrote {printable(output, None)}: {human_bytes(size)}, id {manifest.id[:12]}, outputs match torch")
     if "int8" in manifest.variants:
         click.echo(_decided(manifest.variants["int8"]))
     click.echo(f"next: aeedge verify {shlex.quote(output)}")

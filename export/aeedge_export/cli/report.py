@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from aeedge.bundle.reader import Bundle
+from aeedge.errors import printable
 from aeedge.files.atomic import atomic_file
 from aeedge.files.replacing import check_page
 from aeedge_export import run_files
@@ -31,4 +32,4 @@ def report(run: str, output: str | None, bundle: str | None, force: bool) -> Non
     page = render(run_files.load(run), None if bundle is None else Bundle(bundle).manifest)
     with atomic_file(target, overwrite=force or not output) as part:
         part.write_text(page, encoding="utf-8")
-    click.echo(f"wrote {target}: {len(page) / 1000:.0f} kB, self-contained")
+    click.echo(f"wrote {printable(str(target), None)}: {len(page) / 1000:.0f} kB, self-contained")

@@ -18,6 +18,7 @@ from aeedge.bundle.manifest import Missing
 from aeedge.cli.types import dialect_options, resize_option, skip_bad_option, table_options
 from aeedge.cli.wording import reworded, say
 from aeedge.errors import InputError
+from aeedge.files.atomic import atomic_file
 from aeedge.files.replacing import check_folder
 from aeedge_export.data.dataset import Dataset, Selection
 from aeedge_export.data.files import read
@@ -200,7 +201,8 @@ def train(
         target = _save(ae, target)  # before the evaluation: whatever happens there, the training is kept
         ae.evaluate(found.X, found.labels)
     target = _save(ae, target)
-    (target / "report.html").write_text(render(ae.run_), encoding="utf-8")
+    with atomic_file(target / "report.html", overwrite=True) as part:
+        part.write_text(render(ae.run_), encoding="utf-8")
     _summarize(ae, target, ctx.command)
 
 

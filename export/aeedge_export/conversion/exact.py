@@ -96,7 +96,7 @@ def fold_scaler(model: ModelProto) -> ModelProto:
     for layer in layers:
         weight = weight_of(layer).astype(np.float64)
         axis = 1 - output_axis(layer)
-        factor, offset = (_channels(array, weight.shape[axis]) for array in (last.factor, last.offset))
+        factor, offset = (_channels(array, weight.shape[axis], weight.ndim) for array in (last.factor, last.offset))
         if factor is None or offset is None:
             return model
         if offset.any():
@@ -221,8 +221,9 @@ def _set_bias(layer: ir.Node, extra: Any) -> None:
     layer.replace_input_with(2, add_weight(layer.graph, f"{layer.name}.bias", total.astype(weight_of(layer).dtype)))
 
 
-def _channels(array: Any, count: int) -> Any:
-    """One value per input channel; None if the array is not of that form."""
+def _channels(array: Any, count: int, rank: int) -> Any:
+    """One value per input channel of a layer whose input has `rank` axes; None if the array is not of that form."""
     if array.size == 1:
         return np.full(count, float(array.ravel()[0]))
-    return array.ravel() if array.size == count else None
+    aligned = (*[1] * (rank - array.ndim), *array.shape)
+    return array.ravel() if aligned == (1, count, *[1] * (rank - 2)) else None

@@ -12,7 +12,7 @@ import io
 import logging
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from types import MethodType
@@ -37,11 +37,12 @@ from torch.nn.utils.weight_norm import WeightNorm
 from aeedge.errors import InputError
 from aeedge_export.conversion.editing import closed, constant, opened
 from aeedge_export.conversion.lowering import TORCH_OPSET, lower_opset
-from aeedge_export.conversion.messages import FIXED_BATCH, chance, failure, first_line
+from aeedge_export.conversion.messages import FIXED_BATCH, chance, failure, first_line, node_place
 from aeedge_export.conversion.operators import OPERATORS
 from aeedge_export.networks.copying import copied
 
 OPSET, IR_VERSION = 17, 8
+_BRANCHES = {"If", "Loop", "Scan"}
 _CHANCE = ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial")
 _ANY_NUMBER = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 Module = TypeVar("Module", bound=nn.Module)
@@ -260,12 +261,13 @@ def to_onnx(module: nn.Module, example: Tensor, role: str) -> ModelProto:
                     program = torch.export.export(module, given, dynamic_shapes=free, strict=True)
                     model = _converted(program, role)
             _check_no_chance(model, role)
+            places = {node.op_type: node_place(node.metadata_props) for node in model.graph.all_nodes()}
             proto: ModelProto = ir.to_proto(model)
     except InputError:
         raise
     except Exception as error:  # torch raises many kinds
         raise InputError(f"{role}: expected a module that torch can export, but {failure(error)}") from error
-    return _canonical(proto, role)
+    return _canonical(proto, role, places)
 
 
 def _converted(module: nn.Module | torch.export.ExportedProgram, role: str, **options: Any) -> ir.Model:
@@ -294,8 +296,18 @@ def _check_no_chance(model: ir.Model, role: str) -> None:
             raise InputError(f"{role}: {chance(node.metadata_props, node.op_type)}")
 
 
-def _canonical(model: ModelProto, role: str) -> ModelProto:
-    """The same computation with operators, weights, input and output alone."""
+def _canonical(model: ModelProto, role: str, places: Mapping[str, str]) -> ModelProto:
+    """The same computation with operators, weights, input and output alone.
+
+    Args:
+        model: as torch's exporter writes it.
+        role: "encoder" or "decoder".
+        places: where in the caller's module operators of each kind come from, for messages.
+    """
+    if kinds := sorted(_BRANCHES & places.keys()):
+        raise InputError(
+            f"{role}: expected no branch or loop in the graph, got {kinds[0]}{places[kinds[0]]}; use torch.where"
+        )
     domains = {entry.domain for entry in model.opset_import} | {node.domain for node in model.graph.node}
     if domains - {""} or len(model.functions):
         raise InputError(f"{role}: expected standard ONNX operators, got some of {domains - {''}}; replace that layer")
@@ -309,8 +321,10 @@ def _canonical(model: ModelProto, role: str) -> ModelProto:
     except InputError:
         raise
     except (ValueError, onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        reason = first_line(error)
+        place = next((place for kind, place in places.items() if re.search(rf"\b{kind}\b", reason)), "")
         raise InputError(
-            f"{role}: expected operators of opset {OPSET}, but {first_line(error)}; replace that layer"
+            f"{role}: expected operators of opset {OPSET}, but {reason}{place}; replace that layer"
         ) from error
     return plain
 

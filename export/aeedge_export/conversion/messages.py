@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import re
+import sysconfig
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +17,10 @@ from torch.fx.experimental.symbolic_shapes import ConstraintViolationError, Guar
 
 _ESCAPES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]|[\u2500-\u257f]")
 _OPERATOR = re.compile(r"OpOverload\(op='([\w.]+)'|^(?:torch\.ops\.)?(aten\.\w+)")
-_OURS = tuple(str(Path(found).parent.resolve()) for found in (torch.__file__, __file__))
+_OURS = (
+    *(str(Path(found).parent.resolve()) for found in (torch.__file__, __file__)),
+    str(Path(sysconfig.get_path("stdlib")).resolve()),
+)
 _LENGTH = 200
 
 
@@ -101,7 +105,7 @@ def _described(scopes: Sequence[str], kinds: Sequence[str], stack: str) -> str:
 def _line(stack: str) -> str:
     """The last line of a trace that is the caller's own code."""
     for file, line in reversed(re.findall(r'File "([^"]+)", line (\d+)', stack)):
-        if not str(Path(file).resolve()).startswith(_OURS) and "<" not in file and "site-packages" not in file:
+        if not str(Path(file).resolve()).startswith(_OURS) and "<" not in file:
             return f"{Path(file).name} line {line}"
     return ""
 

@@ -18,8 +18,8 @@ aten = torch.ops.aten
 
 
 def _kthvalue(x: Any, k: int, dim: int = -1, keepdim: bool = False) -> Any:
-    values, indices = op.TopK(x, op.Constant(value_ints=[k]), axis=dim, largest=0, sorted=1)
-    last = op.Constant(value_ints=[k - 1]) if keepdim else op.Constant(value_int=k - 1)
+    values, indices = op.TopK(x, _ints(k), axis=dim, largest=0, sorted=1)
+    last = _ints(k - 1) if keepdim else op.Constant(value_int=k - 1)
     return op.Gather(values, last, axis=dim), op.Gather(indices, last, axis=dim)
 
 
@@ -30,9 +30,9 @@ def _median(x: Any, dim: int, keepdim: bool = False) -> Any:
 def _cdist(x: Any, y: Any, p: float, compute_mode: int | None = None) -> Any:
     if p not in (1, 2):
         raise NotImplementedError(f"cdist with p={p}")
-    apart = op.Sub(op.Unsqueeze(x, op.Constant(value_ints=[-2])), op.Unsqueeze(y, op.Constant(value_ints=[-3])))
+    apart = op.Sub(op.Unsqueeze(x, _ints(-2)), op.Unsqueeze(y, _ints(-3)))
     reduce = op.ReduceL1 if p == 1 else op.ReduceL2
-    return reduce(apart, op.Constant(value_ints=[-1]), keepdims=0)
+    return reduce(apart, _ints(-1), keepdims=0)
 
 
 def _rrelu(x: Any, noise: Any, lower: float = 0.125, upper: float = 1 / 3, training: bool = False) -> Any:
@@ -42,21 +42,32 @@ def _rrelu(x: Any, noise: Any, lower: float = 0.125, upper: float = 1 / 3, train
 
 
 def _average_pool(x: Any, output_size: Any) -> Any:
-    kernel = _windows(x, output_size)
-    return op.AveragePool(x, kernel_shape=kernel, strides=kernel)
+    return _pool(x, output_size, op.AveragePool, op.ReduceMean)
 
 
 def _max_pool(x: Any, output_size: Any) -> Any:
-    kernel = _windows(x, output_size)
-    return op.MaxPool(x, kernel_shape=kernel, strides=kernel)
+    pooled = _pool(x, output_size, op.MaxPool, op.ReduceMax)
+    return (
+        pooled if isinstance(pooled, tuple) else (pooled, op.Identity(pooled))
+    )  # torch also gives places, seldom read
 
 
-def _windows(x: Any, output_size: Any) -> list[int]:
-    """Sizes of the windows of an adaptive pooling whose windows are all of one size."""
-    sizes = [_size(x, axis) for axis in range(-len(output_size), 0)]
-    if any(size % count for size, count in zip(sizes, output_size)):
-        raise NotImplementedError(f"adaptive pooling of {sizes} to {list(output_size)}, which does not divide it")
-    return [size // count for size, count in zip(sizes, output_size)]
+def _pool(x: Any, output_size: Any, pool: Any, reduce: Any) -> Any:
+    """Adaptive pooling: by windows of one size where it divides, else axis by axis and window by window."""
+    sizes = {axis: _size(x, axis) for axis in range(-len(output_size), 0)}
+    if not any(size % count for size, count in zip(sizes.values(), output_size)):
+        kernel = [size // count for size, count in zip(sizes.values(), output_size)]
+        return pool(x, kernel_shape=kernel, strides=kernel)
+    for (axis, size), count in zip(sizes.items(), output_size):
+        ends = [(i * size // count, -(-(i + 1) * size // count)) for i in range(count)]
+        along = _ints(axis)
+        parts = [op.Slice(x, _ints(start), _ints(end), along) for start, end in ends]
+        x = op.Concat(*[reduce(part, along, keepdims=1) for part in parts], axis=axis)
+    return x
+
+
+def _ints(value: int) -> Any:
+    return op.Constant(value_ints=[value])
 
 
 def _attention(

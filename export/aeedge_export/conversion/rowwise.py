@@ -137,7 +137,9 @@ def _output(role: str, module: nn.Module, rows: Tensor) -> Tensor:
         with torch.inference_mode():
             output: Tensor = module(rows.clone())
     except Exception as error:  # whatever the caller's module raises
-        count = "a single row" if len(rows) == 1 else f"{len(rows)} rows, the example's and some far beyond its range"
+        count = f"{len(rows)} rows, the example's and some far beyond its range"
+        if len(rows) == 1:
+            count = "one row, where squeeze() without an axis drops that of the batch"
         raise InputError(f"{role}: failed on {count} ({type(error).__name__}: {first_line(error)})") from error
     return output.clone()
 

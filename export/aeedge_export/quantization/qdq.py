@@ -124,7 +124,8 @@ class _Writer:
                 code, scale, zero = self._quantize(name, name, coarse), float(coarse.scale), coarse.zero
             affine, shift = centred(factor * scale, offset - factor * scale * zero)
             if self._bears(affine, shift):
-                self.codes[str(last.value.name)] = Code(code, affine, shift)
+                row = [] if one_value(shift) is not None else [int(size) for size in raw.shape[1:]]
+                self.codes[str(last.value.name)] = Code(code, affine, np.broadcast_to(shift, row or shift.shape))
                 return
 
     def _bears(self, affine: Affine, shift: NDArray[np.float64]) -> bool:
@@ -177,11 +178,12 @@ class _Writer:
             return self.codes[name]
         if producer is not None and producer.op_type in MOVES and only_consumer(value) is not None:
             code = self._code(_input(producer))
-            others = [None if other is None else str(other.name) for other in producer.inputs[1:]]
-            moved = self._copy(producer, [code.name, *others], f"{name}.u8", f"{producer.name}.u8")
-            shift = code.shift if one_value(code.shift) is not None else code.shift.reshape(1, -1)
-            self.codes[name] = Code(moved, code.affine, shift)
-            return self.codes[name]
+            one = one_value(code.shift) is not None
+            if one or producer.op_type != "Transpose":  # the others keep the order of a row's values
+                others = [None if other is None else str(other.name) for other in producer.inputs[1:]]
+                moved = self._copy(producer, [code.name, *others], f"{name}.u8", f"{producer.name}.u8")
+                self.codes[name] = Code(moved, code.affine, code.shift if one else code.shift.reshape(1, -1))
+                return self.codes[name]
         low, high = self.ranges[name]
         if producer is not None and producer.op_type == "Relu":
             source, low = self._clipped_later(producer), 0.0

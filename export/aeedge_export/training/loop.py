@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -299,9 +299,52 @@ def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Give AdamW its state back, once it is known to fit: torch would write beyond tensors that are too small."""
+    if fault := _optimizer_fault(optimizer, tensors):
+        raise InputError(
+            f"resume: the run's state of the optimiser is damaged: {fault}; restore a copy of the run, or fit anew"
+        )
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         index, name = key.split(".", 1)
         state.setdefault(int(index), {})[name] = value
     whole = optimizer.state_dict()
     optimizer.load_state_dict({**whole, "state": state})
+
+
+def _optimizer_fault(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> str:
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    known = {key.split(".")[0] for key in tensors}  # parameters that never had a gradient have no state
+    expected: dict[str, Tensor] = {}
+    for index, parameter in enumerate(parameters):
+        if str(index) in known:
+            expected |= {f"{index}.step": torch.zeros(()), f"{index}.exp_avg": parameter}
+            expected |= {f"{index}.exp_avg_sq": parameter}
+    if fault := difference(tensors, expected, "adam."):
+        return fault
+    for key, value in tensors.items():
+        low, high = {"step": (1, 2**62), "exp_avg": (-math.inf, math.inf), "exp_avg_sq": (0, math.inf)}[
+            key.partition(".")[2]
+        ]
+        if not bool(((value >= low) & (value <= high)).all()):  # nor is NaN in between
+            return f"adam.{key} holds values that are not from {low} to {high}"
+    return ""
+
+
+def difference(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], prefix: str) -> str:
+    """The first tensor of another name, shape or dtype than expected, in words; "" where there is none.
+
+    Args:
+        found: what a file holds.
+        expected: tensors of the right form.
+        prefix: of the names in the file.
+    """
+    for name in [*expected, *found]:
+        want, got = ("none" if name not in part else _form(part[name]) for part in (expected, found))
+        if want != got:
+            return f"{prefix}{name} is {got}, expected {want}"
+    return ""
+
+
+def _form(tensor: Tensor) -> str:
+    return f"of shape {tuple(tensor.shape)} and dtype {str(tensor.dtype).removeprefix('torch.')}"

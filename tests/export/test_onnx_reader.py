@@ -25,6 +25,13 @@ def kind_of(field):
 
 
 @pytest.mark.parametrize("message", onnx_proto._MESSAGES)
+def test_texts_that_say_nothing_to_a_runtime_are_known(message):
+    for number, field in PROTOS[message].DESCRIPTOR.fields_by_number.items():
+        if field.name in ("name", "doc_string", "denotation", "metadata_props"):
+            assert number in onnx_proto._MESSAGES[message]
+
+
+@pytest.mark.parametrize("message", onnx_proto._MESSAGES)
 def test_numbers_names_and_types_of_fields_are_those_of_onnx(message):
     fields = PROTOS[message].DESCRIPTOR.fields_by_number
     for number, words in onnx_proto._MESSAGES[message].items():
@@ -38,6 +45,7 @@ def test_numbers_names_and_types_of_fields_are_those_of_onnx(message):
 
 def test_types_of_attributes_and_sizes_of_values_are_those_of_onnx():
     types = onnx.AttributeProto.AttributeType
+    assert set(onnx_proto._ATTRIBUTE_TYPES) == set(range(1, 11))
     for number, name in onnx_proto._ATTRIBUTE_TYPES.items():
         assert {"INT": "i", "INTS": "ints"}.get(types.Name(number), name) == name
         word = {"f": "FLOAT", "i": "INT", "s": "STRING", "t": "TENSOR", "g": "GRAPH"}.get(name, name.upper())

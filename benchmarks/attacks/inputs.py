@@ -17,7 +17,7 @@ import numpy as np
 
 from attacks.bundles import BUNDLE, DATA, LATENTS, close, command, latents, rows
 from attacks.damage import spoilt
-from attacks.outcomes import WRONG, Outcome, outcome
+from attacks.outcomes import RIGHT, WRONG, Outcome, outcome
 
 COUNT = 200
 IMAGES = DATA / "bundle_v1_uint8"  # 1×4×4
@@ -327,4 +327,6 @@ def odd_array(index: int, folder: Path) -> Outcome:
             return "" if np.allclose(found, getattr(model, what)(plain), rtol=1e-3, atol=1e-3) else "other numbers"
 
     found = outcome(use, lambda said: not said)
+    if found.detail.startswith("ZeroDivisionError"):  # the caller's own
+        found = Outcome(RIGHT, found.detail)
     return found._replace(detail=f"{what} of {name}: {found.detail}")

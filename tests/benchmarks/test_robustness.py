@@ -61,6 +61,21 @@ def test_a_process_that_crashes_or_hangs_is_followed_by_another(monkeypatch):
     assert found[0].detail == "file"
 
 
+SHARES = {  # every which try is made here; the others take a process each, or depend on how much memory there is
+    **{"flipped": 40, "forgery": 1, "graph": 7, "manifest": 25, "record": 20, "replaced": 40, "call": 40, "load": 40},
+    **{"damaged": 40, "file": 5, "array": 1, "race": 10},
+}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits and signals of Linux")
+@pytest.mark.parametrize(("name", "every"), SHARES.items())
+def test_a_share_of_the_attacks_ends_in_a_right_result_or_one_sentence(name, every):
+    tries = range(0, ATTACKS[name].tries, every)
+    found = dict(workers.outcomes(ROOT, name, tries, 60.0))
+    assert len(found) == len(tries)
+    assert not {index: end for index, end in found.items() if end.name not in (RIGHT, TYPED)}
+
+
 def test_there_are_as_many_as_were_promised():
     assert len(forgeries.TRICKS) >= 40
     assert len(graphs.GRAPHS) >= 100

@@ -679,3 +679,14 @@ def test_a_device_that_is_full_is_one_sentence():
         row_writer("/dev/full", (1,), ["a"], overwrite=False) as writer,
     ):
         writer.write(np.zeros((100_000, 1), np.float32))
+
+
+def test_nothing_is_replaced_unless_it_is_asked_for(tmp_path):
+    file, folder = tmp_path / "file", tmp_path / "folder"
+    file.write_text("old")
+    folder.mkdir()
+    for write in (lambda: atomic_file(file), lambda: atomic_directory(folder)):
+        with pytest.raises(InputError, match="already exists"), write():
+            pass
+    assert file.read_text() == "old"
+    assert list(folder.iterdir()) == []

@@ -81,9 +81,7 @@ def _json(data, dice):
     elif kind == "nested":
         inside[last] = dice.choice([[inside[last]], {"": inside[last]}, [inside[last]] * 3])
     elif kind == "number" and isinstance(inside[last], (int, float)):
-        inside[last] = dice.choice(
-            [-inside[last], inside[last] + 1, inside[last] * 2**40, float(inside[last]), str(inside[last])]
-        )
+        inside[last] = dice.choice([-inside[last], inside[last] + 1, inside[last] * 2**40, 0.5, [inside[last]]])
     elif kind == "new" and isinstance(inside, dict):
         key = dice.choice(
             [

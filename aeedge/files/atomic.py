@@ -159,15 +159,35 @@ def _install(part: Path, target: Path, overwrite: bool, kinds: Iterable[Kind]) -
         except FileExistsError:
             if not overwrite:
                 raise
-        if _exchange(part, target):  # `part` is now the old one, which the caller removes
-            try:
-                check_replaceable(part, target, kinds)
-            except InputError:  # put there since it was checked
-                _exchange(part, target)
-                raise
-            return
+        with _held(target) as is_held:  # or another writer takes the old one for a stale one while it is checked
+            if _exchange(part, target):  # `part` is now the old one, which the caller removes
+                try:
+                    if is_held(part):
+                        check_replaceable(part, target, kinds)
+                except InputError:  # put there since it was checked
+                    _exchange(part, target)
+                    raise
+                return
         if _moved(part, target):
             return
+
+
+@contextmanager
+def _held(target: Path) -> Iterator[Callable[[Path], bool]]:
+    """Lock what is there, if it can be locked; yields whether another path leads to it now: nobody else removes it."""
+    handle = None
+    with suppress(OSError):
+        handle = _handle(target) if fcntl is not None else None
+    if handle is None:  # nor can another writer lock it
+        yield lambda path: True
+        return
+    held = handle
+    try:
+        with suppress(OSError):
+            fcntl.flock(held, fcntl.LOCK_EX)
+        yield lambda path: os.path.samestat(os.fstat(held), os.lstat(path))
+    finally:
+        os.close(held)
 
 
 def _moved(part: Path, target: Path) -> bool:

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -423,12 +424,50 @@ def test_what_appears_while_it_is_written_is_kept(tmp_path, kind, monkeypatch):
     assert "precious" in ((tmp_path / "x" / "y") if kind is atomic_directory else tmp_path / "x").read_text()
 
 
+@pytest.mark.parametrize("code", [errno.EPERM, errno.EOPNOTSUPP, errno.EIO])
+def test_a_disk_without_links_takes_new_files_and_keeps_old_ones(tmp_path, monkeypatch, code):
+    """As FAT, where the system cannot rename to a new name alone."""
+
+    def fail(source, target):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(aeedge.files.atomic, "_rename", lambda source, target, flag: False)
+    monkeypatch.setattr(aeedge.files.atomic, "check_file", lambda path, overwrite: None)
+    monkeypatch.setattr(os, "link", fail)
+    (tmp_path / "old").write_text("precious")
+    for name in ("old", "new"):
+        refused = "Input/output error" if code == errno.EIO else "already exists" if name == "old" else None
+        with (
+            pytest.raises(InputError, match=refused) if refused else nullcontext(),
+            atomic_file(tmp_path / name) as part,
+        ):
+            part.write_text("new")
+    assert (tmp_path / "old").read_text() == "precious"
+    assert {p.name for p in tmp_path.iterdir()} == {"old"} | ({"new"} if code != errno.EIO else set())
+
+
 def test_foreign_files_that_appear_after_the_last_check_are_kept(old, monkeypatch):
     monkeypatch.setattr(aeedge.files.atomic, "check_folder", lambda *given, **more: None)
     with pytest.raises(InputError, match=r"notes\.txt"), atomic_directory(old, overwrite=True):
         (old / "notes.txt").write_text("precious")
     assert (old / "notes.txt").read_text() == "precious"
     assert [p.name for p in old.parent.iterdir()] == ["x.aeedge"]
+
+
+def test_the_old_directory_is_not_taken_for_a_stale_one_while_it_is_checked(old, monkeypatch):
+    """Another writer begins just after the two were exchanged."""
+    real = aeedge.files.atomic.check_replaceable
+
+    def check(part, target, kinds):
+        write("directory", old.parent / "y.aeedge")  # of another name
+        aeedge.files.atomic._remove_stale(target)
+        assert set(content(part).values()) == {"old"}
+        real(part, target, kinds)
+
+    monkeypatch.setattr(aeedge.files.atomic, "check_replaceable", check)
+    write("directory", old)
+    assert content(old) == dict.fromkeys(NAMES, "new")
+    assert {p.name for p in old.parent.iterdir()} == {"x.aeedge", "y.aeedge"}
 
 
 # --- what a killed writer leaves

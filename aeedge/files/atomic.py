@@ -200,7 +200,8 @@ def _moved(part: Path, target: Path) -> bool:
         if target.exists():
             _remove(aside)
         elif aside.exists():
-            os.rename(aside, target)
+            with suppress(OSError):  # another writer was faster
+                os.rename(aside, target)
         if isinstance(error, OSError) and error.errno in (errno.ENOENT, *_TAKEN) and part.exists():
             return False
         raise

@@ -84,7 +84,9 @@ def check_replaceable(real: Path, target: Path, kinds: Iterable[Kind]) -> None:
     found = folder_kind(real)
     with os.scandir(real) as entries:
         foreign = sorted(entry.name for entry in entries if not _belongs(entry, found))
-    if foreign:
+    if foreign and folder_kind(real) is not found:  # another writer was between
+        check_replaceable(real, target, kinds)
+    elif foreign:
         what = "no run or bundle" if found is None else f"no part of this {found.name}"
         raise InputError(
             f"{target}: holds files that are {what} ({shortened(foreign, 3)}); choose another name, or move them first"
@@ -217,4 +219,7 @@ def _is_or_holds(folder: Path, place: str | os.PathLike[str]) -> bool:
 
 def _same(one: Path, other: Path) -> bool:
     """Whether two paths lead to one file, also where the file system ignores case."""
-    return one.exists() and other.exists() and one.samefile(other)
+    try:
+        return one.samefile(other)
+    except (FileNotFoundError, NotADirectoryError):
+        return False

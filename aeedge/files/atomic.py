@@ -164,7 +164,7 @@ def _install(part: Path, target: Path, overwrite: bool, kinds: Iterable[Kind]) -
                 try:
                     if is_held(part):
                         check_replaceable(part, target, kinds)
-                except InputError:  # put there since it was checked
+                except (InputError, OSError):  # put there since it was checked
                     _exchange(part, target)
                     raise
                 return

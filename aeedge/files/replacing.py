@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -79,7 +80,7 @@ def check_folder(
 
 def check_replaceable(real: Path, target: Path, kinds: Iterable[Kind]) -> None:
     """Refuse to replace what is no folder of `kinds`, or has other files in it; `target` is its name for messages."""
-    if real.exists() and not real.is_dir():
+    if not stat.S_ISDIR(os.stat(real).st_mode):
         raise InputError(f"{target}: is a file, expected the name of a folder to make; choose another name")
     found = folder_kind(real)
     with os.scandir(real) as entries:

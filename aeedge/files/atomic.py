@@ -164,7 +164,7 @@ def _install(part: Path, target: Path, overwrite: bool, kinds: Iterable[Kind]) -
                 try:
                     if is_held(part):
                         check_replaceable(part, target, kinds)
-                except InputError:  # put there since it was checked
+                except (InputError, OSError):  # put there since it was checked
                     _exchange(part, target)
                     raise
                 return
@@ -200,7 +200,8 @@ def _moved(part: Path, target: Path) -> bool:
         if target.exists():
             _remove(aside)
         elif aside.exists():
-            os.rename(aside, target)
+            with suppress(OSError):  # another writer was faster
+                os.rename(aside, target)
         if isinstance(error, OSError) and error.errno in (errno.ENOENT, *_TAKEN) and part.exists():
             return False
         raise

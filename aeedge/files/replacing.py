@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -79,12 +80,14 @@ def check_folder(
 
 def check_replaceable(real: Path, target: Path, kinds: Iterable[Kind]) -> None:
     """Refuse to replace what is no folder of `kinds`, or has other files in it; `target` is its name for messages."""
-    if real.exists() and not real.is_dir():
+    if not stat.S_ISDIR(os.stat(real).st_mode):
         raise InputError(f"{target}: is a file, expected the name of a folder to make; choose another name")
     found = folder_kind(real)
     with os.scandir(real) as entries:
         foreign = sorted(entry.name for entry in entries if not _belongs(entry, found))
-    if foreign:
+    if foreign and folder_kind(real) is not found:  # another writer was between
+        check_replaceable(real, target, kinds)
+    elif foreign:
         what = "no run or bundle" if found is None else f"no part of this {found.name}"
         raise InputError(
             f"{target}: holds files that are {what} ({shortened(foreign, 3)}); choose another name, or move them first"
@@ -217,4 +220,7 @@ def _is_or_holds(folder: Path, place: str | os.PathLike[str]) -> bool:
 
 def _same(one: Path, other: Path) -> bool:
     """Whether two paths lead to one file, also where the file system ignores case."""
-    return one.exists() and other.exists() and one.samefile(other)
+    try:
+        return one.samefile(other)
+    except (FileNotFoundError, NotADirectoryError):
+        return False

@@ -1,5 +1,6 @@
 """Where the machine around a model is broken: no /tmp, no home, nothing to write, /proc and /sys hidden."""
 
+import errno
 import os
 import shutil
 import signal
@@ -87,13 +88,13 @@ def test_hidden_folders_of_the_kernel(name, hidden):
     assert child(code, DATA / name, wrap=wrap)[0] == "True True True"
 
 
-@pytest.mark.parametrize("error", [FileNotFoundError, PermissionError])
+@pytest.mark.parametrize("error", [errno.ENOENT, errno.EACCES])
 def test_neither_proc_nor_sys_can_be_read(monkeypatch, tmp_path, error):
     real = open
 
     def deny(path, *args, **options):
         if str(path).startswith(("/proc", "/sys")):
-            raise error(path)
+            raise OSError(error, os.strerror(error), path)
         return real(path, *args, **options)
 
     monkeypatch.setattr("builtins.open", deny)

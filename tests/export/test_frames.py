@@ -166,7 +166,7 @@ def test_arrays_that_may_not_be_written_to(rows, tmp_path):
 def test_example_and_calibration_by_name(frame, rows, tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(
-        aeedge_export.bundle, "_int8", lambda models, wanted, calibration, *rest: seen.append(calibration)
+        aeedge_export.bundle, "_int8", lambda models, wanted, calibration, *rest: (seen.append(calibration), "")
     )
     given = frame(columns_of(rows, ORDER))
     export_bundle(encoder=nn.Linear(6, 2), path=tmp_path / "m.aeedge", example=given, calibration=given, features=NAMES)

@@ -101,7 +101,7 @@ def test_codes_among_the_reference_inputs(policy, rows, tmp_path):
 def test_example_and_calibration_have_none_left(policy, rows, median, tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(
-        aeedge_export.bundle, "_int8", lambda models, wanted, calibration, *rest: seen.append(calibration)
+        aeedge_export.bundle, "_int8", lambda models, wanted, calibration, *rest: (seen.append(calibration), "")
     )
     given, filled = spoiled(rows, median)
     missing = median if policy == "median" else Missing("drop", CODES)

@@ -14,7 +14,7 @@ from torch.nn.utils import parametrizations, parametrize, prune, spectral_norm, 
 import aeedge
 from aeedge.bundle.manifest import Missing
 from aeedge.errors import InputError
-from aeedge_export import Autoencoder, bundle, export_bundle
+from aeedge_export import Autoencoder, arguments, export_bundle
 from aeedge_export.conversion.graph import RawEncoder, Scaling, frozen
 from aeedge_export.networks.copying import copied
 
@@ -283,7 +283,7 @@ ROUNDED = {
 
 @pytest.mark.parametrize("form", FORMS)
 def test_an_example_may_come_in_any_form(form):
-    rows = bundle._raw(bundle._array(FORMS[form], "example", None, None))
+    rows = arguments._raw(arguments.as_numbers(FORMS[form], "example", None, None))
     assert (rows.dtype, type(rows)) == (np.dtype(np.float32), np.ndarray)
     np.testing.assert_array_equal(rows, EXAMPLE)
     torch.from_numpy(rows)
@@ -292,14 +292,14 @@ def test_an_example_may_come_in_any_form(form):
 @pytest.mark.parametrize("form", ROUNDED)
 def test_an_example_may_be_of_few_digits(form):
     values, step = ROUNDED[form]
-    rows = bundle._raw(bundle._array(values, "example", None, None))
+    rows = arguments._raw(arguments.as_numbers(values, "example", None, None))
     np.testing.assert_allclose(rows, EXAMPLE, rtol=step, atol=1e-6)
 
 
 @pytest.mark.parametrize(("dtype", "kept"), [("u1", "uint8"), (">i2", "int16"), (">i4", "float32"), ("?", "float32")])
 def test_integers_stay_what_they_are_where_a_device_takes_them(dtype, kept):
     values = np.arange(12).reshape(4, 3) % 2
-    rows = bundle._raw(bundle._array(values.astype(dtype), "example", None, None))
+    rows = arguments._raw(arguments.as_numbers(values.astype(dtype), "example", None, None))
     assert rows.dtype.name == kept
     np.testing.assert_array_equal(rows, values)
 
@@ -385,7 +385,7 @@ def test_masked_calibration_rows_are_refused(tmp_path):
 
 def test_masked_values_are_missing_where_that_is_said():
     missing = Missing("fill", {}, (0.0,) * 6)
-    rows = bundle._array(masked(3), "example", None, missing)
+    rows = arguments.as_numbers(masked(3), "example", None, missing)
     assert np.isnan(rows).sum() == 3
 
 

@@ -192,7 +192,7 @@ def as_array(x: Any, what: str, columns: Sequence[str] | None = None, first: int
         InputError: it is none, and cannot be made one, such as a tensor with a gradient or of a GPU, or its rows are of
             several lengths.
     """
-    if type(x) is np.ndarray and not x.dtype.names:
+    if type(x) is np.ndarray and not x.dtype.names and x.dtype.kind != "O":
         return x
     from aeedge.runtime.frames import UNREADABLE, as_rows  # most calls bring arrays
 

@@ -227,17 +227,6 @@ class Bundle:
             raise CorruptBundleError(f"{place}: expected the {role}, got the {got[1]}; copy the bundle again")
 
 
-class _Descriptor:
-    """Closed when nobody refers to it any more: a thread may read a file while another one closes the bundle."""
-
-    def __init__(self) -> None:
-        self.kept: list[int] = []
-
-    def __del__(self) -> None:
-        for number in self.kept:
-            os.close(number)
-
-
 class _File:
     """A file that is held open, so that replacing it does not change what is read.
 
@@ -248,13 +237,12 @@ class _File:
 
     def __init__(self, place: str, folder: str, handle: int | None) -> None:
         self.place, self.missing = place, False
+        self._handles: list[int] = []  # one, as long as it is open
         self._error: OSError | None = None  # raised when the file is needed
-        self._descriptor: _Descriptor | None = _Descriptor()
         name = os.path.basename(place)
         try:
-            path = name if handle is not None else os.path.join(folder, name)
-            _open(self._descriptor.kept, path, _READ, handle)
-            self.missing = not stat.S_ISREG(os.fstat(self._descriptor.kept[0]).st_mode)
+            _open(self._handles, name if handle is not None else os.path.join(folder, name), _READ, handle)
+            self.missing = not stat.S_ISREG(os.fstat(self._opened()).st_mode)
         except FileNotFoundError:
             self.missing = True
         except OSError as error:
@@ -266,8 +254,7 @@ class _File:
     def size(self) -> int:
         """Bytes of the file."""
         with _readable(self.place):
-            opened = self._opened()
-            return os.fstat(opened.kept[0]).st_size
+            return os.fstat(self._opened()).st_size
 
     def read(self, size: int) -> bytes:
         """The first `size` bytes, or fewer where the file ends before."""
@@ -286,28 +273,33 @@ class _File:
                 at += len(part)
 
     def _at(self, at: int, size: int) -> bytes:
-        opened = self._opened()
         if hasattr(os, "pread"):
-            return os.pread(opened.kept[0], size, at)
-        os.lseek(opened.kept[0], at, os.SEEK_SET)  # Windows
-        return os.read(opened.kept[0], size)
+            return os.pread(self._opened(), size, at)
+        os.lseek(self._opened(), at, os.SEEK_SET)  # Windows
+        return os.read(self._opened(), size)
 
-    def _opened(self) -> _Descriptor:
+    def _opened(self) -> int:
         if self._error is not None:
             raise self._error
-        if (opened := self._descriptor) is None:
+        if not self._handles:
             raise AeedgeError(f"{self.place}: the bundle was closed; load it again")
-        return opened
+        return self._handles[0]
 
     def close(self) -> None:
-        """Close it, once nobody reads it; it cannot be read any more."""
-        self._descriptor = None
+        """Close it; it cannot be read any more."""
+        handles, self._handles = self._handles, []
+        for handle in handles:
+            os.close(handle)
 
     def __enter__(self) -> _File:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_handles"):  # not where the constructor was interrupted
+            self.close()
 
 
 def _open(kept: list[int], path: str, flags: int, folder: int | None = None) -> None:

@@ -91,6 +91,7 @@ class Bundle:
                 self.manifest = Manifest.parse(file.read(file.size), place)
             for name in _names(self.manifest):
                 self._files[name] = _File(os.path.join(self.path, name), self._place, folder)
+        self._closed = False
         return not any(file.missing for file in self._files.values())
 
     def is_replaced(self) -> bool:
@@ -105,8 +106,9 @@ class Bundle:
                 allowed.
             CorruptBundleError: missing, truncated, changed, of another bundle, or refers to files outside.
         """
-        file, entry = self._graph(role, variant)
-        data = self._checked(file, entry)
+        with self._unless_closed():
+            file, entry = self._graph(role, variant)
+            data = self._checked(file, entry)
         self._check_graph(file.place, data, role)
         return data
 
@@ -121,6 +123,16 @@ class Bundle:
             self._compare(file, file.parts(entry.bytes, _PART), entry)  # a part stays in cache
         else:
             self.graph(role, variant)
+
+    @contextmanager
+    def _unless_closed(self) -> Iterator[None]:
+        """A bundle that another thread closes while it is read is not damaged: its descriptors may be other files'."""
+        try:
+            yield
+        except BundleError:
+            if self._closed:
+                raise AeedgeError(f"{self.path}: the model was closed; load it again") from None
+            raise
 
     def _graph(self, role: str, variant: str) -> tuple[_File, FileEntry]:
         """A graph's file, of the right size."""
@@ -165,6 +177,7 @@ class Bundle:
 
     def close(self) -> None:
         """Close the files."""
+        self._closed = True
         for file in self._files.values():
             file.close()
 
@@ -180,8 +193,9 @@ class Bundle:
         shape = manifest.input.shape
         rows = {"latent": manifest.latent_shape, "reconstruction": shape, "score": ()}
         wanted = {f"{variant}.{what}": ("float32", rows[what]) for what in manifest.variants[variant].tolerance}
-        file = self._file(GOLDEN, entry)
-        data = self._checked(file, entry)
+        with self._unless_closed():
+            file = self._file(GOLDEN, entry)
+            data = self._checked(file, entry)
         try:
             return read_arrays(data, {"input": (manifest.input.dtype, shape)} | wanted)
         except ValueError as error:

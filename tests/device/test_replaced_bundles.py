@@ -1,5 +1,6 @@
 """A bundle may be replaced or removed at any time: a model is of one generation, and keeps all that it needs."""
 
+import errno
 import os
 import shutil
 import threading
@@ -227,3 +228,21 @@ def test_too_little_memory_is_one_sentence(bundle, monkeypatch):
     monkeypatch.setattr("aeedge.bundle.reader._File._at", fail)
     with pytest.raises(aeedge.BundleError, match="too little memory"):
         aeedge.load(bundle)
+
+
+@pytest.mark.skipif(not hasattr(os, "pread"), reason="other reads")
+@pytest.mark.parametrize("content", [None, b"of another file"], ids=["closed", "used by another file"])
+def test_a_bundle_that_another_thread_closes_while_it_is_read_is_not_called_damaged(bundle, monkeypatch, content):
+    opened = Bundle(bundle)
+
+    def closed_meanwhile(*_):
+        opened.close()
+        if content is None:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        return content
+
+    monkeypatch.setattr(os, "pread", closed_meanwhile)
+    for read in (lambda: opened.graph("encoder", "fp32"), lambda: opened.golden("fp32")):
+        with pytest.raises(aeedge.AeedgeError, match="was closed") as raised:
+            read()
+        assert not isinstance(raised.value, aeedge.BundleError)

@@ -35,7 +35,7 @@ def load_with(tmp_path, source=None):
         (package / "__init__.py").write_text(textwrap.dedent(source))
     first = f"import sys\nsys.path.insert(0, {str(package.parent)!r})\n"
     if source is None:  # a folder is found last of all
-        first += "import os, numpy\nfile = '/onnxruntime/__init__.py'\n"
+        first += "import os, numpy, aeedge\nfile = '/onnxruntime/__init__.py'\n"
         first += "sys.path[:] = [path for path in sys.path if not os.path.isfile(path + file)]\n"
     return child(LOAD, first=first)[0]
 

@@ -355,4 +355,4 @@ def test_a_divisor_whose_bits_are_cut_off_is_no_other_divisor(bundle, divisor):
     ids=["constant", "bytes", "shape", "float", "cast to float", "like float", "float by 0"],
 )
 def test_other_divisions_are_allowed(graph):
-    assert operator_fault(inspect(forging.model(graph, IDENTITY))) is None
+    assert operator_fault(inspect(forging.model(graph, IDENTITY))) == ""

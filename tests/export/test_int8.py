@@ -417,7 +417,7 @@ def fails(kind):
 )
 def test_no_failure_of_int8_loses_fp32(net, place, kind, tmp_path, monkeypatch):
     monkeypatch.setattr(bundle, place, fails(kind))
-    monkeypatch.setattr(bundle, "_check_finite", lambda reference, rows: None)
+    monkeypatch.setattr(bundle, "check_finite", lambda reference, rows: None)
     if place != "choose":
         monkeypatch.setattr(bundle, "choose", lambda models, *args, **options: Int8(dict(models), LIMITS, {}, True))
     said = (

@@ -12,7 +12,9 @@ BIN := .venv/bin
 demo: .venv/ready
 	$(BIN)/python examples/digits.py
 
-test: checks matrix
+# Beside each other: the tests take one core, and the other one would wait
+test: .venv/ready
+	$(MAKE) -j2 checks matrix
 
 checks: .venv/ready
 	$(BIN)/ruff format --check .

@@ -3,6 +3,8 @@
     python tools/device_matrix.py            # the combinations below, as far as their Pythons are installed
     python tools/device_matrix.py 3.10 1.14.1 1.23.5    # one combination: Python, onnxruntime, numpy
 
+What a combination says is printed when it is done: `make test` runs other tests beside this.
+
 Each combination gets an environment with the wheel, Pillow, pytest and hypothesis: no torch, no onnx.
 """
 
@@ -47,7 +49,6 @@ def run_pair(version: str, runtime: str, numpy: str, wheel: Path) -> bool | None
     if python is None:
         print(f"-- Python {version}: not installed, skipped", flush=True)
         return None
-    print(f"-- Python {version}, onnxruntime {runtime}, numpy {numpy}", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run([python, "-m", "venv", folder], check=True)
         inside = str(Path(folder) / "bin" / "python")
@@ -67,7 +68,10 @@ def run_pair(version: str, runtime: str, numpy: str, wheel: Path) -> bool | None
         # From another folder, so that the installed wheel is tested and not the source tree.
         tests = [str(ROOT / "tests" / "device"), "-c", str(ROOT / "pyproject.toml"), "-p", "no:cacheprovider"]
         command = [inside, "-m", "pytest", "-q", *tests]
-        return subprocess.run(command, cwd=folder, env={**os.environ, "PYTHONPATH": ""}, check=False).returncode == 0
+        environment = {**os.environ, "PYTHONPATH": ""}
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+        print(f"-- Python {version}, onnxruntime {runtime}, numpy {numpy}\n{done.stdout}{done.stderr}", flush=True)
+        return done.returncode == 0
 
 
 def main() -> int:

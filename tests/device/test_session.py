@@ -8,7 +8,7 @@ import pytest
 import aeedge
 
 pytestmark = pytest.mark.skipif(
-    "enable_fallback" not in inspect.getsource(onnxruntime.InferenceSession.__init__),
+    '"enable_fallback"' not in inspect.getsource(onnxruntime.InferenceSession.__init__),
     reason="this version cannot be told",
 )
 

@@ -6,7 +6,7 @@ import sys
 import onnxruntime
 
 # Versions that try again with other settings, and cannot be told not to, swallow what a handler raises there.
-_TOLD = "enable_fallback" in inspect.getsource(onnxruntime.InferenceSession.__init__)
+_TOLD = '"enable_fallback"' in inspect.getsource(onnxruntime.InferenceSession.__init__)
 _WATCHED = ("aeedge.", "onnxruntime.capi.") if _TOLD else ("aeedge.",)
 _GIVING_BACK = {"__del__", "close", "_folder"}
 

@@ -29,7 +29,7 @@ def _median(x: Any, dim: int, keepdim: bool = False) -> Any:
 
 def _cdist(x: Any, y: Any, p: float, compute_mode: int | None = None) -> Any:
     if p not in (1, 2):
-        raise NotImplementedError(f"cdist with p={p}")
+        raise ValueError(f"cdist: expected p=1 or p=2, got {p:g}")
     apart = op.Sub(op.Unsqueeze(x, _ints(-2)), op.Unsqueeze(y, _ints(-3)))
     reduce = op.ReduceL1 if p == 1 else op.ReduceL2
     return reduce(apart, _ints(-1), keepdims=0)
@@ -37,7 +37,7 @@ def _cdist(x: Any, y: Any, p: float, compute_mode: int | None = None) -> Any:
 
 def _rrelu(x: Any, noise: Any, lower: float = 0.125, upper: float = 1 / 3, training: bool = False) -> Any:
     if training:
-        raise NotImplementedError("rrelu draws random slopes while training")
+        raise ValueError("rrelu draws random slopes while training; call eval()")
     return op.LeakyRelu(x, alpha=(lower + upper) / 2), op.Identity(noise)
 
 

@@ -355,13 +355,13 @@ def _check_seal(data: bytes, where: str) -> None:
 def _manifest(root: Node) -> Manifest:
     input_spec = _input(root.get("input"))
     latent_shape, ordered = _latent(root.get("latent"))
+    score = _score(root.get("score"), input_spec.shape)
     variants = {
-        name: _variant(node) for name, node in root.get("variants").mapping().items() if name in VARIANTS
+        name: _variant(node, score) for name, node in root.get("variants").mapping().items() if name in VARIANTS
     }  # a variant of a later aeedge is passed over
     default = root.get("default_variant").text()
     if default not in variants:
         raise root.get("default_variant").wrong(f"one of the variants ({', '.join(variants) or 'none'})")
-    score = _score(root.get("score"), input_spec.shape)
     if score.needs_scorer and not all(variant.scorer for variant in variants.values()):
         raise root.get("score").get("kind").wrong("'mse', for a variant has no scorer")
     return Manifest(
@@ -440,9 +440,9 @@ def _numbers(node: Node) -> tuple[float, ...]:
     return tuple(item.number() for item in node.items())
 
 
-def _variant(node: Node) -> Variant:
+def _variant(node: Node, score: ScoreSpec) -> Variant:
     decoder = node.get("decoder").optional(_file)
-    scorer = node.get("scorer").optional(_file)
+    scorer = node.get("scorer").optional(_file) if decoder is not None or score.needs_scorer else None
     made = (True, decoder is not None, decoder is not None or scorer is not None)
     limits = {name: node.get("tolerance").get(name) for name, there in zip(OUTPUTS, made) if there}
     return Variant(

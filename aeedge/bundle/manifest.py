@@ -27,12 +27,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 FORMAT = "aeedge"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # of the newest bundles; a bundle has the oldest version that says all it needs
 VARIANTS = ("fp32", "int8")
 DTYPES = ("float32", "uint8", "int16")
 MISSING = ("drop", "median")
+SCORES = ("mse", "robust", "mahalanobis", "both")
 SENTINELS = ("none", "first", "all")
 OUTPUTS = ("latent", "reconstruction", "score")
+MOST_SCORES = 4096  # of a variant in calibration.npz
 
 _SEAL = '"manifest_sha256": "'
 _BLANK = "0" * 64
@@ -119,19 +121,45 @@ class Variant(Record):
 
 
 class ScoreSpec(Record):
-    """How rows are scored: `kind` "mse", the mean of ((x - reconstruction) / scale)² over a row.
+    """How rows are scored.
 
+    `kind`: "mse", the mean over a row of ((x - reconstruction) / scale)², with the scale of the inputs; "robust", the
+    same with the scale of each value's own residuals; "mahalanobis", the distance of the latents from those of
+    normal rows, and "both", their sum: scorer.onnx alone computes these two.
     `scale` is a float32 array in raw units that broadcasts to the input's shape.
     """
 
     kind: str
     scale: NDArray[np.float32]
 
+    @property
+    def needs_scorer(self) -> bool:
+        """Whether encoder, decoder and `scale` are not enough to compute the score."""
+        return self.kind in ("mahalanobis", "both")
+
+
+class CalibrationSpec(Record):
+    """The scores of normal rows, which alarms are calibrated with, and the threshold of each variant.
+
+    `file`: of calibration.npz; `rows`: how many scores of each variant it has; `false_alarm_rate`: of these thresholds;
+    `rule`: how they were asked for; `time_ordered`: whether the rows are a stretch of time after the training rows;
+    `drift`: what was found in a later stretch, and other facts for people.
+    """
+
+    file: FileEntry
+    rows: int
+    false_alarm_rate: float
+    thresholds: Mapping[str, float]
+    rule: Mapping[str, Any] = MappingProxyType({})
+    time_ordered: bool = False
+    drift: Mapping[str, Any] = MappingProxyType({})
+
 
 class Manifest(Record):
     """All that a reader needs to know of a bundle before it opens a graph.
 
-    `latent_shape` is the shape of one sample's latents; `ordered` says that any prefix of them can be decoded.
+    `latent_shape` is the shape of one sample's latents; `ordered` says that any prefix of them can be decoded. `parent`
+    is the id of the bundle that this one was recalibrated from.
     """
 
     id: str
@@ -149,6 +177,8 @@ class Manifest(Record):
     created: str | None = None
     made_with: Mapping[str, str] = MappingProxyType({})
     training: Mapping[str, Any] = MappingProxyType({})
+    calibration: CalibrationSpec | None = None
+    parent: str | None = None
 
     @property
     def latent(self) -> int:
@@ -157,12 +187,12 @@ class Manifest(Record):
 
     def dumps(self) -> str:
         """The text of manifest.json, sealed with its own checksum; the same manifest gives the same bytes."""
-        scale = self.score.scale
         document = {
             "format": FORMAT,
-            "format_version": FORMAT_VERSION,
+            "format_version": 2 if self.score.needs_scorer else 1,
             "manifest_sha256": _BLANK,
             "id": self.id,
+            **({} if self.parent is None else {"parent": self.parent}),
             "name": self.name,
             "created": self.created,
             "made_with": dict(self.made_with),
@@ -185,7 +215,8 @@ class Manifest(Record):
             "default_variant": self.default_variant,
             "variants": {name: _variant_document(variant) for name, variant in self.variants.items()},
             "golden": {"sha256": self.golden.sha256, "bytes": self.golden.bytes},
-            "score": {"kind": self.score.kind, "scale": _shortest(scale)},
+            "score": _score_document(self.score),
+            **({} if self.calibration is None else {"calibration": _calibration_document(self.calibration)}),
             "training": dict(self.training),
         }
         text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
@@ -282,6 +313,23 @@ def _variant_document(variant: Variant) -> dict[str, Any]:
     return document
 
 
+def _score_document(spec: ScoreSpec) -> dict[str, Any]:
+    kind = {"kind": "mse", "scale_from": "residuals"} if spec.kind == "robust" else {"kind": spec.kind}
+    return {**kind, "scale": _shortest(spec.scale)}
+
+
+def _calibration_document(spec: CalibrationSpec) -> dict[str, Any]:
+    return {
+        **spec.file._asdict(),
+        "rows": spec.rows,
+        "false_alarm_rate": spec.false_alarm_rate,
+        "thresholds": dict(spec.thresholds),
+        "rule": dict(spec.rule),
+        "time_ordered": spec.time_ordered,
+        **({"drift": dict(spec.drift)} if spec.drift else {}),
+    }
+
+
 def _shortest(scale: NDArray[np.float32]) -> Any:
     """float32 values as the shortest decimals that read back to the same float32."""
 
@@ -307,12 +355,15 @@ def _check_seal(data: bytes, where: str) -> None:
 def _manifest(root: Node) -> Manifest:
     input_spec = _input(root.get("input"))
     latent_shape, ordered = _latent(root.get("latent"))
+    score = _score(root.get("score"), input_spec.shape)
     variants = {
-        name: _variant(node) for name, node in root.get("variants").mapping().items() if name in VARIANTS
+        name: _variant(node, score) for name, node in root.get("variants").mapping().items() if name in VARIANTS
     }  # a variant of a later aeedge is passed over
     default = root.get("default_variant").text()
     if default not in variants:
         raise root.get("default_variant").wrong(f"one of the variants ({', '.join(variants) or 'none'})")
+    if score.needs_scorer and not all(variant.scorer for variant in variants.values()):
+        raise root.get("score").get("kind").wrong("'mse', for a variant has no scorer")
     return Manifest(
         id=root.get("id").sha256(),
         name=root.get("name").text(),
@@ -322,13 +373,15 @@ def _manifest(root: Node) -> Manifest:
         variants=variants,
         default_variant=default,
         golden=_file(root.get("golden")),
-        score=_score(root.get("score"), input_spec.shape),
+        score=score,
         opset=root.get("opset").integer(1, 2**31 - 1),
         min_onnxruntime=_version(root.get("min_onnxruntime")),
         ordered=ordered,
         created=root.get("created").optional(Node.text),
         made_with={key: node.text() for key, node in root.get("made_with").mapping().items()},
         training=root.get("training").plain(),
+        calibration=root.get("calibration").optional(_calibration),
+        parent=root.get("parent").optional(Node.sha256),
     )
 
 
@@ -387,9 +440,11 @@ def _numbers(node: Node) -> tuple[float, ...]:
     return tuple(item.number() for item in node.items())
 
 
-def _variant(node: Node) -> Variant:
+def _variant(node: Node, score: ScoreSpec) -> Variant:
     decoder = node.get("decoder").optional(_file)
-    limits = {name: node.get("tolerance").get(name) for name in (OUTPUTS[:1] if decoder is None else OUTPUTS)}
+    scorer = node.get("scorer").optional(_file) if decoder is not None or score.needs_scorer else None
+    made = (True, decoder is not None, decoder is not None or scorer is not None)
+    limits = {name: node.get("tolerance").get(name) for name, there in zip(OUTPUTS, made) if there}
     return Variant(
         encoder=_file(node.get("encoder")),
         decoder=decoder,
@@ -397,7 +452,7 @@ def _variant(node: Node) -> Variant:
             name: Tolerance(rtol=item.get("rtol").number(0.0), atol=item.get("atol").number(0.0))
             for name, item in limits.items()
         },
-        scorer=None if decoder is None else node.get("scorer").optional(_file),
+        scorer=scorer,
         nonfinite_sentinels=node.get("nonfinite_sentinels").optional(_sentinels) or "none",
         quality={name: item.number() for name, item in node.get("quality").mapping().items()},
         decisions=node.get("decisions").optional(Node.plain) or {},
@@ -414,10 +469,24 @@ def _file(node: Node) -> FileEntry:
     return FileEntry(sha256=node.get("sha256").sha256(), bytes=node.get("bytes").integer(1))
 
 
+def _calibration(node: Node) -> CalibrationSpec:
+    thresholds = node.get("thresholds").mapping()
+    return CalibrationSpec(
+        file=_file(node),
+        rows=node.get("rows").integer(1, MOST_SCORES),
+        false_alarm_rate=node.get("false_alarm_rate").number(0.0),
+        thresholds={name: item.number() for name, item in thresholds.items() if name in VARIANTS},
+        rule=node.get("rule").plain(),
+        time_ordered=node.get("time_ordered").boolean(),
+        drift=node.get("drift").optional(Node.plain) or {},
+    )
+
+
 def _score(node: Node, shape: tuple[int, ...]) -> ScoreSpec:
-    kind = node.get("kind").text()
-    if kind != "mse":
-        raise node.get("kind").wrong("'mse'")
+    kind, of_residuals = node.get("kind").text(), node.get("scale_from").optional(Node.text) == "residuals"
+    if kind not in SCORES or kind == "robust":
+        raise node.get("kind").wrong("'mse', 'mahalanobis' or 'both'")
+    kind = "robust" if kind == "mse" and of_residuals else kind
     scale_node = node.get("scale")
     try:
         with warnings.catch_warnings(), np.errstate(over="ignore"):

@@ -1,21 +1,22 @@
 """Which value makes a sample anomalous: how far the score falls when a value is replaced by what the others say.
 
 A network smears the fault of one sensor over all residuals, because the latents see the faulty value too. So each value
-in turn is taken out: a typical value is put in its place, then a few times the network's own reconstruction of it, until
-it agrees with the other values. What the score loses by that is the value's contribution. This is the
-reconstruction-based contribution of Alcala and Qin, "Reconstruction-based contribution for process monitoring",
-Automatica 45 (2009), for any network and any kind of score: for PCA and the squared error both agree.
+in turn is taken out: a typical value takes its place, then a few times what the network reconstructs there, until that
+agrees with the other values. What the score loses by this is the value's contribution. It is the reconstruction-based
+contribution of Alcala and Qin (Automatica 45, 2009, "Reconstruction-based contribution for process monitoring") for any
+network and any kind of score; for PCA and the squared error it is theirs.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from aeedge.errors import InputError
+from aeedge.record import Record
 from aeedge.runtime.batch import BLOCK_BYTES, InputBatch
 from aeedge.runtime.missing import fill_missing
 
@@ -27,13 +28,15 @@ if TYPE_CHECKING:
 
     Call = Callable[..., Any]
 
-ROUNDS = 3  # of reconstruction: one leaves errors, more change nothing (synthetic tables, goals "detect" and "compress")
+ROUNDS = (
+    3  # of reconstruction: one leaves errors, more change nothing (synthetic tables, goals "detect" and "compress")
+)
 CANDIDATES = 64  # the most values that are tried in a sample, those of the largest residuals
 _TRIED_BYTES = 4 * BLOCK_BYTES  # of samples that are tried at once: some for each thread
 _LARGEST = float(np.finfo(np.float32).max)
 
 
-class Cause(NamedTuple):
+class Cause(Record):
     """A value of a sample, and its part in the sample's anomaly score.
 
     Attributes:
@@ -204,10 +207,12 @@ class Explainer:
     def _expected(self, samples: Block, at: tuple[NDArray[np.intp], ...]) -> NDArray[Any]:
         """What the other values say that those `at` (sample, part, …) should be; put in their place in `samples`."""
         start = self._typical[at[1:]]
-        self._parts(samples)[at] = expected = start
+        expected: NDArray[Any] = start
+        self._parts(samples)[at] = expected
         for _ in range(ROUNDS):
             found = self._parts(self._reconstructed(samples))[at]
-            self._parts(samples)[at] = expected = self._as_input(np.where(np.isfinite(found), found, start))
+            expected = self._as_input(np.where(np.isfinite(found), found, start))
+            self._parts(samples)[at] = expected
         return expected
 
     def _reconstructed(self, samples: Block) -> Floats:
@@ -222,13 +227,15 @@ class Explainer:
     def _as_input(self, values: NDArray[Any]) -> NDArray[Any]:
         """Values as the model takes them: integers are rounded, and clipped to the dtype's range."""
         if self._dtype.kind == "f":
-            return np.ascontiguousarray(values, self._dtype)
+            return np.asarray(values, self._dtype, order="C")
         limits = np.iinfo(self._dtype)
-        return np.ascontiguousarray(np.clip(np.rint(values), limits.min, limits.max).astype(self._dtype))
+        values = np.clip(np.rint(values), limits.min, limits.max)
+        return np.asarray(values, self._dtype, order="C")
 
     def _of(self, block: Block, tried: NDArray[np.intp]) -> NDArray[np.float64]:
         """Values of the parts that are tried, (n, k, values)."""
-        return self._parts(block)[np.arange(len(block))[:, np.newaxis], tried].astype(np.float64)
+        row = np.arange(len(block))[:, np.newaxis]
+        return np.array(self._parts(block)[row, tried], np.float64)
 
     def _cause(self, part: int, position: int, share: float, residual: float, actual: float, expected: float) -> Cause:
         index = self._parts.index(part, position)

@@ -257,8 +257,8 @@ class Model:
 
         Each value in turn is replaced by what the others say it should be, and its share is what the score loses by it;
         see `aeedge.detection.explain` for method and source. Of signals with several channels whole channels are
-        replaced. Of more than 64 values (channels) those with the largest residuals are tried. A sample costs three passes
-        for each value that is tried. A single sample gives one tuple.
+        replaced. Of more than 64 values (channels) those with the largest residuals are tried. Each that is tried costs
+        three passes of the sample through the network. A single sample gives one tuple.
 
         With invalid="propagate" the causes of a sample with NaN or infinity are these values, in order, with equal
         shares and the residual NaN.

@@ -235,7 +235,8 @@ class Explainer:
     def _of(self, block: Block, tried: NDArray[np.intp]) -> NDArray[np.float64]:
         """Values of the parts that are tried, (n, k, values)."""
         row = np.arange(len(block))[:, np.newaxis]
-        return np.array(self._parts(block)[row, tried], np.float64)
+        found: NDArray[np.float64] = np.array(self._parts(block)[row, tried], np.float64)
+        return found
 
     def _cause(self, part: int, position: int, share: float, residual: float, actual: float, expected: float) -> Cause:
         index = self._parts.index(part, position)

@@ -247,4 +247,5 @@ def _shares(score: NDArray[np.float64], after: NDArray[np.float64]) -> NDArray[n
     """What each replacement takes from a score: (n,) and (n, k) to (n, k), from 0 on, with a sum of at most 1."""
     loss = np.maximum(score[:, np.newaxis] - after, 0.0)
     whole = np.maximum(score, loss.sum(axis=1))[:, np.newaxis]
-    return np.divide(loss, whole, out=np.zeros_like(loss), where=whole > 0)
+    shares: NDArray[np.float64] = np.divide(loss, whole, out=np.zeros_like(loss), where=whole > 0)
+    return shares

@@ -68,7 +68,7 @@ def latent_whitening(latents: Floats) -> tuple[Floats, Floats]:
         whitening = np.linalg.cholesky(np.linalg.inv(covariance)).T / deviation
         distance = np.square((z - mean) @ whitening.T).mean(axis=1)
         kept = distance <= np.quantile(distance, _KEPT)
-    return mean.astype(np.float32), whitening.astype(np.float32)
+    return mean.astype(np.float32), np.ascontiguousarray(whitening, np.float32)
 
 
 def latent_factor(residual_term: NDArray[np.floating], latent_term: NDArray[np.floating]) -> float:

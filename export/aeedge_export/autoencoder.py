@@ -470,7 +470,7 @@ class Autoencoder(Detector, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
             decoder=decoder,
             path=path,
             example=run.sample,
-            score_kind=run.scoring or "mse",
+            score_kind=run.scored_as,
             normal=normal_of(run),
             scaler=(run.scaler.mean, run.scaler.scale),
             family=run.family,

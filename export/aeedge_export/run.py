@@ -164,9 +164,14 @@ class Run:
         """Mean squared reconstruction error of raw rows in scaled units: (n, *input_shape) to (n,)."""
         return _in_blocks(lambda x: (self.network(x) - x).square().flatten(1).mean(dim=1), X, self.scaler)
 
+    @property
+    def scored_as(self) -> Scoring:
+        """`scoring`, or the mean squared error in scaled units where there is none yet."""
+        return self.scoring or Scoring("mse", self.scaler.scale)
+
     def scores(self, X: NDArray[Any]) -> NDArray[np.float32]:
         """Anomaly scores of raw rows, higher is more anomalous: (n, *input_shape) to (n,)."""
-        scoring = self.scoring or Scoring("mse", self.scaler.scale)
+        scoring = self.scored_as
         found, units = [], self.scaler.scale / scoring.scale
         for part in gen_batches(len(X), _BLOCK_ROWS):
             with torch.inference_mode():

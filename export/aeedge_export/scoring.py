@@ -100,7 +100,7 @@ def fit_scoring(
         raise InputError(
             f"score_kind: {kind!r} compares up to {_MOST_LATENTS} latents, there are {flat.shape[1]}; use 'robust'"
         )
-    scale = np.asarray(input_scale, np.float32)
+    scale = np.array(input_scale, np.float32)
     if reconstruction is not None and kind in ("robust", "both"):
         scale = residual_scale(rows.astype(np.float32) - reconstruction, scale)
     residuals = Scoring("robust", scale)

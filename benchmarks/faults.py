@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 import aeedge
 from aeedge.bundle.manifest import SCORES
 from aeedge_export import Autoencoder, export_bundle
+from aeedge_export.scoring import DEFAULT
 
 RATE, SEEDS, TOP = 0.01, (0, 1, 2), 3
 TABLES = ("cardio", "satellite", "vowels", "letter")
@@ -89,9 +90,11 @@ def faulty(kind: str, rows: Rows, train: Rows, rng: np.random.Generator) -> tupl
     return found, sensor[:, np.newaxis]
 
 
-def examined(model: aeedge.Model, threshold: float, rows: Rows, sensors: Sensors) -> dict[str, int]:
-    """How many faults there were, were detected, and were named."""
-    found = rows[alarms := model.score(rows) > threshold]
+def examined(model: aeedge.Model, threshold: float, quiet: Rows, rows: Rows, sensors: Sensors) -> dict[str, int]:
+    """How many faults there were in `rows`, were detected, and were named; `quiet` are the rows without the faults."""
+    scores = model.score(rows)
+    found = rows[alarms := scores > threshold]
+    doubled = (scores >= 2 * model.score(quiet))[alarms]
     named = model.explain(found, TOP) if len(found) else []
     places = np.array([[cause.index[0] for cause in causes] for causes in named]).reshape(-1, TOP)
     right = (places[:, :, np.newaxis] == sensors[alarms][:, np.newaxis]).any(axis=2)
@@ -101,6 +104,8 @@ def examined(model: aeedge.Model, threshold: float, rows: Rows, sensors: Sensors
         "detected": len(found),
         "top 1": int(right[:, 0].sum()),
         "top 3": int(right.any(axis=1).sum()),
+        "doubled": int(doubled.sum()),
+        "doubled, top 1": int((doubled & right[:, 0]).sum()),
         "largest residual": int((largest[:, np.newaxis] == sensors[alarms]).any(axis=1).sum()),
     }
 
@@ -117,8 +122,8 @@ def table(name: str, X: Rows) -> dict[str, Any]:
     """Counts by kind of score and of fault, over all seeds."""
     total: dict[str, dict[str, dict[str, int]]] = {score: {} for score in SCORES}
     for seed in SEEDS:
-        rng = np.random.default_rng(seed)
-        train, calibration, test = np.split(rng.permutation(X), [len(X) // 2, len(X) * 3 // 4])
+        mixed = np.random.default_rng(seed).permutation(X)
+        train, calibration, test = np.split(mixed, [len(X) // 2, len(X) * 3 // 4])
         ae = Autoencoder(random_state=seed, threads=1).fit(train)
         test = np.tile(test, (-(-FEWEST_ROWS // len(test)), 1))
         for score in SCORES:
@@ -126,7 +131,8 @@ def table(name: str, X: Rows) -> dict[str, Any]:
                 threshold = float(np.sort(model.score(calibration))[-max(1, int(RATE * (len(calibration) + 1)))])
                 quiet = test[model.score(test) <= threshold]
                 for fault in (*FAULTS, SWAPPED):
-                    counts = examined(model, threshold, *faulty(fault, quiet, train, np.random.default_rng([seed, 1])))
+                    rng = np.random.default_rng([seed, 1])
+                    counts = examined(model, threshold, quiet, *faulty(fault, quiet, train, rng))
                     before = total[score].setdefault(fault, dict.fromkeys(counts, 0))
                     total[score][fault] = {key: before[key] + value for key, value in counts.items()}
     progress(f"{name}: {X.shape}")
@@ -159,6 +165,17 @@ def by_score(found: list[dict[str, Any]]) -> list[list[str]]:
     return lines
 
 
+def by_fault(found: list[dict[str, Any]], score: str) -> list[list[str]]:
+    """A row for each fault, of all tables."""
+    lines = []
+    for kind in (*FAULTS, SWAPPED):
+        n = summed([row["scores"][score][kind] for row in found])
+        shares = [f"{n[key] / n['detected']:.1%}" for key in ("top 1", "top 3", "largest residual")]
+        doubled = f"{n['doubled, top 1'] / n['doubled']:.1%} ({n['doubled']})"
+        lines.append([kind, f"{n['faults']}", f"{n['detected']}", *shares, doubled])
+    return lines
+
+
 def normal_rows(folder: Path) -> dict[str, Rows]:
     found = {}
     for name in TABLES:
@@ -176,11 +193,10 @@ def main() -> None:
     warnings.simplefilter("ignore")
     found = [table(name, X) for name, X in normal_rows(Path(sys.argv[1])).items()]
     head = ["table", *FAULTS, SWAPPED]
+    named = ["faults", "detected", "named first", "among three", "largest residual"]
     tables = {
-        "Faults in one sensor, all tables, by kind of score": (
-            ["score", "faults", "detected", "named first", "among three", "largest residual"],
-            by_score(found),
-        ),
+        "Faults in one sensor, all tables, by kind of score": (["score", *named], by_score(found)),
+        f"All tables, score {DEFAULT}": (["fault", *named, "first, score at least doubled"], by_fault(found, DEFAULT)),
         **{
             f"Named first, of those detected (their number), score {score}": (head, by_table(found, score))
             for score in SCORES

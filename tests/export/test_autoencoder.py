@@ -163,7 +163,7 @@ def test_a_run_of_a_newer_version(trained, tmp_path):
     trained.save(tmp_path / "run")
     file = tmp_path / "run" / "run.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"version": 9}))
-    with pytest.raises(InputError, match="expected a run of version 2, got aeedge-run 9; upgrade"):
+    with pytest.raises(InputError, match="expected a run of version 3, got aeedge-run 9; upgrade"):
         Autoencoder.load(tmp_path / "run")
 
 
@@ -173,7 +173,7 @@ def test_a_run_written_when_the_baseline_was_called_referee(rows, tmp_path):
     ae.save(tmp_path / "run")
     file = tmp_path / "run" / "run.json"
     text = file.read_text().replace('"baseline"', '"referee"').replace('"sha256": {', '"former": {', 1)
-    text = text.replace('"version": 2', '"version": 1')
+    text = text.replace('"version": 3', '"version": 1')
     file.write_text(text)
     again = Autoencoder.load(tmp_path / "run")
     assert again.evaluation_ == ae.evaluation_

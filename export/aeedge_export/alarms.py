@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aeedge.bundle.manifest import CalibrationSpec, FileEntry
-from aeedge.detection.calibration import Calibration, ThresholdRule, calibrate, chosen
+from aeedge.detection.calibration import Calibration, ThresholdRule, calibrate, chosen, kept_of
 from aeedge_export.scoring import Floats
 
 DEFAULT_RATE = 0.01
@@ -56,7 +55,7 @@ def calibrated(normal: Normal, scores: Mapping[str, Floats]) -> tuple[Calibratio
     Raises:
         InputError: the rule is none, or needs more samples.
     """
-    rule = (normal.rule or default_rule(len(scores["fp32"]))).checked()
+    rule = _complete(normal.rule or ThresholdRule(), len(scores["fp32"]))
     found = {variant: calibrate(values, rule) for variant, values in scores.items()}
     thresholds = {variant: threshold for variant, (_, threshold) in found.items()}
     rate = found["fp32"][0].rate(thresholds["fp32"])
@@ -78,8 +77,16 @@ def calibrated(normal: Normal, scores: Mapping[str, Floats]) -> tuple[Calibratio
     return spec, data
 
 
+def _complete(rule: ThresholdRule, count: int) -> ThresholdRule:
+    """A rule with a false-alarm rate where it has nothing that a threshold follows from."""
+    rule = rule.checked()
+    if rule.document().keys() - {"contamination"}:
+        return rule
+    return rule._replace(false_alarm_rate=default_rule(kept_of(count, rule.contamination)).false_alarm_rate)
+
+
 def _at_rank(calibration: Calibration, rank: int) -> float:
     """A threshold below the rank - 1 highest scores alone."""
     if rank > calibration.size:
-        return math.nextafter(float(calibration.scores[0]), -math.inf)
+        return float(np.nextafter(calibration.scores[0], np.float32(-np.inf)))
     return float(calibration.scores[calibration.size - rank])

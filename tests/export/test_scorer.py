@@ -13,6 +13,7 @@ from aeedge.runtime.session import Session
 from aeedge_export import export_bundle
 from aeedge_export.conversion.graph import RawDecoder, RawEncoder, Scaling, frozen, to_onnx
 from aeedge_export.conversion.scorer import scorer
+from aeedge_export.scoring import Scoring
 
 RNG = np.random.default_rng(0)
 DENSE = nn.Sequential(nn.Linear(12, 8), nn.ReLU(), nn.Linear(8, 3)), nn.Linear(3, 12), (12,)
@@ -39,7 +40,9 @@ def test_scores_are_those_of_numpy(dtype, modules, scaled):
     rows = rows_of(dtype, shape)
     down, up = frozen(RawEncoder(encoder, scaling)), frozen(RawDecoder(decoder, scaling))
     model = scorer(
-        to_onnx(down, torch.from_numpy(rows), "encoder"), to_onnx(up, torch.zeros(2, 3), "decoder"), scaling.scale
+        to_onnx(down, torch.from_numpy(rows), "encoder"),
+        to_onnx(up, torch.zeros(2, 3), "decoder"),
+        Scoring("mse", scaling.scale),
     )
     session = Session(model.SerializeToString(), "scorer", dtype, shape, ())
     with torch.inference_mode():

@@ -1,0 +1,85 @@
+"""The part of a bundle that alarms need: calibration scores and a threshold for each variant."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aeedge.bundle.manifest import CalibrationSpec, FileEntry
+from aeedge.detection.calibration import Calibration, ThresholdRule, calibrate, chosen
+from aeedge_export.scoring import Floats
+
+DEFAULT_RATE = 0.01
+
+
+@dataclass(frozen=True)
+class Normal:
+    """Normal samples that had no say in training, and what to do with their scores.
+
+    Attributes:
+        rows: raw samples (n, *shape).
+        rule: how the threshold follows from their scores; None for a false-alarm rate of 1 %, or the smallest that so
+            few samples support.
+        time_ordered: whether they are a stretch of time after the training samples.
+        drift: what was found in a later stretch, as JSON.
+    """
+
+    rows: NDArray[Any]
+    rule: ThresholdRule | None = None
+    time_ordered: bool = False
+    drift: Mapping[str, Any] = field(default_factory=dict)
+
+    def kept(self) -> NDArray[Any]:
+        """The samples whose scores go into the bundle."""
+        return self.rows[chosen(len(self.rows), time_ordered=self.time_ordered)]
+
+
+def default_rule(count: int) -> ThresholdRule:
+    """A false-alarm rate of 1 %, or the smallest that this many calibration samples support."""
+    return ThresholdRule(false_alarm_rate=max(DEFAULT_RATE, 1 / (count + 1)))
+
+
+def calibrated(normal: Normal, scores: Mapping[str, Floats]) -> tuple[CalibrationSpec, bytes]:
+    """The manifest's entry and calibration.npz.
+
+    Args:
+        normal: the samples.
+        scores: of `normal.kept()` by variant, (n,) each; "fp32" among them.
+
+    Raises:
+        InputError: the rule is none, or needs more samples.
+    """
+    rule = (normal.rule or default_rule(len(scores["fp32"]))).checked()
+    found = {variant: calibrate(values, rule) for variant, values in scores.items()}
+    thresholds = {variant: threshold for variant, (_, threshold) in found.items()}
+    rate = found["fp32"][0].rate(thresholds["fp32"])
+    if rule.threshold is not None:  # a score of fp32: the others alarm for as many samples
+        rank = round(rate * (found["fp32"][0].size + 1))
+        thresholds |= {name: _at_rank(one, rank) for name, (one, _) in found.items() if name != "fp32"}
+    archive = io.BytesIO()
+    np.savez(archive, **{f"{name}.score": one.scores for name, (one, _) in found.items()})  # type: ignore[arg-type]
+    data = archive.getvalue()
+    spec = CalibrationSpec(
+        file=FileEntry(hashlib.sha256(data).hexdigest(), len(data)),
+        rows=found["fp32"][0].size,
+        false_alarm_rate=rate,
+        thresholds=thresholds,
+        rule=rule.document(),
+        time_ordered=normal.time_ordered,
+        drift=dict(normal.drift),
+    )
+    return spec, data
+
+
+def _at_rank(calibration: Calibration, rank: int) -> float:
+    """A threshold below the rank - 1 highest scores alone."""
+    if rank > calibration.size:
+        return math.nextafter(float(calibration.scores[0]), -math.inf)
+    return float(calibration.scores[calibration.size - rank])

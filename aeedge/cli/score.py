@@ -81,7 +81,7 @@ class Detector:
         """Names of the values that cause the scores of samples, and their shares of it, most first."""
         if not len(samples):
             return []
-        found = self.model.explain(samples, top=top, invalid="propagate")
+        found: Any = self.model.explain(samples, top=top, invalid="propagate")
         return [[(cause.name, float(f"{cause.share:.4g}")) for cause in causes] for causes in found]
 
     def layout(self, keep: Sequence[str]) -> Layout:
@@ -251,7 +251,7 @@ def _promised(detector: Detector, tally: Tally) -> list[tuple[str, str]]:
     click.option(
         "--top",
         type=click.IntRange(0),
-        help="Name so many values that cause each alarm [default: 1 where there are alarms, 0 for .npy].",
+        help="Name so many values that cause each alarm [default: 1 where there can be alarms, 0 for .npy].",
     ),
     click.option("--false-alarm-rate", type=float, metavar="RATE", help="Of normal rows, in place of the bundle's."),
     click.option("--threshold", type=float, metavar="VALUE", help="Alarm above this score, in place of the bundle's."),
@@ -290,7 +290,7 @@ def score(
             top = top or 0
     with load(bundle, variant=variant, threads=threads, allow_ops=allow_ops) as model:
         detector = Detector(model, false_alarm_rate, threshold, top)
-        if top is None and detector.limit is not None:
+        if top is None and detector.limit is not None and model.has_decoder:
             detector.top = 1
         reading["dialect"] = dialect_options(header, delimiter, decimal)
         rows = open_samples(model, "score", sources, invalid, reading, keep)

@@ -70,7 +70,7 @@ class TextTable:
         step = max(1, BLOCK_BYTES // (8 * max(width, 1)))
         dialect = self.head.dialect
         with io.TextIOWrapper(self._source.open(), dialect.encoding, newline="") as stream:
-            lines = decoded(stream, self._source.name)
+            lines = _decoded(stream, self._source.name)
             line = self._skip_head(lines)
             while True:
                 chunk = list(islice(lines, step))
@@ -172,7 +172,7 @@ def fits_float32(values: NDArray[np.float64]) -> NDArray[np.bool_]:
     return np.asarray(np.abs(values) <= np.finfo(np.float32).max)
 
 
-def decoded(stream: io.TextIOWrapper, name: str) -> Iterator[str]:
+def _decoded(stream: io.TextIOWrapper, name: str) -> Iterator[str]:
     """The lines of a text file.
 
     Raises:

@@ -6,15 +6,15 @@ import io
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from itertools import islice
-from typing import Any
+from itertools import count, islice
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from aeedge.errors import InputError, printable, shortened
-from aeedge.files.delimited import BLOCK_BYTES, Advice, decoded, fits_float32
-from aeedge.files.source import Source
+from aeedge.files.delimited import BLOCK_BYTES, Advice, fits_float32
+from aeedge.files.source import DAMAGE, Source, unreadable
 
 _HEAD_ROWS = 100
 _SHOWN = 40  # characters of a value in a message
@@ -89,12 +89,12 @@ class JsonTable:
                 numbers = self._numbers(part, [keys[i] for i in order], missing)
                 yield numbers, [self._others(part, keys[i]) for i in text]
 
-    def _rows(self, stream: Any) -> Iterator[tuple[int, Any]]:
+    def _rows(self, stream: IO[bytes]) -> Iterator[tuple[int, Any]]:
         """Each row, a dict or a list, with the number of its line."""
         known = set(self.names or ())
         first: Any = self.records[0] if self.records else None
-        with io.TextIOWrapper(stream, "utf-8-sig", newline="") as text:
-            for line, content in enumerate(decoded(text, self._source.name), 1):
+        with stream:
+            for line, content in enumerate(self._lines(stream), 1):
                 if not content.strip():
                     continue
                 row = self._parsed(content, line)
@@ -110,13 +110,29 @@ class JsonTable:
                     self.notes.append(f"keys that the first rows lack were left out: {shortened(new)} (line {line})")
                 yield line, row
 
+    def _lines(self, stream: IO[bytes]) -> Iterator[str]:
+        """The lines of a file, each decoded by itself, so that a fault has its line."""
+        for line in count(1):
+            try:
+                data = stream.readline()
+            except DAMAGE as error:
+                raise unreadable(f"{self._source.name}, after line {line - 1}", error) from None
+            if not data:
+                return
+            try:
+                yield data.decode("utf-8-sig" if line == 1 else "utf-8")
+            except UnicodeDecodeError:
+                raise InputError(
+                    f"{self._source.name}, line {line}: expected JSON in UTF-8, got other bytes; save it as UTF-8"
+                ) from None
+
     def _parsed(self, content: str, line: int) -> dict[str, Any] | list[Any]:
         where = f"{self._source.name}, line {line}"
         try:
             found = json.loads(content, object_pairs_hook=tuple)
         except json.JSONDecodeError as error:
             cut = "" if content.endswith(("\n", "\r")) else "; is the file cut off?"
-            why = f"{error.msg}, character {error.pos + 1}"
+            why = f"{error.msg}, character {min(error.pos, len(content.rstrip())) + 1}"
             raise InputError(
                 f"{where}: expected a JSON object or array, but it cannot be read ({why}){cut or '; ' + _LINES}"
             ) from None

@@ -106,7 +106,8 @@ def open_rows(
         return _array_rows(shape, lambda: npy.npz_blocks(source, member), wanted)
     table = _table(source, wanted, dialect)
     notes = table.notes
-    notes[:0] = [f"read as {table.describe()}"] if source.is_pipe else []
+    kind = "CSV: " if source.kind == "text" else ""
+    notes[:0] = [f"read as {kind}{table.describe()}"] if source.is_pipe else []
     order, more = column_order(source.name, table.names, table.width, wanted)
     kept = _positions(source.name, table.names, wanted.keep)
     notes += more

@@ -67,12 +67,15 @@ class RowWriter:
 
     def write(self, rows: NDArray[np.float32] | Sequence[Any]) -> None:
         """Append an array (m, *row) of float32, or m values of each column."""
-        columns = rows.reshape(len(rows), len(self._layout.names)).T if isinstance(rows, np.ndarray) else rows
-        self.count += len(rows) if isinstance(rows, np.ndarray) else len(columns[0])
-        self._write(columns)
+        self.count += len(rows) if isinstance(rows, np.ndarray) else len(rows[0])
+        self._write(rows)
 
-    def _write(self, columns: Any) -> None:
+    def _write(self, rows: NDArray[np.float32] | Sequence[Any]) -> None:
         raise NotImplementedError
+
+    def _columns(self, rows: NDArray[np.float32] | Sequence[Any]) -> Sequence[Any]:
+        """Values of each column."""
+        return list(rows.reshape(len(rows), len(self._layout.names)).T) if isinstance(rows, np.ndarray) else rows
 
     def finish(self) -> None:
         """Write what can be written at the end only."""
@@ -107,15 +110,13 @@ class NpyWriter(RowWriter):
         self._dtype = None if layout.row is not None else np.dtype(list(zip(layout.names, layout.kinds)))
         self._stream.write(self._header())
 
-    def write(self, rows: NDArray[np.float32] | Sequence[Any]) -> None:
-        """Append an array (m, *row) of float32, or m values of each column."""
+    def _write(self, rows: NDArray[np.float32] | Sequence[Any]) -> None:
         if isinstance(rows, np.ndarray):
             block: NDArray[Any] = np.ascontiguousarray(rows, "<f4")
         else:
             block = np.empty(len(rows[0]), self._dtype)
             for name, values in zip(self._layout.names, rows):
                 block[name] = values
-        self.count += len(block)
         self._stream.write(block.tobytes())
 
     def finish(self) -> None:
@@ -136,8 +137,8 @@ class NpyWriter(RowWriter):
 class TextWriter(RowWriter):
     """Lines of text, UTF-8; a format says how a row is written, and values."""
 
-    def _write(self, columns: Any) -> None:
-        cells = [self._cells(kind, values) for kind, values in zip(self._layout.kinds, columns)]
+    def _write(self, rows: NDArray[np.float32] | Sequence[Any]) -> None:
+        cells = [self._cells(kind, values) for kind, values in zip(self._layout.kinds, self._columns(rows))]
         template = self._template([form for form, _ in cells])
         lines = "".join([template % row for row in zip(*[values for _, values in cells])])
         self._stream.write(lines.encode("utf-8", "backslashreplace"))
@@ -210,8 +211,8 @@ class ParquetWriter(RowWriter):
         super().__init__(stream, layout)
         self._rows = ParquetRows(stream, layout.names, layout.kinds)
 
-    def _write(self, columns: Any) -> None:
-        self._rows.write(columns)
+    def _write(self, rows: NDArray[np.float32] | Sequence[Any]) -> None:
+        self._rows.write(self._columns(rows))
 
     def finish(self) -> None:
         """Write the last rows, and where they are."""

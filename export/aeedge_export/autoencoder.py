@@ -71,6 +71,13 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         schedule: "cosine", "plateau" or "constant".
         gradient_clip: maximum norm of the gradient, or None.
         validation: share of rows held out to choose the best weights, 0 to 0.9; 0 for none.
+        calibration: share of rows held out to set thresholds by, 0 to 0.5, which have no say in the training; or
+            "auto": a tenth, 105 to 4 096 rows, none of fewer than 495 rows or for goal "compress". A run keeps at most
+            4 096 of them.
+        time_ordered: whether the rows are in time order. Validation and calibration rows are then blocks at the end
+            instead of random rows, and half as many rows after the calibration rows show whether scores drift.
+        gap: of rows in time order, number of rows before each of these blocks that are left out; for overlapping
+            windows, their length.
         patience: epochs without improvement after which training stops, None for never, or "auto".
         device: "auto" (torch's accelerator if there is one), "cpu", "cuda", "cuda:1", "mps".
         threads: number of threads that torch uses during training on the CPU, 1 to 1024, or "auto": one, or all that
@@ -133,6 +140,9 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         schedule: str = "cosine",
         gradient_clip: float | None = None,
         validation: float = 0.1,
+        calibration: float | str = "auto",
+        time_ordered: bool = False,
+        gap: int = 1,
         patience: int | str | None = "auto",
         device: str = "auto",
         threads: int | str = "auto",
@@ -168,6 +178,9 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         self.schedule = schedule
         self.gradient_clip = gradient_clip
         self.validation = validation
+        self.calibration = calibration
+        self.time_ordered = time_ordered
+        self.gap = gap
         self.patience = patience
         self.device = device
         self.threads = threads
@@ -200,6 +213,7 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         missing: Missing | None = None,
         dialect: Mapping[str, Any] | None = None,
         sample_weight: ArrayLike | None = None,
+        calibration_rows: ArrayLike | None = None,
         on_epoch: EpochHook | None = None,
     ) -> Autoencoder:
         """`fit`, with what is known of the rows besides their numbers, and a function called after each epoch.
@@ -210,6 +224,7 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
             missing: how missing values were told and treated in `X`, which has none left. It is exported, and rows that
                 are given later are treated likewise.
             dialect: of the text files that `X` was read from; exported.
+            calibration_rows: rows (m, ...) to set thresholds by, in the place of a share of `X`.
             on_epoch: called with the state after each epoch.
 
         Raises:
@@ -221,7 +236,8 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
             features = getattr(self, "feature_names_in_", None)
         known = {"units": None if units is None else tuple(units), "missing": missing, "dialect": dialect}
         with torch_defaults():
-            return self._adopt(fitting.fit(X, params, features, self._after_epoch(on_epoch), known, sample_weight))
+            hook = self._after_epoch(on_epoch)
+            return self._adopt(fitting.fit(X, params, features, hook, known, sample_weight, calibration_rows))
 
     def evaluate(self, X: ArrayLike, labels: ArrayLike | None = None) -> dict[str, Any]:
         """Compare with PCA of as many latents and check the latents for collapse; kept for `save` and the report.

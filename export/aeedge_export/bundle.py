@@ -107,7 +107,7 @@ def export_bundle(
     variants: Sequence[str] | str = ("fp32",),
     calibration: ArrayLike | None = None,
     qat: bool = False,
-    score_kind: str | Scoring = "auto",
+    score_kind: str | Scoring = "mse",
     normal: ArrayLike | Normal | None = None,
     rule: ThresholdRule | None = None,
     with_scorer: bool = True,
@@ -142,7 +142,7 @@ def export_bundle(
         qat: where the quality limits would keep layers in fp32, fine-tune the int8 variant for a few epochs with
             rounding in the forward pass, on the calibration rows; fp32 does not change.
         score_kind: "mse", "robust", "mahalanobis" or "both" (see `aeedge.Model.score`), whose parameters are those of
-            the example; or "auto": "mse", none without a decoder.
+            the example; or "auto" for the best that there is. Without a decoder there is "mahalanobis" or no score.
         normal: raw rows of normal operation that had no say in training, to calibrate alarms with; None for a bundle
             without a threshold.
         rule: how the threshold follows from their scores; None for a false-alarm rate of 1 %, or the smallest that so
@@ -302,9 +302,9 @@ def _scoring(
     if not isinstance(kind, Scoring):
         found = reference.outputs(rows)
         back = found.get("reconstruction")
-        if kind == "auto" and back is None:
+        if kind == "mse" and back is None:
             return None
-        kind = fit_scoring("mse" if kind == "auto" else kind, scaling.scale, rows, found["latent"], back)
+        kind = fit_scoring(kind, scaling.scale, rows, found["latent"], back)
     if kind.spec.needs_scorer and not with_scorer:
         raise InputError(f"with_scorer: the score {kind.kind!r} is computed by scorer.onnx alone; leave it True")
     return kind

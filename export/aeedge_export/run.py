@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from sklearn.utils import gen_batches
 
 from aeedge.bundle.manifest import InputSpec, Missing
+from aeedge_export.data.rows import Split, split, split_options
 from aeedge_export.data.scaling import Scaler
 from aeedge_export.networks.base import Design, Network
 from aeedge_export.training.loop import State
@@ -47,6 +48,9 @@ class Run:
             portions.
         sample_weight: of all rows it was fitted to, (rows,), None where all count alike.
         sample: these rows, raw, (m, *input_shape), for export and report; held-out rows where there are any.
+        calibration: raw rows to set thresholds by, (m, *input_shape), at most 4 096 and 64 MB, which had no say in the
+            training; None without.
+        later: of rows in time order some after those, likewise, half as many at most; None without.
         left_out: indices of rows with gross outliers or codes for missing values, left out of training and comparison.
         notes: findings about the data and the training, in sentences.
         state: progress of training, with the best weights.
@@ -71,6 +75,8 @@ class Run:
     noise: tuple[tuple[str, float], ...]
     sample_rows: NDArray[np.intp]
     sample: NDArray[Any]
+    calibration: NDArray[Any] | None = None
+    later: NDArray[Any] | None = None
     left_out: NDArray[np.intp] = field(default_factory=lambda: np.zeros(0, np.intp))
     fingerprint: dict[str, Any] | None = None
     sample_weight: NDArray[np.float32] | None = None
@@ -93,6 +99,27 @@ class Run:
     def input_shape(self) -> tuple[int, ...]:
         """Shape of one row."""
         return self.design.input_shape
+
+    @property
+    def row_bytes(self) -> int:
+        """Size of one raw row."""
+        return self.design.size * np.dtype(self.dtype).itemsize
+
+    @property
+    def time_ordered(self) -> bool:
+        """Whether the rows are in time order, and validation, calibration and later rows are blocks of them."""
+        return bool(self.params["time_ordered"])
+
+    def split(self, count: int) -> Split:
+        """How `count` rows, all that it is fitted to, are split."""
+        return split(
+            count,
+            seed=self.drawn_seed,
+            left_out=self.left_out,
+            weights=self.sample_weight,
+            row_bytes=self.row_bytes,
+            **split_options(self.params),
+        )
 
     @property
     def input_spec(self) -> InputSpec:

@@ -212,6 +212,7 @@ def test_force_replaces_runs_bundles_and_empty_folders(place):
 @pytest.mark.usefixtures("time_has_no_say")
 def test_everything_in_a_run_or_bundle_belongs_to_it(place, rows):
     """Otherwise --force would refuse what aeedge itself has written."""
+    Autoencoder(latent=2, calibration=0.2, time_ordered=True, epochs=1).fit(rows).save("run", overwrite=True)
     call("report", "run")
     Autoencoder.load("run").export("both.aeedge", variants=("fp32", "int8"), calibration=rows)
     assert {p.name for p in (place / "run").iterdir()} == RUN.files

@@ -66,6 +66,11 @@ class Dataset:
     dialect: dict[str, Any] | None = None
     notes: tuple[str, ...] = field(default=())
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names that the columns have or, without a header, get where they are read; none of arrays."""
+        return self.features or tuple(f"x{i}" for i in (self.dialect or {}).get("columns", ()))
+
 
 def named(sources: Sequence[Source]) -> str:
     """Several files in a sentence."""

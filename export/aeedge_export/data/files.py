@@ -25,7 +25,11 @@ from aeedge_export.data.tables import read_tables
 
 
 def read(
-    *paths: str | os.PathLike[str], selection: Selection | None = None, missing: bool = False, **selected: Any
+    *paths: str | os.PathLike[str],
+    selection: Selection | None = None,
+    missing: bool = False,
+    like: Dataset | None = None,
+    **selected: Any,
 ) -> Dataset:
     """Read rows to train on.
 
@@ -33,6 +37,7 @@ def read(
         paths: files of one kind, or folders of them, or of images of one size, which become rows (channels, height,
             width); "-" for standard input.
         selection: which columns, and how; or its fields by name.
+        like: rows that were read before: the same columns are read, without labels and weights.
         missing: whether values may be missing in tables; they become NaN. Otherwise they are an InputError.
 
     Returns:
@@ -43,6 +48,8 @@ def read(
             are named).
     """
     wanted = selection or Selection(**selected)
+    if like is not None:
+        wanted = replace(wanted, columns=(), drop=(), labels=None, weights=None)
     if wanted.labels is not None and wanted.labels.endswith(".npy"):
         found = read(*paths, selection=replace(wanted, labels=None), missing=missing)
         return replace(found, labels=_label_file(Path(wanted.labels), len(found.X)))
@@ -58,6 +65,13 @@ def read(
     kinds = {source.kind for source in sources}
     if len(kinds) > 1:
         raise InputError(f"{sources[0].name}, …: expected files of one kind, got {', '.join(sorted(kinds))}")
+    if like is not None:
+        wanted = replace(
+            wanted,
+            columns=() if kinds <= {"npy", "npz"} else like.columns,
+            array=wanted.array if kinds == {"npz"} else None,
+            dialect=wanted.dialect if kinds == {"text"} else None,
+        )
     if kinds <= {"npy", "npz"}:
         return _arrays(sources, wanted)
     return read_tables(sources, wanted, missing)

@@ -19,7 +19,7 @@ from torch import nn
 
 from aeedge.errors import InputError
 from aeedge_export.data.labels import UNLABELLED, as_classes
-from aeedge_export.data.rows import fingerprint, split
+from aeedge_export.data.rows import fingerprint
 from aeedge_export.networks.base import multiply_adds
 from aeedge_export.run import Run
 
@@ -53,7 +53,7 @@ def evaluate(run: Run, X: NDArray[Any], labels: ArrayLike | None = None) -> dict
             "evaluate: expected the rows that were fitted, since PCA is fitted to the same ones and compared on those "
             f"that were held out, got others ({len(X)} rows of {run.rows}); for these use reconstruction_error"
         )
-    train, test = split(len(X), run.params["validation"], run.drawn_seed, run.left_out, run.sample_weight)
+    train, test = run.split(len(X))[:2]
     train, test = _subset(train, _TRAIN_ROWS), _subset(test if len(test) else train, _TEST_ROWS)
     fitted, flat = (run.scaler(X[part]).reshape(len(part), -1) for part in (train, test))
     latent = min(run.design.latent, len(train), run.design.size)

@@ -41,8 +41,7 @@ def residual_scale(residual: Floats, input_scale: NDArray[np.float32]) -> Floats
     absolute = np.abs(residual / np.asarray(input_scale, np.float64))
     robust = _NORMAL * np.median(absolute, axis=axes)
     spread = np.maximum(robust, _LEAST_OF_RMS * np.sqrt(np.square(absolute).mean(axis=axes)))
-    scale: Floats = (np.maximum(spread, _LEAST).reshape(shape) * input_scale).astype(np.float32)
-    return scale
+    return np.array(np.maximum(spread, _LEAST).reshape(shape) * input_scale, np.float32)
 
 
 def latent_whitening(latents: Floats) -> tuple[Floats, Floats]:
@@ -68,7 +67,7 @@ def latent_whitening(latents: Floats) -> tuple[Floats, Floats]:
         whitening = np.linalg.cholesky(np.linalg.inv(covariance)).T / deviation
         distance = np.square((z - mean) @ whitening.T).mean(axis=1)
         kept = distance <= np.quantile(distance, _KEPT)
-    return mean.astype(np.float32), whitening.astype(np.float32)
+    return mean.astype(np.float32), np.ascontiguousarray(whitening, np.float32)
 
 
 def latent_factor(residual_term: NDArray[np.floating], latent_term: NDArray[np.floating]) -> float:

@@ -50,14 +50,19 @@ class Scoring:
 
     def scores(self, rows: NDArray[Any], latent: Floats, reconstruction: Floats | None) -> Floats:
         """Scores (n,) of raw rows (n, *shape), their latents (n, *latent_shape) and reconstructions (n, *shape)."""
-        total = np.zeros(len(rows))
         with np.errstate(all="ignore"):  # extreme rows may exceed float32
+            residual = None if reconstruction is None else (rows.astype(np.float32) - reconstruction) / self.scale
+        return self.combined(residual, latent)
+
+    def combined(self, residual: Floats | None, latent: Floats) -> Floats:
+        """Scores (n,) of residuals (n, *shape) in units of `scale`, and latents (n, *latent_shape)."""
+        total = np.zeros(len(latent))
+        with np.errstate(all="ignore"):
             if self.uses_residuals:
-                assert reconstruction is not None
-                difference = (rows.astype(np.float32) - reconstruction) / self.scale
-                total += np.square(difference.astype(np.float64)).reshape(len(rows), -1).mean(axis=1)
+                assert residual is not None
+                total += np.square(residual.astype(np.float64)).reshape(len(total), -1).mean(axis=1)
             if self.mean is not None and self.whitening is not None:
-                centred = (latent.reshape(len(rows), -1) - self.mean).astype(np.float64)
+                centred = (latent.reshape(len(total), -1) - self.mean).astype(np.float64)
                 total += np.square(centred @ self.whitening.T.astype(np.float64)).mean(axis=1)
             return total.astype(np.float32)
 
@@ -95,7 +100,7 @@ def fit_scoring(
         raise InputError(
             f"score_kind: {kind!r} compares up to {_MOST_LATENTS} latents, there are {flat.shape[1]}; use 'robust'"
         )
-    scale = np.asarray(input_scale, np.float32)
+    scale = np.array(input_scale, np.float32)
     if reconstruction is not None and kind in ("robust", "both"):
         scale = residual_scale(rows.astype(np.float32) - reconstruction, scale)
     residuals = Scoring("robust", scale)

@@ -1,16 +1,11 @@
 """Detection: areas, means and bands of the benchmark, on made tables."""
 
-import inspect
-
 import detection
 import numpy as np
 import pytest
 from detection import KINDS, Task
 
 from aeedge.detection.calibration import Calibration
-from aeedge_export import Autoencoder
-
-HAS_KINDS = "score_kind" in inspect.signature(Autoencoder).parameters
 
 
 def made(n=400, outliers=20):
@@ -57,7 +52,6 @@ def test_infinite_scores_rank_highest():
     assert detection.ranked(np.array([0, 0, 1]), np.array([2.0, np.inf, 1.0]))[0] == 0.0
 
 
-@pytest.mark.skipif(not HAS_KINDS, reason="needs the parameter score_kind")
 def test_every_kind_and_every_peer_is_ranked():
     groups = {"tables": [Task("made", *made())], "normal training rows alone": [Task("made", *made(), normal=True)]}
 
@@ -89,3 +83,11 @@ def test_a_threshold_that_is_one_rank_too_low_is_outside_of_the_band(monkeypatch
     assert detection.resplit(scores, 100, 0.02, 300)["p"] > 1e-3
     monkeypatch.setattr(Calibration, "threshold", lambda self, rate: right(self, 2 * rate))
     assert detection.resplit(scores, 100, 0.02, 300)["p"] < 1e-6
+
+
+def test_fit_and_predict_are_held_to_what_the_calibration_promises():
+    normal = made(1500, 20)[0][:1480]
+    (row,) = detection.predicted({"made": normal}, (0, 1), epochs=2)
+    assert (row["calibrated"], row["runs"], row["inside"]) == (105, 2, 1.0)
+    assert row["expected rate"] == pytest.approx(1 / 106)
+    assert "2 of 2" in str(detection.predicted_table([row]))

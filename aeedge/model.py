@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from aeedge.bundle.reader import Bundle
+    from aeedge.detection.explain import Cause
     from aeedge.runtime.dispatch import Dispatcher
     from aeedge.runtime.slot import Slot
     from aeedge.types import Floats
@@ -249,6 +250,35 @@ class Model:
         result = self._fast["residual"](x, out, invalid)
         return self._run("residual", x, out, invalid) if result is None else result
 
+    def explain(
+        self, x: ArrayLike, top: int = 3, *, invalid: str = "raise"
+    ) -> list[tuple[Cause, ...]] | tuple[Cause, ...]:
+        """Which values make samples anomalous: (n, *input_shape) to n tuples of the `top` causes, the largest first.
+
+        Each value in turn is replaced by what the others say it should be, and its share is what the score loses by it;
+        see `aeedge.detection.explain` for method and source. Of signals with several channels whole channels are
+        replaced. Of more than 64 values (channels) those with the largest residuals are tried. Each that is tried costs
+        three passes of the sample through the network. A single sample gives one tuple.
+
+        With invalid="propagate" the causes of a sample with NaN or infinity are these values, in order, with equal
+        shares and the residual NaN.
+
+        Returns:
+            Tuples of `Cause`: name, index, share of the score, residual (signed, in scaled units), actual and expected
+            value (in raw units). There are fewer than `top` where a sample has fewer values.
+
+        Raises:
+            InputError: as `encode`; `top` is no whole number of at least 1.
+            IncompatibleBundleError: the bundle has no decoder.
+            BundleError: golden.npz, which has typical values, is missing or damaged.
+        """
+        from aeedge.detection.explain import Explainer
+
+        self._check("denoise")
+        last = self.manifest.training.get("channels") == "last"
+        scale, typical = self.manifest.score.scale, self._typical
+        return Explainer(self.input, scale, typical, last, self.score, self.denoise)(x, top, invalid)
+
     def bind(self, n: int = 1, *, invalid: str = "raise") -> Slot:
         """Arrays of your own for a control loop: fill `slot.input`, call `slot.encode()`, read what it returns.
 
@@ -353,6 +383,12 @@ class Model:
         self._check(name)
         x = self._padded(x) if name == "decode" and self.manifest.ordered else x
         return self._dispatcher.run(name, x, out, invalid, first)
+
+    @cached_property
+    def _typical(self) -> NDArray[Any]:
+        """A sample that is typical value by value: the median of the reference inputs."""
+        found: NDArray[Any] = np.median(self.golden_rows(), axis=0)
+        return found
 
     @cached_property
     def _limit(self) -> NDArray[np.float32]:

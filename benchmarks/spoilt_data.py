@@ -64,7 +64,7 @@ def sensors(seed: int) -> tuple[Rows, Rows, Rows, dict[str, Any]]:
 
 def held_out(count: int) -> tuple[Rows, Rows]:
     """Training and validation rows of the training seed."""
-    return split(count, 0.1, int(check_random_state(TRAINING_SEED).randint(2**31 - 1)))
+    return split(count, 0.1, int(check_random_state(TRAINING_SEED).randint(2**31 - 1)))[:2]
 
 
 def glitches(*cells: tuple[str, int, int, float]) -> Callable[[int], Case]:

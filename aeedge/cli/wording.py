@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from aeedge.system.conditions import Finding
 
 _OPTIONS = {"output": "--output-activation", "random_state": "--seed", "sample_weight": "--weights"}
+_OPTIONS |= {"calibration": "--calibration-share", "calibration_rows": "--calibration"}
 _PHRASES = {
     "overwrite=True": "--force",
     "skip_bad=True": "--skip-bad",
@@ -37,8 +38,8 @@ def reworded(text: str, command: click.Command) -> str:
     known = {flag for parameter in command.params for flag in parameter.opts}
 
     def option(name: str) -> str | None:
-        flag = _OPTIONS.get(name, f"--{name.replace('_', '-')}")
-        return flag if flag in known else None
+        flags = (_OPTIONS.get(name), f"--{name.replace('_', '-')}")
+        return next((flag for flag in flags if flag in known), None)
 
     def assigned(match: re.Match[str]) -> str:
         flag = option(match[1])

@@ -19,12 +19,25 @@ from sklearn.utils import check_random_state
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from aeedge.bundle.manifest import missing_fault
+from aeedge.detection.calibration import ThresholdRule
 from aeedge.errors import InputError, printable
+from aeedge.runtime.frames import as_rows
+from aeedge.runtime.missing import fill_missing, missing_rows
+from aeedge_export.alarms import check_rule, described_drift, set_alarm
 from aeedge_export.conversion.graph import check_one_input
 from aeedge_export.data.axes import channels_first, resolve_channels
 from aeedge_export.data.corruption import corruption
 from aeedge_export.data.outliers import find_outliers
-from aeedge_export.data.rows import fingerprint, place_rows, split
+from aeedge_export.data.rows import (
+    SPLIT,
+    Split,
+    fingerprint,
+    kept_rows,
+    most_calibration,
+    place_rows,
+    split,
+    split_options,
+)
 from aeedge_export.data.scaling import (
     Scaler,
     Statistics,
@@ -41,6 +54,7 @@ from aeedge_export.networks import CUSTOM, build
 from aeedge_export.networks.base import Design, Network, multiply_adds
 from aeedge_export.networks.linear import Principal
 from aeedge_export.run import Run
+from aeedge_export.scoring import fit_scoring
 from aeedge_export.training.defaults import Facts, Resolved, resolve
 from aeedge_export.training.devices import pick_device
 from aeedge_export.training.loop import State, evaluate, train, trial_step
@@ -60,6 +74,8 @@ def fit(
     on_epoch: RunHook | None = None,
     known: Mapping[str, Any] = MappingProxyType({}),
     sample_weight: ArrayLike | None = None,
+    calibration_rows: ArrayLike | None = None,
+    rule: ThresholdRule | None = None,
 ) -> Run:
     """Train a new network.
 
@@ -70,21 +86,29 @@ def fit(
         on_epoch: called with the run after each epoch.
         known: what else is known of the rows: the run's `units`, `missing` and `dialect`.
         sample_weight: how much each row counts, (n,), from 0; None for all alike.
+        calibration_rows: raw rows (m, *shape) to set thresholds by, in the place of a share of X.
+        rule: how the threshold follows from the scores of the calibration rows; None for the default.
 
     Raises:
         InputError: rows or parameters that do not fit; the message names them.
     """
     weights = None if sample_weight is None else _checked_weights(sample_weight, len(X), params["family"])
-    run, resolved = _begin(X, params, features, params["validation"], weights)
+    if calibration_rows is not None:
+        params = {**params, "calibration": 0.0}
+    run, resolved = _begin(X, params, features, split_options(params), weights)
     run = replace(run, fingerprint=fingerprint(X, run.dtype), **known)
     if fault := missing_fault(run.input_spec):
         raise InputError(f"missing: expected {fault}, got {run.missing}")
-    _train(run, X, resolved, params, params["validation"], on_epoch)
+    if calibration_rows is not None:
+        run.calibration = _given_calibration(run, calibration_rows)
+    run.rule = rule
+    check_rule(run)  # before the training, not after
+    _train(run, X, resolved, params, run.split(len(X)), on_epoch)
     return run
 
 
 def resume(run: Run, X: NDArray[Any], params: Mapping[str, Any], on_epoch: RunHook | None = None) -> None:
-    """Train a run further, on the rows that it was fitted to.
+    """Train a run further, on the rows that it was fitted to, which are split as before.
 
     Args:
         run: changed in place.
@@ -95,10 +119,11 @@ def resume(run: Run, X: NDArray[Any], params: Mapping[str, Any], on_epoch: RunHo
     Raises:
         InputError: other rows than before, or no epochs left.
     """
-    held_out: float = params["validation"]
+    params = {**params, **{name: run.params[name] for name in SPLIT}}
     if len(X) != run.rows:
         raise InputError(f"resume: expected the {run.rows} rows that the run was trained on, got {len(X)}; fit anew")
-    train_rows, _ = split(len(X), held_out, run.drawn_seed, run.left_out, run.sample_weight)
+    parts = run.split(len(X))
+    train_rows = parts.train
     statistics = fit_statistics(X, train_rows)
     last = run.design.channels_last
     scaler = fit_scaler(params["scaling"], statistics, pick_rows(X, train_rows), channels_last=last)
@@ -112,7 +137,7 @@ def resume(run: Run, X: NDArray[Any], params: Mapping[str, Any], on_epoch: RunHo
             f"resume: all {run.state.epoch} epochs are done; ask for more (--epochs, resume(X, epochs=...))"
         )
     run.params = _kept(params)
-    _train(run, X, resolved, params, held_out, on_epoch)
+    _train(run, X, resolved, params, parts, on_epoch)
 
 
 def partial_fit(
@@ -130,18 +155,19 @@ def partial_fit(
         InputError: rows or parameters that do not fit; the message names them.
     """
     if run is None:
-        run, resolved = _begin(X, params, features, 0.0)
+        run, resolved = _begin(X, params, features, {"validation": 0.0})
     else:
         outliers = find_outliers(channels_first(X, run.design.channels_last), run.features)
         _warn(run, *outliers.notes)
         run.left_out = np.flatnonzero(outliers.mask)
-        rows, _ = split(len(X), 0.0, run.drawn_seed, run.left_out, run.sample_weight)
+        rows = split(len(X), 0.0, run.drawn_seed, run.left_out, run.sample_weight).train
         statistics = fit_statistics(X, rows)
         facts = Facts(run.scaler, statistics, crowded(X, rows, statistics), run.design.channels_last)
         resolved = resolve(params, facts, run.drawn_seed, run.design)
     one_pass = replace(resolved.settings, epochs=run.state.epoch + 1, schedule="constant", patience=None)
     run.state.best_loss = np.inf  # losses of different rows do not compare: the last weights count
-    _train(run, X, replace(resolved, settings=one_pass), params, 0.0, None, finish=False)
+    parts = split(len(X), 0.0, run.drawn_seed, run.left_out, run.sample_weight)
+    _train(run, X, replace(resolved, settings=one_pass), params, parts, None, finish=False)
     return run
 
 
@@ -153,7 +179,7 @@ def _begin(
     X: NDArray[Any],
     params: Mapping[str, Any],
     features: Sequence[str] | None,
-    held_out: float,
+    split_as: Mapping[str, Any],
     weights: NDArray[np.float32] | None = None,
 ) -> tuple[Run, Resolved]:
     """Everything before the first step: scaler, settings, fresh weights, a sample of the rows."""
@@ -162,16 +188,19 @@ def _begin(
     drawn = _draw(seed)
     names = None if features is None else tuple(map(str, features))
     check_finite(X, names)
+    dtype = X.dtype.name if X.dtype in (np.uint8, np.int16) else "float32"
+    row_bytes = X[0].size * np.dtype(dtype).itemsize
+    whole = partial(split, len(X), seed=drawn, weights=weights, row_bytes=row_bytes, **split_as)
+    free = whole()
     last, layout_notes = resolve_channels(
         params["channels"],
         params["axes"],
-        robust_statistics(pick_rows(X)),
+        robust_statistics(pick_rows(X, free.fitted)),
         matters=params["scaling"] == "auto" or params["family"] == "conv1d",
         family=params["family"],
     )
-    outliers = find_outliers(channels_first(X, last), names)
-    left_out = np.flatnonzero(outliers.mask)
-    train_rows, validation_rows = split(len(X), held_out, drawn, left_out, weights)
+    left_out, outlier_notes = _left_out(channels_first(X, last), names, free)
+    train_rows, validation_rows, calibration, later = whole(left_out=left_out)
     statistics = fit_statistics(X, train_rows)
     if statistics.constant.all():
         raise InputError(
@@ -181,7 +210,9 @@ def _begin(
     resolved = resolve(params, Facts(scaler, statistics, crowded(X, train_rows, statistics), last), drawn)
     network = build(params["family"], resolved.design, drawn, (params["encoder"], params["decoder"]))
     sample_rows = _sample_rows(X, validation_rows if len(validation_rows) else train_rows)
-    dtype = X.dtype.name if X.dtype in (np.uint8, np.int16) else "float32"
+    most, time_ordered = most_calibration(row_bytes), bool(params["time_ordered"])
+    calibration = kept_rows(calibration, most, drawn, time_ordered=time_ordered)
+    later = kept_rows(later, max(1, most // 2), drawn, time_ordered=time_ordered)
     run = Run(
         params=_kept(params),
         design=_measured_design(network) if params["family"] == CUSTOM else network.design,
@@ -195,6 +226,8 @@ def _begin(
         noise=resolved.noise,
         sample_rows=sample_rows,
         sample=np.array(X[sample_rows], dtype),
+        calibration=np.array(X[calibration], dtype) if len(calibration) else None,
+        later=np.array(X[later], dtype) if len(later) else None,
         left_out=left_out,
         sample_weight=weights,
     )
@@ -202,12 +235,55 @@ def _begin(
     _warn(
         run,
         *layout_notes,
-        *outliers.notes,
+        *outlier_notes,
         *resolved.notes,
         *constant,
         *_nearly_constant_columns(X, train_rows, scaler, names),
     )
     return run, resolved
+
+
+def _left_out(X: NDArray[Any], names: tuple[str, ...] | None, parts: Split) -> tuple[NDArray[np.intp], list[str]]:
+    """Indices of rows with gross outliers or codes for missing values, and sentences about them.
+
+    Each part is judged by itself: rows for calibration are to be what a device meets as normal, and have no say.
+    """
+    fitted = find_outliers(X, names, parts.fitted)
+    gone, notes = fitted.mask, fitted.notes
+    for name, rows in (("calibration", parts.calibration), ("comparison", parts.later)):
+        if len(rows):
+            found = find_outliers(X, names, rows)
+            gone, notes = gone | found.mask, notes + found.sentences(name)
+    return np.flatnonzero(gone), notes
+
+
+def _given_calibration(run: Run, given: ArrayLike) -> NDArray[Any]:
+    """Rows that were given for calibration as a run keeps them: without missing values and gross outliers."""
+    what = "calibration_rows"
+    found = as_rows(without_tensor(given, what), what, run.features)
+    try:
+        rows = np.asarray(found)
+    except ValueError as error:  # rows of unequal length
+        raise InputError(f"{what}: expected rows of shape {run.input_shape}, got {error}") from None
+    if rows.shape[1:] != run.input_shape or rows.dtype.kind not in "fiub":
+        raise InputError(f"{what}: expected rows of shape {run.input_shape}, got an array {rows.shape} {rows.dtype}")
+    rows, _ = fill_missing(rows, run.input_spec)
+    if run.missing is not None:
+        rows = rows[~missing_rows(rows, run.input_spec)]
+    if not len(rows):
+        raise InputError(f"{what}: expected rows without missing values, got none")
+    try:
+        check_finite(rows, run.features)
+    except InputError as error:
+        raise InputError(f"{what}: {error}") from None
+    outliers = find_outliers(channels_first(rows, run.design.channels_last), run.features)
+    _warn(run, *(f"{what}: {note}" for note in outliers.sentences("calibration")))
+    good = np.flatnonzero(~outliers.mask)
+    kept = rows[kept_rows(good, most_calibration(run.row_bytes), run.drawn_seed, time_ordered=run.time_ordered)]
+    converted = kept.astype(run.dtype)
+    if run.dtype != "float32" and not np.array_equal(converted, kept):
+        raise InputError(f"{what}: expected {run.dtype} as the rows to train on, got {rows.dtype}")
+    return converted
 
 
 def _checked_weights(sample_weight: ArrayLike, count: int, family: str) -> NDArray[np.float32] | None:
@@ -259,15 +335,15 @@ def _train(
     X: NDArray[Any],
     resolved: Resolved,
     params: Mapping[str, Any],
-    held_out: float,
+    parts: Split,
     on_epoch: RunHook | None,
     *,
     finish: bool = True,
 ) -> None:
-    """Train on the rows that are not held out; `finish` balances the latents, after which training is complete."""
+    """Train on the training rows of `parts`; `finish` balances the latents, after which training is complete."""
     run.created = datetime.now(timezone.utc).isoformat(timespec="seconds")
     device = pick_device(params["device"])
-    train_rows, validation_rows = split(len(X), held_out, run.drawn_seed, run.left_out, run.sample_weight)
+    train_rows, validation_rows = parts[:2]
     network = run.network
     normalises = any(isinstance(module, _BatchNorm) for module in network.modules())
     if normalises and resolved.settings.batch_size == 1:
@@ -275,10 +351,12 @@ def _train(
             "batch_size: expected 2 or more rows a step, because this network normalises over a batch (family "
             "'sparse', or normalization='batch'), got 1; use a larger one, or more rows"
         )
+    run.scoring = run.alarm = None  # those of other weights
     if isinstance(network, Principal):
         work = float(X.size) * run.design.size  # of the covariance
         with run.threads.during(resolved.settings.threads, torch.device("cpu"), None, work, 1), run.threads.kept():
             run.state = _solve(network, run, X, train_rows, validation_rows)
+        _finish_detection(run, X, parts, params["score_kind"])
         return
     rows = place_rows(X, train_rows, validation_rows, run.scaler, device, run.sample_weight)
     spread = torch.from_numpy(run.scaler(X[_spread(X, train_rows)]))
@@ -311,6 +389,18 @@ def _train(
             "use a lower learning rate",
         )
     run.state.best_weights = _copy(network)
+    _finish_detection(run, X, parts, params["score_kind"])
+
+
+def _finish_detection(run: Run, X: NDArray[Any], parts: Split, kind: str) -> None:
+    """Fit the score to rows that had a say in the training, and the threshold to those that had none."""
+    rows = X[_spread(X, parts.fitted)]
+    latent = run.encode(rows)
+    run.scoring = fit_scoring(kind, run.scaler.scale, rows, latent, run.decode(latent))
+    set_alarm(run)
+    drift = {} if run.alarm is None else run.alarm.drift
+    if drift.get("drift"):
+        _warn(run, described_drift(drift))
 
 
 def _solve(

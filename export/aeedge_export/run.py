@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 from sklearn.utils import gen_batches
 
 from aeedge.bundle.manifest import InputSpec, Missing
+from aeedge.detection.calibration import ThresholdRule
+from aeedge.detection.scores import Scoring
+from aeedge_export.data.rows import Split, split, split_options
 from aeedge_export.data.scaling import Scaler
 from aeedge_export.networks.base import Design, Network
 from aeedge_export.training.loop import State
@@ -25,6 +28,24 @@ STOPPED = {  # values of `State.stopped`, for people
     "diverged": "loss no longer finite",
     "solved": "solved in closed form",
 }
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """The threshold of a run, and what it promises.
+
+    Attributes:
+        threshold: scores above it are anomalous.
+        rate: the false-alarm rate that the calibration rows promise.
+        rows: the number of calibration scores that it follows from.
+        drift: the alarms of a later stretch of time: "rows", "alarms", "low" and "high" ends of the band that chance
+            explains, and whether there is "drift"; empty where there is none.
+    """
+
+    threshold: float
+    rate: float
+    rows: int
+    drift: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -47,6 +68,9 @@ class Run:
             portions.
         sample_weight: of all rows it was fitted to, (rows,), None where all count alike.
         sample: these rows, raw, (m, *input_shape), for export and report; held-out rows where there are any.
+        calibration: raw rows to set thresholds by, (m, *input_shape), at most 4 096 and 64 MB, which had no say in the
+            training; None without.
+        later: of rows in time order some after those, likewise, half as many at most; None without.
         left_out: indices of rows with gross outliers or codes for missing values, left out of training and comparison.
         notes: findings about the data and the training, in sentences.
         state: progress of training, with the best weights.
@@ -56,6 +80,9 @@ class Run:
         units: of the columns, None where they are not known.
         missing: how missing values are told and treated, None where there were none; the rows above are without.
         dialect: of the text files that the rows were read from, None where there were none.
+        scoring: how rows are scored; None before training is complete, for the mean squared error in scaled units.
+        rule: how the threshold was asked for; None for the default, a false-alarm rate of 1 % or the smallest possible.
+        alarm: the threshold; None without rows to calibrate with.
         threads: what was measured about torch's threads; not saved.
     """
 
@@ -71,6 +98,8 @@ class Run:
     noise: tuple[tuple[str, float], ...]
     sample_rows: NDArray[np.intp]
     sample: NDArray[Any]
+    calibration: NDArray[Any] | None = None
+    later: NDArray[Any] | None = None
     left_out: NDArray[np.intp] = field(default_factory=lambda: np.zeros(0, np.intp))
     fingerprint: dict[str, Any] | None = None
     sample_weight: NDArray[np.float32] | None = None
@@ -82,6 +111,9 @@ class Run:
     units: tuple[str, ...] | None = None
     missing: Missing | None = None
     dialect: Mapping[str, Any] | None = None
+    scoring: Scoring | None = None
+    rule: ThresholdRule | None = None
+    alarm: Alarm | None = None
     threads: ThreadChoice = field(default_factory=ThreadChoice)
 
     @property
@@ -93,6 +125,27 @@ class Run:
     def input_shape(self) -> tuple[int, ...]:
         """Shape of one row."""
         return self.design.input_shape
+
+    @property
+    def row_bytes(self) -> int:
+        """Size of one raw row."""
+        return self.design.size * np.dtype(self.dtype).itemsize
+
+    @property
+    def time_ordered(self) -> bool:
+        """Whether the rows are in time order, and validation, calibration and later rows are blocks of them."""
+        return bool(self.params["time_ordered"])
+
+    def split(self, count: int) -> Split:
+        """How `count` rows, all that it is fitted to, are split."""
+        return split(
+            count,
+            seed=self.drawn_seed,
+            left_out=self.left_out,
+            weights=self.sample_weight,
+            row_bytes=self.row_bytes,
+            **split_options(self.params),
+        )
 
     @property
     def input_spec(self) -> InputSpec:
@@ -110,6 +163,23 @@ class Run:
     def reconstruction_error(self, X: NDArray[Any]) -> NDArray[np.float32]:
         """Mean squared reconstruction error of raw rows in scaled units: (n, *input_shape) to (n,)."""
         return _in_blocks(lambda x: (self.network(x) - x).square().flatten(1).mean(dim=1), X, self.scaler)
+
+    @property
+    def scored_as(self) -> Scoring:
+        """`scoring`, or the mean squared error in scaled units where there is none yet."""
+        return self.scoring or Scoring("mse", self.scaler.scale)
+
+    def scores(self, X: NDArray[Any]) -> NDArray[np.float32]:
+        """Anomaly scores of raw rows, higher is more anomalous: (n, *input_shape) to (n,)."""
+        scoring = self.scored_as
+        found, units = [], self.scaler.scale / scoring.scale
+        for part in gen_batches(len(X), _BLOCK_ROWS):
+            with torch.inference_mode():
+                rows = torch.from_numpy(np.require(self.scaler(X[part]), requirements=("C", "W")))
+                latent = self.network.encoder(rows)
+                residual = rows - self.network.decoder(latent)
+            found.append(scoring.combined(residual.numpy() * units, latent.numpy()))
+        return np.concatenate(found)
 
     def summary(self) -> dict[str, Any]:
         """The training in a few numbers, for a bundle's manifest."""

@@ -1,4 +1,5 @@
-"""A trained run on disk: run.json, weights.safetensors, checkpoint.safetensors, history.jsonl, sample.npy. No pickle.
+"""A trained run on disk: run.json, weights.safetensors, checkpoint.safetensors, history.jsonl, sample.npy,
+and calibration.npy, later.npy where there are such rows. No pickle.
 
 weights.safetensors holds the best weights and the scaler, enough for transform and export; checkpoint.safetensors holds
 the last weights and the optimiser's state, for resuming. run.json holds the sha256 of all files, its own computed with
@@ -13,28 +14,39 @@ import json
 import math
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import load as from_bytes
 from safetensors.torch import save as to_bytes
 from torch import nn
 
-from aeedge.bundle.manifest import DTYPES, Missing
+from aeedge.bundle.manifest import DTYPES, SCORES, Missing
+from aeedge.detection.calibration import ThresholdRule
+from aeedge.detection.scores import Scoring
 from aeedge.errors import InputError
 from aeedge.files.atomic import atomic_directory
 from aeedge_export.data.scaling import Scaler
 from aeedge_export.networks import CUSTOM, build
 from aeedge_export.networks.base import Design
-from aeedge_export.run import STOPPED, Run
+from aeedge_export.run import STOPPED, Alarm, Run
 from aeedge_export.training.loop import State, difference
 from aeedge_export.versions import versions
 
-FORMAT, VERSION = "aeedge-run", 2  # version 1 had no sums
+FORMAT, VERSION = "aeedge-run", 3  # version 1 had no sums, 2 no rows for calibration
 _DATA = ("weights.safetensors", "checkpoint.safetensors", "history.jsonl", "sample.npy")
+_OPTIONAL = ("calibration.npy", "later.npy")
+_BEFORE: dict[str, Any] = {
+    "calibration": 0.0,
+    "time_ordered": False,
+    "gap": 1,
+    "score_kind": "mse",
+}  # parameters of runs before version 3
 _BLANK = "0" * 64  # in place of run.json's own sha256 while that is computed
 _STATE = ("epoch", "best_loss", "best_epoch", "stopped", "plateau_scale", "plateau_epoch", "threads")
 
@@ -48,18 +60,20 @@ def save(run: Run, path: str | os.PathLike[str], *, overwrite: bool) -> None:
     state = run.state
     weights = {f"net.{name}": tensor for name, tensor in state.best_weights.items()}
     weights |= {"scaler.mean": torch.from_numpy(run.scaler.mean), "scaler.scale": torch.from_numpy(run.scaler.scale)}
+    if run.scoring is not None:
+        parts = {"scale": run.scoring.scale, "mean": run.scoring.mean, "whitening": run.scoring.whitening}
+        weights |= {f"score.{name}": torch.from_numpy(part) for name, part in parts.items() if part is not None}
     checkpoint = {f"last.{name}": tensor for name, tensor in state.last_weights.items()}
     checkpoint |= {f"adam.{name}": tensor for name, tensor in state.optimizer.items()}
     if run.sample_weight is not None:
         checkpoint["sample_weight"] = torch.from_numpy(run.sample_weight)
-    sample = io.BytesIO()
-    np.save(sample, run.sample, allow_pickle=False)
     files = {
         "weights.safetensors": to_bytes(weights),
         "checkpoint.safetensors": to_bytes(checkpoint),
         "history.jsonl": "".join(json.dumps(epoch) + "\n" for epoch in state.history).encode(),
-        "sample.npy": sample.getvalue(),
+        "sample.npy": _npy(run.sample),
     }
+    files |= {name: _npy(rows) for name, rows in zip(_OPTIONAL, (run.calibration, run.later)) if rows is not None}
     sums = {"run.json": _BLANK} | {name: _sha256(data) for name, data in files.items()}
     text = json.dumps(
         {"format": FORMAT, "version": VERSION, "sha256": sums} | _document(run), indent=1, ensure_ascii=False
@@ -69,6 +83,12 @@ def save(run: Run, path: str | os.PathLike[str], *, overwrite: bool) -> None:
     with atomic_directory(path, overwrite=overwrite) as part:
         for name, data in files.items():
             (part / name).write_bytes(data)
+
+
+def _npy(rows: NDArray[Any]) -> bytes:
+    written = io.BytesIO()
+    np.save(written, rows, allow_pickle=False)
+    return written.getvalue()
 
 
 def _document(run: Run) -> dict[str, Any]:
@@ -91,6 +111,9 @@ def _document(run: Run) -> dict[str, Any]:
         "notes": run.notes,
         "noise": run.noise,
         "sample_rows": run.sample_rows.tolist(),
+        "score_kind": None if run.scoring is None else run.scoring.kind,
+        "rule": None if run.rule is None else run.rule.document(),
+        "alarm": None if run.alarm is None else asdict(run.alarm),
         "labels": None if run.labels is None else run.labels.tolist(),
         "evaluation": run.evaluation,
         "state": {name: getattr(run.state, name) for name in _STATE},
@@ -138,6 +161,9 @@ def _read(place: Path) -> dict[str, bytes]:
     """The files of a run; again where it was replaced in between."""
     while True:
         files = {name: (place / name).read_bytes() for name in ("run.json", *_DATA)}
+        for name in _OPTIONAL:
+            with suppress(FileNotFoundError):
+                files[name] = (place / name).read_bytes()
         if (place / "run.json").read_bytes() == files["run.json"]:
             return files
 
@@ -153,8 +179,11 @@ def _check_sums(files: Mapping[str, bytes], document: Mapping[str, Any]) -> None
     sums = document["sha256"]
     own = sums["run.json"].encode()
     blank = files["run.json"].replace(own, _BLANK.encode(), 1)
-    for name, data in {**files, "run.json": blank}.items():
-        if _sha256(data) != sums[name]:
+    files = {**files, "run.json": blank}
+    for name in {**sums, **files}:
+        if name not in files or name not in sums:
+            raise ValueError(f"{name} is {'missing' if name in sums else 'no part of it'}")
+        if _sha256(files[name]) != sums[name]:
             raise ValueError(f"{name} is not what was saved, its sha256 differs from the one in run.json")
 
 
@@ -162,7 +191,7 @@ def _assemble(
     files: Mapping[str, bytes], document: dict[str, Any], modules: tuple[nn.Module | None, nn.Module | None]
 ) -> Run:
     weights, checkpoint = from_bytes(files["weights.safetensors"]), from_bytes(files["checkpoint.safetensors"])
-    params, design = _tuples(document["params"]), Design(**_tuples(document["design"]))
+    params, design = _BEFORE | _tuples(document["params"]), Design(**_tuples(document["design"]))
     state = State(
         **document["state"],
         best_weights=_part(weights, "net."),
@@ -194,7 +223,9 @@ def _assemble(
         rows=document["rows"],
         noise=tuple((name, strength) for name, strength in document["noise"]),
         sample_rows=np.array(document["sample_rows"]),
-        sample=np.load(io.BytesIO(files["sample.npy"]), allow_pickle=False),
+        sample=_rows(files["sample.npy"]),
+        calibration=_rows(files["calibration.npy"]) if "calibration.npy" in files else None,
+        later=_rows(files["later.npy"]) if "later.npy" in files else None,
         left_out=np.array(document.get("left_out", ()), np.intp),  # not in runs of former versions
         fingerprint=document.get("fingerprint"),
         sample_weight=checkpoint["sample_weight"].numpy() if "sample_weight" in checkpoint else None,
@@ -206,7 +237,20 @@ def _assemble(
         units=None if document.get("units") is None else tuple(document["units"]),
         missing=_missing(document.get("missing")),
         dialect=document.get("dialect"),
+        scoring=_scoring(document.get("score_kind"), _part(weights, "score.")),
+        rule=None if document.get("rule") is None else ThresholdRule(**document["rule"]).checked(),
+        alarm=None if document.get("alarm") is None else Alarm(**document["alarm"]),
     )
+
+
+def _rows(data: bytes) -> NDArray[Any]:
+    found: NDArray[Any] = np.load(io.BytesIO(data), allow_pickle=False)
+    return found
+
+
+def _scoring(kind: str | None, parts: Mapping[str, torch.Tensor]) -> Scoring | None:
+    found = {name: tensor.numpy() for name, tensor in parts.items()}
+    return None if kind is None else Scoring(kind, found["scale"], found.get("mean"), found.get("whitening"))
 
 
 def _faults(run: Run) -> Iterator[str]:
@@ -233,8 +277,10 @@ def _faults(run: Run) -> Iterator[str]:
             yield f"scaler.{name} is not finite, not above 0, or no float32"
     if not _is_whole(run.rows, 2):
         yield f"rows is {run.rows!r}, expected a whole number from 2"
-    if run.dtype not in DTYPES or run.sample.dtype.name != run.dtype or run.sample.shape[1:] != shape:
-        yield f"sample.npy holds rows {run.sample.shape[1:]} {run.sample.dtype}, expected {shape} {run.dtype}"
+    for name in ("sample", "calibration", "later"):
+        rows = getattr(run, name)
+        if rows is not None and (run.dtype not in DTYPES or rows.dtype.name != run.dtype or rows.shape[1:] != shape):
+            yield f"{name}.npy holds rows {rows.shape[1:]} {rows.dtype}, expected {shape} {run.dtype}"
     if run.sample_rows.dtype.kind != "i" or not ((run.sample_rows >= 0) & (run.sample_rows < run.rows)).all():
         yield f"sample_rows are not all whole numbers from 0 to {run.rows - 1}"
     if not len(run.sample) == len(run.sample_rows) == len(run.sample_rows if run.labels is None else run.labels):
@@ -243,10 +289,28 @@ def _faults(run: Run) -> Iterator[str]:
         run.sample_weight.shape == (run.rows,) and (run.sample_weight >= 0).all() and run.sample_weight.max() < math.inf
     ):
         yield f"checkpoint.safetensors: sample_weight is not finite numbers from 0 for {run.rows} rows"
+    yield from _faults_of_scoring(run)
     for name in ("features", "units"):
         names = getattr(run, name)
         if names is not None and len(names) != run.design.size:
             yield f"{name} has {len(names)} names, expected {run.design.size}"
+
+
+def _faults_of_scoring(run: Run) -> Iterator[str]:
+    """What does not fit in the score and the threshold."""
+    scoring, alarm, k = run.scoring, run.alarm, run.design.latent
+    if scoring is not None:
+        uses_latents = scoring.kind in ("mahalanobis", "both")
+        if scoring.kind not in SCORES or uses_latents != (scoring.mean is not None and scoring.whitening is not None):
+            yield f"score_kind is {scoring.kind!r}, which does not fit the parts of the score"
+        np.broadcast_to(scoring.scale, run.input_shape)
+        if not (np.isfinite(scoring.scale).all() and (scoring.scale > 0).all()):
+            yield "score.scale is not finite and above 0"
+        for name, part, shape in (("mean", scoring.mean, (k,)), ("whitening", scoring.whitening, (k, k))):
+            if part is not None and (part.shape != shape or not np.isfinite(part).all()):
+                yield f"score.{name} is not {shape} finite numbers"
+    if alarm is not None and not (_is_number(alarm.threshold) and math.isfinite(alarm.threshold)):
+        yield f"alarm.threshold is {alarm.threshold!r}, expected a finite number"
 
 
 def _is_whole(value: Any, low: int, high: float = math.inf) -> bool:

@@ -212,6 +212,7 @@ def test_force_replaces_runs_bundles_and_empty_folders(place):
 @pytest.mark.usefixtures("time_has_no_say")
 def test_everything_in_a_run_or_bundle_belongs_to_it(place, rows):
     """Otherwise --force would refuse what aeedge itself has written."""
+    Autoencoder(latent=2, calibration=0.2, time_ordered=True, epochs=1).fit(rows).save("run", overwrite=True)
     call("report", "run")
     Autoencoder.load("run").export("both.aeedge", variants=("fp32", "int8"), calibration=rows)
     assert {p.name for p in (place / "run").iterdir()} == RUN.files
@@ -294,12 +295,13 @@ def test_killed_while_exporting_the_old_bundle_is_intact(tmp_path, trained, dela
     trained.export(tmp_path / "m.aeedge")
     code = (
         "import aeedge_export; from aeedge_export import Autoencoder; import sys; "
-        f"ae = Autoencoder.load({str(tmp_path / 'run')!r}); print('ready', flush=True)\n"
-        f"while True: ae.export({str(tmp_path / 'm.aeedge')!r}, overwrite=True)"
+        f"ae = Autoencoder.load({str(tmp_path / 'run')!r})\n"
+        f"while True: ae.export({str(tmp_path / 'm.aeedge')!r}, overwrite=True); print('done', flush=True)"
     )
     child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
-    child.stdout.readline()
-    time.sleep(2 + delay)
+    for _ in range(3):
+        assert child.stdout.readline()
+    time.sleep(delay)
     os.kill(child.pid, signal.SIGKILL)
     child.wait()
     child.stdout.close()

@@ -30,7 +30,7 @@ def spoilt(X, *cells):
 
 
 def held_out(count, seed=0):
-    return split(count, 0.1, int(check_random_state(seed).randint(2**31 - 1)))
+    return split(count, 0.1, int(check_random_state(seed).randint(2**31 - 1)))[:2]
 
 
 DISTRIBUTIONS = {

@@ -17,12 +17,22 @@ from aeedge.errors import InputError
 from aeedge_export import Autoencoder, run_files
 
 FILES = ("run.json", "weights.safetensors", "checkpoint.safetensors", "history.jsonl", "sample.npy")
+CALIBRATION = ("calibration.npy", "later.npy")  # where there are such rows
 
 
 @pytest.fixture(scope="module")
 def saved(trained, tmp_path_factory):
     path = tmp_path_factory.mktemp("runs") / "run"
     trained.save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def saved_with_calibration(rows, tmp_path_factory):
+    path = tmp_path_factory.mktemp("runs") / "run"
+    Autoencoder(latent=2, hidden=(8,), epochs=1, random_state=0, calibration=0.2, time_ordered=True).fit(rows).save(
+        path
+    )
     return path
 
 
@@ -60,10 +70,35 @@ def test_no_flipped_bit_passes(run, name):
         data = bytearray(good)
         data[bit // 8] ^= 1 << bit % 8
         (run / name).write_bytes(data)
-        with pytest.raises(InputError, match=r"this run is damaged|expected a run of version 2"):
+        with pytest.raises(InputError, match=r"this run is damaged|expected a run of version 3"):
             Autoencoder.load(run)
     (run / name).write_bytes(good)
     assert Autoencoder.load(run).history_ == whole.history_
+
+
+@pytest.mark.parametrize("name", CALIBRATION)
+def test_damaged_rows_for_calibration_are_one_sentence(saved_with_calibration, tmp_path, name):
+    run = shutil.copytree(saved_with_calibration, tmp_path / "run")
+    assert {p.name for p in run.iterdir()} == {*FILES, *CALIBRATION}
+    good = (run / name).read_bytes()
+    for bit in np.random.default_rng(0).choice(len(good) * 8, 40, replace=False):
+        data = bytearray(good)
+        data[bit // 8] ^= 1 << bit % 8
+        (run / name).write_bytes(data)
+        with pytest.raises(InputError, match=rf"this run is damaged: {name} is not what was saved"):
+            Autoencoder.load(run)
+    (run / name).unlink()
+    with pytest.raises(InputError, match=rf"this run is damaged: {name} is missing"):
+        Autoencoder.load(run)
+    np.save(without_sums(run) / name, np.zeros((9, 5), np.float32))
+    with pytest.raises(InputError, match=rf"this run is damaged: {name} holds rows \(5,\) float32, expected \(6,\)"):
+        Autoencoder.load(run)
+
+
+def test_rows_for_calibration_that_were_put_there_are_refused(run):
+    np.save(run / "calibration.npy", np.zeros((9, 6), np.float32))
+    with pytest.raises(InputError, match=r"this run is damaged: calibration\.npy is no part of it"):
+        Autoencoder.load(run)
 
 
 def test_no_flipped_bit_of_the_beginning_of_run_json_passes(run):
@@ -72,7 +107,7 @@ def test_no_flipped_bit_of_the_beginning_of_run_json_passes(run):
         data = bytearray(good)
         data[bit // 8] ^= 1 << bit % 8
         (run / "run.json").write_bytes(data)
-        with pytest.raises(InputError, match=r"this run is damaged|expected a run of version 2"):
+        with pytest.raises(InputError, match=r"this run is damaged|expected a run of version 3"):
             Autoencoder.load(run)
 
 

@@ -68,7 +68,7 @@ def test_early_stopping_restores_the_best_weights(rows):
     assert ae.stopped_ == "patience"
     losses = [epoch["validation_loss"] for epoch in ae.history_]
     assert ae.n_iter_ == len(losses) == int(np.argmin(losses)) + 1 + 3
-    _, held_out = split(len(rows), 0.1, ae.run_.drawn_seed)
+    held_out = split(len(rows), 0.1, ae.run_.drawn_seed).validation
     assert ae.reconstruction_error(rows[held_out]).mean() == pytest.approx(min(losses), rel=1e-4)
 
 
@@ -108,7 +108,7 @@ def test_gradient_clipping_limits_the_step(rows):
 @given(n=st.integers(2, 300), size=st.integers(1, 64), chunk=st.integers(1, 40), seed=st.integers(0, 99))
 def test_every_row_is_seen_once_an_epoch_streamed_or_resident(n, size, chunk, seed):
     X = np.arange(n, dtype=np.float32)[:, np.newaxis]
-    train, held_out = split(n, 0.2, seed)
+    train, held_out = split(n, 0.2, seed)[:2]
     for rows in (
         ResidentRows(X, train, held_out, NO_SCALING, torch.device("cpu")),
         StreamedRows(X, train, held_out, NO_SCALING, torch.device("cpu"), chunk_bytes=4 * chunk),
@@ -123,8 +123,8 @@ def test_every_row_is_seen_once_an_epoch_streamed_or_resident(n, size, chunk, se
 @given(n=st.integers(10, 300), fraction=st.sampled_from([0, 0.1, 0.5]), seed=st.integers(0, 99), data=st.data())
 def test_left_out_rows_are_in_neither_part_and_move_no_other(n, fraction, seed, data):
     left_out = np.array(data.draw(st.lists(st.integers(0, n - 1), max_size=n // 4, unique=True)), np.intp)
-    train, held_out = split(n, fraction, seed)
-    kept_train, kept_held_out = split(n, fraction, seed, left_out)
+    train, held_out = split(n, fraction, seed)[:2]
+    kept_train, kept_held_out = split(n, fraction, seed, left_out)[:2]
     assert not np.isin([*kept_train, *kept_held_out], left_out).any()
     assert len(kept_train) == len(train)
     stays = ~np.isin(train, left_out)

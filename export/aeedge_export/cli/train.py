@@ -7,17 +7,19 @@ import shlex
 import time
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
+from numpy.typing import NDArray
 
 import aeedge_export.autoencoder as workstation  # at the top: a missing extra is found before anything runs
 from aeedge.bundle.manifest import Missing
 from aeedge.cli.types import dialect_options, resize_option, skip_bad_option, table_options
 from aeedge.cli.wording import reworded, say
-from aeedge.errors import InputError
+from aeedge.errors import InputError, printable
 from aeedge.files.atomic import atomic_file
 from aeedge.files.replacing import check_folder
 from aeedge_export.data.dataset import Dataset, Selection
@@ -97,6 +99,27 @@ def _patience(ctx: click.Context, param: click.Parameter, value: str) -> Any:
 @click.option("--schedule", default="cosine", show_default=True, help="cosine, plateau or constant.")
 @click.option("--gradient-clip", default=0.0, show_default=True, help="Maximum norm of the gradient; 0 for no limit.")
 @click.option("--validation", default=0.1, show_default=True, help="Share of rows held out to choose the best weights.")
+@click.option(
+    "--calibration",
+    "calibration_files",
+    multiple=True,
+    metavar="FILE",
+    type=click.Path(),
+    help="Normal rows to set thresholds by, of the same columns (repeatable) [default: a share of DATA].",
+)
+@click.option(
+    "--calibration-share",
+    "calibration",
+    default="auto",
+    callback=_number_or_auto(float),
+    help="Share of DATA held out to set thresholds by; auto: a tenth, where that is enough.",
+)
+@click.option(
+    "--time-ordered/--no-time-ordered",
+    default=None,
+    help="Hold out blocks of rows at the end instead of random rows [default: where a column of times rises].",
+)
+@click.option("--gap", default=1, show_default=True, help="Of rows in time order: rows left out between blocks.")
 @click.option("--patience", default="auto", callback=_patience, help="Epochs without improvement, or none.")
 @click.option("--device", default="auto", show_default=True, help="Device to train on: auto, cpu, cuda, …")
 @click.option("--threads", default="auto", callback=_number_or_auto(int), help="CPU threads; auto: as measured.")
@@ -105,6 +128,11 @@ def _patience(ctx: click.Context, param: click.Parameter, value: str) -> Any:
 @table_options
 @click.option("--columns", multiple=True, metavar="NAME", help="Use only this column of a table (repeatable).")
 @click.option("--drop", multiple=True, metavar="NAME", help="Leave this column of a table out (repeatable).")
+@click.option(
+    "--select",
+    metavar="CONDITION",
+    help="Use only such rows of a labelled file: \"anomaly == 0 and 'pump state' != off\".",
+)
 @resize_option
 @skip_bad_option
 @click.option("--labels", help="Labels for the report: a column, an array of the .npz, an .npy file, or 'folders'.")
@@ -139,6 +167,8 @@ def train(
     labels: str | None,
     resize: tuple[int, int] | None,
     skip_bad: bool,
+    select: str | None,
+    calibration_files: tuple[str, ...],
     linear_path: str,
     seed: int,
     gradient_clip: float,
@@ -163,15 +193,17 @@ def train(
     """
     target = Path(output)
     _check_options(ctx, resume=resume)
-    check_folder(target, overwrite=True, inputs=[*data, labels if labels and labels.endswith(".npy") else None])
+    read = [*data, *calibration_files, labels if labels and labels.endswith(".npy") else None]
+    check_folder(target, overwrite=True, inputs=read)
     if target.exists() and not (resume or force):
         raise InputError(
             f"{target}: already exists; choose another name, overwrite it (--force) or continue it (--resume)"
         )
-    selection = Selection(
-        columns, drop, labels, weights, array, dialect_options(header, delimiter, decimal), resize, skip_bad
-    )
-    found, treated = _read(data, selection, missing)
+    dialect = dialect_options(header, delimiter, decimal)
+    selection = Selection(columns, drop, labels, weights, array, dialect, resize, skip_bad, select)
+    wants_times = not resume and params["time_ordered"] is not False
+    found, treated = _read(data, replace(selection, times=wants_times), missing)
+    calibration_rows = _read_calibration(calibration_files, found, selection, missing)
     saved = time.monotonic()
 
     def checkpoint(state: State) -> None:
@@ -189,6 +221,7 @@ def train(
             ae.resume(found.X, epochs=None if epochs == "auto" else epochs, on_epoch=checkpoint)
         else:
             params |= {"output": out, "gradient_clip": gradient_clip or None, "random_state": seed}
+            params["time_ordered"] = _time_order(found, params["time_ordered"])
             params["linear_path"] = linear_path if linear_path == "auto" else linear_path == "yes"
             ae = workstation.Autoencoder(**params, verbose=not quiet)
             known: dict[str, Any] = {
@@ -196,6 +229,7 @@ def train(
                 "units": found.units,
                 "missing": treated,
                 "dialect": found.dialect,
+                "calibration_rows": calibration_rows,
             }
             ae.fit_rows(found.X, **known, sample_weight=found.weights, on_epoch=checkpoint)
         target = _save(ae, target)  # before the evaluation: whatever happens there, the training is kept
@@ -212,6 +246,34 @@ def _read(data: Sequence[str], selection: Selection, missing: str) -> tuple[Data
     for note in found.notes:
         say(f"Read: {note}", err=True)
     return found, treated
+
+
+def _read_calibration(files: Sequence[str], found: Dataset, selection: Selection, missing: str) -> NDArray[Any] | None:
+    """The rows of --calibration, None without."""
+    if not files:
+        return None
+    rows = read(*files, selection=selection, missing=missing != "refuse", like=found)
+    for note in rows.notes:
+        if not note.startswith("inputs ("):  # they are those of the training
+            say(f"Read for calibration: {note}", err=True)
+    return rows.X
+
+
+def _time_order(found: Dataset, asked: bool | None) -> bool:
+    """Whether rows are split in time order: as asked, otherwise where a column of times rises; a guess is printed."""
+    name = printable(found.time_column or "")
+    if found.time_column and not found.time_ordered:
+        done = (
+            "taken to be in time order as they are" if asked else "split at random; sort them, or give --time-ordered"
+        )
+        say(f"Note: column '{name}' does not rise from row to row: rows are {done}", err=True)
+    elif found.time_column and asked is None:
+        say(
+            f"Note: rows are in time order (column '{name}'): validation and calibration rows are blocks at the end; "
+            "--no-time-ordered for a random split",
+            err=True,
+        )
+    return found.time_ordered if asked is None else asked
 
 
 def _save(ae: workstation.Autoencoder, target: Path) -> Path:
@@ -233,7 +295,12 @@ def _check_options(ctx: click.Context, *, resume: bool) -> None:
     """Refuse what would be ignored or cannot be given here."""
     if ctx.params["family"] == "custom":
         raise InputError("family: custom networks are torch modules, which only Python can pass: see Autoencoder")
-    settings = {*inspect.signature(workstation.Autoencoder).parameters, "out", "seed"} - {"output", "epochs"}
+    if ctx.params["calibration_files"] and ctx.params["calibration"] != "auto":
+        raise InputError("--calibration: expected a file or a share (--calibration-share), got both; leave one out")
+    settings = {*inspect.signature(workstation.Autoencoder).parameters, "out", "seed", "calibration_files"} - {
+        "output",
+        "epochs",
+    }
     for option in ctx.command.params if resume else ():
         if option.name in settings and ctx.get_parameter_source(option.name) is ParameterSource.COMMANDLINE:
             raise InputError(

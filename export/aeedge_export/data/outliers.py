@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -73,6 +73,10 @@ class Outliers:
     @property
     def notes(self) -> list[str]:
         """The findings in sentences."""
+        return self.sentences("training and comparison")
+
+    def sentences(self, left_out_of: str) -> list[str]:
+        """The findings in sentences that say what the rows were left out of."""
         if not self.findings:
             return []
         codes = [f for f in self.findings if f.code is not None]
@@ -93,24 +97,27 @@ class Outliers:
             notes.append("; ".join(text for _, text in cells[:_SHOWN]) + (f"; and {more} more" if more > 0 else ""))
         count = int(self.mask.sum())
         if count:
-            notes[-1] += f". {_rows(count)} {'was' if count == 1 else 'were'} left out of training and comparison"
+            notes[-1] += f". {_rows(count)} {'was' if count == 1 else 'were'} left out of {left_out_of}"
         else:
             notes[-1] += ". Too few rows would be left without them: all were kept; replace these values first"
         return notes
 
 
-def find_outliers(X: NDArray[Any], features: Sequence[str] | None = None) -> Outliers:
+def find_outliers(
+    X: NDArray[Any], features: Sequence[str] | None = None, rows: NDArray[np.intp] | None = None
+) -> Outliers:
     """Find gross outliers and codes for missing values.
 
     Args:
         X: finite raw rows (n, *shape); a memory-mapped array is read in chunks. Images of bytes have no outliers.
         features: names of the columns of (n, features), None without.
+        rows: indices of the rows to look at, (m,), all by default; others have no say.
     """
-    mask = np.zeros(len(X), np.bool_)
+    mask, count = np.zeros(len(X), np.bool_), len(X) if rows is None else len(rows)
     bytes_of_images = X.dtype == np.uint8 and is_image(X.shape[1:], X.dtype)
-    if len(X) < _LEAST_ROWS or X[0].size == 0 or X.dtype == np.bool_ or bytes_of_images:
+    if count < _LEAST_ROWS or X[0].size == 0 or X.dtype == np.bool_ or bytes_of_images:
         return Outliers(mask)
-    sample = np.asarray(pick_rows(X), np.float64)
+    sample = np.asarray(pick_rows(X, rows), np.float64)
     shape = _columns(sample)
     sample = sample.reshape(-1, *shape)
     ordered = np.sort(sample.swapaxes(1, 2).reshape(-1, shape[0]), axis=0)
@@ -121,23 +128,25 @@ def find_outliers(X: NDArray[Any], features: Sequence[str] | None = None) -> Out
     spread = np.maximum(spread, np.median(reach, axis=0) / 5)  # a row of many values reaches farther than one value
     codes: list[Finding] = []
     gross: list[Finding] = []
-    for column, rows, values, farthest in _far_values(X, shape, median, spread):
+    for column, at, values, farthest in _far_values(X, rows, shape, median, spread):
         inner = ordered[low[column] : high[column], column]
         deviations = np.abs(values - median[column]) / (spread[column] or 1.0)
         if spread[column] > 0:
             tail = np.sort(np.abs(inner - median[column]) / spread[column])
             isolated = deviations >= _first_gap(np.sort(deviations), farthest / spread[column], tail, shape[0])
-            rows, values, deviations = rows[isolated], values[isolated], deviations[isolated]
+            at, values, deviations = at[isolated], values[isolated], deviations[isolated]
         index = None if shape[0] == 1 < shape[1] else column
         place = _place(index, shape, features)
-        for code, mine in _sorted_out(values, inner, len(X), constant=spread[column] == 0):
+        for code, mine in _sorted_out(values, inner, count, constant=spread[column] == 0):
             order = np.flatnonzero(mine)[np.argsort(-deviations[mine], kind="stable")]
-            found = Finding(index, place, code, rows[order], values[order], deviations[order])
+            found = Finding(index, place, code, at[order], values[order], deviations[order])
             (gross if code is None else codes).append(found)
-    findings = (*codes, *_without_modes(gross, len(X)))
+    findings = (*codes, *_without_modes(gross, count))
+    if rows is not None:
+        findings = tuple(replace(finding, rows=rows[finding.rows]) for finding in findings)
     for finding in findings:
         mask[finding.rows] = True
-    return Outliers(mask if mask.mean() <= 1 - _ROWS_TO_KEEP else np.zeros_like(mask), findings)
+    return Outliers(mask if mask.sum() <= (1 - _ROWS_TO_KEEP) * count else np.zeros_like(mask), findings)
 
 
 def _columns(sample: NDArray[Any]) -> tuple[int, int]:
@@ -194,7 +203,11 @@ def _without_codes(ordered: NDArray[np.float64]) -> tuple[NDArray[np.intp], NDAr
 
 
 def _far_values(
-    X: NDArray[Any], shape: tuple[int, int], median: NDArray[np.float64], spread: NDArray[np.float64]
+    X: NDArray[Any],
+    rows: NDArray[np.intp] | None,
+    shape: tuple[int, int],
+    median: NDArray[np.float64],
+    spread: NDArray[np.float64],
 ) -> Iterator[tuple[int, NDArray[np.intp], NDArray[np.float64], float]]:
     """Values beyond the limit on one side of a column: column, rows, values, and the farthest distance within it.
 
@@ -203,7 +216,7 @@ def _far_values(
     limit = _FAR * spread
     farthest = np.zeros((2, shape[0]))
     found: list[list[NDArray[Any]]] = [[], [], []]  # side and column, row, value
-    for start, chunk in chunks(X):
+    for start, chunk in chunks(X, rows):
         grouped = chunk.reshape(-1, *shape)
         for side, (sign, extreme) in enumerate(((-1, np.min), (1, np.max))):
             top = sign * (extreme(grouped, axis=(0, 2)) - median)

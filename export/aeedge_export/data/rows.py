@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from aeedge.errors import InputError
 from aeedge_export.data.scaling import Scaler
 
 _CHUNK_BYTES = 2**25  # of float32 rows read in one go from a memory-mapped file
 _CHUNKS_MIXED = 4  # chunks shuffled together
 _HASHED_BYTES = 2**26
 _VALIDATION_ROWS = 10_000  # enough for an estimate, few enough to stay in memory
+_LEAST_CALIBRATION, _RESERVE = 99, 6  # a rate of 1 % needs 99; some of them may be left out
+_MOST_CALIBRATION, _CALIBRATION_BYTES = 4096, 2**26
 
 
 class Rows(Protocol):
@@ -29,31 +32,142 @@ class Rows(Protocol):
         """All training rows once, in an order drawn from `generator`."""
 
 
+SPLIT = ("validation", "calibration", "time_ordered", "gap")  # the estimator's parameters that `split` takes
+
+
+class Split(NamedTuple):
+    """Indices of rows, sorted; each row is in one part at most.
+
+    Attributes:
+        train: to fit to.
+        validation: to choose the best weights.
+        calibration: to set thresholds by; they have no say in the training.
+        later: of rows in time order some after `calibration`, to see whether scores drift; they have no say either.
+    """
+
+    train: NDArray[np.intp]
+    validation: NDArray[np.intp]
+    calibration: NDArray[np.intp]
+    later: NDArray[np.intp]
+
+    @property
+    def fitted(self) -> NDArray[np.intp]:
+        """Training and validation rows, which have a say in the training."""
+        return np.union1d(self.train, self.validation)
+
+
 def split(
     count: int,
-    fraction: float,
+    validation: float,
     seed: int,
     left_out: NDArray[np.intp] | Sequence[int] = (),
     weights: NDArray[np.float32] | None = None,
-) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Indices of training and validation rows, without those that are left out of both.
+    *,
+    calibration: float | str = 0.0,
+    time_ordered: bool = False,
+    gap: int = 1,
+    row_bytes: int = 4,
+) -> Split:
+    """Split rows into training, validation, calibration and later rows, without those that are left out of all parts.
 
-    The split depends on `count` and `seed` alone. In the place of a training row that is left out stands another one:
+    The parts depend on `count` and `seed` alone. In the place of a training row that is left out stands another one:
     then number and order of the training rows, and with them the course of training, are as without the fault. With
     `weights` (count,), only rows of a weight above 0 are split.
+
+    Args:
+        count: number of rows.
+        validation: share of validation rows, of which there are at most 10 000.
+        seed: of the random split.
+        left_out: indices of rows.
+        weights: of the rows; None for all alike.
+        calibration: share of calibration rows, or "auto": a tenth of the rows, at least 105 (a false-alarm rate of 1 %
+            needs 99, and some may be left out), at most 4 096 and 64 MB; none of fewer than 495 rows, or where less
+            than half of the rows beside validation would be left to train on.
+        time_ordered: whether the parts are blocks in the order of the rows: training, validation, calibration, later
+            rows (half as many as for calibration). Otherwise they are drawn at random, and there are no later ones.
+        gap: number of rows before each block that are in no part.
+        row_bytes: size of one row, for "auto".
+
+    Raises:
+        InputError: no row is left to train on.
     """
     if weights is not None:
         some = np.flatnonzero(weights)
-        train, validation = split(len(some), fraction, seed, np.flatnonzero(np.isin(some, left_out)))
-        return some[train], some[validation]
-    held_out = min(round(count * fraction), _VALIDATION_ROWS, count - 1) if fraction else 0
-    held_out = max(held_out, 1) if fraction and count > 1 else held_out
-    order = np.random.default_rng(seed).permutation(count)
-    train, validation = np.sort(order[held_out:]), np.sort(order[:held_out])
+        inner = np.flatnonzero(np.isin(some, left_out))
+        options: dict[str, Any] = {"calibration": calibration, "time_ordered": time_ordered, "gap": gap}
+        return Split(
+            *(some[part] for part in split(len(some), validation, seed, inner, row_bytes=row_bytes, **options))
+        )
+    gap = gap if time_ordered else 0
+    sizes = _sizes(count, validation, calibration, time_ordered, gap, row_bytes)
+    order = np.arange(count)
+    if not time_ordered:
+        order = np.roll(np.random.default_rng(seed).permutation(count), -sum(sizes[1:]))
+    found, start = [], 0
+    for size in sizes:
+        start += gap if start and size else 0
+        found.append(np.sort(order[start : start + size]))
+        start += size
+    train = found[0]
     gone = np.isin(train, left_out)
     if not gone.all():
         train[gone] = train[~gone][np.linspace(0, (~gone).sum() - 1, gone.sum()).astype(np.intp)]
-    return train, np.setdiff1d(validation, left_out)
+    return Split(train, *(np.setdiff1d(part, left_out) for part in found[1:]))
+
+
+def split_options(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of `split` from an estimator's parameters: without thresholds no row is needed for them."""
+    options = {name: params[name] for name in SPLIT}
+    if isinstance(options["calibration"], str) and params.get("goal") == "compress":
+        options["calibration"] = 0.0
+    return options
+
+
+def _sizes(
+    count: int, validation: float, calibration: float | str, time_ordered: bool, gap: int, row_bytes: int
+) -> list[int]:
+    """Numbers of training, validation, calibration and later rows."""
+    held_out = min(round(count * validation), _VALIDATION_ROWS, count - 1) if validation else 0
+    held_out = max(held_out, 1) if validation and count > 1 else held_out
+
+    def with_calibration(rows: int) -> list[int]:
+        held = [held_out, rows, rows // 2 if time_ordered else 0]
+        return [count - sum(held) - gap * sum(size > 0 for size in held), *held]
+
+    if isinstance(calibration, str):
+        sizes = with_calibration(_enough_to_calibrate(count, row_bytes))
+        sizes = sizes if 2 * sizes[0] >= count - held_out else with_calibration(0)
+    else:
+        sizes = with_calibration(max(round(count * calibration), 1) if calibration else 0)
+    if sizes[0] < 1:
+        named = zip(sizes[1:], ("validation", "calibration", "later rows"))
+        held = ", ".join(f"{size} for {name}" for size, name in named if size)
+        raise InputError(
+            f"X: expected rows to train on beside {held}{f' and gaps of {gap}' if gap else ''}, got {count} in all; "
+            f"use more rows, or smaller shares for validation and calibration{', or a smaller gap' if gap else ''}"
+        )
+    return sizes
+
+
+def _enough_to_calibrate(count: int, row_bytes: int) -> int:
+    """Number of calibration rows of `count`, for "auto"."""
+    if count < 5 * _LEAST_CALIBRATION:
+        return 0
+    return min(max(round(count / 10), _LEAST_CALIBRATION + _RESERVE), most_calibration(row_bytes))
+
+
+def most_calibration(row_bytes: int) -> int:
+    """Most calibration rows of this size that are kept."""
+    return max(1, min(_MOST_CALIBRATION, _CALIBRATION_BYTES // max(1, row_bytes)))
+
+
+def kept_rows(rows: NDArray[np.intp], most: int, seed: int, *, time_ordered: bool) -> NDArray[np.intp]:
+    """At most so many of some indices, sorted: drawn at random, or evenly spaced where rows are in time order."""
+    if len(rows) <= most:
+        return rows
+    if time_ordered:
+        return rows[np.linspace(0, len(rows) - 1, most).astype(np.intp)]
+    return np.sort(np.random.default_rng(seed).choice(rows, most, replace=False))
 
 
 def resampled(weights: NDArray[np.float32], offset: float) -> NDArray[np.intp]:

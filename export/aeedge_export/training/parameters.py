@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from aeedge.bundle.manifest import SCORES
 from aeedge.errors import InputError
 from aeedge_export.data.axes import AXES, CHANNELS
 from aeedge_export.data.corruption import parse_noise
@@ -32,10 +33,12 @@ _CHOICES: dict[str, Sequence[str]] = {
     "goal": GOALS,
     "scaling": SCALINGS,
     "schedule": SCHEDULES,
+    "score_kind": ("auto", *SCORES),
 }
 _OR_AUTO = {"output": ("linear", "sigmoid"), "normalization": ("batch", "none"), "loss": tuple(LOSSES)}
 _WHOLE = ("latent", "epochs", "batch_size", "patience", "threads")  # from 1, or "auto"
 _SHARES = {"kl_warmup": 1.0, "validation": 0.9}  # from 0 to this
+_MOST_CALIBRATION = 0.5  # share of the rows
 _WEIGHTS = ("contraction", "beta", "free_bits")
 _OF_ONE_FAMILY = {"sparsity": "sparse", "contraction": "contractive", "encoder": CUSTOM, "decoder": CUSTOM}
 _OF_ONE_FAMILY |= dict.fromkeys(("beta", "free_bits", "kl_warmup"), "vae")
@@ -77,6 +80,7 @@ def check_parameters(params: Mapping[str, Any], defaults: Mapping[str, Any]) -> 
     for name in _WEIGHTS:
         if not _is_number(params[name]) or params[name] < 0:
             raise InputError(f"{name}: expected a number of at least 0, got {params[name]!r}")
+    _check_split(params)
     _check_rates(params)
     check_widths(params["hidden"])
     parse_noise(params["noise"] if params["noise"] != "auto" else None)
@@ -85,8 +89,9 @@ def check_parameters(params: Mapping[str, Any], defaults: Mapping[str, Any]) -> 
         raise InputError(f"axes: expected {', '.join(AXES)}, got {params['axes']!r}")
     if params["linear_path"] not in ("auto", True, False):
         raise InputError(f"linear_path: expected 'auto', True or False, got {params['linear_path']!r}")
-    if not isinstance(params["ordered"], (bool, np.bool_)):
-        raise InputError(f"ordered: expected True or False, got {params['ordered']!r}")
+    for name in ("ordered", "time_ordered"):
+        if not isinstance(params[name], (bool, np.bool_)):
+            raise InputError(f"{name}: expected True or False, got {params[name]!r}")
     _check_seed(params["random_state"])
     pick_device(params["device"])
     _check_ignored(params, defaults)
@@ -114,6 +119,14 @@ def _check_whole(name: str, value: Any, *, optional: bool) -> None:
     if not _is_whole(value) or value < 1:
         none = ", None" if optional else ""
         raise InputError(f"{name}: expected 'auto'{none} or a whole number of at least 1, got {value!r}")
+
+
+def _check_split(params: Mapping[str, Any]) -> None:
+    share, gap = params["calibration"], params["gap"]
+    if not _is_auto(share) and not (_is_number(share) and 0 <= share <= _MOST_CALIBRATION):
+        raise InputError(f"calibration: expected 'auto' or a share from 0 to {_MOST_CALIBRATION:g}, got {share!r}")
+    if not _is_whole(gap) or gap < 0:
+        raise InputError(f"gap: expected a whole number of rows from 0, got {gap!r}")
 
 
 def _check_rates(params: Mapping[str, Any]) -> None:

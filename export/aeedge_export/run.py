@@ -13,10 +13,10 @@ from sklearn.utils import gen_batches
 
 from aeedge.bundle.manifest import InputSpec, Missing
 from aeedge.detection.calibration import ThresholdRule
+from aeedge.detection.scores import Scoring
 from aeedge_export.data.rows import Split, split, split_options
 from aeedge_export.data.scaling import Scaler
 from aeedge_export.networks.base import Design, Network
-from aeedge_export.scoring import Scoring
 from aeedge_export.training.loop import State
 from aeedge_export.training.threads import ThreadChoice
 

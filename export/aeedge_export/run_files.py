@@ -28,13 +28,13 @@ from torch import nn
 
 from aeedge.bundle.manifest import DTYPES, SCORES, Missing
 from aeedge.detection.calibration import ThresholdRule
+from aeedge.detection.scores import Scoring
 from aeedge.errors import InputError
 from aeedge.files.atomic import atomic_directory
 from aeedge_export.data.scaling import Scaler
 from aeedge_export.networks import CUSTOM, build
 from aeedge_export.networks.base import Design
 from aeedge_export.run import STOPPED, Alarm, Run
-from aeedge_export.scoring import Scoring
 from aeedge_export.training.loop import State, difference
 from aeedge_export.versions import versions
 

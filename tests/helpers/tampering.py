@@ -51,3 +51,15 @@ def replace_golden_bytes(path, data):
     (path / "golden.npz").write_bytes(data)
     entry = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
     reseal(path, lambda d: d.__setitem__("golden", entry))
+
+
+def replace_calibration(path, **arrays):
+    """Calibration scores by variant."""
+    buffer = io.BytesIO()
+    np.savez(buffer, **{f"{variant}.score": scores for variant, scores in arrays.items()})
+    replace_calibration_bytes(path, buffer.getvalue())
+
+
+def replace_calibration_bytes(path, data):
+    (path / "calibration.npz").write_bytes(data)
+    reseal(path, lambda d: d["calibration"].update(sha256=hashlib.sha256(data).hexdigest(), bytes=len(data)))

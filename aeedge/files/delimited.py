@@ -60,14 +60,15 @@ class TextTable:
         with io.TextIOWrapper(self._source.open(), dialect.encoding, newline="") as stream:
             lines = _decoded(stream, self._source.name)
             line = self._skip_head(lines)
-            while not text:
+            while True:
                 chunk = list(islice(lines, step))
                 block = self._regular(chunk, order, missing)
-                if block is None:  # from here on with care
+                cells = self._cells(chunk, text) if text and block is not None else []
+                if block is None or (text and len(cells) != len(block)):  # from here on with care
                     lines = chain(chunk, lines)
                     break
                 line += len(chunk)
-                yield block, []
+                yield block, cells
             found = records(lines, dialect, self._source.name, line)
             while part := list(islice(found, step)):
                 rows = [row if len(row) == width else self._of_width(row, line) for line, row in part]
@@ -105,6 +106,12 @@ class TextTable:
             return None
         fits = block.shape[1] == len(order) and (missing or _fits(block).all())
         return block if fits else None
+
+    def _cells(self, lines: list[str], text: Sequence[int]) -> list[list[str]]:
+        """Some cells of lines that `_regular` has read."""
+        white = self.head.dialect.delimiter == " "
+        rows = (line.split(None if white else self.head.dialect.delimiter) for line in lines if line.strip())
+        return [[row[i].strip() for i in text] for row in rows]
 
     def _of_width(self, row: list[str], line: int) -> list[str]:
         if len(row) == self.head.width + 1 and not row[-1].strip():

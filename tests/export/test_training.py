@@ -313,16 +313,21 @@ def test_constant_columns_get_scale_one(rows):
     assert ae.notes_
 
 
-@pytest.mark.parametrize("family", ["dense", "vae", "sparse", "conv1d"])
-def test_huber_is_trained_on_saved_and_resumed(rows, tmp_path, family):
-    X = rows if family != "conv1d" else rows.reshape(400, 1, 6)
-    options = {"family": family, "loss": "huber", "latent": 2, "random_state": 0, "epochs": 3, "schedule": "constant"}
-    ae = Autoencoder(**options, patience=None).fit(X)
+def test_huber_is_trained_on_saved_and_resumed(rows, tmp_path):
+    options = PLAIN | {"loss": "huber", "schedule": "constant", "patience": None}
+    ae = Autoencoder(**options, epochs=3).fit(rows)
     assert (ae.design_.loss, ae.design_.output) == ("huber", "linear")
     ae.save(tmp_path / "run")
-    again = Autoencoder.load(tmp_path / "run").resume(X, epochs=4)
+    again = Autoencoder.load(tmp_path / "run").resume(rows, epochs=4)
     assert again.run_.summary()["loss"] == "huber"
-    assert_same_weights(Autoencoder(**options | {"epochs": 4}, patience=None).fit(X), again)
+    assert_same_weights(Autoencoder(**options, epochs=4).fit(rows), again)
+
+
+@pytest.mark.parametrize("family", ["vae", "sparse", "contractive", "conv1d"])
+def test_huber_trains_every_family(rows, family):
+    X = rows if family != "conv1d" else rows.reshape(400, 1, 6)
+    ae = Autoencoder(family, loss="huber", latent=2, epochs=8, random_state=0).fit(X)
+    assert ae.history_[-1]["validation_loss"] < ae.history_[0]["validation_loss"]
 
 
 def test_huber_is_half_of_mse_for_small_errors_and_linear_for_large_ones():

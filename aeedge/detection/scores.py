@@ -67,14 +67,19 @@ class Scoring(Record):
 
     def scores(self, rows: Block, latent: Floats, reconstruction: Floats | None) -> Floats:
         """Scores (n,) of raw rows (n, *shape), their latents (n, *latent_shape) and reconstructions (n, *shape)."""
-        total = np.zeros(len(rows))
         with np.errstate(all="ignore"):  # extreme rows may exceed float32
+            residual = None if reconstruction is None else (rows.astype(np.float32) - reconstruction) / self.scale
+        return self.combined(residual, latent)
+
+    def combined(self, residual: Floats | None, latent: Floats) -> Floats:
+        """Scores (n,) of residuals (n, *shape) in units of `scale`, and latents (n, *latent_shape)."""
+        total = np.zeros(len(latent))
+        with np.errstate(all="ignore"):
             if self.uses_residuals:
-                assert reconstruction is not None
-                difference = (rows.astype(np.float32) - reconstruction) / self.scale
-                total += np.square(difference.astype(np.float64)).reshape(len(rows), -1).mean(axis=1)
+                assert residual is not None
+                total += np.square(residual.astype(np.float64)).reshape(len(total), -1).mean(axis=1)
             if self.mean is not None and self.whitening is not None:
-                centred = (latent.reshape(len(rows), -1) - self.mean).astype(np.float64)
+                centred = (latent.reshape(len(total), -1) - self.mean).astype(np.float64)
                 total += np.square(centred @ self.whitening.T.astype(np.float64)).mean(axis=1)
             return total.astype(np.float32)
 
@@ -150,7 +155,7 @@ def latent_whitening(latents: Floats) -> tuple[Floats, Floats]:
         whitening = np.linalg.cholesky(np.linalg.inv(covariance)).T / deviation
         distance = np.square((z - mean) @ whitening.T).mean(axis=1)
         kept = distance <= np.quantile(distance, _KEPT)
-    return mean.astype(np.float32), whitening.astype(np.float32)
+    return mean.astype(np.float32), np.ascontiguousarray(whitening, np.float32)
 
 
 def latent_factor(residual_term: NDArray[np.floating], latent_term: NDArray[np.floating]) -> float:

@@ -128,8 +128,7 @@ def residual_scale(residual: Floats, input_scale: NDArray[np.float32]) -> Floats
     absolute = np.abs(residual / np.asarray(input_scale, np.float64))
     robust = _NORMAL * np.median(absolute, axis=axes)
     spread = np.maximum(robust, _LEAST_OF_RMS * np.sqrt(np.square(absolute).mean(axis=axes)))
-    scale: Floats = (np.maximum(spread, _LEAST).reshape(shape) * input_scale).astype(np.float32)
-    return scale
+    return np.array(np.maximum(spread, _LEAST).reshape(shape) * input_scale, np.float32)
 
 
 def latent_whitening(latents: Floats) -> tuple[Floats, Floats]:

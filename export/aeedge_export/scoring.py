@@ -49,4 +49,4 @@ def fit_scoring(
         raise InputError(
             f"score_kind: {kind!r} compares up to {_MOST_LATENTS} latents, there are {flat.shape[1]}; use 'robust'"
         )
-    return fitted(kind, np.asarray(input_scale, np.float32), rows, latent, reconstruction)
+    return fitted(kind, np.array(input_scale, np.float32), rows, latent, reconstruction)

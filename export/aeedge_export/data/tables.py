@@ -17,7 +17,15 @@ from aeedge.files.parquet import ParquetTable
 from aeedge.files.rows import Wanted, column_order
 from aeedge.files.sniffing import DialectOptions, Head, detect
 from aeedge.files.source import Source
-from aeedge_export.data.columns import kind_of_cells, note_by_values, why_not_by_kind, why_not_by_values
+from aeedge_export.data.columns import (
+    find_time,
+    kind_of_cells,
+    note_by_values,
+    time_columns,
+    why_not_by_kind,
+    why_not_by_values,
+)
+from aeedge_export.data.conditions import matching
 from aeedge_export.data.dataset import Dataset, Selection, named
 from aeedge_export.data.labels import as_classes
 
@@ -47,6 +55,12 @@ class _Table:
     units: tuple[str, ...] | None
     head: Head | None
     parquet: ParquetTable | None
+    times: tuple[str, ...]
+
+    @property
+    def decimal(self) -> str:
+        """The decimal mark."""
+        return "." if self.head is None else self.head.dialect.decimal
 
     def read(
         self, order: Sequence[int], others: Sequence[int], *, missing: bool
@@ -77,7 +91,8 @@ def _open_table(source: Source, dialect: DialectOptions | None) -> _Table:
             )
         table = ParquetTable(source)
         kinds = tuple("index" if name in table.index else kind for name, kind in zip(table.names, table.kinds))
-        return _Table(source, table.names, kinds, ("",) * len(table.names), True, None, None, table)
+        times = time_columns(table.names, table.kinds)
+        return _Table(source, table.names, kinds, ("",) * len(table.names), True, None, None, table, times)
     head = detect(source.head, source.is_whole, source.name, dialect)
     if not head.records:
         raise InputError(f"{source.name}: expected rows of numbers, but it has none")
@@ -85,7 +100,13 @@ def _open_table(source: Source, dialect: DialectOptions | None) -> _Table:
     kinds = tuple(kind_of_cells(column, head.dialect.decimal) for column in cells)
     examples = tuple(next((cell.strip() for cell in column if cell.strip()), "")[:20] for column in cells)
     names = head.names or tuple(f"x{i}" for i in range(head.width))
-    return _Table(source, names, kinds, examples, head.names is not None, head.units, head, None)
+    times = time_columns(names, kinds)
+    return _Table(source, names, kinds, examples, head.names is not None, head.units, head, None, times)
+
+
+def table_names(source: Source, dialect: DialectOptions | None) -> tuple[str, ...]:
+    """Names of all columns."""
+    return _open_table(source, dialect).names
 
 
 def read_tables(sources: Sequence[Source], wanted: Selection, missing: bool) -> Dataset:
@@ -103,7 +124,8 @@ def read_tables(sources: Sequence[Source], wanted: Selection, missing: bool) -> 
         raise InputError(f"{sources[0].name}: an array can be named in an .npz only; leave --array {wanted.array} out")
     first = _open_table(sources[0], wanted.dialect)
     names, left_out = _chosen(first, wanted)
-    rows, others = _read_all(first, sources[1:], names, wanted, missing)
+    times = first.times if wanted.times else ()
+    rows, others = _read_all(first, sources[1:], names, (*wanted.others, *times), wanted.dialect, missing)
     if not len(rows):
         raise InputError(f"{sources[0].name}: expected rows of numbers, but it has none")
     keep = range(len(names))
@@ -122,9 +144,13 @@ def read_tables(sources: Sequence[Source], wanted: Selection, missing: bool) -> 
     labels = (
         None
         if wanted.labels is None
-        else as_classes(np.array(others[0], object), len(rows), f"{sources[0].name}, column {wanted.labels!r}")
+        else as_classes(
+            np.array(others[wanted.labels], object), len(rows), f"{sources[0].name}, column {wanted.labels!r}"
+        )
     )
-    weights = None if wanted.weights is None else _weights(others[-1], wanted.weights, sources[0].name)
+    weights = None if wanted.weights is None else _weights(others[wanted.weights], wanted.weights, sources[0].name)
+    selected = matching(wanted.condition, others, first.decimal, sources[0].name) if wanted.condition else None
+    time_column, time_ordered = find_time({name: others[name] for name in times}, first.decimal)
     return Dataset(
         rows,
         tuple(names) if is_named else None,
@@ -134,17 +160,26 @@ def read_tables(sources: Sequence[Source], wanted: Selection, missing: bool) -> 
         None
         if first.head is None
         else first.head.dialect._asdict() | {"width": first.head.width, "columns": positions},
+        time_column,
+        time_ordered,
+        selected,
         tuple(notes),
     )
 
 
 def _read_all(
-    first: _Table, rest: Sequence[Source], names: Sequence[str], wanted: Selection, missing: bool
-) -> tuple[NDArray[np.float32], list[list[Any]]]:
-    """The rows of all files, and the columns beside the features."""
+    first: _Table,
+    rest: Sequence[Source],
+    names: Sequence[str],
+    others: Sequence[str],
+    dialect: DialectOptions | None,
+    missing: bool,
+) -> tuple[NDArray[np.float32], dict[str, list[Any]]]:
+    """The rows of all files, and the cells of the columns `others`, by name."""
+    others = tuple(dict.fromkeys(others))
+    known = Wanted((*names, *others))
     parts: list[tuple[NDArray[np.float32], list[list[Any]]]] = []
-    for table in (first, *(_open_table(source, wanted.dialect) for source in rest)):
-        known = Wanted((*names, *wanted.others))
+    for table in (first, *(_open_table(source, dialect) for source in rest)):
         order, _ = column_order(table.source.name, table.names, len(table.names), known)
         if not set(known.columns or ()) <= set(table.names):
             raise InputError(
@@ -152,7 +187,7 @@ def _read_all(
             )
         parts.append(table.read(order[: len(names)], order[len(names) :], missing=missing))
     rows = parts[0][0] if len(parts) == 1 else np.concatenate([found for found, _ in parts])
-    return rows, [list(chain.from_iterable(found[i] for _, found in parts)) for i in range(len(wanted.others))]
+    return rows, {name: list(chain.from_iterable(found[i] for _, found in parts)) for i, name in enumerate(others)}
 
 
 def _chosen(table: _Table, wanted: Selection) -> tuple[list[str], dict[str, str]]:
@@ -163,9 +198,11 @@ def _chosen(table: _Table, wanted: Selection) -> tuple[list[str], dict[str, str]
             raise InputError(
                 f"{table.source.name}: expected a column '{printable(name)}', got {shortened(table.names)}"
             )
-    left_out = dict.fromkeys(wanted.drop, "--drop") | dict.fromkeys(wanted.others, "labels")
-    if wanted.weights is not None:
-        left_out[wanted.weights] = "weights"
+    left_out = dict.fromkeys((one.column for one in wanted.condition if one.column not in wanted.columns), "--select")
+    left_out |= dict.fromkeys(wanted.drop, "--drop")
+    left_out |= {
+        name: why for name, why in ((wanted.labels, "labels"), (wanted.weights, "weights")) if name is not None
+    }
     if wanted.columns:
         return [name for name in wanted.columns if name not in left_out], left_out
     chosen = []

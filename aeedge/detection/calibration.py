@@ -50,7 +50,8 @@ class ThresholdRule(Record):
         """
         given = {name: getattr(self, name) for name in self._fields[:3] if getattr(self, name) is not None}
         if len(given) > 1:
-            raise InputError(f"expected one of false_alarm_rate, quantile and threshold, got {' and '.join(given)}")
+            both = " and ".join(f"{name}={value!r:.20}" for name, value in given.items())
+            raise InputError(f"expected one rule for the threshold, got {both}; leave one out")
         for name, value in given.items():
             limits = (-math.inf, math.inf) if name == "threshold" else (0.0, 1.0)
             given[name] = as_number(name, value, *limits)

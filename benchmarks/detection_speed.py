@@ -30,6 +30,7 @@ import numpy as np
 from common import Call, apart, fingerprint, kept_as, progress, publish_all, turns
 from comparison.networks import NETWORKS
 from numpy.typing import NDArray
+from startup import environment
 
 import aeedge
 
@@ -189,7 +190,10 @@ def loaded(name: str, path: Path, plain: Path, rounds: int) -> list[dict[str, An
 def imported(rounds: int) -> float:
     """Median seconds that the calibration module takes of `import aeedge`."""
     line = [sys.executable, "-c", IMPORT]
-    runs = [subprocess.run(line, capture_output=True, text=True, check=True).stdout for _ in range(rounds + 1)]
+    runs = [
+        subprocess.run(line, capture_output=True, text=True, check=True, env=environment()).stdout
+        for _ in range(rounds + 1)
+    ]
     return statistics.median(map(float, runs[1:]))  # the first writes bytecode
 
 

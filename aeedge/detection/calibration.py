@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from aeedge.types import Floats
 
 _ROUNDING = 1e-9  # 0.29 · 100 is no less than 29
-_RAISED = 1.0001  # times a calibration score: more than rounding makes of the same sample elsewhere
+_RAISED = 1.00001  # times a calibration score: more than rounding makes of the same sample elsewhere
 
 
 class ThresholdRule(Record):
@@ -137,9 +137,9 @@ class Calibration:
 def calibrate(scores: ArrayLike, rule: ThresholdRule) -> tuple[Calibration, float]:
     """The calibration scores that are kept, and the threshold.
 
-    Scores are taken a ten-thousandth higher than they are. A sample may be equal to a calibration sample, as where a
-    machine stands still; its score is then the same but for rounding, which differs from batch to batch and from device
-    to device, and must not decide on an alarm.
+    Scores are taken a hundred-thousandth higher than they are. A sample may be equal to a calibration sample, as where
+    a machine stands still; its score is then the same but for rounding, which differs from batch to batch and from
+    device to device, and must not decide on an alarm.
 
     Args:
         scores: of normal samples, (n,), not negative.

@@ -16,7 +16,7 @@ import onnx.numpy_helper
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto
 
-from aeedge_export.scoring import Scoring
+from aeedge.detection.scores import Scoring
 
 
 def scorer(encoder: ModelProto, decoder: ModelProto | None, scoring: Scoring) -> ModelProto:

@@ -77,8 +77,10 @@ def _open_table(source: Source, dialect: DialectOptions | None) -> _Table:
     if source.kind == "jsonl":
         lines = JsonTable(source, _TrainingAdvice)
         places: Sequence[Any] = range(lines.width) if lines.names is None else lines.names
-        kinds = tuple(kind_of_values([value_of(row, place) for row in lines.records]) for place in places)
-        return _Table(source, lines.names or _counted(lines.width), kinds, ("",) * lines.width, lines)
+        columns = [[value_of(row, place) for row in lines.records] for place in places]
+        kinds = tuple(map(kind_of_values, columns))
+        examples = tuple(next((v[:20] for v in column if isinstance(v, str)), "") for column in columns)
+        return _Table(source, lines.names or _counted(lines.width), kinds, examples, lines)
     head = detect(source.head, source.is_whole, source.name, dialect)
     if not head.records:
         raise InputError(f"{source.name}: expected rows of numbers, but it has none")

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from aeedge.bundle.reader import GOLDEN, Bundle, file_name
+from aeedge.bundle.reader import CALIBRATION, GOLDEN, Bundle, file_name
 from aeedge.cli.streams import check_stdout, show, show_json
 from aeedge.cli.types import allow_ops_option
 from aeedge.cli.wording import reworded
@@ -60,7 +60,8 @@ def verify(ctx: click.Context, bundle: str, allow_ops: tuple[str, ...], as_json:
         if not result["ok"]:
             click.echo(f"Error: {reworded(result['message'], ctx.command)}", err=True)
     if ok:
-        files = ", ".join(file for result in results for file in result["files"])
+        names = [file for result in results for file in result["files"]]
+        files = ", ".join(names if manifest.calibration is None else [*names, CALIBRATION])
         text = f"Checksums of {files} and {GOLDEN} match; reference outputs are reproduced with onnxruntime "
         show(fill(f"{text}{runtime_version()}.", 80, break_on_hyphens=False))
     ctx.exit(0 if ok else 1)

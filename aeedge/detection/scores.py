@@ -1,4 +1,4 @@
-"""Parameters of anomaly scores, fitted to normal samples: by the exporter, and by `aeedge recalibrate` on the device.
+"""Anomaly scores; exporter and `aeedge recalibrate` fit their parameters to normal samples, by numpy alone.
 
 A score has up to two terms: the mean of squared residuals, and the mean of squared whitened latents. They are the SPE
 and Hotelling's T² of process monitoring; their sum is the combined index of Yue and Qin, "Reconstruction-based fault
@@ -12,10 +12,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from aeedge.bundle.manifest import ScoreSpec
+from aeedge.record import Record
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from aeedge.types import Floats
+    from aeedge.types import Block, Floats
 
 LATENT_WEIGHT = 0.2  # of the latent term beside the residuals: 0.1 to 0.25 do as well, 1 is clearly worse
 _NORMAL = 1.4826  # from the median absolute deviation to the standard deviation of a normal distribution
@@ -23,6 +26,90 @@ _LEAST_OF_RMS = 0.5  # residuals that are mostly small, with a few large ones, c
 _LEAST = 0.01  # of the inputs' scale: a value that is reconstructed exactly does not rule
 _LEAST_DEVIATION = 1e-3  # of a latent, relative to the largest
 _KEPT = 0.75  # of the samples, for the second fit of the latents
+
+
+class Scoring(Record):
+    """An anomaly score: mean(((x - reconstruction) / scale)²) + mean((whitening · (latent - mean))²).
+
+    Attributes:
+        kind: "mse", "robust" (the first term), "mahalanobis" (the second), "both".
+        scale: float32, in raw units, broadcasts to one sample.
+        mean: of the latents of normal samples, flat, (k,) float32; None without the second term.
+        whitening: (k, k) float32; None without the second term.
+    """
+
+    kind: str
+    scale: Floats
+    mean: Floats | None = None
+    whitening: Floats | None = None
+
+    @property
+    def spec(self) -> ScoreSpec:
+        """What a manifest says of it."""
+        return ScoreSpec(self.kind, self.scale)
+
+    @property
+    def uses_residuals(self) -> bool:
+        """Whether the first term is there."""
+        return self.kind != "mahalanobis"
+
+    @property
+    def latent_gain(self) -> float:
+        """How far a whitened latent moves at most where each latent moves by one; 0 without the second term."""
+        return 0.0 if self.whitening is None else float(np.abs(self.whitening).sum(axis=1).max())
+
+    def weights(self) -> dict[str, Floats]:
+        """What stands in scorer.onnx, by the names of its initializers: the parameters that are fitted."""
+        found = {"score/scale": self.scale} if self.kind in ("robust", "both") else {}
+        if self.mean is not None and self.whitening is not None:
+            found |= {"score/mean": self.mean, "score/whitening": np.ascontiguousarray(self.whitening.T)}
+        return found
+
+    def scores(self, rows: Block, latent: Floats, reconstruction: Floats | None) -> Floats:
+        """Scores (n,) of raw rows (n, *shape), their latents (n, *latent_shape) and reconstructions (n, *shape)."""
+        with np.errstate(all="ignore"):  # extreme rows may exceed float32
+            residual = None if reconstruction is None else (rows.astype(np.float32) - reconstruction) / self.scale
+        return self.combined(residual, latent)
+
+    def combined(self, residual: Floats | None, latent: Floats) -> Floats:
+        """Scores (n,) of residuals (n, *shape) in units of `scale`, and latents (n, *latent_shape)."""
+        total = np.zeros(len(latent))
+        with np.errstate(all="ignore"):
+            if self.uses_residuals:
+                assert residual is not None
+                total += np.square(residual.astype(np.float64)).reshape(len(total), -1).mean(axis=1)
+            if self.mean is not None and self.whitening is not None:
+                centred = (latent.reshape(len(total), -1) - self.mean).astype(np.float64)
+                total += np.square(centred @ self.whitening.T.astype(np.float64)).mean(axis=1)
+            return total.astype(np.float32)
+
+
+def fitted(
+    kind: str, input_scale: NDArray[np.float32], rows: Block, latent: Floats, reconstruction: Floats | None
+) -> Scoring:
+    """A score whose parameters are those of normal samples.
+
+    Args:
+        kind: of `Scoring`.
+        input_scale: scale of the inputs in raw units, broadcasts to one sample; it is the score's own where none is
+            fitted.
+        rows: raw samples (n, *shape), two or more.
+        latent: theirs, (n, *latent_shape).
+        reconstruction: theirs, (n, *shape); None where the score does not need it.
+    """
+    scale = input_scale
+    if kind in ("robust", "both"):
+        assert reconstruction is not None
+        scale = residual_scale(rows.astype(np.float32) - reconstruction, scale)
+    residuals = Scoring("robust", scale)
+    if kind in ("mse", "robust"):
+        return residuals._replace(kind=kind)
+    mean, whitening = latent_whitening(latent.reshape(len(latent), -1))
+    distance = Scoring("mahalanobis", scale, mean, whitening)
+    if kind == "mahalanobis":
+        return distance
+    terms = (one.scores(rows, latent, reconstruction) for one in (residuals, distance))
+    return Scoring("both", scale, mean, whitening * np.float32(latent_factor(*terms)))
 
 
 def residual_scale(residual: Floats, input_scale: NDArray[np.float32]) -> Floats:
@@ -41,8 +128,7 @@ def residual_scale(residual: Floats, input_scale: NDArray[np.float32]) -> Floats
     absolute = np.abs(residual / np.asarray(input_scale, np.float64))
     robust = _NORMAL * np.median(absolute, axis=axes)
     spread = np.maximum(robust, _LEAST_OF_RMS * np.sqrt(np.square(absolute).mean(axis=axes)))
-    scale: Floats = (np.maximum(spread, _LEAST).reshape(shape) * input_scale).astype(np.float32)
-    return scale
+    return np.array(np.maximum(spread, _LEAST).reshape(shape) * input_scale, np.float32)
 
 
 def latent_whitening(latents: Floats) -> tuple[Floats, Floats]:
@@ -68,7 +154,7 @@ def latent_whitening(latents: Floats) -> tuple[Floats, Floats]:
         whitening = np.linalg.cholesky(np.linalg.inv(covariance)).T / deviation
         distance = np.square((z - mean) @ whitening.T).mean(axis=1)
         kept = distance <= np.quantile(distance, _KEPT)
-    return mean.astype(np.float32), whitening.astype(np.float32)
+    return mean.astype(np.float32), np.ascontiguousarray(whitening, np.float32)
 
 
 def latent_factor(residual_term: NDArray[np.floating], latent_term: NDArray[np.floating]) -> float:

@@ -1,7 +1,7 @@
 """Columns of tables of any package, by the protocols that they share: Arrow's C stream and the interchange protocol.
 
 No package is imported: a stream of Arrow is read with ctypes, https://arrow.apache.org/docs/format/CStreamInterface.html,
-and `__dataframe__` is Python, https://data-apis.org/dataframe-protocol/latest. Values are copied; nothing (null) is NaN.
+and `__dataframe__` is Python, https://data-apis.org/dataframe-protocol/latest. Values are copied; null is NaN.
 Of a stream numbers, truth values, decimals and lists are read, of the interchange protocol the first two.
 """
 

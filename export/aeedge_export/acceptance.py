@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 import aeedge
 from aeedge.bundle.manifest import InputSpec, ScoreSpec, Tolerance
+from aeedge.detection.scores import Scoring
 from aeedge.errors import BundleError, InputError, VerificationError
 from aeedge.runtime.missing import missing_values
 from aeedge.runtime.session import Session, runtime_version
@@ -31,7 +32,6 @@ from aeedge.verification import deviation
 from aeedge_export.conversion import rowwise
 from aeedge_export.conversion.graph import RawDecoder, RawEncoder, Scaling
 from aeedge_export.conversion.messages import first_line
-from aeedge_export.scoring import Scoring
 
 BATCHES = (1, 2, 7, 257)
 GOLDEN_ROWS = 16

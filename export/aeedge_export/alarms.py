@@ -1,10 +1,7 @@
-"""The part of a bundle that alarms need: calibration scores and a threshold for each variant."""
+"""Thresholds: of a run, and of each variant of a bundle, with the calibration scores that it carries."""
 
 from __future__ import annotations
 
-import hashlib
-import io
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,11 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aeedge.bundle.manifest import CalibrationSpec, FileEntry
-from aeedge.detection.calibration import Calibration, ThresholdRule, calibrate, chosen
-from aeedge_export.scoring import Floats
+from aeedge.detection.calibration import ThresholdRule, alarm_band, calibrate, chosen
+from aeedge.detection.thresholds import completed
+from aeedge.errors import InputError
+from aeedge_export.run import Alarm, Run
 
-DEFAULT_RATE = 0.01
+COVERAGE = 0.99  # of the band that chance explains
 
 
 @dataclass(frozen=True)
@@ -41,45 +39,57 @@ class Normal:
         return self.rows[chosen(len(self.rows), time_ordered=self.time_ordered)]
 
 
-def default_rule(count: int) -> ThresholdRule:
-    """A false-alarm rate of 1 %, or the smallest that this many calibration samples support."""
-    return ThresholdRule(false_alarm_rate=max(DEFAULT_RATE, 1 / (count + 1)))
-
-
-def calibrated(normal: Normal, scores: Mapping[str, Floats]) -> tuple[CalibrationSpec, bytes]:
-    """The manifest's entry and calibration.npz.
-
-    Args:
-        normal: the samples.
-        scores: of `normal.kept()` by variant, (n,) each; "fp32" among them.
+def check_rule(run: Run) -> None:
+    """Whether the calibration rows of a run are enough for its rule.
 
     Raises:
-        InputError: the rule is none, or needs more samples.
+        InputError: they are not, or there are none.
     """
-    rule = (normal.rule or default_rule(len(scores["fp32"]))).checked()
-    found = {variant: calibrate(values, rule) for variant, values in scores.items()}
-    thresholds = {variant: threshold for variant, (_, threshold) in found.items()}
-    rate = found["fp32"][0].rate(thresholds["fp32"])
-    if rule.threshold is not None:  # a score of fp32: the others alarm for as many samples
-        rank = round(rate * (found["fp32"][0].size + 1))
-        thresholds |= {name: _at_rank(one, rank) for name, (one, _) in found.items() if name != "fp32"}
-    archive = io.BytesIO()
-    np.savez(archive, **{f"{name}.score": one.scores for name, (one, _) in found.items()})  # type: ignore[arg-type]
-    data = archive.getvalue()
-    spec = CalibrationSpec(
-        file=FileEntry(hashlib.sha256(data).hexdigest(), len(data)),
-        rows=found["fp32"][0].size,
-        false_alarm_rate=rate,
-        thresholds=thresholds,
-        rule=rule.document(),
-        time_ordered=normal.time_ordered,
-        drift=dict(normal.drift),
+    if run.rule is None:
+        return
+    if run.calibration is None:
+        raise InputError(
+            f"calibration: {' and '.join(run.rule.document())} needs held-out rows, and there are none: of {run.rows} "
+            "rows, or for goal 'compress', none are held out by default; ask for a share (calibration=0.2), or pass "
+            "rows of normal operation"
+        )
+    calibrate(np.zeros(len(run.calibration)), completed(run.rule, len(run.calibration)))
+
+
+def set_alarm(run: Run) -> None:
+    """Calibrate a run with the rows that it keeps for this, and compare with later ones; it needs its scoring.
+
+    Raises:
+        InputError: the rule needs more rows.
+    """
+    run.alarm = None
+    if run.calibration is None:
+        return
+    scores = run.scores(run.calibration)
+    found, threshold = calibrate(scores, completed(run.rule, len(scores)))
+    rate, drift = found.rate(threshold), {}
+    if run.later is not None:
+        alarms = int((run.scores(run.later) > threshold).sum())
+        low, high = alarm_band(rate, found.size, len(run.later), COVERAGE)
+        drift = {"rows": len(run.later), "alarms": alarms, "low": low, "high": high}
+        drift["drift"] = not low <= alarms <= high
+    run.alarm = Alarm(threshold, rate, found.size, drift)
+
+
+def described_drift(drift: Mapping[str, Any]) -> str:
+    """A sentence about the alarms of a later stretch of time."""
+    found = f"{drift['alarms']} of {drift['rows']} rows after the calibration rows raise an alarm"
+    expected = f"chance explains {drift['low']} to {drift['high']}"
+    if not drift["drift"]:
+        return f"no drift: {found}, {expected}"
+    return (
+        f"drift: {found}, {expected}: the promised false-alarm rate does not hold later; calibrate with more recent "
+        "rows, train with more kinds of operation, or recalibrate on the device"
     )
-    return spec, data
 
 
-def _at_rank(calibration: Calibration, rank: int) -> float:
-    """A threshold below the rank - 1 highest scores alone."""
-    if rank > calibration.size:
-        return math.nextafter(float(calibration.scores[0]), -math.inf)
-    return float(calibration.scores[calibration.size - rank])
+def normal_of(run: Run) -> Normal | None:
+    """The calibration rows of a run, for its bundle."""
+    if run.calibration is None or run.alarm is None:
+        return None
+    return Normal(run.calibration, run.rule, run.later is not None, run.alarm.drift)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
 import warnings
@@ -33,6 +32,8 @@ from aeedge.bundle.onnx_proto import inspect
 from aeedge.bundle.operators import operator_fault
 from aeedge.bundle.reader import CALIBRATION, GOLDEN, MANIFEST, file_name
 from aeedge.detection.calibration import ThresholdRule
+from aeedge.detection.scores import Scoring
+from aeedge.detection.thresholds import archive, calibrated
 from aeedge.errors import InputError, VerificationError
 from aeedge.files.atomic import atomic_directory
 from aeedge.files.replacing import BUNDLE, check_folder
@@ -50,7 +51,7 @@ from aeedge_export.acceptance import (
     tolerances,
     without_codes,
 )
-from aeedge_export.alarms import Normal, calibrated
+from aeedge_export.alarms import Normal
 from aeedge_export.arguments import (
     as_numbers,
     as_samples,
@@ -78,7 +79,7 @@ from aeedge_export.quantization.encoder_decoder import EncoderDecoder, nudged
 from aeedge_export.quantization.finetuning import finetuned
 from aeedge_export.quantization.quality_limits import disagreement
 from aeedge_export.quantization.rows import calibration_rows
-from aeedge_export.scoring import Scoring, fit_scoring
+from aeedge_export.scoring import fit_scoring
 from aeedge_export.training.devices import torch_defaults
 from aeedge_export.versions import versions
 
@@ -256,7 +257,7 @@ def _write(
     if with_scorer and scoring is not None:
         for by_role in graphs.values():
             by_role["scorer"] = scorer(by_role["encoder"], by_role.get("decoder"), scoring)
-    calibration, archive = (None, b"") if alarms is None else _calibrated(alarms, variants)
+    calibration, scores = (None, b"") if alarms is None else _calibrated(alarms, variants)
     identity = _identity(graphs, spec, draft.score.scale, calibration)
     files = {
         file_name(role, variant): stamped(model, identity, role)
@@ -273,8 +274,9 @@ def _write(
         moved = None if int8.exact else EncoderDecoder(nudged(int8.models), draft.score.scale, scoring).outputs
         allowed["int8"] = integer_tolerances(limits, outputs, rows[:_NUDGED], draft.score, moved)
     if calibration is not None:
-        files[CALIBRATION] = archive
-    files[GOLDEN] = _archive(golden, recorded)
+        files[CALIBRATION] = scores
+    outputs_of = {f"{variant}.{what}": values for variant, found in recorded.items() for what, values in found.items()}
+    files[GOLDEN] = archive({"input": golden, **outputs_of})
     made = {variant: _variant(variant, files, allowed[variant], int8) for variant in graphs}
     sentinels = _sentinels(files["encoder.onnx"], target, spec, draft.latent_shape, golden[-1])
     made["fp32"] = made["fp32"]._replace(nonfinite_sentinels=sentinels)
@@ -332,7 +334,7 @@ def _calibrated(normal: Normal, variants: Mapping[str, EncoderDecoder]) -> tuple
     found = {name: values for name, values in scores.items() if values is not None}
     if "int8" in found and (reason := disagreement(found["fp32"], found["int8"])):
         raise NotQuantizableError(reason)
-    return calibrated(normal, found)
+    return calibrated(found, normal.rule, time_ordered=normal.time_ordered, drift=normal.drift)
 
 
 def _check_operators(role: str, graph: bytes) -> None:
@@ -383,14 +385,6 @@ def _finetuner(encoder: nn.Module, decoder: nn.Module | None, scaling: Scaling, 
         return models if up is None else models | {"decoder": to_onnx(up, torch.zeros(2, *latent), "decoder")}
 
     return tune
-
-
-def _archive(golden: NDArray[Any], recorded: Mapping[str, Mapping[str, NDArray[np.float32]]]) -> bytes:
-    """golden.npz: input, and what every variant makes of it."""
-    arrays = {f"{variant}.{what}": values for variant, found in recorded.items() for what, values in found.items()}
-    archive = io.BytesIO()
-    np.savez(archive, input=golden, **arrays)  # type: ignore[arg-type]
-    return archive.getvalue()
 
 
 def _variant(variant: str, files: Mapping[str, bytes], limits: Mapping[str, Tolerance], int8: Int8 | None) -> Variant:

@@ -105,7 +105,7 @@ def test_normalisation_and_centring_leave_no_operator(digits, tmp_path):
 
 
 def test_latents_are_uncorrelated_and_the_most_important_first(digits):
-    ae = Autoencoder(latent=8, epochs=10, random_state=0, validation=0).fit(digits)
+    ae = Autoencoder(latent=8, epochs=10, random_state=0, validation=0, calibration=0).fit(digits)
     latents = ae.transform(digits)
     covariance = np.cov(latents, rowvar=False)
     variance = np.diag(covariance)
@@ -117,11 +117,13 @@ def test_latents_are_uncorrelated_and_the_most_important_first(digits):
 
 def test_pca_is_pca(digits, tmp_path):
     reference = PCA(8).fit(digits)
-    ae = Autoencoder(family="pca", latent=8, validation=0).fit(digits)
+    ae = Autoencoder(family="pca", latent=8, validation=0, calibration=0).fit(digits)
     expected = reference.inverse_transform(reference.transform(digits))
     np.testing.assert_allclose(ae.inverse_transform(ae.transform(digits)), expected, atol=0.05)
     np.save(tmp_path / "x.npy", digits)
-    mapped = Autoencoder(family="pca", latent=8, validation=0).fit(np.load(tmp_path / "x.npy", mmap_mode="r"))
+    mapped = Autoencoder(family="pca", latent=8, validation=0, calibration=0).fit(
+        np.load(tmp_path / "x.npy", mmap_mode="r")
+    )
     np.testing.assert_allclose(
         mapped.reconstruction_error(digits).mean(), ae.reconstruction_error(digits).mean(), rtol=0.02
     )

@@ -8,12 +8,12 @@ from torch import nn
 
 import aeedge
 from aeedge.bundle.manifest import ScoreSpec
+from aeedge.detection.scores import Scoring
 from aeedge.runtime.methods import score
 from aeedge.runtime.session import Session
 from aeedge_export import export_bundle
 from aeedge_export.conversion.graph import RawDecoder, RawEncoder, Scaling, frozen, to_onnx
 from aeedge_export.conversion.scorer import scorer
-from aeedge_export.scoring import Scoring
 
 RNG = np.random.default_rng(0)
 DENSE = nn.Sequential(nn.Linear(12, 8), nn.ReLU(), nn.Linear(8, 3)), nn.Linear(3, 12), (12,)

@@ -68,3 +68,15 @@ def add_calibration(path, scores, **rule):
     spec = CalibrationSpec(entry, found.size, found.rate(threshold), {"fp32": threshold})
     manifest = Bundle(path).manifest._replace(calibration=spec)
     (path / "manifest.json").write_text(manifest.dumps(), encoding="utf-8")
+
+
+def replace_calibration(path, **arrays):
+    """Calibration scores by variant."""
+    buffer = io.BytesIO()
+    np.savez(buffer, **{f"{variant}.score": scores for variant, scores in arrays.items()})
+    replace_calibration_bytes(path, buffer.getvalue())
+
+
+def replace_calibration_bytes(path, data):
+    (path / "calibration.npz").write_bytes(data)
+    reseal(path, lambda d: d["calibration"].update(sha256=hashlib.sha256(data).hexdigest(), bytes=len(data)))

@@ -7,6 +7,7 @@ import shlex
 import time
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ import aeedge_export.autoencoder as workstation  # at the top: a missing extra i
 from aeedge.bundle.manifest import Missing
 from aeedge.cli.types import dialect_options, resize_option, skip_bad_option, table_options
 from aeedge.cli.wording import reworded, say
-from aeedge.errors import InputError
+from aeedge.errors import InputError, printable
 from aeedge.files.atomic import atomic_file
 from aeedge.files.replacing import check_folder
 from aeedge_export.data.dataset import Dataset, Selection
@@ -115,8 +116,8 @@ def _patience(ctx: click.Context, param: click.Parameter, value: str) -> Any:
 )
 @click.option(
     "--time-ordered/--no-time-ordered",
-    default=False,
-    help="Hold out blocks of rows at the end instead of random rows.",
+    default=None,
+    help="Hold out blocks of rows at the end instead of random rows [default: where a column of times rises].",
 )
 @click.option("--gap", default=1, show_default=True, help="Of rows in time order: rows left out between blocks.")
 @click.option("--patience", default="auto", callback=_patience, help="Epochs without improvement, or none.")
@@ -127,6 +128,11 @@ def _patience(ctx: click.Context, param: click.Parameter, value: str) -> Any:
 @table_options
 @click.option("--columns", multiple=True, metavar="NAME", help="Use only this column of a table (repeatable).")
 @click.option("--drop", multiple=True, metavar="NAME", help="Leave this column of a table out (repeatable).")
+@click.option(
+    "--select",
+    metavar="CONDITION",
+    help="Use only such rows of a labelled file: \"anomaly == 0 and 'pump state' != off\".",
+)
 @resize_option
 @skip_bad_option
 @click.option("--labels", help="Labels for the report: a column, an array of the .npz, an .npy file, or 'folders'.")
@@ -161,6 +167,7 @@ def train(
     labels: str | None,
     resize: tuple[int, int] | None,
     skip_bad: bool,
+    select: str | None,
     calibration_files: tuple[str, ...],
     linear_path: str,
     seed: int,
@@ -192,10 +199,10 @@ def train(
         raise InputError(
             f"{target}: already exists; choose another name, overwrite it (--force) or continue it (--resume)"
         )
-    selection = Selection(
-        columns, drop, labels, weights, array, dialect_options(header, delimiter, decimal), resize, skip_bad
-    )
-    found, treated = _read(data, selection, missing)
+    dialect = dialect_options(header, delimiter, decimal)
+    selection = Selection(columns, drop, labels, weights, array, dialect, resize, skip_bad, select)
+    wants_times = not resume and params["time_ordered"] is not False
+    found, treated = _read(data, replace(selection, times=wants_times), missing)
     calibration_rows = _read_calibration(calibration_files, found, selection, missing)
     saved = time.monotonic()
 
@@ -214,6 +221,7 @@ def train(
             ae.resume(found.X, epochs=None if epochs == "auto" else epochs, on_epoch=checkpoint)
         else:
             params |= {"output": out, "gradient_clip": gradient_clip or None, "random_state": seed}
+            params["time_ordered"] = _time_order(found, params["time_ordered"])
             params["linear_path"] = linear_path if linear_path == "auto" else linear_path == "yes"
             ae = workstation.Autoencoder(**params, verbose=not quiet)
             known: dict[str, Any] = {
@@ -249,6 +257,23 @@ def _read_calibration(files: Sequence[str], found: Dataset, selection: Selection
         if not note.startswith("inputs ("):  # they are those of the training
             say(f"Read for calibration: {note}", err=True)
     return rows.X
+
+
+def _time_order(found: Dataset, asked: bool | None) -> bool:
+    """Whether rows are split in time order: as asked, otherwise where a column of times rises; a guess is printed."""
+    name = printable(found.time_column or "")
+    if found.time_column and not found.time_ordered:
+        done = (
+            "taken to be in time order as they are" if asked else "split at random; sort them, or give --time-ordered"
+        )
+        say(f"Note: column '{name}' does not rise from row to row: rows are {done}", err=True)
+    elif found.time_column and asked is None:
+        say(
+            f"Note: rows are in time order (column '{name}'): validation and calibration rows are blocks at the end; "
+            "--no-time-ordered for a random split",
+            err=True,
+        )
+    return found.time_ordered if asked is None else asked
 
 
 def _save(ae: workstation.Autoencoder, target: Path) -> Path:

@@ -16,7 +16,7 @@ import onnx.numpy_helper
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto
 
-from aeedge_export.scoring import Scoring
+from aeedge.detection.scores import Scoring
 
 
 def scorer(encoder: ModelProto, decoder: ModelProto | None, scoring: Scoring) -> ModelProto:
@@ -58,7 +58,7 @@ def scorer(encoder: ModelProto, decoder: ModelProto | None, scoring: Scoring) ->
         if given.type.tensor_type.elem_type != TensorProto.FLOAT:
             x = _cast(encoder, x) or add("Cast", [x], "score/input", to=TensorProto.FLOAT)
         residual = add("Sub", [x, reconstruction], "score/difference")
-        if not (scoring.scale == 1).all():
+        if scoring.kind != "mse" or not (scoring.scale == 1).all():  # fitted scales can be fitted again on a device
             residual = add("Div", [residual, constant("score/scale", scoring.scale)], "score/residual")
         squares = add("Mul", [residual, residual], "score/squares")
         add("ReduceMean", [squares], "score/residuals" if both else "score", axes=axes, keepdims=0)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from aeedge.errors import printable
 from aeedge.files.dialect import MISSING, THOUSANDS, number
+from aeedge_export.data.times import in_time_order
 
 _LEAST_ROWS = 10  # to see that a column counts
 _MOST_CLASSES = 20
@@ -18,6 +20,7 @@ _DATE = re.compile(
     r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}([T ].*)?|\d{1,2}:\d{2}(:\d{2}([.,]\d+)?)?( ?[AP]M)?", re.IGNORECASE
 )
 _NUMBER_LIKE = re.compile(r"[$€£]?\s*[+-]?\d[\d,' ]*([.,]\d+)?\s*[%$€£]?")
+_VALUE_OF_A_LIST = re.compile(r"\[\d+\]$")
 _INDEX_NAME = re.compile(r"|Unnamed: \d+(_level_\d+)?|__index_level_\d+__|level_\d+")
 _ID_NAME = re.compile(
     r"(.*[_ .-])?(id|ids|uid|uuid|index|idx|key|no|nr|number|row|serial|sample|pk)|row.?names?|(?-i:.*[a-z]I[Dd])",
@@ -108,4 +111,47 @@ def note_by_values(name: str, values: NDArray[np.float32]) -> str | None:
 
 
 def _is_epoch(values: NDArray[np.float64]) -> bool:
-    return any(low <= values.min() and values.max() <= high for low, high in _EPOCHS)
+    return len(values) > 0 and any(low <= values.min() and values.max() <= high for low, high in _EPOCHS)
+
+
+def time_columns(names: Sequence[str], kinds: Sequence[str]) -> tuple[str, ...]:
+    """Names of the columns that may tell the time of each row: dates and times, otherwise numbers of such a name."""
+    dates = tuple(name for name, kind in zip(names, kinds) if kind == "time")
+    return dates or tuple(
+        name
+        for name, kind in zip(names, kinds)
+        if kind == "number" and _TIME_NAME.fullmatch(name) and not _VALUE_OF_A_LIST.search(name)
+    )
+
+
+def find_time(columns: Mapping[str, Sequence[Any]], decimal: str) -> tuple[str | None, bool]:
+    """The column that tells the time of each row, None without, and whether it rises from row to row.
+
+    Args:
+        columns: cells of `time_columns`, by name. A date and a time of day may rise together.
+        decimal: the decimal mark of text.
+    """
+    dated = []
+    for name, cells in columns.items():
+        if len(cells) < _LEAST_ROWS:
+            return None, False
+        numbers = _numbers(cells, decimal)
+        if in_time_order(cells if numbers is None else numbers):
+            return name, True
+        if numbers is None or _is_epoch(np.array(numbers)):
+            dated.append(name)
+    if len(dated) > 1 and in_time_order([" ".join(map(str, cells)) for cells in zip(*(columns[n] for n in dated))]):
+        return " ".join(dated), True
+    return (dated[0] if dated else None), False
+
+
+def _numbers(cells: Sequence[Any], decimal: str) -> list[float] | None:
+    """Cells as numbers, without those that are missing; None where they are dates."""
+    found = []
+    for cell in cells:
+        value = number(cell, decimal) if isinstance(cell, str) else math.nan if cell is None else cell
+        if not isinstance(value, (int, float)):
+            return None
+        if not math.isnan(value):
+            found.append(float(value))
+    return found

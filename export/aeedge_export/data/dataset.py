@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from aeedge.files.sniffing import DialectOptions
 from aeedge.files.source import Source
+from aeedge_export.data.conditions import Comparison, parse_condition
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,8 @@ class Selection:
         dialect: how text files are written; None where it is to be found out.
         resize: of images, (height, width) to scale them to.
         skip_bad: of images, leave out files that cannot be read or are of another shape than most, with a note.
+        select: only these rows of a table or an .npz, such as "anomaly == 0" (`data.conditions`).
+        times: whether to see if a table's time columns rise.
     """
 
     columns: Sequence[str] = ()
@@ -37,11 +40,19 @@ class Selection:
     dialect: DialectOptions | None = None
     resize: tuple[int, int] | None = None
     skip_bad: bool = False
+    select: str | None = None
+    times: bool = False
+
+    @property
+    def condition(self) -> tuple[Comparison, ...]:
+        """`select`, understood."""
+        return () if self.select is None else parse_condition(self.select)
 
     @property
     def others(self) -> tuple[str, ...]:
-        """Columns that are read beside the features: labels, weights."""
-        return tuple(name for name in (self.labels, self.weights) if name is not None)
+        """Columns that are read beside the features: labels, weights, those of `select`."""
+        names = (self.labels, self.weights, *(comparison.column for comparison in self.condition))
+        return tuple(dict.fromkeys(name for name in names if name is not None))
 
 
 @dataclass(frozen=True)
@@ -55,6 +66,9 @@ class Dataset:
         labels: a class for each row, (n,), None without.
         weights: of each row, (n,), None without.
         dialect: how the first text file is written, for the bundle; None for other files.
+        time_column: name of the column that tells the time of each row; None without, or where nobody asked.
+        time_ordered: whether its values rise.
+        selected: mask of the rows that `Selection.select` wants; None for all.
         notes: what was found, guessed and left out, in sentences.
     """
 
@@ -64,12 +78,21 @@ class Dataset:
     labels: NDArray[Any] | None = None
     weights: NDArray[np.float32] | None = None
     dialect: dict[str, Any] | None = None
+    time_column: str | None = None
+    time_ordered: bool = False
+    selected: NDArray[np.bool_] | None = None
     notes: tuple[str, ...] = field(default=())
 
     @property
     def columns(self) -> tuple[str, ...]:
         """Names that the columns have or, without a header, get where they are read; none of arrays."""
         return self.features or tuple(f"x{i}" for i in (self.dialect or {}).get("columns", ()))
+
+    def taken(self, rows: NDArray[np.bool_], *notes: str) -> Dataset:
+        """Some of the rows, (n,) bool, and notes about them."""
+        labels = None if self.labels is None else self.labels[rows]
+        weights = None if self.weights is None else self.weights[rows]
+        return replace(self, X=self.X[rows], labels=labels, weights=weights, selected=None, notes=(*self.notes, *notes))
 
 
 def named(sources: Sequence[Source]) -> str:

@@ -14,14 +14,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aeedge.errors import InputError
+from aeedge.errors import InputError, printable
 from aeedge.files import npy
 from aeedge.files.images import Images, are_images
 from aeedge.files.rows import row_files
 from aeedge.files.source import Source, reading
+from aeedge_export.data.conditions import matching
 from aeedge_export.data.dataset import Dataset, Selection, named
 from aeedge_export.data.labels import as_classes
-from aeedge_export.data.tables import read_tables
+from aeedge_export.data.tables import read_tables, table_names
 
 
 def read(
@@ -50,14 +51,42 @@ def read(
     wanted = selection or Selection(**selected)
     if like is not None:
         wanted = replace(wanted, columns=(), drop=(), labels=None, weights=None)
-    if wanted.labels is not None and wanted.labels.endswith(".npy"):
-        found = read(*paths, selection=replace(wanted, labels=None), missing=missing)
-        return replace(found, labels=_label_file(Path(wanted.labels), len(found.X)))
+    label_file = wanted.labels if wanted.labels is not None and wanted.labels.endswith(".npy") else None
+    if label_file is not None:
+        wanted = replace(wanted, labels=None)
+    found = _read(paths, wanted, missing or wanted.select is not None, like)
+    if label_file is not None:
+        found = replace(found, labels=_label_file(Path(label_file), len(found.X)))
+    return found if found.selected is None else _selected(found, wanted.select or "", missing)
+
+
+def _selected(found: Dataset, select: str, missing: bool) -> Dataset:
+    """The rows that match; what they lack is found only now, for others may lack it."""
+    assert found.selected is not None
+    rows = np.flatnonzero(found.selected)
+    if not len(rows):
+        raise InputError(f"select: expected rows that match {printable(select)}, but none of {len(found.X):,} does")
+    X = found.X[rows]
+    if not missing and found.features is not None and np.isnan(X).any():
+        row, column = np.argwhere(np.isnan(X))[0]
+        raise InputError(
+            f"row {rows[row]}, column '{printable(found.features[column])}': expected a number, got nothing (a missing "
+            "value); leave such rows out (--missing drop), fill them (--missing median), or leave the column out"
+        )
+    notes = [f"selected {len(rows):,} of {len(found.X):,} rows, where {printable(select)}"]
+    if found.time_ordered and (np.diff(rows) > 1).any():
+        notes.append("rows between others were taken out; gaps in time order are counted in the rows that are left")
+    return found.taken(found.selected, *notes)
+
+
+def _read(paths: Sequence[str | os.PathLike[str]], wanted: Selection, missing: bool, like: Dataset | None) -> Dataset:
     for options in (wanted.columns, wanted.drop):
         twice = [name for name, count in Counter(options).items() if count > 1]
         if twice:
             raise InputError(f"--columns, --drop: expected each name once, got {twice[0]!r} twice")
     if are_images(paths):
+        if wanted.select is not None:
+            raise InputError(f"{paths[0]}: only rows of tables and of .npz can be selected; leave --select out")
         return _images(paths, wanted)
     if wanted.resize or wanted.skip_bad:
         raise InputError(f"{paths[0]}: only images can be resized or skipped; leave --resize and --skip-bad out")
@@ -65,16 +94,24 @@ def read(
     kinds = {source.kind for source in sources}
     if len(kinds) > 1:
         raise InputError(f"{sources[0].name}, …: expected files of one kind, got {', '.join(sorted(kinds))}")
+    notes: tuple[str, ...] = ()
     if like is not None:
+        dialect = wanted.dialect if kinds == {"text"} else None
+        names = table_names(sources[0], dialect) if kinds <= {"text", "jsonl", "parquet"} else ()
+        absent = [one.column for one in wanted.condition if names and one.column not in names]
+        if absent:
+            notes = (f"no column '{printable(absent[0])}' to select by: all rows are taken",)
         wanted = replace(
             wanted,
+            select=None if absent else wanted.select,
             columns=() if kinds <= {"npy", "npz"} else like.columns,
             array=wanted.array if kinds == {"npz"} else None,
-            dialect=wanted.dialect if kinds == {"text"} else None,
+            dialect=dialect,
         )
     if kinds <= {"npy", "npz"}:
         return _arrays(sources, wanted)
-    return read_tables(sources, wanted, missing)
+    table = read_tables(sources, wanted, missing)
+    return replace(table, notes=(*table.notes, *notes))
 
 
 # --- arrays
@@ -97,7 +134,9 @@ def _arrays(sources: Sequence[Source], wanted: Selection) -> Dataset:
     if len(shapes) > 1:
         raise InputError(f"{name}, …: expected rows of one shape in all files, got {' and '.join(map(str, shapes))}")
     X = rows[0] if len(rows) == 1 else np.concatenate(rows)
-    labels = None
+    labels, selected = None, None
+    if wanted.condition:
+        selected = _selected_by_arrays(sources, wanted, len(X))
     if wanted.labels is not None:
         labels = as_classes(
             np.concatenate([_npz(source, wanted.labels) for source in sources]),
@@ -105,7 +144,27 @@ def _arrays(sources: Sequence[Source], wanted: Selection) -> Dataset:
             f"{name}, array {wanted.labels!r}",
         )
     shape = "×".join(map(str, X.shape[1:]))
-    return Dataset(X, labels=labels, notes=(f"{named(sources)}: {len(X):,} rows of {shape} {X.dtype}",))
+    notes = [f"{named(sources)}: {len(X):,} rows of {shape} {X.dtype}"]
+    if X.ndim == 2:
+        notes.append(f"inputs ({X.shape[1]}): columns without names")
+    return Dataset(X, labels=labels, selected=selected, notes=tuple(notes))
+
+
+def _selected_by_arrays(sources: Sequence[Source], wanted: Selection, count: int) -> NDArray[np.bool_]:
+    """Which rows match by the other arrays of an .npz, (count,)."""
+    name = sources[0].name
+    if sources[0].kind != "npz":
+        raise InputError(f"{name}: only rows of tables and of .npz can be selected; leave --select out")
+    columns = {}
+    for column in {comparison.column for comparison in wanted.condition}:
+        values = np.concatenate([_npz(source, column) for source in sources])
+        if values.shape != (count,):
+            raise InputError(
+                f"{name}, array {printable(column)!r}: expected one value for each of the {count} rows to select by, "
+                f"got an array of shape {values.shape}"
+            )
+        columns[column] = values.tolist()
+    return matching(wanted.condition, columns, ".", name)
 
 
 def _array(source: Source, array: str | None) -> NDArray[Any]:

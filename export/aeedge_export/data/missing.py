@@ -55,7 +55,7 @@ def treat_missing(data: Dataset, policy: str) -> tuple[Dataset, Missing | None]:
             )
         left_out = len(X) - int(keep.sum())
         notes.append(f"{left_out} of {len(X)} rows had missing values and were left out")
-        return _kept(data, X[keep], keep, notes), Missing("drop", by_name)
+        return replace(data, X=X).taken(keep, *notes), Missing("drop", by_name)
     empty = np.flatnonzero(gone.all(axis=0))
     if len(empty):
         raise InputError(f"missing: column '{printable(names[empty[0]])}' has no value at all; leave it out")
@@ -65,12 +65,6 @@ def treat_missing(data: Dataset, policy: str) -> tuple[Dataset, Missing | None]:
     worst = ", ".join(f"{printable(names[i])} {counts[i]}" for i in np.argsort(-counts, kind="stable")[:5] if counts[i])
     notes.append(f"{int(counts.sum())} missing values were filled with medians" + (f" ({worst})" if worst else ""))
     return replace(data, X=X, notes=(*data.notes, *notes)), Missing("median", by_name, tuple(map(float, fill)))
-
-
-def _kept(data: Dataset, X: NDArray[Any], keep: NDArray[np.bool_], notes: list[str]) -> Dataset:
-    labels = None if data.labels is None else data.labels[keep]
-    weights = None if data.weights is None else data.weights[keep]
-    return replace(data, X=X, labels=labels, weights=weights, notes=(*data.notes, *notes))
 
 
 def find_codes(X: NDArray[Any], features: tuple[str, ...] | None) -> dict[int, list[float]]:

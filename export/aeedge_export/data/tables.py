@@ -18,7 +18,16 @@ from aeedge.files.parquet import ParquetTable
 from aeedge.files.rows import Wanted, column_order
 from aeedge.files.sniffing import DialectOptions, Head, detect
 from aeedge.files.source import Source
-from aeedge_export.data.columns import kind_of_cells, kind_of_values, note_by_values, why_not_by_kind, why_not_by_values
+from aeedge_export.data.columns import (
+    find_time,
+    kind_of_cells,
+    kind_of_values,
+    note_by_values,
+    time_columns,
+    why_not_by_kind,
+    why_not_by_values,
+)
+from aeedge_export.data.conditions import matching
 from aeedge_export.data.dataset import Dataset, Selection, named
 from aeedge_export.data.labels import as_classes
 
@@ -50,6 +59,16 @@ class _Table:
     def head(self) -> Head | None:
         """How a text file is written; None for other files."""
         return self.rows.head if isinstance(self.rows, TextTable) else None
+
+    @property
+    def decimal(self) -> str:
+        """The decimal mark."""
+        return "." if self.head is None else self.head.dialect.decimal
+
+    @property
+    def times(self) -> tuple[str, ...]:
+        """Columns that may hold times."""
+        return time_columns(self.names, self.kinds)
 
     def read(
         self, order: Sequence[int], others: Sequence[int], *, missing: bool
@@ -96,6 +115,11 @@ def _counted(width: int) -> tuple[str, ...]:
     return tuple(f"x{i}" for i in range(width))
 
 
+def table_names(source: Source, dialect: DialectOptions | None) -> tuple[str, ...]:
+    """Names of all columns."""
+    return _open_table(source, dialect).names
+
+
 def read_tables(sources: Sequence[Source], wanted: Selection, missing: bool) -> Dataset:
     """Read tables with the same columns as one.
 
@@ -111,7 +135,8 @@ def read_tables(sources: Sequence[Source], wanted: Selection, missing: bool) -> 
         raise InputError(f"{sources[0].name}: an array can be named in an .npz only; leave --array {wanted.array} out")
     first = _open_table(sources[0], wanted.dialect)
     names, left_out = _chosen(first, wanted)
-    rows, others = _read_all(first, sources[1:], names, wanted, missing)
+    times = first.times if wanted.times else ()
+    rows, others = _read_all(first, sources[1:], names, (*wanted.others, *times), wanted.dialect, missing)
     if not len(rows):
         raise InputError(f"{sources[0].name}: expected rows of numbers, but it has none")
     keep = range(len(names))
@@ -130,9 +155,13 @@ def read_tables(sources: Sequence[Source], wanted: Selection, missing: bool) -> 
     labels = (
         None
         if wanted.labels is None
-        else as_classes(np.array(others[0], object), len(rows), f"{sources[0].name}, column {wanted.labels!r}")
+        else as_classes(
+            np.array(others[wanted.labels], object), len(rows), f"{sources[0].name}, column {wanted.labels!r}"
+        )
     )
-    weights = None if wanted.weights is None else _weights(others[-1], wanted.weights, sources[0].name)
+    weights = None if wanted.weights is None else _weights(others[wanted.weights], wanted.weights, sources[0].name)
+    selected = matching(wanted.condition, others, first.decimal, sources[0].name) if wanted.condition else None
+    time_column, time_ordered = find_time({name: others[name] for name in times}, first.decimal)
     return Dataset(
         rows,
         tuple(names) if is_named else None,
@@ -140,6 +169,9 @@ def read_tables(sources: Sequence[Source], wanted: Selection, missing: bool) -> 
         labels,
         weights,
         _dialect(first, positions),
+        time_column,
+        time_ordered,
+        selected,
         tuple(notes),
     )
 
@@ -153,12 +185,18 @@ def _dialect(table: _Table, positions: list[int]) -> dict[str, Any] | None:
 
 
 def _read_all(
-    first: _Table, rest: Sequence[Source], names: Sequence[str], wanted: Selection, missing: bool
-) -> tuple[NDArray[np.float32], list[list[Any]]]:
-    """The rows of all files, and the columns beside the features."""
+    first: _Table,
+    rest: Sequence[Source],
+    names: Sequence[str],
+    others: Sequence[str],
+    dialect: DialectOptions | None,
+    missing: bool,
+) -> tuple[NDArray[np.float32], dict[str, list[Any]]]:
+    """The rows of all files, and the cells of the columns `others`, by name."""
+    others = tuple(dict.fromkeys(others))
+    known = Wanted((*names, *others))
     parts: list[tuple[NDArray[np.float32], list[list[Any]]]] = []
-    for table in (first, *(_open_table(source, wanted.dialect) for source in rest)):
-        known = Wanted((*names, *wanted.others))
+    for table in (first, *(_open_table(source, dialect) for source in rest)):
         order, _ = column_order(table.source.name, table.names, len(table.names), known)
         if not set(known.columns or ()) <= set(table.names):
             raise InputError(
@@ -166,7 +204,7 @@ def _read_all(
             )
         parts.append(table.read(order[: len(names)], order[len(names) :], missing=missing))
     rows = parts[0][0] if len(parts) == 1 else np.concatenate([found for found, _ in parts])
-    return rows, [list(chain.from_iterable(found[i] for _, found in parts)) for i in range(len(wanted.others))]
+    return rows, {name: list(chain.from_iterable(found[i] for _, found in parts)) for i, name in enumerate(others)}
 
 
 def _chosen(table: _Table, wanted: Selection) -> tuple[list[str], dict[str, str]]:
@@ -177,9 +215,11 @@ def _chosen(table: _Table, wanted: Selection) -> tuple[list[str], dict[str, str]
             raise InputError(
                 f"{table.source.name}: expected a column '{printable(name)}', got {shortened(table.names)}"
             )
-    left_out = dict.fromkeys(wanted.drop, "--drop") | dict.fromkeys(wanted.others, "labels")
-    if wanted.weights is not None:
-        left_out[wanted.weights] = "weights"
+    left_out = dict.fromkeys((one.column for one in wanted.condition if one.column not in wanted.columns), "--select")
+    left_out |= dict.fromkeys(wanted.drop, "--drop")
+    left_out |= {
+        name: why for name, why in ((wanted.labels, "labels"), (wanted.weights, "weights")) if name is not None
+    }
     if wanted.columns:
         return [name for name in wanted.columns if name not in left_out], left_out
     chosen = []

@@ -16,13 +16,13 @@ import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto
 
+from aeedge.detection.scores import Scoring
 from aeedge.runtime.session import as_run
 from aeedge_export.quantization.calibration import METHODS, activations, corrected_biases, ranges
 from aeedge_export.quantization.encoder_decoder import EncoderDecoder, quality, time_ratio
 from aeedge_export.quantization.forms import formed, prepared
 from aeedge_export.quantization.qdq import MOVES, layers_of, quantize
 from aeedge_export.quantization.quality_limits import LIMITS, Quality
-from aeedge_export.scoring import Scoring
 
 Finetune = Callable[[NDArray[Any]], Mapping[str, ModelProto]]
 

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, ValueInfoProto
 
 from aeedge.bundle.manifest import ScoreSpec
+from aeedge.detection.scores import Scoring
 from aeedge.runtime.methods import methods
 from aeedge.runtime.session import Session
 from aeedge_export.quantization.quality_limits import Floats, Quality, compare
-from aeedge_export.scoring import Scoring
 
 _ROUNDS, _SECONDS = 9, 0.01
 _BLOCK = 256  # rows of a block, as aeedge cuts large batches

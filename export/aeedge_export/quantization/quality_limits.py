@@ -27,7 +27,7 @@ class Quality:
         error_ratio: mean squared reconstruction error in scaled units, int8 / fp32.
         cosine, cosine_p1: similarity of a row's two latents: mean and first percentile over rows.
         neighbours: share of a row's ten nearest rows in latent space that stay among its ten nearest.
-        rank: Spearman correlation of the rows' scores, on which the order of alarms depends.
+        rank: Spearman correlation of the rows' reconstruction errors, on which the order of alarms depends.
         alarms: share of the rows that both judge alike, each by its own threshold at a false-alarm rate of 1 %; None
             for fewer than 400 rows, where a single row would decide.
     """
@@ -74,9 +74,8 @@ def compare(
     ratio = rank = None
     if errors is not None:
         ratio = float(errors[1].mean(dtype=np.float64) / max(errors[0].mean(dtype=np.float64), 1e-30))
-    if scores is not None:
-        alike = bool((scores[0] == scores[0][0]).all())  # no order that could be lost
-        rank = 1.0 if alike else float(spearmanr(*scores).statistic)
+        alike = bool((errors[0] == errors[0][0]).all())  # no order that could be lost
+        rank = 1.0 if alike else float(spearmanr(*errors).statistic)
     return Quality(
         error_ratio=ratio,
         cosine=float(cosines.mean()),

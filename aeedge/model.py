@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from aeedge.bundle.manifest import InputSpec, Manifest
-from aeedge.detection.calibration import Calibration, as_number
+from aeedge.detection.calibration import Calibration, as_threshold
 from aeedge.errors import AeedgeError, IncompatibleBundleError, InputError, printable
 from aeedge.runtime.batch import INVALID, as_array
 from aeedge.runtime.methods import NAMES
@@ -59,6 +59,10 @@ class Model:
     ) -> None:
         self._bundle, self._dispatcher, self._reopen, self._closed = bundle, dispatcher, reopen, False
         self._fast = dispatcher.fast
+        spec = bundle.manifest.calibration
+        own = None if spec is None else spec.thresholds.get(variant)
+        # Comparing with an array without axes is faster than with a number.
+        self._limit = None if own is None else np.array(own, np.float32)
         self.variant, self.arithmetic, self.choices = variant, arithmetic, choices
 
     @property
@@ -127,7 +131,7 @@ class Model:
         Raises:
             IncompatibleBundleError: the bundle has no calibration.
         """
-        return float(self._limit)
+        return float(self._other())
 
     @property
     def false_alarm_rate(self) -> float:
@@ -221,9 +225,9 @@ class Model:
                 belongs to another variant.
             IncompatibleBundleError: the bundle has no calibration, and no threshold is given; or it has no score.
         """
-        limit = (
-            self._limit if false_alarm_rate is None and threshold is None else self._other(false_alarm_rate, threshold)
-        )
+        limit = self._limit
+        if limit is None or false_alarm_rate is not None or threshold is not None:
+            limit = self._other(false_alarm_rate, threshold)
         scores = self._fast["score"](x, None, invalid)
         if scores is None:
             scores = self._run("score", x, None, invalid)
@@ -361,7 +365,7 @@ class Model:
         """Run the reference inputs and compare latents, reconstructions and scores with the recorded outputs.
 
         Each is computed for all samples at once and again one by one: other kernels run then. Where NaN and infinity
-        are looked for in latents, each column is tried with them.
+        are looked for in latents, each column is tried with them. Calibration scores are read, if there are any.
 
         Returns:
             For each output its worst sample.
@@ -370,10 +374,13 @@ class Model:
             VerificationError: a sample differs by more than its tolerance, the message names it; two calls with the
                 same sample differ; a tolerance is nearly as large as the outputs; or NaN or infinity do not reach the
                 latents as the manifest says.
+            CorruptBundleError: golden.npz or calibration.npz is damaged.
         """
         from aeedge.verification import self_check
 
         self._check("encode")
+        if self.calibration_size:
+            self._bundle.calibration(self.variant)
         calls = {"latent": self.encode, "reconstruction": self.denoise, "score": self.score}
         find = self._dispatcher.find_sentinels if self.nonfinite_check == "latents" else None
         return self_check(self._bundle, self.variant, calls, find)
@@ -390,32 +397,28 @@ class Model:
         found: NDArray[Any] = np.median(self.golden_rows(), axis=0)
         return found
 
-    @cached_property
-    def _limit(self) -> NDArray[np.float32]:
-        """The bundle's threshold, as an array without axes: comparing with one is faster than with a number."""
-        if not self.calibration_size:
-            self._bundle.calibration(self.variant)  # has none, and says so
-        assert self.manifest.calibration is not None
-        return np.array(self.manifest.calibration.thresholds[self.variant], np.float32)
-
-    def _other(self, false_alarm_rate: float | None, threshold: float | None) -> NDArray[np.float32]:
+    def _other(self, false_alarm_rate: float | None = None, threshold: float | None = None) -> NDArray[np.float32]:
         """The threshold that was asked for; the bundle's own where none was."""
         if threshold is None:
-            if false_alarm_rate is None:
-                return self._limit
-            return np.array(self.calibration.threshold(false_alarm_rate), np.float32)
+            if false_alarm_rate is not None:
+                return np.array(self.calibration.threshold(false_alarm_rate), np.float32)
+            if self._limit is None:
+                self._bundle.calibration(self.variant)  # has none, and says so
+            assert self._limit is not None
+            return self._limit
         if false_alarm_rate is not None:
             raise InputError("expected a false_alarm_rate or a threshold, got both; leave one out")
-        number = as_number("threshold", threshold, -np.inf, np.inf)
-        thresholds = {} if self.manifest.calibration is None else dict(self.manifest.calibration.thresholds)
+        number = np.array(as_threshold(threshold), np.float32)
+        spec = self.manifest.calibration
+        thresholds = {} if spec is None else {name: np.float32(value) for name, value in spec.thresholds.items()}
         own = thresholds.pop(self.variant, None)
         other = next((variant for variant, value in thresholds.items() if value == number != own), None)
         if other is not None:
             raise InputError(
-                f"threshold: {number:g} is that of {other}, and {self.variant} runs, whose scores are others; "
+                f"threshold: {float(number):g} is that of {other}, and {self.variant} runs, whose scores are others; "
                 + ("it has none of its own" if own is None else f"leave it out for its own, {own:g}")
             )
-        return np.array(number, np.float32)
+        return number
 
     def _padded(self, z: ArrayLike) -> ArrayLike:
         """A prefix of ordered latents, with zeros for the others."""

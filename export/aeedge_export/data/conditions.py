@@ -60,13 +60,13 @@ class Comparison(NamedTuple):
             return compare(found, wanted)
         if self.operator in ("==", "!="):
             return compare(text, self.value)
-        moments = moment(text), moment(self.value)
-        if None in moments:
+        at, limit = moment(text), moment(self.value)
+        if at is None or limit is None:
             raise InputError(
                 f"{where}: expected numbers, or dates such as 2026-01-31, to compare by {self.operator}, got "
-                f"'{printable(self.value if moments[1] is None and wanted is None else text)}'"
+                f"'{printable(self.value if limit is None and wanted is None else text)}'"
             )
-        return compare(*moments)
+        return compare(at, limit)
 
 
 def _number(value: str, decimal: str) -> float | None:

@@ -5,6 +5,10 @@ model = aeedge.load("motor.aeedge")
 latents = model.encode(x)
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from aeedge.errors import (
     AeedgeError,
     BundleError,
@@ -15,6 +19,9 @@ from aeedge.errors import (
 )
 from aeedge.loading import load
 from aeedge.model import Model
+
+if TYPE_CHECKING:
+    from aeedge.recalibration import recalibrate
 
 __version__ = "0.1.0"
 
@@ -28,4 +35,14 @@ __all__ = [
     "VerificationError",
     "__version__",
     "load",
+    "recalibrate",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """What few programs need is imported when it is first used."""
+    if name == "recalibrate":
+        from aeedge.recalibration import recalibrate
+
+        return recalibrate
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

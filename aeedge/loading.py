@@ -185,6 +185,7 @@ def _open(bundle: Bundle, setup: Setup, reopen: Any) -> tuple[Model, Dispatcher]
         bundle.verify("decoder", setup.variant)  # checked now, opened when it is first needed
     if files is not None and files.scorer is not None:
         bundle.hold("scorer", setup.variant)  # checked when it is first needed: a load pays for no more than two graphs
+    bundle.hold_calibration()
     arithmetic = "float" if setup.variant == "fp32" else "exact integer" if setup.exact else "integer"
     return Model(bundle, dispatcher, setup.variant, arithmetic, setup.choices, reopen), dispatcher
 

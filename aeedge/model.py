@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from aeedge.bundle.manifest import InputSpec, Manifest
+from aeedge.detection.calibration import Calibration, as_threshold
 from aeedge.errors import AeedgeError, IncompatibleBundleError, InputError, printable
 from aeedge.runtime.batch import INVALID, as_array
 from aeedge.runtime.methods import NAMES
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from aeedge.bundle.reader import Bundle
+    from aeedge.detection.explain import Cause
     from aeedge.runtime.dispatch import Dispatcher
     from aeedge.runtime.slot import Slot
     from aeedge.types import Floats
@@ -56,6 +59,10 @@ class Model:
     ) -> None:
         self._bundle, self._dispatcher, self._reopen, self._closed = bundle, dispatcher, reopen, False
         self._fast = dispatcher.fast
+        spec = bundle.manifest.calibration
+        own = None if spec is None else spec.thresholds.get(variant)
+        # Comparing with an array without axes is faster than with a number.
+        self._limit = None if own is None else np.array(own, np.float32)
         self.variant, self.arithmetic, self.choices = variant, arithmetic, choices
 
     @property
@@ -65,7 +72,7 @@ class Model:
 
     @property
     def methods(self) -> tuple[str, ...]:
-        """Names of the methods that the bundle has graphs for: "encode", and with a decoder all five."""
+        """Names of the methods that the bundle has graphs for: "encode", with a decoder all five."""
         return self._dispatcher.names
 
     @property
@@ -105,6 +112,41 @@ class Model:
     def latent_shape(self) -> tuple[int, ...]:
         """Shape of one sample's latents: (k,) for a vector, as (channels, height, width) for a map."""
         return self.manifest.latent_shape
+
+    @cached_property
+    def calibration(self) -> Calibration:
+        """The calibration scores of the variant that runs: p-values and thresholds of scores.
+
+        Raises:
+            IncompatibleBundleError: the bundle has none.
+            CorruptBundleError: calibration.npz is missing or damaged.
+        """
+        self._check("encode")
+        return Calibration(self._bundle.calibration(self.variant))
+
+    @property
+    def threshold(self) -> float:
+        """The score above which `detect` raises an alarm, of the variant that runs.
+
+        Raises:
+            IncompatibleBundleError: the bundle has no calibration.
+        """
+        return float(self._other())
+
+    @property
+    def false_alarm_rate(self) -> float:
+        """The probability of an alarm for a normal sample at `threshold`, as the calibration samples have it.
+
+        Raises:
+            IncompatibleBundleError: the bundle has no calibration.
+        """
+        return self.calibration.rate(self.threshold)
+
+    @property
+    def calibration_size(self) -> int:
+        """How many calibration samples the bundle has for the variant that runs; 0 for none."""
+        spec = self.manifest.calibration
+        return spec.rows if spec is not None and self.variant in spec.thresholds else 0
 
     @property
     def threads(self) -> int:
@@ -149,16 +191,59 @@ class Model:
         return self._run("denoise", x, out, invalid) if result is None else result
 
     def score(self, x: ArrayLike, *, out: Floats | None = None, invalid: str = "raise") -> Floats:
-        """Anomaly score of each sample, higher is more anomalous: (n, *input_shape) to (n,) float32.
+        """Anomaly score of each sample, higher is more anomalous: (n, *input_shape) to (n,) float32, without unit.
 
-        The mean over a sample of ((x - denoise(x)) / scale)², the squared reconstruction error in scaled units (without
-        unit). A single sample gives a scalar.
+        `manifest.score.kind` says which. "mse": the mean over a sample of ((x - denoise(x)) / scale)², the squared
+        reconstruction error in scaled units; "robust": the same with the scale of each value's own residuals on normal
+        samples; "mahalanobis": the squared distance of the latents from those of normal samples; "both": the sum of
+        the last two. A single sample gives a scalar. (The workstation's `score_samples` has the opposite sign, as in
+        scikit-learn: lower is more anomalous.)
 
         Raises:
             InputError, IncompatibleBundleError: as `encode` and `decode`.
         """
         result = self._fast["score"](x, out, invalid)
         return self._run("score", x, out, invalid) if result is None else result
+
+    def detect(
+        self,
+        x: ArrayLike,
+        *,
+        false_alarm_rate: float | None = None,
+        threshold: float | None = None,
+        invalid: str = "raise",
+    ) -> NDArray[np.bool_]:
+        """Whether each sample is anomalous, its score above the threshold: (n, *input_shape) to (n,) bool.
+
+        The threshold is the bundle's own (`threshold`), or that of another rate, or a given one. At a rate of α a
+        normal sample raises an alarm with a probability of at most α, if it comes from where the calibration samples
+        came from (split conformal prediction, see `aeedge.detection.calibration`). With invalid="propagate" a sample
+        that cannot be scored, for it has NaN or infinity, is an alarm. A single sample gives a scalar.
+
+        Raises:
+            InputError: as `encode`; a rate that so few calibration samples do not support, a threshold that is none or
+                belongs to another variant.
+            IncompatibleBundleError: the bundle has no calibration, and no threshold is given; or it has no score.
+        """
+        limit = self._limit
+        if limit is None or false_alarm_rate is not None or threshold is not None:
+            limit = self._other(false_alarm_rate, threshold)
+        scores = self._fast["score"](x, None, invalid)
+        if scores is None:
+            scores = self._run("score", x, None, invalid)
+        return np.logical_not(scores <= limit)  # a NaN is no score below the threshold
+
+    def p_value(self, x: ArrayLike, *, invalid: str = "raise") -> NDArray[np.float64]:
+        """Conformal p-values of samples, low is anomalous: (n, *input_shape) to (n,) float64.
+
+        The share of normal samples that score at least as high: (1 + the number of calibration scores that are at least
+        as high) / (n + 1). For a normal sample it is at most α with a probability of at most α, for every α. A single
+        sample gives a scalar; with invalid="propagate" a sample that cannot be scored has NaN.
+
+        Raises:
+            InputError, IncompatibleBundleError: as `detect`.
+        """
+        return self.calibration.p_value(self.score(x, invalid=invalid))
 
     def residual(self, x: ArrayLike, *, out: Floats | None = None, invalid: str = "raise") -> Floats:
         """(x - denoise(x)) / scale, what is anomalous about a sample: (n, *input_shape) to the same, float32.
@@ -168,6 +253,35 @@ class Model:
         """
         result = self._fast["residual"](x, out, invalid)
         return self._run("residual", x, out, invalid) if result is None else result
+
+    def explain(
+        self, x: ArrayLike, top: int = 3, *, invalid: str = "raise"
+    ) -> list[tuple[Cause, ...]] | tuple[Cause, ...]:
+        """Which values make samples anomalous: (n, *input_shape) to n tuples of the `top` causes, the largest first.
+
+        Each value in turn is replaced by what the others say it should be, and its share is what the score loses by it;
+        see `aeedge.detection.explain` for method and source. Of signals with several channels whole channels are
+        replaced. Of more than 64 values (channels) those with the largest residuals are tried. Each that is tried costs
+        three passes of the sample through the network. A single sample gives one tuple.
+
+        With invalid="propagate" the causes of a sample with NaN or infinity are these values, in order, with equal
+        shares and the residual NaN.
+
+        Returns:
+            Tuples of `Cause`: name, index, share of the score, residual (signed, in scaled units), actual and expected
+            value (in raw units). There are fewer than `top` where a sample has fewer values.
+
+        Raises:
+            InputError: as `encode`; `top` is no whole number of at least 1.
+            IncompatibleBundleError: the bundle has no decoder.
+            BundleError: golden.npz, which has typical values, is missing or damaged.
+        """
+        from aeedge.detection.explain import Explainer
+
+        self._check("denoise")
+        last = self.manifest.training.get("channels") == "last"
+        scale, typical = self.manifest.score.scale, self._typical
+        return Explainer(self.input, scale, typical, last, self.score, self.denoise)(x, top, invalid)
 
     def bind(self, n: int = 1, *, invalid: str = "raise") -> Slot:
         """Arrays of your own for a control loop: fill `slot.input`, call `slot.encode()`, read what it returns.
@@ -204,6 +318,26 @@ class Model:
         """
         return self.map_iter("encode", batches, invalid=invalid)
 
+    def score_iter(self, batches: Iterable[ArrayLike], *, invalid: str = "raise") -> Iterator[Floats]:
+        """Scores of each array of an iterable, in order, as `encode_iter` gives latents."""
+        return self.map_iter("score", batches, invalid=invalid)
+
+    def detect_iter(
+        self,
+        batches: Iterable[ArrayLike],
+        *,
+        false_alarm_rate: float | None = None,
+        threshold: float | None = None,
+        invalid: str = "raise",
+    ) -> Iterator[NDArray[np.bool_]]:
+        """`detect` of each array of an iterable, in order, as `encode_iter` gives latents.
+
+        Raises:
+            InputError, IncompatibleBundleError: as `detect`, those of the threshold at once.
+        """
+        limit = self._other(false_alarm_rate, threshold)
+        return (np.logical_not(scores <= limit) for scores in self.score_iter(batches, invalid=invalid))
+
     def map_iter(
         self, what: str, batches: Iterable[ArrayLike], *, invalid: str = "raise", fresh: bool = False
     ) -> Iterator[Floats]:
@@ -231,7 +365,7 @@ class Model:
         """Run the reference inputs and compare latents, reconstructions and scores with the recorded outputs.
 
         Each is computed for all samples at once and again one by one: other kernels run then. Where NaN and infinity
-        are looked for in latents, each column is tried with them.
+        are looked for in latents, each column is tried with them. Calibration scores are read, if there are any.
 
         Returns:
             For each output its worst sample.
@@ -240,10 +374,13 @@ class Model:
             VerificationError: a sample differs by more than its tolerance, the message names it; two calls with the
                 same sample differ; a tolerance is nearly as large as the outputs; or NaN or infinity do not reach the
                 latents as the manifest says.
+            CorruptBundleError: golden.npz or calibration.npz is damaged.
         """
         from aeedge.verification import self_check
 
         self._check("encode")
+        if self.calibration_size:
+            self._bundle.calibration(self.variant)
         calls = {"latent": self.encode, "reconstruction": self.denoise, "score": self.score}
         find = self._dispatcher.find_sentinels if self.nonfinite_check == "latents" else None
         return self_check(self._bundle, self.variant, calls, find)
@@ -253,6 +390,35 @@ class Model:
         self._check(name)
         x = self._padded(x) if name == "decode" and self.manifest.ordered else x
         return self._dispatcher.run(name, x, out, invalid, first)
+
+    @cached_property
+    def _typical(self) -> NDArray[Any]:
+        """A sample that is typical value by value: the median of the reference inputs."""
+        found: NDArray[Any] = np.median(self.golden_rows(), axis=0)
+        return found
+
+    def _other(self, false_alarm_rate: float | None = None, threshold: float | None = None) -> NDArray[np.float32]:
+        """The threshold that was asked for; the bundle's own where none was."""
+        if threshold is None:
+            if false_alarm_rate is not None:
+                return np.array(self.calibration.threshold(false_alarm_rate), np.float32)
+            if self._limit is None:
+                self._bundle.calibration(self.variant)  # has none, and says so
+            assert self._limit is not None
+            return self._limit
+        if false_alarm_rate is not None:
+            raise InputError("expected a false_alarm_rate or a threshold, got both; leave one out")
+        number = np.array(as_threshold(threshold), np.float32)
+        spec = self.manifest.calibration
+        thresholds = {} if spec is None else {name: np.float32(value) for name, value in spec.thresholds.items()}
+        own = thresholds.pop(self.variant, None)
+        other = next((variant for variant, value in thresholds.items() if value == number != own), None)
+        if other is not None:
+            raise InputError(
+                f"threshold: {float(number):g} is that of {other}, and {self.variant} runs, whose scores are others; "
+                + ("it has none of its own" if own is None else f"leave it out for its own, {own:g}")
+            )
+        return number
 
     def _padded(self, z: ArrayLike) -> ArrayLike:
         """A prefix of ordered latents, with zeros for the others."""

@@ -1,4 +1,4 @@
-"""golden.npz, the reference inputs and outputs: arrays of known names, dtypes and shapes, read within their sizes.
+"""golden.npz and calibration.npz: arrays of known names, dtypes and shapes, read within their sizes.
 
 `numpy.load` would allocate what a header asks for, and unpack what an archive says. Here a header is compared with what
 the manifest promises first, and no more bytes are unpacked than that.
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-_MAX_ROWS, _MAX_BYTES = 2**12, 2**30  # of an array; the exporter records sixteen samples
+_MAX_ROWS, _MAX_BYTES = 2**12, 2**30  # of an array; there are sixteen samples, and up to 2**12 calibration scores
 _MAGIC = b"\x93NUMPY\x01\x00"  # format 1.0, which numpy.savez writes for all such arrays
 _HEADER = re.compile(r"\{'descr': '([^']{2,4})', 'fortran_order': (True|False), 'shape': \(([\d, ]{0,200})\), \} *\n")
 

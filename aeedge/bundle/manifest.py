@@ -11,7 +11,7 @@ import json
 import math
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from importlib import import_module
 from types import MappingProxyType
@@ -19,23 +19,27 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aeedge.errors import CorruptBundleError, IncompatibleBundleError, printable
+from aeedge.bundle.json_node import Node, is_sha256, load_json
+from aeedge.errors import CorruptBundleError, IncompatibleBundleError
 from aeedge.record import Record
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 FORMAT = "aeedge"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # of the newest bundles; a bundle has the oldest version that says all it needs
 VARIANTS = ("fp32", "int8")
 DTYPES = ("float32", "uint8", "int16")
 MISSING = ("drop", "median")
+SCORES = ("mse", "robust", "mahalanobis", "both")
 SENTINELS = ("none", "first", "all")
 OUTPUTS = ("latent", "reconstruction", "score")
+MOST_SCORES = 4096  # of a variant in calibration.npz
+LARGEST_SCORE = (2 - 2**-23) * 2.0**127  # of float32
 
 _SEAL = '"manifest_sha256": "'
 _BLANK = "0" * 64
-_MAX_DEPTH, _MAX_DIGITS = 64, 40  # of JSON; a manifest has some six levels, and a seed has up to 39 digits
+_MAX_VERSION = 40  # characters
 _MAX_AXES = 16
 _LIGHT_BYTES = 2**22  # larger ones are worth loading OpenSSL for
 
@@ -118,19 +122,45 @@ class Variant(Record):
 
 
 class ScoreSpec(Record):
-    """How rows are scored: `kind` "mse", the mean of ((x - reconstruction) / scale)² over a row.
+    """How rows are scored.
 
+    `kind`: "mse", the mean over a row of ((x - reconstruction) / scale)², with the scale of the inputs; "robust", the
+    same with the scale of each value's own residuals; "mahalanobis", the distance of the latents from those of
+    normal rows, and "both", their sum: scorer.onnx alone computes these two.
     `scale` is a float32 array in raw units that broadcasts to the input's shape.
     """
 
     kind: str
     scale: NDArray[np.float32]
 
+    @property
+    def needs_scorer(self) -> bool:
+        """Whether encoder, decoder and `scale` are not enough to compute the score."""
+        return self.kind in ("mahalanobis", "both")
+
+
+class CalibrationSpec(Record):
+    """The scores of normal rows, which alarms are calibrated with, and the threshold of each variant.
+
+    `file`: of calibration.npz; `rows`: how many scores of each variant it has; `false_alarm_rate`: of these thresholds;
+    `rule`: how they were asked for; `time_ordered`: whether the rows are a stretch of time after the training rows;
+    `drift`: what was found in a later stretch, and other facts for people.
+    """
+
+    file: FileEntry
+    rows: int
+    false_alarm_rate: float
+    thresholds: Mapping[str, float]
+    rule: Mapping[str, Any] = MappingProxyType({})
+    time_ordered: bool = False
+    drift: Mapping[str, Any] = MappingProxyType({})
+
 
 class Manifest(Record):
     """All that a reader needs to know of a bundle before it opens a graph.
 
-    `latent_shape` is the shape of one sample's latents; `ordered` says that any prefix of them can be decoded.
+    `latent_shape` is the shape of one sample's latents; `ordered` says that any prefix of them can be decoded. `parent`
+    is the id of the bundle that this one was recalibrated from.
     """
 
     id: str
@@ -148,6 +178,8 @@ class Manifest(Record):
     created: str | None = None
     made_with: Mapping[str, str] = MappingProxyType({})
     training: Mapping[str, Any] = MappingProxyType({})
+    calibration: CalibrationSpec | None = None
+    parent: str | None = None
 
     @property
     def latent(self) -> int:
@@ -156,12 +188,12 @@ class Manifest(Record):
 
     def dumps(self) -> str:
         """The text of manifest.json, sealed with its own checksum; the same manifest gives the same bytes."""
-        scale = self.score.scale
         document = {
             "format": FORMAT,
-            "format_version": FORMAT_VERSION,
+            "format_version": 2 if self.score.needs_scorer else 1,
             "manifest_sha256": _BLANK,
             "id": self.id,
+            **({} if self.parent is None else {"parent": self.parent}),
             "name": self.name,
             "created": self.created,
             "made_with": dict(self.made_with),
@@ -184,7 +216,8 @@ class Manifest(Record):
             "default_variant": self.default_variant,
             "variants": {name: _variant_document(variant) for name, variant in self.variants.items()},
             "golden": {"sha256": self.golden.sha256, "bytes": self.golden.bytes},
-            "score": {"kind": self.score.kind, "scale": _shortest(scale)},
+            "score": _score_document(self.score),
+            **({} if self.calibration is None else {"calibration": _calibration_document(self.calibration)}),
             "training": dict(self.training),
         }
         text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
@@ -202,8 +235,8 @@ class Manifest(Record):
             IncompatibleBundleError: another format, or a newer format version.
             CorruptBundleError: not JSON, changed after it was written, or a key is missing or of a wrong type.
         """
-        document = _load_json(data, where)
-        root = _Node(document, "$", where)
+        document = load_json(data, where)
+        root = Node(document, "$", where)
         kind = document.get("format") if isinstance(document, dict) else None
         if kind != FORMAT:
             raise IncompatibleBundleError(
@@ -281,6 +314,23 @@ def _variant_document(variant: Variant) -> dict[str, Any]:
     return document
 
 
+def _score_document(spec: ScoreSpec) -> dict[str, Any]:
+    kind = {"kind": "mse", "scale_from": "residuals"} if spec.kind == "robust" else {"kind": spec.kind}
+    return {**kind, "scale": _shortest(spec.scale)}
+
+
+def _calibration_document(spec: CalibrationSpec) -> dict[str, Any]:
+    return {
+        **spec.file._asdict(),
+        "rows": spec.rows,
+        "false_alarm_rate": spec.false_alarm_rate,
+        "thresholds": dict(spec.thresholds),
+        "rule": dict(spec.rule),
+        "time_ordered": spec.time_ordered,
+        **({"drift": dict(spec.drift)} if spec.drift else {}),
+    }
+
+
 def _shortest(scale: NDArray[np.float32]) -> Any:
     """float32 values as the shortest decimals that read back to the same float32."""
 
@@ -290,48 +340,11 @@ def _shortest(scale: NDArray[np.float32]) -> Any:
     return convert(np.asarray(scale, np.float32)[()])
 
 
-def _load_json(data: bytes, where: str) -> Any:
-    """JSON that everybody reads alike: whole numbers that fit, text that can be printed, each key once."""
-    try:
-        text = data.decode("utf-8")
-        document = json.loads(text, parse_constant=_no_number, parse_int=_whole, object_pairs_hook=_once)
-        if "\\u" in text:
-            json.dumps(document, ensure_ascii=False).encode()  # a UnicodeEncodeError is a ValueError
-    except (ValueError, RecursionError) as error:
-        raise CorruptBundleError(
-            f"{where}: expected JSON, but it cannot be read ({str(error)[:200]}); "
-            "copy the bundle again or export it again"
-        ) from None
-    return document
-
-
-def _no_number(constant: str) -> float:
-    raise ValueError(f"{constant} is no JSON number")
-
-
-def _whole(digits: str) -> int:
-    if len(digits) > _MAX_DIGITS:
-        raise ValueError(f"a number of {len(digits)} digits")
-    return int(digits)
-
-
-def _once(items: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(items)
-    if len(found) != len(items):
-        twice = next(key for i, (key, _) in enumerate(items) if any(key == other for other, _ in items[:i]))
-        raise ValueError(f"the key {twice[:60]!r} is there twice")
-    return found
-
-
-def _is_sha256(text: str) -> bool:
-    return len(text) == len(_BLANK) and set(text) <= set("0123456789abcdef")
-
-
 def _check_seal(data: bytes, where: str) -> None:
     text = data.decode("utf-8")
     before, seal, after = text.partition(_SEAL)
     found, after = after[: len(_BLANK)], after[len(_BLANK) :]
-    if not _is_sha256(found) or not after.startswith('"'):
+    if not is_sha256(found) or not after.startswith('"'):
         raise CorruptBundleError(f"{where}: $.manifest_sha256 is missing or no sha256; copy or export the bundle again")
     if sha256_hex((before + seal + _BLANK + after).encode()) != found:
         raise CorruptBundleError(
@@ -340,15 +353,18 @@ def _check_seal(data: bytes, where: str) -> None:
         )
 
 
-def _manifest(root: _Node) -> Manifest:
+def _manifest(root: Node) -> Manifest:
     input_spec = _input(root.get("input"))
     latent_shape, ordered = _latent(root.get("latent"))
+    score = _score(root.get("score"), input_spec.shape)
     variants = {
-        name: _variant(node) for name, node in root.get("variants").mapping().items() if name in VARIANTS
+        name: _variant(node, score) for name, node in root.get("variants").mapping().items() if name in VARIANTS
     }  # a variant of a later aeedge is passed over
     default = root.get("default_variant").text()
     if default not in variants:
         raise root.get("default_variant").wrong(f"one of the variants ({', '.join(variants) or 'none'})")
+    if score.needs_scorer and not all(variant.scorer for variant in variants.values()):
+        raise root.get("score").get("kind").wrong("'mse', for a variant has no scorer")
     return Manifest(
         id=root.get("id").sha256(),
         name=root.get("name").text(),
@@ -358,42 +374,44 @@ def _manifest(root: _Node) -> Manifest:
         variants=variants,
         default_variant=default,
         golden=_file(root.get("golden")),
-        score=_score(root.get("score"), input_spec.shape),
+        score=score,
         opset=root.get("opset").integer(1, 2**31 - 1),
         min_onnxruntime=_version(root.get("min_onnxruntime")),
         ordered=ordered,
-        created=root.get("created").optional(_Node.text),
+        created=root.get("created").optional(Node.text),
         made_with={key: node.text() for key, node in root.get("made_with").mapping().items()},
-        training=_plain(root.get("training")),
+        training=root.get("training").plain(),
+        calibration=root.get("calibration").optional(_calibration),
+        parent=root.get("parent").optional(Node.sha256),
     )
 
 
-def _latent(node: _Node) -> tuple[tuple[int, ...], bool]:
+def _latent(node: Node) -> tuple[tuple[int, ...], bool]:
     """Shape of one sample's latents, and whether they are ordered."""
-    size, ordered = node.get("size").integer(1, 2**31 - 1), bool(node.get("ordered").optional(_Node.boolean))
+    size, ordered = node.get("size").integer(1, 2**31 - 1), bool(node.get("ordered").optional(Node.boolean))
     shape: tuple[int, ...] = node.get("shape").optional(_shape) or (size,)
     if math.prod(shape) != size or (ordered and len(shape) > 1):
         raise node.get("shape").wrong(f"[{size}]" if ordered else f"sizes whose product is {size}")
     return shape, ordered
 
 
-def _shape(node: _Node) -> tuple[int, ...]:
+def _shape(node: Node) -> tuple[int, ...]:
     shape = tuple(item.integer(1) for item in node.items())
     if not shape or len(shape) > _MAX_AXES or math.prod(shape) > 2**31 - 1:
         raise node.wrong("one to a few sizes, fewer than 2**31 values in all")
     return shape
 
 
-def _version(node: _Node) -> str:
+def _version(node: Node) -> str:
     """A version such as "1.12.1"; anything may follow its numbers."""
     text = node.text()
     first = text.split(".")[0]
-    if not (first.isascii() and first.isdigit()) or len(text) > _MAX_DIGITS:
+    if not (first.isascii() and first.isdigit()) or len(text) > _MAX_VERSION:
         raise node.wrong("a version such as '1.12.1'")
     return text
 
 
-def _input(node: _Node) -> InputSpec:
+def _input(node: Node) -> InputSpec:
     shape = _shape(node.get("shape"))
     dtype = node.get("dtype").text()
     if dtype not in DTYPES:
@@ -403,7 +421,7 @@ def _input(node: _Node) -> InputSpec:
         names[key] = node.get(key).optional(lambda n: tuple(item.text() for item in n.items()))
         if names[key] is not None and (len(shape) != 1 or len(names[key] or ()) != shape[0]):
             raise node.get(key).wrong(f"null, or one name for each of the {math.prod(shape)} values of a row")
-    missing, dialect = node.get("missing").optional(_missing), node.get("dialect").optional(_plain)
+    missing, dialect = node.get("missing").optional(_missing), node.get("dialect").optional(Node.plain)
     spec = InputSpec(shape, dtype, names["features"], names["units"], missing, dialect)
     fault = missing_fault(spec)
     if fault:
@@ -411,21 +429,23 @@ def _input(node: _Node) -> InputSpec:
     return spec
 
 
-def _missing(node: _Node) -> Missing:
+def _missing(node: Node) -> Missing:
     return Missing(
         policy=node.get("policy").text(),
         fill=node.get("fill").optional(_numbers),
-        codes={name: _numbers(item) for name, item in (node.get("codes").optional(_Node.mapping) or {}).items()},
+        codes={name: _numbers(item) for name, item in (node.get("codes").optional(Node.mapping) or {}).items()},
     )
 
 
-def _numbers(node: _Node) -> tuple[float, ...]:
+def _numbers(node: Node) -> tuple[float, ...]:
     return tuple(item.number() for item in node.items())
 
 
-def _variant(node: _Node) -> Variant:
+def _variant(node: Node, score: ScoreSpec) -> Variant:
     decoder = node.get("decoder").optional(_file)
-    limits = {name: node.get("tolerance").get(name) for name in (OUTPUTS[:1] if decoder is None else OUTPUTS)}
+    scorer = node.get("scorer").optional(_file) if decoder is not None or score.needs_scorer else None
+    made = (True, decoder is not None, decoder is not None or scorer is not None)
+    limits = {name: node.get("tolerance").get(name) for name, there in zip(OUTPUTS, made) if there}
     return Variant(
         encoder=_file(node.get("encoder")),
         decoder=decoder,
@@ -433,41 +453,43 @@ def _variant(node: _Node) -> Variant:
             name: Tolerance(rtol=item.get("rtol").number(0.0), atol=item.get("atol").number(0.0))
             for name, item in limits.items()
         },
-        scorer=None if decoder is None else node.get("scorer").optional(_file),
+        scorer=scorer,
         nonfinite_sentinels=node.get("nonfinite_sentinels").optional(_sentinels) or "none",
         quality={name: item.number() for name, item in node.get("quality").mapping().items()},
-        decisions=node.get("decisions").optional(_plain) or {},
+        decisions=node.get("decisions").optional(Node.plain) or {},
     )
 
 
-def _sentinels(node: _Node) -> str:
+def _sentinels(node: Node) -> str:
     if node.value not in SENTINELS:
         raise node.wrong(f"one of {', '.join(SENTINELS)}")
     return node.text()
 
 
-def _plain(node: _Node) -> dict[str, Any]:
-    """An object of anything that can be written again: of finite numbers, and not nested deeply."""
-    found = {key: item.value for key, item in node.mapping().items()}
-    level: list[Any] = [found]
-    for _ in range(_MAX_DEPTH):
-        if any(isinstance(item, float) and not math.isfinite(item) for item in level):
-            raise node.wrong("finite numbers")
-        inner = [item.values() if isinstance(item, dict) else item for item in level if isinstance(item, (dict, list))]
-        level = [value for values in inner for value in values]
-        if not level:
-            return found
-    raise node.wrong(f"no more than {_MAX_DEPTH} levels")
-
-
-def _file(node: _Node) -> FileEntry:
+def _file(node: Node) -> FileEntry:
     return FileEntry(sha256=node.get("sha256").sha256(), bytes=node.get("bytes").integer(1))
 
 
-def _score(node: _Node, shape: tuple[int, ...]) -> ScoreSpec:
-    kind = node.get("kind").text()
-    if kind != "mse":
-        raise node.get("kind").wrong("'mse'")
+def _calibration(node: Node) -> CalibrationSpec:
+    thresholds = node.get("thresholds").mapping()
+    return CalibrationSpec(
+        file=_file(node),
+        rows=node.get("rows").integer(1, MOST_SCORES),
+        false_alarm_rate=node.get("false_alarm_rate").number(0.0, 1.0),
+        thresholds={
+            name: item.number(-LARGEST_SCORE, LARGEST_SCORE) for name, item in thresholds.items() if name in VARIANTS
+        },
+        rule=node.get("rule").plain(),
+        time_ordered=node.get("time_ordered").boolean(),
+        drift=node.get("drift").optional(Node.plain) or {},
+    )
+
+
+def _score(node: Node, shape: tuple[int, ...]) -> ScoreSpec:
+    kind, of_residuals = node.get("kind").text(), node.get("scale_from").optional(Node.text) == "residuals"
+    if kind not in SCORES or kind == "robust":
+        raise node.get("kind").wrong("'mse', 'mahalanobis' or 'both'")
+    kind = "robust" if kind == "mse" and of_residuals else kind
     scale_node = node.get("scale")
     try:
         with warnings.catch_warnings(), np.errstate(over="ignore"):
@@ -482,69 +504,3 @@ def _score(node: _Node, shape: tuple[int, ...]) -> ScoreSpec:
     if not (np.isfinite(scale).all() and (scale > 0).all()):
         raise scale_node.wrong("finite numbers above 0")
     return ScoreSpec(kind, scale)
-
-
-_MISSING = object()
-
-
-class _Node:
-    """A JSON value that knows its place, so that a complaint can name it."""
-
-    def __init__(self, value: Any, place: str, where: str) -> None:
-        self.value, self.place, self.where = value, place, where
-
-    def wrong(self, expected: str) -> CorruptBundleError:
-        try:
-            got = "nothing" if self.value is _MISSING else json.dumps(self.value)[:60]
-        except RecursionError:
-            got = "lists in lists"
-        return CorruptBundleError(
-            f"{self.where}: expected {expected[:200]}, got {got} at {printable(self.place, 200)}; "
-            "export the bundle again"
-        )
-
-    def get(self, key: str) -> _Node:
-        if not isinstance(self.value, dict):
-            raise self.wrong("an object")
-        return _Node(self.value.get(key, _MISSING), f"{self.place}.{key}", self.where)
-
-    def optional(self, read: Callable[[_Node], Any]) -> Any:
-        return None if self.value is None or self.value is _MISSING else read(self)
-
-    def mapping(self) -> dict[str, _Node]:
-        if not isinstance(self.value, dict):
-            raise self.wrong("an object")
-        return {key: self.get(key) for key in self.value}
-
-    def items(self) -> list[_Node]:
-        if not isinstance(self.value, list):
-            raise self.wrong("a list")
-        return [_Node(item, f"{self.place}[{i}]", self.where) for i, item in enumerate(self.value)]
-
-    def integer(self, least: int = 0, most: int = 2**63 - 1) -> int:
-        if not isinstance(self.value, int) or isinstance(self.value, bool) or not least <= self.value <= most:
-            limit = f", at most {most}" if most < 2**63 - 1 else ""
-            raise self.wrong(f"a whole number of at least {least}{limit}")
-        return self.value
-
-    def number(self, least: float = -math.inf) -> float:
-        if not isinstance(self.value, (int, float)) or isinstance(self.value, bool):
-            raise self.wrong("a number")
-        if not math.isfinite(self.value) or self.value < least:
-            raise self.wrong(f"a finite number of at least {least}")
-        return float(self.value)
-
-    def boolean(self) -> bool:
-        if not isinstance(self.value, bool):
-            raise self.wrong("true or false")
-        return self.value
-
-    def text(self) -> str:
-        if not isinstance(self.value, str):
-            raise self.wrong("a string")
-        return self.value
-
-    def sha256(self) -> str:
-        if not isinstance(self.value, str) or not _is_sha256(self.value):
-            raise self.wrong("a sha256 of 64 hexadecimal digits")
-        return self.value

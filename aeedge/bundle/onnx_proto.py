@@ -129,6 +129,16 @@ def inspect(data: bytes) -> OnnxInfo:
     return info
 
 
+def views(data: bytearray) -> Message:
+    """The message of an ONNX file, with texts as bytes: what is written to its memoryviews changes `data`.
+
+    Raises:
+        ValueError: as `inspect`.
+    """
+    inspect(bytes(data))
+    return _Reader(data, texts=False).message(0, len(data), "Model", 0)
+
+
 def chain(data: bytes) -> tuple[str, ...]:
     """Operator types of the main graph's nodes, in order, if they form a chain; else an empty tuple.
 
@@ -180,10 +190,11 @@ def _model(data: bytes) -> Message:
 
 
 class _Reader:
-    """Reads messages of one file."""
+    """Reads messages of one file; with `texts` False, texts stay memoryviews of their bytes."""
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes | bytearray, *, texts: bool = True) -> None:
         self._data, self._view, self._left = data, memoryview(data), _MAX_FIELDS
+        self._text = "text" if texts else ""
 
     def message(self, at: int, end: int, kind: str, depth: int) -> Message:
         """The message between two positions.
@@ -191,7 +202,7 @@ class _Reader:
         Raises:
             ValueError: see `inspect`.
         """
-        data, tags = self._data, _TAGS[kind]
+        data, tags, text = self._data, _TAGS[kind], self._text
         found: Message = {}
         fields, left = 0, self._left
         while at < end:
@@ -217,7 +228,7 @@ class _Reader:
                     size, at = _varint(data, at - 1, end)
                 if at + size > end:
                     raise ValueError("truncated")
-                value = data[at : at + size].decode() if of == "text" else self._bytes(at, at + size, of, depth)
+                value = data[at : at + size].decode() if of == text else self._bytes(at, at + size, of, depth)
                 at += size
             elif wire == _VARINT:
                 value, at = _varint(data, at, end)
@@ -253,7 +264,7 @@ class _Reader:
         return self._view[at:end]
 
 
-def _varint(data: bytes, at: int, end: int) -> tuple[int, int]:
+def _varint(data: bytes | bytearray, at: int, end: int) -> tuple[int, int]:
     """A number of up to 64 bits, in as few bytes as it needs, and the position behind it."""
     value = shift = 0
     while at < end:

@@ -9,10 +9,12 @@ from __future__ import annotations
 import os
 import stat
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from aeedge.bundle.manifest import FileEntry, Manifest, sha256
 from aeedge.bundle.onnx_proto import inspect
@@ -22,8 +24,11 @@ from aeedge.errors import AeedgeError, BundleError, CorruptBundleError, Incompat
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from aeedge.bundle.golden import Wanted
+
 MANIFEST = "manifest.json"
 GOLDEN = "golden.npz"
+CALIBRATION = "calibration.npz"
 ROLES = ("encoder", "decoder", "scorer")
 _TRIES = 1000  # how often a bundle may be replaced while it is opened
 _PART = 2**16  # bytes
@@ -168,9 +173,18 @@ class Bundle:
         """
         self._graph(role, variant)
 
+    def hold_calibration(self) -> None:
+        """Compare the size of calibration.npz, if there is one; it is read later.
+
+        Raises:
+            CorruptBundleError: it is missing, or of another size.
+        """
+        if self.manifest.calibration is not None:
+            self._file(CALIBRATION, self.manifest.calibration.file)
+
     def keep(self, variant: str) -> None:
         """Close the files of other variants."""
-        kept = {GOLDEN, *(file_name(role, variant) for role in ROLES)}
+        kept = {GOLDEN, CALIBRATION, *(file_name(role, variant) for role in ROLES)}
         for name, file in self._files.items():
             if name not in kept:
                 file.close()
@@ -187,17 +201,42 @@ class Bundle:
         Raises:
             CorruptBundleError: golden.npz is missing, damaged, or has not what the manifest promises.
         """
-        from aeedge.bundle.golden import read_arrays  # most loads need none
-
         manifest, entry = self.manifest, self.manifest.golden
         shape = manifest.input.shape
         rows = {"latent": manifest.latent_shape, "reconstruction": shape, "score": ()}
         wanted = {f"{variant}.{what}": ("float32", rows[what]) for what in manifest.variants[variant].tolerance}
+        return self._arrays(GOLDEN, entry, {"input": (manifest.input.dtype, shape)} | wanted)
+
+    def calibration(self, variant: str) -> NDArray[np.float32]:
+        """The calibration scores of a variant, (n,), sorted.
+
+        Raises:
+            IncompatibleBundleError: the bundle has none.
+            CorruptBundleError: calibration.npz is missing, damaged, or has not what the manifest promises.
+        """
+        spec, name = self.manifest.calibration, f"{variant}.score"
+        if spec is None or variant not in spec.thresholds:
+            of = "" if spec is None else f" of {variant} (of {', '.join(spec.thresholds) or 'nothing'} alone)"
+            raise IncompatibleBundleError(
+                f"{self.path}: this needs a calibration, and the bundle has none{of}; "
+                "make one with 'aeedge recalibrate', or pass a threshold"
+            )
+        scores: NDArray[np.float32] = self._arrays(CALIBRATION, spec.file, {name: ("float32", ())})[name]
+        if len(scores) != spec.rows or not (np.isfinite(scores).all() and (scores[1:] >= scores[:-1]).all()):
+            raise CorruptBundleError(
+                f"{os.path.join(self.path, CALIBRATION)}: expected {spec.rows} finite scores in order as {name!r}; "
+                "export the bundle again"
+            )
+        return scores
+
+    def _arrays(self, name: str, entry: FileEntry, wanted: Mapping[str, Wanted]) -> dict[str, NDArray[Any]]:
+        from aeedge.bundle.golden import read_arrays  # most loads need none
+
         with self._unless_closed():
-            file = self._file(GOLDEN, entry)
+            file = self._file(name, entry)
             data = self._checked(file, entry)
         try:
-            return read_arrays(data, {"input": (manifest.input.dtype, shape)} | wanted)
+            return read_arrays(data, wanted)
         except ValueError as error:
             raise CorruptBundleError(f"{file.place}: {error}; export the bundle again") from None
 
@@ -359,7 +398,7 @@ def _names(manifest: Manifest) -> list[str]:
         for role in ROLES
         if getattr(entries, role) is not None
     ]
-    return [*graphs, GOLDEN]
+    return [*graphs, GOLDEN, *([] if manifest.calibration is None else [CALIBRATION])]
 
 
 def _generation(place: str) -> object:

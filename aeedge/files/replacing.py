@@ -40,7 +40,9 @@ _RUN_FILES = (
 )
 _GRAPHS = (f"{role}{variant}.onnx" for role in ("encoder", "decoder", "scorer") for variant in ("", ".int8"))
 RUN = Kind("run", "run.json", "aeedge-run", frozenset(_RUN_FILES))
-BUNDLE = Kind("bundle", "manifest.json", "aeedge", frozenset(("manifest.json", "golden.npz", *_GRAPHS)))
+BUNDLE = Kind(
+    "bundle", "manifest.json", "aeedge", frozenset(("manifest.json", "golden.npz", "calibration.npz", *_GRAPHS))
+)
 
 
 def check_folder(

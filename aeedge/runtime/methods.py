@@ -176,25 +176,25 @@ def methods(
         shape, dtype: of one sample.
         spec: how samples are scored.
         encoder: its session.
-        decoder, scorer: open their sessions. Without a decoder there is "encode" alone; without a scorer the score is
-            computed by encoder, decoder and numpy.
+        decoder, scorer: open their sessions. Without a decoder there is "encode" alone, with a scorer "score" too;
+            without a scorer the score is computed by encoder, decoder and numpy.
         sentinels: see `Method`.
     """
     made = {"encode": lambda: Method("encode", (encoder,), shape, dtype, latent, sentinels=sentinels)}
+    if scorer is not None:
+        made["score"] = lambda: Method(
+            "score", (scorer(),), shape, dtype, (), mean_of_squares=spec.kind != "mahalanobis"
+        )
     if decoder is None:
         return made
 
     def both(name: str, row_out: tuple[int, ...], finish: Finish | None = None, squares: bool = False) -> Method:
         return Method(name, (encoder, decoder()), shape, dtype, row_out, finish, sentinels, squares)
 
-    def scored() -> Method:
-        if scorer is None:
-            return both("score", (), partial(score, spec=spec), squares=True)
-        return Method("score", (scorer(),), shape, dtype, (), mean_of_squares=True)
-
-    return made | {
+    return {
         "decode": lambda: Method("decode", (decoder(),), latent, "float32", shape),
         "denoise": lambda: both("denoise", shape),
         "residual": lambda: both("residual", shape, partial(residual, spec=spec)),
-        "score": scored,
+        "score": lambda: both("score", (), partial(score, spec=spec), squares=True),
+        **made,
     }

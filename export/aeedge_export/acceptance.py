@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 import aeedge
 from aeedge.bundle.manifest import InputSpec, ScoreSpec, Tolerance
+from aeedge.detection.scores import Scoring
 from aeedge.errors import BundleError, InputError, VerificationError
 from aeedge.runtime.missing import missing_values
 from aeedge.runtime.session import Session, runtime_version
@@ -79,8 +80,8 @@ def golden_rows(example: NDArray[Any]) -> NDArray[Any]:
 class Reference:
     """What torch says: `encoder` and `decoder` take and give raw rows."""
 
-    def __init__(self, encoder: RawEncoder, decoder: RawDecoder | None, scale: NDArray[np.float32]) -> None:
-        self._encoder, self._decoder, self._scale = encoder, decoder, scale
+    def __init__(self, encoder: RawEncoder, decoder: RawDecoder | None, scoring: Scoring | None = None) -> None:
+        self._encoder, self._decoder, self.scoring = encoder, decoder, scoring
 
     @property
     def modules(self) -> dict[str, nn.Module]:
@@ -98,17 +99,14 @@ class Reference:
         return latents.clone()
 
     def outputs(self, rows: NDArray[Any]) -> dict[str, NDArray[np.float32]]:
-        """Latents (n, *latent_shape), and with a decoder reconstructions (n, *shape) and scores (n,) of raw rows."""
+        """Latents (n, *latent_shape), with a decoder reconstructions (n, *shape), and scores (n,) of raw rows."""
         with torch.inference_mode():
             latent = self._encoder(torch.from_numpy(np.array(rows)))
             found = {"latent": latent.numpy()}
             if self._decoder is not None:
                 found["reconstruction"] = self._decoder(latent).numpy()
-        if "reconstruction" in found:
-            with np.errstate(all="ignore"):  # extreme rows may exceed float32
-                difference = (rows.astype(np.float32) - found["reconstruction"]) / self._scale
-                squares = np.square(difference.astype(np.float64)).reshape(len(rows), -1)
-                found["score"] = squares.mean(axis=1).astype(np.float32)
+        if self.scoring is not None:
+            found["score"] = self.scoring.scores(rows, found["latent"], found.get("reconstruction"))
         return found
 
 
@@ -172,7 +170,7 @@ def tolerances(reference: Reference, example: NDArray[Any], scaling: Scaling, to
     """
     if not (isinstance(tolerance, Real) and 0 < tolerance <= _LARGEST):
         raise InputError(f"tolerance: expected a number above 0, at most {_LARGEST}, got {tolerance!r}")
-    found = reference.outputs(example)
+    found, scoring = reference.outputs(example), reference.scoring
     last_digit = 4 * _last_digit(reference, example, found["latent"])
     varying = _varying(example)
     if _hidden(last_digit, found["latent"], tolerance):
@@ -180,19 +178,31 @@ def tolerances(reference: Reference, example: NDArray[Any], scaling: Scaling, to
             "latents", 4 * _last_digit(reference, example, found["latent"], varying), found["latent"], tolerance
         )
     result = {"latent": Tolerance(rtol=tolerance, atol=_round(tolerance * _rms(found["latent"]) + last_digit))}
+    residual_step = residual_error = 0.0
     if "reconstruction" in found:
-        scaled = found["reconstruction"] / scaling.scale
-        steps = 4 * 2.0**-23 * np.abs(example / scaling.scale.astype(np.float64)).max(axis=0)
-        step = float(steps.max())
+        steps = _steps(example, scaling.scale)
         _check_rounding(
             "reconstructions", float(steps.max(where=varying, initial=0.0)), example / scaling.scale, tolerance
         )
-        error = tolerance * _rms(scaled - scaling.mean / scaling.scale) + step
-        result["reconstruction"] = Tolerance(rtol=tolerance, atol=_round(error))
-        score = _rms(found["score"])
-        atol = tolerance * score + 2 * np.sqrt(score) * step + error**2
-        result["score"] = Tolerance(rtol=10 * tolerance, atol=_round(float(atol)))
+        scale = scaling.scale if scoring is None else scoring.scale
+        residual_step = float(_steps(example, scale).max())
+        residual_error = tolerance * _rms((found["reconstruction"] - scaling.mean) / scale) + residual_step
+        result["reconstruction"] = Tolerance(rtol=tolerance, atol=_round(residual_error))
+    if scoring is not None:
+        score, error = _rms(found["score"]), 0.0
+        for step, whole in (
+            (residual_step, residual_error) if scoring.uses_residuals else (0.0, 0.0),
+            (scoring.latent_gain * last_digit, scoring.latent_gain * result["latent"].atol),
+        ):
+            error += 2 * np.sqrt(score) * step + whole**2
+        result["score"] = Tolerance(rtol=10 * tolerance, atol=_round(float(tolerance * score + error)))
     return result
+
+
+def _steps(example: NDArray[Any], scale: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Four steps of float32 at the largest size of each value, in units of the scale."""
+    steps: NDArray[np.float64] = 4 * 2.0**-23 * np.abs(example / scale.astype(np.float64)).max(axis=0)
+    return steps
 
 
 def _check_rounding(what: str, needed: float, values: NDArray[Any], tolerance: float) -> None:

@@ -130,6 +130,26 @@ def _finite(rows: NDArray[Any]) -> NDArray[Any]:
     return rows
 
 
+def as_samples(rows: NDArray[Any], spec: InputSpec, what: str) -> NDArray[Any]:
+    """Finite rows of the model's shape and dtype, one or more.
+
+    Raises:
+        InputError: they are not.
+    """
+    if rows.shape[1:] != spec.shape or not len(rows):
+        raise InputError(f"{what}: expected rows of shape {('n', *spec.shape)}, one or more, got {rows.shape}")
+    if spec.dtype != "float32":
+        limits = np.iinfo(spec.dtype)
+        bad = np.argwhere((rows != np.rint(rows)) | (rows < limits.min) | (rows > limits.max))
+        wanted = f"whole numbers from {limits.min} to {limits.max}"
+    else:
+        bad, wanted = np.argwhere(~(np.abs(rows) <= np.finfo(np.float32).max)), "finite numbers within float32"
+    if len(bad):
+        at = tuple(int(i) for i in bad[0])
+        raise InputError(f"{what}: expected {wanted}, got {rows[at]} in row {at[0]}, position {at[1:]}")
+    return np.require(rows, spec.dtype, ("C", "W"))
+
+
 def scaling_of(scaler: tuple[ArrayLike, ArrayLike], shape: tuple[int, ...]) -> Scaling:
     """Mean and scale in float32 that broadcast to a row of this shape."""
     try:

@@ -15,15 +15,18 @@ from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 from torch import nn
 
 from aeedge.bundle.manifest import Manifest, Missing
+from aeedge.detection.calibration import ThresholdRule
 from aeedge.errors import InputError
 from aeedge.runtime.frames import as_rows, named_rows
 from aeedge.runtime.missing import fill_missing
 from aeedge.runtime.nonfinite import all_finite
 from aeedge_export import fitting, run_files
+from aeedge_export.alarms import normal_of
 from aeedge_export.bundle import export_bundle
 from aeedge_export.data.labels import as_classes
 from aeedge_export.data.scaling import check_finite
 from aeedge_export.data.tensors import without_tensor
+from aeedge_export.detector import Detector
 from aeedge_export.reporting.evaluation import evaluate
 from aeedge_export.run import Run
 from aeedge_export.training.devices import torch_defaults
@@ -31,7 +34,7 @@ from aeedge_export.training.loop import EpochHook
 from aeedge_export.training.parameters import check_parameters
 
 
-class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
+class Autoencoder(Detector, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
     """An autoencoder: compresses rows to a few latents and reconstructs them.
 
     Parameters:
@@ -79,6 +82,9 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
             instead of random rows, and half as many rows after the calibration rows show whether scores drift.
         gap: of rows in time order, number of rows before each of these blocks that are left out; for overlapping
             windows, their length.
+        score_kind: how rows are scored: "mse" (squared reconstruction error in scaled units), "robust" (the same in
+            units of each value's own residuals), "mahalanobis" (distance of the latents), "both" (the sum of these
+            two), or "auto": "both", with more than 256 latents "robust".
         patience: epochs without improvement after which training stops, None for never, or "auto".
         device: "auto" (torch's accelerator if there is one), "cpu", "cuda", "cuda:1", "mps".
         threads: number of threads that torch uses during training on the CPU, 1 to 1024, or "auto": one, or all that
@@ -144,6 +150,7 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         calibration: float | str = "auto",
         time_ordered: bool = False,
         gap: int = 1,
+        score_kind: str = "auto",
         patience: int | str | None = "auto",
         device: str = "auto",
         threads: int | str = "auto",
@@ -182,6 +189,7 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         self.calibration = calibration
         self.time_ordered = time_ordered
         self.gap = gap
+        self.score_kind = score_kind
         self.patience = patience
         self.device = device
         self.threads = threads
@@ -215,6 +223,7 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         dialect: Mapping[str, Any] | None = None,
         sample_weight: ArrayLike | None = None,
         calibration_rows: ArrayLike | None = None,
+        rule: ThresholdRule | None = None,
         on_epoch: EpochHook | None = None,
     ) -> Autoencoder:
         """`fit`, with what is known of the rows besides their numbers, and a function called after each epoch.
@@ -226,6 +235,7 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
                 are given later are treated likewise.
             dialect: of the text files that `X` was read from; exported.
             calibration_rows: rows (m, ...) to set thresholds by, in the place of a share of `X`.
+            rule: how the threshold follows from their scores, see `calibrate`.
             on_epoch: called with the state after each epoch.
 
         Raises:
@@ -238,7 +248,7 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         known = {"units": None if units is None else tuple(units), "missing": missing, "dialect": dialect}
         with torch_defaults():
             hook = self._after_epoch(on_epoch)
-            return self._adopt(fitting.fit(X, params, features, hook, known, sample_weight, calibration_rows))
+            return self._adopt(fitting.fit(X, params, features, hook, known, sample_weight, calibration_rows, rule))
 
     def evaluate(self, X: ArrayLike, labels: ArrayLike | None = None) -> dict[str, Any]:
         """Compare with PCA of as many latents and check the latents for collapse; kept for `save` and the report.
@@ -389,19 +399,6 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
             raise InputError(f"Z: expected an array of shape (n, {self._n_features_out}), got {Z.shape}")
         return self.run_.decode(Z)
 
-    def reconstruction_error(self, X: ArrayLike) -> NDArray[np.float32]:
-        """Mean squared reconstruction error of each raw row in scaled units, (n_samples,): `score` of the device."""
-        check_is_fitted(self)
-        return self.run_.reconstruction_error(self._validated(X, fit=False))
-
-    def score_samples(self, X: ArrayLike) -> NDArray[np.float32]:
-        """The negative of `reconstruction_error`: as for scikit-learn's outlier detectors, lower is more anomalous."""
-        return -self.reconstruction_error(X)
-
-    def score(self, X: ArrayLike, y: object = None) -> float:
-        """Mean of `score_samples`, for model selection: higher is better."""
-        return float(self.score_samples(X).mean())
-
     @property
     def _n_features_out(self) -> int:
         return self.design_.latent
@@ -474,6 +471,8 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
             decoder=decoder,
             path=path,
             example=run.sample,
+            score_kind=run.scored_as,
+            normal=normal_of(run),
             scaler=(run.scaler.mean, run.scaler.scale),
             family=run.family,
             name=name,

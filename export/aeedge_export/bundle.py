@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from onnx import ModelProto
 from torch import nn
 
 from aeedge.bundle.manifest import (
+    CalibrationSpec,
     FileEntry,
     InputSpec,
     Manifest,
@@ -29,7 +30,10 @@ from aeedge.bundle.manifest import (
 )
 from aeedge.bundle.onnx_proto import inspect
 from aeedge.bundle.operators import operator_fault
-from aeedge.bundle.reader import GOLDEN, MANIFEST, file_name
+from aeedge.bundle.reader import CALIBRATION, GOLDEN, MANIFEST, file_name
+from aeedge.detection.calibration import ThresholdRule
+from aeedge.detection.scores import Scoring
+from aeedge.detection.thresholds import archive, calibrated
 from aeedge.errors import InputError, VerificationError
 from aeedge.files.atomic import atomic_directory
 from aeedge.files.replacing import BUNDLE, check_folder
@@ -47,8 +51,10 @@ from aeedge_export.acceptance import (
     tolerances,
     without_codes,
 )
+from aeedge_export.alarms import Normal
 from aeedge_export.arguments import (
     as_numbers,
+    as_samples,
     check_facts,
     check_finite,
     check_shapes,
@@ -71,7 +77,9 @@ from aeedge_export.conversion.scorer import scorer
 from aeedge_export.quantization.choice import LEAST_ROWS, Finetune, Int8, NotQuantizableError, choose
 from aeedge_export.quantization.encoder_decoder import EncoderDecoder, nudged
 from aeedge_export.quantization.finetuning import finetuned
+from aeedge_export.quantization.quality_limits import disagreement
 from aeedge_export.quantization.rows import calibration_rows
+from aeedge_export.scoring import fit_scoring
 from aeedge_export.training.devices import torch_defaults
 from aeedge_export.versions import versions
 
@@ -100,6 +108,9 @@ def export_bundle(
     variants: Sequence[str] | str = ("fp32",),
     calibration: ArrayLike | None = None,
     qat: bool = False,
+    score_kind: str | Scoring = "mse",
+    normal: ArrayLike | Normal | None = None,
+    rule: ThresholdRule | None = None,
     with_scorer: bool = True,
     tolerance: float = 1e-4,
     overwrite: bool = False,
@@ -123,7 +134,8 @@ def export_bundle(
             rows with them left out, in `example` and `calibration`.
         dialect: of the text files that the rows were read from, as JSON.
         created: when the model was made (ISO 8601). Not the time of export, so that two exports are the same bytes.
-        training: anything worth knowing about the training, as JSON; never read at run time.
+        training: anything worth knowing about the training, as JSON; `channels`, "first" (default) or "last", names
+            the axis that `Model.explain` takes for the channels of signals and images.
         ordered: whether any prefix of the latents, which are vectors then, is a code of its own.
         variants: "fp32" and "int8", the one that `aeedge.load` takes by itself first; "all" for both, as far as the
             calibration rows suffice. Where no int8 form is within the quality limits (docs/decisions/0009-int8.md) it
@@ -131,8 +143,14 @@ def export_bundle(
         calibration: raw rows (192 or more) that int8 is calibrated and judged with; default: the example.
         qat: where the quality limits would keep layers in fp32, fine-tune the int8 variant for a few epochs with
             rounding in the forward pass, on the calibration rows; fp32 does not change.
-        with_scorer: also write encoder, decoder and score as one graph, if there is a decoder: a single sample is
-            scored in two thirds of the time or less, for twice the size.
+        score_kind: "mse", "robust", "mahalanobis" or "both" (see `aeedge.Model.score`), whose parameters are those of
+            the example; or "auto" for the best that there is. Without a decoder there is "mahalanobis" or no score.
+        normal: raw rows of normal operation that had no say in training, to calibrate alarms with; None for a bundle
+            without a threshold.
+        rule: how the threshold follows from their scores; None for a false-alarm rate of 1 %, or the smallest that so
+            few rows support.
+        with_scorer: also write encoder, decoder and score as one graph, if there is a score: a single sample is scored
+            in two thirds of the time or less, for twice the size. "mahalanobis" and "both" need it.
         tolerance: largest error of fp32 relative to an output's magnitude, at most 0.05.
         overwrite: replace an existing bundle that holds no other files; anything else is never replaced.
 
@@ -158,12 +176,15 @@ def export_bundle(
     scaling = scaling_of(scaler, rows.shape[1:])
     check_facts({"name": name, "family": family, "created": created}, training, spec)
     raw_encoder, raw_decoder = raw_modules(encoder, decoder, scaling, rows)
-    fresh = Reference(frozen(raw_encoder), None if raw_decoder is None else frozen(raw_decoder), scaling.scale)
+    fresh = Reference(frozen(raw_encoder), None if raw_decoder is None else frozen(raw_decoder))
     latent = check_shapes(raw_encoder, raw_decoder, rows)
     if ordered and len(latent) > 1:
         raise InputError(f"ordered: expected latents that are vectors (n, k), got the shape {('n', *latent)}")
-    reference = Reference(raw_encoder, raw_decoder, scaling.scale)
+    reference = Reference(raw_encoder, raw_decoder)
     check_finite(reference, rows)
+    reference.scoring = scoring = _scoring(score_kind, reference, rows, scaling, with_scorer=with_scorer)
+    check_finite(reference, rows)
+    alarms = _normal(normal, rule, spec, scoring)
     check_repeatable(reference, fresh, rows)
     limits = tolerances(reference, rows, scaling, tolerance)
     check_independent(reference, rows, limits, tolerance)
@@ -174,7 +195,7 @@ def export_bundle(
     for role, model in fp32.items():
         check_runs(model, role)
     tune = _finetuner(raw_encoder, raw_decoder, scaling, latent) if qat else None
-    int8, reason = _int8(models, wanted, calibration, rows, scaling, tune)
+    int8, reason = _int8(models, wanted, calibration, rows, scaling, scoring, tune)
     describe = partial(
         Manifest,
         name=name or target.stem,
@@ -182,15 +203,15 @@ def export_bundle(
         input=spec,
         latent_shape=latent,
         ordered=ordered,
-        score=ScoreSpec("mse", scaling.scale),
+        score=ScoreSpec("mse", scaling.scale) if scoring is None else scoring.spec,
         opset=OPSET,
         min_onnxruntime=MIN_ONNXRUNTIME,
         created=created,
         made_with=versions(),
         training=dict(training or {}),
     )
-    with_scorer = with_scorer and decoder is not None
-    write = partial(_write, target, describe, fp32, reference, rows, limits, wanted, with_scorer, overwrite)
+    with_scorer = with_scorer and scoring is not None
+    write = partial(_write, target, describe, fp32, reference, rows, limits, wanted, alarms, with_scorer, overwrite)
     if int8 is not None:
         try:
             return write(int8)
@@ -210,6 +231,7 @@ def _write(
     rows: NDArray[Any],
     limits: Mapping[str, Tolerance],
     wanted: Sequence[str],
+    alarms: Normal | None,
     with_scorer: bool,
     overwrite: bool,
     int8: Int8 | None,
@@ -224,17 +246,20 @@ def _write(
         rows: the example.
         limits: tolerances of fp32.
         wanted: names of variants, in the order of preference.
+        alarms: normal rows to calibrate with, None for no threshold.
         with_scorer: whether to write scorer graphs.
         overwrite: whether to replace an existing bundle.
         int8: None for fp32 alone.
     """
     draft: Manifest = describe(id="", variants={}, default_variant="", golden=_entry(b""))
-    spec, score = draft.input, draft.score
+    spec, scoring = draft.input, reference.scoring
     graphs = {"fp32": dict(fp32)} | ({} if int8 is None else {"int8": dict(int8.models)})
-    if with_scorer:
+    variants = {name: EncoderDecoder(by_role, draft.score.scale, scoring) for name, by_role in graphs.items()}
+    if with_scorer and scoring is not None:
         for by_role in graphs.values():
-            by_role["scorer"] = scorer(by_role["encoder"], by_role["decoder"], score.scale)
-    identity = _identity(graphs, spec, score.scale)
+            by_role["scorer"] = scorer(by_role["encoder"], by_role.get("decoder"), scoring)
+    calibration, scores = (None, b"") if alarms is None else _calibrated(alarms, variants)
+    identity = _identity(graphs, spec, draft.score.scale, calibration)
     files = {
         file_name(role, variant): stamped(model, identity, role)
         for variant, by_role in graphs.items()
@@ -245,11 +270,14 @@ def _write(
     golden = without_codes(golden_rows(rows), rows[0], spec)
     recorded, allowed = {"fp32": reference.outputs(golden)}, {"fp32": limits}
     if int8 is not None:
-        outputs = EncoderDecoder(int8.models, score.scale).outputs
+        outputs = variants["int8"].outputs
         recorded["int8"] = outputs(golden)
-        elsewhere = None if int8.exact else EncoderDecoder(nudged(int8.models), score.scale).outputs
-        allowed["int8"] = integer_tolerances(limits, outputs, rows[:_NUDGED], score, elsewhere)
-    files[GOLDEN] = _archive(golden, recorded)
+        moved = None if int8.exact else EncoderDecoder(nudged(int8.models), draft.score.scale, scoring).outputs
+        allowed["int8"] = integer_tolerances(limits, outputs, rows[:_NUDGED], draft.score, moved)
+    if calibration is not None:
+        files[CALIBRATION] = scores
+    outputs_of = {f"{variant}.{what}": values for variant, found in recorded.items() for what, values in found.items()}
+    files[GOLDEN] = archive({"input": golden, **outputs_of})
     made = {variant: _variant(variant, files, allowed[variant], int8) for variant in graphs}
     sentinels = _sentinels(files["encoder.onnx"], target, spec, draft.latent_shape, golden[-1])
     made["fp32"] = made["fp32"]._replace(nonfinite_sentinels=sentinels)
@@ -258,6 +286,7 @@ def _write(
         variants=made,
         default_variant=next((variant for variant in wanted if variant in graphs), "fp32"),
         golden=_entry(files[GOLDEN]),
+        calibration=calibration,
     )
     files[MANIFEST] = manifest.dumps().encode()
     with atomic_directory(target, overwrite=overwrite, kinds=[BUNDLE]) as part:
@@ -267,6 +296,46 @@ def _write(
         if int8 is not None:
             accept_integer(part, rows, str(target), exact=int8.exact)
     return manifest
+
+
+def _scoring(
+    kind: str | Scoring, reference: Reference, rows: NDArray[Any], scaling: Scaling, *, with_scorer: bool
+) -> Scoring | None:
+    """The score, with the parameters that it has on the example; None where there is none."""
+    if not isinstance(kind, Scoring):
+        found = reference.outputs(rows)
+        back = found.get("reconstruction")
+        if kind == "mse" and back is None:
+            return None
+        kind = fit_scoring(kind, scaling.scale, rows, found["latent"], back)
+    if kind.spec.needs_scorer and not with_scorer:
+        raise InputError(f"with_scorer: the score {kind.kind!r} is computed by scorer.onnx alone; leave it True")
+    return kind
+
+
+def _normal(
+    normal: ArrayLike | Normal | None, rule: ThresholdRule | None, spec: InputSpec, scoring: Scoring | None
+) -> Normal | None:
+    """Normal rows as the graphs see them."""
+    if normal is None:
+        if rule is not None:
+            raise InputError("rule: expected normal rows to calibrate with, got none; pass normal=rows")
+        return None
+    if scoring is None:
+        raise InputError("normal: there is no score to calibrate: pass a decoder, or score_kind='mahalanobis'")
+    given = normal if isinstance(normal, Normal) else Normal(as_numbers(normal, "normal", spec.features, spec.missing))
+    rows = without_missing(given.rows, spec)
+    return replace(given, rows=as_samples(rows, spec, "normal"), rule=given.rule if rule is None else rule.checked())
+
+
+def _calibrated(normal: Normal, variants: Mapping[str, EncoderDecoder]) -> tuple[CalibrationSpec, bytes]:
+    """Calibration scores of all variants, whose alarms must agree."""
+    rows = normal.kept()
+    scores = {name: variant.scores(rows) for name, variant in variants.items()}
+    found = {name: values for name, values in scores.items() if values is not None}
+    if "int8" in found and (reason := disagreement(found["fp32"], found["int8"])):
+        raise NotQuantizableError(reason)
+    return calibrated(found, normal.rule, time_ordered=normal.time_ordered, drift=normal.drift)
 
 
 def _check_operators(role: str, graph: bytes) -> None:
@@ -288,6 +357,7 @@ def _int8(
     calibration: ArrayLike | None,
     example: NDArray[Any],
     scaling: Scaling,
+    scoring: Scoring | None,
     finetune: Finetune | None,
 ) -> tuple[Int8 | None, str]:
     """The int8 variant, if it is wanted and there is one that is worth having; else the reason why there is none."""
@@ -295,7 +365,7 @@ def _int8(
         return None, ""
     rows = calibration_rows(calibration, example)
     try:
-        return choose(models, rows, scaling.scale, finetune=finetune), ""
+        return choose(models, rows, scaling.scale, finetune=finetune, scoring=scoring), ""
     except Exception as error:
         return None, _reason(error)
 
@@ -318,14 +388,6 @@ def _finetuner(encoder: nn.Module, decoder: nn.Module | None, scaling: Scaling, 
     return tune
 
 
-def _archive(golden: NDArray[Any], recorded: Mapping[str, Mapping[str, NDArray[np.float32]]]) -> bytes:
-    """golden.npz: input, and what every variant makes of it."""
-    arrays = {f"{variant}.{what}": values for variant, found in recorded.items() for what, values in found.items()}
-    archive = io.BytesIO()
-    np.savez(archive, input=golden, **arrays)  # type: ignore[arg-type]
-    return archive.getvalue()
-
-
 def _variant(variant: str, files: Mapping[str, bytes], limits: Mapping[str, Tolerance], int8: Int8 | None) -> Variant:
     names = {role: file_name(role, variant) for role in ("encoder", "decoder", "scorer")}
     entries = {role: _entry(files[name]) for role, name in names.items() if name in files}
@@ -344,16 +406,23 @@ def _sentinels(encoder: bytes, path: Path, spec: InputSpec, latent: tuple[int, .
     return find_sentinels(session, sample)
 
 
-def _identity(graphs: Mapping[str, Mapping[str, ModelProto]], spec: InputSpec, scale: NDArray[np.float32]) -> str:
+def _identity(
+    graphs: Mapping[str, Mapping[str, ModelProto]],
+    spec: InputSpec,
+    scale: NDArray[np.float32],
+    calibration: CalibrationSpec | None,
+) -> str:
     """The bundle's id: a hash of what it computes. Stands in each graph, so it cannot be a hash of the files."""
     digest = hashlib.sha256(b"aeedge bundle 1\n")
     for variant, models in graphs.items():
         for role in sorted(models):
             graph = hashlib.sha256(models[role].SerializeToString(deterministic=True)).hexdigest()
             digest.update(f"{file_name(role, variant)} {graph}\n".encode())
-    interface = {"shape": spec.shape, "dtype": spec.dtype, "scale": scale.tolist()}
+    interface: dict[str, Any] = {"shape": spec.shape, "dtype": spec.dtype, "scale": scale.tolist()}
     if spec.missing is not None:
         interface["missing"] = spec.missing.document()
+    if calibration is not None:
+        interface["calibration"] = {"sha256": calibration.file.sha256, "thresholds": dict(calibration.thresholds)}
     digest.update(json.dumps(interface, sort_keys=True).encode())
     return digest.hexdigest()
 

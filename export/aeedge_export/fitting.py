@@ -19,9 +19,11 @@ from sklearn.utils import check_random_state
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from aeedge.bundle.manifest import missing_fault
+from aeedge.detection.calibration import ThresholdRule
 from aeedge.errors import InputError, printable
 from aeedge.runtime.frames import as_rows
 from aeedge.runtime.missing import fill_missing, missing_rows
+from aeedge_export.alarms import check_rule, described_drift, set_alarm
 from aeedge_export.conversion.graph import check_one_input
 from aeedge_export.data.axes import channels_first, resolve_channels
 from aeedge_export.data.columns import label_notes
@@ -53,6 +55,7 @@ from aeedge_export.networks import CUSTOM, build
 from aeedge_export.networks.base import Design, Network, multiply_adds
 from aeedge_export.networks.linear import Principal
 from aeedge_export.run import Run
+from aeedge_export.scoring import fit_scoring
 from aeedge_export.training.defaults import Facts, Resolved, resolve
 from aeedge_export.training.devices import pick_device
 from aeedge_export.training.loop import State, evaluate, train, trial_step
@@ -73,6 +76,7 @@ def fit(
     known: Mapping[str, Any] = MappingProxyType({}),
     sample_weight: ArrayLike | None = None,
     calibration_rows: ArrayLike | None = None,
+    rule: ThresholdRule | None = None,
 ) -> Run:
     """Train a new network.
 
@@ -84,6 +88,7 @@ def fit(
         known: what else is known of the rows: the run's `units`, `missing` and `dialect`.
         sample_weight: how much each row counts, (n,), from 0; None for all alike.
         calibration_rows: raw rows (m, *shape) to set thresholds by, in the place of a share of X.
+        rule: how the threshold follows from the scores of the calibration rows; None for the default.
 
     Raises:
         InputError: rows or parameters that do not fit; the message names them.
@@ -97,6 +102,8 @@ def fit(
         raise InputError(f"missing: expected {fault}, got {run.missing}")
     if calibration_rows is not None:
         run.calibration = _given_calibration(run, calibration_rows)
+    run.rule = rule
+    check_rule(run)  # before the training, not after
     _train(run, X, resolved, params, run.split(len(X)), on_epoch)
     return run
 
@@ -346,10 +353,12 @@ def _train(
             "batch_size: expected 2 or more rows a step, because this network normalises over a batch (family "
             "'sparse', or normalization='batch'), got 1; use a larger one, or more rows"
         )
+    run.scoring = run.alarm = None  # those of other weights
     if isinstance(network, Principal):
         work = float(X.size) * run.design.size  # of the covariance
         with run.threads.during(resolved.settings.threads, torch.device("cpu"), None, work, 1), run.threads.kept():
             run.state = _solve(network, run, X, train_rows, validation_rows)
+        _finish_detection(run, X, parts, params["score_kind"])
         return
     rows = place_rows(X, train_rows, validation_rows, run.scaler, device, run.sample_weight)
     spread = torch.from_numpy(run.scaler(X[_spread(X, train_rows)]))
@@ -382,6 +391,18 @@ def _train(
             "use a lower learning rate",
         )
     run.state.best_weights = _copy(network)
+    _finish_detection(run, X, parts, params["score_kind"])
+
+
+def _finish_detection(run: Run, X: NDArray[Any], parts: Split, kind: str) -> None:
+    """Fit the score to rows that had a say in the training, and the threshold to those that had none."""
+    rows = X[_spread(X, parts.fitted)]
+    latent = run.encode(rows)
+    run.scoring = fit_scoring(kind, run.scaler.scale, rows, latent, run.decode(latent))
+    set_alarm(run)
+    drift = {} if run.alarm is None else run.alarm.drift
+    if drift.get("drift"):
+        _warn(run, described_drift(drift))
 
 
 def _solve(

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from sklearn.utils import gen_batches
 
 from aeedge.bundle.manifest import InputSpec, Missing
+from aeedge.detection.calibration import ThresholdRule
+from aeedge.detection.scores import Scoring
 from aeedge_export.data.rows import Split, split, split_options
 from aeedge_export.data.scaling import Scaler
 from aeedge_export.networks.base import Design, Network
@@ -26,6 +28,24 @@ STOPPED = {  # values of `State.stopped`, for people
     "diverged": "loss no longer finite",
     "solved": "solved in closed form",
 }
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """The threshold of a run, and what it promises.
+
+    Attributes:
+        threshold: scores above it are anomalous.
+        rate: the false-alarm rate that the calibration rows promise.
+        rows: the number of calibration scores that it follows from.
+        drift: the alarms of a later stretch of time: "rows", "alarms", "low" and "high" ends of the band that chance
+            explains, and whether there is "drift"; empty where there is none.
+    """
+
+    threshold: float
+    rate: float
+    rows: int
+    drift: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -60,6 +80,9 @@ class Run:
         units: of the columns, None where they are not known.
         missing: how missing values are told and treated, None where there were none; the rows above are without.
         dialect: of the text files that the rows were read from, None where there were none.
+        scoring: how rows are scored; None before training is complete, for the mean squared error in scaled units.
+        rule: how the threshold was asked for; None for the default, a false-alarm rate of 1 % or the smallest possible.
+        alarm: the threshold; None without rows to calibrate with.
         threads: what was measured about torch's threads; not saved.
     """
 
@@ -88,6 +111,9 @@ class Run:
     units: tuple[str, ...] | None = None
     missing: Missing | None = None
     dialect: Mapping[str, Any] | None = None
+    scoring: Scoring | None = None
+    rule: ThresholdRule | None = None
+    alarm: Alarm | None = None
     threads: ThreadChoice = field(default_factory=ThreadChoice)
 
     @property
@@ -137,6 +163,23 @@ class Run:
     def reconstruction_error(self, X: NDArray[Any]) -> NDArray[np.float32]:
         """Mean squared reconstruction error of raw rows in scaled units: (n, *input_shape) to (n,)."""
         return _in_blocks(lambda x: (self.network(x) - x).square().flatten(1).mean(dim=1), X, self.scaler)
+
+    @property
+    def scored_as(self) -> Scoring:
+        """`scoring`, or the mean squared error in scaled units where there is none yet."""
+        return self.scoring or Scoring("mse", self.scaler.scale)
+
+    def scores(self, X: NDArray[Any]) -> NDArray[np.float32]:
+        """Anomaly scores of raw rows, higher is more anomalous: (n, *input_shape) to (n,)."""
+        scoring = self.scored_as
+        found, units = [], self.scaler.scale / scoring.scale
+        for part in gen_batches(len(X), _BLOCK_ROWS):
+            with torch.inference_mode():
+                rows = torch.from_numpy(np.require(self.scaler(X[part]), requirements=("C", "W")))
+                latent = self.network.encoder(rows)
+                residual = rows - self.network.decoder(latent)
+            found.append(scoring.combined(residual.numpy() * units, latent.numpy()))
+        return np.concatenate(found)
 
     def summary(self) -> dict[str, Any]:
         """The training in a few numbers, for a bundle's manifest."""

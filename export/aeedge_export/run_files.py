@@ -26,20 +26,27 @@ from safetensors.torch import load as from_bytes
 from safetensors.torch import save as to_bytes
 from torch import nn
 
-from aeedge.bundle.manifest import DTYPES, Missing
+from aeedge.bundle.manifest import DTYPES, SCORES, Missing
+from aeedge.detection.calibration import ThresholdRule
+from aeedge.detection.scores import Scoring
 from aeedge.errors import InputError
 from aeedge.files.atomic import atomic_directory
 from aeedge_export.data.scaling import Scaler
 from aeedge_export.networks import CUSTOM, build
 from aeedge_export.networks.base import Design
-from aeedge_export.run import STOPPED, Run
+from aeedge_export.run import STOPPED, Alarm, Run
 from aeedge_export.training.loop import State, difference
 from aeedge_export.versions import versions
 
 FORMAT, VERSION = "aeedge-run", 3  # version 1 had no sums, 2 no rows for calibration
 _DATA = ("weights.safetensors", "checkpoint.safetensors", "history.jsonl", "sample.npy")
 _OPTIONAL = ("calibration.npy", "later.npy")
-_BEFORE = {"calibration": 0.0, "time_ordered": False, "gap": 1}  # parameters of runs before version 3
+_BEFORE: dict[str, Any] = {
+    "calibration": 0.0,
+    "time_ordered": False,
+    "gap": 1,
+    "score_kind": "mse",
+}  # parameters of runs before version 3
 _BLANK = "0" * 64  # in place of run.json's own sha256 while that is computed
 _STATE = ("epoch", "best_loss", "best_epoch", "stopped", "plateau_scale", "plateau_epoch", "threads")
 
@@ -53,6 +60,9 @@ def save(run: Run, path: str | os.PathLike[str], *, overwrite: bool) -> None:
     state = run.state
     weights = {f"net.{name}": tensor for name, tensor in state.best_weights.items()}
     weights |= {"scaler.mean": torch.from_numpy(run.scaler.mean), "scaler.scale": torch.from_numpy(run.scaler.scale)}
+    if run.scoring is not None:
+        parts = {"scale": run.scoring.scale, "mean": run.scoring.mean, "whitening": run.scoring.whitening}
+        weights |= {f"score.{name}": torch.from_numpy(part) for name, part in parts.items() if part is not None}
     checkpoint = {f"last.{name}": tensor for name, tensor in state.last_weights.items()}
     checkpoint |= {f"adam.{name}": tensor for name, tensor in state.optimizer.items()}
     if run.sample_weight is not None:
@@ -101,6 +111,9 @@ def _document(run: Run) -> dict[str, Any]:
         "notes": run.notes,
         "noise": run.noise,
         "sample_rows": run.sample_rows.tolist(),
+        "score_kind": None if run.scoring is None else run.scoring.kind,
+        "rule": None if run.rule is None else run.rule.document(),
+        "alarm": None if run.alarm is None else asdict(run.alarm),
         "labels": None if run.labels is None else run.labels.tolist(),
         "evaluation": run.evaluation,
         "state": {name: getattr(run.state, name) for name in _STATE},
@@ -224,12 +237,20 @@ def _assemble(
         units=None if document.get("units") is None else tuple(document["units"]),
         missing=_missing(document.get("missing")),
         dialect=document.get("dialect"),
+        scoring=_scoring(document.get("score_kind"), _part(weights, "score.")),
+        rule=None if document.get("rule") is None else ThresholdRule(**document["rule"]).checked(),
+        alarm=None if document.get("alarm") is None else Alarm(**document["alarm"]),
     )
 
 
 def _rows(data: bytes) -> NDArray[Any]:
     found: NDArray[Any] = np.load(io.BytesIO(data), allow_pickle=False)
     return found
+
+
+def _scoring(kind: str | None, parts: Mapping[str, torch.Tensor]) -> Scoring | None:
+    found = {name: tensor.numpy() for name, tensor in parts.items()}
+    return None if kind is None else Scoring(kind, found["scale"], found.get("mean"), found.get("whitening"))
 
 
 def _faults(run: Run) -> Iterator[str]:
@@ -268,10 +289,28 @@ def _faults(run: Run) -> Iterator[str]:
         run.sample_weight.shape == (run.rows,) and (run.sample_weight >= 0).all() and run.sample_weight.max() < math.inf
     ):
         yield f"checkpoint.safetensors: sample_weight is not finite numbers from 0 for {run.rows} rows"
+    yield from _faults_of_scoring(run)
     for name in ("features", "units"):
         names = getattr(run, name)
         if names is not None and len(names) != run.design.size:
             yield f"{name} has {len(names)} names, expected {run.design.size}"
+
+
+def _faults_of_scoring(run: Run) -> Iterator[str]:
+    """What does not fit in the score and the threshold."""
+    scoring, alarm, k = run.scoring, run.alarm, run.design.latent
+    if scoring is not None:
+        uses_latents = scoring.kind in ("mahalanobis", "both")
+        if scoring.kind not in SCORES or uses_latents != (scoring.mean is not None and scoring.whitening is not None):
+            yield f"score_kind is {scoring.kind!r}, which does not fit the parts of the score"
+        np.broadcast_to(scoring.scale, run.input_shape)
+        if not (np.isfinite(scoring.scale).all() and (scoring.scale > 0).all()):
+            yield "score.scale is not finite and above 0"
+        for name, part, shape in (("mean", scoring.mean, (k,)), ("whitening", scoring.whitening, (k, k))):
+            if part is not None and (part.shape != shape or not np.isfinite(part).all()):
+                yield f"score.{name} is not {shape} finite numbers"
+    if alarm is not None and not (_is_number(alarm.threshold) and math.isfinite(alarm.threshold)):
+        yield f"alarm.threshold is {alarm.threshold!r}, expected a finite number"
 
 
 def _is_whole(value: Any, low: int, high: float = math.inf) -> bool:

@@ -1,5 +1,6 @@
 """A workload for fake contenders, and small records."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,8 @@ from comparison.records import Records
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """A workload whose truth is the first two values of a row."""
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    places = [Path(__file__).parent, Path(__file__).parents[1]]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, places)))
     rows = np.random.default_rng(0).random((300, 4), dtype=np.float32)
     np.savez(tmp_path / "rows.npz", test=rows, anomalous=rows[:100] + 1)
     np.savez(tmp_path / "truth.npz", test=rows[:, :2], anomalous=rows[:100, :2] + 1)

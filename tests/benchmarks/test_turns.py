@@ -1,10 +1,14 @@
 """Interleaving in one process: every contender in every round, in shuffled order, and ratios within a round."""
 
+import itertools
 import statistics
+from functools import partial
+from types import SimpleNamespace
 
 import common
 import pytest
-from comparison.timing import ClockError, Timed
+from comparison.timing import ClockError, Timed, timed
+from helpers import fake_clock
 
 
 @pytest.fixture
@@ -39,12 +43,15 @@ def test_every_contender_runs_in_every_round_in_changing_order(clock):
     assert len({names[0] for names in rounds}) == 3
 
 
-def test_a_turn_begins_with_calls_that_are_not_timed(clock):
+def test_a_turn_begins_with_calls_that_are_not_timed(clock, monkeypatch):
     _, order = clock
-    calls = []
-    common.turns({"a": lambda: calls.append(1)}, 0.0, 2, pause=0, warm_up=0.005)
+    calls, slept = [], []
+    simulated = SimpleNamespace(perf_counter=itertools.count().__next__, sleep=slept.append)
+    monkeypatch.setattr(common, "time", simulated)
+    common.turns({"a": lambda: calls.append(1)}, 0.0, 2, pause=7, warm_up=100)
     assert len(order) == 2
-    assert len(calls) > 100
+    assert len(calls) == 2 + 2 * 100  # the former are timed
+    assert slept == [7, 7]
 
 
 def test_values_are_in_the_order_of_rounds_and_a_ratio_stays_within_its_round(clock):
@@ -67,10 +74,12 @@ def test_a_turn_with_a_bad_clock_is_repeated(clock):
         common.turns(contenders("a"), 0.0, 1, pause=0, warm_up=0)
 
 
-def test_a_sleep_counts_as_its_contenders_time():
-    found = common.turns({"slow": lambda: common.time.sleep(0.01), "fast": int}, 0.002, 3, pause=0, warm_up=0)
-    assert min(found["slow"]) >= 0.01
-    assert statistics.median(found["fast"]) < 0.003  # microseconds; a busy machine may take its time
+def test_a_sleep_counts_as_its_contenders_time(monkeypatch):
+    monkeypatch.setattr(common, "timed", partial(timed, clock=fake_clock.now, reference=fake_clock.now))
+    calls = {"slow": lambda: fake_clock.sleep(0.01), "fast": lambda: fake_clock.sleep(1e-5)}
+    found = common.turns(calls, 0.002, 3, pause=0, warm_up=0)
+    assert found["slow"] == pytest.approx([0.01] * 3, rel=0.1)
+    assert found["fast"] == pytest.approx([1e-5] * 3, rel=0.1)
 
 
 def test_a_quick_or_partial_run_has_a_separate_name():

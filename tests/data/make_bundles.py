@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from aeedge_export import export_bundle
+from aeedge_export.alarms import Normal
 from aeedge_export.quantization.qdq import quantize
 
 
@@ -165,7 +166,97 @@ def maps(folder: Path) -> None:
         )
 
 
+def plant(count: int, seed: int) -> np.ndarray:
+    """Eight sensors of a plant in normal operation, of three hidden states; no two of the same noise."""
+    rng = np.random.default_rng(seed)
+    states = np.tanh(rng.normal(size=(count, 3)))
+    mixed = states @ np.random.default_rng(7).normal(size=(3, 8)) + 0.3 * states[:, :1] * states[:, 1:2]
+    noisy = mixed + rng.normal(size=(count, 8)) * np.geomspace(0.02, 0.5, 8)
+    return (noisy * PLANT_SCALE + PLANT_MEAN).astype(np.float32)
+
+
+PLANT_MEAN, PLANT_SCALE = np.linspace(-20, 500, 8), np.geomspace(0.1, 50, 8)
+
+
+def trained(down: nn.Module, up: nn.Module, x: torch.Tensor, steps: int = 600) -> None:
+    """Least squares on scaled rows."""
+    optimizer = torch.optim.Adam([*down.parameters(), *up.parameters()], lr=5e-3)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        nn.functional.mse_loss(up(down(x)), x).backward()
+        optimizer.step()
+
+
+def both(folder: Path) -> None:
+    """Eight named sensors, three latents; the score is of residuals and latents, calibrated at 1 %."""
+    torch.manual_seed(7)
+    rows = plant(600, 1)
+    down = nn.Sequential(nn.Linear(8, 12), nn.ReLU(), nn.Linear(12, 3))
+    up = nn.Sequential(nn.Linear(3, 12), nn.ReLU(), nn.Linear(12, 8))
+    trained(down, up, torch.from_numpy(((rows - PLANT_MEAN) / PLANT_SCALE).astype(np.float32)))
+    export_bundle(
+        encoder=down,
+        decoder=up,
+        path=folder / "bundle_v2_both",
+        example=rows,
+        scaler=(PLANT_MEAN, PLANT_SCALE),
+        family="dense",
+        features=[f"s{i}" for i in range(8)],
+        created="2026-11-26T00:00:00+00:00",
+        score_kind="both",
+        normal=plant(400, 2),
+    )
+
+
+def mahalanobis(folder: Path) -> None:
+    """Eight sensors without names, four latents, no decoder; the score is of latents, calibrated at 1 % in time."""
+    torch.manual_seed(8)
+    rows = plant(600, 3)
+    down = nn.Sequential(nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 4))
+    trained(down, nn.Linear(4, 8), torch.from_numpy(((rows - PLANT_MEAN) / PLANT_SCALE).astype(np.float32)))
+    export_bundle(
+        encoder=down,
+        path=folder / "bundle_v2_mahalanobis",
+        example=rows,
+        scaler=(PLANT_MEAN, PLANT_SCALE),
+        created="2026-11-26T00:00:00+00:00",
+        score_kind="mahalanobis",
+        normal=Normal(plant(300, 4), time_ordered=True),
+    )
+
+
+def robust(folder: Path) -> None:
+    """Eight named sensors, three latents, int8 by default, and fp32; residuals by their own scale, calibrated at 1 %.
+
+    Both variants have thresholds of their own.
+    """
+    torch.manual_seed(9)
+    rows = plant(1200, 5)
+    down = nn.Sequential(nn.Linear(8, 24), nn.ReLU(), nn.Linear(24, 3))
+    up = nn.Sequential(nn.Linear(3, 24), nn.ReLU(), nn.Linear(24, 8))
+    trained(down, up, torch.from_numpy(((rows - PLANT_MEAN) / PLANT_SCALE).astype(np.float32)))
+    with whatever_is_faster():
+        export_bundle(
+            encoder=down,
+            decoder=up,
+            path=folder / "bundle_v1_robust_int8",
+            example=rows,
+            scaler=(PLANT_MEAN, PLANT_SCALE),
+            features=[f"s{i}" for i in range(8)],
+            created="2026-11-26T00:00:00+00:00",
+            variants=("int8", "fp32"),
+            score_kind="robust",
+            normal=plant(350, 6),
+        )
+
+
+def alarms(folder: Path) -> None:
+    """Bundles with kinds of scores and with calibration scores."""
+    for make in (both, mahalanobis, robust):
+        make(folder)
+
+
 if __name__ == "__main__":
     target = Path(sys.argv[1])
-    for make in (sensors, pixels, encoder_only, camera, saturating, scorers, maps):
+    for make in (sensors, pixels, encoder_only, camera, saturating, scorers, maps, alarms):
         make(target)

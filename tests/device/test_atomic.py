@@ -13,6 +13,7 @@ from contextlib import nullcontext
 
 import numpy as np
 import pytest
+from helpers.waiting import PATIENCE
 
 import aeedge.files.atomic
 from aeedge.errors import InputError
@@ -149,16 +150,16 @@ def test_killed_while_writing_leaves_the_old_bundle_whole(old):
     code = f"""
 from aeedge.files.atomic import atomic_directory
 n = 0
-print("ready", flush=True)
 while True:
     n += 1
     with atomic_directory({str(old)!r}, overwrite=True) as part:
         for name in {NAMES}:
             (part / name).write_text('{{"format": "aeedge", "text": "%s"}}' % (str(n) * 1000))
+    print(n, flush=True)
 """
     for delay in (0.0, 0.003, 0.01, 0.03, 0.05):
         writer = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
-        writer.stdout.readline()
+        assert writer.stdout.readline()  # it has replaced it once
         time.sleep(delay)
         writer.send_signal(signal.SIGKILL)
         writer.wait()
@@ -166,6 +167,7 @@ while True:
         found = content(old)
         assert set(found) == set(NAMES)
         assert len(set(found.values())) == 1
+        assert "old" not in found.values()
 
 
 def test_a_missing_folder(tmp_path):
@@ -482,7 +484,7 @@ with kind(sys.argv[2], overwrite=True) as part:
         (part / "manifest.json").write_text("half")
         (part / "more").mkdir()
     print("ready", flush=True)
-    time.sleep(100)
+    time.sleep(1000)
 """
 
 
@@ -494,7 +496,7 @@ def holder():
     def start(kind, path):
         process = subprocess.Popen([sys.executable, "-c", HOLDER, kind, str(path)], stdout=subprocess.PIPE)
         started.append(process)
-        process.stdout.readline()
+        assert process.stdout.readline()
         return process
 
     yield start
@@ -702,7 +704,8 @@ def test_a_pipe_that_nobody_reads_is_not_waited_for(tmp_path, monkeypatch):
         pytest.fail("it was refused too late")
 
 
-def test_a_pipe_whose_reader_comes_later_gets_all_rows(tmp_path):
+def test_a_pipe_whose_reader_comes_later_gets_all_rows(tmp_path, monkeypatch):
+    monkeypatch.setattr("aeedge.files.writing._READER_SECONDS", PATIENCE)
     os.mkfifo(tmp_path / "pipe")
     reader = subprocess.Popen(["bash", "-c", "sleep 0.3; cat pipe > read"], cwd=tmp_path)
     with row_writer(tmp_path / "pipe", (1,), ["a"], overwrite=False) as writer:

@@ -4,8 +4,6 @@ import itertools
 import math
 import os
 import re
-import subprocess
-import sys
 import time
 from contextlib import nullcontext
 from importlib.metadata import PackageNotFoundError
@@ -13,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.children import busy_loops
+from helpers.simulated import Simulated
 
 import aeedge
 from aeedge.bench import measuring, scenarios, statistics, svg
@@ -28,29 +28,6 @@ from aeedge.system.timing import repeat
 DATA = Path(__file__).parent.parent / "data"
 BUNDLE = str(DATA / "bundle_v1")
 MS = 1_000_000
-
-
-class Simulated:
-    """A machine whose time passes only in calls, in sleeps and when the clock is read."""
-
-    def __init__(self, latencies):
-        self.time = self.true = 0
-        self.latencies = iter(latencies)
-        self.clock = Clock(self.now, lambda: self.true, self.sleep)
-
-    def now(self):
-        self.pass_by(10)
-        return self.time
-
-    def sleep(self, seconds):
-        self.pass_by(int(seconds * 1e9) + 50_000)
-
-    def pass_by(self, nanoseconds):
-        self.time += nanoseconds
-        self.true += nanoseconds
-
-    def call(self, rows):
-        self.pass_by(next(self.latencies))
 
 
 def endless(value):
@@ -166,17 +143,16 @@ def test_two_separate_runs_differ_only_by_more_than_their_noise():
 
 
 def test_a_sleep_put_into_one_bundle_is_its_time_and_not_the_others():
-    def quick(rows):
-        time.sleep(0.001)
+    simulated = Simulated(endless(1 * MS))
 
     def slow(rows):
-        time.sleep(0.001)
-        time.sleep(0.002)
+        simulated.call(rows)
+        simulated.sleep(0.002)
 
-    found = compare(lambda: nullcontext(slow), lambda: nullcontext(quick), ROWS, 1, 1.0, Clock())
+    found = compare(lambda: nullcontext(slow), lambda: nullcontext(simulated.call), ROWS, 1, 1.0, simulated.clock)
     assert found.verdict == "slower"
-    assert found.this_us - found.other_us >= 2000
-    assert found.ratio.low > 1.5
+    assert found.this_us - found.other_us == pytest.approx(2050)
+    assert found.ratio == pytest.approx([3.05] * 3, rel=1e-4)
 
 
 def test_the_order_of_two_bundles_does_not_matter():
@@ -334,26 +310,22 @@ def test_the_state_of_a_system_is_read(tmp_path):
 
 @pytest.mark.skipif(not Path("/proc/stat").exists(), reason="needs Linux to see other processes")
 def test_a_busy_loop_beside_it_makes_a_run_invalid():
-    loops = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(os.cpu_count() or 1)]
-    try:
+    with busy_loops(os.cpu_count() or 1):
         document = Measurement(Plan(BUNDLE, scenarios=("SingleStream",), seconds=1.0, quick=True)).run()
-    finally:
-        for loop in loops:
-            loop.kill()
-            loop.wait()
     assert document["status"] == "invalid"
     assert any(f["code"] == "other_load" and f["grade"] == "invalid" for f in document["findings"])
 
 
 @pytest.mark.parametrize("jump", [5 * 10**9, -5 * 10**9])
 def test_a_clock_that_jumps_makes_a_run_invalid(jump):
-    readings = itertools.count()
+    simulated, readings = Simulated(tick=MS // 10), itertools.count()
 
     def now():
-        return time.perf_counter_ns() + (jump if next(readings) > 3000 else 0)  # 2000 are read before it begins
+        return simulated.now() + (jump if next(readings) > 5000 else 0)  # 2000 are read before it begins
 
     plan = Plan(BUNDLE, scenarios=("SingleStream",), seconds=0.6, quick=True)
-    document = Measurement(plan, clock=Clock()._replace(now=now)).run()
+    document = Measurement(plan, clock=simulated.clock._replace(now=now)).run()
+    assert next(readings) > 5000
     assert document["status"] == "invalid"
     assert any(f["code"] == "clock" for f in document["findings"])
 

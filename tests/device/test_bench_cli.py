@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from helpers.simulated import Simulated
 from helpers.tampering import change_golden
 
 from aeedge.bench import measuring, scenarios
@@ -31,7 +32,8 @@ def call(*args):
 
 @pytest.fixture(autouse=True)
 def quiet_machine(monkeypatch):
-    """What other processes do while the tests run is not what is tested here."""
+    """What other processes do while the tests run is not what is tested here, nor how long calls take."""
+    monkeypatch.setattr(measuring, "Clock", lambda: Simulated(tick=300_000).clock)
     monkeypatch.setattr(measuring.conditions, "judge", lambda before, after: [])
     monkeypatch.setattr(measuring.conditions.time, "sleep", lambda seconds: None)
 

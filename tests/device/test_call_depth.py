@@ -7,6 +7,7 @@ from helpers.children import DATA
 from onnxruntime.capi.onnxruntime_pybind11_state import InferenceSession
 
 import aeedge
+from aeedge.runtime.policy import SERIAL
 
 pytestmark = pytest.mark.usefixtures("own_folders")  # a tuned policy takes other ways
 
@@ -57,6 +58,7 @@ def of_numpy(frame):
 def test_few_python_calls_from_encode_to_onnxruntime(rows, into_onnxruntime, count, dtype, most):
     given = rows[:count].astype(dtype)
     with aeedge.load(DATA / "bundle_v1", variant="fp32", threads=1) as model:
+        model._dispatcher.set_policy(SERIAL, {"encode": 0.1})  # one block, however slow the machine is
         for _ in range(3):
             model.encode(given)  # opens sessions, binds arrays
         entered = python_calls(model.encode, given, into_onnxruntime)

@@ -8,7 +8,7 @@ import zlib
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -452,7 +452,7 @@ def test_images_that_fit_a_model(tmp_path, values, shape, dtype, noted):
     assert bool(images.notes) == noted
 
 
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=60)
 @given(data=st.data())
 def test_a_damaged_file_is_a_sentence_or_an_image(tmp_path, data):
     """Bytes changed or cut off: never another exception."""

@@ -11,6 +11,7 @@ import pytest
 from helpers import reference
 from helpers.children import BUNDLE, child
 from helpers.interrupting import Fresh, InterruptionError, Nth, interrupt
+from helpers.waiting import PATIENCE, soon
 
 import aeedge
 from aeedge.runtime import threadpool
@@ -73,26 +74,25 @@ def test_bound_arrays_that_a_call_lost_are_not_waited_for(on_workers):
     assert all_idle(on_workers)
 
 
-def blocks(pool, entered, left, blocked):
-    """A call of a pool whose second block, on another thread than the caller's, waits for `blocked`."""
-    here = threading.get_ident()
+def blocks(pool, left, seconds):
+    """A call of a pool that raises on the caller's thread while another one is at a block, for some time yet."""
+    here, together = threading.get_ident(), threading.Barrier(2, timeout=PATIENCE)
 
     def fill(start):
+        together.wait()
         if threading.get_ident() == here:
-            assert entered.acquire(timeout=10)
             raise InterruptionError("of a handler")
-        entered.release()
-        blocked()
+        time.sleep(seconds)
         left.append(start)
 
     pool.run(fill, range(2))
 
 
 def test_no_worker_is_at_a_block_once_the_call_has_raised():
-    pool, entered, left = ThreadPool(2), threading.Semaphore(0), []
+    pool, left = ThreadPool(2), []
     for _ in range(20):
         with pytest.raises(InterruptionError):
-            blocks(pool, entered, left, lambda: time.sleep(0.005))
+            blocks(pool, left, 0.005)
         assert len(left) == 1
         left.clear()
     pool.close()
@@ -101,8 +101,7 @@ def test_no_worker_is_at_a_block_once_the_call_has_raised():
 @pytest.mark.parametrize("again", range(12))
 def test_nor_where_the_wait_for_it_is_interrupted_too(again):
     """A second time, at each line of the wait: by a user who presses Ctrl-C once more."""
-    pool, entered, left = ThreadPool(2), threading.Semaphore(0), []
-    seen = []
+    pool, left, seen = ThreadPool(2), [], []
 
     def in_the_wait(frame):
         if frame.f_code is not threadpool._Call.end.__code__:
@@ -110,9 +109,7 @@ def test_nor_where_the_wait_for_it_is_interrupted_too(again):
         seen.append(frame.f_lineno)
         return len(seen) == again + 1
 
-    raised = interrupt(
-        lambda: blocks(pool, entered, left, lambda: time.sleep(0.02)), in_the_wait, error=KeyboardInterrupt
-    )
+    raised = interrupt(lambda: blocks(pool, left, 0.02), in_the_wait, error=KeyboardInterrupt)
     assert isinstance(raised, KeyboardInterrupt if len(seen) > again else InterruptionError)
     assert len(left) == 1
     pool.run(left.append, range(10, 20))
@@ -127,15 +124,17 @@ def test_nor_where_signals_come_faster_than_blocks_end():
         import signal
         from aeedge.runtime.threadpool import ThreadPool
         pool, at, met, left, wrong, raising = ThreadPool(2), [], [], [], [], False
-        here = threading.get_ident()
+        here, together = threading.get_ident(), threading.Barrier(2)
 
         def handler(*_):
             if raising:
                 raise KeyboardInterrupt
 
         def fill(start):
+            together.wait()
             if threading.get_ident() == here:
-                time.sleep(10)
+                signal.setitimer(signal.ITIMER_REAL, 5e-3, 3e-4)
+                time.sleep(100)
             at.append(start)
             met.append(start)
             time.sleep(0.01)
@@ -143,7 +142,6 @@ def test_nor_where_signals_come_faster_than_blocks_end():
 
         signal.signal(signal.SIGALRM, handler)
         for turn in range(60):
-            signal.setitimer(signal.ITIMER_REAL, 5e-3, 3e-4)
             try:
                 raising = True
                 pool.run(fill, range(2))
@@ -154,10 +152,10 @@ def test_nor_where_signals_come_faster_than_blocks_end():
             signal.setitimer(signal.ITIMER_REAL, 0)
             if at or len(left) != len(met):
                 wrong.append(turn)
-        print(wrong, len(met) > 30)
+        print(wrong, len(met))
         """
     )
-    assert out == "[] True"
+    assert out == "[] 60"
 
 
 def test_a_worker_that_was_lost_to_an_interruption_helps_again(on_workers):
@@ -170,7 +168,7 @@ def test_a_worker_that_was_lost_to_an_interruption_helps_again(on_workers):
             break
         tried += 1
         places.add(line.place)
-        together = threading.Barrier(3, timeout=20)  # three threads have to meet
+        together = threading.Barrier(3, timeout=PATIENCE)  # three threads have to meet
         pool.run(lambda start: together.wait(), range(3))  # noqa: B023
     assert len(places) > 20
     pool.close()
@@ -197,14 +195,11 @@ def test_a_thread_whose_start_was_interrupted_is_started_again(monkeypatch, when
     with pytest.raises(InterruptionError):
         pool.run(lambda start: None, range(4))
     for _ in range(3):
-        together = threading.Barrier(2, timeout=20)
+        together = threading.Barrier(2, timeout=PATIENCE)
         pool.run(lambda start: together.wait(), range(2))  # noqa: B023
     assert pool._workers[0]._thread.name == "aeedge"
     pool.close()
-    until = time.monotonic() + 10
-    while threading.active_count() > before and time.monotonic() < until:
-        time.sleep(0.01)
-    assert threading.active_count() == before
+    assert soon(lambda: threading.active_count() <= before)
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timers here")
@@ -212,41 +207,46 @@ def test_calls_interrupted_at_random_moments(tmp_path):
     out, _ = child(
         """
         import random, signal
-        model, rng, caught, wrong = aeedge.load(bundle, threads=3), random.Random(0), 0, []
+        from aeedge.runtime.policy import DispatchPolicy
+        model, rng, turns, caught, wrong = aeedge.load(bundle, threads=3), random.Random(0), 0, 0, []
+        # However fast the machine is: serial up to 3 rows, the pool for 300, worker threads for more
+        model._dispatcher.set_policy(DispatchPolicy(100.0, 5000.0), {"encode": 1.0})
         rows, sizes = rows_of(model, 60_000), (1, 3, 300, 20_000, 30_000, 30_000)
         first, second = rows[:30_000], rows[30_000:]
         expected = {n: model.encode(second[:n]) for n in sizes}
-        took, outs = {}, {n: np.empty((n, model.latent_size), np.float32) for n in sizes}
-        for n in sizes:
-            began = time.perf_counter()
-            model.encode(first[:n], out=outs[n])
-            took[n] = time.perf_counter() - began
+        outs = {n: np.empty((n, model.latent_size), np.float32) for n in sizes}
+        took = dict.fromkeys(sizes, 1.0)  # at most, so far
 
         def helpers():
             return sum(thread.name == "aeedge" for thread in threading.enumerate())
 
         def handler(*_):
-            raise TimeoutError
+            if raising:  # a signal that another thread receives is handled late
+                raise TimeoutError
 
-        started = helpers()
+        started, raising = helpers(), False
         signal.signal(signal.SIGALRM, handler)
-        for _ in range(600):
-            n = rng.choice(sizes)
+        while turns < 600 or caught < 100:
+            turns, n, began = turns + 1, rng.choice(sizes), time.perf_counter()
             try:
+                raising = True
                 signal.setitimer(signal.ITIMER_REAL, max(1e-6, rng.uniform(0, 1.2 * took[n])))
                 model.encode(first[:n], out=outs[n])
                 signal.setitimer(signal.ITIMER_REAL, 0)
+                took[n] = min(took[n], time.perf_counter() - began)
             except TimeoutError:
                 caught += 1
+            finally:
+                raising = False
             outs[n][...] = 7
             time.sleep(0.001)
             late = not (outs[n] == 7).all()
             if late or not same(model, "encode", model.encode(second[:n], out=outs[n]), expected[n]):
                 wrong.append(n)
-        print(wrong, caught > 50, helpers() == started == 2, model._dispatcher._sessions.is_busy())
+        print(wrong, helpers() == started == 2, model._dispatcher._sessions.is_busy())
         """
     )
-    assert out == "[] True True False"
+    assert out == "[] True False"
 
 
 def test_an_iteration_interrupted_at_any_line_leaves_no_reader():
@@ -260,10 +260,7 @@ def test_an_iteration_interrupted_at_any_line_leaves_no_reader():
             assert isinstance(raised, InterruptionError), line.place
             tried += 1
     assert tried > 15
-    until = time.monotonic() + 10
-    while readers() and time.monotonic() < until:
-        time.sleep(0.01)
-    assert readers() == 0
+    assert soon(lambda: readers() == 0)
 
 
 def readers():
@@ -278,7 +275,7 @@ def test_a_load_interrupted_at_any_line_raises_what_the_handler_raised():
         aeedge.load(BUNDLE, threads=2).close()
 
     load()
-    lines, files, threads = Fresh(), descriptors(), threading.active_count()
+    lines, files, threads = Fresh(), descriptors(), set(threading.enumerate())
     mistyped, errors = {}, itertools.cycle(ERRORS)
     for error in errors:
         lines.place = None
@@ -290,7 +287,8 @@ def test_a_load_interrupted_at_any_line_raises_what_the_handler_raised():
         del raised
     assert mistyped == {}
     assert len(lines.seen) > 300
-    assert (descriptors(), threading.active_count()) == (files, threads)
+    assert descriptors() == files
+    assert set(threading.enumerate()) <= threads
 
 
 def descriptors():
@@ -303,32 +301,36 @@ def test_loads_interrupted_at_random_moments():
     out, _ = child(
         """
         import random, signal
-        rng, kinds, other = random.Random(0), {}, []
+        rng, turns, kinds, other = random.Random(0), 0, {}, []
 
         class Mine(Exception):
             pass
 
         def handler(*_):
-            raise rng.choice([Mine, TimeoutError, KeyboardInterrupt, SystemExit])
+            if raising:
+                raise rng.choice([Mine, TimeoutError, KeyboardInterrupt, SystemExit])
 
         def load():
             aeedge.load(bundle, threads=2).close()
 
         load()
-        began = time.perf_counter()
-        load()
-        took, files = time.perf_counter() - began, len(os.listdir("/proc/self/fd"))
+        raising, took, files = False, 1.0, len(os.listdir("/proc/self/fd"))  # it takes that at most, so far
         signal.signal(signal.SIGALRM, handler)
-        for _ in range(400):
+        while turns < 400 or len(kinds) < 4:
+            turns, began = turns + 1, time.perf_counter()
             try:
+                raising = True
                 signal.setitimer(signal.ITIMER_REAL, max(1e-6, rng.uniform(0, took)))
                 load()
                 signal.setitimer(signal.ITIMER_REAL, 0)
+                took = min(took, time.perf_counter() - began)
             except (Mine, TimeoutError, KeyboardInterrupt, SystemExit) as error:
                 kinds[type(error).__name__] = kinds.get(type(error).__name__, 0) + 1
             except BaseException as error:
                 other.append(error)
-        print(other, len(kinds) == 4, len(os.listdir("/proc/self/fd")) == files)
+            finally:
+                raising = False
+        print(other, len(os.listdir("/proc/self/fd")) == files)
         """
     )
-    assert out == "[] True True"
+    assert out == "[] True"

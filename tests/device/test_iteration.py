@@ -6,6 +6,7 @@ import time
 
 import numpy as np
 import pytest
+from helpers.waiting import PATIENCE
 
 CLOSE = {"rtol": 1e-5, "atol": 1e-4}  # fp32: a row's rounding may depend on the size of its block
 
@@ -39,8 +40,8 @@ def test_encode_iter_reads_while_it_encodes(model, rows):
     iterator = model.encode_iter(batches())
     for _ in range(4):
         next(iterator)
-        assert asked.acquire(timeout=30)
-    assert asked.acquire(timeout=30)  # the fifth, though only four were delivered
+        assert asked.acquire(timeout=PATIENCE)
+    assert asked.acquire(timeout=PATIENCE)  # the fifth, though only four were delivered
     iterator.close()
 
 
@@ -73,5 +74,5 @@ def test_an_abandoned_iteration_ends_its_thread(model, rows):
     next(results)
     (reader,) = set(threading.enumerate()) - others
     results.close()
-    reader.join(timeout=10)
+    reader.join(timeout=PATIENCE)
     assert not reader.is_alive()

@@ -3,12 +3,12 @@
 import gc
 import itertools
 import threading
-import time
 
 import numpy as np
 import pytest
 from helpers import reference, strategies
 from helpers.strategies import BUNDLES, DATA, METHODS, bad_values, counts, given_to, loaded, some, threads
+from helpers.waiting import soon
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -104,7 +104,7 @@ def test_an_iterable_that_fails_delivers_what_came_before(what):
 
 @pytest.mark.parametrize("abandon", ["close", "del", "error"])
 def test_an_abandoned_iterator_leaves_nothing_running(abandon):
-    before, finished, rows = threading.active_count(), [], given_to("bundle_v1", "encode")
+    before, finished, rows = set(threading.enumerate()), [], given_to("bundle_v1", "encode")
 
     def source():
         try:
@@ -127,8 +127,5 @@ def test_an_abandoned_iterator_leaves_nothing_running(abandon):
         model.close()
         del batches
     gc.collect()
-    end = time.monotonic() + 10
-    while threading.active_count() > before and time.monotonic() < end:
-        time.sleep(0.01)
-    assert threading.active_count() <= before
+    assert soon(lambda: set(threading.enumerate()) <= before)
     assert finished == [True] * 5

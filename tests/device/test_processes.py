@@ -83,18 +83,18 @@ def test_a_child_forked_while_another_thread_opens_a_session_is_right(opens):
 
         def slowly(*args, **named):
             begun.set()
-            go_on.wait(80)
+            go_on.wait()
             opened(*args, **named)
 
         def in_child():
-            signal.alarm(20)  # ends a child that waits for ever
+            signal.alarm(60)  # ends a child that waits for ever
             session.Session.__init__ = opened
             return right(model, (1, 256)) and model.denoise(rows).shape == (1, 12)
 
         session.Session.__init__ = slowly
         thread = threading.Thread(target=lambda: {opens})
         thread.start()
-        waited = begun.wait(30)
+        waited = begun.wait(60)
         codes = [forked(in_child), forked(in_child, sys.exit)]
         go_on.set()
         thread.join()

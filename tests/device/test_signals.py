@@ -5,12 +5,12 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from helpers.waiting import soon
 
 from aeedge.cli.group import AeedgeGroup
 
@@ -20,18 +20,20 @@ ROW = b",".join(b"%d.5" % (20 + i) for i in range(12)) + b"\n"
 
 def started(folder, *args, before=None):
     """A command that has begun to write and waits for more rows."""
-    line = [sys.executable, "-m", "aeedge", *args]
+    line, before_it = [sys.executable, "-m", "aeedge", *args], parts(folder)
     process = subprocess.Popen(
         line, cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=before
     )
     process.stdin.write(ROW * 40_000)
     process.stdin.flush()
-    deadline = time.monotonic() + 60
-    while not list(folder.glob(".*.part")):
-        assert time.monotonic() < deadline
-        assert process.poll() is None, process.stderr.read()
-        time.sleep(0.01)
+    assert soon(lambda: parts(folder) - before_it or process.poll() is not None)
+    assert process.poll() is None, process.stderr.read()
     return process
+
+
+def parts(folder):
+    """What commands have begun to write."""
+    return set(folder.glob(".*.part"))
 
 
 def ended(process):

@@ -10,8 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers import streams
+from helpers.simulated import Simulated
 from helpers.tampering import change_golden
 
+from aeedge.bench import measuring
 from aeedge.bundle.reader import Bundle
 from aeedge.cli.group import DEVICE
 from aeedge.system import conditions
@@ -76,6 +78,8 @@ def test_every_command_in_every_encoding(folder, monkeypatch, encoding):
     """It ends as in UTF-8, prints as many lines, and each character that the encoding has."""
     monkeypatch.setattr(conditions, "judge", lambda before, after: [])
     monkeypatch.setattr(conditions.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(measuring, "Clock", lambda: Simulated(tick=50_000).clock)  # enough calls on any machine
+    monkeypatch.setattr(measuring.scenarios, "OFFLINE_ROWS", 256)
     for name, (arguments, code) in COMMANDS.items():
         run = streams.in_encoding(encoding, arguments)
         assert run.code == code, (name, run)

@@ -93,27 +93,25 @@ def test_many_threads_on_one_model_get_the_single_threaded_results(name):
             rows = rows_of(one, 6000)
             expected = {what: getattr(one, what)(rows) for what in methods}
         model = aeedge.load(bundle, threads=2)
-        together, end = threading.Barrier(8), time.monotonic() + 1.5
+        together = threading.Barrier(8)
 
         def work(seed):
-            rng, wrong, calls = np.random.default_rng(seed), [], 0
+            rng, wrong = np.random.default_rng(seed), []
             together.wait()
-            while time.monotonic() < end:
+            for _ in range(120):
                 what, count = str(rng.choice(methods)), int(rng.choice(sizes))
                 first = int(rng.integers(0, len(rows) - count))
                 got = getattr(model, what)(rows[first : first + count])
                 if not same(model, what, got, expected[what][first : first + count]):
                     wrong.append((what, first, count))
-                calls += 1
-            return wrong, calls
+            return wrong
 
         with ThreadPoolExecutor(8) as pool:
-            done = list(pool.map(work, range(8)))
-        print([w for wrong, _ in done for w in wrong], all(calls for _, calls in done))
+            print(list(pool.map(work, range(8))))
         """,
         DATA / name,
     )
-    assert out == "[] True"
+    assert out == str([[]] * 8)
 
 
 def test_many_threads_may_use_a_model_for_the_first_time_at_once():
@@ -195,14 +193,15 @@ def test_a_signal_handler_may_encode_while_encode_runs(threads):
         fine = right(model)
         signal.signal(signal.SIGALRM, handler)
         signal.setitimer(signal.ITIMER_REAL, 1e-3)
-        end = time.monotonic() + 1.5
-        while time.monotonic() < end:
+        turns = 0
+        while turns < 20 or len(answers) < 50:
+            turns += 1
             fine = fine and right(model, (1, 64, 256, 1500, 1500, 1500, 3000))
         signal.signal(signal.SIGALRM, signal.SIG_IGN)
-        print(fine, all(answers), len(answers) > 20)
+        print(fine, all(answers))
         """
     )
-    assert out == "True True True"
+    assert out == "True True"
 
 
 def test_a_signal_handler_may_encode_while_sessions_are_opened():
@@ -210,41 +209,46 @@ def test_a_signal_handler_may_encode_while_sessions_are_opened():
         """
         import signal
         right(aeedge.load(bundle))
-        answers, rng = [], np.random.default_rng(0)
+        answers, rng, turns = [], np.random.default_rng(0), 0
         signal.signal(signal.SIGALRM, lambda *_: answers.append(right(model, (64, 20_000))))
-        for _ in range(100):
+        while turns < 100 or len(answers) < turns + 30:  # of the handler, beside those below
+            turns += 1
             with aeedge.load(bundle, threads=2) as model:
                 signal.setitimer(signal.ITIMER_REAL, rng.uniform(1e-5, 4e-3))
                 answers.append(right(model, (64, 20_000)))
                 signal.setitimer(signal.ITIMER_REAL, 0)
-        print(all(answers), len(answers) > 120)
+        print(all(answers))
         """
     )
-    assert out == "True True"
+    assert out == "True"
 
 
 def test_ctrl_c_during_encode_leaves_the_model_right():
     out, _ = child(
         """
         import signal
-        model, caught = aeedge.load(bundle, threads=2), 0
+        model, raising, turns, caught = aeedge.load(bundle, threads=2), False, 0, 0
         fine, rng = right(model), np.random.default_rng(0)
 
         def handler(*_):
-            raise KeyboardInterrupt
+            if raising:
+                raise KeyboardInterrupt
 
         signal.signal(signal.SIGALRM, handler)
         rows = rows_of(model)
-        for _ in range(200):
+        while turns < 200 or caught < 100:
             try:
+                turns, raising = turns + 1, True
                 signal.setitimer(signal.ITIMER_REAL, rng.uniform(1e-4, 4e-3))
                 for _ in range(30):  # an exception may get lost, in a destructor
                     model.encode(rows)
                 time.sleep(0.01)
             except KeyboardInterrupt:
                 caught += 1
+            finally:
+                raising = False
             fine = fine and right(model, (1, 1500))
-        print(fine, caught > 100, right(model))
+        print(fine, right(model))
         """
     )
-    assert out == "True True True"
+    assert out == "True True"

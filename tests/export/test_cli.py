@@ -296,12 +296,13 @@ def test_killed_while_exporting_the_old_bundle_is_intact(tmp_path, trained, dela
     trained.export(tmp_path / "m.aeedge")
     code = (
         "import aeedge_export; from aeedge_export import Autoencoder; import sys; "
-        f"ae = Autoencoder.load({str(tmp_path / 'run')!r}); print('ready', flush=True)\n"
-        f"while True: ae.export({str(tmp_path / 'm.aeedge')!r}, overwrite=True)"
+        f"ae = Autoencoder.load({str(tmp_path / 'run')!r})\n"
+        f"while True: ae.export({str(tmp_path / 'm.aeedge')!r}, overwrite=True); print('done', flush=True)"
     )
     child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
-    child.stdout.readline()
-    time.sleep(2 + delay)
+    for _ in range(3):
+        assert child.stdout.readline()
+    time.sleep(delay)
     os.kill(child.pid, signal.SIGKILL)
     child.wait()
     child.stdout.close()

@@ -13,7 +13,7 @@ import pyarrow.parquet
 import pytest
 from click.testing import CliRunner
 from helpers import damage
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from aeedge.cli.group import AeedgeGroup
@@ -229,7 +229,7 @@ CELLS = st.one_of(
 )
 
 
-@settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=300)
 @given(
     rows=st.integers(1, 5).flatmap(lambda w: st.lists(st.lists(CELLS, min_size=w, max_size=w), min_size=1, max_size=8)),
     ragged=st.booleans(),
@@ -272,7 +272,7 @@ def test_any_file_gives_the_same_rows_or_is_refused_by_both(
     np.testing.assert_array_equal(again, data.X)
 
 
-@settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=100)
 @given(
     data=st.binary(min_size=1, max_size=300)
     | st.text(alphabet=st.sampled_from('01,;\t"\n.-ea '), min_size=1).map(str.encode)

@@ -8,6 +8,7 @@ from torch import nn
 
 import aeedge
 from aeedge.bundle.manifest import ScoreSpec
+from aeedge.detection.scores import Scoring
 from aeedge.runtime.methods import score
 from aeedge.runtime.session import Session
 from aeedge_export import export_bundle
@@ -39,7 +40,9 @@ def test_scores_are_those_of_numpy(dtype, modules, scaled):
     rows = rows_of(dtype, shape)
     down, up = frozen(RawEncoder(encoder, scaling)), frozen(RawDecoder(decoder, scaling))
     model = scorer(
-        to_onnx(down, torch.from_numpy(rows), "encoder"), to_onnx(up, torch.zeros(2, 3), "decoder"), scaling.scale
+        to_onnx(down, torch.from_numpy(rows), "encoder"),
+        to_onnx(up, torch.zeros(2, 3), "decoder"),
+        Scoring("mse", scaling.scale),
     )
     session = Session(model.SerializeToString(), "scorer", dtype, shape, ())
     with torch.inference_mode():

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import pytest
 
 import aeedge.cli
+from helpers.children import TIMEOUT
 
 
 class Run(NamedTuple):
@@ -47,7 +48,7 @@ def process(arguments, *, closed="", env=None, stdout=subprocess.PIPE):
         stderr=subprocess.PIPE,
         stdin=subprocess.DEVNULL,
         env=(env or os.environ) | {"PYTHONPATH": environment()["PYTHONPATH"]},
-        timeout=90,
+        timeout=TIMEOUT,
         check=False,
     )
     return Run(done.returncode, done.stdout or b"", done.stderr)

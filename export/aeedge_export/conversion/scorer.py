@@ -16,43 +16,60 @@ import onnx.numpy_helper
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto
 
+from aeedge.detection.scores import Scoring
 
-def scorer(encoder: ModelProto, decoder: ModelProto, scale: NDArray[np.float32]) -> ModelProto:
-    """The mean over a sample of ((x - decoder(encoder(x))) / scale)², as a graph of standard operators.
+
+def scorer(encoder: ModelProto, decoder: ModelProto | None, scoring: Scoring) -> ModelProto:
+    """The anomaly score as a graph of standard operators.
 
     Args:
         encoder: raw samples (n, *shape), float32 or integers, to latents.
-        decoder: latents to reconstructions (n, *shape) in raw units, float32.
-        scale: in raw units, broadcasts to one sample.
+        decoder: latents to reconstructions (n, *shape) in raw units, float32; None where the score needs none.
+        scoring: the score; its parameters are the initializers "score/scale", "score/mean" and "score/whitening".
 
     Returns:
         A model of the encoder's input and one output "score", (n,) float32.
     """
     given, latent = encoder.graph.input[0], encoder.graph.output[0].name
-    model: ModelProto = onnx.compose.merge_models(
-        encoder,
-        decoder,
-        io_map=[(latent, decoder.graph.input[0].name)],
-        prefix2="decoder/",
-        name="scorer",
-        producer_name=encoder.producer_name,
-    )
+    model = ModelProto()
+    model.CopyFrom(encoder)
+    if decoder is not None and scoring.uses_residuals:
+        model = onnx.compose.merge_models(
+            encoder,
+            decoder,
+            io_map=[(latent, decoder.graph.input[0].name)],
+            prefix2="decoder/",
+            producer_name=encoder.producer_name,
+        )
     graph, reconstruction = model.graph, model.graph.output[0].name
-    axes = list(range(1, len(given.type.tensor_type.shape.dim)))
+    graph.name = "scorer"
+    both = scoring.uses_residuals and scoring.whitening is not None
 
     def add(kind: str, inputs: list[str], output: str, **attributes: Any) -> str:
-        graph.node.append(onnx.helper.make_node(kind, inputs, [output], name=f"score/{kind}", **attributes))
+        graph.node.append(onnx.helper.make_node(kind, inputs, [output], name=f"{output}/{kind}", **attributes))
         return output
 
-    x = given.name
-    if given.type.tensor_type.elem_type != TensorProto.FLOAT:
-        x = _cast(encoder, x) or add("Cast", [x], "score/input", to=TensorProto.FLOAT)
-    residual = add("Sub", [x, reconstruction], "score/difference")
-    if not (scale == 1).all():
-        graph.initializer.append(onnx.numpy_helper.from_array(np.asarray(scale, np.float32), "score/scale"))
-        residual = add("Div", [residual, "score/scale"], "score/residual")
-    squares = add("Mul", [residual, residual], "score/squares")
-    add("ReduceMean", [squares], "score", axes=axes, keepdims=0)
+    def constant(name: str, values: NDArray[np.float32]) -> str:
+        graph.initializer.append(onnx.numpy_helper.from_array(np.asarray(values, np.float32), name))
+        return name
+
+    if scoring.uses_residuals:
+        x, axes = given.name, list(range(1, len(given.type.tensor_type.shape.dim)))
+        if given.type.tensor_type.elem_type != TensorProto.FLOAT:
+            x = _cast(encoder, x) or add("Cast", [x], "score/input", to=TensorProto.FLOAT)
+        residual = add("Sub", [x, reconstruction], "score/difference")
+        if scoring.kind != "mse" or not (scoring.scale == 1).all():  # fitted scales can be fitted again on a device
+            residual = add("Div", [residual, constant("score/scale", scoring.scale)], "score/residual")
+        squares = add("Mul", [residual, residual], "score/squares")
+        add("ReduceMean", [squares], "score/residuals" if both else "score", axes=axes, keepdims=0)
+    if scoring.mean is not None and scoring.whitening is not None:
+        flat = add("Flatten", [latent], "score/latent", axis=1)
+        centred = add("Sub", [flat, constant("score/mean", scoring.mean)], "score/centred")
+        white = add("MatMul", [centred, constant("score/whitening", scoring.whitening.T)], "score/whitened")
+        squares = add("Mul", [white, white], "score/whitened_squares")
+        add("ReduceMean", [squares], "score/latents" if both else "score", axes=[1], keepdims=0)
+    if both:
+        add("Add", ["score/residuals", "score/latents"], "score")
     del graph.output[:], graph.value_info[:]
     graph.output.append(onnx.helper.make_tensor_value_info("score", TensorProto.FLOAT, ["n"]))
     model.ir_version = encoder.ir_version

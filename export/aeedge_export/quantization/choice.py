@@ -16,6 +16,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto
 
+from aeedge.detection.scores import Scoring
 from aeedge.runtime.session import as_run
 from aeedge_export.quantization.calibration import METHODS, activations, corrected_biases, ranges
 from aeedge_export.quantization.encoder_decoder import EncoderDecoder, quality, time_ratio
@@ -77,6 +78,7 @@ def choose(
     scale: NDArray[np.float32],
     limits: Quality = LIMITS,
     finetune: Finetune | None = None,
+    scoring: Scoring | None = None,
 ) -> Int8:
     """The int8 form of canonical fp32 graphs.
 
@@ -87,11 +89,12 @@ def choose(
         limits: the quality limits of the result.
         finetune: the last resort, called with rows when the limits keep layers in fp32; returns canonical graphs whose
             weights lose less by rounding, used where more layers run on integers then.
+        scoring: how samples are scored; None for the mean squared reconstruction error.
 
     Raises:
         NotQuantizableError: no layer can run on integers, or no set of layers is within the limits.
     """
-    search = _Search(models, rows, scale, limits)
+    search = _Search(models, rows, scale, limits, scoring)
     try:
         found, reason = search.run(), None
     except NotQuantizableError as error:
@@ -99,7 +102,7 @@ def choose(
     if finetune is not None and (found is None or found.harmed):
         tuned = finetune(np.concatenate([search.calibrating, search.choosing]))
         try:
-            second = _Search(models, rows, scale, limits, tuned).run()
+            second = _Search(models, rows, scale, limits, scoring, tuned).run()
         except NotQuantizableError as error:
             reason = reason or error
         else:
@@ -118,6 +121,7 @@ class _Search:
     rows: NDArray[Any]
     scale: NDArray[np.float32]
     limits: Quality
+    scoring: Scoring | None = None
     tuned: Mapping[str, ModelProto] | None = None
     notes: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
 
@@ -125,7 +129,7 @@ class _Search:
         order = np.random.default_rng(0).permutation(len(self.rows))
         self.calibrating, self.choosing, self.judging = (self.rows[np.sort(part)] for part in np.array_split(order, 3))
         self.plain = {role: prepared(model) for role, model in (self.tuned or self.source).items()}
-        self.fp32 = EncoderDecoder(self.source, self.scale)
+        self.fp32 = EncoderDecoder(self.source, self.scale, self.scoring)
         self.latents = self.fp32.latents_and_errors(self.calibrating)[0]
         self.cache: dict[tuple[str, str, tuple[str, ...]], tuple[ModelProto, Any]] = {}
 
@@ -229,7 +233,7 @@ class _Search:
         return _Settings(fewer, settings.forms, settings.method, settings.corrected)
 
     def _quality(self, settings: _Settings) -> Quality:
-        return quality(self.fp32, EncoderDecoder(self._candidate(settings), self.scale), self.judging)
+        return quality(self.fp32, EncoderDecoder(self._candidate(settings), self.scale, self.scoring), self.judging)
 
     def _result(self, settings: _Settings) -> Int8:
         models, measured = self._candidate(settings), self._quality(settings)

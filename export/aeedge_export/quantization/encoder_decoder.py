@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, ValueInfoProto
 
 from aeedge.bundle.manifest import ScoreSpec
+from aeedge.detection.scores import Scoring
 from aeedge.runtime.methods import methods
 from aeedge.runtime.session import Session
 from aeedge_export.quantization.quality_limits import Floats, Quality, compare
@@ -32,9 +33,13 @@ class EncoderDecoder:
     Args:
         models: "encoder", and "decoder" if there is one.
         scale: what reconstruction errors are divided by, in raw units.
+        scoring: how samples are scored; None for the mean squared reconstruction error.
     """
 
-    def __init__(self, models: Mapping[str, ModelProto], scale: NDArray[np.float32]) -> None:
+    def __init__(
+        self, models: Mapping[str, ModelProto], scale: NDArray[np.float32], scoring: Scoring | None = None
+    ) -> None:
+        self._scoring = scoring
         given, code = models["encoder"].graph.input[0], models["encoder"].graph.output[0]
         shape, latent, dtype = _row(given), _row(code), _DTYPES[given.type.tensor_type.elem_type]
         encoder = Session(models["encoder"].SerializeToString(), "encoder", dtype, shape, latent)
@@ -56,8 +61,16 @@ class EncoderDecoder:
         return latents, errors
 
     def outputs(self, rows: NDArray[Any]) -> dict[str, Floats]:
-        """Latents, and with a decoder reconstructions and scores, of all rows at once."""
-        return {what: self._methods[name].run(rows) for what, name in _OUTPUTS.items() if name in self._methods}
+        """Latents, reconstructions and scores, as far as there are such, of all rows at once."""
+        found = {what: self._methods[name].run(rows) for what, name in _OUTPUTS.items() if name in self._methods}
+        if self._scoring is not None:
+            found["score"] = self._scoring.scores(rows, found["latent"], found.get("reconstruction"))
+        return found
+
+    def scores(self, rows: NDArray[Any]) -> Floats | None:
+        """Scores (n,), block by block; None where there are none."""
+        blocks = [self.outputs(rows[i : i + _BLOCK]) for i in range(0, len(rows), _BLOCK)]
+        return np.concatenate([block["score"] for block in blocks]) if "score" in blocks[0] else None
 
     def seconds(self, role: str, rows: NDArray[Any]) -> float:
         """Seconds per call of the "encoder" or "decoder", over about 10 ms."""
@@ -85,8 +98,12 @@ def nudged(models: Mapping[str, ModelProto]) -> dict[str, ModelProto]:
 def quality(fp32: EncoderDecoder, int8: EncoderDecoder, rows: NDArray[Any]) -> Quality:
     """int8 against fp32 on rows."""
     (exact, errors), (quantized, quantized_errors) = fp32.latents_and_errors(rows), int8.latents_and_errors(rows)
-    both = None if errors is None or quantized_errors is None else (errors, quantized_errors)
-    return compare((exact, quantized), both)
+    scores, quantized_scores = fp32.scores(rows), int8.scores(rows)
+    return compare((exact, quantized), _pair(errors, quantized_errors), _pair(scores, quantized_scores))
+
+
+def _pair(one: Floats | None, other: Floats | None) -> tuple[Floats, Floats] | None:
+    return None if one is None or other is None else (one, other)
 
 
 def time_ratio(one: EncoderDecoder, other: EncoderDecoder, role: str, rows: NDArray[Any]) -> tuple[float, float]:

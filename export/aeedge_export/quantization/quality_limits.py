@@ -11,9 +11,12 @@ from scipy.stats import spearmanr
 from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import normalize
 
+from aeedge.detection.calibration import Calibration
+
 Floats = NDArray[np.float32]
 
 _NEIGHBOURS, _ROWS = 10, 2000
+_ALARM_ROWS = 400
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,8 @@ class Quality:
         cosine, cosine_p1: similarity of a row's two latents: mean and first percentile over rows.
         neighbours: share of a row's ten nearest rows in latent space that stay among its ten nearest.
         rank: Spearman correlation of the rows' reconstruction errors, on which the order of alarms depends.
+        alarms: share of the rows that both judge alike, each by its own threshold at a false-alarm rate of 1 %; None
+            for fewer than 400 rows, where a single row would decide.
     """
 
     error_ratio: float | None
@@ -32,6 +37,7 @@ class Quality:
     cosine_p1: float
     neighbours: float
     rank: float | None
+    alarms: float | None = None
 
     def failures(self, limits: Quality) -> list[str]:
         """One message for each number outside its limit; empty if all are within the limits."""
@@ -48,16 +54,20 @@ class Quality:
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
-LIMITS = Quality(error_ratio=1.01, cosine=0.999, cosine_p1=0.995, neighbours=0.95, rank=0.98)
+LIMITS = Quality(error_ratio=1.01, cosine=0.999, cosine_p1=0.995, neighbours=0.95, rank=0.98, alarms=0.995)
 
 
-def compare(latents: tuple[Floats, Floats], errors: tuple[Floats, Floats] | None) -> Quality:
+def compare(
+    latents: tuple[Floats, Floats], errors: tuple[Floats, Floats] | None, scores: tuple[Floats, Floats] | None = None
+) -> Quality:
     """Measure the second of each pair (int8) against the first (fp32).
 
     Args:
         latents: (n, *latent_shape) each.
         errors: (n,) each: mean squared reconstruction error of each row; None without a decoder.
+        scores: (n,) each: the rows' anomaly scores; None for the errors.
     """
+    scores = scores or errors
     exact, quantized = (z[:_ROWS].reshape(len(z[:_ROWS]), -1).astype(np.float64) for z in latents)
     cosines = (normalize(exact) * normalize(quantized)).sum(axis=1)
     cosines[(exact == quantized).all(axis=1)] = 1.0  # also where both are zero, which have no direction
@@ -72,9 +82,25 @@ def compare(latents: tuple[Floats, Floats], errors: tuple[Floats, Floats] | None
         cosine_p1=float(np.percentile(cosines, 1)),
         neighbours=float(_nearest(exact).multiply(_nearest(quantized)).sum() / (len(exact) * _NEIGHBOURS)),
         rank=rank,
+        alarms=alarm_agreement(*scores) if scores is not None and len(exact) >= _ALARM_ROWS else None,
     )
+
+
+def alarm_agreement(fp32: Floats, int8: Floats, rate: float = 0.01) -> float:
+    """The share of rows that raise an alarm in both variants or in none, each by its own threshold at this rate."""
+    alarms = [scores > Calibration(scores).threshold(rate) for scores in (fp32, int8)]
+    return float((alarms[0] == alarms[1]).mean())
 
 
 def _nearest(z: NDArray[np.float64]) -> Any:
     """Sparse (n, n): 1 where a column's row is among the ten nearest other rows of a row."""
     return NearestNeighbors(n_neighbors=_NEIGHBOURS, algorithm="brute").fit(z).kneighbors_graph()
+
+
+def disagreement(fp32: Floats, int8: Floats) -> str:
+    """Why int8 does not raise the alarms of fp32 on held-out rows; empty where it does, or there are too few rows."""
+    agreement = alarm_agreement(fp32, int8) if len(fp32) >= _ALARM_ROWS else 1.0
+    assert LIMITS.alarms is not None
+    if agreement >= LIMITS.alarms:
+        return ""
+    return f"alarms agree on {agreement:.2%} of {len(fp32)} held-out rows, allowed is at least {LIMITS.alarms:.1%}"

@@ -58,6 +58,52 @@ def lines(
     return _svg(_HEIGHT, parts)
 
 
+def histogram(edges: Sequence[float], counts: Sequence[int], *, mark: float | None, label: str) -> Markup:
+    """Upright bars over a logarithmic axis, and a line at `mark`."""
+    low, high = np.log10(edges[0]), np.log10(edges[-1])
+    if mark is not None and mark > 0:
+        low, high = min(low, np.log10(mark)), max(high, np.log10(mark))
+    margin = 0.04 * max(high - low, 1e-6)
+    low, high = low - margin, high + margin
+    bottom, most = _HEIGHT - _BOTTOM, max(counts)
+
+    def across(value: float) -> float:
+        return float(_LEFT + (np.log10(value) - low) / (high - low) * (_WIDTH - _LEFT - _RIGHT))
+
+    parts = [f'<line x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{bottom}" y2="{bottom}" stroke="var(--line)"/>']
+    for left, right, count in zip(edges, edges[1:], counts):
+        tall = (bottom - _TOP - 14) * count / most
+        wide = max(across(right) - across(left) - 0.5, 0.5)
+        parts.append(
+            f'<rect x="{across(left):.1f}" y="{bottom - tall:.1f}" width="{wide:.1f}" height="{tall:.1f}" '
+            f'fill="var(--a)"><title>{left:.3g} to {right:.3g}: {count}</title></rect>'
+        )
+    parts.append(f'<text x="{_LEFT - 6}" y="{_TOP + 18}" text-anchor="end">{most}</text>')
+    parts.append(f'<text x="{_LEFT - 6}" y="{bottom + 4}" text-anchor="end">0</text>')
+    for value in _ticks(low, high):
+        x = across(value)
+        anchor = "end" if x > _WIDTH - 40 else "middle"
+        parts.append(f'<text x="{x:.1f}" y="{bottom + 14}" text-anchor="{anchor}">{value:.3g}</text>')
+    if mark is not None and mark > 0:
+        x = across(mark)
+        parts.append(
+            f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP}" y2="{bottom}" stroke="var(--b)" stroke-width="1.8"/>'
+        )
+        side, anchor = (-5, "end") if x > _WIDTH / 2 else (5, "start")
+        parts.append(f'<text x="{x + side:.1f}" y="{_TOP + 10}" text-anchor="{anchor}">threshold {mark:.4g}</text>')
+    parts.append(f'<text x="{_WIDTH - _RIGHT}" y="{_HEIGHT - 4}" text-anchor="end">{escape(label)}</text>')
+    return _svg(_HEIGHT, parts)
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Round values between 10**low and 10**high, at most six."""
+    steps = [m * 10.0**e for e in range(int(np.floor(low)), int(np.ceil(high)) + 1) for m in (1, 2, 5)]
+    inside = [value for value in steps if 10**low <= value <= 10**high]
+    powers = [value for value in inside if np.isclose(np.log10(value) % 1, 0)]
+    found = powers if len(powers) >= 3 else inside
+    return found[:: -(-len(found) // 6)] if found else []
+
+
 def bars(names: Sequence[str], values: Sequence[float], *, upright: bool = False) -> Markup:
     """One bar for each name: horizontal with names beside them, or upright and narrow."""
     most = max([*values, 1e-300])

@@ -21,6 +21,7 @@ from aeedge.errors import InputError
 from aeedge_export.data.labels import UNLABELLED, as_classes
 from aeedge_export.data.rows import fingerprint
 from aeedge_export.networks.base import multiply_adds
+from aeedge_export.reporting.detection import detection
 from aeedge_export.run import Run
 
 _TRAIN_ROWS, _TEST_ROWS = 5000, 2000
@@ -41,7 +42,8 @@ def evaluate(run: Run, X: NDArray[Any], labels: ArrayLike | None = None) -> dict
         "baseline": a list of two dicts, the network and PCA, with "error" (mean squared, in scaled units, on held-out
         rows, or on training rows where none were held out; 0 where PCA is exact up to rounding), "parameters",
         "multiply_adds" (to encode and decode one row) and with labels "probe" and "kmeans"; "health": see `health`;
-        "data": shape, dtype and fingerprint; "rows_compared": number of rows that the errors were measured on.
+        "data": shape, dtype and fingerprint; "rows_compared": number of rows that the errors were measured on;
+        "detection": see `aeedge_export.reporting.detection.detection`.
 
     Raises:
         InputError: other rows, or labels of another length.
@@ -53,7 +55,8 @@ def evaluate(run: Run, X: NDArray[Any], labels: ArrayLike | None = None) -> dict
             "evaluate: expected the rows that were fitted, since PCA is fitted to the same ones and compared on those "
             f"that were held out, got others ({len(X)} rows of {run.rows}); for these use reconstruction_error"
         )
-    train, test = run.split(len(X))[:2]
+    parts = run.split(len(X))
+    train, test = parts[:2]
     train, test = _subset(train, _TRAIN_ROWS), _subset(test if len(test) else train, _TEST_ROWS)
     fitted, flat = (run.scaler(X[part]).reshape(len(part), -1) for part in (train, test))
     latent = min(run.design.latent, len(train), run.design.size)
@@ -82,6 +85,7 @@ def evaluate(run: Run, X: NDArray[Any], labels: ArrayLike | None = None) -> dict
         "health": health(codes[0][0]),
         "data": found,
         "rows_compared": len(test),
+        "detection": detection(run, X, classes, np.setdiff1d(np.arange(len(X)), parts.fitted)),
     }
 
 

@@ -17,6 +17,7 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from aeedge.bundle.manifest import Manifest
+from aeedge_export.alarms import described_drift
 from aeedge_export.data.axes import channels_first
 from aeedge_export.reporting import charts
 from aeedge_export.reporting.evaluation import against_pca
@@ -60,11 +61,30 @@ def render(run: Run, manifest: Manifest | None = None) -> str:
         columns=[column for column in _COLUMNS if any(column[0] in row for row in run.evaluation.get("baseline", ()))],
         variances=charts.bars([f"z{i}" for i in range(len(variance))], variance, upright=True) if variance else "",
         against_pca=against_pca(run) if run.evaluation else "",
+        **_detection(run),
         manifest=manifest,
         facts=_facts(run),
         **_reconstructions(run, run.decode(latents)),
         **_map(latents, run.labels),
     )
+
+
+def _detection(run: Run) -> dict[str, Any]:
+    """Score histogram with the threshold, the worst rows, and detection against labels."""
+    found, alarm = run.evaluation.get("detection"), run.alarm
+    if not found:
+        return {}
+    shown: dict[str, Any] = {"detection": found, "alarm": alarm}
+    if "histogram" in found:
+        mark = None if alarm is None else alarm.threshold
+        shown["scores"] = charts.histogram(**found["histogram"], mark=mark, label="anomaly score, logarithmic")
+    if alarm is not None and alarm.drift:
+        shown["drift"] = described_drift(alarm.drift)
+    if "curve" in found.get("labels", {}):
+        curve = found["labels"]["curve"]
+        rates = {"detection rate": curve["detection_rate"]}
+        shown["curve"] = charts.lines(curve["false_alarm_rate"], rates, log=False, label="false-alarm rate")
+    return shown
 
 
 def _losses(run: Run) -> Markup | None:

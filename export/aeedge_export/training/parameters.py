@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from aeedge.bundle.manifest import SCORES
 from aeedge.errors import InputError
 from aeedge_export.data.axes import AXES, CHANNELS
 from aeedge_export.data.corruption import parse_noise
@@ -32,6 +33,7 @@ _CHOICES: dict[str, Sequence[str]] = {
     "goal": GOALS,
     "scaling": SCALINGS,
     "schedule": SCHEDULES,
+    "score_kind": ("auto", *SCORES),
 }
 _OR_AUTO = {"output": ("linear", "sigmoid"), "normalization": ("batch", "none"), "loss": tuple(LOSSES)}
 _WHOLE = ("latent", "epochs", "batch_size", "patience", "threads")  # from 1, or "auto"

@@ -1,0 +1,1 @@
+"""From scores to alarms: conformal calibration, and what makes a sample anomalous."""

@@ -1,0 +1,236 @@
+"""Split conformal calibration: from the scores of normal samples to p-values, thresholds and false-alarm rates.
+
+Vovk, Gammerman and Shafer, "Algorithmic Learning in a Random World" (2005); for anomaly detection Laxhammar and Falkman
+(2015), and Bates, Candès, Lei, Romano and Sesia, "Testing for outliers with conformal p-values" (2023). If the
+calibration samples and a new one are exchangeable and the calibration samples had no say in training, an alarm at the
+rate α comes for a normal sample with a probability of at most α, whatever the network and the distribution.
+"""
+
+from __future__ import annotations
+
+import math
+from numbers import Real
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from aeedge.bundle.manifest import LARGEST_SCORE, MOST_SCORES
+from aeedge.errors import InputError
+from aeedge.record import Record
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    from aeedge.types import Floats
+
+_ROUNDING = 1e-9  # 0.29 · 100 is no less than 29
+_RAISED = 1.00001  # times a calibration score: more than rounding makes of the same sample elsewhere
+
+
+class ThresholdRule(Record):
+    """How a threshold follows from calibration scores; at most one of the first three is given.
+
+    Attributes:
+        false_alarm_rate: the largest share of normal samples that may raise an alarm, above 0, below 1: with the
+            finite-sample guarantee of split conformal prediction.
+        quantile: of the calibration scores, above 0, below 1: the threshold itself is one of them, without a guarantee.
+        threshold: a score; compared as float32.
+        contamination: the share of the calibration samples that may be anomalous, 0 to 0.5: as many of the highest
+            scores are left out first. What is promised then holds if they were anomalous indeed.
+    """
+
+    false_alarm_rate: float | None = None
+    quantile: float | None = None
+    threshold: float | None = None
+    contamination: float = 0.0
+
+    def checked(self) -> ThresholdRule:
+        """The same with plain numbers.
+
+        Raises:
+            InputError: more than one rule, or a number out of range.
+        """
+        given = {name: getattr(self, name) for name in self._fields[:3] if getattr(self, name) is not None}
+        if len(given) > 1:
+            both = " and ".join(f"{name}={value!r:.20}" for name, value in given.items())
+            raise InputError(f"expected one rule for the threshold, got {both}; leave one out")
+        for name, value in given.items():
+            given[name] = as_threshold(value) if name == "threshold" else as_number(name, value, 0.0, 1.0)
+        limits = math.nextafter(0.0, -1.0), math.nextafter(0.5, 1.0)
+        share = as_number("contamination", self.contamination, *limits, "a number from 0 to 0.5")
+        if share and "threshold" in given:
+            raise InputError("contamination: a threshold that is given does not depend on the scores; leave one out")
+        return ThresholdRule(**given, contamination=share)
+
+    def document(self) -> dict[str, float]:
+        """What was given, as JSON."""
+        given = {name: value for name, value in self._asdict().items() if value is not None}
+        return {name: value for name, value in given.items() if name != "contamination" or value}
+
+
+class Calibration:
+    """Scores of samples that are known to be normal, and what follows from them.
+
+    Args:
+        scores: (n,), in any order, without NaN; sorted here.
+    """
+
+    def __init__(self, scores: ArrayLike) -> None:
+        self.scores: Floats = np.sort(np.asarray(scores, np.float32).reshape(-1))
+        self._edges = np.concatenate([self.scores, np.array([np.inf, np.nan], np.float32)])  # NaN is found after all
+        self._p = np.append(np.arange(self.size + 1, 0, -1) / (self.size + 1), np.nan)
+
+    @property
+    def size(self) -> int:
+        """The number of calibration scores."""
+        return len(self.scores)
+
+    @property
+    def smallest_rate(self) -> float:
+        """The smallest false-alarm rate that these scores support, 1 / (n + 1)."""
+        return 1 / (self.size + 1)
+
+    def p_value(self, scores: ArrayLike) -> NDArray[np.float64]:
+        """Conformal p-values: (1 + the number of calibration scores at least as high) / (n + 1).
+
+        Args:
+            scores: of any shape.
+
+        Returns:
+            float64 of the same shape, 1 / (n + 1) to 1; NaN where a score is NaN.
+        """
+        found: NDArray[np.float64] = self._p[self._edges.searchsorted(np.asarray(scores, np.float32))]
+        return found
+
+    def threshold(self, false_alarm_rate: float) -> float:
+        """The threshold above which a normal sample comes with a probability of at most this rate.
+
+        Raises:
+            InputError: a rate that is none, or too small for so few scores; the message says how many are missing.
+        """
+        rate = as_number("false_alarm_rate", false_alarm_rate, 0.0, 1.0)
+        k = min(math.floor(rate * (self.size + 1) + _ROUNDING), self.size)
+        if k < 1:
+            raise InputError(self._too_small(rate))
+        return float(self.scores[self.size - k])
+
+    def _too_small(self, rate: float) -> str:
+        needed = math.ceil(min((1 - _ROUNDING) / rate, 1e15) - 1)
+        most = (
+            f" (a bundle keeps {MOST_SCORES:,}, enough for {rounded_up(1 / (MOST_SCORES + 1)):g})"
+            if needed > MOST_SCORES
+            else ""
+        )
+        return (
+            f"false_alarm_rate: {rate:g} needs {needed:,} calibration samples, there are {self.size:,}: "
+            f"{needed - self.size:,} are missing{most}; the smallest rate here is {rounded_up(self.smallest_rate):g}"
+        )
+
+    def rate(self, threshold: float) -> float:
+        """The probability of an alarm for a normal sample, s > threshold: (1 + the number of scores above) / (n + 1).
+
+        Exact for a threshold that is one of the scores, otherwise an estimate that is rather too high.
+        """
+        above = self.size - int(np.searchsorted(self.scores, np.float32(threshold), side="right"))
+        return (above + 1) / (self.size + 1)
+
+
+def calibrate(scores: ArrayLike, rule: ThresholdRule) -> tuple[Calibration, float]:
+    """The calibration scores that are kept, and the threshold.
+
+    Scores are taken a hundred-thousandth higher than they are. A sample may be equal to a calibration sample, as where
+    a machine stands still; its score is then the same but for rounding, which differs from batch to batch and from
+    device to device, and must not decide on an alarm.
+
+    Args:
+        scores: of normal samples, (n,), not negative.
+        rule: how the threshold follows from them.
+
+    Raises:
+        InputError: a rule that does not fit, scores that are not finite, or too few.
+    """
+    rule = rule.checked()
+    with np.errstate(over="ignore"):
+        found = Calibration(_RAISED * np.asarray(scores, np.float64))
+    if not found.size or not np.isfinite(found.scores).all():
+        bad = int((~np.isfinite(found.scores)).sum())
+        raise InputError(
+            "calibration: expected finite scores of one or more normal samples, got "
+            + (f"{bad} of {found.size} that are not finite" if found.size else "none")
+        )
+    found = Calibration(found.scores[: kept_of(found.size, rule.contamination)])
+    if rule.threshold is not None:
+        return found, rule.threshold
+    if rule.quantile is not None:
+        return found, float(found.scores[max(math.ceil(rule.quantile * found.size - _ROUNDING), 1) - 1])
+    if rule.false_alarm_rate is None:
+        raise InputError("expected a false_alarm_rate, a quantile or a threshold, got none of them")
+    return found, found.threshold(rule.false_alarm_rate)
+
+
+def kept_of(count: int, contamination: float) -> int:
+    """How many of so many scores are left when the highest are left out, a share of `contamination`."""
+    return count - math.floor(contamination * count + _ROUNDING)
+
+
+def chosen(count: int, *, time_ordered: bool, most: int = MOST_SCORES) -> NDArray[np.intp]:
+    """Which of `count` samples are kept where they are more than `most`: drawn at random, or evenly spaced in time."""
+    if count <= most:
+        return np.arange(count)
+    if time_ordered:
+        return np.linspace(0, count - 1, most).astype(np.intp)
+    return np.sort(np.random.default_rng(0).choice(count, most, replace=False))
+
+
+def alarm_band(rate: float, calibrated: int, count: int, coverage: float = 0.99) -> tuple[int, int]:
+    """How many alarms of `count` normal samples are within chance: the central band of this coverage, both ends in it.
+
+    The number is beta-binomial: that many calibration samples fix the threshold, which is random too.
+
+    Args:
+        rate: that the threshold realises on average, k / (calibrated + 1) with a whole k.
+        calibrated: the number of calibration scores.
+        count: of samples that are exchangeable with them.
+        coverage: probability of the band, above 0, below 1.
+    """
+    k = min(max(round(rate * (calibrated + 1)), 1), calibrated)
+    j = np.arange(count, dtype=np.float64)
+    ratio = (count - j) * (k + j) / ((j + 1) * (calibrated + 1 - k + count - j - 1))
+    log = np.concatenate([[0.0], np.cumsum(np.log(ratio))])
+    weights = np.exp(log - log.max())
+    cdf = np.cumsum(weights / weights.sum())
+    tail = (1 - coverage) / 2
+    return int(np.searchsorted(cdf, tail, side="right")), min(int(np.searchsorted(cdf, 1 - tail, side="left")), count)
+
+
+def as_threshold(value: Any) -> float:
+    """A score to compare with.
+
+    Raises:
+        InputError: it is none.
+    """
+    return as_number("threshold", value, -LARGEST_SCORE, LARGEST_SCORE, "a finite number within float32")
+
+
+def as_number(name: str, value: Any, low: float, high: float, expected: str = "") -> float:
+    """A number between two limits, both excluded.
+
+    Raises:
+        InputError: it is none.
+    """
+    real, number = isinstance(value, Real) and not isinstance(value, bool), math.nan
+    if real:
+        try:
+            number = float(value)
+        except OverflowError:
+            number = math.inf
+    if not low < number < high:
+        got = repr(number) if real else " ".join(f"{value!r:.80}".split())
+        raise InputError(f"{name}: expected {expected or f'a number above {low:g} and below {high:g}'}, got {got}")
+    return number
+
+
+def rounded_up(rate: float) -> float:
+    """Three digits of a rate that are no less than it."""
+    unit = 10.0 ** (math.floor(math.log10(rate)) - 2)
+    return math.ceil(rate / unit - _ROUNDING) * unit

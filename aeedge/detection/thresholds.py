@@ -1,0 +1,85 @@
+"""The part of a bundle that alarms need: calibration.npz, and a threshold for each variant."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from aeedge.bundle.manifest import CalibrationSpec, FileEntry, sha256_hex
+from aeedge.detection.calibration import Calibration, ThresholdRule, calibrate, kept_of
+
+if TYPE_CHECKING:
+    from aeedge.types import Floats
+
+DEFAULT_RATE = 0.01
+
+
+def completed(rule: ThresholdRule | None, count: int) -> ThresholdRule:
+    """A rule, checked, with a false-alarm rate where it has nothing that a threshold follows from.
+
+    Args:
+        rule: None for the default: 1 %, or the smallest rate that the samples support.
+        count: the number of calibration samples.
+    """
+    rule = (rule or ThresholdRule()).checked()
+    if rule.document().keys() - {"contamination"}:
+        return rule
+    smallest = 1 / (kept_of(count, rule.contamination) + 1)
+    return rule._replace(false_alarm_rate=max(DEFAULT_RATE, smallest))
+
+
+def calibrated(
+    scores: Mapping[str, Floats],
+    rule: ThresholdRule | None = None,
+    *,
+    time_ordered: bool = False,
+    drift: Mapping[str, Any] = MappingProxyType({}),
+) -> tuple[CalibrationSpec, bytes]:
+    """The manifest's entry and calibration.npz.
+
+    Args:
+        scores: of the same normal samples by variant, (n,) each; a threshold that is given is one of the first.
+        rule: how the thresholds follow from them; None for the default of `completed`.
+        time_ordered: whether the samples are a stretch of time.
+        drift: what was found in a later stretch, as JSON.
+
+    Raises:
+        InputError: the rule is none, or needs more samples.
+    """
+    first, *others = scores
+    rule = completed(rule, len(scores[first]))
+    found = {variant: calibrate(values, rule) for variant, values in scores.items()}
+    thresholds = {variant: threshold for variant, (_, threshold) in found.items()}
+    rate = found[first][0].rate(thresholds[first])
+    if rule.threshold is not None:  # the others alarm for as many samples
+        rank = round(rate * (found[first][0].size + 1))
+        thresholds |= {variant: _at_rank(found[variant][0], rank) for variant in others}
+    data = archive({f"{variant}.score": calibration.scores for variant, (calibration, _) in found.items()})
+    spec = CalibrationSpec(
+        file=FileEntry(sha256_hex(data), len(data)),
+        rows=found[first][0].size,
+        false_alarm_rate=rate,
+        thresholds=thresholds,
+        rule=rule.document(),
+        time_ordered=time_ordered,
+        drift=dict(drift),
+    )
+    return spec, data
+
+
+def archive(arrays: Mapping[str, Any]) -> bytes:
+    """Arrays by name as the bytes of an .npz; the same arrays give the same bytes."""
+    file = io.BytesIO()
+    np.savez(file, **arrays)
+    return file.getvalue()
+
+
+def _at_rank(calibration: Calibration, rank: int) -> float:
+    """A threshold below the rank - 1 highest scores alone."""
+    if rank > calibration.size:
+        return float(np.nextafter(calibration.scores[0], np.float32(-np.inf)))
+    return float(calibration.scores[calibration.size - rank])

@@ -1,0 +1,95 @@
+"""The threshold of a run, and the normal samples that calibrate those of its bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aeedge.detection.calibration import ThresholdRule, alarm_band, calibrate, chosen
+from aeedge.detection.thresholds import completed
+from aeedge.errors import InputError
+from aeedge_export.run import Alarm, Run
+
+COVERAGE = 0.99  # of the band that chance explains
+
+
+@dataclass(frozen=True)
+class Normal:
+    """Normal samples that had no say in training, and what to do with their scores.
+
+    Attributes:
+        rows: raw samples (n, *shape).
+        rule: how the threshold follows from their scores; None for a false-alarm rate of 1 %, or the smallest that so
+            few samples support.
+        time_ordered: whether they are a stretch of time after the training samples.
+        drift: what was found in a later stretch, as JSON.
+    """
+
+    rows: NDArray[Any]
+    rule: ThresholdRule | None = None
+    time_ordered: bool = False
+    drift: Mapping[str, Any] = field(default_factory=dict)
+
+    def kept(self) -> NDArray[Any]:
+        """The samples whose scores go into the bundle."""
+        return self.rows[chosen(len(self.rows), time_ordered=self.time_ordered)]
+
+
+def check_rule(run: Run) -> None:
+    """Whether the calibration rows of a run are enough for its rule.
+
+    Raises:
+        InputError: they are not, or there are none.
+    """
+    if run.rule is None:
+        return
+    if run.calibration is None:
+        raise InputError(
+            f"calibration: {' and '.join(run.rule.document())} needs held-out rows, and there are none: of {run.rows} "
+            "rows, or for goal 'compress', none are held out by default; ask for a share (calibration=0.2), or pass "
+            "rows of normal operation"
+        )
+    calibrate(np.zeros(len(run.calibration)), completed(run.rule, len(run.calibration)))
+
+
+def set_alarm(run: Run) -> None:
+    """Calibrate a run with the rows that it keeps for this, and compare with later ones; it needs its scoring.
+
+    Raises:
+        InputError: the rule needs more rows.
+    """
+    run.alarm = None
+    if run.calibration is None:
+        return
+    scores = run.scores(run.calibration)
+    found, threshold = calibrate(scores, completed(run.rule, len(scores)))
+    rate, drift = found.rate(threshold), {}
+    if run.later is not None:
+        alarms = int((run.scores(run.later) > threshold).sum())
+        low, high = alarm_band(rate, found.size, len(run.later), COVERAGE)
+        drift = {"rows": len(run.later), "alarms": alarms, "low": low, "high": high}
+        drift["drift"] = not low <= alarms <= high
+    run.alarm = Alarm(threshold, rate, found.size, drift)
+
+
+def described_drift(drift: Mapping[str, Any]) -> str:
+    """A sentence about the alarms of a later stretch of time."""
+    found = f"{drift['alarms']} of {drift['rows']} rows after the calibration rows raise an alarm"
+    expected = f"chance explains {drift['low']} to {drift['high']}"
+    if not drift["drift"]:
+        return f"no drift: {found}, {expected}"
+    return (
+        f"drift: {found}, {expected}: the promised false-alarm rate does not hold later; calibrate with more recent "
+        "rows, train with more kinds of operation, or recalibrate on the device"
+    )
+
+
+def normal_of(run: Run) -> Normal | None:
+    """The calibration rows of a run, for its bundle."""
+    if run.calibration is None or run.alarm is None:
+        return None
+    return Normal(run.calibration, run.rule, run.later is not None, run.alarm.drift)

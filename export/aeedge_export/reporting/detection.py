@@ -1,0 +1,150 @@
+"""How a run detects anomalies: scores of normal rows, the worst rows and why, and with labels what is found.
+
+Computed while the rows are at hand, and kept with the run for its report.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
+
+from aeedge.detection.calibration import Calibration
+from aeedge.detection.explain import Cause, Explainer
+from aeedge_export.data.labels import UNLABELLED
+from aeedge_export.run import Run
+
+_MOST_ROWS, _WORST, _CAUSES, _BINS, _CURVE = 200_000, 10, 3, 40, 60
+_LEAST_OF_A_CLASS = 5  # held-out rows, for rates to say something
+_ANOMALOUS = ("1", "1.0", "true", "yes", "anomaly", "anomalous", "abnormal", "outlier", "fault", "faulty", "attack")
+_NORMAL = ("0", "0.0", "false", "no", "normal", "ok", "good", "nominal", "healthy", "inlier", "n", "benign")
+
+
+def detection(
+    run: Run, X: NDArray[Any], labels: NDArray[Any] | None = None, held_out: NDArray[np.intp] | None = None
+) -> dict[str, Any]:
+    """Measure a trained run on rows.
+
+    Args:
+        run: with its scoring.
+        X: raw rows (n, *shape).
+        labels: a class for each row, (n,).
+        held_out: indices of the rows that had no say in the training; None for all. Labels are compared with these
+            alone, unless there are too few of a class.
+
+    Returns:
+        "kind" of the score; "rows" measured; "worst": a list of the highest scores with "row", "score", "p_value" (None
+        without calibration) and "causes"; with calibration rows "histogram" ("edges", "counts") of their scores; with
+        labels "labels", see `_against_labels`.
+    """
+    rows = np.arange(len(X))
+    if len(X) > _MOST_ROWS:
+        rows = np.linspace(0, len(X) - 1, _MOST_ROWS).astype(np.intp)
+    scores = run.scores(X if len(rows) == len(X) else X[rows])
+    found: dict[str, Any] = {"kind": run.scored_as.kind, "rows": len(rows)}
+    known = None if run.calibration is None else Calibration(run.scores(run.calibration))
+    if known is not None:
+        found["histogram"] = _histogram(known.scores)
+    worst = np.argsort(-scores, kind="stable")[:_WORST]
+    causes: Any = explainer(run)(X[rows[worst]], _CAUSES, "raise")
+    found["worst"] = [
+        {
+            "row": int(rows[i]),
+            "score": _short(scores[i]),
+            "p_value": None if known is None else _short(known.p_value(scores[i])),
+            "causes": [_document(cause) for cause in why],
+        }
+        for i, why in zip(worst, causes)
+    ]
+    if labels is not None:
+        compared = _against_labels(run, scores, np.asarray(labels)[rows].astype(str), rows, held_out)
+        found |= {} if compared is None else {"labels": compared}
+    return found
+
+
+def explainer(run: Run) -> Explainer:
+    """What explains rows with the torch network, as `aeedge.Model.explain` does with the exported one."""
+
+    def score(rows: NDArray[Any], invalid: str = "raise") -> NDArray[np.float32]:
+        return run.scores(rows)
+
+    def denoise(rows: NDArray[Any], invalid: str = "raise") -> NDArray[np.float32]:
+        return run.decode(run.encode(rows))
+
+    typical = np.median(run.sample, axis=0)
+    return Explainer(run.input_spec, run.scored_as.scale, typical, run.design.channels_last, score, denoise)
+
+
+def anomalous_class(classes: Sequence[str], counts: Sequence[int]) -> str | None:
+    """Which of two classes is the anomalous one: by its name, else the rarer one; None where there are not two."""
+    if len(classes) != 2:
+        return None
+    for one, other in (classes, classes[::-1]):
+        if one.lower() in _ANOMALOUS or other.lower() in _NORMAL or (one, other) in (("-1", "1"), ("-1.0", "1.0")):
+            return one
+    return classes[int(np.argmin(counts))]
+
+
+def _against_labels(
+    run: Run,
+    scores: NDArray[np.float32],
+    labels: NDArray[Any],
+    rows: NDArray[np.intp],
+    held_out: NDArray[np.intp] | None,
+) -> dict[str, Any] | None:
+    """Detection measured by labels; None where there is one class.
+
+    Returns:
+        "rows" compared, "held_out": whether these had no say in the training; "classes": a list of dicts with "name",
+        "rows" and, with a threshold, "alarms"; for two classes also "anomalous": the class that counts as such,
+        "roc_auc", "pr_auc" (average precision), and "curve": "false_alarm_rate" and "detection_rate" by threshold.
+    """
+    known = labels != UNLABELLED
+    names, counts = np.unique(labels[known], return_counts=True)
+    if len(names) < 2:
+        return None
+    apart = known if held_out is None else known & np.isin(rows, held_out)
+    of_held_out = {name: int((labels[apart] == name).sum()) for name in names}
+    is_held_out = held_out is None or min(of_held_out.values()) >= _LEAST_OF_A_CLASS
+    chosen = apart if is_held_out else known
+    scores, labels = scores[chosen], labels[chosen]
+    found: dict[str, Any] = {"rows": len(scores), "held_out": is_held_out, "classes": []}
+    for name in names[:50].tolist():
+        of_class = labels == name
+        alarms = {} if run.alarm is None else {"alarms": int((scores[of_class] > run.alarm.threshold).sum())}
+        found["classes"].append({"name": name, "rows": int(of_class.sum()), **alarms})
+    anomalous = anomalous_class(names.tolist(), counts.tolist())
+    if anomalous is None:
+        return found
+    truth = labels == anomalous
+    false_alarms, detected, _ = roc_curve(truth, scores)
+    step = np.unique(np.linspace(0, len(detected) - 1, _CURVE).astype(int))
+    return found | {
+        "anomalous": anomalous,
+        "roc_auc": _short(roc_auc_score(truth, scores)),
+        "pr_auc": _short(average_precision_score(truth, scores)),
+        "curve": {
+            "false_alarm_rate": [_short(value) for value in false_alarms[step]],
+            "detection_rate": [_short(value) for value in detected[step]],
+        },
+    }
+
+
+def _histogram(scores: NDArray[np.float32]) -> dict[str, Any]:
+    """Counts of scores between edges that are evenly spaced in their logarithm."""
+    low = max(float(scores[0]), 1e-6 * float(scores[-1]), 1e-30)
+    edges = np.geomspace(low, max(float(scores[-1]), low * 1.01), min(_BINS, max(5, len(scores) // 5)) + 1)
+    counts, _ = np.histogram(np.clip(scores, edges[0], edges[-1]), edges)
+    return {"edges": [_short(edge) for edge in edges], "counts": counts.tolist()}
+
+
+def _document(cause: Cause) -> dict[str, Any]:
+    numbers = {name: _short(getattr(cause, name)) for name in ("share", "residual", "actual", "expected")}
+    return {"name": cause.name, "index": list(cause.index), **numbers}
+
+
+def _short(value: Any) -> float:
+    return float(f"{float(value):.6g}")

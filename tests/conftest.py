@@ -1,0 +1,8 @@
+"""Settings of hypothesis for all tests."""
+
+from hypothesis import HealthCheck, settings
+
+# A slow or busy machine makes no difference, nor what a fixture made for a test: examples do not change it.
+_ALLOWED = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+settings.register_profile("any machine", deadline=None, suppress_health_check=_ALLOWED)
+settings.load_profile("any machine")

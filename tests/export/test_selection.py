@@ -48,7 +48,7 @@ def labelled(tmp_path):
     [
         ("anomaly == 0", FAULT == 0),
         ("anomaly==0.0", FAULT == 0),
-        ("anomaly != 0 and a > 0", (FAULT != 0) & (A > 0)),
+        ("anomaly != 0 AND a > 0", (FAULT != 0) & (A > 0)),
         ("a>=-0.5 and a<=.5 and b<1e-1", (A >= -0.5) & (A <= 0.5) & (B < 0.1)),
         ("'flow rate' < 0", C < 0),
         ('"flow rate" < 0 and `flow rate` > -1', (C < 0) & (C > -1)),

@@ -92,7 +92,9 @@ def parse_condition(text: str) -> tuple[Comparison, ...]:
     for start in range(0, max(len(tokens), 1), 4):
         part = tokens[start : start + 4]
         kinds = [kind for _, kind in part]
-        joined = len(part) == 3 or (len(part) == 4 and part[3] == ("and", 5) and len(tokens) > start + 4)
+        joined = len(part) == 3 or (
+            len(part) == 4 and (part[3][0].lower(), part[3][1]) == ("and", 5) and len(tokens) > start + 4
+        )
         if not joined or kinds[1] != 1 or 1 in (kinds[0], kinds[2]):
             raise InputError(f"select: {_EXPECTED}, got {text!r}; put names and values with blanks in quotes")
         comparison = Comparison(*(word for word, _ in part[:3]))

@@ -313,7 +313,7 @@ class Autoencoder(Detector, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
             return self._adopt(fitting.partial_fit(run, X, params, features))
 
     def resume(self, X: ArrayLike, *, epochs: int | None = None, on_epoch: EpochHook | None = None) -> Autoencoder:
-        """Continue the training of a fitted or loaded estimator, with the same rows.
+        """Continue the training of a fitted or loaded estimator, with the same rows, split as before.
 
         Args:
             X: the rows it was fitted to.

@@ -29,7 +29,7 @@ from aeedge_export.data.missing import POLICIES, treat_as_trained, treat_missing
 from aeedge_export.reporting.detection import described
 from aeedge_export.reporting.evaluation import against_pca
 from aeedge_export.reporting.page import render
-from aeedge_export.run import STOPPED
+from aeedge_export.run import STOPPED, Run
 
 if TYPE_CHECKING:
     from aeedge_export.training.loop import State
@@ -330,6 +330,15 @@ def _check_options(ctx: click.Context, *, resume: bool) -> None:
             )
 
 
+def _parts(run: Run) -> str:
+    """How many rows served what."""
+    parts = run.split(run.rows)
+    counts = [f"{len(parts.train):,} rows to train on", f"{len(parts.validation):,} for validation"]
+    given = len(parts.calibration) or (0 if run.calibration is None else len(run.calibration))
+    counts += [f"{given:,} for calibration"] if given else []
+    return ", ".join(counts + ([f"{len(parts.later):,} later"] if len(parts.later) else []))
+
+
 def _summarize(ae: workstation.Autoencoder, target: Path, command: click.Command) -> None:
     for note in ae.notes_:
         say(f"Note: {reworded(note, command)}", err=True)
@@ -351,5 +360,5 @@ def _summarize(ae: workstation.Autoencoder, target: Path, command: click.Command
     say(f"held-out error {reworded(against_pca(ae.run_), command)}; report in {target / 'report.html'}")
     for line in described(ae.run_):
         say(line)
-    say(f"scaling {ae.scaler_.kind}; threads {state.threads}")
+    say(f"{_parts(ae.run_)}; scaling {ae.scaler_.kind}; threads {state.threads}")
     say(f"next: aeedge export {shlex.quote(str(target))} -o {shlex.quote(target.name + '.aeedge')}")

@@ -60,7 +60,7 @@ bench-quick: .venv/bench
 bench-versions: .venv/bench
 	$(BIN)/python benchmarks/versions.py $(BEFORE) $(AFTER)
 
-# All benchmarks; TABLES=folder adds the anomaly tables (see benchmarks/quality.py)
+# All benchmarks; TABLES=folder adds the anomaly tables (see benchmarks/detection.py)
 bench-all: bench
 	$(BIN)/python benchmarks/runtime_speed.py
 	$(BIN)/python benchmarks/startup.py
@@ -73,6 +73,7 @@ bench-all: bench
 	$(BIN)/python benchmarks/training_threads.py
 	$(BIN)/python benchmarks/family_speed.py
 	$(BIN)/python benchmarks/quality.py $(TABLES)
+	$(if $(TABLES),$(BIN)/python benchmarks/detection.py $(TABLES))
 
 .venv/bench: .venv/ready benchmarks/requirements.txt
 	$(BIN)/python -m pip install -q -c constraints.txt -r benchmarks/requirements.txt

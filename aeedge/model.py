@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from aeedge.bundle.manifest import InputSpec, Manifest
-from aeedge.detection.calibration import Calibration, as_number
+from aeedge.detection.calibration import Calibration, as_threshold
 from aeedge.errors import AeedgeError, IncompatibleBundleError, InputError, printable
 from aeedge.runtime.batch import INVALID, as_array
 from aeedge.runtime.methods import NAMES
@@ -361,7 +361,7 @@ class Model:
         """Run the reference inputs and compare latents, reconstructions and scores with the recorded outputs.
 
         Each is computed for all samples at once and again one by one: other kernels run then. Where NaN and infinity
-        are looked for in latents, each column is tried with them.
+        are looked for in latents, each column is tried with them. Calibration scores are read, if there are any.
 
         Returns:
             For each output its worst sample.
@@ -370,10 +370,13 @@ class Model:
             VerificationError: a sample differs by more than its tolerance, the message names it; two calls with the
                 same sample differ; a tolerance is nearly as large as the outputs; or NaN or infinity do not reach the
                 latents as the manifest says.
+            CorruptBundleError: golden.npz or calibration.npz is damaged.
         """
         from aeedge.verification import self_check
 
         self._check("encode")
+        if self.calibration_size:
+            self._bundle.calibration(self.variant)
         calls = {"latent": self.encode, "reconstruction": self.denoise, "score": self.score}
         find = self._dispatcher.find_sentinels if self.nonfinite_check == "latents" else None
         return self_check(self._bundle, self.variant, calls, find)
@@ -406,16 +409,17 @@ class Model:
             return np.array(self.calibration.threshold(false_alarm_rate), np.float32)
         if false_alarm_rate is not None:
             raise InputError("expected a false_alarm_rate or a threshold, got both; leave one out")
-        number = as_number("threshold", threshold, -np.inf, np.inf)
-        thresholds = {} if self.manifest.calibration is None else dict(self.manifest.calibration.thresholds)
+        number = np.array(as_threshold(threshold), np.float32)
+        spec = self.manifest.calibration
+        thresholds = {} if spec is None else {name: np.float32(value) for name, value in spec.thresholds.items()}
         own = thresholds.pop(self.variant, None)
         other = next((variant for variant, value in thresholds.items() if value == number != own), None)
         if other is not None:
             raise InputError(
-                f"threshold: {number:g} is that of {other}, and {self.variant} runs, whose scores are others; "
+                f"threshold: {float(number):g} is that of {other}, and {self.variant} runs, whose scores are others; "
                 + ("it has none of its own" if own is None else f"leave it out for its own, {own:g}")
             )
-        return np.array(number, np.float32)
+        return number
 
     def _padded(self, z: ArrayLike) -> ArrayLike:
         """A prefix of ordered latents, with zeros for the others."""

@@ -21,9 +21,9 @@ import numpy as np
 from aeedge.bundle.manifest import MOST_SCORES, CalibrationSpec, FileEntry, InputSpec, Manifest, Tolerance, sha256_hex
 from aeedge.bundle.onnx_editing import edited, initializers
 from aeedge.bundle.reader import CALIBRATION, GOLDEN, MANIFEST, ROLES, Bundle, file_name
-from aeedge.detection.calibration import ThresholdRule, chosen, rounded_up
+from aeedge.detection.calibration import ThresholdRule, chosen, kept_of, rounded_up
 from aeedge.detection.scores import Scoring, fitted
-from aeedge.detection.thresholds import archive, calibrated, default_rule
+from aeedge.detection.thresholds import archive, calibrated, completed
 from aeedge.errors import BundleError, CorruptBundleError, IncompatibleBundleError, InputError, VerificationError
 from aeedge.files.atomic import atomic_directory
 from aeedge.files.replacing import BUNDLE, check_folder
@@ -171,14 +171,12 @@ def _rule(given: ThresholdRule, before: CalibrationSpec | None, count: int) -> T
         return given
     asked = {} if before is None else before.rule
     inherited = {name: asked[name] for name in ("false_alarm_rate", "quantile") if name in asked}
-    rule = ThresholdRule(**inherited) if inherited else default_rule(_kept(count, given.contamination))
-    return rule._replace(contamination=given.contamination).checked()
+    return completed(ThresholdRule(**inherited, contamination=given.contamination), min(count, MOST_SCORES))
 
 
 def _kept(count: int, contamination: float) -> int:
     """How many of so many scores `calibrate` does not trim."""
-    count = min(count, MOST_SCORES)
-    return count - math.floor(contamination * count + 1e-9)
+    return kept_of(min(count, MOST_SCORES), contamination)
 
 
 def _check_enough(count: int, rule: ThresholdRule, fit_count: Callable[[int], int]) -> None:
@@ -430,7 +428,6 @@ def _accept(part: Path, variant: str, name: str, allow_ops: Names) -> None:
         else:
             with model:
                 model.self_check()
-                assert model.calibration.size
     except (BundleError, VerificationError) as error:
         reason = str(error)
     if reason:

@@ -21,10 +21,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-_MAX_ROWS, _MAX_BYTES = (
-    2**12,
-    2**30,
-)  # of an array; the exporter records sixteen samples, and up to 2**12 calibration scores
+_MAX_ROWS, _MAX_BYTES = 2**12, 2**30  # of an array; there are sixteen samples, and up to 2**12 calibration scores
 _MAGIC = b"\x93NUMPY\x01\x00"  # format 1.0, which numpy.savez writes for all such arrays
 _HEADER = re.compile(r"\{'descr': '([^']{2,4})', 'fortran_order': (True|False), 'shape': \(([\d, ]{0,200})\), \} *\n")
 

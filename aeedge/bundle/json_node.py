@@ -97,12 +97,13 @@ class Node:
             raise self.wrong(f"a whole number of at least {least}{limit}")
         return self.value
 
-    def number(self, least: float = -math.inf) -> float:
+    def number(self, least: float = -math.inf, most: float = math.inf) -> float:
         """A finite number."""
         if not isinstance(self.value, (int, float)) or isinstance(self.value, bool):
             raise self.wrong("a number")
-        if not math.isfinite(self.value) or self.value < least:
-            raise self.wrong(f"a finite number of at least {least}")
+        if not math.isfinite(self.value) or not least <= self.value <= most:
+            limit = f", at most {most:g}" if most < math.inf else ""
+            raise self.wrong(f"a finite number of at least {least:g}{limit}")
         return float(self.value)
 
     def boolean(self) -> bool:

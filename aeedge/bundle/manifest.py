@@ -35,6 +35,7 @@ SCORES = ("mse", "robust", "mahalanobis", "both")
 SENTINELS = ("none", "first", "all")
 OUTPUTS = ("latent", "reconstruction", "score")
 MOST_SCORES = 4096  # of a variant in calibration.npz
+LARGEST_SCORE = (2 - 2**-23) * 2.0**127  # of float32
 
 _SEAL = '"manifest_sha256": "'
 _BLANK = "0" * 64
@@ -474,8 +475,10 @@ def _calibration(node: Node) -> CalibrationSpec:
     return CalibrationSpec(
         file=_file(node),
         rows=node.get("rows").integer(1, MOST_SCORES),
-        false_alarm_rate=node.get("false_alarm_rate").number(0.0),
-        thresholds={name: item.number() for name, item in thresholds.items() if name in VARIANTS},
+        false_alarm_rate=node.get("false_alarm_rate").number(0.0, 1.0),
+        thresholds={
+            name: item.number(-LARGEST_SCORE, LARGEST_SCORE) for name, item in thresholds.items() if name in VARIANTS
+        },
         rule=node.get("rule").plain(),
         time_ordered=node.get("time_ordered").boolean(),
         drift=node.get("drift").optional(Node.plain) or {},

@@ -222,7 +222,7 @@ class Bundle:
                 "make one with 'aeedge recalibrate', or pass a threshold"
             )
         scores: NDArray[np.float32] = self._arrays(CALIBRATION, spec.file, {name: ("float32", ())})[name]
-        if len(scores) != spec.rows or not (np.isfinite(scores).all() and (np.diff(scores) >= 0).all()):
+        if len(scores) != spec.rows or not (np.isfinite(scores).all() and (scores[1:] >= scores[:-1]).all()):
             raise CorruptBundleError(
                 f"{os.path.join(self.path, CALIBRATION)}: expected {spec.rows} finite scores in order as {name!r}; "
                 "export the bundle again"

@@ -36,7 +36,8 @@ WORKSTATION = {  # listed here so that --help need not import the workstation
     "export": "Turn a trained run into a bundle.",
     "report": "Write a run as one HTML page.",
 }
-_MODULES = dict.fromkeys(("encode", "decode", "denoise", "score"), "aeedge.cli.transform") | {
+_MODULES = dict.fromkeys(("encode", "decode", "denoise"), "aeedge.cli.transform") | {
+    "score": "aeedge.cli.score",
     "bench": "aeedge.cli.bench",
     "doctor": "aeedge.cli.doctor",
     "tune": "aeedge.cli.tune",

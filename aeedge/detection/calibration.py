@@ -9,11 +9,12 @@ rate α comes for a normal sample with a probability of at most α, whatever the
 from __future__ import annotations
 
 import math
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aeedge.bundle.manifest import MOST_SCORES
+from aeedge.bundle.manifest import LARGEST_SCORE, MOST_SCORES
 from aeedge.errors import InputError
 from aeedge.record import Record
 
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 
     from aeedge.types import Floats
 
-_ROUNDING = 1e-9  # 0.001 · 1000 is no less than 1
+_ROUNDING = 1e-9  # 0.29 · 100 is no less than 29
+_RAISED = 1.00001  # times a calibration score: more than rounding makes of the same sample elsewhere
 
 
 class ThresholdRule(Record):
@@ -32,7 +34,7 @@ class ThresholdRule(Record):
         false_alarm_rate: the largest share of normal samples that may raise an alarm, above 0, below 1: with the
             finite-sample guarantee of split conformal prediction.
         quantile: of the calibration scores, above 0, below 1: the threshold itself is one of them, without a guarantee.
-        threshold: a score.
+        threshold: a score; compared as float32.
         contamination: the share of the calibration samples that may be anomalous, 0 to 0.5: as many of the highest
             scores are left out first. What is promised then holds if they were anomalous indeed.
     """
@@ -53,11 +55,9 @@ class ThresholdRule(Record):
             both = " and ".join(f"{name}={value!r:.20}" for name, value in given.items())
             raise InputError(f"expected one rule for the threshold, got {both}; leave one out")
         for name, value in given.items():
-            limits = (-math.inf, math.inf) if name == "threshold" else (0.0, 1.0)
-            given[name] = as_number(name, value, *limits)
-        share = self.contamination
-        if share != 0:
-            share = as_number("contamination", share, 0.0, math.nextafter(0.5, 1.0), "a number from 0 to 0.5")
+            given[name] = as_threshold(value) if name == "threshold" else as_number(name, value, 0.0, 1.0)
+        limits = math.nextafter(0.0, -1.0), math.nextafter(0.5, 1.0)
+        share = as_number("contamination", self.contamination, *limits, "a number from 0 to 0.5")
         if share and "threshold" in given:
             raise InputError("contamination: a threshold that is given does not depend on the scores; leave one out")
         return ThresholdRule(**given, contamination=share)
@@ -110,14 +110,22 @@ class Calibration:
             InputError: a rate that is none, or too small for so few scores; the message says how many are missing.
         """
         rate = as_number("false_alarm_rate", false_alarm_rate, 0.0, 1.0)
-        k = math.floor(rate * (self.size + 1) + _ROUNDING)
+        k = min(math.floor(rate * (self.size + 1) + _ROUNDING), self.size)
         if k < 1:
-            needed = math.ceil(1 / rate - 1 - _ROUNDING)
-            raise InputError(
-                f"false_alarm_rate: {rate:g} needs {needed:,} calibration samples, there are {self.size:,}: "
-                f"{needed - self.size:,} are missing; the smallest rate here is {rounded_up(self.smallest_rate):g}"
-            )
+            raise InputError(self._too_small(rate))
         return float(self.scores[self.size - k])
+
+    def _too_small(self, rate: float) -> str:
+        needed = math.ceil(min((1 - _ROUNDING) / rate, 1e15) - 1)
+        most = (
+            f" (a bundle keeps {MOST_SCORES:,}, enough for {rounded_up(1 / (MOST_SCORES + 1)):g})"
+            if needed > MOST_SCORES
+            else ""
+        )
+        return (
+            f"false_alarm_rate: {rate:g} needs {needed:,} calibration samples, there are {self.size:,}: "
+            f"{needed - self.size:,} are missing{most}; the smallest rate here is {rounded_up(self.smallest_rate):g}"
+        )
 
     def rate(self, threshold: float) -> float:
         """The probability of an alarm for a normal sample, s > threshold: (1 + the number of scores above) / (n + 1).
@@ -131,30 +139,39 @@ class Calibration:
 def calibrate(scores: ArrayLike, rule: ThresholdRule) -> tuple[Calibration, float]:
     """The calibration scores that are kept, and the threshold.
 
+    Scores are taken a hundred-thousandth higher than they are. A sample may be equal to a calibration sample, as where
+    a machine stands still; its score is then the same but for rounding, which differs from batch to batch and from
+    device to device, and must not decide on an alarm.
+
     Args:
-        scores: of normal samples, (n,).
+        scores: of normal samples, (n,), not negative.
         rule: how the threshold follows from them.
 
     Raises:
         InputError: a rule that does not fit, scores that are not finite, or too few.
     """
     rule = rule.checked()
-    found = Calibration(scores)
+    with np.errstate(over="ignore"):
+        found = Calibration(_RAISED * np.asarray(scores, np.float64))
     if not found.size or not np.isfinite(found.scores).all():
         bad = int((~np.isfinite(found.scores)).sum())
         raise InputError(
             "calibration: expected finite scores of one or more normal samples, got "
             + (f"{bad} of {found.size} that are not finite" if found.size else "none")
         )
-    kept = found.size - math.floor(rule.contamination * found.size + _ROUNDING)
-    found = Calibration(found.scores[:kept])
+    found = Calibration(found.scores[: kept_of(found.size, rule.contamination)])
     if rule.threshold is not None:
         return found, rule.threshold
     if rule.quantile is not None:
-        return found, float(found.scores[min(found.size, math.ceil(rule.quantile * found.size - _ROUNDING)) - 1])
+        return found, float(found.scores[max(math.ceil(rule.quantile * found.size - _ROUNDING), 1) - 1])
     if rule.false_alarm_rate is None:
         raise InputError("expected a false_alarm_rate, a quantile or a threshold, got none of them")
     return found, found.threshold(rule.false_alarm_rate)
+
+
+def kept_of(count: int, contamination: float) -> int:
+    """How many of so many scores are left when the highest are left out, a share of `contamination`."""
+    return count - math.floor(contamination * count + _ROUNDING)
 
 
 def chosen(count: int, *, time_ordered: bool, most: int = MOST_SCORES) -> NDArray[np.intp]:
@@ -187,19 +204,30 @@ def alarm_band(rate: float, calibrated: int, count: int, coverage: float = 0.99)
     return int(np.searchsorted(cdf, tail, side="right")), min(int(np.searchsorted(cdf, 1 - tail, side="left")), count)
 
 
-def as_number(name: str, value: Any, low: float, high: float, expected: str = "") -> float:
-    """A finite number between two limits, both excluded.
+def as_threshold(value: Any) -> float:
+    """A score to compare with.
 
     Raises:
         InputError: it is none.
     """
-    try:
-        number = float(value)
-    except (TypeError, ValueError, OverflowError):
-        number = math.nan
-    if isinstance(value, (bool, str)) or not (math.isfinite(number) and low < number < high):
-        between = "a finite number" if high == math.inf else f"a number above {low:g} and below {high:g}"
-        raise InputError(f"{name}: expected {expected or between}, got {value!r:.80}")
+    return as_number("threshold", value, -LARGEST_SCORE, LARGEST_SCORE, "a finite number within float32")
+
+
+def as_number(name: str, value: Any, low: float, high: float, expected: str = "") -> float:
+    """A number between two limits, both excluded.
+
+    Raises:
+        InputError: it is none.
+    """
+    real, number = isinstance(value, Real) and not isinstance(value, bool), math.nan
+    if real:
+        try:
+            number = float(value)
+        except OverflowError:
+            number = math.inf
+    if not low < number < high:
+        got = repr(number) if real else " ".join(f"{value!r:.80}".split())
+        raise InputError(f"{name}: expected {expected or f'a number above {low:g} and below {high:g}'}, got {got}")
     return number
 
 

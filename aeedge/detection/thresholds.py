@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import math
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from aeedge.bundle.manifest import CalibrationSpec, FileEntry, sha256_hex
-from aeedge.detection.calibration import Calibration, ThresholdRule, calibrate
+from aeedge.detection.calibration import Calibration, ThresholdRule, calibrate, kept_of
 
 if TYPE_CHECKING:
     from aeedge.types import Floats
@@ -19,9 +18,18 @@ if TYPE_CHECKING:
 DEFAULT_RATE = 0.01
 
 
-def default_rule(count: int) -> ThresholdRule:
-    """A false-alarm rate of 1 %, or the smallest that this many calibration samples support."""
-    return ThresholdRule(false_alarm_rate=max(DEFAULT_RATE, 1 / (count + 1)))
+def completed(rule: ThresholdRule | None, count: int) -> ThresholdRule:
+    """A rule, checked, with a false-alarm rate where it has nothing that a threshold follows from.
+
+    Args:
+        rule: None for the default: 1 %, or the smallest rate that the samples support.
+        count: the number of calibration samples.
+    """
+    rule = (rule or ThresholdRule()).checked()
+    if rule.document().keys() - {"contamination"}:
+        return rule
+    smallest = 1 / (kept_of(count, rule.contamination) + 1)
+    return rule._replace(false_alarm_rate=max(DEFAULT_RATE, smallest))
 
 
 def calibrated(
@@ -35,7 +43,7 @@ def calibrated(
 
     Args:
         scores: of the same normal samples by variant, (n,) each; a threshold that is given is one of the first.
-        rule: how the thresholds follow from them; None for `default_rule`.
+        rule: how the thresholds follow from them; None for the default of `completed`.
         time_ordered: whether the samples are a stretch of time.
         drift: what was found in a later stretch, as JSON.
 
@@ -43,7 +51,7 @@ def calibrated(
         InputError: the rule is none, or needs more samples.
     """
     first, *others = scores
-    rule = (rule or default_rule(len(scores[first]))).checked()
+    rule = completed(rule, len(scores[first]))
     found = {variant: calibrate(values, rule) for variant, values in scores.items()}
     thresholds = {variant: threshold for variant, (_, threshold) in found.items()}
     rate = found[first][0].rate(thresholds[first])
@@ -73,5 +81,5 @@ def archive(arrays: Mapping[str, Any]) -> bytes:
 def _at_rank(calibration: Calibration, rank: int) -> float:
     """A threshold below the rank - 1 highest scores alone."""
     if rank > calibration.size:
-        return math.nextafter(float(calibration.scores[0]), -math.inf)
+        return float(np.nextafter(calibration.scores[0], np.float32(-np.inf)))
     return float(calibration.scores[calibration.size - rank])

@@ -35,15 +35,27 @@ class TextTable:
         source: the file.
         head: from `sniffing.detect` or `sniffing.fits`.
         advice: for messages.
+
+    Attributes:
+        names: of the columns, None without.
+        width: number of columns.
+        count: number of rows, which is not known.
+        notes: what was guessed that is not obvious.
     """
 
     def __init__(self, source: Source, head: Head, advice: type[Advice] = Advice) -> None:
         self._source, self.head, self._advice = source, head, advice
+        self.names, self.width, self.count = head.names, head.width, None
+        self.notes = list(head.notes)
+
+    def describe(self) -> str:
+        """How the file is written, for people."""
+        return self.head.dialect.describe()
 
     def blocks(
         self, order: Sequence[int] | None = None, *, missing: bool, text: Sequence[int] = ()
     ) -> Iterator[tuple[NDArray[np.float64], list[list[str]]]]:
-        """Rows of numbers (m, k) in bounded memory, and for each row the text of some columns.
+        """Rows of numbers (m, k) in bounded memory, and the text of some columns, a list of m for each.
 
         Args:
             order: the k columns to take, all by default.
@@ -60,19 +72,19 @@ class TextTable:
         with io.TextIOWrapper(self._source.open(), dialect.encoding, newline="") as stream:
             lines = _decoded(stream, self._source.name)
             line = self._skip_head(lines)
-            while not text:
+            while True:
                 chunk = list(islice(lines, step))
                 block = self._regular(chunk, order, missing)
-                if block is None:  # from here on with care
+                if block is None or (text and len(block) != len(chunk)):  # from here on with care
                     lines = chain(chunk, lines)
                     break
                 line += len(chunk)
-                yield block, []
+                yield block, self._text(chunk, text)
             found = records(lines, dialect, self._source.name, line)
             while part := list(islice(found, step)):
                 rows = [row if len(row) == width else self._of_width(row, line) for line, row in part]
                 numbers = self._numbers(rows, [line for line, _ in part], order, missing)
-                yield numbers, [[row[i].strip() for i in text] for row in rows]
+                yield numbers, [[row[i].strip() for row in rows] for i in text]
 
     def _skip_head(self, lines: Iterator[str]) -> int:
         """Consume the lines above the first row; returns their number."""
@@ -103,8 +115,14 @@ class TextTable:
             )
         except ValueError:
             return None
-        fits = block.shape[1] == len(order) and (missing or _fits(block).all())
+        fits = block.shape[1] == len(order) and (missing or fits_float32(block).all())
         return block if fits else None
+
+    def _text(self, lines: list[str], columns: Sequence[int]) -> list[list[str]]:
+        """Columns of lines that `_regular` took."""
+        delimiter = None if self.head.dialect.delimiter == " " else self.head.dialect.delimiter
+        rows = [line.split(delimiter) for line in lines] if columns else []
+        return [[row[i].strip() for row in rows] for i in columns]
 
     def _of_width(self, row: list[str], line: int) -> list[str]:
         if len(row) == self.head.width + 1 and not row[-1].strip():
@@ -121,8 +139,8 @@ class TextTable:
             at = found.index(None)
             raise self._fault(cells[at], lines, at, order, is_missing=False)
         values = np.array(found, np.float64)
-        if not missing and not _fits(values).all():
-            at = int(np.argmin(_fits(values)))
+        if not missing and not fits_float32(values).all():
+            at = int(np.argmin(fits_float32(values)))
             raise self._fault(cells[at], lines, at, order, is_missing=bool(np.isnan(values[at])))
         return values.reshape(len(rows), len(order))
 
@@ -149,7 +167,7 @@ class TextTable:
         return InputError(f"{where}: expected {kind}, got {shown}{hint}; {self._advice.text(name)}")
 
 
-def _fits(values: NDArray[np.float64]) -> NDArray[np.bool_]:
+def fits_float32(values: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Which values are finite and fit float32, as models compute; False for NaN."""
     return np.asarray(np.abs(values) <= np.finfo(np.float32).max)
 

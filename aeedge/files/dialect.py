@@ -24,6 +24,7 @@ MISSING = frozenset(("", "na", "n/a", "#n/a", "nan", "null", "none", "nil", "-",
 _TRUTH = {"true": 1.0, "false": 0.0}
 DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+(e[+-]?\d+)?", re.IGNORECASE)
 THOUSANDS = re.compile(r"[+-]?\d{1,3}([,.' ]\d{3})+([.,]\d*)?")
+JSON_NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?", re.ASCII)
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1b]")
 SEPARATOR_LINE = re.compile(r"\ufeff?\"?sep=(.)\"?\s*", re.IGNORECASE)  # Excel's first line
 
@@ -61,6 +62,12 @@ class Dialect(Record):
         parts += [f"quoted by {self.quote}"] if self.quote != '"' else []
         parts += [self.encoding] if self.encoding != "utf-8-sig" else []
         return ", ".join(parts)
+
+
+class Cell(str):
+    """The text of a cell: a number, if it is written as one, where text of other files is text."""
+
+    __slots__ = ()
 
 
 def number(cell: str, decimal: str = ".") -> float | None:

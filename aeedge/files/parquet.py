@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
-from typing import Any
+from contextlib import AbstractContextManager, suppress
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from aeedge.errors import InputError, printable
-from aeedge.files.source import Source, reading
+from aeedge.files.dialect import JSON_NUMBER, Cell
+from aeedge.files.source import DAMAGE, Source, reading
 
 _BLOCK_BYTES = 2**22
+_GROUP_ROWS = 2**16  # of a row group that is written
+_TYPES = {"<f4": "float32", "<f8": "float64", "|b1": "bool_", "number": "float32", "text": "string"}
 
 
 def _pyarrow() -> Any:
@@ -31,8 +34,10 @@ class ParquetTable:
     Attributes:
         names: of all columns, lists expanded.
         kinds: of each, "number", "time" or "text".
+        width: number of columns, lists expanded.
         count: number of rows.
         index: names of columns that were a frame's index.
+        notes: of what was guessed, nothing here.
 
     Raises:
         InputError: pyarrow is missing, or the file is damaged or has two columns of one name.
@@ -59,7 +64,12 @@ class ParquetTable:
         self.names = tuple(
             f"{name}[{i}]" if size else name for name, _, size in self._columns for i in range(size or 1)
         )
+        self.width, self.notes = len(self.names), list[str]()
         self.kinds = tuple(kind for _, kind, size in self._columns for _ in range(size or 1))
+
+    def describe(self) -> str:
+        """How the file is written, for people."""
+        return "Parquet"
 
     def _kind(self, field: Any) -> tuple[str, int]:
         """What a column holds, and the length of its lists, 0 where it has none."""
@@ -84,19 +94,15 @@ class ParquetTable:
         batch = next(self._file.iter_batches(batch_size=16, columns=[name]), None)
         return [] if batch is None else batch.column(0).to_pylist()
 
-    def text(self, name: str) -> list[Any]:
-        """All values of a column, as Python objects."""
-        with self._reading():
-            file = self._source.path or self._source.open_seekable()
-            found: list[Any] = self._pa.parquet.read_table(file, columns=[name]).column(0).to_pylist()
-        return found
-
-    def blocks(self, order: Sequence[int], *, missing: bool) -> Iterator[NDArray[np.float64]]:
-        """Rows of numbers (m, k) of the columns `order`, in bounded memory.
+    def blocks(
+        self, order: Sequence[int], *, missing: bool, text: Sequence[int] = ()
+    ) -> Iterator[tuple[NDArray[np.float64], list[list[Any]]]]:
+        """Rows of numbers (m, k) of the columns `order`, in bounded memory, and the values of others, m for each.
 
         Args:
             order: positions in `names`.
             missing: whether nulls and NaN become NaN; otherwise they are an InputError.
+            text: columns to return as Python objects.
 
         Raises:
             InputError: a column that holds no numbers, lists of unequal length, a missing value.
@@ -105,7 +111,8 @@ class ParquetTable:
             if self.kinds[i] != "number":
                 where = f"{self._source.name}, column '{printable(self.names[i])}'"
                 raise InputError(f"{where}: expected numbers, got {self.kinds[i]}; leave it out")
-        wanted = list(dict.fromkeys(self._places[i][0] for i in order))
+        features = {self._places[i][0] for i in order}
+        wanted = list(dict.fromkeys(self._places[i][0] for i in (*order, *text)))
         first, step = 0, max(1, _BLOCK_BYTES // (8 * len(self.names)))
         with self._reading():
             batches = self._file.iter_batches(batch_size=step, columns=wanted)
@@ -114,11 +121,12 @@ class ParquetTable:
                 batch = next(batches, None)
                 if batch is None:
                     return
-                arrays = {
-                    name: self._numbers(batch.column(batch.schema.get_field_index(name)), name, first)
-                    for name in wanted
-                }
-            block = np.stack([arrays[name][:, j] for name, j in (self._places[i] for i in order)], axis=1)
+                found = {name: batch.column(batch.schema.get_field_index(name)) for name in wanted}
+                arrays = {name: self._numbers(found[name], name, first) for name in features}
+                others = [self._objects(found[self._places[i][0]], i) for i in text]
+            block = np.empty((batch.num_rows, len(order)))
+            for place, (name, j) in enumerate(self._places[i] for i in order):
+                block[:, place] = arrays[name][:, j]
             fits = np.abs(block) <= np.finfo(np.float32).max  # False for NaN
             if not missing and not fits.all():
                 row, column = (int(v) for v in np.argwhere(~fits)[0])
@@ -129,7 +137,12 @@ class ParquetTable:
                     f"expected a number, got {got}; fill it in, or leave the row out"
                 )
             first += len(block)
-            yield block
+            yield block, others
+
+    def _objects(self, column: Any, i: int) -> list[Any]:
+        """A column as Python objects; of lists the value that `names[i]` names."""
+        (name, j), values = self._places[i], column.to_pylist()
+        return values if not self._sizes[name] else [None if v is None else v[j] for v in values]
 
     def _numbers(self, column: Any, name: str, first: int) -> NDArray[np.float64]:
         """A column as (m, p): p values of a list, otherwise one."""
@@ -149,3 +162,80 @@ class ParquetTable:
             column = column.dictionary_decode()
         values: NDArray[np.float64] = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
         return values.reshape(rows, max(size, 1))
+
+
+class ParquetRows:
+    """A Parquet file that is written row group by row group.
+
+    Args:
+        stream: the file.
+        names: of the columns.
+        kinds: of each, as in `writing.Layout`; the type of "any" is that of its first values.
+
+    Raises:
+        InputError: pyarrow is missing.
+    """
+
+    def __init__(self, stream: IO[bytes], names: Sequence[str], kinds: Sequence[str]) -> None:
+        self._pa, self._stream, self._names = _pyarrow(), stream, names
+        self._types = [getattr(self._pa, _TYPES[kind])() if kind in _TYPES else None for kind in kinds]
+        self._waiting: list[Any] = []
+        self._writer: Any = None
+
+    def write(self, columns: Sequence[Any]) -> None:
+        """Append values of each column; they wait until they fill a row group."""
+        arrays = [self._array(i, values) for i, values in enumerate(columns)]
+        self._waiting.append(self._pa.table(arrays, names=list(self._names)))
+        if sum(table.num_rows for table in self._waiting) >= _GROUP_ROWS:
+            self._flush()
+
+    def finish(self) -> None:
+        """Write the last row group, and the footer."""
+        self._flush()
+        self._writer.close()
+
+    def discard(self) -> None:
+        """Let go of the stream; pyarrow would write to it when the writer is collected."""
+        if self._writer is not None:
+            with suppress(*DAMAGE, self._pa.ArrowException):
+                self._writer.close()
+
+    def _flush(self) -> None:
+        if not self._waiting:
+            return
+        table = self._pa.concat_tables(self._waiting)
+        if self._writer is None:
+            self._writer = self._pa.parquet.ParquetWriter(self._stream, table.schema)
+        self._writer.write_table(table)
+        self._waiting.clear()
+
+    def _array(self, i: int, values: Any) -> Any:
+        """Values of a column in its type, which the first ones decide where it is open."""
+        pa = self._pa
+        try:
+            if self._types[i] is None:
+                self._types[i] = self._type(values)
+            if isinstance(values, list) and any(isinstance(value, Cell) for value in values):
+                values = [value if value else None for value in values]
+                if not pa.types.is_string(self._types[i]):
+                    values = pa.array(values, pa.string()).cast(self._types[i])
+            return pa.array(values, self._types[i])
+        except (*DAMAGE, pa.ArrowException) as error:
+            why = printable(" ".join(str(error).split()), 200)
+            raise InputError(
+                f"column '{printable(self._names[i])}': expected {self._types[i] or 'values of one type'} in all rows, "
+                f"as Parquet needs it, got others ({why}); write .csv or .jsonl"
+            ) from None
+
+    def _type(self, values: list[Any]) -> Any:
+        """int64, float64 or text for cells of a text file; what pyarrow makes of other values."""
+        pa, cells = self._pa, [value for value in values if value is not None and value != ""]
+        if not cells or not all(isinstance(value, Cell) for value in cells):
+            found = pa.array(values).type
+            return pa.string() if pa.types.is_null(found) else found
+        if not all(map(JSON_NUMBER.fullmatch, cells)):
+            return pa.string()
+        with suppress(pa.ArrowException):
+            pa.array(cells, pa.string()).cast(pa.int64())
+            return pa.int64()
+        return pa.float64()

@@ -14,11 +14,15 @@ from numpy.typing import NDArray
 
 from aeedge.errors import InputError, printable, shortened
 from aeedge.files import delimited, npy
-from aeedge.files.dialect import Dialect
+from aeedge.files.dialect import Cell, Dialect
 from aeedge.files.images import Images, are_images
+from aeedge.files.jsonlines import JsonTable
 from aeedge.files.parquet import ParquetTable
 from aeedge.files.sniffing import DialectOptions, Head, detect, fits
 from aeedge.files.source import STDIN, SUFFIXES, Source, reading
+
+Part = tuple[NDArray[Any], list[list[Any]]]
+"""Rows (m, *row), and of each column that is kept beside them its m values, as text or Python objects."""
 
 
 @dataclass(frozen=True)
@@ -30,12 +34,14 @@ class Wanted:
         shape: of a row; None if unknown.
         dtype: of the values.
         recorded: how the table was written that it was trained on, from its manifest; None if unknown.
+        keep: names of columns whose values are wanted beside the rows, as they are.
     """
 
     columns: Sequence[str] | None = None
     shape: tuple[int, ...] | None = None
     dtype: str = "float32"
     recorded: Mapping[str, Any] | None = None
+    keep: Sequence[str] = ()
 
     @property
     def size(self) -> int | None:
@@ -45,14 +51,18 @@ class Wanted:
 
 @dataclass(frozen=True)
 class RowFile:
-    """An input: `blocks()` yields arrays of shape (m, *row); `count` is the number of rows, if it is known.
+    """An input: `parts()` yields rows and what is kept beside them; `count` is the number of rows, if it is known.
 
-    `notes` says what was guessed or left out; more may be added while blocks are read.
+    `notes` says what was guessed or left out; more may be added while parts are read.
     """
 
-    blocks: Callable[[], Iterator[NDArray[Any]]]
+    parts: Callable[[], Iterator[Part]]
     count: int | None
     notes: list[str] = field(default_factory=list)
+
+    def blocks(self) -> Iterator[NDArray[Any]]:
+        """The rows alone: arrays of shape (m, *row)."""
+        return (block for block, _ in self.parts())
 
 
 def open_rows(
@@ -66,8 +76,8 @@ def open_rows(
     """Open a file of rows.
 
     Args:
-        path: .npy; .npz; text with any usual delimiter (.csv, .tsv, .txt, …), .parquet; all also compressed by gzip;
-            "-" for standard input.
+        path: .npy; .npz; text with any usual delimiter (.csv, .tsv, .txt, …); JSON lines (.jsonl, .ndjson); .parquet;
+            all also compressed by gzip; "-" for standard input.
         wanted: the model's input. Columns of a table with a header are matched by name, in any order; an array that has
             the shape of one row is one row.
         array: name of the array inside an .npz.
@@ -84,27 +94,60 @@ def open_rows(
         raise InputError(
             f"{source.name}: only text files have a header, a delimiter and a decimal mark; leave them out"
         )
-    if source.kind == "npy":
-        return _array_rows(npy.npy_header(source).shape, lambda: npy.npy_blocks(source), wanted)
-    if source.kind == "npz":
+    if source.kind in ("npy", "npz"):
+        if wanted.keep:
+            raise InputError(
+                f"{source.name}: expected a table with a column '{printable(wanted.keep[0])}', got an array"
+            )
+        if source.kind == "npy":
+            return _array_rows(npy.npy_header(source).shape, lambda: npy.npy_blocks(source), wanted)
         member = npy.npz_member(source, array)
         shape = npy.npz_header(source, member).shape
         return _array_rows(shape, lambda: npy.npz_blocks(source, member), wanted)
+    table = _table(source, wanted, dialect)
+    notes = table.notes
+    kind = "CSV: " if source.kind == "text" else ""
+    notes[:0] = [f"read as {kind}{table.describe()}"] if source.is_pipe else []
+    order, more = column_order(source.name, table.names, table.width, wanted)
+    kept = _positions(source.name, table.names, wanted.keep)
+    notes += more
+
+    def parts() -> Iterator[Part]:
+        for block, columns in table.blocks(order, missing=missing, text=kept):
+            yield block, [[Cell(v) for v in column] for column in columns] if source.kind == "text" else columns
+
+    return RowFile(parts, table.count, notes)
+
+
+def _table(
+    source: Source, wanted: Wanted, dialect: DialectOptions | None
+) -> delimited.TextTable | JsonTable | ParquetTable:
     if source.kind == "parquet":
-        table = ParquetTable(source)
-        order, notes = column_order(source.name, table.names, len(table.names), wanted)
-        return RowFile(lambda: table.blocks(order, missing=missing), table.count, list(notes))
-    head = read_head(source, wanted, dialect)
-    order, notes = column_order(source.name, head.names, head.width, wanted)
-    text = delimited.TextTable(source, head)
-    return RowFile(lambda: (block for block, _ in text.blocks(order, missing=missing)), None, [*head.notes, *notes])
+        return ParquetTable(source)
+    if source.kind == "jsonl":
+        return JsonTable(source)
+    return delimited.TextTable(source, read_head(source, wanted, dialect))
+
+
+def _positions(name: str, names: Sequence[str] | None, keep: Sequence[str]) -> list[int]:
+    """Where columns stand that are kept beside the rows.
+
+    Raises:
+        InputError: there is no such column, or columns have no names.
+    """
+    places = {each: i for i, each in enumerate(names or ())}
+    absent = next((each for each in keep if each not in places), None)
+    if absent is not None:
+        got = "columns without names" if names is None else shortened(names)
+        raise InputError(f"{name}: expected a column '{printable(absent)}' to keep, got {got}")
+    return [places[each] for each in keep]
 
 
 def _array_rows(shape: tuple[int, ...], blocks: Callable[[], Iterator[NDArray[Any]]], wanted: Wanted) -> RowFile:
     """The rows of an array; for a model, one that has the shape of a row, or a single axis, is one row."""
     if wanted.shape is None or shape[0] == 0 or (shape != wanted.shape and len(shape) > 1):
-        return RowFile(blocks, shape[0])
-    return RowFile(lambda: iter([np.concatenate(list(blocks()))[np.newaxis]]), 1)
+        return RowFile(lambda: ((block, []) for block in blocks()), shape[0])
+    return RowFile(lambda: iter([(np.concatenate(list(blocks()))[np.newaxis], [])]), 1)
 
 
 def read_head(source: Source, wanted: Wanted, dialect: DialectOptions | None) -> Head:
@@ -150,7 +193,7 @@ def column_order(
         raise InputError(
             f"{name}: expected a column '{printable(absent[0])}', got {shortened(names)}; rename or add it"
         )
-    extra = sorted(set(places) - set(columns), key=places.__getitem__)
+    extra = sorted(set(places) - {*columns, *wanted.keep}, key=places.__getitem__)
     notes = (f"columns that the model does not use: {shortened(extra)}",) if extra else ()
     return [places[each] for each in columns], notes
 
@@ -198,9 +241,11 @@ def open_all(
     if are_images(paths):
         if wanted is None or wanted.shape is None:
             raise InputError(f"{paths[0]}: expected a file of rows, got images")
+        if wanted.keep:
+            raise InputError(f"{paths[0]}: expected a table with a column '{printable(wanted.keep[0])}', got images")
         images = Images(paths, resize=resize, skip_bad=skip_bad, finite=not options.get("missing"))
         shape, dtype = wanted.shape, wanted.dtype
-        return RowFile(lambda: images.blocks(shape, dtype), None, images.notes)
+        return RowFile(lambda: ((block, []) for block in images.blocks(shape, dtype)), None, images.notes)
     if resize or skip_bad:
         raise InputError(f"{paths[0]}: only images can be resized or skipped; leave --resize and --skip-bad out")
     files = row_files(paths)
@@ -209,11 +254,11 @@ def open_all(
         return first
     notes = list(first.notes)
 
-    def blocks() -> Iterator[NDArray[Any]]:
-        yield from first.blocks()
-        for file in files[1:]:  # opened when its turn comes: there may be thousands
-            rows = open_rows(file, wanted, **options)
+    def parts() -> Iterator[Part]:
+        for file in files:  # opened when its turn comes: there may be thousands
+            rows = first if file is files[0] else open_rows(file, wanted, **options)
             notes.extend(note for note in rows.notes if note not in notes)
-            yield from rows.blocks()
+            yield from rows.parts()
+            notes.extend(note for note in rows.notes if note not in notes)
 
-    return RowFile(blocks, None, notes)
+    return RowFile(parts, None, notes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import os
+import re
 import stat
 import struct
 import sys
@@ -18,14 +19,17 @@ from typing import IO, Any
 from aeedge.errors import AeedgeError, InputError, of_system, printable
 
 STDIN = "-"
-SUFFIXES = {".npy": "npy", ".npz": "npz", ".parquet": "parquet", ".pq": "parquet"} | dict.fromkeys(
-    (".csv", ".tsv", ".tab", ".txt", ".dat", ".data"), "text"
+SUFFIXES = (
+    {".npy": "npy", ".npz": "npz", ".parquet": "parquet", ".pq": "parquet"}
+    | dict.fromkeys((".csv", ".tsv", ".tab", ".txt", ".dat", ".data"), "text")
+    | dict.fromkeys((".jsonl", ".ndjson"), "jsonl")
 )
 """Kinds of files by suffix; each may be followed by .gz."""
 
 _HEAD_BYTES, _MOST_HEAD_BYTES, _HEAD_LINES = 2**18, 2**26, 100
 _MAGIC = {b"\x93NUMPY": "npy", b"PK\x03\x04": "npz", b"PAR1": "parquet"}
 _GZIP = b"\x1f\x8b"
+_JSON = re.compile(rb'(\xef\xbb\xbf)?\s*(\{|\[\s*([-\d\[\]{"]|null|true|false|NaN|Infinity|$))')
 DAMAGE: tuple[type[Exception], ...] = (
     *(OSError, EOFError, ValueError, TypeError, LookupError, ArithmeticError, MemoryError),
     *(
@@ -49,7 +53,8 @@ class Source:
 
     Attributes:
         name: for messages.
-        kind: "npy", "npz", "parquet" or "text": by the suffix of a regular file, by the first bytes of a pipe.
+        kind: "npy", "npz", "parquet", "jsonl" or "text": by the suffix of a regular file, by the first bytes of a pipe.
+        is_pipe: whether it is standard input, a pipe or a device.
         head: the first bytes: a hundred lines of text, or all of it.
         is_whole: whether `head` is all there is.
 
@@ -58,11 +63,11 @@ class Source:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._path = os.fspath(path)
+        self._path = STDIN if os.fspath(path) in ("/dev/stdin", "/dev/fd/0") else os.fspath(path)
         self.name = "standard input" if self._path == STDIN else self._path
         with reading(self.name):
-            self._is_pipe = self._path == STDIN or not stat.S_ISREG(os.stat(self._path).st_mode)
-            if self._is_pipe and os.path.isdir(self._path):
+            self.is_pipe = self._path == STDIN or not stat.S_ISREG(os.stat(self._path).st_mode)
+            if self.is_pipe and os.path.isdir(self._path):
                 raise InputError(f"{self.name}: expected a file, got a folder; name the files in it")
             stream = self._reopened()
         keep = self._path == STDIN
@@ -72,21 +77,21 @@ class Source:
             if not self.head:
                 raise InputError(f"{self.name}: expected rows of numbers, but it is empty")
             self.kind = self._kind()
-            keep = self._is_pipe
+            keep = self.is_pipe
         finally:
             if not keep:
                 stream.close()
-        self._pipe = stream if self._is_pipe else None
+        self._pipe = stream if self.is_pipe else None
         self._whole: bytes | None = None
 
     @property
     def path(self) -> Path | None:
         """The path of a regular, uncompressed file, which can be mapped into memory; None otherwise."""
-        return None if self._is_pipe or self._path.endswith(".gz") else Path(self._path)
+        return None if self.is_pipe or self._path.endswith(".gz") else Path(self._path)
 
     def open(self) -> IO[bytes]:
         """A stream from the first byte on; of a pipe only once."""
-        if not self._is_pipe:
+        if not self.is_pipe:
             with reading(self.name):
                 return self._reopened()
         if self._pipe is None:
@@ -118,9 +123,10 @@ class Source:
         return unzipped  # type: ignore[return-value]
 
     def _kind(self) -> str:
-        by_content = next((kind for magic, kind in _MAGIC.items() if self.head.startswith(magic)), "text")
+        text = "jsonl" if _JSON.match(self.head) else "text"
+        by_content = next((kind for magic, kind in _MAGIC.items() if self.head.startswith(magic)), text)
         suffix = Path(self._path.removesuffix(".gz")).suffix.lower()
-        if self._is_pipe or (not suffix and by_content != "text"):
+        if self.is_pipe or (not suffix and by_content != "text"):
             return by_content
         if suffix not in SUFFIXES:
             raise InputError(

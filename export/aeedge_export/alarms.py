@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aeedge.detection.calibration import ThresholdRule, alarm_band, calibrate, chosen
-from aeedge.detection.thresholds import default_rule
+from aeedge.detection.thresholds import completed
 from aeedge.errors import InputError
 from aeedge_export.run import Alarm, Run
 
@@ -53,7 +53,7 @@ def check_rule(run: Run) -> None:
             "rows, or for goal 'compress', none are held out by default; ask for a share (calibration=0.2), or pass "
             "rows of normal operation"
         )
-    calibrate(np.zeros(len(run.calibration)), run.rule)
+    calibrate(np.zeros(len(run.calibration)), completed(run.rule, len(run.calibration)))
 
 
 def set_alarm(run: Run) -> None:
@@ -66,7 +66,7 @@ def set_alarm(run: Run) -> None:
     if run.calibration is None:
         return
     scores = run.scores(run.calibration)
-    found, threshold = calibrate(scores, run.rule or default_rule(len(scores)))
+    found, threshold = calibrate(scores, completed(run.rule, len(scores)))
     rate, drift = found.rate(threshold), {}
     if run.later is not None:
         alarms = int((run.scores(run.later) > threshold).sum())

@@ -9,7 +9,7 @@ from hypothesis.extra import numpy as hnp
 from aeedge.errors import InputError
 from aeedge.files import delimited, npy
 from aeedge.files.rows import Wanted, open_rows
-from aeedge.files.writing import row_writer
+from aeedge.files.writing import Layout, row_writer
 
 
 def read(path, columns=None, **options):
@@ -142,7 +142,7 @@ def test_a_damaged_npy(tmp_path):
 )
 def test_what_is_written_reads_back_to_the_bit(tmp_path, x, suffix, cut):
     path = tmp_path / f"x{suffix}"
-    with row_writer(path, x.shape[1:], [f"c{i}" for i in range(x.shape[1])], overwrite=True) as writer:
+    with row_writer(path, Layout.of_array(x.shape[1:], [f"c{i}" for i in range(x.shape[1])]), overwrite=True) as writer:
         writer.write(x[:cut])
         writer.write(x[cut:])
     np.testing.assert_array_equal(read(path).astype(np.float32), x)
@@ -154,7 +154,7 @@ def test_output_is_not_overwritten_unasked(tmp_path):
     (tmp_path / "x.npy").write_text("precious")
     with (
         pytest.raises(InputError, match=r"already exists; .*overwrite=True"),
-        row_writer(tmp_path / "x.npy", (1,), ["a"], overwrite=False),
+        row_writer(tmp_path / "x.npy", Layout.of_array((1,), ["a"]), overwrite=False),
     ):
         pass
     assert (tmp_path / "x.npy").read_text() == "precious"
@@ -162,7 +162,7 @@ def test_output_is_not_overwritten_unasked(tmp_path):
 
 def test_an_output_of_another_suffix(tmp_path):
     with (
-        pytest.raises(InputError, match=r"ends in \.npy or \.csv, got '\.txt'"),
-        row_writer(tmp_path / "x.txt", (1,), ["a"], overwrite=False),
+        pytest.raises(InputError, match=r"ends in \.npy, \.csv, .*\.ndjson, got '\.txt'"),
+        row_writer(tmp_path / "x.txt", Layout.of_array((1,), ["a"]), overwrite=False),
     ):
         pass

@@ -51,6 +51,15 @@ def kind_of_cells(cells: Sequence[str], decimal: str) -> str:
     return "text"
 
 
+def kind_of_values(values: Sequence[Any]) -> str:
+    """ "number", "time", "text", "nested" or "empty" for a column of JSON lines, from its first values."""
+    known = [value for value in values if value is not None]
+    if any(isinstance(value, (list, tuple)) for value in known):
+        return "nested"
+    texts = [value for value in known if isinstance(value, str)]
+    return kind_of_cells(texts, ".") if 2 * len(texts) > len(known) else "number" if known else "empty"
+
+
 def _is_like_a_number(cell: str) -> bool:
     """Whether a cell was meant as a number, with separators of thousands or a unit; refused later, with its line."""
     return bool(_NUMBER_LIKE.fullmatch(cell) or THOUSANDS.fullmatch(cell))
@@ -64,6 +73,7 @@ def why_not_by_kind(name: str, kind: str, example: str = "") -> str | None:
         "index": "an index",
         "time": "timestamps",
         "empty": "no values",
+        "nested": "arrays or objects",
         "text": f"text{f' such as {example!r}' if example else ''}",
     }.get(kind)
 

@@ -1,4 +1,4 @@
-"""Tables to train on, text or Parquet, read by the reader of the device; columns that are no features are left out."""
+"""Tables to train on, read by the reader of the device; columns that are no features are left out."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from aeedge.errors import InputError, printable, shortened
 from aeedge.files.delimited import Advice, TextTable
+from aeedge.files.jsonlines import JsonTable, value_of
 from aeedge.files.parquet import ParquetTable
 from aeedge.files.rows import Wanted, column_order
 from aeedge.files.sniffing import DialectOptions, Head, detect
@@ -20,6 +21,7 @@ from aeedge.files.source import Source
 from aeedge_export.data.columns import (
     find_time,
     kind_of_cells,
+    kind_of_values,
     note_by_values,
     time_columns,
     why_not_by_kind,
@@ -51,11 +53,13 @@ class _Table:
     names: tuple[str, ...]
     kinds: tuple[str, ...]
     examples: tuple[str, ...]
-    named: bool
-    units: tuple[str, ...] | None
-    head: Head | None
-    parquet: ParquetTable | None
+    rows: TextTable | JsonTable | ParquetTable
     times: tuple[str, ...]
+
+    @property
+    def head(self) -> Head | None:
+        """How a text file is written; None for other files."""
+        return self.rows.head if isinstance(self.rows, TextTable) else None
 
     @property
     def decimal(self) -> str:
@@ -66,16 +70,9 @@ class _Table:
         self, order: Sequence[int], others: Sequence[int], *, missing: bool
     ) -> tuple[NDArray[np.float32], list[list[Any]]]:
         """Rows (n, k) of the columns `order`, and the content of the columns `others`, one list for each."""
-        if self.parquet is not None:
-            blocks = list(self.parquet.blocks(order, missing=missing))
-            return _float32(blocks, len(order)), [self.parquet.text(self.names[i]) for i in others]
-        assert self.head is not None
-        table = TextTable(self.source, self.head, _TrainingAdvice)
-        found = list(table.blocks(order, missing=missing, text=others))
-        text = list(chain.from_iterable(part for _, part in found))
-        return _float32([block for block, _ in found], len(order)), [
-            [row[i] for row in text] for i in range(len(others))
-        ]
+        found = list(self.rows.blocks(order, missing=missing, text=others))
+        kept = [list(chain.from_iterable(part[i] for _, part in found)) for i in range(len(others))]
+        return _float32([block for block, _ in found], len(order)), kept
 
 
 def _float32(blocks: Sequence[NDArray[np.float64]], width: int) -> NDArray[np.float32]:
@@ -84,24 +81,29 @@ def _float32(blocks: Sequence[NDArray[np.float64]], width: int) -> NDArray[np.fl
 
 
 def _open_table(source: Source, dialect: DialectOptions | None) -> _Table:
+    if source.kind != "text" and dialect is not None:
+        raise InputError(
+            f"{source.name}: only text files have a header, a delimiter and a decimal mark; leave them out"
+        )
     if source.kind == "parquet":
-        if dialect is not None:
-            raise InputError(
-                f"{source.name}: only text files have a header, a delimiter and a decimal mark; leave them out"
-            )
         table = ParquetTable(source)
         kinds = tuple("index" if name in table.index else kind for name, kind in zip(table.names, table.kinds))
         times = time_columns(table.names, table.kinds)
-        return _Table(source, table.names, kinds, ("",) * len(table.names), True, None, None, table, times)
+        return _Table(source, table.names, kinds, ("",) * table.width, table, times)
+    if source.kind == "jsonl":
+        lines = JsonTable(source, _TrainingAdvice)
+        places: Sequence[Any] = range(lines.width) if lines.names is None else lines.names
+        kinds = tuple(kind_of_values([value_of(row, place) for row in lines.records]) for place in places)
+        names = lines.names or _counted(lines.width)
+        return _Table(source, names, kinds, ("",) * lines.width, lines, time_columns(names, kinds))
     head = detect(source.head, source.is_whole, source.name, dialect)
     if not head.records:
         raise InputError(f"{source.name}: expected rows of numbers, but it has none")
     cells = [[row[i] for _, row in head.records if i < len(row)] for i in range(head.width)]
     kinds = tuple(kind_of_cells(column, head.dialect.decimal) for column in cells)
     examples = tuple(next((cell.strip() for cell in column if cell.strip()), "")[:20] for column in cells)
-    names = head.names or tuple(f"x{i}" for i in range(head.width))
-    times = time_columns(names, kinds)
-    return _Table(source, names, kinds, examples, head.names is not None, head.units, head, None, times)
+    names = head.names or _counted(head.width)
+    return _Table(source, names, kinds, examples, TextTable(source, head, _TrainingAdvice), time_columns(names, kinds))
 
 
 def table_names(source: Source, dialect: DialectOptions | None) -> tuple[str, ...]:
@@ -109,11 +111,16 @@ def table_names(source: Source, dialect: DialectOptions | None) -> tuple[str, ..
     return _open_table(source, dialect).names
 
 
+def _counted(width: int) -> tuple[str, ...]:
+    """Names of columns that have none."""
+    return tuple(f"x{i}" for i in range(width))
+
+
 def read_tables(sources: Sequence[Source], wanted: Selection, missing: bool) -> Dataset:
     """Read tables with the same columns as one.
 
     Args:
-        sources: files of one kind, text or Parquet; the first one decides which columns are read.
+        sources: files of one kind, text, JSON lines or Parquet; the first one decides which columns are read.
         wanted: which columns, and how.
         missing: whether values may be missing; they become NaN.
 
@@ -138,7 +145,7 @@ def read_tables(sources: Sequence[Source], wanted: Selection, missing: bool) -> 
     kept, places = set(names), {name: i for i, name in enumerate(first.names)}
     left_out = {name: reason for name, reason in left_out.items() if name not in kept}
     positions = [places[name] for name in names]
-    is_named = first.named or len(names) < len(first.names)
+    is_named = first.rows.names is not None or len(names) < len(first.names)
     notes = [*_described(sources, first, len(rows), names, left_out)]
     notes += filter(None, (note_by_values(name, rows[:, i]) for i, name in enumerate(names)))
     labels = (
@@ -154,17 +161,23 @@ def read_tables(sources: Sequence[Source], wanted: Selection, missing: bool) -> 
     return Dataset(
         rows,
         tuple(names) if is_named else None,
-        None if first.units is None else tuple(first.units[i] for i in positions),
+        None if first.head is None or first.head.units is None else tuple(first.head.units[i] for i in positions),
         labels,
         weights,
-        None
-        if first.head is None
-        else first.head.dialect._asdict() | {"width": first.head.width, "columns": positions},
+        _dialect(first, positions),
         time_column,
         time_ordered,
         selected,
         tuple(notes),
     )
+
+
+def _dialect(table: _Table, positions: list[int]) -> dict[str, Any] | None:
+    """What a device needs to read rows without names alike; None where names are enough."""
+    if table.head is None and table.rows.names is not None:
+        return None
+    written = {} if table.head is None else table.head.dialect._asdict()
+    return {**written, "width": table.rows.width, "columns": positions}
 
 
 def _read_all(
@@ -231,9 +244,9 @@ def _described(
     sources: Sequence[Source], first: _Table, count: int, names: Sequence[str], left_out: dict[str, str]
 ) -> list[str]:
     """What was read, in sentences."""
-    how = "Parquet" if first.head is None else first.head.dialect.describe()
+    how = first.rows.describe()
     found = [f"{named(sources)}: {count:,} rows; {how}", f"inputs ({len(names)}): {shortened(names)}"]
     if left_out:
         reasons = [f"{printable(name) or repr(name)} ({reason})" for name, reason in left_out.items()]
         found.append(f"left out: {shortened(reasons)}")
-    return found + list(first.head.notes if first.head else ())
+    return found + list(first.rows.notes)

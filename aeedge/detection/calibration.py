@@ -77,6 +77,8 @@ class Calibration:
 
     def __init__(self, scores: ArrayLike) -> None:
         self.scores: Floats = np.sort(np.asarray(scores, np.float32).reshape(-1))
+        self._edges = np.concatenate([self.scores, np.array([np.inf, np.nan], np.float32)])  # NaN is found after all
+        self._p = np.append(np.arange(self.size + 1, 0, -1) / (self.size + 1), np.nan)
 
     @property
     def size(self) -> int:
@@ -97,10 +99,7 @@ class Calibration:
         Returns:
             float64 of the same shape, 1 / (n + 1) to 1; NaN where a score is NaN.
         """
-        given = np.asarray(scores, np.float32)
-        higher = self.size - np.searchsorted(self.scores, given, side="left")
-        p = np.divide(higher + 1, self.size + 1, dtype=np.float64)
-        found: NDArray[np.float64] = np.where(np.isnan(given), np.nan, p)[()]
+        found: NDArray[np.float64] = self._p[self._edges.searchsorted(np.asarray(scores, np.float32))]
         return found
 
     def threshold(self, false_alarm_rate: float) -> float:

@@ -294,6 +294,19 @@ def test_bad_input_is_one_sentence_and_nothing_is_written(tmp_path, case, other)
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("name", ["bundle_v2_both", "bundle_v2_mahalanobis"])
+@pytest.mark.parametrize("noise", [0.0, 1e-6])
+def test_a_machine_that_stands_still_fits_no_distance_of_latents(tmp_path, name, noise, other):
+    still = (other[:1] + noise * other).astype(np.float32)
+    with pytest.raises(InputError, match="normal_rows: they vary too little"):
+        aeedge.recalibrate(DATA / name, still, tmp_path / "n")
+    assert not list(tmp_path.iterdir())
+    aeedge.recalibrate(DATA / name, still, tmp_path / "n", keep_score=True)
+    with aeedge.load(tmp_path / "n") as model:
+        assert not model.detect(still).any()  # equal rows raise no alarm, whatever rounding does
+        assert model.detect(other).any()
+
+
 def test_bundles_without_a_score_are_refused(tmp_path):
     rows = np.zeros((200, 4), np.float32)
     with pytest.raises(IncompatibleBundleError, match="needs a decoder, but the bundle has only an encoder"):

@@ -60,8 +60,7 @@ def verify(ctx: click.Context, bundle: str, allow_ops: tuple[str, ...], as_json:
         if not result["ok"]:
             click.echo(f"Error: {reworded(result['message'], ctx.command)}", err=True)
     if ok:
-        names = [file for result in results for file in result["files"]]
-        files = ", ".join(names if manifest.calibration is None else [*names, CALIBRATION])
+        files = ", ".join(dict.fromkeys(file for result in results for file in result["files"]))
         text = f"Checksums of {files} and {GOLDEN} match; reference outputs are reproduced with onnxruntime "
         show(fill(f"{text}{runtime_version()}.", 80, break_on_hyphens=False))
     ctx.exit(0 if ok else 1)
@@ -83,6 +82,7 @@ def _check(bundle: str, variant: str, allow_ops: tuple[str, ...]) -> dict[str, A
         return _failed(variant, str(error))
     arithmetic, entries = model.arithmetic.replace(" ", "_"), model.manifest.variants[variant]
     files = [file_name(role, variant) for role in ("encoder", "decoder", "scorer") if getattr(entries, role)]
+    files += [CALIBRATION] if model.calibration_size else []
     result = {"variant": variant, "ok": True, "arithmetic": arithmetic, "files": files}
     return result | {"outputs": found, "message": None}
 

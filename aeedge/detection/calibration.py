@@ -52,7 +52,8 @@ class ThresholdRule(Record):
         """
         given = {name: getattr(self, name) for name in self._fields[:3] if getattr(self, name) is not None}
         if len(given) > 1:
-            raise InputError(f"expected one of false_alarm_rate, quantile and threshold, got {' and '.join(given)}")
+            both = " and ".join(f"{name}={value!r:.20}" for name, value in given.items())
+            raise InputError(f"expected one rule for the threshold, got {both}; leave one out")
         for name, value in given.items():
             given[name] = as_threshold(value) if name == "threshold" else as_number(name, value, 0.0, 1.0)
         limits = math.nextafter(0.0, -1.0), math.nextafter(0.5, 1.0)

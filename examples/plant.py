@@ -59,7 +59,7 @@ def simulate(seconds: int, rng: np.random.Generator, valve: np.ndarray | float =
 
 
 def recording(normal: int, rng: np.random.Generator) -> tuple[np.ndarray, list[Fault]]:
-    """`normal` seconds without fault, then seven faults of 8 minutes with 8 minutes before each, and 8 after the last."""
+    """`normal` seconds without fault, then seven faults of 8 minutes, 8 minutes before each and after the last."""
     each, names = 480, list(SENSORS)
     starts = normal + each * np.arange(1, 14, 2)
     seconds = starts[-1] + 2 * each

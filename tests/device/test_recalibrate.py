@@ -272,7 +272,12 @@ BAD = {
     "contamination": (None, {"contamination": 0.51}, InputError, "contamination: expected a number from 0 to 0.5"),
     "rate": (None, {"false_alarm_rate": 1.5}, InputError, "false_alarm_rate: expected a number above 0 and below 1"),
     "tiny rate": (None, {"false_alarm_rate": 1e-6}, InputError, "a bundle keeps up to 4,096 scores"),
-    "NaN threshold": (None, {"threshold": float("nan")}, InputError, "threshold: expected a finite number within float32, got nan"),
+    "NaN threshold": (
+        None,
+        {"threshold": float("nan")},
+        InputError,
+        "threshold: expected a finite number within float32, got nan",
+    ),
     "two rules": (None, {"threshold": 1, "quantile": 0.9}, InputError, "expected one rule for the threshold"),
     "trimmed threshold": (None, {"threshold": 1, "contamination": 0.1}, InputError, "contamination: a threshold"),
 }

@@ -178,9 +178,9 @@ def train(
     """Train an autoencoder on rows of DATA.
 
     DATA is one or more files: .npy (memory-mapped, so it may be larger than memory), .npz, .csv (.tsv, .txt: delimiter,
-    decimal mark and header are found out), .parquet, all also with .gz; a folder of them or of images; or - for
-    standard input. Columns that are no features are left out, and named. Ctrl-C keeps the best weights so far;
-    --resume continues from there.
+    decimal mark and header are found out), .jsonl (.ndjson: on each line an object or an array of numbers), .parquet,
+    all also with .gz; a folder of them or of images; or - for standard input. Columns that are no features are left
+    out, and named. Ctrl-C keeps the best weights so far; --resume continues from there.
 
     \b
     Examples:

@@ -86,7 +86,7 @@ def test_clone_and_pipeline(rows):
         ({"family": "gan"}, "family: expected dense.*, got 'gan'"),
         ({"activation": "relu6"}, "activation: expected relu, .*, got 'relu6'"),
         ({"output": "tanh"}, "output: expected 'linear' or 'sigmoid', got 'tanh'"),
-        ({"loss": "mae"}, "loss: expected 'mse' or 'bce', got 'mae'"),
+        ({"loss": "mae"}, "loss: expected 'mse' or 'bce' or 'huber', got 'mae'"),
         ({"loss": "bce", "scaling": "standard"}, "loss 'bce' needs values from 0 to 1 after scaling, got -"),
         ({"loss": "bce", "scaling": "minmax", "output": "linear"}, "loss 'bce' needs output='sigmoid'"),
         ({"schedule": "step"}, "schedule: expected cosine, plateau, constant, got 'step'"),

@@ -60,10 +60,11 @@ bench-quick: .venv/bench
 bench-versions: .venv/bench
 	$(BIN)/python benchmarks/versions.py $(BEFORE) $(AFTER)
 
-# All benchmarks; TABLES=folder adds the anomaly tables (see benchmarks/quality.py)
+# All benchmarks; TABLES=folder adds the anomaly tables (see benchmarks/detection.py)
 bench-all: bench
 	$(BIN)/python benchmarks/runtime_speed.py
 	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/detection_speed.py
 	$(BIN)/python benchmarks/endurance.py
 	$(BIN)/python benchmarks/int8_speed.py
 	$(BIN)/python benchmarks/loadgen_reference.py
@@ -73,6 +74,7 @@ bench-all: bench
 	$(BIN)/python benchmarks/training_threads.py
 	$(BIN)/python benchmarks/family_speed.py
 	$(BIN)/python benchmarks/quality.py $(TABLES)
+	$(if $(TABLES),$(BIN)/python benchmarks/detection.py $(TABLES))
 
 .venv/bench: .venv/ready benchmarks/requirements.txt
 	$(BIN)/python -m pip install -q -c constraints.txt -r benchmarks/requirements.txt

@@ -59,6 +59,10 @@ class Model:
     ) -> None:
         self._bundle, self._dispatcher, self._reopen, self._closed = bundle, dispatcher, reopen, False
         self._fast = dispatcher.fast
+        spec = bundle.manifest.calibration
+        own = None if spec is None else spec.thresholds.get(variant)
+        # Comparing with an array without axes is faster than with a number.
+        self._limit = None if own is None else np.array(own, np.float32)
         self.variant, self.arithmetic, self.choices = variant, arithmetic, choices
 
     @property
@@ -127,7 +131,7 @@ class Model:
         Raises:
             IncompatibleBundleError: the bundle has no calibration.
         """
-        return float(self._limit)
+        return float(self._other())
 
     @property
     def false_alarm_rate(self) -> float:
@@ -221,9 +225,9 @@ class Model:
                 belongs to another variant.
             IncompatibleBundleError: the bundle has no calibration, and no threshold is given; or it has no score.
         """
-        limit = (
-            self._limit if false_alarm_rate is None and threshold is None else self._other(false_alarm_rate, threshold)
-        )
+        limit = self._limit
+        if limit is None or false_alarm_rate is not None or threshold is not None:
+            limit = self._other(false_alarm_rate, threshold)
         scores = self._fast["score"](x, None, invalid)
         if scores is None:
             scores = self._run("score", x, None, invalid)
@@ -393,20 +397,15 @@ class Model:
         found: NDArray[Any] = np.median(self.golden_rows(), axis=0)
         return found
 
-    @cached_property
-    def _limit(self) -> NDArray[np.float32]:
-        """The bundle's threshold, as an array without axes: comparing with one is faster than with a number."""
-        if not self.calibration_size:
-            self._bundle.calibration(self.variant)  # has none, and says so
-        assert self.manifest.calibration is not None
-        return np.array(self.manifest.calibration.thresholds[self.variant], np.float32)
-
-    def _other(self, false_alarm_rate: float | None, threshold: float | None) -> NDArray[np.float32]:
+    def _other(self, false_alarm_rate: float | None = None, threshold: float | None = None) -> NDArray[np.float32]:
         """The threshold that was asked for; the bundle's own where none was."""
         if threshold is None:
-            if false_alarm_rate is None:
-                return self._limit
-            return np.array(self.calibration.threshold(false_alarm_rate), np.float32)
+            if false_alarm_rate is not None:
+                return np.array(self.calibration.threshold(false_alarm_rate), np.float32)
+            if self._limit is None:
+                self._bundle.calibration(self.variant)  # has none, and says so
+            assert self._limit is not None
+            return self._limit
         if false_alarm_rate is not None:
             raise InputError("expected a false_alarm_rate or a threshold, got both; leave one out")
         number = np.array(as_threshold(threshold), np.float32)

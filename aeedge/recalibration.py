@@ -206,7 +206,7 @@ def _check_enough(count: int, rule: ThresholdRule, fit_count: Callable[[int], in
     used = f"there are {count:,}"
     if fits:
         used = f"of {count:,} rows {fit:,} fit the score and {count - fit:,} calibrate"
-        more += ", or keep_score=True, and all rows calibrate"
+        more += ", or keep_score=True, so that all calibrate"
     if (kept := _kept(count - fit, rule.contamination)) >= needed:
         raise InputError(f"{_WHAT}: expected {total:,} rows or more, {used}: {more}")
     raise InputError(

@@ -26,6 +26,7 @@ DEVICE = {
     "decode": "Reconstruct rows from a file of latents.",
     "denoise": "Reconstruct a file of rows with encoder and decoder.",
     "score": "Compute the anomaly score of each row of a file.",
+    "recalibrate": "Calibrate a bundle again, for what is normal on this machine.",
     "doctor": "Report on this machine, its packages, and how a bundle runs here.",
     "tune": "Find the fastest way to run a bundle on this machine, and keep it.",
     "bench": "Measure latency and throughput of a bundle on this machine.",
@@ -41,6 +42,7 @@ _MODULES = dict.fromkeys(("encode", "decode", "denoise"), "aeedge.cli.transform"
     "doctor": "aeedge.cli.doctor",
     "tune": "aeedge.cli.tune",
     "info": "aeedge.cli.info",
+    "recalibrate": "aeedge.cli.recalibrate",
     "verify": "aeedge.cli.verify",
 }
 

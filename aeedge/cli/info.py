@@ -62,8 +62,26 @@ def _rows(m: Manifest) -> list[tuple[str, str]]:
         if quantised:
             rows.append(("", f"{name} layers: {', '.join(quantised)}"))
         rows += [("", f"fp32 layer: {layer} ({why})") for layer, choice, why in layers if choice == "fp32"]
+    rows += _alarms(m)
     training = [f"{k}: {v if isinstance(v, str) else json.dumps(_short(v))}" for k, v in m.training.items()]
     return rows + [("training" if i == 0 else "", line) for i, line in enumerate(training)]
+
+
+def _alarms(m: Manifest) -> list[tuple[str, str]]:
+    """The kind of score, and how alarms are calibrated."""
+    has_score = m.score.needs_scorer or any(variant.decoder for variant in m.variants.values())
+    rows = [("score", m.score.kind if has_score else "none, for there is no decoder")]
+    if m.calibration is not None:
+        spec, order = m.calibration, ", in the order of time" if m.calibration.time_ordered else ""
+        shown = ", ".join(f"{threshold:.6g} ({variant})" for variant, threshold in spec.thresholds.items())
+        rows += [
+            ("threshold", shown or "none"),
+            ("false alarms", f"{100 * spec.false_alarm_rate:.3g} % of normal rows"),
+        ]
+        rows.append(("calibration", f"{spec.rows:,} rows{order}"))
+    if m.parent is not None:
+        rows.append(("parent", f"{m.parent}, recalibrated"))
+    return rows
 
 
 def _layers(decisions: Mapping[str, Any]) -> list[tuple[str, str, str]]:

@@ -60,8 +60,7 @@ def verify(ctx: click.Context, bundle: str, allow_ops: tuple[str, ...], as_json:
         if not result["ok"]:
             click.echo(f"Error: {reworded(result['message'], ctx.command)}", err=True)
     if ok:
-        names = [file for result in results for file in result["files"]]
-        files = ", ".join(names if manifest.calibration is None else [*names, CALIBRATION])
+        files = ", ".join(dict.fromkeys(file for result in results for file in result["files"]))
         text = f"Checksums of {files} and {GOLDEN} match; reference outputs are reproduced with onnxruntime "
         show(fill(f"{text}{runtime_version()}.", 80, break_on_hyphens=False))
     ctx.exit(0 if ok else 1)
@@ -77,12 +76,14 @@ def _check(bundle: str, variant: str, allow_ops: tuple[str, ...]) -> dict[str, A
             if model.variant != variant:  # another one is used instead
                 return _failed(variant, str(caught[-1].message))
             found = outputs(model.self_check())
+            calibrated = model.calibration_size > 0 and model.calibration.size > 0  # reads and checks it
     except AeedgeError as error:
         if type(error) is BundleError:
             raise
         return _failed(variant, str(error))
     arithmetic, entries = model.arithmetic.replace(" ", "_"), model.manifest.variants[variant]
     files = [file_name(role, variant) for role in ("encoder", "decoder", "scorer") if getattr(entries, role)]
+    files += [CALIBRATION] if calibrated else []
     result = {"variant": variant, "ok": True, "arithmetic": arithmetic, "files": files}
     return result | {"outputs": found, "message": None}
 

@@ -16,10 +16,16 @@ from aeedge.errors import printable
 if TYPE_CHECKING:
     from aeedge.system.conditions import Finding
 
-_OPTIONS = {"output": "--output-activation", "random_state": "--seed", "sample_weight": "--weights"}
+_OPTIONS = {
+    "output": "--output-activation",
+    "random_state": "--seed",
+    "sample_weight": "--weights",
+    "normal_rows": "normal",
+}
 _OPTIONS |= {"calibration": "--calibration-share", "calibration_rows": "--calibration"}
 _PHRASES = {
     "overwrite=True": "--force",
+    "keep_score=True": "--keep-score",
     "skip_bad=True": "--skip-bad",
     "resize=(height, width)": "--resize HEIGHTxWIDTH",
     "linear_path=True": "--linear-path yes",

@@ -52,7 +52,8 @@ class ThresholdRule(Record):
         """
         given = {name: getattr(self, name) for name in self._fields[:3] if getattr(self, name) is not None}
         if len(given) > 1:
-            raise InputError(f"expected one of false_alarm_rate, quantile and threshold, got {' and '.join(given)}")
+            both = " and ".join(f"{name}={value!r:.20}" for name, value in given.items())
+            raise InputError(f"expected one rule for the threshold, got {both}; leave one out")
         for name, value in given.items():
             given[name] = as_threshold(value) if name == "threshold" else as_number(name, value, 0.0, 1.0)
         limits = math.nextafter(0.0, -1.0), math.nextafter(0.5, 1.0)
@@ -76,6 +77,8 @@ class Calibration:
 
     def __init__(self, scores: ArrayLike) -> None:
         self.scores: Floats = np.sort(np.asarray(scores, np.float32).reshape(-1))
+        self._edges = np.concatenate([self.scores, np.array([np.inf, np.nan], np.float32)])  # NaN is found after all
+        self._p = np.append(np.arange(self.size + 1, 0, -1) / (self.size + 1), np.nan)
 
     @property
     def size(self) -> int:
@@ -96,10 +99,7 @@ class Calibration:
         Returns:
             float64 of the same shape, 1 / (n + 1) to 1; NaN where a score is NaN.
         """
-        given = np.asarray(scores, np.float32)
-        higher = self.size - np.searchsorted(self.scores, given, side="left")
-        p = np.divide(higher + 1, self.size + 1, dtype=np.float64)
-        found: NDArray[np.float64] = np.where(np.isnan(given), np.nan, p)[()]
+        found: NDArray[np.float64] = self._p[self._edges.searchsorted(np.asarray(scores, np.float32))]
         return found
 
     def threshold(self, false_alarm_rate: float) -> float:

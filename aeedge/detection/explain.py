@@ -130,7 +130,7 @@ class Explainer:
             raise InputError(f"top: expected a whole number of at least 1, got {top!r}")
         spec = self._spec
         batch = InputBatch(x, spec.shape, self._dtype, what="explain", columns=spec.features, invalid=invalid)
-        rows = max(1, BLOCK_BYTES // max(1, batch.row_bytes))
+        rows = max(1, BLOCK_BYTES // (8 * max(1, spec.size)))  # what is known of each value is float64
         found: list[tuple[Cause, ...]] = []
         for start in range(0, len(batch), rows):
             block = batch.block(start, min(start + rows, len(batch)))
@@ -153,35 +153,21 @@ class Explainer:
         """Causes of samples that are finite."""
         tried = self._candidates(block)
         pairs = np.repeat(np.arange(len(block)), tried.shape[1]), tried.reshape(-1)
-        values = self._parts(block).shape[2]
-        expected, after = np.empty((len(pairs[0]), values)), np.empty(len(pairs[0]))
+        expected, after = np.empty((len(pairs[0]), self._parts(block).shape[2])), np.empty(len(pairs[0]))
         step = max(1, _TRIED_BYTES // max(1, block[0].nbytes))
         for first in range(0, len(after), step):
             row, part = (which[first : first + step] for which in pairs)
             samples = block[row]
             expected[first : first + step] = self._expected(samples, (np.arange(len(row)), part))
             after[first : first + step] = self._scores(samples)
-        expected = expected.reshape(*tried.shape, values)
+        expected = expected.reshape(*tried.shape, -1)
         residual = (self._of(block, tried) - expected) / self._scale[tried]
-        worst = np.abs(residual).argmax(axis=2, keepdims=True)
-        deviation = np.take_along_axis(residual, worst, 2)[..., 0]
+        worst = np.abs(residual).argmax(axis=2)[..., np.newaxis]
+        values = [np.take_along_axis(v, worst, 2)[..., 0] for v in (residual, self._of(given, tried), expected)]
         shares = _shares(self._scores(block), after.reshape(tried.shape))
-        order = np.lexsort((-np.abs(deviation), -shares))[:, :top]
-        actual = self._of(given, tried)
-        return [
-            tuple(
-                self._cause(
-                    int(tried[i, k]),
-                    int(worst[i, k, 0]),
-                    shares[i, k],
-                    deviation[i, k],
-                    actual[i, k, worst[i, k, 0]],
-                    expected[i, k, worst[i, k, 0]],
-                )
-                for k in order[i]
-            )
-            for i in range(len(block))
-        ]
+        order = np.lexsort((-np.abs(values[0]), -shares))[:, :top]
+        fields = tried, worst[..., 0], shares, *values
+        return [tuple(self._cause(*(of[i, k] for of in fields)) for k in order[i]) for i in range(len(block))]
 
     def _broken(self, given: Block, sample: Block, top: int) -> tuple[Cause, ...]:
         """Causes of a sample with NaN or infinity: these values, or the channels that hold some."""
@@ -190,7 +176,7 @@ class Explainer:
         expected, actual = self._expected(samples, at), self._parts(given[np.newaxis])[at]
         parts, first = np.unique(at[1], return_index=True)
         return tuple(
-            self._cause(int(part), int(at[2][i]), 1 / len(parts), math.nan, actual[i], expected[i])
+            self._cause(part, at[2][i], 1 / len(parts), math.nan, actual[i], expected[i])
             for part, i in zip(parts[:top], first)
         )
 
@@ -238,9 +224,10 @@ class Explainer:
         found: NDArray[np.float64] = np.array(self._parts(block)[row, tried], np.float64)
         return found
 
-    def _cause(self, part: int, position: int, share: float, residual: float, actual: float, expected: float) -> Cause:
-        index = self._parts.index(part, position)
-        return Cause(self._parts.name(index), index, float(share), float(residual), float(actual), float(expected))
+    def _cause(self, part: Any, position: Any, *numbers: Any) -> Cause:
+        """With share, residual, actual and expected value."""
+        index = self._parts.index(int(part), int(position))
+        return Cause(self._parts.name(index), index, *map(float, numbers))
 
 
 def _shares(score: NDArray[np.float64], after: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 LATENT_WEIGHT = 0.2  # of the latent term beside the residuals: 0.1 to 0.25 do as well, 1 is clearly worse
 _NORMAL = 1.4826  # from the median absolute deviation to the standard deviation of a normal distribution
 _LEAST_OF_RMS = 0.5  # residuals that are mostly small, with a few large ones, count no more than twice their RMS says
-_LEAST = 0.01  # of the inputs' scale: a value that is reconstructed exactly does not rule
+_LEAST = 0.1  # of the inputs' scale: pixels that are hardly ever used would rule otherwise
 _LEAST_DEVIATION = 1e-3  # of a latent, relative to the largest
 _KEPT = 0.75  # of the samples, for the second fit of the latents
 

@@ -1,4 +1,4 @@
-"""Thresholds: of a run, and of each variant of a bundle, with the calibration scores that it carries."""
+"""The threshold of a run, and the normal samples that calibrate those of its bundle."""
 
 from __future__ import annotations
 

@@ -48,7 +48,8 @@ class Autoencoder(Detector, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         activation: of the hidden layers: relu, leaky_relu, elu, gelu, silu, tanh, sigmoid, softplus, linear.
         latent_activation: of the latents, the same names.
         output: "linear", "sigmoid" (for values scaled to 0..1), or "auto".
-        loss: "mse", "bce" (binary cross-entropy: needs values scaled to 0..1 and output "sigmoid"), or "auto".
+        loss: "mse", "bce" (binary cross-entropy: needs values scaled to 0..1 and output "sigmoid"), "huber" (squared up
+            to an error of 1 in scaled units, linear beyond: rows with large errors pull less), or "auto".
         channels: where the channels of signals and images are: "first", rows (channels, samples) or (channels, height,
             width); "last", rows (samples, channels) or (height, width, channels); or "auto", decided by shape and
             statistics, with a note where that is no matter of course. The exported graphs take rows as they were given.

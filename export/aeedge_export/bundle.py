@@ -134,7 +134,8 @@ def export_bundle(
             rows with them left out, in `example` and `calibration`.
         dialect: of the text files that the rows were read from, as JSON.
         created: when the model was made (ISO 8601). Not the time of export, so that two exports are the same bytes.
-        training: anything worth knowing about the training, as JSON; never read at run time.
+        training: anything worth knowing about the training, as JSON; `channels`, "first" (default) or "last", names
+            the axis that `Model.explain` takes for the channels of signals and images.
         ordered: whether any prefix of the latents, which are vectors then, is a code of its own.
         variants: "fp32" and "int8", the one that `aeedge.load` takes by itself first; "all" for both, as far as the
             calibration rows suffice. Where no int8 form is within the quality limits (docs/decisions/0009-int8.md) it

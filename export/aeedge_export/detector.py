@@ -30,13 +30,13 @@ class Detector(OutlierMixin):  # type: ignore[misc]
         check_is_fitted(self)
         return self.run_.reconstruction_error(self._validated(X, fit=False))
 
-    def score_samples(self, X: ArrayLike) -> NDArray[np.float32]:
+    def score_samples(self, X: ArrayLike) -> NDArray[np.float64]:
         """The negative of the device's `score`, of the kind `score_kind`: (n_samples, ...) to (n_samples,).
 
         As for scikit-learn's outlier detectors, lower is more anomalous.
         """
         check_is_fitted(self)
-        return -self.run_.scores(self._validated(X, fit=False))
+        return -self.run_.scores(self._validated(X, fit=False)).astype(np.float64)
 
     def score(self, X: ArrayLike, y: object = None) -> float:
         """The negative of the mean reconstruction error, for model selection: higher is better."""
@@ -86,16 +86,17 @@ class Detector(OutlierMixin):  # type: ignore[misc]
         """
         check_is_fitted(self)
         run = self.run_
-        return -(run.alarm.threshold if run.alarm is not None else float(run.scores(run.sample).max()))
+        threshold = run.scores(run.sample).max() if run.alarm is None else np.float32(run.alarm.threshold)
+        return -float(threshold)  # of float32, as the device compares
 
     @property
     def threshold_(self) -> float:
         """The threshold of the device's score, above which a row is anomalous (PyOD's name)."""
         return -self.offset_
 
-    def decision_function(self, X: ArrayLike) -> NDArray[np.float32]:
+    def decision_function(self, X: ArrayLike) -> NDArray[np.float64]:
         """`score_samples(X) - offset_`: below 0 is anomalous, (n_samples,)."""
-        return self.score_samples(X) - np.float32(self.offset_)
+        return self.score_samples(X) - self.offset_
 
     def predict(self, X: ArrayLike) -> NDArray[np.int64]:
         """+1 for normal rows, -1 for anomalous ones, (n_samples,); the device's `detect` is True for these."""

@@ -26,6 +26,7 @@ from aeedge.runtime.missing import fill_missing, missing_rows
 from aeedge_export.alarms import check_rule, described_drift, set_alarm
 from aeedge_export.conversion.graph import check_one_input
 from aeedge_export.data.axes import channels_first, resolve_channels
+from aeedge_export.data.columns import label_notes
 from aeedge_export.data.corruption import corruption
 from aeedge_export.data.outliers import find_outliers
 from aeedge_export.data.rows import (
@@ -236,6 +237,7 @@ def _begin(
         run,
         *layout_notes,
         *outlier_notes,
+        *(() if names is None or X.ndim != 2 else label_notes(names, X)),
         *resolved.notes,
         *constant,
         *_nearly_constant_columns(X, train_rows, scaler, names),

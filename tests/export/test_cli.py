@@ -176,6 +176,7 @@ def place(tmp_path, monkeypatch, rows):
         ("train photos/x.npy -o photos", "photos: is or holds photos/x.npy"),
         ("train run/sample.npy -o run", "run: is or holds run/sample.npy"),
         ("train x.npy -o run --labels run/sample.npy", "run: is or holds run/sample.npy"),
+        ("train x.npy -o run --calibration run/sample.npy", "run: is or holds run/sample.npy"),
         ("train x.npy -o missing/run", "missing/run: expected the folder missing to exist"),
         ("train x.npy -o file/run", "file/run: expected the folder file to exist"),
         ("export run -o run", "run: is or holds run"),

@@ -173,7 +173,7 @@ def test_contraction_contracts(rows):
     assert norms[1] < norms[0]
 
 
-@pytest.mark.parametrize("loss", ["mse", "bce"])
+@pytest.mark.parametrize("loss", ["mse", "bce", "huber"])
 def test_the_losses_of_a_vaes_rows_average_to_that_of_all(loss):
     torch.manual_seed(0)
     options = {"beta": 2.0, "free_bits": 0.5, "kl_warmup": 0}
@@ -182,9 +182,13 @@ def test_the_losses_of_a_vaes_rows_average_to_that_of_all(loss):
     mean, log_variance = network._posterior(x)
     divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance)
     nats = divergence.mean(dim=0).clamp_min(0.5 * np.log(2)).sum() * 2.0 / 6
-    penalty = nats * (0.2 if loss == "mse" else 1)
+    penalty = nats * {"mse": 0.2, "bce": 1, "huber": 0.1}[loss]
     output = network.decoder(mean)
-    function = {"mse": nn.functional.mse_loss, "bce": nn.functional.binary_cross_entropy}[loss]
+    function = {
+        "mse": nn.functional.mse_loss,
+        "bce": nn.functional.binary_cross_entropy,
+        "huber": nn.functional.huber_loss,
+    }[loss]
     rows = network.validation_loss(x)
     assert rows.shape == (50,)
     assert float(rows.mean()) == pytest.approx((function(output, x) + penalty).item(), rel=1e-4)

@@ -12,6 +12,7 @@ from aeedge.errors import InputError
 from aeedge_export import Autoencoder
 from aeedge_export.data.rows import ResidentRows, StreamedRows, split
 from aeedge_export.data.scaling import Scaler, check_finite, fit_scaler, fit_statistics, pick_rows
+from aeedge_export.networks.losses import reconstruction_loss
 from aeedge_export.training.loop import evaluate
 
 PLAIN = {"latent": 2, "hidden": (8,), "random_state": 3, "batch_size": 32}
@@ -310,3 +311,40 @@ def test_constant_columns_get_scale_one(rows):
     with pytest.warns(UserWarning, match="1 of 6 columns never change and were given scale 1: 1"):
         ae = Autoencoder(**PLAIN, epochs=2).fit(X)
     assert ae.notes_
+
+
+def test_huber_is_trained_on_saved_and_resumed(rows, tmp_path):
+    options = PLAIN | {"loss": "huber", "schedule": "constant", "patience": None}
+    ae = Autoencoder(**options, epochs=3).fit(rows)
+    assert (ae.design_.loss, ae.design_.output) == ("huber", "linear")
+    ae.save(tmp_path / "run")
+    again = Autoencoder.load(tmp_path / "run").resume(rows, epochs=4)
+    assert again.run_.summary()["loss"] == "huber"
+    assert_same_weights(Autoencoder(**options, epochs=4).fit(rows), again)
+
+
+@pytest.mark.parametrize("family", ["vae", "sparse", "contractive", "conv1d"])
+def test_huber_trains_every_family(rows, family):
+    X = rows if family != "conv1d" else rows.reshape(400, 1, 6)
+    ae = Autoencoder(family, loss="huber", latent=2, epochs=8, random_state=0).fit(X)
+    assert ae.history_[-1]["validation_loss"] < ae.history_[0]["validation_loss"]
+
+
+def test_huber_is_half_of_mse_for_small_errors_and_linear_for_large_ones():
+    target = torch.linspace(-9, 9, 37)[:, None]
+    loss = reconstruction_loss("huber")(torch.zeros_like(target), target, torch.nn.Identity(), reduction="none")
+    expected = torch.where(target.abs() <= 1, target**2 / 2, target.abs() - 0.5)
+    torch.testing.assert_close(loss, expected)
+
+
+def test_huber_lets_a_few_wild_rows_pull_less():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(600, 1)) @ rng.normal(size=(1, 6)) + 0.05 * rng.normal(size=(600, 6))
+    wild = np.arange(600) % 12 == 0
+    X[wild] += 4 * rng.normal(size=(wild.sum(), 1)) * rng.normal(size=6)  # a direction of its own
+    options = {"latent": 1, "hidden": (), "noise": "none", "epochs": 60, "learning_rate": 0.02, "random_state": 0}
+    error = {
+        loss: Autoencoder(**options, loss=loss, scaling="robust").fit(X).reconstruction_error(X[~wild]).mean()
+        for loss in ("mse", "huber")
+    }
+    assert error["huber"] < 0.7 * error["mse"]

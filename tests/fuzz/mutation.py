@@ -14,7 +14,8 @@ _TOKENS = [
 _ODD = [
     None, True, -1, 0, 1, 2**31, 2**63, 10**400, 0.5, -0.0, 1e308, 1e-320, "", "0", "\x1b[2J", "a\rb", "\u202e",
     "\ud800", "int8", "float32", "median", "drop", "1." + "2" * 5000, "x" * 5000, [], {}, [[]], [None], [1e308],
-    {"": None}, {"layers": 5}, [0.0] * 12, ["s0"] * 12, {"s0": [1.0]},
+    {"": None}, {"layers": 5}, [0.0] * 12, ["s0"] * 12, {"s0": [1.0]}, {"fp32": 1.0},
+    "residuals", "mahalanobis", "both",
 ]  # fmt: skip
 _NUMBERS = [0, 1, 2, 127, 128, 2**31 - 1, 2**31, 2**32, 2**32 + 1, 2**63 - 1, 2**63, 2**64 - 1]
 
@@ -94,6 +95,10 @@ def _json(data, dice):
                 "policy",
                 "nonfinite_sentinels",
                 "units",
+                "calibration",
+                "parent",
+                "scale_from",
+                "thresholds",
                 "é\n",
             ]
         )

@@ -16,6 +16,7 @@ import numpy as np
 from aeedge.bundle.manifest import Manifest
 from aeedge.bundle.onnx_proto import chain
 from aeedge.bundle.reader import Bundle
+from aeedge.detection.calibration import Calibration
 from aeedge.errors import AeedgeError
 from aeedge.files.dialect import Dialect
 from aeedge.files.rows import Wanted, open_rows
@@ -43,9 +44,9 @@ def place(name):
 
 
 @functools.cache
-def opened(name):
+def opened(name, bundle="bundle_v1"):
     """A copy of a frozen bundle, and its manifest."""
-    path = Path(shutil.copytree(DATA / "bundle_v1", place(name)))
+    path = Path(shutil.copytree(DATA / bundle, place(name)))
     return path, json.loads((path / "manifest.json").read_text())
 
 
@@ -63,7 +64,7 @@ def put(path, document, name, data, *keys):
     inside = document
     for key in keys[:-1]:
         inside = inside[key]
-    inside[keys[-1]] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+    inside[keys[-1]] |= {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
     document["manifest_sha256"] = _BLANK
     (path / "manifest.json").write_bytes(sealed((json.dumps(document, indent=1) + "\n").encode()))
 
@@ -109,6 +110,19 @@ def golden(data):
             values.sum()
 
 
+def calibration(data):
+    """The archive of calibration scores."""
+    path, document = opened("calibration", "bundle_v2_mahalanobis")
+    put(path, document, "calibration.npz", data, "calibration")
+    with refused():
+        bundle = Bundle(path)
+        found = Calibration(bundle.calibration("fp32"))
+        assert found.size == bundle.manifest.calibration.rows
+        p = found.p_value([-np.inf, 0, found.threshold(0.1), np.inf])
+        assert (np.diff(p) <= 0).all()
+        assert (p[0], p[-1]) == (1, found.smallest_rate)
+
+
 def _rows(name, data):
     file = place(name)
     file.write_bytes(data)
@@ -128,12 +142,18 @@ TARGETS = {
     "manifest": manifest,
     "onnx": onnx,
     "golden": golden,
+    "calibration": calibration,
     "text": functools.partial(_rows, "rows.csv"),
     "gzip": functools.partial(_rows, "rows.csv.gz"),
     "npy": functools.partial(_rows, "rows.npy"),
     "npz": functools.partial(_rows, "rows.npz"),
 }
-_FROZEN = {"manifest": "manifest.json", "onnx": "encoder*.onnx", "golden": "golden.npz"}
+_FROZEN = {
+    "manifest": "manifest.json",
+    "onnx": "encoder*.onnx",
+    "golden": "golden.npz",
+    "calibration": "calibration.npz",
+}
 _MOST_SEED = 10_000  # bytes
 
 

@@ -57,6 +57,18 @@ def replace_golden_bytes(path, data):
     reseal(path, lambda d: d.__setitem__("golden", entry))
 
 
+def replace_calibration(path, **arrays):
+    """Calibration scores by variant."""
+    buffer = io.BytesIO()
+    np.savez(buffer, **{f"{variant}.score": scores for variant, scores in arrays.items()})
+    replace_calibration_bytes(path, buffer.getvalue())
+
+
+def replace_calibration_bytes(path, data):
+    (path / "calibration.npz").write_bytes(data)
+    reseal(path, lambda d: d["calibration"].update(sha256=hashlib.sha256(data).hexdigest(), bytes=len(data)))
+
+
 def add_calibration(path, scores, **rule):
     """Calibrate a bundle's fp32 with scores, as an exporter could have done it."""
     found, threshold = calibrate(scores, ThresholdRule(**(rule or {"false_alarm_rate": 0.05})))
@@ -68,15 +80,3 @@ def add_calibration(path, scores, **rule):
     spec = CalibrationSpec(entry, found.size, found.rate(threshold), {"fp32": threshold})
     manifest = Bundle(path).manifest._replace(calibration=spec)
     (path / "manifest.json").write_text(manifest.dumps(), encoding="utf-8")
-
-
-def replace_calibration(path, **arrays):
-    """Calibration scores by variant."""
-    buffer = io.BytesIO()
-    np.savez(buffer, **{f"{variant}.score": scores for variant, scores in arrays.items()})
-    replace_calibration_bytes(path, buffer.getvalue())
-
-
-def replace_calibration_bytes(path, data):
-    (path / "calibration.npz").write_bytes(data)
-    reseal(path, lambda d: d["calibration"].update(sha256=hashlib.sha256(data).hexdigest(), bytes=len(data)))

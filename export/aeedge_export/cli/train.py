@@ -77,7 +77,7 @@ def _patience(ctx: click.Context, param: click.Parameter, value: str) -> Any:
 @click.option("--activation", default="relu", show_default=True, help="Activation of hidden layers.")
 @click.option("--latent-activation", default="linear", show_default=True, help="Activation of the latents.")
 @click.option("--output-activation", "out", default="auto", show_default=True, help="linear, sigmoid or auto.")
-@click.option("--loss", default="auto", show_default=True, help="Loss: mse, bce or auto.")
+@click.option("--loss", default="auto", show_default=True, help="Loss: mse, bce, huber or auto.")
 @click.option("--noise", default="auto", show_default=True, help="Such as gaussian:0.2 or masking:0.3,salt_pepper:0.1.")
 @click.option("--ordered", is_flag=True, help="Train any prefix of the latents as a smaller code.")
 @click.option("--normalization", default="auto", show_default=True, help="Of hidden layers: batch, none or auto.")

@@ -31,8 +31,11 @@ _TIME_NAME = re.compile(
     re.IGNORECASE,
 )
 _LABEL_NAME = re.compile(
-    r"(.*[_ .-])?(label|labels|class|classes|target|targets|y|outcome|anomaly|anomalies|outlier|outliers|fault|faulty|"
-    r"is_?anomaly|is_?outlier|ground_?truth|attack|failure|diagnosis|species|machine_?status)",
+    r"(.*[_ .-])?((is|has)[_ .-]?)?"
+    r"(labels?|class|classes|targets?|y|outcome|anomaly|anomalies|anomalous|abnormal|novelty|outliers?|faults?|faulty|"
+    r"ground[_ ]?truth|attacks?|malicious|intrusion|failures?|failed|defects?|defective|diagnosis|species|"
+    r"machine[_ ]?status|change[_ .-]?points?)"
+    r"([_ .-]?(types?|class|labels?|flag|names?|cat|category|kind|code|state|true))?",
     re.IGNORECASE,
 )
 _EPOCHS = ((5e8, 4e9), (5e11, 4e12), (5e14, 4e15), (5e17, 4e18))  # seconds to nanoseconds since 1970
@@ -98,9 +101,23 @@ def why_not_by_values(name: str, values: NDArray[np.float32]) -> str | None:
         return "an identifier: a different whole number in each row"
     if _TIME_NAME.fullmatch(name) and ((steps > 0).all() or _is_epoch(known)):
         return "timestamps"
-    if _LABEL_NAME.fullmatch(name) and whole and distinct <= min(_MOST_CLASSES, len(known) // 5):
-        return f"looks like a label: {distinct} classes (to use it in the report: --labels)"
+    if _LABEL_NAME.fullmatch(name) and whole and distinct <= _most_classes(len(known)):
+        return f"looks like a label: {distinct} classes (for the report: --labels; to train on one of them: --select)"
     return None
+
+
+def label_notes(names: Sequence[str], X: NDArray[Any]) -> list[str]:
+    """A sentence for each column of rows (n, d) that is to be trained on, but has the name and values of a label."""
+    found = []
+    for i in (i for i, name in enumerate(names) if _LABEL_NAME.fullmatch(name)):
+        values = np.unique(X[:, i])
+        whole = bool((values == np.trunc(values)).all())
+        if len(values) == 2 or (whole and 2 < len(values) <= _most_classes(len(X))):
+            found.append(
+                f"column '{printable(names[i])}' looks like a label ({len(values)} values), and is trained on as an "
+                "input; leave it out, unless a device will know it"
+            )
+    return found
 
 
 def note_by_values(name: str, values: NDArray[np.float32]) -> str | None:
@@ -108,6 +125,10 @@ def note_by_values(name: str, values: NDArray[np.float32]) -> str | None:
     if len(values) < 2 * _LEAST_ROWS or values[1] <= values[0] or not (np.diff(values.astype(np.float64)) > 0).all():
         return None
     return f"column '{printable(name)}' only rises, as a clock or a counter does"
+
+
+def _most_classes(rows: int) -> int:
+    return min(_MOST_CLASSES, rows // 5)
 
 
 def _is_epoch(values: NDArray[np.float64]) -> bool:

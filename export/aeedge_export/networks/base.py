@@ -28,7 +28,7 @@ class Design:
         latent: number of latents.
         hidden: widths of the hidden layers; for convolutional families, their channels.
         activation, latent_activation, output: names of activations.
-        loss: "mse" or "bce".
+        loss: "mse", "bce" or "huber".
         normalization: "batch" or "none", in hidden layers.
         linear_path: whether a linear encoder and decoder, initialised with PCA, are added to the network.
         centered: whether the encoder first subtracts the mean row (of data scaled to 0..1).

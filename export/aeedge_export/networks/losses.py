@@ -30,7 +30,12 @@ def bce(raw: Tensor, target: Tensor, output: nn.Module, reduction: str = "mean")
     return F.binary_cross_entropy_with_logits(raw, target, reduction=reduction)
 
 
-LOSSES: dict[str, Loss] = {"mse": mse, "bce": bce}
+def huber(raw: Tensor, target: Tensor, output: nn.Module, reduction: str = "mean") -> Tensor:
+    """Half the squared error up to 1 in scaled units, linear beyond: large errors pull less (Huber 1964)."""
+    return F.huber_loss(output(raw), target, reduction=reduction, delta=1.0)
+
+
+LOSSES: dict[str, Loss] = {"mse": mse, "bce": bce, "huber": huber}
 
 
 def reconstruction_loss(name: str) -> Loss:

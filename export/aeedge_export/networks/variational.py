@@ -60,8 +60,8 @@ class Variational(Network):
     def _weight(self) -> float:
         """Of a nat, in the units of the reconstruction loss."""
         weight = float(self.design.options["beta"])
-        if self.design.loss == "mse":
-            weight *= 2 * _NOISE_VARIANCE  # a squared error is 2σ² times a Gaussian's negative log-likelihood
+        # A squared error is 2σ² times a Gaussian's negative log-likelihood, and Huber's loss begins as half of it.
+        weight *= {"mse": 2 * _NOISE_VARIANCE, "huber": _NOISE_VARIANCE}.get(self.design.loss, 1.0)
         return weight / self.design.size
 
     def _penalty(self, divergence: Tensor) -> Tensor:

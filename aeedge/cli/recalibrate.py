@@ -1,0 +1,153 @@
+"""aeedge recalibrate: scores and thresholds for what is normal on this machine."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import click
+import numpy as np
+from numpy.typing import NDArray
+
+from aeedge.bundle.manifest import InputSpec
+from aeedge.bundle.reader import Bundle
+from aeedge.cli.streams import show
+from aeedge.cli.types import allow_ops_option, dialect_options, resize_option, skip_bad_option, table_options
+from aeedge.cli.wording import say
+from aeedge.errors import InputError, printable, shortened
+from aeedge.files.replacing import BUNDLE, check_folder
+from aeedge.files.rows import RowFile, Wanted, open_all
+from aeedge.recalibration import Recalibrated
+from aeedge.recalibration import recalibrate as recalibrated
+from aeedge.table import pairs
+
+
+@click.command()
+@click.argument("bundle", type=click.Path())
+@click.argument("normal", metavar="NORMAL...", nargs=-1, required=True, type=click.Path())
+@click.option("-o", "--output", metavar="NEW", required=True, type=click.Path(), help="Bundle to write.")
+@click.option(
+    "--false-alarm-rate",
+    type=float,
+    metavar="RATE",
+    help="Largest share of normal rows that may raise an alarm [default: BUNDLE's, or 0.01].",
+)
+@click.option("--quantile", type=float, metavar="Q", help="Of the scores of NORMAL, in place of a rate.")
+@click.option("--threshold", type=float, metavar="SCORE", help="A score (of fp32), in place of a rate.")
+@click.option(
+    "--contamination",
+    type=float,
+    default=0.0,
+    metavar="SHARE",
+    help="Share of NORMAL that may be anomalous: as many of the highest scores are left out.",
+)
+@click.option("--keep-score", is_flag=True, help="Keep the score's parameters: all rows calibrate.")
+@click.option(
+    "--time-ordered/--no-time-ordered",
+    default=None,
+    help="Whether NORMAL is in the order of time: the first rows fit, the later ones calibrate [default: as BUNDLE].",
+)
+@allow_ops_option
+@click.option("--array", help="Name of the array inside an .npz.")
+@table_options
+@resize_option
+@skip_bad_option
+@click.option("-f", "--force", is_flag=True, help="Overwrite NEW, if it is a bundle other than BUNDLE.")
+def recalibrate(
+    bundle: str,
+    normal: tuple[str, ...],
+    output: str,
+    false_alarm_rate: float | None,
+    quantile: float | None,
+    threshold: float | None,
+    contamination: float,
+    keep_score: bool,
+    time_ordered: bool | None,
+    allow_ops: tuple[str, ...],
+    header: bool | None,
+    delimiter: str | None,
+    decimal: str | None,
+    force: bool,
+    **reading: Any,
+) -> None:
+    """Calibrate a bundle again, for what is normal on this machine.
+
+    NORMAL is one or more files of rows of normal operation, as 'aeedge score' reads them, that the network was not
+    trained with. A quarter of the rows fits the scales of the score anew (a third where there are many latents), the
+    others calibrate: their scores give the threshold of each variant, with the promised false-alarm rate. BUNDLE stays
+    as it is; NEW has an id of its own, and BUNDLE's as its parent.
+
+    \b
+    Examples:
+      aeedge recalibrate motor.aeedge normal.csv -o motor7.aeedge
+      aeedge recalibrate motor.aeedge normal.csv -o motor7.aeedge --false-alarm-rate 0.001
+    """
+    check_folder(output, overwrite=force, kinds=[BUNDLE], inputs=[bundle, *normal])
+    reading["dialect"] = dialect_options(header, delimiter, decimal)
+    spec = Bundle(bundle).manifest.input
+    wanted = Wanted(spec.features, spec.shape, spec.dtype, spec.dialect)
+    rows = open_all(normal, wanted, missing=spec.missing is not None, **reading)
+    found = recalibrated(
+        bundle,
+        _rows(rows, spec, normal),
+        output,
+        false_alarm_rate=false_alarm_rate,
+        quantile=quantile,
+        threshold=threshold,
+        contamination=contamination,
+        keep_score=keep_score,
+        time_ordered=time_ordered,
+        overwrite=force,
+        allow_ops=allow_ops,
+        progress=_progress,
+    )
+    _progress("")
+    for note in found.notes:
+        say(f"Note: {note}", err=True)
+    show(pairs(list(_summary(found)), 80))
+    click.echo(f"\nwrote {printable(output, None)}")
+
+
+def _rows(rows: RowFile, spec: InputSpec, sources: tuple[str, ...]) -> NDArray[Any]:
+    """All rows, in the model's shape; whole numbers as integers where the model takes integers."""
+    blocks, count = [], 0
+    for block in rows.blocks():
+        if block.ndim == 2 and len(spec.shape) > 1 and block.shape[1] == spec.size:
+            block = block.reshape(len(block), *spec.shape)
+        if spec.dtype != "float32" and block.dtype.kind == "f" and (block == np.trunc(block)).all():
+            block = block.astype(np.int64)
+        blocks.append(block)
+        count += len(block)
+        _progress(f"{count:,} rows")
+    for note in rows.notes:
+        say(f"Note: {sources[0]}{' …' if len(sources) > 1 else ''}: {note}", err=True)
+    if not count:
+        raise InputError(f"{shortened(sources)}: expected at least one row, got none")
+    return np.concatenate(blocks)
+
+
+def _progress(text: str) -> None:
+    """Show in a terminal what is being done, in the place of what was."""
+    if sys.stderr.isatty():
+        click.echo(f"\r\x1b[K{text}", nl=False, err=True)
+
+
+def _summary(found: Recalibrated) -> Iterator[tuple[str, str]]:
+    """What was done with how many rows, and what has changed."""
+    manifest, after, before = found.manifest, found.manifest.calibration, found.before
+    assert after is not None
+    count = found.fit_rows + found.calibration_rows
+    if found.fit_rows:
+        used = f"{found.fit_rows:,} of them fitted the score, {found.calibration_rows:,} calibrated"
+    else:
+        used = f"all calibrated; the parameters of the score ({manifest.score.kind}) are those of before"
+    trimmed = found.calibration_rows - after.rows
+    yield "normal rows", f"{count:,}: {used}" + (f", without the {trimmed:,} of the highest scores" if trimmed else "")
+    for variant, threshold in after.thresholds.items():
+        old = None if before is None else before.thresholds.get(variant)
+        yield f"threshold, {variant}", ("" if old is None else f"{old:.6g} → ") + f"{threshold:.6g}"
+    rate = "" if before is None else f"{before.false_alarm_rate:.4g} → "
+    yield "false-alarm rate", f"{rate}{after.false_alarm_rate:.4g}"
+    yield "id", manifest.id
+    yield "parent", manifest.parent or ""

@@ -1,0 +1,117 @@
+"""A small simulated plant: a pump on a frequency converter, with nine sensors read once a second, and faults.
+
+The speed follows a demand that changes every few minutes; what else happens follows from the speed by the affinity laws
+(flow ~ speed, head ~ speed², power ~ speed³) where the pump's curve meets that of the pipe.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy.signal import lfilter
+
+SENSORS = {
+    "speed": "rpm",
+    "flow": "m³/h",
+    "pressure": "bar",
+    "current": "A",
+    "voltage": "V",
+    "vib_drive": "mm/s",
+    "vib_free": "mm/s",
+    "temp_motor": "°C",
+    "temp_bearing": "°C",
+}
+_NOISE = [2.0, 0.7, 0.015, 0.2, 0.4, 0.0, 0.0, 0.15, 0.15]  # standard deviations of the sensors, in their units
+
+
+class Fault(NamedTuple):
+    """A fault of the process or of sensors: rows [start, stop), and the sensors that it shows in."""
+
+    name: str
+    sensors: tuple[str, ...]
+    start: int
+    stop: int
+    rows: np.ndarray  # (n,) bool: the rows that it changed
+
+
+def simulate(seconds: int, rng: np.random.Generator, valve: np.ndarray | float = 1.0) -> np.ndarray:
+    """Readings of the pump in running order, (seconds, 9) float32; `valve` is how far it is open, 0 to 1."""
+    speed = 2900 * _lag(_steps(seconds, rng), 8)
+    hall = 24 + 0.7 * _wander(seconds, 900, rng)  # temperature of the air
+    static = 12 + 1.5 * _wander(seconds, 300, rng)  # metres to the level of the tank
+    voltage = 400 + 4 * _wander(seconds, 120, rng)
+
+    n = speed / 2900
+    flow = np.sqrt((52 * n**2 - static) / (8.3e-4 + 1.9e-3 / valve**2))  # pump: 52 n² - a Q²; pipe: static + k Q²
+    head = 52 * n**2 - 8.3e-4 * flow**2
+    load = flow / (115 * n)  # 1 at the best efficiency
+    power = 1000 * 9.81 * (115 * n / 3600) * head / (0.74 * (2 - load)) + 500 * n**3  # W, at the shaft
+    current = np.hypot(12, power / (np.sqrt(3) * voltage * 0.92))  # A: what magnetises, and what drives
+    motor = hall + _lag(45 * (current / 32) ** 2, 300)
+    bearing = hall + _lag(22 * n**1.5, 300) + 0.15 * (motor - hall)
+    rough = n**2 * (1 - load) ** 2 * 2  # recirculation away from the best efficiency
+    drive = (1.6 * n**2 + 1.0 * np.exp(-(((n - 0.82) / 0.03) ** 2)) + rough) * _times(seconds, 0.03, rng)
+    free = (1.0 * n**2 + 0.4 * np.exp(-(((n - 0.90) / 0.03) ** 2)) + 0.6 * rough) * _times(seconds, 0.03, rng)
+
+    true = [speed, flow, head * 0.0981, current, voltage, drive, free, motor, bearing]
+    return (np.stack(true, axis=1) + rng.normal(size=(seconds, len(true))) * _NOISE).astype(np.float32)
+
+
+def recording(normal: int, rng: np.random.Generator) -> tuple[np.ndarray, list[Fault]]:
+    """`normal` seconds without fault, then seven faults of 8 minutes, 8 minutes before each and after the last."""
+    each, names = 480, list(SENSORS)
+    starts = normal + each * np.arange(1, 14, 2)
+    seconds = starts[-1] + 2 * each
+    valve = np.ones(seconds)
+    valve[starts[0] : starts[0] + each] = np.linspace(1, 0.45, each)
+    X = simulate(seconds, rng, valve)
+    faults = []
+
+    def fault(name: str, sensors: str, start: int, which: np.ndarray | slice = slice(None)) -> np.ndarray:
+        rows = np.zeros(seconds, bool)
+        rows[start : start + each][which] = True
+        faults.append(Fault(name, tuple(sensors.split()), start, start + each, rows))
+        return rows
+
+    def column(name: str) -> int:
+        return names.index(name)
+
+    fault("valve closes", "flow pressure", starts[0])
+    rows = fault("stuck", "flow", starts[1])
+    X[rows, column("flow")] = X[starts[1], column("flow")]
+    rows = fault("offset drifts", "pressure", starts[2])
+    X[rows, column("pressure")] += np.linspace(0, 0.5, each)
+    rows = fault("drops out", "temp_motor", starts[3], rng.random(each) < 0.3)
+    X[rows, column("temp_motor")] = 0
+    rows = fault("gain", "current", starts[4])
+    X[rows, column("current")] *= 1.15
+    rows = fault("spikes", "vib_drive", starts[5], slice(None, None, 7))
+    X[rows, column("vib_drive")] *= rng.uniform(2, 4, rows.sum())
+    rows = fault("swapped", "vib_drive vib_free", starts[6])
+    pair = [column("vib_drive"), column("vib_free")]
+    X[np.ix_(rows, pair)] = X[np.ix_(rows, pair[::-1])]
+    return X, faults
+
+
+def _steps(seconds: int, rng: np.random.Generator) -> np.ndarray:
+    """A demand that stays for 1 to 3 minutes and then jumps: shares of the rated speed."""
+    holds = rng.integers(60, 180, seconds // 60 + 1)
+    return np.repeat(rng.uniform(0.65, 1.0, len(holds)), holds)[:seconds]
+
+
+def _lag(x: np.ndarray, tau: float) -> np.ndarray:
+    """First-order lag of `tau` seconds, settled at the start."""
+    a = np.exp(-1 / tau)
+    return lfilter([1 - a], [1, -a], x, zi=[a * x[0]])[0]
+
+
+def _wander(seconds: int, tau: float, rng: np.random.Generator) -> np.ndarray:
+    """A slow random walk between -1 and 1 that forgets in `tau` seconds."""
+    a = np.exp(-1 / tau)
+    return np.sin(lfilter([1.5 * np.sqrt(1 - a**2)], [1, -a], rng.normal(size=seconds), zi=[1.5 * a * rng.normal()])[0])
+
+
+def _times(seconds: int, spread: float, rng: np.random.Generator) -> np.ndarray:
+    """Noise that grows with what is measured."""
+    return np.exp(rng.normal(scale=spread, size=seconds))

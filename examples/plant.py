@@ -26,20 +26,19 @@ _NOISE = [2.0, 0.7, 0.015, 0.2, 0.4, 0.0, 0.0, 0.15, 0.15]  # standard deviation
 
 
 class Fault(NamedTuple):
-    """A fault of the process or of sensors: rows [start, stop), and the sensors that it shows in."""
+    """A fault of the process or of a sensor: where it shows, when, and in which rows (not all, where it comes and goes)."""
 
     name: str
     sensors: tuple[str, ...]
-    start: int
-    stop: int
-    rows: np.ndarray  # (n,) bool: the rows that it changed
+    span: slice
+    rows: slice | np.ndarray
 
 
 def simulate(seconds: int, rng: np.random.Generator, valve: np.ndarray | float = 1.0) -> np.ndarray:
     """Readings of the pump in running order, (seconds, 9) float32; `valve` is how far it is open, 0 to 1."""
     speed = 2900 * _lag(_steps(seconds, rng), 8)
-    hall = 24 + 0.7 * _wander(seconds, 900, rng)  # temperature of the air
-    static = 12 + 1.5 * _wander(seconds, 300, rng)  # metres to the level of the tank
+    hall = 24 + 0.7 * _wander(seconds, 600, rng)  # temperature of the air
+    static = 12 + 1.5 * _wander(seconds, 120, rng)  # metres to the level of the tank
     voltage = 400 + 4 * _wander(seconds, 120, rng)
 
     n = speed / 2900
@@ -48,8 +47,8 @@ def simulate(seconds: int, rng: np.random.Generator, valve: np.ndarray | float =
     load = flow / (115 * n)  # 1 at the best efficiency
     power = 1000 * 9.81 * (115 * n / 3600) * head / (0.74 * (2 - load)) + 500 * n**3  # W, at the shaft
     current = np.hypot(12, power / (np.sqrt(3) * voltage * 0.92))  # A: what magnetises, and what drives
-    motor = hall + _lag(45 * (current / 32) ** 2, 300)
-    bearing = hall + _lag(22 * n**1.5, 300) + 0.15 * (motor - hall)
+    motor = hall + _lag(45 * (current / 32) ** 2, 240)
+    bearing = hall + _lag(22 * n**1.5, 240) + 0.15 * (motor - hall)
     rough = n**2 * (1 - load) ** 2 * 2  # recirculation away from the best efficiency
     drive = (1.6 * n**2 + 1.0 * np.exp(-(((n - 0.82) / 0.03) ** 2)) + rough) * _times(seconds, 0.03, rng)
     free = (1.0 * n**2 + 0.4 * np.exp(-(((n - 0.90) / 0.03) ** 2)) + 0.6 * rough) * _times(seconds, 0.03, rng)
@@ -58,40 +57,41 @@ def simulate(seconds: int, rng: np.random.Generator, valve: np.ndarray | float =
     return (np.stack(true, axis=1) + rng.normal(size=(seconds, len(true))) * _NOISE).astype(np.float32)
 
 
-def recording(normal: int, rng: np.random.Generator) -> tuple[np.ndarray, list[Fault]]:
-    """`normal` seconds without fault, then seven faults of 8 minutes, 8 minutes before each and after the last."""
-    each, names = 480, list(SENSORS)
-    starts = normal + each * np.arange(1, 14, 2)
-    seconds = starts[-1] + 2 * each
-    valve = np.ones(seconds)
-    valve[starts[0] : starts[0] + each] = np.linspace(1, 0.45, each)
-    X = simulate(seconds, rng, valve)
-    faults = []
+def recording(normal: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, list[Fault]]:
+    """`normal` seconds without fault, (normal, 9); the two hours after them, with faults of 8 minutes each; the faults."""
+    each = 480
+    spans = [slice(start, start + each) for start in range(each, 14 * each, 2 * each)]
+    closes, stuck, drifts, drops, gain, spikes, swapped = spans
+    valve = np.ones(normal + 15 * each)
+    valve[normal:][closes] = np.linspace(1, 0.45, each)
+    X = simulate(len(valve), rng, valve)
+    faulty = X[normal:]
+    sensor = dict(zip(SENSORS, faulty.T))  # views
+    dropped = drops.start + np.flatnonzero(rng.random(each) < 0.3)
+    spiky = np.arange(spikes.start, spikes.stop, 7)
 
-    def fault(name: str, sensors: str, start: int, which: np.ndarray | slice = slice(None)) -> np.ndarray:
-        rows = np.zeros(seconds, bool)
-        rows[start : start + each][which] = True
-        faults.append(Fault(name, tuple(sensors.split()), start, start + each, rows))
-        return rows
-
-    def column(name: str) -> int:
-        return names.index(name)
-
-    fault("valve closes", "flow pressure", starts[0])
-    rows = fault("stuck", "flow", starts[1])
-    X[rows, column("flow")] = X[starts[1], column("flow")]
-    rows = fault("offset drifts", "pressure", starts[2])
-    X[rows, column("pressure")] += np.linspace(0, 0.5, each)
-    rows = fault("drops out", "temp_motor", starts[3], rng.random(each) < 0.3)
-    X[rows, column("temp_motor")] = 0
-    rows = fault("gain", "current", starts[4])
-    X[rows, column("current")] *= 1.15
-    rows = fault("spikes", "vib_drive", starts[5], slice(None, None, 7))
-    X[rows, column("vib_drive")] *= rng.uniform(2, 4, rows.sum())
-    rows = fault("swapped", "vib_drive vib_free", starts[6])
-    pair = [column("vib_drive"), column("vib_free")]
-    X[np.ix_(rows, pair)] = X[np.ix_(rows, pair[::-1])]
-    return X, faults
+    sensor["flow"][stuck] = sensor["flow"][stuck.start]
+    sensor["pressure"][drifts] += np.linspace(0, 0.5, each)
+    sensor["temp_motor"][dropped] = 0
+    sensor["current"][gain] *= 1.15
+    sensor["vib_drive"][spiky] *= rng.uniform(2, 4, len(spiky))
+    sensor["vib_drive"][swapped], sensor["vib_free"][swapped] = (
+        sensor["vib_free"][swapped].copy(),
+        sensor["vib_drive"][swapped].copy(),
+    )
+    return (
+        X[:normal],
+        faulty,
+        [
+            Fault("valve closes", ("flow", "pressure"), closes, closes),
+            Fault("stuck", ("flow",), stuck, stuck),
+            Fault("offset drifts", ("pressure",), drifts, drifts),
+            Fault("drops out", ("temp_motor",), drops, dropped),
+            Fault("gain", ("current",), gain, gain),
+            Fault("spikes", ("vib_drive",), spikes, spiky),
+            Fault("swapped", ("vib_drive", "vib_free"), swapped, swapped),
+        ],
+    )
 
 
 def _steps(seconds: int, rng: np.random.Generator) -> np.ndarray:

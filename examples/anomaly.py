@@ -120,7 +120,9 @@ def picture(scores: np.ndarray, threshold: float, x: np.ndarray, named: np.ndarr
             for axis in axes:
                 axis.axvspan(fault.span.start / 60, fault.span.stop / 60, color="#f2d492", alpha=0.45, lw=0, zorder=0)
             middle = (fault.span.start + fault.span.stop) / 120
-            axes[0].annotate(fault.name.replace(" ", "\n"), (middle, 1.02), xycoords=("data", "axes fraction"), ha="center")
+            axes[0].annotate(
+                fault.name.replace(" ", "\n"), (middle, 1.02), xycoords=("data", "axes fraction"), ha="center"
+            )
         figure.align_ylabels(axes)
         figure.savefig(OUT / "anomaly.png", dpi=130)
         plt.close(figure)

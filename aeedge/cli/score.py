@@ -58,6 +58,8 @@ class Detector:
     def __init__(self, model: Model, false_alarm_rate: float | None, threshold: float | None, top: int | None) -> None:
         self.model, self.has_p_values = model, model.calibration_size > 0
         self.limit: float | None = None
+        if false_alarm_rate is not None and threshold is not None:
+            raise InputError("expected --false-alarm-rate or --threshold, got both; leave one out")
         if self.has_p_values or false_alarm_rate is not None or threshold is not None:
             model.detect_iter((), false_alarm_rate=false_alarm_rate, threshold=threshold)  # refuses what does not fit
             given = threshold if false_alarm_rate is None else model.calibration.threshold(false_alarm_rate)

@@ -181,7 +181,7 @@ def test_another_rate_or_threshold(alarming, files, given):
         ("--false-alarm-rate", "0.001"): "--false-alarm-rate: 0.001 needs 999 calibration samples, there are 199: 800",
         ("--false-alarm-rate", "1.5"): "--false-alarm-rate: expected a number above 0 and below 1",
         ("--threshold", "nan"): "--threshold: expected a finite number",
-        ("--false-alarm-rate", "0.1", "--threshold", "1"): "expected a false_alarm_rate or a threshold, got both",
+        ("--false-alarm-rate", "0.1", "--threshold", "1"): "expected --false-alarm-rate or --threshold, got both",
     }.items():
         done = call("score", alarming, files / "x.npy", *option)
         assert done.exit_code == 2

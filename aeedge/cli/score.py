@@ -243,7 +243,13 @@ def _promised(detector: Detector, tally: Tally) -> list[tuple[str, str]]:
         verdict = "fewer than promised: these rows are not like the calibration rows"
     else:
         verdict = "as promised"
-    return [("promised", found), ("", verdict)]
+    lines = [("promised", found), ("", verdict)]
+    spec = detector.model.manifest.calibration
+    drift = {} if spec is None else spec.drift
+    if drift.get("drift") is True and detector.limit == detector.model.threshold:
+        known = f"{drift.get('alarms')} of {drift.get('rows')} rows that came later raised an alarm"
+        lines.append(("drift", f"the promise was not kept when the bundle was made: {known}"))
+    return lines
 
 
 @click.command(help=_HELP)

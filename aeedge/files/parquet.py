@@ -140,7 +140,7 @@ class ParquetTable:
             yield block, others
 
     def _objects(self, column: Any, i: int) -> list[Any]:
-        """A column as Python objects; of lists the value that `names[i]` names. Nanoseconds are text: Python has none."""
+        """A column as Python objects, nanoseconds as text; of lists the value that `names[i]` names."""
         pa = self._pa
         if pa.types.is_timestamp(column.type) and column.type.unit == "ns":
             try:

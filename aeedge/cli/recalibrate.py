@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aeedge.bundle.reader import Bundle
-from aeedge.cli.reading import shaped
+from aeedge.cli.reading import named, shaped
 from aeedge.cli.streams import show
 from aeedge.cli.types import allow_ops_option, dialect_options, resize_option, skip_bad_option, table_options
 from aeedge.cli.wording import say
@@ -117,7 +117,7 @@ def _rows(rows: RowFile, wanted: Wanted, sources: tuple[str, ...]) -> NDArray[An
         count += len(block)
         _progress(f"{count:,} rows")
     for note in rows.notes:
-        say(f"Note: {sources[0]}{' …' if len(sources) > 1 else ''}: {note}", err=True)
+        say(f"Note: {named(sources)}: {note}", err=True)
     if not count:
         raise InputError(f"{shortened(sources)}: expected at least one row, got none")
     return np.concatenate(blocks)

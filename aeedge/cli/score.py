@@ -58,6 +58,8 @@ class Detector:
     def __init__(self, model: Model, false_alarm_rate: float | None, threshold: float | None, top: int | None) -> None:
         self.model, self.has_p_values = model, model.calibration_size > 0
         self.limit: float | None = None
+        if false_alarm_rate is not None and threshold is not None:
+            raise InputError("expected --false-alarm-rate or --threshold, got both; leave one out")
         if self.has_p_values or false_alarm_rate is not None or threshold is not None:
             model.detect_iter((), false_alarm_rate=false_alarm_rate, threshold=threshold)  # refuses what does not fit
             given = threshold if false_alarm_rate is None else model.calibration.threshold(false_alarm_rate)
@@ -241,7 +243,13 @@ def _promised(detector: Detector, tally: Tally) -> list[tuple[str, str]]:
         verdict = "fewer than promised: these rows are not like the calibration rows"
     else:
         verdict = "as promised"
-    return [("promised", found), ("", verdict)]
+    lines = [("promised", found), ("", verdict)]
+    spec = detector.model.manifest.calibration
+    drift = {} if spec is None else spec.drift
+    if drift.get("drift") is True and detector.limit == detector.model.threshold:
+        known = f"{drift.get('alarms')} of {drift.get('rows')} rows that came later raised an alarm"
+        lines.append(("drift", f"the promise was not kept when the bundle was made: {known}"))
+    return lines
 
 
 @click.command(help=_HELP)

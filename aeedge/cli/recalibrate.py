@@ -34,7 +34,7 @@ from aeedge.table import pairs
 @click.argument("bundle", type=click.Path())
 @click.argument("normal", metavar="NORMAL...", nargs=-1, required=True, type=click.Path())
 @click.option("-o", "--output", metavar="NEW", required=True, type=click.Path(), help="Bundle to write.")
-@rule_options("BUNDLE's, or 0.01")
+@rule_options("that of BUNDLE, or 0.01")
 @click.option("--keep-score", is_flag=True, help="Keep the score's parameters: all rows calibrate.")
 @click.option(
     "--time-ordered/--no-time-ordered",

@@ -111,29 +111,32 @@ def table_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def rule_options(default: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Adds the options that say how a threshold follows from calibration scores, those of a ThresholdRule.
+def rule_options(default: str) -> Callable[[Any], Any]:
+    """Adds options that say how a threshold follows from calibration scores; `default`: the rate, for people."""
+    options = (
+        click.option(
+            "--contamination",
+            type=float,
+            default=0.0,
+            metavar="SHARE",
+            help="Share of the calibration rows that may be anomalous: as many of the highest scores are left out.",
+        ),
+        click.option("--threshold", type=float, metavar="SCORE", help="A score (of fp32), in place of a rate."),
+        click.option("--quantile", type=float, metavar="Q", help="Of the calibration scores, in place of a rate."),
+        click.option(
+            "--false-alarm-rate",
+            type=float,
+            metavar="RATE",
+            help=f"Largest share of normal rows that may raise an alarm, such as 0.001 [default: {default}].",
+        ),
+    )
 
-    Args:
-        default: of the rate, for people.
-    """
-
-    def add(command: Callable[..., Any]) -> Callable[..., Any]:
-        for name, metavar, text in (
-            (
-                "contamination",
-                "SHARE",
-                "Share of the calibration rows that may be anomalous: the highest are left out.",
-            ),
-            ("threshold", "SCORE", "A score (of fp32), in place of a rate."),
-            ("quantile", "Q", "Of the calibration scores, in place of a rate."),
-            ("false-alarm-rate", "RATE", f"Largest share of normal rows that may raise an alarm [default: {default}]."),
-        ):
-            start = 0.0 if name == "contamination" else None
-            command = click.option(f"--{name}", type=float, default=start, metavar=metavar, help=text)(command)
+    def decorated(command: Any) -> Any:
+        for option in options:
+            command = option(command)
         return command
 
-    return add
+    return decorated
 
 
 def dialect_options(header: bool | None, delimiter: str | None, decimal: str | None) -> DialectOptions | None:

@@ -7,7 +7,6 @@ are faults found, and is the right sensor named? Leaves the bundle and a picture
 from __future__ import annotations
 
 import time
-from collections import Counter
 from pathlib import Path
 
 import matplotlib as mpl

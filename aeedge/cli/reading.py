@@ -104,15 +104,21 @@ def open_samples(
 
 
 def _shaped(parts: Iterable[Part], wanted: Wanted) -> Iterator[Part]:
-    """Flat rows, as in a CSV file, in the model's shape; whole numbers as integers where the model takes integers."""
-    shape, first = wanted.shape or (), 0
+    """Rows in the model's shape; their numbers are the last kept column."""
+    first = 0
     for block, kept in parts:
-        if block.ndim == 2 and len(shape) > 1 and block.shape[1] == math.prod(shape):
-            block = block.reshape(len(block), *shape)
-        if wanted.dtype != "float32" and block.dtype.kind == "f" and (block == np.trunc(block)).all():
-            block = block.astype(np.int64)
-        yield block, [*kept, list(range(first, first + len(block)))]
+        yield shaped(block, wanted), [*kept, list(range(first, first + len(block)))]
         first += len(block)
+
+
+def shaped(block: NDArray[Any], wanted: Wanted) -> NDArray[Any]:
+    """Flat rows, as in a CSV file, in the model's shape; whole numbers as integers where the model takes integers."""
+    shape = wanted.shape or ()
+    if block.ndim == 2 and len(shape) > 1 and block.shape[1] == math.prod(shape):
+        block = block.reshape(len(block), *shape)
+    if wanted.dtype != "float32" and block.dtype.kind == "f" and (block == np.trunc(block)).all():
+        block = block.astype(np.int64)
+    return block
 
 
 def _treated(parts: Iterable[Part], spec: InputSpec, notes: list[str], *, drop: bool) -> Iterator[Part]:

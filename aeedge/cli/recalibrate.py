@@ -10,9 +10,8 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from aeedge.bundle.manifest import InputSpec
 from aeedge.bundle.reader import Bundle
-from aeedge.cli.reading import named
+from aeedge.cli.reading import named, shaped
 from aeedge.cli.streams import show
 from aeedge.cli.types import allow_ops_option, dialect_options, resize_option, skip_bad_option, table_options
 from aeedge.cli.wording import say
@@ -91,7 +90,7 @@ def recalibrate(
     rows = open_all(normal, wanted, missing=spec.missing is not None, **reading)
     found = recalibrated(
         bundle,
-        _rows(rows, spec, normal),
+        _rows(rows, wanted, normal),
         output,
         false_alarm_rate=false_alarm_rate,
         quantile=quantile,
@@ -110,15 +109,11 @@ def recalibrate(
     click.echo(f"\nwrote {printable(output, None)}")
 
 
-def _rows(rows: RowFile, spec: InputSpec, sources: tuple[str, ...]) -> NDArray[Any]:
-    """All rows, in the model's shape; whole numbers as integers where the model takes integers."""
+def _rows(rows: RowFile, wanted: Wanted, sources: tuple[str, ...]) -> NDArray[Any]:
+    """All rows, in the model's shape."""
     blocks, count = [], 0
     for block in rows.blocks():
-        if block.ndim == 2 and len(spec.shape) > 1 and block.shape[1] == spec.size:
-            block = block.reshape(len(block), *spec.shape)
-        if spec.dtype != "float32" and block.dtype.kind == "f" and (block == np.trunc(block)).all():
-            block = block.astype(np.int64)
-        blocks.append(block)
+        blocks.append(shaped(block, wanted))
         count += len(block)
         _progress(f"{count:,} rows")
     for note in rows.notes:

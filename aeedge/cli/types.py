@@ -111,6 +111,29 @@ def table_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+def rule_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that say how a threshold follows from calibration scores; see `threshold_rule`."""
+    for option in (
+        click.option(
+            "--contamination",
+            type=float,
+            default=0.0,
+            metavar="SHARE",
+            help="Share of the calibration rows that may be anomalous: as many of the highest scores are left out.",
+        ),
+        click.option("--threshold", type=float, metavar="SCORE", help="A score (of fp32), in place of a rate."),
+        click.option("--quantile", type=float, metavar="Q", help="Of the calibration scores, in place of a rate."),
+        click.option(
+            "--false-alarm-rate",
+            type=float,
+            metavar="RATE",
+            help="Largest share of normal rows that may raise an alarm, such as 0.001 [default: 0.01].",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
 def dialect_options(header: bool | None, delimiter: str | None, decimal: str | None) -> DialectOptions | None:
     """What `table_options` gave; None where that is nothing."""
     given = DialectOptions(header, delimiter, decimal)

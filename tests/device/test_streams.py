@@ -37,7 +37,6 @@ def folder(tmp_path, monkeypatch):
     shutil.copytree(FOREIGN, "failing")
     change_golden(Path("failing"), "fp32.latent", (3, 0), 1.0)
     np.save("x.npy", np.zeros((30, 12), np.float32))
-    np.save("normal.npy", np.random.default_rng(0).normal(size=(200, 12)).astype(np.float32))
     np.save("nan.npy", np.full((2, 12), np.nan))
     np.save("z.npy", np.zeros((30, 3), np.float32))
     return tmp_path
@@ -58,7 +57,7 @@ COMMANDS = {
     "decode to standard output": (["decode", FOREIGN, "z.npy", "-o", "-"], 0),
     "denoise": (["denoise", FOREIGN, "x.npy", "-o", "d.csv", "-f"], 0),
     "score": (["score", FOREIGN, "x.npy"], 0),
-    "recalibrate": (["recalibrate", FOREIGN, "normal.npy", "-o", f"{FOREIGN} new", "-f"], 0),
+    "recalibrate": (["recalibrate", FOREIGN, "x.npy", "-o", f"{FOREIGN}.new", "-f"], 0),
     "tune": (["tune", FOREIGN, "--for", "memory"], 0),
     "tune, JSON": (["tune", FOREIGN, "--for", "memory", "--json"], 0),
     "bench": (["bench", FOREIGN, "--quick", "--seconds", "0.05", "--profile", "--html", f"{FOREIGN}.html", "-f"], 0),

@@ -48,7 +48,7 @@ def labelled(tmp_path):
     [
         ("anomaly == 0", FAULT == 0),
         ("anomaly==0.0", FAULT == 0),
-        ("anomaly != 0 and a > 0", (FAULT != 0) & (A > 0)),
+        ("anomaly != 0 AND a > 0", (FAULT != 0) & (A > 0)),
         ("a>=-0.5 and a<=.5 and b<1e-1", (A >= -0.5) & (A <= 0.5) & (B < 0.1)),
         ("'flow rate' < 0", C < 0),
         ('"flow rate" < 0 and `flow rate` > -1', (C < 0) & (C > -1)),
@@ -160,12 +160,24 @@ def test_dates_of_any_form_that_rise(form):
     assert in_time_order([*cells[:5], "", "n/a", *cells[5:]])
     assert not in_time_order(cells[::-1])
     assert not in_time_order([*cells[20:], *cells[:20]])
+    assert not in_time_order([*cells[:30], *cells[20:40]])
     assert not in_time_order([cells[0]] * 9)
 
 
 def test_an_hour_that_is_there_twice_rises_with_its_offset():
     assert in_time_order([f"2026-10-25T02:{m:02}:00+02:00" for m in (0, 30)] + ["2026-10-25T02:10:00+01:00"])
     assert not in_time_order(["2026-10-25T02:30:00+01:00", "2026-10-25T02:30:00+02:00"])
+
+
+def test_a_clock_that_is_set_back_breaks_no_order_and_a_second_series_does():
+    year = [datetime.datetime(2026, 1, 1) + datetime.timedelta(hours=i) for i in range(8760)]
+    year[7000:] = [when - datetime.timedelta(hours=1) for when in year[7000:]]
+    assert in_time_order([str(when) for when in year])
+    assert in_time_order(year)
+    assert not in_time_order(year + year)
+    assert not in_time_order(year[:6000] + year[3000:])
+    assert not in_time_order(year[::-1])
+    assert not in_time_order([str(when) for when in np.random.default_rng(0).permutation(year)])
 
 
 @pytest.mark.parametrize(
@@ -178,6 +190,8 @@ def test_an_hour_that_is_there_twice_rises_with_its_offset():
         ({"time": [str(1.7e9 + i) for i in range(40)]}, ("time", True)),
         ({"time": [str(1.7e9 + i % 7) for i in range(40)]}, ("time", False)),
         ({"t": [str(20 + i % 7) for i in range(40)]}, (None, False)),  # a temperature
+        ({"t": [str(20 + i // 2 - i % 2 / 9) for i in range(40)]}, (None, False)),
+        ({"ts": [str(1.7e9 + 100 * i - 50 * (i == 30)) for i in range(400)]}, ("ts", True)),
         ({"t": [20 + i for i in range(40)]}, ("t", True)),
         ({"when": STEPS}, ("when", True)),
         ({"datetime": TIMES[:5]}, (None, False)),

@@ -14,6 +14,8 @@ from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from aeedge.detection.calibration import Calibration
 from aeedge.detection.explain import Cause, Explainer
+from aeedge.errors import printable
+from aeedge_export.alarms import described_drift
 from aeedge_export.data.labels import UNLABELLED
 from aeedge_export.run import Run
 
@@ -65,6 +67,26 @@ def detection(
     return found
 
 
+def described(run: Run) -> list[str]:
+    """What is to know of the alarms of a run, in a few lines."""
+    alarm, labels = run.alarm, run.evaluation.get("detection", {}).get("labels", {})
+    if alarm is None:
+        lines = [f"score {run.scored_as.kind}; no threshold, for no rows were held out to calibrate it"]
+    else:
+        lines = [
+            f"score {run.scored_as.kind}, threshold {alarm.threshold:.4g}: a false-alarm rate of "
+            f"{100 * alarm.rate:.3g} %, from {alarm.rows:,} calibration rows"
+        ]
+        if alarm.drift and not alarm.drift["drift"]:
+            lines.append(described_drift(alarm.drift))
+    if "roc_auc" in labels:
+        lines.append(
+            f"labels: class '{printable(labels['anomalous'])}' counts as anomalous; ROC AUC {labels['roc_auc']:.3f}, "
+            f"PR AUC {labels['pr_auc']:.3f} on {labels['rows']:,} {labels['which']}"
+        )
+    return lines
+
+
 def explainer(run: Run) -> Explainer:
     """What explains rows with the torch network, as `aeedge.Model.explain` does with the exported one."""
 
@@ -98,7 +120,7 @@ def _against_labels(
     """Detection measured by labels; None where there is one class.
 
     Returns:
-        "rows" compared, "held_out": whether these had no say in the training; "classes": a list of dicts with "name",
+        "rows" compared, and "which" these are; "classes": a list of dicts with "name",
         "rows" and, with a threshold, "alarms"; for two classes also "anomalous": the class that counts as such,
         "roc_auc", "pr_auc" (average precision), and "curve": "false_alarm_rate" and "detection_rate" by threshold.
     """
@@ -108,10 +130,11 @@ def _against_labels(
         return None
     apart = known if held_out is None else known & np.isin(rows, held_out)
     of_held_out = {name: int((labels[apart] == name).sum()) for name in names}
-    is_held_out = held_out is None or min(of_held_out.values()) >= _LEAST_OF_A_CLASS
-    chosen = apart if is_held_out else known
+    enough = min(of_held_out.values()) >= _LEAST_OF_A_CLASS
+    which = "rows" if held_out is None else "held-out rows" if enough else "rows, most of which were trained on"
+    chosen = apart if enough else known
     scores, labels = scores[chosen], labels[chosen]
-    found: dict[str, Any] = {"rows": len(scores), "held_out": is_held_out, "classes": []}
+    found: dict[str, Any] = {"rows": len(scores), "which": which, "classes": []}
     for name in names[:50].tolist():
         of_class = labels == name
         alarms = {} if run.alarm is None else {"alarms": int((scores[of_class] > run.alarm.threshold).sum())}

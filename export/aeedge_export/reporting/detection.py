@@ -41,8 +41,8 @@ def detection(
 
     Returns:
         "kind" of the score; "rows" measured; "worst": a list of the highest scores with "row", "score", "p_value" (None
-        without calibration), "causes" and what `pictures.of_residual` shows; with calibration rows "histogram" ("edges", "counts") of their scores; with
-        labels "labels", see `_against_labels`.
+        without calibration), "causes" and what `pictures.of_residual` shows; with calibration rows "histogram"
+        ("edges", "counts") of their scores; with labels "labels", see `_against_labels`.
     """
     rows = np.arange(len(X))
     if len(X) > _MOST_ROWS:

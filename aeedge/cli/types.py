@@ -112,7 +112,7 @@ def table_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def rule_options(default: str) -> Callable[[Any], Any]:
-    """The options that say how a threshold follows from calibration scores; `default` says which rate is the default."""
+    """The options that say how a threshold follows from calibration scores; `default` is the rate without any."""
     options = (
         click.option(
             "--contamination",

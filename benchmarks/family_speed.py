@@ -38,7 +38,7 @@ def measure(family: str, X: np.ndarray) -> tuple[list[float], list[float]]:
     """Seconds per epoch of aeedge and of the plain loop."""
     plain: list[float] = []
     peer: list[object] = []
-    ae = Autoencoder(family, latent=32, epochs=ROUNDS, batch_size=BATCH, validation=0, random_state=0)
+    ae = Autoencoder(family, latent=32, epochs=ROUNDS, batch_size=BATCH, validation=0, calibration=0, random_state=0)
 
     def take_turn(_: object) -> None:
         if not peer:

@@ -90,7 +90,7 @@ def reconstruction(data: Split) -> list[dict[str, Any]]:
         for seed in seeds:
             a, b = shaped(train, options.get("family", "")), shaped(test, options.get("family", ""))
             began = time.perf_counter()
-            ae = Autoencoder(latent=LATENT, random_state=seed, **options).fit(a)
+            ae = Autoencoder(latent=LATENT, calibration=0, random_state=seed, **options).fit(a)
             seconds = time.perf_counter() - began
             code = (ae.transform(a), ae.transform(b))
             error = float(np.square(b - ae.inverse_transform(code[1])).mean())
@@ -111,7 +111,9 @@ def denoising(data: Split, sigma: float = 0.3) -> list[dict[str, Any]]:
     projected = float(np.square(pca.inverse_transform(pca.transform(noisy)) - test).mean())
     found = [{"name": "PCA's projection", "mse": projected, "of noisy": projected / before}]
     for family in ("dense", "conv2d"):
-        ae = Autoencoder(family, latent=LATENT, noise=f"gaussian:{sigma}", random_state=0).fit(shaped(train, family))
+        ae = Autoencoder(family, latent=LATENT, noise=f"gaussian:{sigma}", calibration=0, random_state=0).fit(
+            shaped(train, family)
+        )
         clean = ae.inverse_transform(ae.transform(shaped(noisy, family))).reshape(test.shape)
         error = float(np.square(clean - test).mean())
         found.append({"name": family, "mse": error, "of noisy": error / before})

@@ -211,7 +211,7 @@ CASES: dict[str, Callable[[int], Case]] = {
 
 
 def auc(train: Rows, options: dict[str, Any], test: Rows, labels: Rows) -> float:
-    estimator = Autoencoder(random_state=TRAINING_SEED, **options).fit(train)
+    estimator = Autoencoder(calibration=0, random_state=TRAINING_SEED, **options).fit(train)
     return float(roc_auc_score(labels, estimator.reconstruction_error(test)))
 
 

@@ -101,6 +101,7 @@ def main() -> None:
         learning_rate=1e-3,
         gradient_clip=None,
         validation=0,
+        calibration=0,
         random_state=0,
     ).fit_rows(X, on_epoch=others)
     keras.kill()

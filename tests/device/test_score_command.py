@@ -6,6 +6,7 @@ import decimal
 import io
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ import aeedge
 from aeedge.cli.group import AeedgeGroup
 from aeedge.files import delimited, jsonlines
 
+DATA = Path(__file__).parent.parent / "data"
 NAMES = [f"s{i}" for i in range(12)]
 MEAN, SCALE = np.linspace(-50, 1000, 12), np.geomspace(0.01, 100, 12)
 
@@ -464,3 +466,28 @@ def test_drift_that_was_found_at_export_is_said_again(alarming, files):
     assert "55 of 100 rows that came later raised an alarm" in said
     other = call("score", alarming, files / "x.npy", "--summary", "--false-alarm-rate", 0.2).output
     assert "came later" not in other
+
+
+BUNDLES = sorted(path.name for path in DATA.glob("bundle_v*") if path.name != "bundle_v1_encoder")
+
+
+@pytest.mark.parametrize("name", BUNDLES)
+def test_every_kind_of_bundle(tmp_path, name):
+    with aeedge.load(DATA / name) as model:
+        x = model.golden_rows()
+        np.save(tmp_path / "x.npy", x)
+        scores = model.score(x, invalid="propagate")
+        limit = repr(float(np.median(scores[np.isfinite(scores)])))
+        alarms = model.detect(x, threshold=float(limit), invalid="propagate")
+        calibrated = model.calibration_size > 0
+        explained = model.has_decoder
+    options = ["--threshold", limit, "--invalid", "propagate"]
+    done = call("score", DATA / name, tmp_path / "x.npy", "-o", tmp_path / "s.jsonl", "--summary", *options)
+    assert done.exit_code == 0, done.output
+    rows = of_lines((tmp_path / "s.jsonl").read_text())
+    assert [row["alarm"] for row in rows] == alarms.tolist()
+    assert ("p_value" in rows[0]) is calibrated
+    assert ("cause_1" in rows[0]) is explained
+    assert 0 < alarms.sum() < len(alarms)
+    assert "first alarms" in done.output
+    assert call("score", DATA / name, tmp_path / "x.npy", *options).exit_code == 0

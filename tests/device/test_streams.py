@@ -37,7 +37,6 @@ def folder(tmp_path, monkeypatch):
     shutil.copytree(FOREIGN, "failing")
     change_golden(Path("failing"), "fp32.latent", (3, 0), 1.0)
     np.save("x.npy", np.zeros((30, 12), np.float32))
-    np.save("normal.npy", np.random.default_rng(0).normal(size=(200, 12)).astype(np.float32))
     np.save("nan.npy", np.full((2, 12), np.nan))
     np.save("z.npy", np.zeros((30, 3), np.float32))
     return tmp_path

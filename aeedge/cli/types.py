@@ -112,7 +112,7 @@ def table_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def rule_options(default: str) -> Callable[[Any], Any]:
-    """The options that say how a threshold follows from calibration scores; `default` is the rate without any."""
+    """Adds options that say how a threshold follows from calibration scores; `default`: the rate, for people."""
     options = (
         click.option(
             "--contamination",

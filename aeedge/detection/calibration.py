@@ -117,14 +117,13 @@ class Calibration:
 
     def _too_small(self, rate: float) -> str:
         needed = math.ceil(min((1 - _ROUNDING) / rate, 1e15) - 1)
-        most = (
-            f" (a bundle keeps {MOST_SCORES:,}, enough for {rounded_up(1 / (MOST_SCORES + 1)):g})"
-            if needed > MOST_SCORES
-            else ""
-        )
+        missing, most = needed - self.size, ""
+        if needed > MOST_SCORES:
+            most = f" (a bundle keeps {MOST_SCORES:,}, enough for {rounded_up(1 / (MOST_SCORES + 1)):g})"
         return (
             f"false_alarm_rate: {rate:g} needs {needed:,} calibration samples, there are {self.size:,}: "
-            f"{needed - self.size:,} are missing{most}; the smallest rate here is {rounded_up(self.smallest_rate):g}"
+            f"{missing:,} {'is' if missing == 1 else 'are'} missing{most}; "
+            f"the smallest rate here is {rounded_up(self.smallest_rate):g}"
         )
 
     def rate(self, threshold: float) -> float:

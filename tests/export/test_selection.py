@@ -257,6 +257,23 @@ def test_several_files_are_in_order_only_together(tmp_path):
     assert "does not rise" in train(tmp_path, second, first).stderr
 
 
+def test_times_in_other_files(tmp_path):
+    pandas = pytest.importorskip("pandas")
+    when = [START + datetime.timedelta(seconds=i) for i in range(N)]
+    frame = pandas.DataFrame({"a": A, "b": B, "anomaly": FAULT}, index=pandas.DatetimeIndex(when))
+    frame.to_parquet(tmp_path / "index.parquet")
+    frame.reset_index(names="when").to_parquet(tmp_path / "column.parquet")
+    frame.reset_index(names="when").to_json(tmp_path / "x.jsonl", orient="records", lines=True, date_format="iso")
+    for name in ("index.parquet", "column.parquet", "x.jsonl"):
+        data = read(tmp_path / name, times=True, select="anomaly == 0")
+        assert data.time_ordered, name
+        assert (data.features, len(data.X)) == (("a", "b"), 540)
+    frame.sample(frac=1, random_state=0).to_parquet(tmp_path / "shuffled.parquet")
+    shuffled = read(tmp_path / "shuffled.parquet", times=True)
+    assert shuffled.time_column is not None
+    assert not shuffled.time_ordered
+
+
 def test_rows_taken_out_of_a_series_are_said(tmp_path, labelled):
     done = train(tmp_path, labelled, "--select", "anomaly == 0")
     assert done.exit_code == 0, done.output
@@ -286,7 +303,13 @@ def test_rows_for_calibration_of_other_kinds(tmp_path):
     bare = tmp_path / "bare.csv"
     np.savetxt(bare, np.c_[A, np.arange(N), B], delimiter=",")
     np.save(tmp_path / "x.npy", np.c_[A, B])
-    for data, calibration in ((bare, bare), (bare, tmp_path / "x.npy"), (tmp_path / "x.npy", tmp_path / "x.npy")):
+    np.savetxt(tmp_path / "other.csv", np.c_[A, N + np.arange(N), B], delimiter=",")
+    np.save(tmp_path / "y.npy", np.c_[B, A])
+    for data, calibration in (
+        (bare, tmp_path / "other.csv"),
+        (bare, tmp_path / "x.npy"),
+        (tmp_path / "y.npy", tmp_path / "x.npy"),
+    ):
         done = train(tmp_path, data, "--calibration", calibration)
         assert done.exit_code == 0, done.output
         found = Autoencoder.load(tmp_path / "run").run_.calibration
@@ -297,6 +320,7 @@ def test_rows_for_calibration_of_other_kinds(tmp_path):
     ("args", "message"),
     [
         (["--calibration", "none.csv"], "none.csv: expected a file, but nothing is there"),
+        (["--calibration", "./x.csv"], "--calibration: expected rows that are not trained on, got ./x.csv"),
         (["--calibration", "narrow.csv"], "narrow.csv: expected a column 'b', got a"),
         (["--calibration", "wide.npy"], r"--calibration: expected rows of shape (3,), got an array (600, 2)"),
         (["--calibration", "nan.npy"], "--calibration: expected finite numbers that fit float32, got nan in row 3"),

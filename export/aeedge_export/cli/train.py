@@ -22,7 +22,7 @@ from aeedge.cli.wording import reworded, say
 from aeedge.detection.calibration import ThresholdRule
 from aeedge.errors import InputError, printable
 from aeedge.files.atomic import atomic_file
-from aeedge.files.replacing import check_folder
+from aeedge.files.replacing import check_folder, is_same
 from aeedge_export.data.dataset import Dataset, Selection
 from aeedge_export.data.files import read
 from aeedge_export.data.missing import POLICIES, treat_as_trained, treat_missing
@@ -127,7 +127,7 @@ def _patience(ctx: click.Context, param: click.Parameter, value: str) -> Any:
     show_default=True,
     help="How rows are scored: mse, robust, mahalanobis, both or auto (docs/anomaly-detection.md).",
 )
-@rule_options
+@rule_options("0.01")
 @click.option("--gap", default=1, show_default=True, help="Of rows in time order: rows left out between blocks.")
 @click.option("--patience", default="auto", callback=_patience, help="Epochs without improvement, or none.")
 @click.option("--device", default="auto", show_default=True, help="Device to train on: auto, cpu, cuda, …")
@@ -207,8 +207,8 @@ def train(
     target = Path(output)
     rule = ThresholdRule(false_alarm_rate, quantile, threshold, contamination).checked()
     _check_options(ctx, resume=resume)
-    read = [*data, *calibration_files, labels if labels and labels.endswith(".npy") else None]
-    check_folder(target, overwrite=True, inputs=read)
+    label_file = labels if labels and labels.endswith(".npy") else None
+    check_folder(target, overwrite=True, inputs=[*data, *calibration_files, label_file])
     if target.exists() and not (resume or force):
         raise InputError(
             f"{target}: already exists; choose another name, overwrite it (--force) or continue it (--resume)"
@@ -319,8 +319,6 @@ def _check_options(ctx: click.Context, *, resume: bool) -> None:
     """Refuse what would be ignored or cannot be given here."""
     if ctx.params["family"] == "custom":
         raise InputError("family: custom networks are torch modules, which only Python can pass: see Autoencoder")
-    if ctx.params["calibration_files"] and ctx.params["calibration"] != "auto":
-        raise InputError("--calibration: expected a file or a share (--calibration-share), got both; leave one out")
     settings = {*inspect.signature(workstation.Autoencoder).parameters, *ThresholdRule._fields}
     settings = settings - {"output", "epochs"} | {"out", "seed", "calibration_files"}
     for option in ctx.command.params if resume else ():
@@ -328,6 +326,14 @@ def _check_options(ctx: click.Context, *, resume: bool) -> None:
             raise InputError(
                 f"{option.opts[0]}: a run that is continued keeps its settings; leave it out, or train a new run"
             )
+    for file in ctx.params["calibration_files"]:
+        if any(is_same(Path(file), Path(other)) for other in ctx.params["data"]):
+            raise InputError(
+                f"--calibration: expected rows that are not trained on, got {file}, which is DATA as well; leave it "
+                "out, then a share of DATA is held out"
+            )
+    if ctx.params["calibration_files"] and ctx.params["calibration"] != "auto":
+        raise InputError("--calibration: expected a file or a share (--calibration-share), got both; leave one out")
 
 
 def _parts(run: Run) -> str:

@@ -67,8 +67,8 @@ class _Table:
 
     @property
     def times(self) -> tuple[str, ...]:
-        """Columns that may hold times."""
-        return time_columns(self.names, self.kinds)
+        """Columns that may hold times; an index may, too."""
+        return time_columns(self.names, self.rows.kinds if isinstance(self.rows, ParquetTable) else self.kinds)
 
     def read(
         self, order: Sequence[int], others: Sequence[int], *, missing: bool

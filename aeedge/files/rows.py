@@ -260,14 +260,16 @@ def open_all(
     if resize or skip_bad:
         raise InputError(f"{paths[0]}: only images can be resized or skipped; leave --resize and --skip-bad out")
     files = row_files(paths)
+    if [os.fspath(file) for file in files].count(STDIN) > 1:
+        raise InputError("standard input: can be read only once; name it once")
     first = open_rows(files[0], wanted, **options)
     if len(files) == 1:
         return first
     notes = list(first.notes)
 
     def parts() -> Iterator[Part]:
-        for file in files:  # opened when its turn comes: there may be thousands
-            rows = first if file is files[0] else open_rows(file, wanted, **options)
+        for i, file in enumerate(files):  # opened when its turn comes: there may be thousands
+            rows = open_rows(file, wanted, **options) if i else first
             notes.extend(note for note in rows.notes if note not in notes)
             yield from rows.parts()
             notes.extend(note for note in rows.notes if note not in notes)

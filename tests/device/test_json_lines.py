@@ -223,6 +223,16 @@ def test_a_json_document_on_standard_input_is_one_sentence(monkeypatch):
         open_rows("-")
 
 
+def test_standard_input_is_named_once():
+    with pytest.raises(InputError, match="standard input: can be read only once"):
+        open_all(["-", "-"])
+
+
+def test_json_by_the_name_of_csv(tmp_path):
+    with pytest.raises(InputError, match=r"x\.csv: expected cells with a delimiter, got JSON; name it \.jsonl"):
+        open_rows(lines(tmp_path / "x.csv", FIRST))
+
+
 def test_a_file_without_a_suffix(tmp_path):
     assert Source(lines(tmp_path / "x", FIRST)).kind == "jsonl"
     np.testing.assert_array_equal(read(tmp_path / "x"), [[1, 2]])

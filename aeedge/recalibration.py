@@ -18,7 +18,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from aeedge.bundle.manifest import MOST_SCORES, CalibrationSpec, FileEntry, InputSpec, Manifest, Tolerance, sha256_hex
+from aeedge.bundle.manifest import (
+    MOST_SCORES,
+    CalibrationSpec,
+    FileEntry,
+    InputSpec,
+    Manifest,
+    Tolerance,
+    Variant,
+    sha256_hex,
+)
 from aeedge.bundle.onnx_editing import edited, initializers
 from aeedge.bundle.reader import CALIBRATION, GOLDEN, MANIFEST, ROLES, Bundle, file_name
 from aeedge.detection.calibration import ThresholdRule, chosen, kept_of, rounded_up
@@ -43,6 +52,7 @@ _LEAST_FIT = 20  # samples that fit a score
 _FIT_PER_LATENT = 10
 _BLOCK = 256  # samples at a time
 _LARGEST_RTOL = 0.05
+_MOST_GROWN = 1e3  # of the tolerance of scores
 _WHAT = "normal_rows"
 
 
@@ -126,6 +136,8 @@ def recalibrate(
         calibration, data = calibrated(scores, rule, time_ordered=time_ordered)
         made, files = _bundle(source, scoring, calibration, notes)
         files[CALIBRATION] = data
+        for variant, values in scores.items():
+            _check_rounding(manifest.variants[variant], made.variants[variant], float(np.median(values)))
         progress("writing")
         _write(new_path, files, list(scores), overwrite, allow_ops)
         return Recalibrated(made, before, len(fit), len(rest), tuple(notes))
@@ -397,6 +409,20 @@ def _tolerances(allowed: Mapping[str, Tolerance], old: Scoring, new: Scoring) ->
     return result
 
 
+def _check_rounding(old: Variant, new: Variant, typical: float) -> None:
+    """Refuse a score that is mostly rounding, as where the latents of all rows are nearly the same.
+
+    Raises:
+        InputError: it is such a score.
+    """
+    before, after = old.tolerance["score"].atol, new.tolerance["score"].atol
+    if after > 0.5 * typical and after > _MOST_GROWN * before:
+        raise InputError(
+            f"{_WHAT}: they vary too little to fit the score to them, rounding alone may change it by {after:.2g} "
+            f"where {typical:.2g} is typical; pass rows of all normal operation, or keep_score=True"
+        )
+
+
 def _grown(tolerance: Tolerance, absolute: float, relative: float) -> Tolerance:
     rtol = max(tolerance.rtol, min(tolerance.rtol * relative, _LARGEST_RTOL))
     return Tolerance(rtol=_round(rtol), atol=_round(tolerance.atol * absolute))
@@ -428,7 +454,6 @@ def _accept(part: Path, variant: str, name: str, allow_ops: Names) -> None:
         else:
             with model:
                 model.self_check()
-                assert model.calibration.size
     except (BundleError, VerificationError) as error:
         reason = str(error)
     if reason:

@@ -104,15 +104,21 @@ def open_samples(
 
 
 def _shaped(parts: Iterable[Part], wanted: Wanted) -> Iterator[Part]:
-    """Flat rows, as in a CSV file, in the model's shape; whole numbers as integers where the model takes integers."""
-    shape, first = wanted.shape or (), 0
+    """Rows in the model's shape; their numbers are the last kept column."""
+    first = 0
     for block, kept in parts:
-        if block.ndim == 2 and len(shape) > 1 and block.shape[1] == math.prod(shape):
-            block = block.reshape(len(block), *shape)
-        if wanted.dtype != "float32" and block.dtype.kind == "f" and (block == np.trunc(block)).all():
-            block = block.astype(np.int64)
-        yield block, [*kept, list(range(first, first + len(block)))]
+        yield shaped(block, wanted), [*kept, list(range(first, first + len(block)))]
         first += len(block)
+
+
+def shaped(block: NDArray[Any], wanted: Wanted) -> NDArray[Any]:
+    """Flat rows, as in a CSV file, in the model's shape; whole numbers as integers where the model takes integers."""
+    shape = wanted.shape or ()
+    if block.ndim == 2 and len(shape) > 1 and block.shape[1] == math.prod(shape):
+        block = block.reshape(len(block), *shape)
+    if wanted.dtype != "float32" and block.dtype.kind == "f" and (block == np.trunc(block)).all():
+        block = block.astype(np.int64)
+    return block
 
 
 def _treated(parts: Iterable[Part], spec: InputSpec, notes: list[str], *, drop: bool) -> Iterator[Part]:
@@ -142,8 +148,7 @@ def results(model: Model, what: str, rows: RowFile, sources: Sequence[str], inva
     Raises:
         InputError: what reading and computing raise, or no rows at all.
     """
-    name = "standard input" if sources[0] == STDIN else sources[0]
-    many = " …" if len(sources) > 1 else ""
+    name = named(sources)
     waiting: deque[Part] = deque()
 
     def blocks() -> Iterator[NDArray[Any]]:
@@ -153,18 +158,23 @@ def results(model: Model, what: str, rows: RowFile, sources: Sequence[str], inva
 
     def say_notes(shown: int) -> int:
         for note in rows.notes[shown:]:
-            say(f"Note: {name}{many}: {note}", err=True)
+            say(f"Note: {name}: {note}", err=True)
         return len(rows.notes)
 
     shown, count = say_notes(0), 0
     computed = prefetch(model.map_iter(what, blocks(), invalid=invalid, fresh=True))
-    for values in _progress(computed, rows, f"{what} {name}{many}"):
+    for values in _progress(computed, rows, f"{what} {name}"):
         samples, (*kept, numbers) = waiting.popleft()
         count += len(values)
         yield Result(values, samples, kept, np.asarray(numbers))
     say_notes(shown)
     if not count:
         raise InputError(f"{shortened(sources)}: expected at least one row, got none")
+
+
+def named(sources: Sequence[str]) -> str:
+    """The first of the inputs, and whether there are more, for messages."""
+    return ("standard input" if sources[0] == STDIN else sources[0]) + (" …" if len(sources) > 1 else "")
 
 
 def _progress(blocks: Iterable[NDArray[Any]], rows: RowFile, label: str) -> Iterator[NDArray[Any]]:

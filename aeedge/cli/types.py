@@ -111,6 +111,34 @@ def table_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+def rule_options(default: str) -> Callable[[Any], Any]:
+    """Adds options that say how a threshold follows from calibration scores; `default`: the rate, for people."""
+    options = (
+        click.option(
+            "--contamination",
+            type=float,
+            default=0.0,
+            metavar="SHARE",
+            help="Share of the calibration rows that may be anomalous: as many of the highest scores are left out.",
+        ),
+        click.option("--threshold", type=float, metavar="SCORE", help="A score (of fp32), in place of a rate."),
+        click.option("--quantile", type=float, metavar="Q", help="Of the calibration scores, in place of a rate."),
+        click.option(
+            "--false-alarm-rate",
+            type=float,
+            metavar="RATE",
+            help=f"Largest share of normal rows that may raise an alarm, such as 0.001 [default: {default}].",
+        ),
+    )
+
+    def decorated(command: Any) -> Any:
+        for option in options:
+            command = option(command)
+        return command
+
+    return decorated
+
+
 def dialect_options(header: bool | None, delimiter: str | None, decimal: str | None) -> DialectOptions | None:
     """What `table_options` gave; None where that is nothing."""
     given = DialectOptions(header, delimiter, decimal)

@@ -76,14 +76,13 @@ def _check(bundle: str, variant: str, allow_ops: tuple[str, ...]) -> dict[str, A
             if model.variant != variant:  # another one is used instead
                 return _failed(variant, str(caught[-1].message))
             found = outputs(model.self_check())
-            calibrated = model.calibration_size > 0 and model.calibration.size > 0  # reads and checks it
     except AeedgeError as error:
         if type(error) is BundleError:
             raise
         return _failed(variant, str(error))
     arithmetic, entries = model.arithmetic.replace(" ", "_"), model.manifest.variants[variant]
     files = [file_name(role, variant) for role in ("encoder", "decoder", "scorer") if getattr(entries, role)]
-    files += [CALIBRATION] if calibrated else []
+    files += [CALIBRATION] if model.calibration_size else []
     result = {"variant": variant, "ok": True, "arithmetic": arithmetic, "files": files}
     return result | {"outputs": found, "message": None}
 

@@ -124,7 +124,7 @@ def check_file(
             raise InputError(f"{target}: is a folder, expected the name of a file; name one inside it")
         if real.exists() and not real.is_file():
             raise InputError(f"{target}: is a device or a pipe, expected the name of a file")
-        if any(read is not None and _same(real, Path(read)) for read in inputs):
+        if any(read is not None and is_same(real, Path(read)) for read in inputs):
             raise InputError(f"{target}: is the file that is read; choose another name")
         kind = folder_kind(real.parent)
         if kind is BUNDLE or (kind is RUN and real.name in RUN.files - {"report.html"}):
@@ -220,10 +220,10 @@ def _check_parent(target: Path, real: Path) -> None:
 
 def _is_or_holds(folder: Path, place: str | os.PathLike[str]) -> bool:
     real = Path(os.path.realpath(place))
-    return any(_same(folder, part) for part in (real, *real.parents))
+    return any(is_same(folder, part) for part in (real, *real.parents))
 
 
-def _same(one: Path, other: Path) -> bool:
+def is_same(one: Path, other: Path) -> bool:
     """Whether two paths lead to one file, also where the file system ignores case."""
     try:
         return one.samefile(other)

@@ -108,6 +108,8 @@ def open_rows(
     notes = table.notes
     kind = "CSV: " if source.kind == "text" else ""
     notes[:0] = [f"read as {kind}{table.describe()}"] if source.is_pipe else []
+    if isinstance(table, JsonTable):
+        _check_keys(source.name, table.names, wanted.columns)
     order, more = column_order(source.name, table.names, table.width, wanted)
     kept = _positions(source.name, table.names, wanted.keep)
     notes += more
@@ -127,6 +129,15 @@ def _table(
     if source.kind == "jsonl":
         return JsonTable(source)
     return delimited.TextTable(source, read_head(source, wanted, dialect))
+
+
+def _check_keys(name: str, keys: Sequence[str] | None, columns: Sequence[str] | None) -> None:
+    """Refuse objects without any of a model's features: unlike columns, keys have no order to fall back to."""
+    if keys is not None and columns is not None and set(keys).isdisjoint(columns):
+        raise InputError(
+            f"{name}: expected objects with the keys {shortened(columns)}, got {shortened(keys)}; rename them, or "
+            "write arrays of the values in this order"
+        )
 
 
 def _positions(name: str, names: Sequence[str] | None, keep: Sequence[str]) -> list[int]:

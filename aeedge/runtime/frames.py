@@ -1,8 +1,8 @@
 """Frames as arrays: columns by name, from anything that has column names.
 
 pandas DataFrames and Series, polars DataFrames and LazyFrames, pyarrow Tables and RecordBatches, structured numpy
-arrays, and dicts of numbers or columns. They are known by their attributes: none of these packages is imported. What is
-masked in a masked array is missing as well.
+arrays, dicts of numbers or columns, and what has `__arrow_c_stream__`, `__dataframe__` or `columns` and x[name]. They
+are known by their attributes: none of these packages is imported. What is masked in a masked array is missing as well.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import re
 import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from decimal import Decimal
 from numbers import Real
 from typing import TYPE_CHECKING, Any
@@ -90,7 +91,23 @@ def _columns(x: Any) -> tuple[list[Any], Callable[[int], Any], bool] | None:
         return list(x.index), lambda i: values[i], True
     if hasattr(x, "columns") and callable(getattr(x, "to_series", None)):  # polars
         return list(x.columns), x.to_series, False
-    return None
+    return _columns_of_others(x)
+
+
+def _columns_of_others(x: Any) -> tuple[list[Any], Callable[[int], Any], bool] | None:
+    """`_columns` by what packages share; the first two see all columns in one order of rows, also of a query."""
+    if hasattr(x, "__arrow_c_stream__") or hasattr(x, "__dataframe__"):
+        from aeedge.runtime.interchange import from_arrow, from_interchange
+
+        read = from_arrow if hasattr(x, "__arrow_c_stream__") else from_interchange
+        with suppress(*UNREADABLE):  # no table, such as a column alone
+            found = read(x)
+            return [name for name, _ in found], lambda i: found[i][1], False
+    names = getattr(x, "columns", None)
+    if names is None or callable(names) or not hasattr(x, "__getitem__"):
+        return None
+    labels = list(names)
+    return labels, lambda i: x[labels[i]], False
 
 
 def _stacked(
@@ -145,9 +162,10 @@ def _places(names: Sequence[str], features: Sequence[str], what: str) -> list[tu
         else:
             places.append((at[name], position))
     if missing and not places:
+        counted = list(names) == [str(i) for i in range(len(names))]
+        got = f"{len(names)} columns without names" if counted else _listed(names)
         raise InputError(
-            f"{what}: expected columns named {_listed(features)}, got {_listed(names)}, none of the model's features; "
-            f"{_ADVICE}"
+            f"{what}: expected columns named {_listed(features)}, got {got}, none of the model's features; {_ADVICE}"
         )
     if missing:
         raise InputError(f"{what}: expected a column {_listed(missing)}, got {_listed(names)}; {_ADVICE}")

@@ -27,6 +27,7 @@ from aeedge_export.data.labels import as_classes
 from aeedge_export.data.scaling import check_finite
 from aeedge_export.data.tensors import without_tensor
 from aeedge_export.detector import Detector
+from aeedge_export.reporting.detection import detection
 from aeedge_export.reporting.evaluation import evaluate
 from aeedge_export.run import Run
 from aeedge_export.training.devices import torch_defaults
@@ -265,12 +266,33 @@ class Autoencoder(Detector, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         """
         check_is_fitted(self)
         run = self.run_
-        X = X if isinstance(X, np.ndarray) and X.shape[1:] == run.input_shape else self._validated(X, fit=False)
+        X = self._own_rows(X)
         with run.threads.kept():
             run.evaluation = evaluate(run, X, labels)
         if labels is not None:
             run.labels = as_classes(labels, len(X))[run.sample_rows]
         return self._adopt(run).evaluation_
+
+    def evaluate_detection(self, X: ArrayLike, labels: ArrayLike | None = None) -> dict[str, Any]:
+        """Score rows that need not be those of the training; kept for `save` and the report.
+
+        Args:
+            X: rows (n_samples, ...).
+            labels: a class for each row, of which one is anomalous.
+
+        Returns:
+            See `aeedge_export.reporting.detection.detection`.
+
+        Raises:
+            InputError: rows of another shape, or labels of another length.
+        """
+        check_is_fitted(self)
+        X = self._own_rows(X)
+        check_finite(X, self.run_.features)
+        found = detection(self.run_, X, None if labels is None else as_classes(labels, len(X)))
+        self.run_.evaluation = {**self.run_.evaluation, "detection": found}
+        self._adopt(self.run_)
+        return found
 
     def partial_fit(self, X: ArrayLike, y: object = None) -> Autoencoder:
         """One pass over rows (n_samples, ...) at a constant learning rate, for rows that arrive in portions.
@@ -291,7 +313,7 @@ class Autoencoder(Detector, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
             return self._adopt(fitting.partial_fit(run, X, params, features))
 
     def resume(self, X: ArrayLike, *, epochs: int | None = None, on_epoch: EpochHook | None = None) -> Autoencoder:
-        """Continue the training of a fitted or loaded estimator, with the same rows.
+        """Continue the training of a fitted or loaded estimator, with the same rows, split as before.
 
         Args:
             X: the rows it was fitted to.
@@ -380,6 +402,11 @@ class Autoencoder(Detector, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         if not fit and checked.dtype.kind == "f" and not all_finite(checked):
             check_finite(checked, self.run_.features)
         return checked
+
+    def _own_rows(self, X: ArrayLike) -> NDArray[Any]:
+        """An array as it is, for its columns are those of the training; anything else by name."""
+        fits = isinstance(X, np.ndarray) and X.shape[1:] == self.run_.input_shape
+        return X if fits else self._validated(X, fit=False)  # type: ignore[return-value]
 
     def transform(self, X: ArrayLike) -> NDArray[np.float32]:
         """Latents of raw rows: (n_samples, ...) to (n_samples, latent) float32."""

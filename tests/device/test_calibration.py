@@ -176,7 +176,9 @@ def test_contamination_above_a_half_is_refused(share):
 def test_two_rules_or_none():
     three = {"false_alarm_rate": 0.1, "quantile": 0.9, "threshold": 1.0}
     for left_out in [*three, None]:
-        with pytest.raises(aeedge.InputError, match="expected one of false_alarm_rate, quantile and threshold, got"):
+        with pytest.raises(
+            aeedge.InputError, match=r"expected one rule for the threshold, got .* and .*; leave one out"
+        ):
             ThresholdRule(**{name: value for name, value in three.items() if name != left_out}).checked()
     with pytest.raises(aeedge.InputError, match="expected a false_alarm_rate, a quantile or a threshold, got none"):
         calibrate([1, 2], ThresholdRule(contamination=0.1))

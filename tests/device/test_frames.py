@@ -2,6 +2,7 @@
 
 import datetime
 import decimal
+import warnings
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from helpers import tampering
 from helpers.strategies import Subclass
 
 import aeedge
+from aeedge.runtime import frames
 
 METHODS = ["encode", "denoise", "residual", "score"]
 
@@ -58,6 +60,63 @@ def of_arrow_chunks(columns):
     return pytest.importorskip("pyarrow").concat_tables([table.slice(0, 3), table.slice(3)])
 
 
+class Stream:
+    """A table of some package, of which nothing is known but Arrow's C stream."""
+
+    def __init__(self, table):
+        self._table = table
+
+    def __arrow_c_stream__(self, requested_schema=None):
+        return self._table.__arrow_c_stream__(requested_schema)
+
+
+class Interchange:
+    """The same with the interchange protocol."""
+
+    def __init__(self, table):
+        self._table = table
+
+    def __dataframe__(self, nan_as_null=False, allow_copy=True):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # pandas and polars have deprecated it
+            return self._table.__dataframe__(allow_copy=allow_copy)
+
+
+class Columned:
+    """The same with names of columns, and columns by name, as lists."""
+
+    def __init__(self, columns):
+        self._columns = columns
+
+    @property
+    def columns(self):
+        return tuple(self._columns)
+
+    def __getitem__(self, name):
+        return [value.item() if isinstance(value, np.generic) else value for value in self._columns[name]]
+
+
+def of_stream(columns):
+    return Stream(of_arrow_chunks(columns))
+
+
+def of_polars_stream(columns):
+    return Stream(of_polars(columns))
+
+
+def of_stream_slice(columns):
+    table, concat = of_arrow(columns), pytest.importorskip("pyarrow").concat_tables
+    return Stream(concat([table] * 3).combine_chunks().slice(len(table), len(table)))
+
+
+def of_interchange(columns):
+    return Interchange(of_arrow_chunks(columns))
+
+
+def of_pandas_interchange(columns):
+    return Interchange(of_pandas(columns))
+
+
 FRAMES = [
     of_dict,
     of_records,
@@ -69,8 +128,16 @@ FRAMES = [
     of_arrow,
     of_arrow_batch,
     of_arrow_chunks,
+    of_stream,
+    of_polars_stream,
+    of_stream_slice,
+    of_interchange,
+    of_pandas_interchange,
+    Columned,
 ]
 WITH_NULLS = [frame for frame in FRAMES if frame is not of_records]  # numpy's structured arrays know no nothing
+INTERCHANGES = (of_interchange, of_pandas_interchange)  # which know no lists, no decimals
+WITH_LISTS = [frame for frame in WITH_NULLS if frame not in INTERCHANGES]
 
 
 def columns_of(model, rows, order=None):
@@ -216,6 +283,8 @@ def test_dictionaries_of_arrow_and_categories_of_polars_are_refused(model, some)
 @pytest.mark.parametrize("kind", ["floats", "integers", "booleans", "decimals"])
 @pytest.mark.parametrize("frame", WITH_NULLS)
 def test_nothing_is_nan(frame, kind, model, some):
+    if frame in INTERCHANGES and kind in ("booleans", "decimals"):
+        pytest.skip("objects, of which the interchange protocol knows nothing")
     value = {"floats": 2.5, "integers": 2, "booleans": True, "decimals": decimal.Decimal("2.5")}[kind]
     column = [value] * 40
     plain = some.copy()
@@ -272,7 +341,7 @@ def spectra(bundle):
         yield model
 
 
-@pytest.mark.parametrize("frame", WITH_NULLS)
+@pytest.mark.parametrize("frame", WITH_LISTS)
 def test_a_column_of_lists_is_a_vector(frame, spectra, some):
     lists = [row[:11].tolist() for row in some]
     expected = spectra.encode(some)
@@ -300,7 +369,7 @@ def test_a_single_sample_with_a_vector(spectra, some):
     )
 
 
-@pytest.mark.parametrize("frame", [frame for frame in WITH_NULLS if frame is not of_dict])
+@pytest.mark.parametrize("frame", [frame for frame in WITH_LISTS if frame not in (of_dict, Columned)])
 def test_lists_of_unequal_length_are_refused_with_the_row(frame, spectra, some):
     lists = [row[:11].tolist() for row in some]
     missing = [*lists[:8], None, *lists[9:]]
@@ -365,3 +434,55 @@ def test_what_is_masked_is_missing(model, some):
     for given in (masked, records):
         with pytest.raises(aeedge.InputError, match="got nan in row 5, column 4"):
             model.encode(given)
+
+
+def test_a_query_is_run_once_for_all_columns(model, some):
+    """Its rows may come in another order each time; `columns` is there too."""
+    tables = [of_arrow(columns_of(model, np.roll(some, i, axis=0))) for i in range(3)]
+
+    class Query(Columned):
+        def __arrow_c_stream__(self, requested_schema=None):
+            return tables.pop().__arrow_c_stream__(requested_schema)
+
+    found = model.encode(Query(columns_of(model, some)))
+    np.testing.assert_array_equal(found, model.encode(np.roll(some, 2, axis=0)))
+    assert len(tables) == 2
+
+
+def test_a_stream_of_one_column_is_no_table(model, some):
+    pyarrow = pytest.importorskip("pyarrow")
+    lists = pyarrow.chunked_array([some.tolist()])
+    assert np.asarray(lists).dtype == object  # and so no array of rows
+    with pytest.raises(aeedge.InputError, match="expected an array of numbers, got Stream"):
+        model.encode(Stream(lists))
+
+
+def test_a_stream_that_ends_in_an_error_is_one_sentence(model, some):
+    pyarrow = pytest.importorskip("pyarrow")
+    table = of_arrow(columns_of(model, some))
+
+    def batches():
+        yield from table.to_batches()
+        raise ValueError("the connection was lost")
+
+    reader = pyarrow.RecordBatchReader.from_batches(table.schema, batches())
+    with pytest.raises(aeedge.InputError, match=r"encode: .*RecordBatchReader"):
+        model.encode(reader)
+    whole = pyarrow.RecordBatchReader.from_batches(table.schema, table.to_batches())
+    np.testing.assert_array_equal(model.encode(whole), model.encode(some))
+
+
+def test_the_workstation_gets_names_from_any_of_them(some):
+    for frame in FRAMES:
+        rows, names = frames.named_rows(frame({"b": some[:, 0], "a": some[:, 1]}), "X")
+        assert names == ("b", "a")
+        np.testing.assert_array_equal(rows, some[:, :2])
+
+
+@pytest.mark.parametrize("labels", ["counted", "other"])
+def test_a_frame_without_names_for_a_model_with_names(model, some, labels):
+    pandas = pytest.importorskip("pandas")
+    given = pandas.DataFrame(some, columns=None if labels == "counted" else [f"x{i}" for i in range(12)])
+    got = "12 columns without names" if labels == "counted" else "'x0', 'x1', .*"
+    with pytest.raises(aeedge.InputError, match=f"expected columns named 's0', .*got {got}, none of .*pass an array"):
+        model.encode(given)

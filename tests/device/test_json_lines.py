@@ -183,6 +183,13 @@ def test_columns_that_a_model_lacks_or_does_not_use(tmp_path):
         open_rows(path, dialect=object())
 
 
+def test_keys_have_no_order_to_fall_back_to(tmp_path):
+    path = lines(tmp_path / "x.jsonl", {"p": 1, "q": 2})
+    with pytest.raises(InputError, match=r"expected objects with the keys a, b, got p, q; rename .*arrays"):
+        open_rows(path, Wanted(["a", "b"]))
+    np.testing.assert_array_equal(read(path), [[1, 2]])
+
+
 def test_a_key_that_comes_late_is_noted(tmp_path):
     path = lines(tmp_path / "x.jsonl", *[FIRST] * 150, '{"a": 1, "b": 2, "c": 3}', '{"a": 1, "b": 2, "c": 3}')
     rows = open_all([path, path])

@@ -112,7 +112,7 @@ def test_calibrate_with_rows_of_ones_own(detector, tmp_path):
         ({"false_alarm_rate": 0.0}, "false_alarm_rate: expected a number above 0 and below 1, got 0.0"),
         ({"false_alarm_rate": "1%"}, "false_alarm_rate: expected a number above 0 and below 1, got '1%'"),
         ({"threshold": np.nan}, "threshold: expected a finite number within float32, got nan"),
-        ({"false_alarm_rate": 0.1, "quantile": 0.9}, "expected one of .*, got false_alarm_rate and quantile"),
+        ({"false_alarm_rate": 0.1, "quantile": 0.9}, "expected one rule .*, got false_alarm_rate=0.1 and quantile=0.9"),
         ({"threshold": 1.0, "contamination": 0.1}, "contamination: a threshold that is given does not depend"),
     ],
 )

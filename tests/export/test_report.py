@@ -12,6 +12,7 @@ from aeedge.cli.group import AeedgeGroup
 from aeedge.errors import InputError
 from aeedge_export import Autoencoder
 from aeedge_export.networks.base import multiply_adds
+from aeedge_export.reporting.detection import anomalous_class
 from aeedge_export.reporting.evaluation import against_pca, health
 from aeedge_export.reporting.page import render
 
@@ -178,3 +179,63 @@ def test_with_a_bundle_the_page_shows_the_layers_of_int8(tmp_path, evaluated, di
     assert "Quality on held-out rows, compared with fp32: " in page
     for layer in variant.decisions["layers"]:
         assert f"<td>{layer['graph']}</td><td>{layer['layer']}</td><td>{layer['choice']}</td>" in page
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory):
+    """A table of eight sensors and a label; in the last fifth one sensor is off."""
+    rng = np.random.default_rng(0)
+    X = np.tanh(rng.normal(size=(1500, 3))) @ rng.normal(size=(3, 8)) + 0.05 * rng.normal(size=(1500, 8))
+    fault = (np.arange(1500) >= 1200).astype(int)
+    X[:, 2] += 3 * fault
+    place = tmp_path_factory.mktemp("labelled") / "rows.csv"
+    names = [f"s{i}" for i in range(8)]
+    np.savetxt(place, np.column_stack([X, fault]), delimiter=",", header=",".join([*names, "fault"]), comments="")
+    return place
+
+
+def test_the_report_of_a_labelled_file_says_what_is_found(labelled, tmp_path):
+    run = str(tmp_path / "run")
+    arguments = [str(labelled), "-o", run, "--select", "fault == 0", "--labels", "fault", "--epochs", "20", "-q"]
+    done = CliRunner().invoke(AeedgeGroup.build(), ["train", *arguments, "--latent", "3"])
+    assert done.exit_code == 0, done.output
+    assert re.search(
+        r"score both, threshold \S+: a false-alarm rate of 0\.\d+ %, from 120 calibration rows", done.output
+    )
+    auc = float(re.search(r"class '1(?:\.0)?' counts as anomalous; ROC AUC ([\d.]+)", done.output)[1])
+    assert auc > 0.95
+    found = Autoencoder.load(run).evaluation_["detection"]
+    assert [one["rows"] for one in found["labels"]["classes"]] == [1200, 300]  # also those that were not selected
+    assert found["labels"]["classes"][1]["alarms"] > 200
+    assert {one["causes"][0]["name"] for one in found["worst"]} == {"s2"}
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "ROC AUC" in page
+    assert "threshold" in page
+    Strict().feed(page)
+    again = CliRunner().invoke(
+        AeedgeGroup.build(),
+        ["report", run, "-o", str(tmp_path / "x.html"), "--test", str(labelled), "--labels", "fault"],
+    )
+    assert again.exit_code == 0, again.output
+    assert f"ROC AUC {auc:.3f}" in again.output
+    alone = CliRunner().invoke(
+        AeedgeGroup.build(), ["report", run, "-o", str(tmp_path / "y.html"), "--labels", "fault"]
+    )
+    assert alone.exit_code == 2
+    assert "--labels: expected --test DATA" in alone.output
+
+
+@pytest.mark.parametrize(
+    ("classes", "counts", "anomalous"),
+    [
+        (["0", "1"], [1, 99], "1"),
+        (["-1", "1"], [99, 1], "-1"),
+        (["normal", "v"], [1, 99], "v"),
+        (["a", "b"], [99, 1], "b"),
+        (["False", "True"], [1, 9], "True"),
+        (["a", "b", "c"], [9, 1, 1], None),
+        (["a"], [3], None),
+    ],
+)
+def test_which_class_counts_as_anomalous(classes, counts, anomalous):
+    assert anomalous_class(classes, counts) == anomalous

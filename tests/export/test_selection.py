@@ -48,7 +48,7 @@ def labelled(tmp_path):
     [
         ("anomaly == 0", FAULT == 0),
         ("anomaly==0.0", FAULT == 0),
-        ("anomaly != 0 and a > 0", (FAULT != 0) & (A > 0)),
+        ("anomaly != 0 AND a > 0", (FAULT != 0) & (A > 0)),
         ("a>=-0.5 and a<=.5 and b<1e-1", (A >= -0.5) & (A <= 0.5) & (B < 0.1)),
         ("'flow rate' < 0", C < 0),
         ('"flow rate" < 0 and `flow rate` > -1', (C < 0) & (C > -1)),
@@ -160,12 +160,24 @@ def test_dates_of_any_form_that_rise(form):
     assert in_time_order([*cells[:5], "", "n/a", *cells[5:]])
     assert not in_time_order(cells[::-1])
     assert not in_time_order([*cells[20:], *cells[:20]])
+    assert not in_time_order([*cells[:30], *cells[20:40]])
     assert not in_time_order([cells[0]] * 9)
 
 
 def test_an_hour_that_is_there_twice_rises_with_its_offset():
     assert in_time_order([f"2026-10-25T02:{m:02}:00+02:00" for m in (0, 30)] + ["2026-10-25T02:10:00+01:00"])
     assert not in_time_order(["2026-10-25T02:30:00+01:00", "2026-10-25T02:30:00+02:00"])
+
+
+def test_a_clock_that_is_set_back_breaks_no_order_and_a_second_series_does():
+    year = [datetime.datetime(2026, 1, 1) + datetime.timedelta(hours=i) for i in range(8760)]
+    year[7000:] = [when - datetime.timedelta(hours=1) for when in year[7000:]]
+    assert in_time_order([str(when) for when in year])
+    assert in_time_order(year)
+    assert not in_time_order(year + year)
+    assert not in_time_order(year[:6000] + year[3000:])
+    assert not in_time_order(year[::-1])
+    assert not in_time_order([str(when) for when in np.random.default_rng(0).permutation(year)])
 
 
 @pytest.mark.parametrize(
@@ -178,6 +190,8 @@ def test_an_hour_that_is_there_twice_rises_with_its_offset():
         ({"time": [str(1.7e9 + i) for i in range(40)]}, ("time", True)),
         ({"time": [str(1.7e9 + i % 7) for i in range(40)]}, ("time", False)),
         ({"t": [str(20 + i % 7) for i in range(40)]}, (None, False)),  # a temperature
+        ({"t": [str(20 + i // 2 - i % 2 / 9) for i in range(40)]}, (None, False)),
+        ({"ts": [str(1.7e9 + 100 * i - 50 * (i == 30)) for i in range(400)]}, ("ts", True)),
         ({"t": [20 + i for i in range(40)]}, ("t", True)),
         ({"when": STEPS}, ("when", True)),
         ({"datetime": TIMES[:5]}, (None, False)),
@@ -243,6 +257,23 @@ def test_several_files_are_in_order_only_together(tmp_path):
     assert "does not rise" in train(tmp_path, second, first).stderr
 
 
+def test_times_in_other_files(tmp_path):
+    pandas = pytest.importorskip("pandas")
+    when = [START + datetime.timedelta(seconds=i) for i in range(N)]
+    frame = pandas.DataFrame({"a": A, "b": B, "anomaly": FAULT}, index=pandas.DatetimeIndex(when))
+    frame.to_parquet(tmp_path / "index.parquet")
+    frame.reset_index(names="when").to_parquet(tmp_path / "column.parquet")
+    frame.reset_index(names="when").to_json(tmp_path / "x.jsonl", orient="records", lines=True, date_format="iso")
+    for name in ("index.parquet", "column.parquet", "x.jsonl"):
+        data = read(tmp_path / name, times=True, select="anomaly == 0")
+        assert data.time_ordered, name
+        assert (data.features, len(data.X)) == (("a", "b"), 540)
+    frame.sample(frac=1, random_state=0).to_parquet(tmp_path / "shuffled.parquet")
+    shuffled = read(tmp_path / "shuffled.parquet", times=True)
+    assert shuffled.time_column is not None
+    assert not shuffled.time_ordered
+
+
 def test_rows_taken_out_of_a_series_are_said(tmp_path, labelled):
     done = train(tmp_path, labelled, "--select", "anomaly == 0")
     assert done.exit_code == 0, done.output
@@ -272,7 +303,13 @@ def test_rows_for_calibration_of_other_kinds(tmp_path):
     bare = tmp_path / "bare.csv"
     np.savetxt(bare, np.c_[A, np.arange(N), B], delimiter=",")
     np.save(tmp_path / "x.npy", np.c_[A, B])
-    for data, calibration in ((bare, bare), (bare, tmp_path / "x.npy"), (tmp_path / "x.npy", tmp_path / "x.npy")):
+    np.savetxt(tmp_path / "other.csv", np.c_[A, N + np.arange(N), B], delimiter=",")
+    np.save(tmp_path / "y.npy", np.c_[B, A])
+    for data, calibration in (
+        (bare, tmp_path / "other.csv"),
+        (bare, tmp_path / "x.npy"),
+        (tmp_path / "y.npy", tmp_path / "x.npy"),
+    ):
         done = train(tmp_path, data, "--calibration", calibration)
         assert done.exit_code == 0, done.output
         found = Autoencoder.load(tmp_path / "run").run_.calibration
@@ -283,6 +320,7 @@ def test_rows_for_calibration_of_other_kinds(tmp_path):
     ("args", "message"),
     [
         (["--calibration", "none.csv"], "none.csv: expected a file, but nothing is there"),
+        (["--calibration", "./x.csv"], "--calibration: expected rows that are not trained on, got ./x.csv"),
         (["--calibration", "narrow.csv"], "narrow.csv: expected a column 'b', got a"),
         (["--calibration", "wide.npy"], r"--calibration: expected rows of shape (3,), got an array (600, 2)"),
         (["--calibration", "nan.npy"], "--calibration: expected finite numbers that fit float32, got nan in row 3"),

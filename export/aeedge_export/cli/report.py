@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import click
 
 from aeedge.bundle.reader import Bundle
-from aeedge.errors import printable
+from aeedge.cli.types import dialect_options, table_options
+from aeedge.cli.wording import say
+from aeedge.errors import InputError, printable
 from aeedge.files.atomic import atomic_file
 from aeedge.files.replacing import check_page
-from aeedge_export import run_files
+from aeedge_export.autoencoder import Autoencoder
+from aeedge_export.data.dataset import Dataset, Selection
+from aeedge_export.data.files import read
+from aeedge_export.data.missing import treat_as_trained
+from aeedge_export.reporting.detection import described
 from aeedge_export.reporting.page import render
 
 
@@ -18,18 +25,55 @@ from aeedge_export.reporting.page import render
 @click.argument("run", type=click.Path())
 @click.option("-o", "--output", metavar="HTML", type=click.Path(), help="Page to write [default: RUN/report.html].")
 @click.option("--bundle", type=click.Path(), help="Bundle made from RUN: also show which layers run in int8, and why.")
+@click.option("--test", metavar="DATA", multiple=True, type=click.Path(), help="Rows to detect anomalies in.")
+@click.option("--labels", help="Labels of --test: a column, an array of the .npz, or an .npy file.")
+@click.option("--array", help="Name of the array inside an .npz of --test.")
+@table_options
 @click.option("-f", "--force", is_flag=True, help="Overwrite HTML; RUN/report.html is always replaced.")
-def report(run: str, output: str | None, bundle: str | None, force: bool) -> None:
-    """Write RUN as one self-contained HTML page: losses, reconstructions, latents, comparison with PCA.
+def report(
+    run: str,
+    output: str | None,
+    bundle: str | None,
+    test: tuple[str, ...],
+    labels: str | None,
+    array: str | None,
+    header: bool | None,
+    delimiter: str | None,
+    decimal: str | None,
+    force: bool,
+) -> None:
+    """Write RUN as one self-contained HTML page: losses, reconstructions, alarms, latents, comparison with PCA.
+
+    With --test the part about anomaly detection is of these rows, which need not be those of the training; with
+    --labels it says what is found: ROC AUC, PR AUC, detection rate of each class.
 
     \b
-    Example:
+    Examples:
       aeedge report run -o motor.html --bundle motor.aeedge
+      aeedge report run -o motor.html --test faults.csv --labels fault
     """
+    if labels and not test:
+        raise InputError("--labels: expected --test DATA, the rows that they belong to, got none")
     target = Path(output) if output else Path(run) / "report.html"
     if output:
         check_page(target, overwrite=force)
-    page = render(run_files.load(run), None if bundle is None else Bundle(bundle).manifest)
+    ae = Autoencoder.load(run)
+    if test:
+        selection = Selection(labels=labels, array=array, dialect=dialect_options(header, delimiter, decimal))
+        rows = _test_rows(test, selection, ae)
+        ae.evaluate_detection(rows.X, rows.labels)
+        for line in described(ae.run_):
+            say(line)
+    page = render(ae.run_, None if bundle is None else Bundle(bundle).manifest)
     with atomic_file(target, overwrite=force or not output) as part:
         part.write_text(page, encoding="utf-8")
     click.echo(f"wrote {printable(str(target), None)}: {len(page) / 1000:.0f} kB, self-contained")
+
+
+def _test_rows(files: tuple[str, ...], selection: Selection, ae: Autoencoder) -> Dataset:
+    """Rows with the columns of the training; those with missing values are filled as there, or left out."""
+    wanted = replace(selection, columns=ae.run_.features or ())
+    rows = treat_as_trained(read(*files, selection=wanted, missing=True), ae.run_.input_spec)
+    for note in rows.notes:
+        say(f"Read: {note}", err=True)
+    return rows

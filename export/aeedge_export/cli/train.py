@@ -17,17 +17,19 @@ from numpy.typing import NDArray
 
 import aeedge_export.autoencoder as workstation  # at the top: a missing extra is found before anything runs
 from aeedge.bundle.manifest import Missing
-from aeedge.cli.types import dialect_options, resize_option, skip_bad_option, table_options
+from aeedge.cli.types import dialect_options, resize_option, rule_options, skip_bad_option, table_options
 from aeedge.cli.wording import reworded, say
+from aeedge.detection.calibration import ThresholdRule
 from aeedge.errors import InputError, printable
 from aeedge.files.atomic import atomic_file
-from aeedge.files.replacing import check_folder
+from aeedge.files.replacing import check_folder, is_same
 from aeedge_export.data.dataset import Dataset, Selection
 from aeedge_export.data.files import read
-from aeedge_export.data.missing import POLICIES, treat_missing
+from aeedge_export.data.missing import POLICIES, treat_as_trained, treat_missing
+from aeedge_export.reporting.detection import described
 from aeedge_export.reporting.evaluation import against_pca
 from aeedge_export.reporting.page import render
-from aeedge_export.run import STOPPED
+from aeedge_export.run import STOPPED, Run
 
 if TYPE_CHECKING:
     from aeedge_export.training.loop import State
@@ -119,6 +121,13 @@ def _patience(ctx: click.Context, param: click.Parameter, value: str) -> Any:
     default=None,
     help="Hold out blocks of rows at the end instead of random rows [default: where a column of times rises].",
 )
+@click.option(
+    "--score-kind",
+    default="auto",
+    show_default=True,
+    help="How rows are scored: mse, robust, mahalanobis, both or auto (docs/anomaly-detection.md).",
+)
+@rule_options("0.01")
 @click.option("--gap", default=1, show_default=True, help="Of rows in time order: rows left out between blocks.")
 @click.option("--patience", default="auto", callback=_patience, help="Epochs without improvement, or none.")
 @click.option("--device", default="auto", show_default=True, help="Device to train on: auto, cpu, cuda, …")
@@ -169,6 +178,10 @@ def train(
     skip_bad: bool,
     select: str | None,
     calibration_files: tuple[str, ...],
+    false_alarm_rate: float | None,
+    quantile: float | None,
+    threshold: float | None,
+    contamination: float,
     linear_path: str,
     seed: int,
     gradient_clip: float,
@@ -178,9 +191,9 @@ def train(
     """Train an autoencoder on rows of DATA.
 
     DATA is one or more files: .npy (memory-mapped, so it may be larger than memory), .npz, .csv (.tsv, .txt: delimiter,
-    decimal mark and header are found out), .parquet, all also with .gz; a folder of them or of images; or - for
-    standard input. Columns that are no features are left out, and named. Ctrl-C keeps the best weights so far;
-    --resume continues from there.
+    decimal mark and header are found out), .jsonl (.ndjson: on each line an object or an array of numbers), .parquet,
+    all also with .gz; a folder of them or of images; or - for standard input. Columns that are no features are left
+    out, and named. Ctrl-C keeps the best weights so far; --resume continues from there.
 
     \b
     Examples:
@@ -192,9 +205,10 @@ def train(
         --weight-decay 0
     """
     target = Path(output)
+    rule = ThresholdRule(false_alarm_rate, quantile, threshold, contamination).checked()
     _check_options(ctx, resume=resume)
-    read = [*data, *calibration_files, labels if labels and labels.endswith(".npy") else None]
-    check_folder(target, overwrite=True, inputs=read)
+    label_file = labels if labels and labels.endswith(".npy") else None
+    check_folder(target, overwrite=True, inputs=[*data, *calibration_files, label_file])
     if target.exists() and not (resume or force):
         raise InputError(
             f"{target}: already exists; choose another name, overwrite it (--force) or continue it (--resume)"
@@ -230,10 +244,14 @@ def train(
                 "missing": treated,
                 "dialect": found.dialect,
                 "calibration_rows": calibration_rows,
+                "rule": None if rule == ThresholdRule() else rule,
             }
             ae.fit_rows(found.X, **known, sample_weight=found.weights, on_epoch=checkpoint)
         target = _save(ae, target)  # before the evaluation: whatever happens there, the training is kept
         ae.evaluate(found.X, found.labels)
+        if select and labels and "-" not in data:
+            test = _all_rows(data, selection, ae)
+            ae.evaluate_detection(test.X, test.labels)
     target = _save(ae, target)
     with atomic_file(target / "report.html", overwrite=True) as part:
         part.write_text(render(ae.run_), encoding="utf-8")
@@ -246,6 +264,12 @@ def _read(data: Sequence[str], selection: Selection, missing: str) -> tuple[Data
     for note in found.notes:
         say(f"Read: {note}", err=True)
     return found, treated
+
+
+def _all_rows(data: Sequence[str], selection: Selection, ae: workstation.Autoencoder) -> Dataset:
+    """Labelled rows to test detection with: also those that were not selected, with the same columns."""
+    whole = replace(selection, select=None, columns=ae.run_.features or (), drop=())
+    return treat_as_trained(read(*data, selection=whole, missing=True), ae.run_.input_spec)
 
 
 def _read_calibration(files: Sequence[str], found: Dataset, selection: Selection, missing: str) -> NDArray[Any] | None:
@@ -295,17 +319,30 @@ def _check_options(ctx: click.Context, *, resume: bool) -> None:
     """Refuse what would be ignored or cannot be given here."""
     if ctx.params["family"] == "custom":
         raise InputError("family: custom networks are torch modules, which only Python can pass: see Autoencoder")
-    if ctx.params["calibration_files"] and ctx.params["calibration"] != "auto":
-        raise InputError("--calibration: expected a file or a share (--calibration-share), got both; leave one out")
-    settings = {*inspect.signature(workstation.Autoencoder).parameters, "out", "seed", "calibration_files"} - {
-        "output",
-        "epochs",
-    }
+    settings = {*inspect.signature(workstation.Autoencoder).parameters, *ThresholdRule._fields}
+    settings = settings - {"output", "epochs"} | {"out", "seed", "calibration_files"}
     for option in ctx.command.params if resume else ():
         if option.name in settings and ctx.get_parameter_source(option.name) is ParameterSource.COMMANDLINE:
             raise InputError(
                 f"{option.opts[0]}: a run that is continued keeps its settings; leave it out, or train a new run"
             )
+    for file in ctx.params["calibration_files"]:
+        if any(is_same(Path(file), Path(other)) for other in ctx.params["data"]):
+            raise InputError(
+                f"--calibration: expected rows that are not trained on, got {file}, which is DATA as well; leave it "
+                "out, then a share of DATA is held out"
+            )
+    if ctx.params["calibration_files"] and ctx.params["calibration"] != "auto":
+        raise InputError("--calibration: expected a file or a share (--calibration-share), got both; leave one out")
+
+
+def _parts(run: Run) -> str:
+    """How many rows served what."""
+    parts = run.split(run.rows)
+    counts = [f"{len(parts.train):,} rows to train on", f"{len(parts.validation):,} for validation"]
+    given = len(parts.calibration) or (0 if run.calibration is None else len(run.calibration))
+    counts += [f"{given:,} for calibration"] if given else []
+    return ", ".join(counts + ([f"{len(parts.later):,} later"] if len(parts.later) else []))
 
 
 def _summarize(ae: workstation.Autoencoder, target: Path, command: click.Command) -> None:
@@ -327,5 +364,7 @@ def _summarize(ae: workstation.Autoencoder, target: Path, command: click.Command
         f"{health['active']:.0%} of values active"
     )
     say(f"held-out error {reworded(against_pca(ae.run_), command)}; report in {target / 'report.html'}")
-    say(f"scaling {ae.scaler_.kind}; threads {state.threads}")
+    for line in described(ae.run_):
+        say(line)
+    say(f"{_parts(ae.run_)}; scaling {ae.scaler_.kind}; threads {state.threads}")
     say(f"next: aeedge export {shlex.quote(str(target))} -o {shlex.quote(target.name + '.aeedge')}")

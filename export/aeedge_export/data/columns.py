@@ -157,9 +157,10 @@ def find_time(columns: Mapping[str, Sequence[Any]], decimal: str) -> tuple[str |
         if len(cells) < _LEAST_ROWS:
             return None, False
         numbers = _numbers(cells, decimal)
-        if in_time_order(cells if numbers is None else numbers):
+        is_time = numbers is None or _is_epoch(np.array(numbers))
+        if in_time_order(cells if numbers is None else numbers, strictly=not is_time):
             return name, True
-        if numbers is None or _is_epoch(np.array(numbers)):
+        if is_time:
             dated.append(name)
     if len(dated) > 1 and in_time_order([" ".join(map(str, cells)) for cells in zip(*(columns[n] for n in dated))]):
         return " ".join(dated), True

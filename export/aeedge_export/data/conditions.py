@@ -60,13 +60,13 @@ class Comparison(NamedTuple):
             return compare(found, wanted)
         if self.operator in ("==", "!="):
             return compare(text, self.value)
-        moments = moment(text), moment(self.value)
-        if None in moments:
+        at, limit = moment(text), moment(self.value)
+        if at is None or limit is None:
             raise InputError(
                 f"{where}: expected numbers, or dates such as 2026-01-31, to compare by {self.operator}, got "
-                f"'{printable(self.value if moments[1] is None and wanted is None else text)}'"
+                f"'{printable(self.value if limit is None and wanted is None else text)}'"
             )
-        return compare(*moments)
+        return compare(at, limit)
 
 
 def _number(value: str, decimal: str) -> float | None:
@@ -92,7 +92,9 @@ def parse_condition(text: str) -> tuple[Comparison, ...]:
     for start in range(0, max(len(tokens), 1), 4):
         part = tokens[start : start + 4]
         kinds = [kind for _, kind in part]
-        joined = len(part) == 3 or (len(part) == 4 and part[3] == ("and", 5) and len(tokens) > start + 4)
+        joined = len(part) == 3 or (
+            len(part) == 4 and (part[3][0].lower(), part[3][1]) == ("and", 5) and len(tokens) > start + 4
+        )
         if not joined or kinds[1] != 1 or 1 in (kinds[0], kinds[2]):
             raise InputError(f"select: {_EXPECTED}, got {text!r}; put names and values with blanks in quotes")
         comparison = Comparison(*(word for word, _ in part[:3]))

@@ -97,7 +97,7 @@ def _read(paths: Sequence[str | os.PathLike[str]], wanted: Selection, missing: b
     notes: tuple[str, ...] = ()
     if like is not None:
         dialect = wanted.dialect if kinds == {"text"} else None
-        names = table_names(sources[0], dialect) if kinds <= {"text", "parquet"} else ()
+        names = table_names(sources[0], dialect) if kinds <= {"text", "jsonl", "parquet"} else ()
         absent = [one.column for one in wanted.condition if names and one.column not in names]
         if absent:
             notes = (f"no column '{printable(absent[0])}' to select by: all rows are taken",)

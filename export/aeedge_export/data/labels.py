@@ -33,10 +33,18 @@ def as_classes(labels: ArrayLike, count: int, where: str = "labels") -> NDArray[
         return found
     texts = np.array([_text(value) for value in found.tolist()])
     try:
-        whole = texts.astype(np.int64)
+        whole = np.array([_whole(text) for text in texts.tolist()], np.int64)
     except (ValueError, OverflowError):
         return texts
-    return whole if (whole.astype(str) == texts).all() else texts
+    return whole
+
+
+def _whole(text: str) -> int:
+    """The whole number that a text is, also as 1.0 or 1e0; not 007, which is a name."""
+    number = int(text) if text.lstrip("-").isdecimal() else int(float(text))
+    if str(number) != text and (text.lstrip("-").isdecimal() or number != float(text)):
+        raise ValueError(text)
+    return number
 
 
 def _text(value: Any) -> str:

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aeedge.bundle.manifest import Missing
+from aeedge.bundle.manifest import InputSpec, Missing
 from aeedge.errors import InputError, printable, shortened
+from aeedge.runtime.missing import fill_missing
 from aeedge_export.data.dataset import Dataset
 from aeedge_export.data.outliers import find_outliers
 
@@ -65,6 +66,25 @@ def treat_missing(data: Dataset, policy: str) -> tuple[Dataset, Missing | None]:
     worst = ", ".join(f"{printable(names[i])} {counts[i]}" for i in np.argsort(-counts, kind="stable")[:5] if counts[i])
     notes.append(f"{int(counts.sum())} missing values were filled with medians" + (f" ({worst})" if worst else ""))
     return replace(data, X=X, notes=(*data.notes, *notes)), Missing("median", by_name, tuple(map(float, fill)))
+
+
+def treat_as_trained(data: Dataset, spec: InputSpec) -> Dataset:
+    """Fill missing values of other rows as a device does, or leave such rows out.
+
+    Raises:
+        InputError: nothing is left.
+    """
+    if data.X.dtype.kind != "f":
+        return data
+    filled, count = fill_missing(data.X, spec)
+    kept = np.array([not gone.any() for gone in np.isnan(filled)], np.bool_)
+    if not kept.any():
+        raise InputError("expected rows without missing values, but every row has one; use other rows")
+    left_out = len(kept) - int(kept.sum())
+    notes = [f"{left_out} of {len(kept)} rows had missing values and were left out"] if left_out else []
+    if spec.missing is not None and spec.missing.fill is not None and count:
+        notes.append(f"{count} missing values were filled as in training")
+    return replace(data, X=filled).taken(kept, *notes)
 
 
 def find_codes(X: NDArray[Any], features: tuple[str, ...] | None) -> dict[int, list[float]]:

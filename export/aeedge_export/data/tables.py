@@ -54,7 +54,6 @@ class _Table:
     kinds: tuple[str, ...]
     examples: tuple[str, ...]
     rows: TextTable | JsonTable | ParquetTable
-    times: tuple[str, ...]
 
     @property
     def head(self) -> Head | None:
@@ -65,6 +64,11 @@ class _Table:
     def decimal(self) -> str:
         """The decimal mark."""
         return "." if self.head is None else self.head.dialect.decimal
+
+    @property
+    def times(self) -> tuple[str, ...]:
+        """Columns that may hold times; an index may, too."""
+        return time_columns(self.names, self.rows.kinds if isinstance(self.rows, ParquetTable) else self.kinds)
 
     def read(
         self, order: Sequence[int], others: Sequence[int], *, missing: bool
@@ -88,32 +92,32 @@ def _open_table(source: Source, dialect: DialectOptions | None) -> _Table:
     if source.kind == "parquet":
         table = ParquetTable(source)
         kinds = tuple("index" if name in table.index else kind for name, kind in zip(table.names, table.kinds))
-        times = time_columns(table.names, table.kinds)
-        return _Table(source, table.names, kinds, ("",) * table.width, table, times)
+        return _Table(source, table.names, kinds, ("",) * table.width, table)
     if source.kind == "jsonl":
         lines = JsonTable(source, _TrainingAdvice)
         places: Sequence[Any] = range(lines.width) if lines.names is None else lines.names
-        kinds = tuple(kind_of_values([value_of(row, place) for row in lines.records]) for place in places)
-        names = lines.names or _counted(lines.width)
-        return _Table(source, names, kinds, ("",) * lines.width, lines, time_columns(names, kinds))
+        columns = [[value_of(row, place) for row in lines.records] for place in places]
+        kinds = tuple(map(kind_of_values, columns))
+        examples = tuple(next((v[:20] for v in column if isinstance(v, str)), "") for column in columns)
+        return _Table(source, lines.names or _counted(lines.width), kinds, examples, lines)
     head = detect(source.head, source.is_whole, source.name, dialect)
     if not head.records:
         raise InputError(f"{source.name}: expected rows of numbers, but it has none")
     cells = [[row[i] for _, row in head.records if i < len(row)] for i in range(head.width)]
     kinds = tuple(kind_of_cells(column, head.dialect.decimal) for column in cells)
     examples = tuple(next((cell.strip() for cell in column if cell.strip()), "")[:20] for column in cells)
-    names = head.names or _counted(head.width)
-    return _Table(source, names, kinds, examples, TextTable(source, head, _TrainingAdvice), time_columns(names, kinds))
-
-
-def table_names(source: Source, dialect: DialectOptions | None) -> tuple[str, ...]:
-    """Names of all columns."""
-    return _open_table(source, dialect).names
+    text = TextTable(source, head, _TrainingAdvice)
+    return _Table(source, head.names or _counted(head.width), kinds, examples, text)
 
 
 def _counted(width: int) -> tuple[str, ...]:
     """Names of columns that have none."""
     return tuple(f"x{i}" for i in range(width))
+
+
+def table_names(source: Source, dialect: DialectOptions | None) -> tuple[str, ...]:
+    """Names of all columns."""
+    return _open_table(source, dialect).names
 
 
 def read_tables(sources: Sequence[Source], wanted: Selection, missing: bool) -> Dataset:

@@ -1,61 +1,74 @@
-"""Whether the rows of a table are in time order, by the cells of its time columns."""
+"""Whether the rows of a table are in time order, by the cells of a column of times."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from datetime import datetime
-from itertools import pairwise
+from collections.abc import Iterator, Sequence
+from datetime import date, datetime
 from typing import Any
+
+import numpy as np
 
 from aeedge.files.dialect import MISSING
 
 _DATE = re.compile(r"(\d{1,4})[-/.](\d{1,2})[-/.](\d{1,4})")
+_CLOCK = re.compile(r"\d{1,2}:\d{2}")
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)?")
+_HALF = re.compile(r"\d\s*([ap])\.?m", re.IGNORECASE)
+_BACK = 0.01  # of the whole time
 
 
-def moment(text: str, *, day_first: bool = True) -> tuple[float, ...] | None:
-    """A date, a time of day, or both as numbers that compare as they do; None for other text.
+def moment(text: str, *, day_first: bool = True) -> float | None:
+    """A date, a time of day, or both, in seconds; None for other text.
 
     Args:
         text: such as "2026-01-31 12:00:00.5", "31.1.2026" or "1/31/2026 9:05 PM".
         day_first: whether 1.2.2026 is in February.
     """
-    date = _DATE.match(text)
-    rest = text if date is None else text[date.end() :]
-    if date is None and not re.match(r"\d{1,2}:\d{2}", text):
+    found = _DATE.match(text)
+    if found is None and not _CLOCK.match(text):
         return None
-    found: list[float] = []
-    if date is not None:
-        first, second, third = (int(part) for part in date.groups())
-        if len(date[1]) == 4:
-            found = [first, second, third]
-        else:
-            found = [third, second, first] if day_first else [third, first, second]
-    clock = [float(part.replace(",", ".")) for part in _NUMBER.findall(rest)]
-    half = re.search(r"\b\d[\d:.,]*\s*([ap])\.?m", rest, re.IGNORECASE)
+    days, rest = 0, text
+    if found is not None:
+        parts = [int(part) for part in found.groups()]
+        year, month, day = parts if len(found[1]) == 4 else (parts[2], *(parts[1::-1] if day_first else parts[:2]))
+        try:
+            days = date(year, month, day).toordinal()
+        except ValueError:
+            return None
+        rest = text[found.end() :]
+    clock = [float(part.replace(",", ".")) for part in _NUMBER.findall(rest)[:3]]
+    half = _HALF.search(rest)
     if clock and half:
         clock[0] = clock[0] % 12 + (12 if half[1] in "pP" else 0)
-    return (*found, *clock, *[0.0] * (3 - len(clock)))
+    return 86400.0 * days + sum(part * unit for part, unit in zip(clock, (3600, 60, 1)))
 
 
-def in_time_order(cells: Sequence[Any]) -> bool:
-    """Whether moments rise, or stay, from row to row, and are not all the same.
+def in_time_order(cells: Sequence[Any], *, strictly: bool = False) -> bool:
+    """Whether moments rise, or stay, from row to row.
 
     Args:
-        cells: text, or values that can be compared; those that are missing are passed over.
+        cells: text, dates, or numbers; those that are missing are passed over.
+        strictly: or may go back by 1 % of the whole time: clocks are set back, and messages overtake each other.
     """
-    if not any(isinstance(cell, str) for cell in cells):
-        return _rises([cell for cell in cells if cell is not None])
+    for moments in _readings(cells):
+        values = np.array(moments, np.float64)
+        if len(values) > 1 and not np.isnan(values).any():
+            back = np.maximum.accumulate(values) - values
+            if values[-1] > values[0] and back.max() <= (0 if strictly else _BACK) * np.ptp(values):
+                return True
+    return False
+
+
+def _readings(cells: Sequence[Any]) -> Iterator[Sequence[float | None]]:
+    """What cells may mean, in seconds: 1.2.2026 is in February or in January."""
+    if all(isinstance(cell, (int, float)) for cell in cells):
+        yield cells
+        return
     texts = [text for cell in cells if (text := str(cell).strip()).lower() not in MISSING]
     try:  # fast, and knows offsets from UTC
-        return _rises([datetime.fromisoformat(text.replace("Z", "+00:00")) for text in texts])
-    except ValueError:
-        return any(_rises([moment(text, day_first=first) for text in texts]) for first in (True, False))
-
-
-def _rises(values: Sequence[Any]) -> bool:
-    try:
-        return len(values) > 1 and values[0] != values[-1] and all(a <= b for a, b in pairwise(values))
-    except TypeError:  # None, or with and without an offset
-        return False
+        found = [datetime.fromisoformat(text.replace("Z", "+00:00")) for text in texts]
+        yield [(one - found[0]).total_seconds() for one in found]
+    except (ValueError, TypeError):
+        for day_first in (True, False):
+            yield [moment(text, day_first=day_first) for text in texts]

@@ -14,7 +14,11 @@ from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from aeedge.detection.calibration import Calibration
 from aeedge.detection.explain import Cause, Explainer
+from aeedge.errors import printable
+from aeedge_export.alarms import described_drift
+from aeedge_export.data.axes import channels_first
 from aeedge_export.data.labels import UNLABELLED
+from aeedge_export.reporting.pictures import of_residual
 from aeedge_export.run import Run
 
 _MOST_ROWS, _WORST, _CAUSES, _BINS, _CURVE = 200_000, 10, 3, 40, 60
@@ -37,8 +41,8 @@ def detection(
 
     Returns:
         "kind" of the score; "rows" measured; "worst": a list of the highest scores with "row", "score", "p_value" (None
-        without calibration) and "causes"; with calibration rows "histogram" ("edges", "counts") of their scores; with
-        labels "labels", see `_against_labels`.
+        without calibration), "causes" and what `pictures.of_residual` shows; with calibration rows "histogram"
+        ("edges", "counts") of their scores; with labels "labels", see `_against_labels`.
     """
     rows = np.arange(len(X))
     if len(X) > _MOST_ROWS:
@@ -49,20 +53,44 @@ def detection(
     if known is not None:
         found["histogram"] = _histogram(known.scores)
     worst = np.argsort(-scores, kind="stable")[:_WORST]
-    causes: Any = explainer(run)(X[rows[worst]], _CAUSES, "raise")
+    shown = X[rows[worst]]
+    causes: Any = explainer(run)(shown, _CAUSES, "raise")
+    pairs = [channels_first(part, run.design.channels_last) for part in (shown, run.decode(run.encode(shown)))]
+    scale = channels_first(np.broadcast_to(run.scored_as.scale, (1, *run.input_shape)), run.design.channels_last)[0]
     found["worst"] = [
         {
             "row": int(rows[i]),
             "score": _short(scores[i]),
             "p_value": None if known is None else _short(known.p_value(scores[i])),
             "causes": [_document(cause) for cause in why],
+            **of_residual(row, back, scale),
         }
-        for i, why in zip(worst, causes)
+        for i, why, row, back in zip(worst, causes, *pairs)
     ]
     if labels is not None:
         compared = _against_labels(run, scores, np.asarray(labels)[rows].astype(str), rows, held_out)
         found |= {} if compared is None else {"labels": compared}
     return found
+
+
+def described(run: Run) -> list[str]:
+    """What is to know of the alarms of a run, in a few lines."""
+    alarm, labels = run.alarm, run.evaluation.get("detection", {}).get("labels", {})
+    if alarm is None:
+        lines = [f"score {run.scored_as.kind}; no threshold, for no rows were held out to calibrate it"]
+    else:
+        lines = [
+            f"score {run.scored_as.kind}, threshold {alarm.threshold:.4g}: a false-alarm rate of "
+            f"{100 * alarm.rate:.3g} %, from {alarm.rows:,} calibration rows"
+        ]
+        if alarm.drift and not alarm.drift["drift"]:
+            lines.append(described_drift(alarm.drift))
+    if "roc_auc" in labels:
+        lines.append(
+            f"labels: class '{printable(labels['anomalous'])}' counts as anomalous; ROC AUC {labels['roc_auc']:.3f}, "
+            f"PR AUC {labels['pr_auc']:.3f} on {labels['rows']:,} {labels['which']}"
+        )
+    return lines
 
 
 def explainer(run: Run) -> Explainer:
@@ -98,7 +126,7 @@ def _against_labels(
     """Detection measured by labels; None where there is one class.
 
     Returns:
-        "rows" compared, "held_out": whether these had no say in the training; "classes": a list of dicts with "name",
+        "rows" compared, and "which" these are; "classes": a list of dicts with "name",
         "rows" and, with a threshold, "alarms"; for two classes also "anomalous": the class that counts as such,
         "roc_auc", "pr_auc" (average precision), and "curve": "false_alarm_rate" and "detection_rate" by threshold.
     """
@@ -108,10 +136,11 @@ def _against_labels(
         return None
     apart = known if held_out is None else known & np.isin(rows, held_out)
     of_held_out = {name: int((labels[apart] == name).sum()) for name in names}
-    is_held_out = held_out is None or min(of_held_out.values()) >= _LEAST_OF_A_CLASS
-    chosen = apart if is_held_out else known
+    enough = min(of_held_out.values()) >= _LEAST_OF_A_CLASS
+    which = "rows" if held_out is None else "held-out rows" if enough else "rows, most of which were trained on"
+    chosen = apart if enough else known
     scores, labels = scores[chosen], labels[chosen]
-    found: dict[str, Any] = {"rows": len(scores), "held_out": is_held_out, "classes": []}
+    found: dict[str, Any] = {"rows": len(scores), "which": which, "classes": []}
     for name in names[:50].tolist():
         of_class = labels == name
         alarms = {} if run.alarm is None else {"alarms": int((scores[of_class] > run.alarm.threshold).sum())}

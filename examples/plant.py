@@ -22,7 +22,7 @@ SENSORS = {
     "temp_motor": "°C",
     "temp_bearing": "°C",
 }
-_NOISE = [6.0, 0.8, 0.03, 0.25, 0.5, 0.0, 0.0, 0.3, 0.3]  # standard deviations of the sensors, in their units
+_NOISE = [6.0, 0.8, 0.03, 0.25, 0.5, 0.05, 0.03, 0.3, 0.3]  # standard deviations of the sensors, in their units
 
 
 class Fault(NamedTuple):
@@ -46,10 +46,10 @@ def simulate(seconds: int, rng: np.random.Generator, valve: np.ndarray | float =
     power = 1000 * 9.81 * (115 * n / 3600) * head / (0.74 * (2 - load)) + 500 * n**3  # W, at the shaft
     current = np.hypot(12, power / (np.sqrt(3) * voltage * 0.92))  # A: what magnetises, and what drives
     motor = 24 + _lag(45 * (current / 32) ** 2, 240)
-    bearing = 24 + _lag(22 * n**1.5, 240) + 0.15 * (motor - 24)
+    bearing = 24 + 0.5 * (motor - 24) + 8 * n**2  # warmed by the motor, and by friction
     rough = n**2 * (1 - load) ** 2 * 2  # recirculation away from the best efficiency
-    drive = (1.6 * n**2 + 1.0 * np.exp(-(((n - 0.82) / 0.03) ** 2)) + rough) * _times(seconds, 0.04, rng)
-    free = (1.0 * n**2 + 0.4 * np.exp(-(((n - 0.90) / 0.03) ** 2)) + 0.6 * rough) * _times(seconds, 0.04, rng)
+    drive = 1.6 * n**2 + 1.0 * np.exp(-(((n - 0.82) / 0.03) ** 2)) + rough
+    free = 1.0 * n**2 + 0.4 * np.exp(-(((n - 0.90) / 0.03) ** 2)) + 0.6 * rough
 
     true = [speed, flow, head * 0.0981, current, voltage, drive, free, motor, bearing]
     return (np.stack(true, axis=1) + rng.normal(size=(seconds, len(true))) * _NOISE).astype(np.float32)
@@ -107,8 +107,3 @@ def _wander(seconds: int, tau: float, rng: np.random.Generator) -> np.ndarray:
     """A slow random walk between -1 and 1 that forgets in `tau` seconds."""
     a = np.exp(-1 / tau)
     return np.sin(lfilter([1.5 * np.sqrt(1 - a**2)], [1, -a], rng.normal(size=seconds), zi=[1.5 * a * rng.normal()])[0])
-
-
-def _times(seconds: int, spread: float, rng: np.random.Generator) -> np.ndarray:
-    """Noise that grows with what is measured."""
-    return np.exp(rng.normal(scale=spread, size=seconds))

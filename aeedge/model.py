@@ -34,7 +34,8 @@ class Model:
     without it. Arrays of another dtype or layout are converted, a block (2 MiB) at a time; float32 C-contiguous ones
     are used where they are, but for a few samples, which are copied into arrays that onnxruntime knows.
 
-    Frames (pandas, polars, pyarrow, structured arrays, dicts) are taken by name where the bundle names its features
+    Frames (pandas, polars, pyarrow, structured arrays, dicts, what has `__arrow_c_stream__`, `__dataframe__` or
+    `columns`) are taken by name where the bundle names its features
     (`input.features`): columns in any order, others are ignored, and nothing (null, NA) is NaN. A Series or a dict of
     numbers is a single sample. Without names in the bundle, and for latents, columns are taken in order.
 

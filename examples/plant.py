@@ -17,27 +17,25 @@ SENSORS = {
     "pressure": "bar",
     "current": "A",
     "voltage": "V",
-    "vib_drive": "mm/s",
+    "vib_drive": "mm/s",  # at the end of the motor that drives the pump, and at its free end
     "vib_free": "mm/s",
     "temp_motor": "°C",
     "temp_bearing": "°C",
 }
-_NOISE = [2.0, 0.7, 0.015, 0.2, 0.4, 0.0, 0.0, 0.15, 0.15]  # standard deviations of the sensors, in their units
+_NOISE = [6.0, 0.8, 0.03, 0.25, 0.5, 0.05, 0.03, 0.3, 0.3]  # standard deviations of the sensors, in their units
 
 
 class Fault(NamedTuple):
-    """A fault of the process or of a sensor: where it shows, when, and in which rows (not all, where it comes and goes)."""
+    """A fault of the process or of a sensor, the sensors that it is seen in, and the rows."""
 
     name: str
     sensors: tuple[str, ...]
-    span: slice
-    rows: slice | np.ndarray
+    rows: np.ndarray
 
 
 def simulate(seconds: int, rng: np.random.Generator, valve: np.ndarray | float = 1.0) -> np.ndarray:
     """Readings of the pump in running order, (seconds, 9) float32; `valve` is how far it is open, 0 to 1."""
     speed = 2900 * _lag(_steps(seconds, rng), 8)
-    hall = 24 + 0.7 * _wander(seconds, 600, rng)  # temperature of the air
     static = 12 + 1.5 * _wander(seconds, 120, rng)  # metres to the level of the tank
     voltage = 400 + 4 * _wander(seconds, 120, rng)
 
@@ -47,49 +45,48 @@ def simulate(seconds: int, rng: np.random.Generator, valve: np.ndarray | float =
     load = flow / (115 * n)  # 1 at the best efficiency
     power = 1000 * 9.81 * (115 * n / 3600) * head / (0.74 * (2 - load)) + 500 * n**3  # W, at the shaft
     current = np.hypot(12, power / (np.sqrt(3) * voltage * 0.92))  # A: what magnetises, and what drives
-    motor = hall + _lag(45 * (current / 32) ** 2, 240)
-    bearing = hall + _lag(22 * n**1.5, 240) + 0.15 * (motor - hall)
+    motor = 24 + _lag(45 * (current / 32) ** 2, 240)
+    bearing = 24 + 0.5 * (motor - 24) + 8 * n**2  # warmed by the motor, and by friction
     rough = n**2 * (1 - load) ** 2 * 2  # recirculation away from the best efficiency
-    drive = (1.6 * n**2 + 1.0 * np.exp(-(((n - 0.82) / 0.03) ** 2)) + rough) * _times(seconds, 0.03, rng)
-    free = (1.0 * n**2 + 0.4 * np.exp(-(((n - 0.90) / 0.03) ** 2)) + 0.6 * rough) * _times(seconds, 0.03, rng)
+    drive = 1.6 * n**2 + 1.0 * np.exp(-(((n - 0.82) / 0.03) ** 2)) + rough
+    free = 1.0 * n**2 + 0.4 * np.exp(-(((n - 0.90) / 0.03) ** 2)) + 0.6 * rough
 
     true = [speed, flow, head * 0.0981, current, voltage, drive, free, motor, bearing]
     return (np.stack(true, axis=1) + rng.normal(size=(seconds, len(true))) * _NOISE).astype(np.float32)
 
 
 def recording(normal: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, list[Fault]]:
-    """`normal` seconds without fault, (normal, 9); the two hours after them, with faults of 8 minutes each; the faults."""
+    """`normal` seconds without fault, the two hours after them with faults of 8 minutes each, and these faults."""
     each = 480
-    spans = [slice(start, start + each) for start in range(each, 14 * each, 2 * each)]
-    closes, stuck, drifts, drops, gain, spikes, swapped = spans
+    spans = [np.arange(start, start + each) for start in range(each, 14 * each, 2 * each)]
+    closing, stuck, drifting, dropping, gain, spikes, swapped = spans
+    dropping, spikes = dropping[rng.random(each) < 0.3], spikes[::7]  # they come and go
     valve = np.ones(normal + 15 * each)
-    valve[normal:][closes] = np.linspace(1, 0.45, each)
+    valve[normal:][closing] = np.linspace(1, 0.45, each)
     X = simulate(len(valve), rng, valve)
     faulty = X[normal:]
-    sensor = dict(zip(SENSORS, faulty.T))  # views
-    dropped = drops.start + np.flatnonzero(rng.random(each) < 0.3)
-    spiky = np.arange(spikes.start, spikes.stop, 7)
 
-    sensor["flow"][stuck] = sensor["flow"][stuck.start]
-    sensor["pressure"][drifts] += np.linspace(0, 0.5, each)
-    sensor["temp_motor"][dropped] = 0
-    sensor["current"][gain] *= 1.15
-    sensor["vib_drive"][spiky] *= rng.uniform(2, 4, len(spiky))
-    sensor["vib_drive"][swapped], sensor["vib_free"][swapped] = (
-        sensor["vib_free"][swapped].copy(),
-        sensor["vib_drive"][swapped].copy(),
+    flow, pressure, current, drive, free, motor = (
+        faulty[:, list(SENSORS).index(name)]
+        for name in ("flow", "pressure", "current", "vib_drive", "vib_free", "temp_motor")
     )
+    flow[stuck] = flow[stuck[0]]
+    pressure[drifting] += np.linspace(0, 0.6, each)
+    motor[dropping] = 0
+    current[gain] *= 1.2
+    drive[spikes] *= rng.uniform(2, 4, len(spikes))
+    drive[swapped], free[swapped] = free[swapped], drive[swapped]  # copies: swapped is an index
     return (
         X[:normal],
         faulty,
         [
-            Fault("valve closes", ("flow", "pressure"), closes, closes),
-            Fault("stuck", ("flow",), stuck, stuck),
-            Fault("offset drifts", ("pressure",), drifts, drifts),
-            Fault("drops out", ("temp_motor",), drops, dropped),
-            Fault("gain", ("current",), gain, gain),
-            Fault("spikes", ("vib_drive",), spikes, spiky),
-            Fault("swapped", ("vib_drive", "vib_free"), swapped, swapped),
+            Fault("valve closes", ("flow", "pressure"), closing),
+            Fault("flow stuck", ("flow",), stuck),
+            Fault("pressure drifts", ("pressure",), drifting),
+            Fault("temperature drops out", ("temp_motor",), dropping),
+            Fault("current gain", ("current",), gain),
+            Fault("vibration spikes", ("vib_drive",), spikes),
+            Fault("vibrations swapped", ("vib_drive", "vib_free"), swapped),
         ],
     )
 
@@ -110,8 +107,3 @@ def _wander(seconds: int, tau: float, rng: np.random.Generator) -> np.ndarray:
     """A slow random walk between -1 and 1 that forgets in `tau` seconds."""
     a = np.exp(-1 / tau)
     return np.sin(lfilter([1.5 * np.sqrt(1 - a**2)], [1, -a], rng.normal(size=seconds), zi=[1.5 * a * rng.normal()])[0])
-
-
-def _times(seconds: int, spread: float, rng: np.random.Generator) -> np.ndarray:
-    """Noise that grows with what is measured."""
-    return np.exp(rng.normal(scale=spread, size=seconds))

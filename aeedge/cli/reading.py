@@ -148,8 +148,7 @@ def results(model: Model, what: str, rows: RowFile, sources: Sequence[str], inva
     Raises:
         InputError: what reading and computing raise, or no rows at all.
     """
-    name = "standard input" if sources[0] == STDIN else sources[0]
-    many = " …" if len(sources) > 1 else ""
+    name = named(sources)
     waiting: deque[Part] = deque()
 
     def blocks() -> Iterator[NDArray[Any]]:
@@ -159,18 +158,23 @@ def results(model: Model, what: str, rows: RowFile, sources: Sequence[str], inva
 
     def say_notes(shown: int) -> int:
         for note in rows.notes[shown:]:
-            say(f"Note: {name}{many}: {note}", err=True)
+            say(f"Note: {name}: {note}", err=True)
         return len(rows.notes)
 
     shown, count = say_notes(0), 0
     computed = prefetch(model.map_iter(what, blocks(), invalid=invalid, fresh=True))
-    for values in _progress(computed, rows, f"{what} {name}{many}"):
+    for values in _progress(computed, rows, f"{what} {name}"):
         samples, (*kept, numbers) = waiting.popleft()
         count += len(values)
         yield Result(values, samples, kept, np.asarray(numbers))
     say_notes(shown)
     if not count:
         raise InputError(f"{shortened(sources)}: expected at least one row, got none")
+
+
+def named(sources: Sequence[str]) -> str:
+    """The first of the inputs, and whether there are more, for messages."""
+    return ("standard input" if sources[0] == STDIN else sources[0]) + (" …" if len(sources) > 1 else "")
 
 
 def _progress(blocks: Iterable[NDArray[Any]], rows: RowFile, label: str) -> Iterator[NDArray[Any]]:

@@ -11,9 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aeedge.bundle.reader import Bundle
-from aeedge.cli.reading import shaped
+from aeedge.cli.reading import named, shaped
 from aeedge.cli.streams import show
-from aeedge.cli.types import allow_ops_option, dialect_options, resize_option, skip_bad_option, table_options
+from aeedge.cli.types import (
+    allow_ops_option,
+    dialect_options,
+    resize_option,
+    rule_options,
+    skip_bad_option,
+    table_options,
+)
 from aeedge.cli.wording import say
 from aeedge.errors import InputError, printable, shortened
 from aeedge.files.replacing import BUNDLE, check_folder
@@ -27,21 +34,7 @@ from aeedge.table import pairs
 @click.argument("bundle", type=click.Path())
 @click.argument("normal", metavar="NORMAL...", nargs=-1, required=True, type=click.Path())
 @click.option("-o", "--output", metavar="NEW", required=True, type=click.Path(), help="Bundle to write.")
-@click.option(
-    "--false-alarm-rate",
-    type=float,
-    metavar="RATE",
-    help="Largest share of normal rows that may raise an alarm [default: BUNDLE's, or 0.01].",
-)
-@click.option("--quantile", type=float, metavar="Q", help="Of the scores of NORMAL, in place of a rate.")
-@click.option("--threshold", type=float, metavar="SCORE", help="A score (of fp32), in place of a rate.")
-@click.option(
-    "--contamination",
-    type=float,
-    default=0.0,
-    metavar="SHARE",
-    help="Share of NORMAL that may be anomalous: as many of the highest scores are left out.",
-)
+@rule_options("that of BUNDLE, or 0.01")
 @click.option("--keep-score", is_flag=True, help="Keep the score's parameters: all rows calibrate.")
 @click.option(
     "--time-ordered/--no-time-ordered",
@@ -117,7 +110,7 @@ def _rows(rows: RowFile, wanted: Wanted, sources: tuple[str, ...]) -> NDArray[An
         count += len(block)
         _progress(f"{count:,} rows")
     for note in rows.notes:
-        say(f"Note: {sources[0]}{' …' if len(sources) > 1 else ''}: {note}", err=True)
+        say(f"Note: {named(sources)}: {note}", err=True)
     if not count:
         raise InputError(f"{shortened(sources)}: expected at least one row, got none")
     return np.concatenate(blocks)

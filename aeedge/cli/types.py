@@ -111,9 +111,9 @@ def table_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def rule_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that say how a threshold follows from calibration scores; see `threshold_rule`."""
-    for option in (
+def rule_options(default: str) -> Callable[[Any], Any]:
+    """Adds options that say how a threshold follows from calibration scores; `default`: the rate, for people."""
+    options = (
         click.option(
             "--contamination",
             type=float,
@@ -127,11 +127,16 @@ def rule_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--false-alarm-rate",
             type=float,
             metavar="RATE",
-            help="Largest share of normal rows that may raise an alarm, such as 0.001 [default: 0.01].",
+            help=f"Largest share of normal rows that may raise an alarm, such as 0.001 [default: {default}].",
         ),
-    ):
-        command = option(command)
-    return command
+    )
+
+    def decorated(command: Any) -> Any:
+        for option in options:
+            command = option(command)
+        return command
+
+    return decorated
 
 
 def dialect_options(header: bool | None, delimiter: str | None, decimal: str | None) -> DialectOptions | None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from aeedge.types import Floats
 
+_BAND_STEP = 2**16  # numbers of alarms at a time
 _ROUNDING = 1e-9  # 0.29 · 100 is no less than 29
 _RAISED = 1.00001  # times a calibration score: more than rounding makes of the same sample elsewhere
 
@@ -116,14 +117,13 @@ class Calibration:
 
     def _too_small(self, rate: float) -> str:
         needed = math.ceil(min((1 - _ROUNDING) / rate, 1e15) - 1)
-        most = (
-            f" (a bundle keeps {MOST_SCORES:,}, enough for {rounded_up(1 / (MOST_SCORES + 1)):g})"
-            if needed > MOST_SCORES
-            else ""
-        )
+        missing, most = needed - self.size, ""
+        if needed > MOST_SCORES:
+            most = f" (a bundle keeps {MOST_SCORES:,}, enough for {rounded_up(1 / (MOST_SCORES + 1)):g})"
         return (
             f"false_alarm_rate: {rate:g} needs {needed:,} calibration samples, there are {self.size:,}: "
-            f"{needed - self.size:,} are missing{most}; the smallest rate here is {rounded_up(self.smallest_rate):g}"
+            f"{missing:,} {'is' if missing == 1 else 'are'} missing{most}; "
+            f"the smallest rate here is {rounded_up(self.smallest_rate):g}"
         )
 
     def rate(self, threshold: float) -> float:
@@ -194,13 +194,22 @@ def alarm_band(rate: float, calibrated: int, count: int, coverage: float = 0.99)
         coverage: probability of the band, above 0, below 1.
     """
     k = min(max(round(rate * (calibrated + 1)), 1), calibrated)
-    j = np.arange(count, dtype=np.float64)
-    ratio = (count - j) * (k + j) / ((j + 1) * (calibrated + 1 - k + count - j - 1))
-    log = np.concatenate([[0.0], np.cumsum(np.log(ratio))])
-    weights = np.exp(log - log.max())
-    cdf = np.cumsum(weights / weights.sum())
-    tail = (1 - coverage) / 2
-    return int(np.searchsorted(cdf, tail, side="right")), min(int(np.searchsorted(cdf, 1 - tail, side="left")), count)
+    rest, tail = calibrated + 1 - k, (1 - coverage) / 2
+    of_all = math.lgamma(calibrated + 1) - math.lgamma(calibrated + 1 + count)
+    log = math.lgamma(rest + count) - math.lgamma(rest) + of_all  # of no alarm
+    below, low = 0.0, None
+    for start in range(0, count + 1, _BAND_STEP):
+        j = np.arange(start, min(start + _BAND_STEP, count + 1), dtype=np.float64)
+        with np.errstate(divide="ignore", invalid="ignore"):  # from the last one on
+            steps = np.log((count - j) * (k + j) / ((j + 1) * (rest + count - j - 1)))
+        logs = log + np.concatenate([[0.0], np.cumsum(steps[:-1])])
+        cdf = below + np.cumsum(np.exp(logs))
+        if low is None and cdf[-1] > tail:
+            low = start + int(np.searchsorted(cdf, tail, side="right"))
+        if cdf[-1] >= 1 - tail:
+            return low or 0, start + int(np.searchsorted(cdf, 1 - tail, side="left"))
+        log, below = logs[-1] + steps[-1], cdf[-1]
+    return low or 0, count
 
 
 def as_threshold(value: Any) -> float:

@@ -19,6 +19,7 @@ from aeedge.files.source import DAMAGE, Source, unreadable
 _HEAD_ROWS = 100
 _SHOWN = 40  # characters of a value in a message
 _ABSENT = object()
+_decode = json.JSONDecoder(object_pairs_hook=tuple).decode  # an object as its pairs: a key twice is seen
 _LINES = 'write one object such as {"a": 1.5, "b": 2} on each line, or one array of numbers'
 
 
@@ -129,7 +130,7 @@ class JsonTable:
     def _parsed(self, content: str, line: int) -> dict[str, Any] | list[Any]:
         where = f"{self._source.name}, line {line}"
         try:
-            found = json.loads(content, object_pairs_hook=tuple)
+            found = _decode(content)
         except json.JSONDecodeError as error:
             cut = "" if content.endswith(("\n", "\r")) else "; is the file cut off?"
             why = f"{error.msg}, character {min(error.pos, len(content.rstrip())) + 1}"

@@ -140,7 +140,13 @@ class ParquetTable:
             yield block, others
 
     def _objects(self, column: Any, i: int) -> list[Any]:
-        """A column as Python objects; of lists the value that `names[i]` names."""
+        """A column as Python objects, nanoseconds as text; of lists the value that `names[i]` names."""
+        pa = self._pa
+        if pa.types.is_timestamp(column.type) and column.type.unit == "ns":
+            try:
+                column = column.cast(pa.timestamp("us", column.type.tz))
+            except pa.ArrowInvalid:
+                column = column.cast(pa.string())
         (name, j), values = self._places[i], column.to_pylist()
         return values if not self._sizes[name] else [None if v is None else v[j] for v in values]
 

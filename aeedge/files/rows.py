@@ -108,6 +108,8 @@ def open_rows(
     notes = table.notes
     kind = "CSV: " if source.kind == "text" else ""
     notes[:0] = [f"read as {kind}{table.describe()}"] if source.is_pipe else []
+    if isinstance(table, JsonTable):
+        _check_keys(source.name, table.names, wanted.columns)
     order, more = column_order(source.name, table.names, table.width, wanted)
     kept = _positions(source.name, table.names, wanted.keep)
     notes += more
@@ -127,6 +129,15 @@ def _table(
     if source.kind == "jsonl":
         return JsonTable(source)
     return delimited.TextTable(source, read_head(source, wanted, dialect))
+
+
+def _check_keys(name: str, keys: Sequence[str] | None, columns: Sequence[str] | None) -> None:
+    """Refuse objects without any of a model's features: unlike columns, keys have no order to fall back to."""
+    if keys is not None and columns is not None and set(keys).isdisjoint(columns):
+        raise InputError(
+            f"{name}: expected objects with the keys {shortened(columns)}, got {shortened(keys)}; rename them, or "
+            "write arrays of the values in this order"
+        )
 
 
 def _positions(name: str, names: Sequence[str] | None, keep: Sequence[str]) -> list[int]:
@@ -249,14 +260,16 @@ def open_all(
     if resize or skip_bad:
         raise InputError(f"{paths[0]}: only images can be resized or skipped; leave --resize and --skip-bad out")
     files = row_files(paths)
+    if [os.fspath(file) for file in files].count(STDIN) > 1:
+        raise InputError("standard input: can be read only once; name it once")
     first = open_rows(files[0], wanted, **options)
     if len(files) == 1:
         return first
     notes = list(first.notes)
 
     def parts() -> Iterator[Part]:
-        for file in files:  # opened when its turn comes: there may be thousands
-            rows = first if file is files[0] else open_rows(file, wanted, **options)
+        for i, file in enumerate(files):  # opened when its turn comes: there may be thousands
+            rows = open_rows(file, wanted, **options) if i else first
             notes.extend(note for note in rows.notes if note not in notes)
             yield from rows.parts()
             notes.extend(note for note in rows.notes if note not in notes)

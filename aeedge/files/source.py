@@ -30,6 +30,7 @@ _HEAD_BYTES, _MOST_HEAD_BYTES, _HEAD_LINES = 2**18, 2**26, 100
 _MAGIC = {b"\x93NUMPY": "npy", b"PK\x03\x04": "npz", b"PAR1": "parquet"}
 _GZIP = b"\x1f\x8b"
 _JSON = re.compile(rb'(\xef\xbb\xbf)?\s*(\{|\[\s*([-\d\[\]{"]|null|true|false|NaN|Infinity|$))')
+_OBJECT = re.compile(rb'(\xef\xbb\xbf)?\s*\{\s*"[^"\n]*"\s*:')
 DAMAGE: tuple[type[Exception], ...] = (
     *(OSError, EOFError, ValueError, TypeError, LookupError, ArithmeticError, MemoryError),
     *(
@@ -132,6 +133,8 @@ class Source:
             raise InputError(
                 f"{self.name}: expected {', '.join(SUFFIXES)}, got {suffix or 'no suffix'!r}; convert or rename it"
             )
+        if SUFFIXES[suffix] == "text" and _OBJECT.match(self.head):
+            raise InputError(f"{self.name}: expected cells with a delimiter, got JSON; name it .jsonl")
         return SUFFIXES[suffix]
 
 

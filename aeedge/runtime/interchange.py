@@ -11,7 +11,7 @@ import ctypes
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from ctypes import CFUNCTYPE, POINTER, Structure, c_char_p, c_int, c_int64, c_void_p
+from ctypes import CFUNCTYPE, POINTER, PYFUNCTYPE, Structure, c_char_p, c_int, c_int64, c_void_p, py_object
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -94,8 +94,7 @@ def from_arrow(table: Any) -> Columns:
         ValueError: the stream is none of a table, or ended in an error.
     """
     capsule = table.__arrow_c_stream__()
-    pointer = ctypes.pythonapi.PyCapsule_GetPointer
-    pointer.restype, pointer.argtypes = c_void_p, [ctypes.py_object, c_char_p]
+    pointer = PYFUNCTYPE(c_void_p, py_object, c_char_p)(("PyCapsule_GetPointer", ctypes.pythonapi))
     stream = _Stream.from_address(pointer(capsule, b"arrow_array_stream"))
     schema = _Schema()
     with _released(schema):

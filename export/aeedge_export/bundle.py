@@ -78,7 +78,7 @@ from aeedge_export.quantization.choice import LEAST_ROWS, Finetune, Int8, NotQua
 from aeedge_export.quantization.encoder_decoder import EncoderDecoder, nudged
 from aeedge_export.quantization.finetuning import finetuned
 from aeedge_export.quantization.quality_limits import disagreement
-from aeedge_export.quantization.rows import calibration_rows
+from aeedge_export.quantization.rows import apart_from, calibration_rows
 from aeedge_export.scoring import fit_scoring
 from aeedge_export.training.devices import torch_defaults
 from aeedge_export.versions import versions
@@ -195,7 +195,7 @@ def export_bundle(
     for role, model in fp32.items():
         check_runs(model, role)
     tune = _finetuner(raw_encoder, raw_decoder, scaling, latent) if qat else None
-    int8, reason = _int8(models, wanted, calibration, rows, scaling, scoring, tune)
+    int8, reason = _int8(models, wanted, calibration, rows, scaling, scoring, alarms, tune)
     describe = partial(
         Manifest,
         name=name or target.stem,
@@ -358,12 +358,14 @@ def _int8(
     example: NDArray[Any],
     scaling: Scaling,
     scoring: Scoring | None,
+    alarms: Normal | None,
     finetune: Finetune | None,
 ) -> tuple[Int8 | None, str]:
     """The int8 variant, if it is wanted and there is one that is worth having; else the reason why there is none."""
     if "int8" not in wanted:
         return None, ""
     rows = calibration_rows(calibration, example)
+    rows = rows if alarms is None else apart_from(rows, alarms.rows)
     try:
         return choose(models, rows, scaling.scale, finetune=finetune, scoring=scoring), ""
     except Exception as error:

@@ -8,6 +8,7 @@ import pytest
 from helpers import reference
 
 import aeedge
+import aeedge.loading
 
 DATA = Path(__file__).parent.parent / "data"
 
@@ -46,6 +47,12 @@ def truth(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(reference.PLACE, str(folder))
         yield
+
+
+@pytest.fixture
+def four_cpus(monkeypatch):
+    """Models have pools of threads, also where the tests may use one CPU only."""
+    monkeypatch.setattr(aeedge.loading, "allowed_cpus", lambda: range(4))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -271,7 +271,7 @@ def test_a_single_row_goes_to_the_pool_where_that_is_clearly_faster(monkeypatch,
     assert single.get("pool") == (None if objective == "memory" else share * 1e6)
 
 
-def test_the_route_of_a_single_row_changes_with_the_policy(monkeypatch):
+def test_the_route_of_a_single_row_changes_with_the_policy(monkeypatch, four_cpus):
     """Contenders share a model."""
     with aeedge.load(DATA / "bundle_v1", threads=2) as model:
         rows, sessions, used = model.golden_rows(), model._dispatcher._sessions, []

@@ -289,7 +289,7 @@ def test_where_no_threads_can_be_started_one_does_it_all(truth):
 
 
 @pytest.mark.parametrize("left", [0, 1, 2])
-def test_a_pool_of_which_some_threads_cannot_be_started_is_not_asked_for(monkeypatch, truth, left):
+def test_a_pool_of_which_some_threads_cannot_be_started_is_not_asked_for(monkeypatch, truth, four_cpus, left):
     """onnxruntime hangs there: it waits for those that it has."""
     real, started, opened = threading.Thread.start, [], []
 
@@ -301,7 +301,6 @@ def test_a_pool_of_which_some_threads_cannot_be_started_is_not_asked_for(monkeyp
 
     options = session._options
     monkeypatch.setattr(session, "_options", lambda *given: opened.append(given) or options(*given))
-    monkeypatch.setattr(aeedge.loading, "allowed_cpus", lambda: range(4))
     with aeedge.load(BUNDLE, threads=4) as model:
         monkeypatch.setattr(threading.Thread, "start", start)
         model._dispatcher.set_policy(model._dispatcher.policy, {"encode": 1.0})
@@ -310,7 +309,7 @@ def test_a_pool_of_which_some_threads_cannot_be_started_is_not_asked_for(monkeyp
         assert {threads for _, threads in opened} == {1}
 
 
-def test_a_pool_whose_threads_are_refused_after_all_is_done_without(monkeypatch, truth):
+def test_a_pool_whose_threads_are_refused_after_all_is_done_without(monkeypatch, truth, four_cpus):
     """Another process took them between the trial and the pool."""
     real, refused = onnxruntime.InferenceSession, []
 
@@ -322,7 +321,6 @@ def test_a_pool_whose_threads_are_refused_after_all_is_done_without(monkeypatch,
 
     monkeypatch.setitem(globals(), "__name__", "onnxruntime.capi.test")  # raised where onnxruntime's are
     monkeypatch.setattr(onnxruntime, "InferenceSession", refusing)
-    monkeypatch.setattr(aeedge.loading, "allowed_cpus", lambda: range(4))
     with aeedge.load(BUNDLE, threads=2) as model:
         model._dispatcher.set_policy(model._dispatcher.policy, {"encode": 1.0})
         with pytest.warns(UserWarning, match="no more threads can be started"):

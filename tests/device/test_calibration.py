@@ -71,7 +71,7 @@ def test_a_rate_is_never_exceeded_on_average(known, rate):
     """k of n + 1 exchangeable samples score above the k-th highest of the other n: k / (n + 1) is at most the rate."""
     n, calibration = len(known), Calibration(known)
     if rate * (n + 1) < 1 - 1e-6:
-        with pytest.raises(aeedge.InputError, match="are missing"):
+        with pytest.raises(aeedge.InputError, match=r"(is|are) missing"):
             calibration.threshold(rate)
     elif rate * (n + 1) > 1 + 1e-6:
         t = calibration.threshold(rate)
@@ -86,6 +86,14 @@ def test_the_rate_next_to_1_has_the_lowest_score_as_its_threshold():
         assert Calibration(np.arange(n)).threshold(1 - 1e-12) == 0
 
 
+def test_rates_that_no_float_holds_exactly_are_those_that_were_meant():
+    """0.29 · 100 is 28.999999999999996."""
+    for n in (9, 99, 999):
+        calibration = Calibration(np.arange(n))
+        for k in range(1, n + 1):
+            assert calibration.threshold(k / (n + 1)) == n - k
+
+
 @pytest.mark.parametrize(
     ("rate", "needed"),
     [(0.5, 1), (0.1, 9), (0.05, 19), (0.01, 99), (0.003, 333), (1e-3, 999), (5e-4, 1999), (2.5e-4, 3999)],
@@ -93,7 +101,8 @@ def test_the_rate_next_to_1_has_the_lowest_score_as_its_threshold():
 def test_a_rate_says_how_many_samples_are_missing(rate, needed):
     assert Calibration(np.arange(needed)).threshold(rate) == needed - 1
     have = needed // 2
-    message = rf"{rate:g} needs {needed:,} calibration samples, there are {have:,}: {needed - have:,} are missing;"
+    few = "1 is" if needed == 1 else f"{needed - have:,} are"
+    message = f"{rate:g} needs {needed:,} calibration samples, there are {have:,}: {few} missing;"
     for n in (have, needed - 1):
         with pytest.raises(aeedge.InputError) as caught:
             Calibration(np.arange(n)).threshold(rate)
@@ -114,6 +123,8 @@ def test_the_smallest_rate_that_a_message_names_is_accepted():
             calibration.threshold(0.99 / (n + 1))
         named = float(re.search(r"smallest rate here is (\S+)$", str(caught.value))[1])
         assert calibration.threshold(named) == n - 1
+        with pytest.raises(aeedge.InputError, match=rf"needs {n:,} cal.*, there are {n - 1:,}: 1 is missing;"):
+            Calibration(np.arange(n - 1)).threshold(1 / (n + 1))
         assert named == pytest.approx(1 / (n + 1), rel=0.011)
 
 
@@ -221,7 +232,7 @@ def test_contamination_leaves_out_the_highest_scores_first(known, percent, conta
     if k:
         assert calibrate(known, rule)[1] == kept[-k]
     else:
-        with pytest.raises(aeedge.InputError, match="are missing"):
+        with pytest.raises(aeedge.InputError, match=r"(is|are) missing"):
             calibrate(known, rule)
 
 

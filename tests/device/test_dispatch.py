@@ -21,6 +21,7 @@ from aeedge.runtime.threadpool import ThreadPool
 from aeedge.system import limits
 
 DATA = Path(__file__).parent.parent / "data"
+pytestmark = pytest.mark.usefixtures("four_cpus")
 INF = math.inf
 ROUTES = {
     "serial": SERIAL,

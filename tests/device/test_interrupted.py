@@ -207,7 +207,9 @@ def test_calls_interrupted_at_random_moments(tmp_path):
     out, _ = child(
         """
         import random, signal
+        import aeedge.loading
         from aeedge.runtime.policy import DispatchPolicy
+        aeedge.loading.allowed_cpus = lambda: range(4)  # there is a pool, also on one CPU
         model, rng, turns, caught, wrong = aeedge.load(bundle, threads=3), random.Random(0), 0, 0, []
         # However fast the machine is: serial up to 3 rows, the pool for 300, worker threads for more
         model._dispatcher.set_policy(DispatchPolicy(100.0, 5000.0), {"encode": 1.0})

@@ -183,6 +183,13 @@ def test_columns_that_a_model_lacks_or_does_not_use(tmp_path):
         open_rows(path, dialect=object())
 
 
+def test_keys_have_no_order_to_fall_back_to(tmp_path):
+    path = lines(tmp_path / "x.jsonl", {"p": 1, "q": 2})
+    with pytest.raises(InputError, match=r"expected objects with the keys a, b, got p, q; rename .*arrays"):
+        open_rows(path, Wanted(["a", "b"]))
+    np.testing.assert_array_equal(read(path), [[1, 2]])
+
+
 def test_a_key_that_comes_late_is_noted(tmp_path):
     path = lines(tmp_path / "x.jsonl", *[FIRST] * 150, '{"a": 1, "b": 2, "c": 3}', '{"a": 1, "b": 2, "c": 3}')
     rows = open_all([path, path])
@@ -214,6 +221,16 @@ def test_a_json_document_on_standard_input_is_one_sentence(monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b'[\n  {"a": 1}\n]\n')))
     with pytest.raises(InputError, match=r"standard input, line 1: expected a JSON object or array.*on each line"):
         open_rows("-")
+
+
+def test_standard_input_is_named_once():
+    with pytest.raises(InputError, match="standard input: can be read only once"):
+        open_all(["-", "-"])
+
+
+def test_json_by_the_name_of_csv(tmp_path):
+    with pytest.raises(InputError, match=r"x\.csv: expected cells with a delimiter, got JSON; name it \.jsonl"):
+        open_rows(lines(tmp_path / "x.csv", FIRST))
 
 
 def test_a_file_without_a_suffix(tmp_path):

@@ -76,7 +76,9 @@ def test_a_child_forked_while_another_thread_opens_a_session_is_right(opens):
     out, _ = child(
         f"""
         import signal
+        import aeedge.loading
         from aeedge.runtime import session
+        aeedge.loading.allowed_cpus = lambda: range(4)  # there is a pool, also on one CPU
         model = aeedge.load(bundle, threads=2)
         rows, many = rows_of(model, 1), rows_of(model, 4096)
         opened, begun, go_on = session.Session.__init__, threading.Event(), threading.Event()

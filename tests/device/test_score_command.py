@@ -1,9 +1,12 @@
 """aeedge score: what it writes in each format, which columns it keeps, and what its summary promises."""
 
 import csv
+import datetime
+import decimal
 import io
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +17,7 @@ import aeedge
 from aeedge.cli.group import AeedgeGroup
 from aeedge.files import delimited, jsonlines
 
+DATA = Path(__file__).parent.parent / "data"
 NAMES = [f"s{i}" for i in range(12)]
 MEAN, SCALE = np.linspace(-50, 1000, 12), np.geomspace(0.01, 100, 12)
 
@@ -181,7 +185,7 @@ def test_another_rate_or_threshold(alarming, files, given):
         ("--false-alarm-rate", "0.001"): "--false-alarm-rate: 0.001 needs 999 calibration samples, there are 199: 800",
         ("--false-alarm-rate", "1.5"): "--false-alarm-rate: expected a number above 0 and below 1",
         ("--threshold", "nan"): "--threshold: expected a finite number",
-        ("--false-alarm-rate", "0.1", "--threshold", "1"): "expected a false_alarm_rate or a threshold, got both",
+        ("--false-alarm-rate", "0.1", "--threshold", "1"): "expected --false-alarm-rate or --threshold, got both",
     }.items():
         done = call("score", alarming, files / "x.npy", *option)
         assert done.exit_code == 2
@@ -415,3 +419,75 @@ def test_nothing_is_left_where_scoring_stops(alarming, files, given, monkeypatch
         assert done.exit_code == 2
         assert "expected a number, got 'x" in done.output
     assert sorted(files.iterdir()) == before
+
+
+def test_kept_columns_of_parquet_keep_their_types(alarming, files, given):
+    pyarrow = pytest.importorskip("pyarrow")
+    start = datetime.datetime(2026, 1, 1, tzinfo=datetime.timezone.utc)
+    seconds = [start + datetime.timedelta(seconds=i) for i in range(60)]
+    kept = {
+        "time": pyarrow.array(seconds),
+        "exact": pyarrow.array([1_700_000_000_000_000_001] * 60).cast(pyarrow.timestamp("ns")),
+        "price": pyarrow.array([decimal.Decimal("1.50")] * 60),
+        "on": [True, None] * 30,
+        "kind": pyarrow.array(["x", "y"] * 30).dictionary_encode(),
+        "list": [[1.0, 2.0]] * 60,
+        "nothing": pyarrow.nulls(60),
+        "gap": [float("nan")] * 60,
+    }
+    columns = {name: given[0][:, i] for i, name in enumerate(NAMES)}
+    pyarrow.parquet.write_table(pyarrow.table(columns | kept), files / "x.parquet")
+    options = [
+        part
+        for name in ("time", "exact", "price", "on", "kind", "list[1]", "nothing", "gap")
+        for part in ("--keep", name)
+    ]
+    for output in ("s.csv", "s.jsonl", "s.parquet"):
+        done = call("score", alarming, files / "x.parquet", "-o", files / output, *options)
+        assert done.exit_code == 0, done.output
+    first = of_csv((files / "s.csv").read_text())[1]
+    exact = first.pop("exact").replace("T", " ")
+    assert exact.startswith("2023-11-14 22:13:20.000000001")
+    expected = ["2026-01-01T00:00:01+00:00", "1.50", "", "y", "2.0", "", "nan"]
+    assert list(first.values())[:7] == expected
+    row = of_lines((files / "s.jsonl").read_text())[0]
+    assert (row["price"], row["on"], row["list[1]"], row["nothing"], row["gap"]) == (1.5, True, 2.0, None, None)
+    found = pyarrow.parquet.read_table(files / "s.parquet")
+    assert found["time"].to_pylist() == seconds
+    assert found["price"].to_pylist() == [decimal.Decimal("1.50")] * 60
+    assert found["kind"].to_pylist() == ["x", "y"] * 30
+    assert found["nothing"].null_count == 60
+
+
+def test_drift_that_was_found_at_export_is_said_again(alarming, files):
+    drift = {"rows": 100, "alarms": 55, "low": 1, "high": 12, "drift": True}
+    tampering.reseal(alarming, lambda d: d["calibration"].update(drift=drift))
+    said = " ".join(call("score", alarming, files / "x.npy", "--summary").output.split())
+    assert "55 of 100 rows that came later raised an alarm" in said
+    other = call("score", alarming, files / "x.npy", "--summary", "--false-alarm-rate", 0.2).output
+    assert "came later" not in other
+
+
+BUNDLES = sorted(path.name for path in DATA.glob("bundle_v*") if path.name != "bundle_v1_encoder")
+
+
+@pytest.mark.parametrize("name", BUNDLES)
+def test_every_kind_of_bundle(tmp_path, name):
+    with aeedge.load(DATA / name) as model:
+        x = model.golden_rows()
+        np.save(tmp_path / "x.npy", x)
+        scores = model.score(x, invalid="propagate")
+        limit = repr(float(np.median(scores[np.isfinite(scores)])))
+        alarms = model.detect(x, threshold=float(limit), invalid="propagate")
+        calibrated = model.calibration_size > 0
+        explained = model.has_decoder
+    options = ["--threshold", limit, "--invalid", "propagate"]
+    done = call("score", DATA / name, tmp_path / "x.npy", "-o", tmp_path / "s.jsonl", "--summary", *options)
+    assert done.exit_code == 0, done.output
+    rows = of_lines((tmp_path / "s.jsonl").read_text())
+    assert [row["alarm"] for row in rows] == alarms.tolist()
+    assert ("p_value" in rows[0]) is calibrated
+    assert ("cause_1" in rows[0]) is explained
+    assert 0 < alarms.sum() < len(alarms)
+    assert "first alarms" in done.output
+    assert call("score", DATA / name, tmp_path / "x.npy", *options).exit_code == 0

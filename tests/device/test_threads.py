@@ -157,7 +157,7 @@ def test_a_model_closed_while_others_encode_answers_or_says_so():
     assert out == "True True"
 
 
-def test_sessions_that_are_opened_while_the_model_is_closed_are_let_go(monkeypatch):
+def test_sessions_that_are_opened_while_the_model_is_closed_are_let_go(monkeypatch, four_cpus):
     opened = []
 
     def opens_and_closes(*args):

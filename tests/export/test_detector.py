@@ -1,5 +1,7 @@
 """The estimator as an outlier detector: scores, thresholds, drift, and the bundles that carry them."""
 
+import copy
+
 import numpy as np
 import pytest
 from sklearn.base import is_outlier_detector
@@ -24,8 +26,14 @@ def plant(n, seed=0, drift=0.0):
 
 
 @pytest.fixture(scope="module")
-def detector():
+def fitted():
     return Autoencoder(**SMALL).fit(plant(2000))
+
+
+@pytest.fixture
+def detector(fitted):
+    """A copy, which a test may calibrate."""
+    return copy.copy(fitted)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -171,3 +179,16 @@ def test_each_variant_has_its_own_threshold_and_both_alarm_alike(tmp_path):
     assert thresholds["fp32"] != thresholds["int8"]
     assert (alarms["fp32"] == alarms["int8"]).mean() >= 0.995
     assert manifest.variants["int8"].quality["alarms"] >= 0.995
+
+
+def test_rows_that_calibrate_the_threshold_have_no_say_in_int8(detector, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr("aeedge_export.bundle.choose", lambda models, rows, *_, **__: seen.append(rows) or 1 / 0)
+    X = plant(2000)
+    with pytest.warns(UserWarning, match="no int8 variant: ZeroDivisionError"):
+        detector.export(tmp_path / "m", variants=("fp32", "int8"), calibration=X)  # all that it was fitted to
+    held = {row.tobytes() for row in detector.run_.calibration}
+    assert len(seen[0]) == 2000 - len(held)
+    assert not held & {row.tobytes() for row in seen[0]}
+    with pytest.raises(InputError, match=r"192 or more rows beside those that calibrate the threshold, got 0 of 200"):
+        detector.export(tmp_path / "n", variants=("fp32", "int8"), calibration=detector.run_.calibration)

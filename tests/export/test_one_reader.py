@@ -3,9 +3,12 @@
 import csv
 import gzip
 import io
+import json
+import re
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -168,19 +171,97 @@ def test_pipes_in_and_out_of_the_command(tmp_path):
     assert len(set(outputs)) == 1
 
 
+def lines(rows):
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+JSON = {
+    "objects": lines(dict(zip(NAMES, row)) for row in X.tolist()),
+    "objects in other orders": lines(
+        dict((list(zip(NAMES, row)) * 2)[i % 4 : i % 4 + 4]) for i, row in enumerate(X.tolist())
+    ),
+    "arrays": lines(X.tolist()),
+    "arrays with a count": lines([i, *row] for i, row in enumerate(X.tolist())),
+    "objects with more": lines(
+        {
+            "time": f"2026-03-01 00:{i:02}:00",
+            "n": i,
+            **dict(zip(NAMES, row)),
+            "state": "ok",
+            "tags": [1],
+            "by": {"id": i},
+        }
+        for i, row in enumerate(X.tolist())
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", JSON)
+def test_json_lines_are_trained_on_and_encoded_as_csv_is(tmp_path, monkeypatch, kind):
+    monkeypatch.chdir(tmp_path)
+    Path("x.jsonl").write_text(JSON[kind], encoding="utf-8")
+    Path("x.csv").write_text(text(names=() if "arrays" in kind else NAMES), encoding="utf-8")
+    found, expected = read("x.jsonl"), read("x.csv")
+    order = [0, 1, 2, 3] if "arrays" in kind else [found.features.index(name) for name in NAMES]
+    np.testing.assert_array_equal(found.X[:, order], expected.X)
+    ae = fitted(found)
+    ae.export("m.aeedge")
+    latents = ae.run_.encode(found.X)
+    for name in ("x.jsonl", "x.csv") if kind != "objects with more" else ("x.jsonl",):
+        if name == "x.csv" and kind == "arrays with a count":
+            continue
+        for arguments in ([name], ["-"]):
+            done = CliRunner().invoke(
+                AeedgeGroup.build(),
+                ["encode", "m.aeedge", *arguments, "-o", "z.npy", "-f"],
+                input=Path(name).read_bytes(),
+            )
+            assert done.exit_code == 0, done.output
+            np.testing.assert_allclose(np.load("z.npy"), latents, rtol=1e-4, atol=1e-4)
+
+
+def test_what_training_says_of_json_lines(tmp_path):
+    path = tmp_path / "x.jsonl"
+    path.write_text(JSON["objects with more"], encoding="utf-8")
+    notes = "; ".join(read(path, labels="state").notes)
+    assert "40 rows; JSON lines, objects" in notes
+    assert "state (labels), time (timestamps), tags (arrays or objects), by (arrays or objects), n (counts up)" in notes
+    assert set(read(path, labels="state").labels) == {"ok"}
+    rows = JSON["objects"].splitlines()
+    for pattern, instead, message in (
+        (r'"temp": [^,]+', '"temp": true', r"line 3, key 'temp': expected a number, got true; .*--drop temp"),
+        (r'"temp": [^,]+, ', "", r"line 3, key 'temp': .*the key is not there; leave such rows out \(--missing"),
+    ):
+        path.write_text("\n".join([*rows[:2], re.sub(pattern, instead, rows[2]), *rows[3:]]), encoding="utf-8")
+        with pytest.raises(InputError, match=message):
+            read(path)
+    path.write_text('{"a": 1}\n')
+    other = tmp_path / "x.csv"
+    other.write_text("a\n1\n")
+    with pytest.raises(InputError, match="expected files of one kind, got jsonl, text"):
+        read(path, other)
+
+
 @pytest.mark.parametrize("policy", ["drop", "median"])
-@pytest.mark.parametrize("kind", ["csv", "parquet"])
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
 def test_missing_values_are_treated_alike(tmp_path, monkeypatch, policy, kind):
     rows = [list(map(str, row)) for row in X.tolist()]
     rows[3][1], rows[7][2], rows[7][3] = "", "NA", "nan"
     if kind == "csv":
         path = tmp_path / "x.csv"
         path.write_text("\n".join(map(",".join, [list(SPLIT), *rows])) + "\n")
+    elif kind == "jsonl":
+        path = tmp_path / "x.jsonl"
+        missing_as = {"": None, "NA": ..., "nan": np.nan}  # null, no key, NaN
+        cells = [
+            {name: missing_as.get(v) if v in missing_as else float(v) for name, v in zip(SPLIT, row)} for row in rows
+        ]
+        path.write_text("\n".join(json.dumps({k: v for k, v in row.items() if v is not ...}) for row in cells))
     else:
         path = tmp_path / "x.parquet"
         cells = [[None if v in ("", "NA", "nan") else float(v) for v in column] for column in zip(*rows)]
         pa.parquet.write_table(pa.table(dict(zip(SPLIT, cells))), path)
-    with pytest.raises(InputError, match="expected a number, got nothing"):
+    with pytest.raises(InputError, match=r"expected a number, got (nothing|null)"):
         read(path)
     data, missing = treat_missing(read(path, missing=True), policy)
     gone = np.zeros(X.shape, bool)

@@ -7,8 +7,10 @@ import torch
 from sklearn.covariance import ledoit_wolf as sklearns
 from torch import nn
 
+import aeedge
 from aeedge.bundle.onnx_editing import edited
 from aeedge.bundle.reader import Bundle
+from aeedge.detection.calibration import alarm_band
 from aeedge.detection.scores import Scoring, ledoit_wolf
 from aeedge_export import export_bundle
 
@@ -51,3 +53,41 @@ def test_a_scale_of_ones_is_in_the_scorer_where_it_can_be_fitted_again(tmp_path)
         scoring = Scoring(kind, np.ones(6, np.float32))
         export_bundle(**net, path=tmp_path / kind, example=rows, score_kind=scoring)
         assert (b"score/scale" in (tmp_path / kind / "scorer.onnx").read_bytes()) == there
+
+
+SHAPES = {
+    "images of bytes": ((1, 8, 8), "uint8", (0.0, 255.0)),
+    "signals, a scale for each channel": ((2, 16), "float32", (np.float32([[5], [-3]]), np.float32([[0.1], [40]]))),
+    "values, one scale": ((6,), "int16", (10.0, 300.0)),
+}
+
+
+@pytest.mark.parametrize(("kind", "maps"), [("robust", False), ("both", True)], ids=["vectors", "maps"])
+@pytest.mark.parametrize("case", SHAPES)
+def test_a_device_recalibrates_rows_and_latents_of_any_shape(tmp_path, kind, case, maps):
+    shape, dtype, scaler = SHAPES[case]
+    torch.manual_seed(0)
+    size = int(np.prod(shape))
+    down, up = nn.Sequential(nn.Flatten(), nn.Linear(size, 4)), nn.Sequential(nn.Linear(4, size))
+    if maps:
+        down.append(nn.Unflatten(1, (1, 2, 2)))
+        up.insert(0, nn.Flatten())
+    up.append(nn.Unflatten(1, shape))
+
+    def rows(count, seed, gain):
+        rng = np.random.default_rng(seed)
+        states = np.tanh(rng.normal(size=(count, 3))) @ np.random.default_rng(1).normal(size=(3, size)) / 3
+        scaled = (gain * states + 0.05 * rng.normal(size=states.shape)).reshape(-1, *shape)
+        raw = (scaled * 0.3 + 0.5 if dtype == "uint8" else scaled) * scaler[1] + scaler[0]
+        if dtype == "float32":
+            return raw.astype(dtype)
+        return np.clip(np.rint(raw), np.iinfo(dtype).min, np.iinfo(dtype).max).astype(dtype)
+
+    net = {"encoder": down, "decoder": up, "scaler": scaler, "score_kind": kind}
+    export_bundle(**net, path=tmp_path / "old", example=rows(300, 2, 1.0), normal=rows(200, 3, 1.0))
+    found = aeedge.recalibrate(tmp_path / "old", rows(1000, 4, 2.0), tmp_path / "new")
+    assert found.manifest.score.scale.shape == Bundle(tmp_path / "old").manifest.score.scale.shape
+    later = rows(2000, 5, 2.0)
+    with aeedge.load(tmp_path / "old") as old, aeedge.load(tmp_path / "new", check="golden") as new:
+        low, high = alarm_band(new.false_alarm_rate, new.calibration_size, len(later), coverage=0.999)
+        assert low <= new.detect(later).sum() <= high < old.detect(later).sum()

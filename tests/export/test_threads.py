@@ -416,7 +416,8 @@ def test_bad_numbers_are_refused_in_a_sentence(rows, value):
     assert "\n" not in str(caught.value)
 
 
-def test_pca_partial_fit_and_resume(rows, probing):
+def test_pca_partial_fit_and_resume(rows, probing, monkeypatch):
+    monkeypatch.setattr(threads, "cpu_count", lambda: 2)
     pca = Autoencoder("pca", latent=2, threads=2).fit(rows)
     assert (pca.history_[0]["threads"], pca.run_.state.threads) == (2, "2 (as set)")
     pca = Autoencoder("pca", latent=2).fit(rows)

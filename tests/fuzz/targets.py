@@ -144,6 +144,7 @@ TARGETS = {
     "golden": golden,
     "calibration": calibration,
     "text": functools.partial(_rows, "rows.csv"),
+    "jsonl": functools.partial(_rows, "rows.jsonl"),
     "gzip": functools.partial(_rows, "rows.csv.gz"),
     "npy": functools.partial(_rows, "rows.npy"),
     "npz": functools.partial(_rows, "rows.npz"),

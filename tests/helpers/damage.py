@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import json
 import zipfile
 
 import numpy as np
@@ -15,8 +16,12 @@ def tables():
     plain, fortran = io.BytesIO(), io.BytesIO()
     np.save(plain, X)
     np.save(fortran, np.asfortranarray(X))
+    lines = "".join(json.dumps(dict(zip("abcde", row))) + "\n" for row in X.tolist())
     found = {
         "x.csv": text.encode(),
+        "x.jsonl": lines.encode(),
+        "arrays.ndjson": "".join(f"{row}\n" for row in X.tolist()).encode(),
+        "x.jsonl.gz": gzip.compress(lines.encode(), mtime=0),
         "latin.csv": text.replace("a,b", "größe,b", 1).encode("latin-1"),
         "wide.csv": text.encode("utf-16"),
         "x.tsv": text.replace(",", "\t").encode(),

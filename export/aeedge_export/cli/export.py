@@ -12,6 +12,8 @@ from numpy.typing import ArrayLike
 
 import aeedge_export.autoencoder as workstation
 from aeedge.bundle.manifest import Manifest, Variant
+from aeedge.cli.types import rule_options
+from aeedge.detection.calibration import ThresholdRule
 from aeedge.errors import InputError, printable
 from aeedge.files.replacing import BUNDLE, check_folder
 from aeedge.files.rows import Wanted, open_all
@@ -23,6 +25,7 @@ from aeedge.table import columns, human_bytes
 @click.option("-o", "--output", metavar="BUNDLE", required=True, type=click.Path(), help="Bundle to write.")
 @click.option("--variants", default="fp32", show_default=True, help="fp32, or fp32,int8; devices prefer the first.")
 @click.option("--calibration", metavar="DATA", type=click.Path(), help="Rows for int8, in a format of 'aeedge train'.")
+@rule_options("as the training")
 @click.option("--qat", is_flag=True, help="Fine-tune int8 with simulated rounding if layers would stay fp32.")
 @click.option("--no-scorer", is_flag=True, help="Leave out scorer.onnx: half the size, slower scores.")
 @click.option("--name", help="Name of the model [default: the bundle's].")
@@ -42,6 +45,10 @@ def export(
     output: str,
     variants: str,
     calibration: str | None,
+    false_alarm_rate: float | None,
+    quantile: float | None,
+    threshold: float | None,
+    contamination: float,
     qat: bool,
     no_scorer: bool,
     name: str | None,
@@ -52,7 +59,8 @@ def export(
 
     The bundle appears only after aeedge has loaded it and reproduced torch's outputs with it. An int8 variant must stay
     within quality limits on held-out rows of DATA; layers that exceed them stay in fp32. If no layer is left, the
-    bundle holds only fp32, and the exit code is 1.
+    bundle holds only fp32, and the exit code is 1. The threshold for alarms is that of the training, or follows from
+    the scores of the same calibration rows by another rate.
 
     \b
     Examples:
@@ -62,6 +70,9 @@ def export(
     check_folder(output, overwrite=force, kinds=[BUNDLE], inputs=[run, calibration])
     names = tuple(part.strip() for part in variants.split(","))
     autoencoder = workstation.Autoencoder.load(run)
+    rule = ThresholdRule(false_alarm_rate, quantile, threshold, contamination)
+    if rule != ThresholdRule():
+        autoencoder.calibrate(**rule._asdict())
     rows = _calibration(calibration, names, autoencoder)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -77,6 +88,7 @@ def export(
         )
     size = sum(f.stat().st_size for f in Path(output).iterdir())
     click.echo(f"wrote {printable(output, None)}: {human_bytes(size)}, id {manifest.id[:12]}, outputs match torch")
+    click.echo(_alarms(manifest))
     if "int8" in manifest.variants:
         click.echo(_decided(manifest.variants["int8"]))
     click.echo(f"next: aeedge verify {shlex.quote(output)}")
@@ -105,6 +117,20 @@ def _calibration(path: str | None, names: tuple[str, ...], autoencoder: workstat
 
 def _missing(names: tuple[str, ...], manifest: Manifest) -> str:
     return ", ".join(name for name in names if name not in manifest.variants)
+
+
+def _alarms(manifest: Manifest) -> str:
+    """Threshold and promised rate, in a line."""
+    spec = manifest.calibration
+    if spec is None:
+        return (
+            f"score {manifest.score.kind}, no threshold: no rows were held out to calibrate it ('aeedge recalibrate')"
+        )
+    values = ", ".join(f"{value:.4g} ({name})" for name, value in spec.thresholds.items())
+    return (
+        f"score {manifest.score.kind}, threshold {values}: a false-alarm rate of {100 * spec.false_alarm_rate:.3g} %, "
+        f"from {spec.rows:,} calibration rows"
+    )
 
 
 def _decided(variant: Variant) -> str:

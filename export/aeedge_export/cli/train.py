@@ -127,7 +127,7 @@ def _patience(ctx: click.Context, param: click.Parameter, value: str) -> Any:
     show_default=True,
     help="How rows are scored: mse, robust, mahalanobis, both or auto (docs/anomaly-detection.md).",
 )
-@rule_options
+@rule_options("0.01")
 @click.option("--gap", default=1, show_default=True, help="Of rows in time order: rows left out between blocks.")
 @click.option("--patience", default="auto", callback=_patience, help="Epochs without improvement, or none.")
 @click.option("--device", default="auto", show_default=True, help="Device to train on: auto, cpu, cuda, …")

@@ -38,6 +38,26 @@ def calibration_rows(calibration: ArrayLike | None, example: NDArray[Any]) -> ND
     return np.require(rows, example.dtype, ("C", "W"))
 
 
+def apart_from(rows: NDArray[Any], normal: NDArray[Any]) -> NDArray[Any]:
+    """The rows that are not among those that calibrate the threshold, which must have no say in int8.
+
+    Raises:
+        InputError: too few are left.
+    """
+
+    def keys(array: NDArray[Any]) -> NDArray[Any]:
+        flat = np.ascontiguousarray(array, rows.dtype).reshape(len(array), -1)
+        return flat.view(np.dtype((np.void, flat.dtype.itemsize * flat.shape[1]))).reshape(-1)
+
+    left = rows[~np.isin(keys(rows), keys(normal))]
+    if len(left) < LEAST_ROWS:
+        raise InputError(
+            f"calibration: expected {LEAST_ROWS} or more rows beside those that calibrate the threshold, got "
+            f"{len(left)} of {len(rows)}; pass more rows, or leave out int8"
+        )
+    return left
+
+
 def _check_range(rows: NDArray[Any], example: NDArray[Any]) -> None:
     """Refuse rows of another sensor: steps calibrated for them would be too coarse or would clip."""
     axes = 0 if rows.ndim == 2 else tuple(range(rows.ndim))

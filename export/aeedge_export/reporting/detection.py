@@ -16,7 +16,9 @@ from aeedge.detection.calibration import Calibration
 from aeedge.detection.explain import Cause, Explainer
 from aeedge.errors import printable
 from aeedge_export.alarms import described_drift
+from aeedge_export.data.axes import channels_first
 from aeedge_export.data.labels import UNLABELLED
+from aeedge_export.reporting.pictures import of_residual
 from aeedge_export.run import Run
 
 _MOST_ROWS, _WORST, _CAUSES, _BINS, _CURVE = 200_000, 10, 3, 40, 60
@@ -39,8 +41,8 @@ def detection(
 
     Returns:
         "kind" of the score; "rows" measured; "worst": a list of the highest scores with "row", "score", "p_value" (None
-        without calibration) and "causes"; with calibration rows "histogram" ("edges", "counts") of their scores; with
-        labels "labels", see `_against_labels`.
+        without calibration), "causes" and what `pictures.of_residual` shows; with calibration rows "histogram"
+        ("edges", "counts") of their scores; with labels "labels", see `_against_labels`.
     """
     rows = np.arange(len(X))
     if len(X) > _MOST_ROWS:
@@ -51,15 +53,19 @@ def detection(
     if known is not None:
         found["histogram"] = _histogram(known.scores)
     worst = np.argsort(-scores, kind="stable")[:_WORST]
-    causes: Any = explainer(run)(X[rows[worst]], _CAUSES, "raise")
+    shown = X[rows[worst]]
+    causes: Any = explainer(run)(shown, _CAUSES, "raise")
+    pairs = [channels_first(part, run.design.channels_last) for part in (shown, run.decode(run.encode(shown)))]
+    scale = channels_first(np.broadcast_to(run.scored_as.scale, (1, *run.input_shape)), run.design.channels_last)[0]
     found["worst"] = [
         {
             "row": int(rows[i]),
             "score": _short(scores[i]),
             "p_value": None if known is None else _short(known.p_value(scores[i])),
             "causes": [_document(cause) for cause in why],
+            **of_residual(row, back, scale),
         }
-        for i, why in zip(worst, causes)
+        for i, why, row, back in zip(worst, causes, *pairs)
     ]
     if labels is not None:
         compared = _against_labels(run, scores, np.asarray(labels)[rows].astype(str), rows, held_out)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from typing import Any
 
 import numpy as np
 from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 from numpy.typing import NDArray
-from PIL import Image
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 from sklearn.preprocessing import StandardScaler
@@ -21,6 +18,7 @@ from aeedge_export.alarms import described_drift
 from aeedge_export.data.axes import channels_first
 from aeedge_export.reporting import charts
 from aeedge_export.reporting.evaluation import against_pca
+from aeedge_export.reporting.pictures import image_shape, png
 from aeedge_export.run import STOPPED, Run
 from aeedge_export.versions import versions
 
@@ -78,6 +76,16 @@ def _detection(run: Run) -> dict[str, Any]:
     if "histogram" in found:
         mark = None if alarm is None else alarm.threshold
         shown["scores"] = charts.histogram(**found["histogram"], mark=mark, label="anomaly score, logarithmic")
+    signals = [(one["row"], one["signal"]) for one in found["worst"] if "signal" in one][:_SIGNALS]
+    shown["worst_signals"] = {
+        row: charts.lines(
+            range(signal["start"], signal["start"] + len(signal["input"])),
+            {name: signal[name] for name in ("input", "output")},
+            log=False,
+            label=f"sample, channel {signal['channel']} of row {row}",
+        )
+        for row, signal in signals
+    }
     if alarm is not None and alarm.drift:
         shown["drift"] = described_drift(alarm.drift)
     if "curve" in found.get("labels", {}):
@@ -98,12 +106,12 @@ def _losses(run: Run) -> Markup | None:
 def _reconstructions(run: Run, back: NDArray[np.float32]) -> dict[str, Any]:
     """Images as images, signals as lines, tables as the error of each feature."""
     rows, back = (channels_first(part, run.design.channels_last) for part in (run.sample, back))
-    shape = _image_shape(rows.shape[1:])
+    shape = image_shape(rows.shape[1:])
     if shape is not None:
         low, high = float(rows.min()), float(rows.max())
         shown = np.linspace(0, len(rows) - 1, min(_IMAGES, len(rows))).astype(int)
         pairs = {i: np.concatenate([rows[i].reshape(shape), back[i].reshape(shape)], axis=1) for i in shown}
-        return {"images": {i: _png(pair, low, high) for i, pair in pairs.items()}}
+        return {"images": {i: png(pair, low, high) for i, pair in pairs.items()}}
     if len(run.input_shape) == 2:
         samples = range(rows.shape[2])
         curves = [{"input": row[0].tolist(), "output": out[0].tolist()} for row, out in zip(rows[:_SIGNALS], back)]
@@ -113,22 +121,6 @@ def _reconstructions(run: Run, back: NDArray[np.float32]) -> dict[str, Any]:
     order = np.argsort(-error)[:_FEATURES]
     chart = charts.bars([names[i] for i in order], error[order].tolist())
     return {"feature_errors": chart, "shown_features": _FEATURES}
-
-
-def _image_shape(shape: tuple[int, ...]) -> tuple[int, ...] | None:
-    """(channels, height, width) of rows that can be shown as images; flat rows of 64, 784 … values count as square."""
-    if len(shape) == 3 and shape[0] in (1, 3):
-        return shape
-    side = round(shape[0] ** 0.5) if len(shape) == 1 else 0
-    return (1, side, side) if side >= 8 and side * side == shape[0] else None
-
-
-def _png(pixels: NDArray[Any], low: float, high: float) -> str:
-    grey = np.clip((pixels - low) / max(high - low, 1e-12) * 255, 0, 255).astype(np.uint8)
-    image = Image.fromarray(grey[0] if grey.shape[0] == 1 else grey.transpose(1, 2, 0))
-    data = io.BytesIO()
-    image.save(data, "PNG")
-    return "data:image/png;base64," + base64.b64encode(data.getvalue()).decode()
 
 
 def _map(latents: NDArray[np.float32], labels: NDArray[Any] | None) -> dict[str, Any]:

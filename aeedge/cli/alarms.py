@@ -1,0 +1,236 @@
+"""Alarms of files: columns of scores, p-values, alarms and causes, and what is shown of them on a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aeedge.cli.reading import Result
+from aeedge.detection.calibration import alarm_band
+from aeedge.errors import InputError
+from aeedge.files.writing import Layout
+from aeedge.model import Model
+from aeedge.table import columns, pairs
+
+_CONTEXT = 40  # characters of a kept value in a table
+
+
+class Detector:
+    """Alarms of a model at the bundle's threshold or another one.
+
+    Args:
+        model: with or without a calibration.
+        false_alarm_rate, threshold: in place of the bundle's threshold; None for that.
+        top: how many causes of an alarm are named; None for one, where there can be alarms.
+
+    Attributes:
+        limit: the threshold; None where there is none.
+        has_p_values: whether the model has a calibration.
+        top, listed_top: how many causes are named in a file, and in the lists of a summary.
+
+    Raises:
+        InputError: a rate or threshold that does not fit, causes without alarms.
+        IncompatibleBundleError: a rate, and no calibration.
+    """
+
+    def __init__(self, model: Model, false_alarm_rate: float | None, threshold: float | None, top: int | None) -> None:
+        self.model, self.has_p_values = model, model.calibration_size > 0
+        self.limit: float | None = None
+        if false_alarm_rate is not None and threshold is not None:
+            raise InputError("expected --false-alarm-rate or --threshold, got both; leave one out")
+        if self.has_p_values or false_alarm_rate is not None or threshold is not None:
+            model.detect_iter((), false_alarm_rate=false_alarm_rate, threshold=threshold)  # refuses what does not fit
+            given = threshold if false_alarm_rate is None else model.calibration.threshold(false_alarm_rate)
+            self.limit = model.threshold if given is None else given
+        if top and self.limit is None:
+            raise InputError(
+                "top: the bundle has no calibration, and so no alarms to name the causes of; give a threshold"
+            )
+        can_explain = self.limit is not None and model.has_decoder
+        self.top = int(can_explain) if top is None else top
+        self.listed_top = max(int(can_explain), self.top)
+
+    def p_values(self, scores: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Conformal p-values (n,), NaN where a score is."""
+        return self.model.calibration.p_value(scores)
+
+    def alarms(self, scores: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """Whether scores (n,) are above the threshold; NaN is."""
+        assert self.limit is not None
+        return ~(scores <= np.float32(self.limit))
+
+    def causes(self, samples: NDArray[Any], top: int) -> list[list[tuple[str, float]]]:
+        """Names of the values that cause the scores of samples, and their shares of it, most first."""
+        if not len(samples):
+            return []
+        found: Any = self.model.explain(samples, top=top, invalid="propagate")
+        return [[(cause.name, float(f"{cause.share:.4g}")) for cause in causes] for causes in found]
+
+    def layout(self, keep: Sequence[str]) -> Layout:
+        """The columns of `table`."""
+        kinds = dict.fromkeys(keep, "any")
+        found = {"score": "<f4"} | ({"p_value": "<f8"} if self.has_p_values else {})
+        found |= {} if self.limit is None else {"alarm": "|b1"}
+        for i in range(1, self.top + 1):
+            found |= {f"cause_{i}": "text", f"share_{i}": "number"}
+        twice = next((name for name in keep if name in found), None)
+        if twice is not None:
+            raise InputError(f"keep: a column of the result is called '{twice}', too; rename the input's")
+        kinds |= found
+        return Layout(list(kinds), list(kinds.values()), () if len(kinds) == 1 else None)
+
+    def table(self, found: Result) -> Any:
+        """What is written of some rows: the scores alone, or a list of columns."""
+        scores = found.values
+        added: list[Any] = [self.p_values(scores)] if self.has_p_values else []
+        if self.limit is not None:
+            alarms = self.alarms(scores)
+            added.append(alarms)
+            causes: list[list[Any]] = [[None] * len(scores) for _ in range(2 * self.top)]
+            if self.top:
+                for i, named in zip(np.flatnonzero(alarms), self.causes(found.samples[alarms], self.top)):
+                    for place, value in enumerate(value for cause in named for value in cause):
+                        causes[place][i] = value
+            added += causes
+        return [*found.kept, scores, *added] if found.kept or added else scores
+
+
+class Scored(NamedTuple):
+    """A row that is shown: its number, what is kept of it, its score, and the sample."""
+
+    number: int
+    kept: list[Any]
+    score: float
+    sample: NDArray[Any]
+
+
+class Tally:
+    """Counts of scores and alarms, and the rows to show, from blocks of results.
+
+    Args:
+        detector: whose alarms are counted.
+        most: rows that are kept: the highest scores, the first alarms, the first rows.
+
+    Attributes:
+        count, alarms, unscored: numbers of rows, of alarms, and of rows whose score is NaN.
+        scores: all scores, block by block.
+        highest, first_alarms, first: rows.
+    """
+
+    def __init__(self, detector: Detector, most: int) -> None:
+        self._detector, self._most = detector, most
+        self.count = self.alarms = self.unscored = 0
+        self.scores: list[NDArray[np.float32]] = []
+        self.highest: list[Scored] = []
+        self.first_alarms: list[Scored] = []
+        self.first: list[Scored] = []
+
+    def add(self, found: Result) -> None:
+        """Count some rows."""
+        scores = found.values
+        self.count += len(scores)
+        self.unscored += int(np.isnan(scores).sum())
+        self.scores.append(scores)
+        highest = np.argsort(-scores, kind="stable")[: self._most]  # NaN last
+        self.highest = sorted([*self.highest, *self._rows(found, highest)], key=_by_score)[: self._most]
+        self.first += self._rows(found, np.arange(len(scores))[: self._most - len(self.first)])
+        if self._detector.limit is not None:
+            alarms = np.flatnonzero(self._detector.alarms(scores))
+            self.alarms += len(alarms)
+            self.first_alarms += self._rows(found, alarms[: self._most - len(self.first_alarms)])
+
+    @staticmethod
+    def _rows(found: Result, places: NDArray[np.intp]) -> list[Scored]:
+        return [
+            Scored(
+                int(found.numbers[i]),
+                [column[i] for column in found.kept],
+                float(found.values[i]),
+                found.samples[i].copy(),
+            )
+            for i in places
+        ]
+
+
+def _by_score(row: Scored) -> float:
+    return np.inf if np.isnan(row.score) else -row.score
+
+
+def shown(detector: Detector, keep: Sequence[str], rows: Sequence[Scored], top: int) -> str:
+    """Rows as a table on the terminal."""
+    scores = np.array([row.score for row in rows], np.float32)
+    cells = [[str(row.number), *(_short(value) for value in row.kept), f"{row.score:.6g}"] for row in rows]
+    head = ["row (from 0)", *keep, "score"]
+    if detector.has_p_values:
+        head.append("p-value")
+        cells = [[*line, f"{p:.3g}"] for line, p in zip(cells, detector.p_values(scores))]
+    if detector.limit is not None:
+        alarms = detector.alarms(scores)
+        head.append("alarm")
+        cells = [[*line, "yes" if alarm else ""] for line, alarm in zip(cells, alarms)]
+        if top and alarms.any():
+            head.append("cause")
+            samples = np.stack([row.sample for row, alarm in zip(rows, alarms) if alarm])
+            named: Iterator[str] = (
+                ", ".join(f"{name} {share:.0%}" for name, share in causes) for causes in detector.causes(samples, top)
+            )
+            cells = [[*line, next(named) if alarm else ""] for line, alarm in zip(cells, alarms)]
+    return columns(head, cells)
+
+
+def _short(value: Any) -> str:
+    text = "" if value is None else str(value)
+    return text if len(text) <= _CONTEXT else text[:_CONTEXT] + "…"
+
+
+def quantiles(scores: Sequence[NDArray[np.float32]]) -> str:
+    """The median and two high quantiles of the scores that are finite."""
+    finite = np.concatenate(scores)
+    finite = finite[np.isfinite(finite)]
+    median, high, highest = np.quantile(finite, [0.5, 0.9, 0.99]) if len(finite) else [np.nan] * 3
+    return f"median {median:.4g}, 90 % {high:.4g}, 99 % {highest:.4g}"
+
+
+def summary(detector: Detector, keep: Sequence[str], tally: Tally) -> str:
+    """Counts, the rate of alarms against the promised one, and the first and worst alarms."""
+    lines = [("rows", f"{tally.count:,}"), ("scores", quantiles(tally.scores))]
+    if tally.unscored:
+        lines.append(("not scored", f"{tally.unscored:,}, for missing values, NaN or infinity; they count as alarms"))
+    if detector.limit is None:
+        lines.append(("alarms", "none, for the bundle has no calibration; give --threshold, or aeedge recalibrate it"))
+        return pairs(lines, 100)
+    rate = tally.alarms / tally.count
+    lines.append(("alarms", f"{tally.alarms:,} ({100 * rate:.3g} %) above {detector.limit:.6g}"))
+    lines += _promised(detector, tally) if detector.has_p_values else []
+    parts = [pairs(lines, 100)]
+    if tally.alarms:
+        worst = [row for row in tally.highest if row.score > np.float32(detector.limit)]
+        for title, rows in (("first alarms", tally.first_alarms), ("worst alarms", worst)):
+            parts.append(f"{title}\n{shown(detector, keep, rows, detector.listed_top)}")
+    return "\n\n".join(parts)
+
+
+def _promised(detector: Detector, tally: Tally) -> list[tuple[str, str]]:
+    """The rate of alarms that the calibration promises for normal rows, and whether it was kept."""
+    calibration = detector.model.calibration
+    assert detector.limit is not None
+    rate = calibration.rate(detector.limit)
+    low, high = alarm_band(rate, calibration.size, tally.count)
+    found = f"{100 * rate:.3g} % of normal rows: {low:,} to {high:,} of {tally.count:,} (99 % of the time)"
+    if tally.alarms > high:
+        verdict = "more than promised: drift, or anomalies"
+    elif tally.alarms < low:
+        verdict = "fewer than promised: these rows are not like the calibration rows"
+    else:
+        verdict = "as promised"
+    lines = [("promised", found), ("", verdict)]
+    spec = detector.model.manifest.calibration
+    drift = {} if spec is None else spec.drift
+    if drift.get("drift") is True and detector.limit == detector.model.threshold:
+        known = f"{drift.get('alarms')} of {drift.get('rows')} rows that came later raised an alarm"
+        chance = f"chance explains {drift.get('low')} to {drift.get('high')}"
+        lines.append(("drift", f"when the bundle was made {known}, {chance}: the promise may not hold"))
+    return lines

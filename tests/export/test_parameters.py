@@ -38,7 +38,7 @@ NUMBERS = {  # by parameter: the family that uses it, values that fit, values th
     "ordered": ("dense", [True, False], ["no", None, 1]),
 }
 NAMES = ["family", "activation", "latent_activation", "output", "loss", "scaling", "normalization", "schedule"]
-NAMES += ["noise", "sparsity", "device", "channels", "axes", "goal"]
+NAMES += ["noise", "sparsity", "device", "channels", "axes", "goal", "score_kind"]
 
 
 def check(**params):

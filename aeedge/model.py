@@ -61,9 +61,9 @@ class Model:
         self._bundle, self._dispatcher, self._reopen, self._closed = bundle, dispatcher, reopen, False
         self._fast = dispatcher.fast
         spec = bundle.manifest.calibration
-        own = None if spec is None else spec.thresholds.get(variant)
-        # Comparing with an array without axes is faster than with a number.
-        self._limit = None if own is None else np.array(own, np.float32)
+        # Comparing with arrays without axes is faster than with numbers.
+        found = {} if spec is None else {name: np.array(limit, np.float32) for name, limit in spec.thresholds.items()}
+        self._limit, self._others = found.pop(variant, None), found
         self.variant, self.arithmetic, self.choices = variant, arithmetic, choices
 
     @property
@@ -409,16 +409,13 @@ class Model:
             return self._limit
         if false_alarm_rate is not None:
             raise InputError("expected a false_alarm_rate or a threshold, got both; leave one out")
-        number = np.array(as_threshold(threshold), np.float32)
-        spec = self.manifest.calibration
-        thresholds = {} if spec is None else {name: np.float32(value) for name, value in spec.thresholds.items()}
-        own = thresholds.pop(self.variant, None)
-        other = next((variant for variant, value in thresholds.items() if value == number != own), None)
-        if other is not None:
-            raise InputError(
-                f"threshold: {float(number):g} is that of {other}, and {self.variant} runs, whose scores are others; "
-                + ("it has none of its own" if own is None else f"leave it out for its own, {own:g}")
-            )
+        number, own = np.array(as_threshold(threshold), np.float32), self._limit
+        for variant, other in self._others.items():
+            if other == number and (own is None or other != own):
+                raise InputError(
+                    f"threshold: {other:g} is that of {variant}, and {self.variant} runs, whose scores are others; "
+                    + ("it has none of its own" if own is None else f"leave it out for its own, {own:g}")
+                )
         return number
 
     def _padded(self, z: ArrayLike) -> ArrayLike:

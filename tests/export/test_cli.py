@@ -280,7 +280,7 @@ def test_ctrl_c_keeps_the_best_weights_and_resume_continues(tmp_path, csv):
     while "epoch 5/" not in child.stderr.readline():
         assert child.poll() is None
     child.send_signal(signal.SIGINT)
-    out, _ = child.communicate(timeout=60)
+    out, _ = child.communicate(timeout=300)
     assert child.returncode == 0
     assert "interrupted" in out
     done = Autoencoder.load(tmp_path / "run").n_iter_
@@ -300,8 +300,7 @@ def test_killed_while_exporting_the_old_bundle_is_intact(tmp_path, trained, dela
         f"while True: ae.export({str(tmp_path / 'm.aeedge')!r}, overwrite=True); print('done', flush=True)"
     )
     child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
-    for _ in range(3):
-        assert child.stdout.readline()
+    assert child.stdout.readline()  # it has replaced it once
     time.sleep(delay)
     os.kill(child.pid, signal.SIGKILL)
     child.wait()

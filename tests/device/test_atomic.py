@@ -19,9 +19,10 @@ import aeedge.files.atomic
 from aeedge.errors import InputError
 from aeedge.files.atomic import atomic_directory, atomic_file
 from aeedge.files.replacing import BUNDLE, RUN, check_file, check_folder
-from aeedge.files.writing import row_writer
+from aeedge.files.writing import Layout, row_writer
 
 NAMES = ("manifest.json", "encoder.onnx", "decoder.onnx")
+ONE_COLUMN = Layout.of_array((1,), ["a"])
 
 
 def fill(path, text):
@@ -699,7 +700,7 @@ def test_a_pipe_that_nobody_reads_is_not_waited_for(tmp_path, monkeypatch):
     os.mkfifo(tmp_path / "pipe")
     with (
         pytest.raises(InputError, match="pipe: is a pipe that nobody reads"),
-        row_writer(tmp_path / "pipe", (1,), ["a"], overwrite=False),
+        row_writer(tmp_path / "pipe", ONE_COLUMN, overwrite=False),
     ):
         pytest.fail("it was refused too late")
 
@@ -708,7 +709,7 @@ def test_a_pipe_whose_reader_comes_later_gets_all_rows(tmp_path, monkeypatch):
     monkeypatch.setattr("aeedge.files.writing._READER_SECONDS", PATIENCE)
     os.mkfifo(tmp_path / "pipe")
     reader = subprocess.Popen(["bash", "-c", "sleep 0.3; cat pipe > read"], cwd=tmp_path)
-    with row_writer(tmp_path / "pipe", (1,), ["a"], overwrite=False) as writer:
+    with row_writer(tmp_path / "pipe", ONE_COLUMN, overwrite=False) as writer:
         writer.write(np.zeros((100_000, 1), np.float32))
     assert reader.wait() == 0
     assert (tmp_path / "read").read_bytes() == b"a\n" + b"0\n" * 100_000
@@ -718,7 +719,7 @@ def test_a_pipe_whose_reader_comes_later_gets_all_rows(tmp_path, monkeypatch):
 def test_a_device_that_is_full_is_one_sentence():
     with (
         pytest.raises(InputError, match="/dev/full: not written to the end, No space left"),
-        row_writer("/dev/full", (1,), ["a"], overwrite=False) as writer,
+        row_writer("/dev/full", ONE_COLUMN, overwrite=False) as writer,
     ):
         writer.write(np.zeros((100_000, 1), np.float32))
 

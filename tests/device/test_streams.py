@@ -57,7 +57,7 @@ COMMANDS = {
     "decode to standard output": (["decode", FOREIGN, "z.npy", "-o", "-"], 0),
     "denoise": (["denoise", FOREIGN, "x.npy", "-o", "d.csv", "-f"], 0),
     "score": (["score", FOREIGN, "x.npy"], 0),
-    "recalibrate": (["recalibrate", FOREIGN, "normal.npy", "-o", f"{FOREIGN} new", "-f"], 0),
+    "recalibrate": (["recalibrate", FOREIGN, "x.npy", "-o", f"{FOREIGN} new", "-f"], 0),
     "tune": (["tune", FOREIGN, "--for", "memory"], 0),
     "tune, JSON": (["tune", FOREIGN, "--for", "memory", "--json"], 0),
     "bench": (["bench", FOREIGN, "--quick", "--seconds", "0.05", "--profile", "--html", f"{FOREIGN}.html", "-f"], 0),

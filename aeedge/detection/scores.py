@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from aeedge.bundle.manifest import ScoreSpec
+from aeedge.errors import InputError
 from aeedge.record import Record
 
 if TYPE_CHECKING:
@@ -26,6 +27,9 @@ _LEAST_OF_RMS = 0.5  # residuals that are mostly small, with a few large ones, c
 _LEAST = 0.1  # of the inputs' scale: pixels that are hardly ever used would rule otherwise
 _LEAST_DEVIATION = 1e-3  # of a latent, relative to the largest
 _KEPT = 0.75  # of the samples, for the second fit of the latents
+
+
+_PARTS = {"both": ", or its parts robust, mahalanobis and mse", "mse": ""}
 
 
 class Scoring(Record):
@@ -57,6 +61,27 @@ class Scoring(Record):
     def latent_gain(self) -> float:
         """How far a whitened latent moves at most where each latent moves by one; 0 without the second term."""
         return 0.0 if self.whitening is None else float(np.abs(self.whitening).sum(axis=1).max())
+
+    def part(self, kind: str, input_scale: Floats) -> Scoring:
+        """The score of another kind with the same parameters.
+
+        Args:
+            kind: "mse", the same kind, or a part of "both".
+            input_scale: what residuals are divided by for "mse".
+
+        Raises:
+            InputError: a kind that has other parameters.
+        """
+        if kind == self.kind:
+            return self
+        if kind == "mse":
+            return Scoring(kind, input_scale)
+        if self.kind != "both" or kind not in ("robust", "mahalanobis"):
+            raise InputError(
+                f"score_kind: expected {self.kind!r}, for which it was trained{_PARTS.get(self.kind, ' or mse')}, "
+                f"got {kind!r}; train again for that"
+            )
+        return Scoring(kind, self.scale) if kind == "robust" else self._replace(kind=kind)
 
     def weights(self) -> dict[str, Floats]:
         """What stands in scorer.onnx, by the names of its initializers: the parameters that are fitted."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -74,6 +74,17 @@ def set_alarm(run: Run) -> None:
         drift = {"rows": len(run.later), "alarms": alarms, "low": low, "high": high}
         drift["drift"] = not low <= alarms <= high
     run.alarm = Alarm(threshold, rate, found.size, drift)
+
+
+def scored_by(run: Run, kind: str) -> Run:
+    """A copy of a run that scores by another kind, calibrated again.
+
+    Raises:
+        InputError: a kind whose parameters the run does not have.
+    """
+    other = replace(run, scoring=run.scored_as.part(kind, run.scaler.scale))
+    set_alarm(other)
+    return other
 
 
 def described_drift(drift: Mapping[str, Any]) -> str:

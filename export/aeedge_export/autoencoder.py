@@ -21,7 +21,7 @@ from aeedge.runtime.frames import as_rows, named_rows
 from aeedge.runtime.missing import fill_missing
 from aeedge.runtime.nonfinite import all_finite
 from aeedge_export import fitting, run_files
-from aeedge_export.alarms import normal_of
+from aeedge_export.alarms import normal_of, scored_by
 from aeedge_export.bundle import export_bundle
 from aeedge_export.data.labels import as_classes
 from aeedge_export.data.scaling import check_finite
@@ -468,6 +468,7 @@ class Autoencoder(Detector, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         calibration: ArrayLike | None = None,
         qat: bool = False,
         with_scorer: bool = True,
+        score_kind: str | None = None,
         name: str | None = None,
         tolerance: float = 1e-4,
         overwrite: bool = False,
@@ -480,6 +481,8 @@ class Autoencoder(Detector, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
             calibration: raw rows (192 or more) on which int8 is calibrated and its quality is measured.
             qat: fine-tune int8 where the quality limits would keep layers in fp32.
             with_scorer: also write encoder, decoder and score as one graph; see `export_bundle`.
+            score_kind: another kind of score than that of the training, which must be a part of it: of "both" also
+                "robust", "mahalanobis" and "mse".
             name: the model's name; default: the stem of `path`.
             tolerance: maximum error of fp32 relative to an output's magnitude.
             overwrite: replace an existing bundle that holds no other files; anything else is never replaced.
@@ -491,7 +494,7 @@ class Autoencoder(Detector, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         check_is_fitted(self)
         if variants != "all" and "int8" in variants and calibration is None:
             raise InputError("calibration: expected rows of raw input for int8, got none; pass calibration=rows")
-        run = self.run_
+        run = self.run_ if score_kind is None else scored_by(self.run_, score_kind)
         encoder, decoder = run.network.exportable()
         return export_bundle(
             encoder=encoder,

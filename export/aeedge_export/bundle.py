@@ -309,7 +309,10 @@ def _scoring(
             return None
         kind = fit_scoring(kind, scaling.scale, rows, found["latent"], back)
     if kind.spec.needs_scorer and not with_scorer:
-        raise InputError(f"with_scorer: the score {kind.kind!r} is computed by scorer.onnx alone; leave it True")
+        raise InputError(
+            f"score_kind: {kind.kind!r} is computed by scorer.onnx alone, which was not wanted; write it too, or take "
+            "'robust' or 'mse'"
+        )
     return kind
 
 

@@ -54,7 +54,7 @@ def test_from_csv_to_latents(tmp_path, csv, rows):
     assert "outputs match torch" in result.output
     assert call("verify", tmp_path / "pump.aeedge").exit_code == 0
     assert (tmp_path / "pump.aeedge" / "scorer.onnx").exists()
-    small = call("export", tmp_path / "run", "-o", tmp_path / "small.aeedge", "--no-scorer")
+    small = call("export", tmp_path / "run", "-o", tmp_path / "small.aeedge", "--no-scorer", "--score-kind", "robust")
     assert small.exit_code == 0, small.output
     assert not (tmp_path / "small.aeedge" / "scorer.onnx").exists()
     result = call("encode", tmp_path / "pump.aeedge", csv, "-o", tmp_path / "z.npy")
@@ -119,7 +119,7 @@ def test_images_on_the_workstation_are_the_rows_of_the_device(tmp_path, kind, dt
     assert result.exit_code == 0, result.output
     assert "1 hidden files" in result.output
     assert "1 of 13 files are left out" in result.output
-    Autoencoder.load(tmp_path / "run").export(tmp_path / "m.aeedge", with_scorer=False)
+    Autoencoder.load(tmp_path / "run").export(tmp_path / "m.aeedge", with_scorer=False, score_kind="mse")
     with aeedge.load(tmp_path / "m.aeedge") as model:
         assert (model.input.shape, model.input.dtype) == ((1, 8, 8), dtype)
         images = Images([tmp_path / "parts"], resize=(8, 8), skip_bad=True)

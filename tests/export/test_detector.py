@@ -192,3 +192,23 @@ def test_rows_that_calibrate_the_threshold_have_no_say_in_int8(detector, tmp_pat
     assert not held & {row.tobytes() for row in seen[0]}
     with pytest.raises(InputError, match=r"192 or more rows beside those that calibrate the threshold, got 0 of 200"):
         detector.export(tmp_path / "n", variants=("fp32", "int8"), calibration=detector.run_.calibration)
+
+
+def test_parts_of_a_score_can_be_exported(detector, tmp_path):
+    X = plant(500, seed=4)
+    both, calibration = detector.run_.scoring, detector.run_.calibration
+    found = {}
+    for kind in ("robust", "mahalanobis", "mse"):
+        detector.export(tmp_path / kind, score_kind=kind, with_scorer=kind == "mahalanobis")
+        with aeedge.load(tmp_path / kind, check="golden") as model:
+            assert model.manifest.score.kind == kind
+            found[kind] = model.score(X)
+            assert (model.score(calibration) > model.threshold).sum() == 1  # of 200, at 1 %
+    np.testing.assert_allclose(found["robust"] + found["mahalanobis"], -detector.score_samples(X), rtol=1e-3)
+    np.testing.assert_allclose(found["mse"], detector.reconstruction_error(X), rtol=1e-3, atol=1e-6)
+    assert detector.run_.scoring is both
+    with pytest.raises(InputError, match=r"score_kind: 'both' is computed by scorer.onnx alone, which was not wanted"):
+        detector.export(tmp_path / "x", with_scorer=False)
+    plain = Autoencoder(**SMALL, score_kind="robust").fit(plant(600))
+    with pytest.raises(InputError, match=r"score_kind: expected 'robust', .* or mse, got 'both'; train again"):
+        plain.export(tmp_path / "x", score_kind="both")

@@ -27,7 +27,8 @@ from aeedge.table import columns, human_bytes
 @click.option("--calibration", metavar="DATA", type=click.Path(), help="Rows for int8, in a format of 'aeedge train'.")
 @rule_options("as the training")
 @click.option("--qat", is_flag=True, help="Fine-tune int8 with simulated rounding if layers would stay fp32.")
-@click.option("--no-scorer", is_flag=True, help="Leave out scorer.onnx: half the size, slower scores.")
+@click.option("--no-scorer", is_flag=True, help="Leave out scorer.onnx (not for both, mahalanobis): half the size.")
+@click.option("--score-kind", help="Part of the trained score: of both also robust, mahalanobis, mse.")
 @click.option("--name", help="Name of the model [default: the bundle's].")
 @click.option(
     "--tolerance",
@@ -51,6 +52,7 @@ def export(
     contamination: float,
     qat: bool,
     no_scorer: bool,
+    score_kind: str | None,
     name: str | None,
     tolerance: float,
     force: bool,
@@ -82,6 +84,7 @@ def export(
             calibration=rows,
             qat=qat,
             with_scorer=not no_scorer,
+            score_kind=score_kind,
             name=name,
             tolerance=tolerance,
             overwrite=force,

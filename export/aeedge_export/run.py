@@ -20,7 +20,7 @@ from aeedge_export.networks.base import Design, Network
 from aeedge_export.training.loop import State
 from aeedge_export.training.threads import ThreadChoice
 
-_BLOCK_ROWS = 4096
+_BLOCK_ROWS, _TILE_ROWS = 4096, 32
 STOPPED = {  # values of `State.stopped`, for people
     "epochs": "all epochs done",
     "patience": "validation loss no longer improved",
@@ -172,14 +172,14 @@ class Run:
     def scores(self, X: NDArray[Any]) -> NDArray[np.float32]:
         """Anomaly scores of raw rows, higher is more anomalous: (n, *input_shape) to (n,)."""
         scoring = self.scored_as
-        found, units = [], self.scaler.scale / scoring.scale
-        for part in gen_batches(len(X), _BLOCK_ROWS):
-            with torch.inference_mode():
-                rows = torch.from_numpy(np.require(self.scaler(X[part]), requirements=("C", "W")))
-                latent = self.network.encoder(rows)
-                residual = rows - self.network.decoder(latent)
-            found.append(scoring.combined(residual.numpy() * units, latent.numpy()))
-        return np.concatenate(found)
+        units = self.scaler.scale / scoring.scale
+
+        def scored(rows: torch.Tensor) -> torch.Tensor:
+            latent = self.network.encoder(rows)
+            residual = rows - self.network.decoder(latent)
+            return torch.from_numpy(scoring.combined(residual.numpy() * units, latent.numpy()))
+
+        return _in_blocks(scored, X, self.scaler)
 
     def summary(self) -> dict[str, Any]:
         """The training in a few numbers, for a bundle's manifest."""
@@ -205,8 +205,15 @@ class Run:
 def _in_blocks(
     function: Callable[[torch.Tensor], torch.Tensor], X: NDArray[Any], scaler: Scaler | None = None
 ) -> NDArray[np.float32]:
-    """Apply a torch function to rows, a block at a time, so that memory stays bounded."""
-    blocks = (X[part] if scaler is None else scaler(X[part]) for part in gen_batches(len(X), _BLOCK_ROWS))
-    return np.concatenate(
-        [function(torch.from_numpy(np.require(block, requirements=("C", "W")))).numpy() for block in blocks]
-    )
+    """Apply a torch function to rows, a block at a time, so that memory stays bounded.
+
+    Blocks are filled up to whole tiles: matrix products round a single row, or the last few, differently, and a row's
+    result should not depend on the others (scikit-learn compares to seven digits).
+    """
+    found = []
+    for part in gen_batches(len(X), _BLOCK_ROWS):
+        block = X[part] if scaler is None else scaler(X[part])
+        tiles = -(-len(block) // _TILE_ROWS) * _TILE_ROWS
+        rows = np.require(np.resize(block, (tiles, *block.shape[1:])), requirements=("C", "W"))
+        found.append(function(torch.from_numpy(rows)).numpy()[: len(block)])
+    return np.concatenate(found)

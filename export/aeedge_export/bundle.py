@@ -254,7 +254,11 @@ def _write(
     draft: Manifest = describe(id="", variants={}, default_variant="", golden=_entry(b""))
     spec, scoring = draft.input, reference.scoring
     graphs = {"fp32": dict(fp32)} | ({} if int8 is None else {"int8": dict(int8.models)})
-    variants = {name: EncoderDecoder(by_role, draft.score.scale, scoring) for name, by_role in graphs.items()}
+    variants = {
+        name: EncoderDecoder(by_role, draft.score.scale, scoring)
+        for name, by_role in graphs.items()
+        if name == "int8" or alarms is not None
+    }
     if with_scorer and scoring is not None:
         for by_role in graphs.values():
             by_role["scorer"] = scorer(by_role["encoder"], by_role.get("decoder"), scoring)

@@ -99,7 +99,7 @@ def test_the_page_is_whole_and_loads_nothing(evaluated):
     page = check_page(render(evaluated.run_))
     for heading in ("Loss", "Reconstructions", "Map of the latents", "Against PCA", "Health", "How it was made"):
         assert heading in page
-    assert page.count("<img") == 8
+    assert page.count("<img") == 8 + 10  # reconstructions, and the residuals of the highest scores
     assert "prefers-color-scheme: dark" in page
     assert 'name="viewport"' in page
 

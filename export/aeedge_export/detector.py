@@ -21,6 +21,7 @@ class Detector(OutlierMixin):  # type: ignore[misc]
     """What `Autoencoder` detects anomalies with; see there."""
 
     run_: Run
+    score_kind: str
 
     def _validated(self, X: ArrayLike, *, fit: bool) -> NDArray[Any]:
         raise NotImplementedError
@@ -53,6 +54,8 @@ class Detector(OutlierMixin):  # type: ignore[misc]
     ) -> Detector:
         """Set the threshold by rows of normal operation that had no say in the training.
 
+        The score may be changed before, `set_params(score_kind=…)`, from "both" to a part of it, or to "mse".
+
         Args:
             X: such rows (n_samples, ...), of which at most 4 096 are kept; None for those that `fit` held out.
             false_alarm_rate: the largest share of normal rows that may raise an alarm: guaranteed by split conformal
@@ -68,6 +71,8 @@ class Detector(OutlierMixin):  # type: ignore[misc]
         check_is_fitted(self)
         rule = ThresholdRule(false_alarm_rate, quantile, threshold, contamination)
         run = replace(self.run_, rule=None if rule == ThresholdRule() else rule.checked())
+        if self.score_kind not in ("auto", run.scored_as.kind):  # changed since
+            run.scoring = run.scored_as.part(self.score_kind, run.scaler.scale)
         if X is not None:
             rows = self._validated(X, fit=False)
             kept = kept_rows(np.arange(len(rows)), most_calibration(run.row_bytes), run.drawn_seed, time_ordered=False)

@@ -212,3 +212,15 @@ def test_parts_of_a_score_can_be_exported(detector, tmp_path):
     plain = Autoencoder(**SMALL, score_kind="robust").fit(plant(600))
     with pytest.raises(InputError, match=r"score_kind: expected 'robust', .* or mse, got 'both'; train again"):
         plain.export(tmp_path / "x", score_kind="both")
+
+
+def test_a_kind_that_is_changed_counts_from_the_next_calibration_on(detector):
+    X, before = plant(300, seed=7), detector.threshold_
+    detector.set_params(score_kind="mse")
+    assert detector.threshold_ == before
+    detector.calibrate()
+    np.testing.assert_allclose(-detector.score_samples(X), detector.reconstruction_error(X), rtol=1e-4)
+    assert (-detector.score_samples(detector.run_.calibration) > detector.threshold_).sum() == 1
+    detector.set_params(score_kind="both")
+    with pytest.raises(InputError, match="score_kind: expected 'mse', for which it was trained, got 'both'"):
+        detector.calibrate()

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from aeedge.cli.group import AeedgeGroup
 from aeedge.errors import InputError
 from aeedge_export import Autoencoder
-from aeedge_export.data.columns import find_time, label_notes
+from aeedge_export.data.columns import find_time, label_notes, why_not_by_values
 from aeedge_export.data.conditions import parse_condition
 from aeedge_export.data.files import read
 from aeedge_export.data.times import in_time_order
@@ -406,3 +406,21 @@ def test_inputs_are_printed_for_every_kind_of_file(tmp_path, name):
     done = train(tmp_path, tmp_path / name)
     assert done.exit_code == 0, done.output
     assert "inputs (2): " in done.stderr
+
+
+def test_seconds_since_the_start_are_a_time_also_where_they_step_back_or_begin_again():
+    elapsed = np.arange(0.5, 300.5)
+    stepped = elapsed.copy()
+    stepped[150:] -= 3
+    other = np.random.default_rng(0).normal(size=300)
+    assert find_time({"time": elapsed.tolist()}, ".") == ("time", True)
+    assert find_time({"time": stepped.tolist()}, ".") == ("time", True)
+    assert find_time({"time": [*elapsed, *elapsed]}, ".", [0, 300]) == ("time", True)  # of two files
+    assert find_time({"time": [*elapsed, *elapsed]}, ".") == ("time", False)  # of one file: said
+    assert find_time({"time": other.tolist()}, ".") == (None, False)
+    for values in (elapsed, stepped, np.concatenate([elapsed, elapsed])):
+        assert why_not_by_values("time", values.astype(np.float32)) == "timestamps"
+    assert why_not_by_values("time", other.astype(np.float32)) is None
+    cells = [f"2026-01-01 00:00:{second:02d}" for second in range(60)]
+    assert find_time({"when": [*cells[:30], "n.v.", *cells[31:]]}, ".") == ("when", True)
+    assert find_time({"when": [*cells[30:], *cells[:30]]}, ".", [0, 30]) == ("when", False)  # files out of order

@@ -99,7 +99,7 @@ def why_not_by_values(name: str, values: NDArray[np.float32]) -> str | None:
     distinct = len(np.unique(known))
     if _ID_NAME.fullmatch(name) and whole and distinct == len(known):
         return "an identifier: a different whole number in each row"
-    if _TIME_NAME.fullmatch(name) and ((steps > 0).all() or _is_epoch(known)):
+    if _TIME_NAME.fullmatch(name) and (_mostly_rises(steps) or _is_epoch(known)):
         return "timestamps"
     if _LABEL_NAME.fullmatch(name) and whole and distinct <= _most_classes(len(known)):
         return f"looks like a label: {distinct} classes (for the report: --labels; to train on one of them: --select)"
@@ -145,35 +145,50 @@ def time_columns(names: Sequence[str], kinds: Sequence[str]) -> tuple[str, ...]:
     )
 
 
-def find_time(columns: Mapping[str, Sequence[Any]], decimal: str) -> tuple[str | None, bool]:
+def find_time(
+    columns: Mapping[str, Sequence[Any]], decimal: str, starts: Sequence[int] = (0,)
+) -> tuple[str | None, bool]:
     """The column that tells the time of each row, None without, and whether it rises from row to row.
 
     Args:
         columns: cells of `time_columns`, by name. A date and a time of day may rise together.
         decimal: the decimal mark of text.
+        starts: where each file begins: times since a start begin again there.
     """
     dated = []
     for name, cells in columns.items():
         if len(cells) < _LEAST_ROWS:
             return None, False
         numbers = _numbers(cells, decimal)
-        is_time = numbers is None or _is_epoch(np.array(numbers))
-        if in_time_order(cells if numbers is None else numbers, strictly=not is_time):
+        moments = cells if numbers is None else numbers
+        parts = [moments[start:stop] for start, stop in zip(starts, [*starts[1:], len(moments)])]
+        since_start = numbers is not None and not _is_epoch(_known(numbers))
+        if since_start and not all(_mostly_rises(np.diff(_known(part))) for part in parts):
+            continue  # a number that is called like a time
+        dated.append(name)
+        if all(len(part) < 2 or in_time_order(part) for part in (parts if since_start else [moments])):
             return name, True
-        if is_time:
-            dated.append(name)
     if len(dated) > 1 and in_time_order([" ".join(map(str, cells)) for cells in zip(*(columns[n] for n in dated))]):
         return " ".join(dated), True
     return (dated[0] if dated else None), False
 
 
+def _known(numbers: Sequence[Any]) -> NDArray[np.float64]:
+    values = np.array(numbers, np.float64)
+    return values[~np.isnan(values)]
+
+
+def _mostly_rises(steps: NDArray[np.float64]) -> bool:
+    """Whether nearly all steps are up: clocks are set back, and files follow each other."""
+    return int((~(steps > 0)).sum()) <= max(1, len(steps) // 100)
+
+
 def _numbers(cells: Sequence[Any], decimal: str) -> list[float] | None:
-    """Cells as numbers, without those that are missing; None where they are dates."""
+    """Cells as numbers, NaN where one is missing; None where they are dates."""
     found = []
     for cell in cells:
         value = number(cell, decimal) if isinstance(cell, str) else math.nan if cell is None else cell
         if not isinstance(value, (int, float)):
             return None
-        if not math.isnan(value):
-            found.append(float(value))
+        found.append(float(value))
     return found

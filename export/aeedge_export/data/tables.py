@@ -136,7 +136,7 @@ def read_tables(sources: Sequence[Source], wanted: Selection, missing: bool) -> 
     first = _open_table(sources[0], wanted.dialect)
     names, left_out = _chosen(first, wanted)
     times = first.times if wanted.times else ()
-    rows, others = _read_all(first, sources[1:], names, (*wanted.others, *times), wanted.dialect, missing)
+    rows, others, starts = _read_all(first, sources[1:], names, (*wanted.others, *times), wanted.dialect, missing)
     if not len(rows):
         raise InputError(f"{sources[0].name}: expected rows of numbers, but it has none")
     keep = range(len(names))
@@ -161,7 +161,7 @@ def read_tables(sources: Sequence[Source], wanted: Selection, missing: bool) -> 
     )
     weights = None if wanted.weights is None else _weights(others[wanted.weights], wanted.weights, sources[0].name)
     selected = matching(wanted.condition, others, first.decimal, sources[0].name) if wanted.condition else None
-    time_column, time_ordered = find_time({name: others[name] for name in times}, first.decimal)
+    time_column, time_ordered = find_time({name: others[name] for name in times}, first.decimal, starts)
     return Dataset(
         rows,
         tuple(names) if is_named else None,
@@ -191,8 +191,8 @@ def _read_all(
     others: Sequence[str],
     dialect: DialectOptions | None,
     missing: bool,
-) -> tuple[NDArray[np.float32], dict[str, list[Any]]]:
-    """The rows of all files, and the cells of the columns `others`, by name."""
+) -> tuple[NDArray[np.float32], dict[str, list[Any]], list[int]]:
+    """The rows of all files, the cells of the columns `others`, by name, and where each file begins."""
     others = tuple(dict.fromkeys(others))
     known = Wanted((*names, *others))
     parts: list[tuple[NDArray[np.float32], list[list[Any]]]] = []
@@ -204,7 +204,9 @@ def _read_all(
             )
         parts.append(table.read(order[: len(names)], order[len(names) :], missing=missing))
     rows = parts[0][0] if len(parts) == 1 else np.concatenate([found for found, _ in parts])
-    return rows, {name: list(chain.from_iterable(found[i] for _, found in parts)) for i, name in enumerate(others)}
+    starts = np.cumsum([0, *(len(found) for found, _ in parts[:-1])]).tolist()
+    cells = {name: list(chain.from_iterable(found[i] for _, found in parts)) for i, name in enumerate(others)}
+    return rows, cells, starts
 
 
 def _chosen(table: _Table, wanted: Selection) -> tuple[list[str], dict[str, str]]:

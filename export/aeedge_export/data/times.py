@@ -16,6 +16,7 @@ _CLOCK = re.compile(r"\d{1,2}:\d{2}")
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)?")
 _HALF = re.compile(r"\d\s*([ap])\.?m", re.IGNORECASE)
 _BACK = 0.01  # of the whole time
+_UNREADABLE = 0.05  # of the cells
 
 
 def moment(text: str, *, day_first: bool = True) -> float | None:
@@ -48,12 +49,14 @@ def in_time_order(cells: Sequence[Any], *, strictly: bool = False) -> bool:
     """Whether moments rise, or stay, from row to row.
 
     Args:
-        cells: text, dates, or numbers; those that are missing are passed over.
+        cells: text, dates, or numbers; those that are missing, and a few that are none of these, are passed over.
         strictly: or may go back by 1 % of the whole time: clocks are set back, and messages overtake each other.
     """
     for moments in _readings(cells):
         values = np.array(moments, np.float64)
-        if len(values) > 1 and not np.isnan(values).any():
+        unreadable = np.isnan(values)
+        values = values[~unreadable]
+        if len(values) > 1 and unreadable.mean() <= _UNREADABLE:
             back = np.maximum.accumulate(values) - values
             if values[-1] > values[0] and back.max() <= (0 if strictly else _BACK) * np.ptp(values):
                 return True

@@ -80,9 +80,10 @@ class Autoencoder(Detector, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
             "auto": a tenth, 105 to 4 096 rows, none of fewer than 495 rows or for goal "compress". A run keeps at most
             4 096 of them.
         time_ordered: whether the rows are in time order. Validation and calibration rows are then blocks at the end
-            instead of random rows, and half as many rows after the calibration rows show whether scores drift.
-        gap: of rows in time order, number of rows before each of these blocks that are left out; for overlapping
-            windows, their length.
+            instead of random rows, and half as many rows after the calibration rows show whether scores drift. "auto":
+            where rows are windows that overlap, with a note.
+        gap: of rows in time order, number of rows before each of these blocks that are left out; "auto": as many as a
+            window spans where windows overlap, otherwise 1.
         score_kind: how rows are scored: "mse" (squared reconstruction error in scaled units), "robust" (the same in
             units of each value's own residuals), "mahalanobis" (distance of the latents), "both" (the sum of these
             two), or "auto": "both", with more than 256 latents "robust".
@@ -149,8 +150,8 @@ class Autoencoder(Detector, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         gradient_clip: float | None = None,
         validation: float = 0.1,
         calibration: float | str = "auto",
-        time_ordered: bool = False,
-        gap: int = 1,
+        time_ordered: bool | str = "auto",
+        gap: int | str = "auto",
         score_kind: str = "auto",
         patience: int | str | None = "auto",
         device: str = "auto",

@@ -51,6 +51,7 @@ from aeedge_export.data.scaling import (
     robust_statistics,
 )
 from aeedge_export.data.tensors import without_tensor
+from aeedge_export.data.windows import windows_per_span
 from aeedge_export.networks import CUSTOM, build
 from aeedge_export.networks.base import Design, Network, multiply_adds
 from aeedge_export.networks.linear import Principal
@@ -94,12 +95,13 @@ def fit(
         InputError: rows or parameters that do not fit; the message names them.
     """
     weights = None if sample_weight is None else _checked_weights(sample_weight, len(X), params["family"])
-    if calibration_rows is not None:
-        params = {**params, "calibration": 0.0}
+    order, order_notes = _time_order(X, params)
+    params = {**params, **order, **({} if calibration_rows is None else {"calibration": 0.0})}
     run, resolved = _begin(X, params, features, split_options(params), weights)
     run = replace(run, fingerprint=fingerprint(X, run.dtype), **known)
     if fault := missing_fault(run.input_spec):
         raise InputError(f"missing: expected {fault}, got {run.missing}")
+    _warn(run, *order_notes)
     if calibration_rows is not None:
         run.calibration = _given_calibration(run, calibration_rows)
     run.rule = rule
@@ -156,6 +158,7 @@ def partial_fit(
         InputError: rows or parameters that do not fit; the message names them.
     """
     if run is None:
+        params = {**params, "time_ordered": False, "gap": 1}
         run, resolved = _begin(X, params, features, {"validation": 0.0})
     else:
         outliers = find_outliers(channels_first(X, run.design.channels_last), run.features)
@@ -170,6 +173,23 @@ def partial_fit(
     parts = split(len(X), 0.0, run.drawn_seed, run.left_out, run.sample_weight)
     _train(run, X, replace(resolved, settings=one_pass), params, parts, None, finish=False)
     return run
+
+
+def _time_order(X: NDArray[Any], params: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The parameters `time_ordered` and `gap` without "auto", and a sentence where they were guessed."""
+    ordered, gap = params["time_ordered"], params["gap"]
+    span = windows_per_span(X) if "auto" in (ordered, gap) else 0
+    resolved = {
+        "time_ordered": span > 0 if ordered == "auto" else ordered,
+        "gap": max(span, 1) if gap == "auto" else gap,
+    }
+    if ordered != "auto" or not span:
+        return resolved, []
+    return resolved, [
+        f"rows overlap, as windows of a recording do (the next without a common sample comes {span} rows later): "
+        f"validation and calibration rows are blocks at the end, {resolved['gap']} rows apart; time_ordered=False for "
+        "a random split, which promises too much"
+    ]
 
 
 def _kept(params: Mapping[str, Any]) -> dict[str, Any]:

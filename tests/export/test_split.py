@@ -12,6 +12,7 @@ from aeedge.bundle.manifest import Missing
 from aeedge.errors import InputError
 from aeedge_export import Autoencoder
 from aeedge_export.data.rows import kept_rows, split, split_options
+from aeedge_export.data.windows import windows_per_span
 
 SMALL = {"latent": 2, "hidden": (8,), "epochs": 2, "random_state": 0, "threads": 1}
 
@@ -260,3 +261,35 @@ def test_a_run_of_before_held_nothing_out(tmp_path):
     assert again.run_.time_ordered is False
     again.resume(X, epochs=4)
     assert_same_training(again, Autoencoder(**plain | {"epochs": 4}).fit(X))
+
+
+@pytest.mark.parametrize("hop", [1, 5, 20])
+@pytest.mark.parametrize("layout", ["table", "channels first", "channels last"])
+def test_windows_that_overlap_are_found(hop, layout):
+    recording = np.random.default_rng(0).normal(size=(900, 2)).astype(np.float32)
+    windows = np.stack([recording[start : start + 32] for start in range(0, 900 - 32, hop)])
+    rows = {"table": windows[:, :, 0], "channels first": windows.transpose(0, 2, 1), "channels last": windows}[layout]
+    assert windows_per_span(rows) == -(-32 // hop)
+    assert windows_per_span(rows[:: 32 // hop + 1]) == 0
+    assert windows_per_span(np.random.default_rng(1).permutation(rows)) == 0
+
+
+def test_tables_and_images_do_not_overlap(digits):
+    rng = np.random.default_rng(0)
+    table = rng.normal(size=(500, 12))
+    table[:, [0, 5, 11]] = 3.0  # constant columns
+    for rows in (table, np.zeros((50, 20)), digits, digits.reshape(-1, 8, 8), rng.integers(0, 2, (400, 9)), table[:3]):
+        assert windows_per_span(rows) == 0
+
+
+def test_windows_that_overlap_are_split_in_time_order():
+    recording = np.sin(np.arange(2500) / 9) + 0.1 * np.random.default_rng(0).normal(size=2500)
+    windows = np.stack([recording[start : start + 32] for start in range(0, 2400, 2)]).astype(np.float32)
+    with pytest.warns(UserWarning, match=r"rows overlap, .* 16 rows later\): .* blocks at the end, 16 rows apart"):
+        ae = Autoencoder(latent=2, hidden=(8,), epochs=1, random_state=0).fit(windows)
+    parts = ae.run_.split(len(windows))
+    assert ae.run_.time_ordered
+    for before, after in zip(parts, parts[1:]):
+        assert after[0] - before[-1] > 16
+    ae = Autoencoder(latent=2, hidden=(8,), epochs=1, random_state=0, time_ordered=False).fit(windows)
+    assert not ae.run_.time_ordered

@@ -119,7 +119,7 @@ def _patience(ctx: click.Context, param: click.Parameter, value: str) -> Any:
 @click.option(
     "--time-ordered/--no-time-ordered",
     default=None,
-    help="Hold out blocks of rows at the end instead of random rows [default: where a column of times rises].",
+    help="Hold out blocks of rows at the end, not random rows [default: where a time rises, or windows overlap].",
 )
 @click.option(
     "--score-kind",
@@ -128,7 +128,12 @@ def _patience(ctx: click.Context, param: click.Parameter, value: str) -> Any:
     help="How rows are scored: mse, robust, mahalanobis, both or auto (docs/anomaly-detection.md).",
 )
 @rule_options("0.01")
-@click.option("--gap", default=1, show_default=True, help="Of rows in time order: rows left out between blocks.")
+@click.option(
+    "--gap",
+    default="auto",
+    callback=_number_or_auto(int),
+    help="Of rows in time order: rows left out between blocks; auto: a window where windows overlap, else 1.",
+)
 @click.option("--patience", default="auto", callback=_patience, help="Epochs without improvement, or none.")
 @click.option("--device", default="auto", show_default=True, help="Device to train on: auto, cpu, cuda, …")
 @click.option("--threads", default="auto", callback=_number_or_auto(int), help="CPU threads; auto: as measured.")
@@ -283,8 +288,11 @@ def _read_calibration(files: Sequence[str], found: Dataset, selection: Selection
     return rows.X
 
 
-def _time_order(found: Dataset, asked: bool | None) -> bool:
-    """Whether rows are split in time order: as asked, otherwise where a column of times rises; a guess is printed."""
+def _time_order(found: Dataset, asked: bool | None) -> bool | str:
+    """Whether rows are split in time order: as asked, otherwise where a column of times rises; a guess is printed.
+
+    Without such a column `fit` looks whether rows are windows that overlap ("auto").
+    """
     name = printable(found.time_column or "")
     if found.time_column and not found.time_ordered:
         done = (
@@ -297,6 +305,8 @@ def _time_order(found: Dataset, asked: bool | None) -> bool:
             "--no-time-ordered for a random split",
             err=True,
         )
+    if asked is None and found.time_column is None:
+        return "auto"
     return found.time_ordered if asked is None else asked
 
 

@@ -89,7 +89,7 @@ def check_parameters(params: Mapping[str, Any], defaults: Mapping[str, Any]) -> 
         raise InputError(f"axes: expected {', '.join(AXES)}, got {params['axes']!r}")
     if params["linear_path"] not in ("auto", True, False):
         raise InputError(f"linear_path: expected 'auto', True or False, got {params['linear_path']!r}")
-    for name in ("ordered", "time_ordered"):
+    for name in ("ordered",) if _is_auto(params["time_ordered"]) else ("ordered", "time_ordered"):
         if not isinstance(params[name], (bool, np.bool_)):
             raise InputError(f"{name}: expected True or False, got {params[name]!r}")
     _check_seed(params["random_state"])
@@ -125,8 +125,8 @@ def _check_split(params: Mapping[str, Any]) -> None:
     share, gap = params["calibration"], params["gap"]
     if not _is_auto(share) and not (_is_number(share) and 0 <= share <= _MOST_CALIBRATION):
         raise InputError(f"calibration: expected 'auto' or a share from 0 to {_MOST_CALIBRATION:g}, got {share!r}")
-    if not _is_whole(gap) or gap < 0:
-        raise InputError(f"gap: expected a whole number of rows from 0, got {gap!r}")
+    if not _is_auto(gap) and (not _is_whole(gap) or gap < 0):
+        raise InputError(f"gap: expected 'auto' or a whole number of rows from 0, got {gap!r}")
 
 
 def _check_rates(params: Mapping[str, Any]) -> None:

@@ -1,0 +1,35 @@
+"""Whether rows are windows that overlap: cut from one recording, each a few samples after the one before."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_PAIRS = 8  # of neighbours that must agree
+_LEAST_SAMPLES = 8  # of a window
+
+
+def windows_per_span(X: NDArray[Any]) -> int:
+    """How many rows on from a row the first one is that shares no sample with it; 0 where rows do not overlap.
+
+    Args:
+        X: rows (n, samples), (n, channels, samples) or (n, samples, channels).
+    """
+    if len(X) < 2 * _PAIRS or X.ndim not in (2, 3):
+        return 0
+    first = np.linspace(0, len(X) - 2, _PAIRS).astype(int)
+    for axis in range(1, X.ndim):
+        pairs = [np.moveaxis(np.asarray(X[i : i + 2]), axis, 1) for i in first]
+        length = int(X.shape[axis])
+        for hop in range(1, length - length // 4 if length >= _LEAST_SAMPLES else 1):  # a quarter overlaps at least
+            if all(map(_overlap, pairs, [hop] * _PAIRS)):
+                return -(-length // hop)
+    return 0
+
+
+def _overlap(pair: NDArray[Any], hop: int) -> bool:
+    """Whether the second of two rows begins `hop` samples after the first, with something that varies in common."""
+    common = pair[0, hop:]
+    return np.array_equal(pair[1, : len(common)], common) and bool((common != common[:1]).any())

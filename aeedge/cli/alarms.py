@@ -29,6 +29,7 @@ class Detector:
     Attributes:
         limit: the threshold; None where there is none.
         has_p_values: whether the model has a calibration.
+        promises: whether the threshold is that of a false-alarm rate; of any other the rate is an estimate.
         top, listed_top: how many causes are named in a file, and in the lists of a summary.
 
     Raises:
@@ -49,6 +50,9 @@ class Detector:
             raise InputError(
                 "top: the bundle has no calibration, and so no alarms to name the causes of; give a threshold"
             )
+        spec = model.manifest.calibration
+        own = threshold is None and spec is not None and "false_alarm_rate" in spec.rule
+        self.promises = own or false_alarm_rate is not None
         can_explain = self.limit is not None and model.has_decoder
         self.top = int(can_explain) if top is None else top
         self.listed_top = max(int(can_explain), self.top)
@@ -209,7 +213,7 @@ def summary(detector: Detector, keep: Sequence[str], tally: Tally) -> str:
     if tally.alarms:
         worst = [row for row in tally.highest if row.score > np.float32(detector.limit)]
         for title, rows in (("first alarms", tally.first_alarms), ("worst alarms", worst)):
-            parts.append(f"{title}\n{shown(detector, keep, rows, detector.listed_top)}")
+            parts += [f"{title}\n{shown(detector, keep, rows, detector.listed_top)}"] if rows else []
     return "\n\n".join(parts)
 
 
@@ -220,13 +224,14 @@ def _promised(detector: Detector, tally: Tally) -> list[tuple[str, str]]:
     rate = calibration.rate(detector.limit)
     low, high = alarm_band(rate, calibration.size, tally.count)
     found = f"{100 * rate:.3g} % of normal rows: {low:,} to {high:,} of {tally.count:,} (99 % of the time)"
+    word = "promised" if detector.promises else "expected"
     if tally.alarms > high:
-        verdict = "more than promised: drift, or anomalies"
+        verdict = f"more than {word}: drift, or anomalies"
     elif tally.alarms < low:
-        verdict = "fewer than promised: these rows are not like the calibration rows"
+        verdict = f"fewer than {word}: these rows are not like the calibration rows"
     else:
-        verdict = "as promised"
-    lines = [("promised", found), ("", verdict)]
+        verdict = f"as {word}, within what chance explains with {calibration.size:,} calibration rows"
+    lines = [(word, found), ("", verdict)]
     spec = detector.model.manifest.calibration
     drift = {} if spec is None else spec.drift
     if drift.get("drift") is True and detector.limit == detector.model.threshold:

@@ -73,12 +73,19 @@ def _alarms(m: Manifest) -> list[tuple[str, str]]:
     rows = [("score", m.score.kind if has_score else "none, for there is no decoder")]
     if m.calibration is not None:
         spec, order = m.calibration, ", in the order of time" if m.calibration.time_ordered else ""
+        estimated = "" if "false_alarm_rate" in spec.rule else " (an estimate)"
         shown = ", ".join(f"{threshold:.6g} ({variant})" for variant, threshold in spec.thresholds.items())
         rows += [
             ("threshold", shown or "none"),
-            ("false alarms", f"{100 * spec.false_alarm_rate:.3g} % of normal rows"),
+            ("false alarms", f"{100 * spec.false_alarm_rate:.3g} %{estimated} of normal rows"),
         ]
-        rows.append(("calibration", f"{spec.rows:,} rows{order}"))
+        out = spec.rule.get("left_out")
+        more = f", {out} more with gross outliers left out" if out else ""
+        rows.append(("calibration", f"{spec.rows:,} rows{order}{more}"))
+        if spec.drift.get("drift") is True:
+            alarms, later, low, high = (spec.drift.get(name) for name in ("alarms", "rows", "low", "high"))
+            found = f"{alarms} of {later} later rows raised an alarm, chance explains {low} to {high}"
+            rows.append(("drift", found))
     if m.parent is not None:
         rows.append(("parent", f"{m.parent}, recalibrated"))
     return rows

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 _BAND_STEP = 2**16  # numbers of alarms at a time
 _ROUNDING = 1e-9  # 0.29 · 100 is no less than 29
-_RAISED = 1.00001  # times a calibration score: more than rounding makes of the same sample elsewhere
+# Times a calibration score, and beyond it: more than rounding makes of the same sample elsewhere.
+_RAISED, _FLOOR = 1.00001, 1e-9
 
 
 class ThresholdRule(Record):
@@ -151,7 +152,7 @@ def calibrate(scores: ArrayLike, rule: ThresholdRule) -> tuple[Calibration, floa
     """
     rule = rule.checked()
     with np.errstate(over="ignore"):
-        found = Calibration(_RAISED * np.asarray(scores, np.float64))
+        found = Calibration(_RAISED * np.asarray(scores, np.float64) + _FLOOR)
     if not found.size or not np.isfinite(found.scores).all():
         bad = int((~np.isfinite(found.scores)).sum())
         raise InputError(

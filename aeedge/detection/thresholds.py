@@ -38,6 +38,7 @@ def calibrated(
     *,
     time_ordered: bool = False,
     drift: Mapping[str, Any] = MappingProxyType({}),
+    left_out: int = 0,
 ) -> tuple[CalibrationSpec, bytes]:
     """The manifest's entry and calibration.npz.
 
@@ -46,6 +47,7 @@ def calibrated(
         rule: how the thresholds follow from them; None for the default of `completed`.
         time_ordered: whether the samples are a stretch of time.
         drift: what was found in a later stretch, as JSON.
+        left_out: how many more samples there were, with gross outliers; recorded beside the rule.
 
     Raises:
         InputError: the rule is none, or needs more samples.
@@ -64,7 +66,7 @@ def calibrated(
         rows=found[first][0].size,
         false_alarm_rate=rate,
         thresholds=thresholds,
-        rule=rule.document(),
+        rule={**rule.document(), **({"left_out": left_out} if left_out else {})},
         time_ordered=time_ordered,
         drift=dict(drift),
     )

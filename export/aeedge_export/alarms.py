@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -27,12 +28,14 @@ class Normal:
             few samples support.
         time_ordered: whether they are a stretch of time after the training samples.
         drift: what was found in a later stretch, as JSON.
+        left_out: how many more there were, with gross outliers.
     """
 
     rows: NDArray[Any]
     rule: ThresholdRule | None = None
     time_ordered: bool = False
     drift: Mapping[str, Any] = field(default_factory=dict)
+    left_out: int = 0
 
     def kept(self) -> NDArray[Any]:
         """The samples whose scores go into the bundle."""
@@ -49,11 +52,16 @@ def check_rule(run: Run) -> None:
         return
     if run.calibration is None:
         raise InputError(
-            f"calibration: {' and '.join(run.rule.document())} needs held-out rows, and there are none: of {run.rows} "
-            "rows, or for goal 'compress', none are held out by default; ask for a share (calibration=0.2), or pass "
-            "rows of normal operation"
+            f"calibration: {' and '.join(run.rule.document())} needs held-out rows, and there are none: by default "
+            f"none of fewer than 495 rows (here {run.rows}), for goal 'compress', or where gaps leave too few; ask for "
+            "a share (calibration=0.2), or pass rows of normal operation"
         )
-    calibrate(np.zeros(len(run.calibration)), completed(run.rule, len(run.calibration)))
+    try:
+        calibrate(np.zeros(len(run.calibration)), completed(run.rule, len(run.calibration)))
+    except InputError as error:
+        raise InputError(
+            f"{error}; hold out a larger share (calibration=0.3), or pass rows of normal operation"
+        ) from None
 
 
 def set_alarm(run: Run) -> None:
@@ -71,6 +79,7 @@ def set_alarm(run: Run) -> None:
     if run.later is not None:
         alarms = int((run.scores(run.later) > threshold).sum())
         low, high = alarm_band(rate, found.size, len(run.later), COVERAGE)
+        high += 0 if run.rule is None else math.ceil(run.rule.contamination * len(run.later))  # as many are expected
         drift = {"rows": len(run.later), "alarms": alarms, "low": low, "high": high}
         drift["drift"] = not low <= alarms <= high
     run.alarm = Alarm(threshold, rate, found.size, drift)
@@ -82,7 +91,8 @@ def scored_by(run: Run, kind: str) -> Run:
     Raises:
         InputError: a kind whose parameters the run does not have.
     """
-    other = replace(run, scoring=run.scored_as.part(kind, run.scaler.scale))
+    other = replace(run, score_part=kind)
+    _ = other.scored_as
     set_alarm(other)
     return other
 
@@ -103,4 +113,5 @@ def normal_of(run: Run) -> Normal | None:
     """The calibration rows of a run, for its bundle."""
     if run.calibration is None or run.alarm is None:
         return None
-    return Normal(run.calibration, run.rule, run.later is not None, run.alarm.drift)
+    in_order = run.time_ordered and not run.calibration_given
+    return Normal(run.calibration, run.rule, in_order, run.alarm.drift, run.calibration_left_out)

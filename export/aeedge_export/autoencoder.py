@@ -274,12 +274,16 @@ class Autoencoder(Detector, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
             run.labels = as_classes(labels, len(X))[run.sample_rows]
         return self._adopt(run).evaluation_
 
-    def evaluate_detection(self, X: ArrayLike, labels: ArrayLike | None = None) -> dict[str, Any]:
+    def evaluate_detection(
+        self, X: ArrayLike, labels: ArrayLike | None = None, *, held_out: NDArray[np.intp] | None = None
+    ) -> dict[str, Any]:
         """Score rows that need not be those of the training; kept for `save` and the report.
 
         Args:
             X: rows (n_samples, ...).
             labels: a class for each row, of which one is anomalous.
+            held_out: indices of the rows that had no say in the training, with which alone labels are compared; None
+                where that is not known.
 
         Returns:
             See `aeedge_export.reporting.detection.detection`.
@@ -290,7 +294,7 @@ class Autoencoder(Detector, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         check_is_fitted(self)
         X = self._own_rows(X)
         check_finite(X, self.run_.features)
-        found = detection(self.run_, X, None if labels is None else as_classes(labels, len(X)))
+        found = detection(self.run_, X, None if labels is None else as_classes(labels, len(X)), held_out)
         self.run_.evaluation = {**self.run_.evaluation, "detection": found}
         self._adopt(self.run_)
         return found

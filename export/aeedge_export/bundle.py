@@ -342,7 +342,8 @@ def _calibrated(normal: Normal, variants: Mapping[str, EncoderDecoder]) -> tuple
     found = {name: values for name, values in scores.items() if values is not None}
     if "int8" in found and (reason := disagreement(found["fp32"], found["int8"])):
         raise NotQuantizableError(reason)
-    return calibrated(found, normal.rule, time_ordered=normal.time_ordered, drift=normal.drift)
+    options: dict[str, Any] = {"time_ordered": normal.time_ordered, "drift": normal.drift, "left_out": normal.left_out}
+    return calibrated(found, normal.rule, **options)
 
 
 def _check_operators(role: str, graph: bytes) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +14,8 @@ from sklearn.utils.validation import check_is_fitted
 from aeedge.detection.calibration import ThresholdRule
 from aeedge.errors import InputError
 from aeedge_export.alarms import set_alarm
-from aeedge_export.data.rows import kept_rows, most_calibration
+from aeedge_export.arguments import as_samples
+from aeedge_export.data.rows import fingerprint, kept_rows, most_calibration
 from aeedge_export.run import Run
 
 
@@ -26,13 +28,16 @@ class Detector(OutlierMixin):  # type: ignore[misc]
     def _validated(self, X: ArrayLike, *, fit: bool) -> NDArray[Any]:
         raise NotImplementedError
 
+    def _adopt(self, run: Run) -> Any:
+        raise NotImplementedError
+
     def reconstruction_error(self, X: ArrayLike) -> NDArray[np.float32]:
         """Mean squared reconstruction error of each raw row in scaled units, (n_samples,)."""
         check_is_fitted(self)
         return self.run_.reconstruction_error(self._validated(X, fit=False))
 
     def score_samples(self, X: ArrayLike) -> NDArray[np.float64]:
-        """The negative of the device's `score`, of the kind `score_kind`: (n_samples, ...) to (n_samples,).
+        """The negative of the device's `score`: (n_samples, ...) to (n_samples,).
 
         As for scikit-learn's outlier detectors, lower is more anomalous.
         """
@@ -57,7 +62,8 @@ class Detector(OutlierMixin):  # type: ignore[misc]
         The score may be changed before, `set_params(score_kind=…)`, from "both" to a part of it, or to "mse".
 
         Args:
-            X: such rows (n_samples, ...), of which at most 4 096 are kept; None for those that `fit` held out.
+            X: such rows (n_samples, ...), of which at most 4 096 are kept; None for those of the last time, at first
+                those that `fit` held out.
             false_alarm_rate: the largest share of normal rows that may raise an alarm: guaranteed by split conformal
                 prediction where rows are exchangeable (see `aeedge.detection.calibration`). Default: 0.01, or the
                 smallest that so few rows support.
@@ -70,17 +76,22 @@ class Detector(OutlierMixin):  # type: ignore[misc]
         """
         check_is_fitted(self)
         rule = ThresholdRule(false_alarm_rate, quantile, threshold, contamination)
-        run = replace(self.run_, rule=None if rule == ThresholdRule() else rule.checked())
-        if self.score_kind not in ("auto", run.scored_as.kind):  # changed since
-            run.scoring = run.scored_as.part(self.score_kind, run.scaler.scale)
+        evaluation = {name: found for name, found in self.run_.evaluation.items() if name != "detection"}
+        run = replace(self.run_, rule=None if rule == ThresholdRule() else rule.checked(), evaluation=evaluation)
+        run.score_part = None if self.score_kind == "auto" else self.score_kind
         if X is not None:
             rows = self._validated(X, fit=False)
+            if run.fingerprint == fingerprint(rows, run.dtype):
+                warnings.warn("X: these rows were trained on, so no false-alarm rate holds", UserWarning, stacklevel=2)
             kept = kept_rows(np.arange(len(rows)), most_calibration(run.row_bytes), run.drawn_seed, time_ordered=False)
-            run.calibration, run.later = rows[kept].astype(run.dtype), None
+            run.calibration, run.later = as_samples(rows[kept], run.input_spec, "X"), None
+            run.calibration_given, run.calibration_left_out = True, 0
         elif run.calibration is None:
             raise InputError("X: expected rows of normal operation, for fit held none out; pass calibrate(X)")
         set_alarm(run)
-        self.run_ = run
+        for name in ("decision_scores_", "labels_"):  # of another threshold
+            self.__dict__.pop(name, None)
+        self._adopt(run)
         return self
 
     @property

@@ -56,7 +56,7 @@ from aeedge_export.networks import CUSTOM, build
 from aeedge_export.networks.base import Design, Network, multiply_adds
 from aeedge_export.networks.linear import Principal
 from aeedge_export.run import Run
-from aeedge_export.scoring import fit_scoring
+from aeedge_export.scoring import check_kind, fit_scoring
 from aeedge_export.training.defaults import Facts, Resolved, resolve
 from aeedge_export.training.devices import pick_device
 from aeedge_export.training.loop import State, evaluate, train, trial_step
@@ -170,6 +170,7 @@ def partial_fit(
         resolved = resolve(params, facts, run.drawn_seed, run.design)
     one_pass = replace(resolved.settings, epochs=run.state.epoch + 1, schedule="constant", patience=None)
     run.state.best_loss = np.inf  # losses of different rows do not compare: the last weights count
+    run.calibration = run.later = run.rule = None  # these rows may be among them
     parts = split(len(X), 0.0, run.drawn_seed, run.left_out, run.sample_weight)
     _train(run, X, replace(resolved, settings=one_pass), params, parts, None, finish=False)
     return run
@@ -230,7 +231,9 @@ def _begin(
     scaler = fit_scaler(params["scaling"], statistics, pick_rows(X, train_rows), channels_last=last)
     resolved = resolve(params, Facts(scaler, statistics, crowded(X, train_rows, statistics), last), drawn)
     network = build(params["family"], resolved.design, drawn, (params["encoder"], params["decoder"]))
+    check_kind(params["score_kind"], network.design.latent)
     sample_rows = _sample_rows(X, validation_rows if len(validation_rows) else train_rows)
+    held = len(free.calibration) - len(calibration)
     most, time_ordered = most_calibration(row_bytes), bool(params["time_ordered"])
     calibration = kept_rows(calibration, most, drawn, time_ordered=time_ordered)
     later = kept_rows(later, max(1, most // 2), drawn, time_ordered=time_ordered)
@@ -249,6 +252,7 @@ def _begin(
         sample=np.array(X[sample_rows], dtype),
         calibration=np.array(X[calibration], dtype) if len(calibration) else None,
         later=np.array(X[later], dtype) if len(later) else None,
+        calibration_left_out=held,
         left_out=left_out,
         sample_weight=weights,
     )
@@ -301,6 +305,7 @@ def _given_calibration(run: Run, given: ArrayLike) -> NDArray[Any]:
     outliers = find_outliers(channels_first(rows, run.design.channels_last), run.features)
     _warn(run, *(f"{what}: {note}" for note in outliers.sentences("calibration")))
     good = np.flatnonzero(~outliers.mask)
+    run.calibration_left_out = len(rows) - len(good)
     kept = rows[kept_rows(good, most_calibration(run.row_bytes), run.drawn_seed, time_ordered=run.time_ordered)]
     converted = kept.astype(run.dtype)
     if run.dtype != "float32" and not np.array_equal(converted, kept):
@@ -373,7 +378,7 @@ def _train(
             "batch_size: expected 2 or more rows a step, because this network normalises over a batch (family "
             "'sparse', or normalization='batch'), got 1; use a larger one, or more rows"
         )
-    run.scoring = run.alarm = None  # those of other weights
+    run.scoring = run.score_part = run.alarm = None  # those of other weights
     if isinstance(network, Principal):
         work = float(X.size) * run.design.size  # of the covariance
         with run.threads.during(resolved.settings.threads, torch.device("cpu"), None, work, 1), run.threads.kept():

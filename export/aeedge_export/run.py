@@ -80,7 +80,10 @@ class Run:
         units: of the columns, None where they are not known.
         missing: how missing values are told and treated, None where there were none; the rows above are without.
         dialect: of the text files that the rows were read from, None where there were none.
-        scoring: how rows are scored; None before training is complete, for the mean squared error in scaled units.
+        scoring: the fitted score; None before training is complete.
+        score_part: the kind that rows are scored by, a part of `scoring`; None for all of it.
+        calibration_given: whether the calibration rows came from `calibrate`, so that nothing is known of their order.
+        calibration_left_out: how many calibration rows had gross outliers and were left out.
         rule: how the threshold was asked for; None for the default, a false-alarm rate of 1 % or the smallest possible.
         alarm: the threshold; None without rows to calibrate with.
         threads: what was measured about torch's threads; not saved.
@@ -112,6 +115,9 @@ class Run:
     missing: Missing | None = None
     dialect: Mapping[str, Any] | None = None
     scoring: Scoring | None = None
+    score_part: str | None = None
+    calibration_given: bool = False
+    calibration_left_out: int = 0
     rule: ThresholdRule | None = None
     alarm: Alarm | None = None
     threads: ThreadChoice = field(default_factory=ThreadChoice)
@@ -166,8 +172,9 @@ class Run:
 
     @property
     def scored_as(self) -> Scoring:
-        """`scoring`, or the mean squared error in scaled units where there is none yet."""
-        return self.scoring or Scoring("mse", self.scaler.scale)
+        """How rows are scored: by `scoring` or a part of it; by the mean squared error before there is one."""
+        scoring = self.scoring or Scoring("mse", self.scaler.scale)
+        return scoring if self.score_part is None else scoring.part(self.score_part, self.scaler.scale)
 
     def scores(self, X: NDArray[Any]) -> NDArray[np.float32]:
         """Anomaly scores of raw rows, higher is more anomalous: (n, *input_shape) to (n,)."""

@@ -112,6 +112,9 @@ def _document(run: Run) -> dict[str, Any]:
         "noise": run.noise,
         "sample_rows": run.sample_rows.tolist(),
         "score_kind": None if run.scoring is None else run.scoring.kind,
+        "score_part": run.score_part,
+        "calibration_given": run.calibration_given,
+        "calibration_left_out": run.calibration_left_out,
         "rule": None if run.rule is None else run.rule.document(),
         "alarm": None if run.alarm is None else asdict(run.alarm),
         "labels": None if run.labels is None else run.labels.tolist(),
@@ -238,6 +241,9 @@ def _assemble(
         missing=_missing(document.get("missing")),
         dialect=document.get("dialect"),
         scoring=_scoring(document.get("score_kind"), _part(weights, "score.")),
+        score_part=document.get("score_part"),
+        calibration_given=bool(document.get("calibration_given")),
+        calibration_left_out=document.get("calibration_left_out", 0),
         rule=None if document.get("rule") is None else ThresholdRule(**document["rule"]).checked(),
         alarm=None if document.get("alarm") is None else Alarm(**document["alarm"]),
     )
@@ -309,6 +315,8 @@ def _faults_of_scoring(run: Run) -> Iterator[str]:
         for name, part, shape in (("mean", scoring.mean, (k,)), ("whitening", scoring.whitening, (k, k))):
             if part is not None and (part.shape != shape or not np.isfinite(part).all()):
                 yield f"score.{name} is not {shape} finite numbers"
+    if run.score_part not in (None, *SCORES) or not _is_whole(run.calibration_left_out, 0):
+        yield "score_part or calibration_left_out is none"
     if alarm is not None and not (_is_number(alarm.threshold) and math.isfinite(alarm.threshold)):
         yield f"alarm.threshold is {alarm.threshold!r}, expected a finite number"
 

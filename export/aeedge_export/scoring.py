@@ -44,9 +44,17 @@ def fit_scoring(
         raise InputError(f"score_kind: expected auto, {', '.join(SCORES)}, got {kind!r}")
     if reconstruction is None and kind != "mahalanobis":
         raise InputError(f"score_kind: {kind!r} needs a decoder; pass one, or use 'mahalanobis'")
-    uses_latents = kind in ("mahalanobis", "both")
-    if uses_latents and flat.shape[1] > _MOST_LATENTS:
-        raise InputError(
-            f"score_kind: {kind!r} compares up to {_MOST_LATENTS} latents, there are {flat.shape[1]}; use 'robust'"
-        )
+    check_kind(kind, flat.shape[1])
     return fitted(kind, np.array(input_scale, np.float32), rows, latent, reconstruction)
+
+
+def check_kind(kind: str, latents: int) -> None:
+    """Refuse a kind of score that compares latents where there are too many, before the training.
+
+    Raises:
+        InputError: it does.
+    """
+    if kind in ("mahalanobis", "both") and latents > _MOST_LATENTS:
+        raise InputError(
+            f"score_kind: {kind!r} compares up to {_MOST_LATENTS} latents, there are {latents}; use 'robust'"
+        )

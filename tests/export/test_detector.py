@@ -7,9 +7,10 @@ import pytest
 from sklearn.base import is_outlier_detector
 
 import aeedge
-from aeedge.detection.calibration import alarm_band
+from aeedge.detection.calibration import ThresholdRule, alarm_band
 from aeedge.errors import InputError
 from aeedge_export import Autoencoder
+from aeedge_export.quantization.rows import apart_from
 
 KINDS = ("mse", "robust", "mahalanobis", "both")
 RAISED = 2e-5  # calibration scores are raised by half of it, above rounding
@@ -214,13 +215,85 @@ def test_parts_of_a_score_can_be_exported(detector, tmp_path):
         plain.export(tmp_path / "x", score_kind="both")
 
 
-def test_a_kind_that_is_changed_counts_from_the_next_calibration_on(detector):
+def test_a_kind_that_is_changed_counts_from_the_next_calibration_on(detector, tmp_path):
     X, before = plant(300, seed=7), detector.threshold_
     detector.set_params(score_kind="mse")
     assert detector.threshold_ == before
     detector.calibrate()
     np.testing.assert_allclose(-detector.score_samples(X), detector.reconstruction_error(X), rtol=1e-4)
     assert (-detector.score_samples(detector.run_.calibration) > detector.threshold_).sum() == 1
-    detector.set_params(score_kind="both")
+    detector.save(tmp_path / "run")
+    again = Autoencoder.load(tmp_path / "run")
+    np.testing.assert_array_equal(again.score_samples(X), detector.score_samples(X))
+    detector.set_params(score_kind="both").calibrate()
+    assert detector.threshold_ == before
+    plain = Autoencoder(**SMALL, score_kind="mse").fit(plant(600))
     with pytest.raises(InputError, match="score_kind: expected 'mse', for which it was trained, got 'both'"):
-        detector.calibrate()
+        plain.set_params(score_kind="both").calibrate()
+
+
+def test_contaminated_rows_in_time_order_are_no_drift():
+    X = plant(3000)
+    X[np.random.default_rng(0).random(3000) < 0.05, 3] += 100
+    rule = ThresholdRule(contamination=0.05)
+    ae = Autoencoder(**SMALL, time_ordered=True).fit_rows(X, rule=rule)
+    assert ae.run_.alarm.drift["alarms"] > 3
+    assert ae.run_.alarm.drift["drift"] is False
+
+
+def test_rows_that_are_trained_on_later_calibrate_no_more(tmp_path):
+    X = plant(1000)
+    ae = Autoencoder(**SMALL).fit(X)
+    assert ae.run_.alarm is not None
+    ae.partial_fit(X)
+    assert (ae.run_.alarm, ae.run_.calibration) == (None, None)
+    ae.calibrate(plant(300, seed=1))
+    assert ae.run_.alarm.rows == 300
+    with pytest.warns(UserWarning, match="X: these rows were trained on, so no false-alarm rate holds"):
+        Autoencoder(**SMALL).fit(X).calibrate(X)
+
+
+def test_integers_are_not_wrapped():
+    X = np.random.default_rng(0).integers(0, 256, (600, 8), dtype=np.uint8)
+    ae = Autoencoder(**SMALL).fit(X)
+    for value in (300.0, -5.0, 0.5):
+        bad = X.astype(np.float32)
+        bad[7, 2] = value
+        with pytest.raises(InputError, match=r"X: expected whole numbers from 0 to 255, got .* in row 7, position"):
+            ae.calibrate(bad)
+    assert ae.calibrate(X[:200].astype(np.float64)).run_.calibration.dtype == np.uint8
+
+
+def test_rows_that_repeat_leave_enough_for_int8(tmp_path):
+    X = np.repeat(plant(60), 50, axis=0)
+    ae = Autoencoder(**SMALL).fit(X)
+    kept = apart_from(X, ae.run_.calibration)
+    assert len(kept) == len(X) - len(ae.run_.calibration)
+
+
+def test_a_score_of_too_many_latents_is_refused_before_the_training():
+    X = np.random.default_rng(0).normal(size=(60, 2200)).astype(np.float32)
+    epochs = []
+    with pytest.raises(InputError, match="score_kind: 'both' compares up to 2048 latents, there are 2100"):
+        Autoencoder(latent=2100, hidden=(), score_kind="both").fit_rows(X, on_epoch=epochs.append)
+    assert not epochs
+
+
+def test_gross_outliers_that_are_left_out_are_recorded(tmp_path):
+    X = plant(2000)
+    X[::50, 4] = 1e6
+    with pytest.warns(UserWarning, match="left out"):
+        ae = Autoencoder(**SMALL).fit(X)
+    assert ae.run_.calibration_left_out > 0
+    manifest = ae.export(tmp_path / "m")
+    assert manifest.calibration.rule["left_out"] == ae.run_.calibration_left_out
+    assert ae.calibrate(plant(300, seed=2)).run_.calibration_left_out == 0
+
+
+def test_labels_of_another_threshold_go(detector):
+    X = plant(600)
+    ae = Autoencoder(**SMALL)
+    ae.fit_predict(X)
+    ae.calibrate(plant(300, seed=2), false_alarm_rate=0.2)
+    assert not hasattr(ae, "labels_")
+    assert "detection" not in ae.run_.evaluation

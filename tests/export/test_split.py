@@ -289,7 +289,7 @@ def test_windows_that_overlap_are_split_in_time_order():
         ae = Autoencoder(latent=2, hidden=(8,), epochs=1, random_state=0).fit(windows)
     parts = ae.run_.split(len(windows))
     assert ae.run_.time_ordered
-    for before, after in zip(parts, parts[1:]):
+    for before, after in pairwise(parts):
         assert after[0] - before[-1] > 16
     ae = Autoencoder(latent=2, hidden=(8,), epochs=1, random_state=0, time_ordered=False).fit(windows)
     assert not ae.run_.time_ordered

@@ -18,6 +18,7 @@ from aeedge.errors import InputError, printable
 from aeedge.files.replacing import BUNDLE, check_folder
 from aeedge.files.rows import Wanted, open_all
 from aeedge.table import columns, human_bytes
+from aeedge_export.alarms import described_drift
 
 
 @click.command()
@@ -74,6 +75,11 @@ def export(
     autoencoder = workstation.Autoencoder.load(run)
     rule = ThresholdRule(false_alarm_rate, quantile, threshold, contamination)
     if rule != ThresholdRule():
+        if autoencoder.run_.calibration is None:
+            raise InputError(
+                f"{run}: no rows were held out to calibrate with, so no rate can be promised; train again with "
+                "--calibration-share or --calibration, or use 'aeedge recalibrate' on the bundle"
+            )
         autoencoder.calibrate(**rule._asdict())
     rows = _calibration(calibration, names, autoencoder)
     with warnings.catch_warnings(record=True) as caught:
@@ -130,9 +136,10 @@ def _alarms(manifest: Manifest) -> str:
             f"score {manifest.score.kind}, no threshold: no rows were held out to calibrate it ('aeedge recalibrate')"
         )
     values = ", ".join(f"{value:.4g} ({name})" for name, value in spec.thresholds.items())
+    drift = f"\n{described_drift(spec.drift)}" if spec.drift else ""
     return (
         f"score {manifest.score.kind}, threshold {values}: a false-alarm rate of {100 * spec.false_alarm_rate:.3g} %, "
-        f"from {spec.rows:,} calibration rows"
+        f"from {spec.rows:,} calibration rows{drift}"
     )
 
 

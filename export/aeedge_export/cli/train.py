@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+import numpy as np
 from click.core import ParameterSource
 from numpy.typing import NDArray
 
@@ -26,6 +27,7 @@ from aeedge.files.replacing import check_folder, is_same
 from aeedge_export.data.dataset import Dataset, Selection
 from aeedge_export.data.files import read
 from aeedge_export.data.missing import POLICIES, treat_as_trained, treat_missing
+from aeedge_export.data.rows import row_keys
 from aeedge_export.reporting.detection import described
 from aeedge_export.reporting.evaluation import against_pca
 from aeedge_export.reporting.page import render
@@ -256,7 +258,9 @@ def train(
         ae.evaluate(found.X, found.labels)
         if select and labels and "-" not in data:
             test = _all_rows(data, selection, ae)
-            ae.evaluate_detection(test.X, test.labels)
+            fitted = row_keys(found.X[ae.run_.split(len(found.X)).fitted], test.X.dtype)
+            held_out = np.flatnonzero(~np.isin(row_keys(test.X, test.X.dtype), fitted))
+            ae.evaluate_detection(test.X, test.labels, held_out=held_out)
     target = _save(ae, target)
     with atomic_file(target / "report.html", overwrite=True) as part:
         part.write_text(render(ae.run_), encoding="utf-8")
@@ -301,8 +305,8 @@ def _time_order(found: Dataset, asked: bool | None) -> bool | str:
         say(f"Note: column '{name}' does not rise from row to row: rows are {done}", err=True)
     elif found.time_column and asked is None:
         say(
-            f"Note: rows are in time order (column '{name}'): validation and calibration rows are blocks at the end; "
-            "--no-time-ordered for a random split",
+            f"Note: rows are in time order (column '{name}'): held-out rows are blocks at the end; --no-time-ordered "
+            "for a random split",
             err=True,
         )
     if asked is None and found.time_column is None:

@@ -137,7 +137,11 @@ def _is_epoch(values: NDArray[np.float64]) -> bool:
 
 def time_columns(names: Sequence[str], kinds: Sequence[str]) -> tuple[str, ...]:
     """Names of the columns that may tell the time of each row: dates and times, otherwise numbers of such a name."""
-    dates = tuple(name for name, kind in zip(names, kinds) if kind == "time")
+    dates = tuple(
+        name
+        for name, kind in zip(names, kinds)
+        if kind == "time" or (kind == "text" and _TIME_NAME.fullmatch(name))  # dates as text, in Parquet
+    )
     return dates or tuple(
         name
         for name, kind in zip(names, kinds)

@@ -183,6 +183,13 @@ def resampled(weights: NDArray[np.float32], offset: float) -> NDArray[np.intp]:
     return found
 
 
+def row_keys(rows: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[np.void]:
+    """The bytes of each row (n, ...) in a dtype, (n,): equal rows have equal keys."""
+    flat = np.ascontiguousarray(rows, dtype).reshape(len(rows), -1)
+    keys: NDArray[np.void] = flat.view(np.dtype((np.void, flat.dtype.itemsize * flat.shape[1]))).reshape(-1)
+    return keys
+
+
 def fingerprint(X: NDArray[Any], dtype: str) -> dict[str, Any]:
     """Shape, dtype, and a hash of rows spread over the data (at most 10 000, and 64 MB), as a model of `dtype` takes
     them.

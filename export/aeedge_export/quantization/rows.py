@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from aeedge.errors import InputError
+from aeedge_export.data.rows import row_keys
 from aeedge_export.quantization.choice import LEAST_ROWS
 
 _MARGIN, _OUTSIDE = 0.25, 0.05  # ranges beyond the example's, and the share of values that may lie there
@@ -44,12 +46,12 @@ def apart_from(rows: NDArray[Any], normal: NDArray[Any]) -> NDArray[Any]:
     Raises:
         InputError: too few are left.
     """
-
-    def keys(array: NDArray[Any]) -> NDArray[Any]:
-        flat = np.ascontiguousarray(array, rows.dtype).reshape(len(array), -1)
-        return flat.view(np.dtype((np.void, flat.dtype.itemsize * flat.shape[1]))).reshape(-1)
-
-    left = rows[~np.isin(keys(rows), keys(normal))]
+    taken = Counter(key.tobytes() for key in row_keys(normal, rows.dtype))
+    kept = []
+    for key in (key.tobytes() for key in row_keys(rows, rows.dtype)):
+        kept.append(not taken[key])
+        taken[key] -= taken[key] > 0  # of rows that repeat, as many as calibrate
+    left: NDArray[Any] = rows[np.array(kept)]
     if len(left) < LEAST_ROWS:
         raise InputError(
             f"calibration: expected {LEAST_ROWS} or more rows beside those that calibrate the threshold, got "

@@ -40,18 +40,15 @@ def detection(
             alone, unless there are too few of a class.
 
     Returns:
-        "kind" of the score; "rows" measured; "worst": a list of the highest scores with "row", "score", "p_value" (None
-        without calibration), "causes" and what `pictures.of_residual` shows; with calibration rows "histogram"
-        ("edges", "counts") of their scores; with labels "labels", see `_against_labels`.
+        "rows" measured; "worst": a list of the highest scores with "row", "score", "p_value" (None without
+        calibration), "causes" and what `pictures.of_residual` shows; with labels "labels", see `_against_labels`.
     """
     rows = np.arange(len(X))
     if len(X) > _MOST_ROWS:
         rows = np.linspace(0, len(X) - 1, _MOST_ROWS).astype(np.intp)
     scores = run.scores(X if len(rows) == len(X) else X[rows])
-    found: dict[str, Any] = {"kind": run.scored_as.kind, "rows": len(rows)}
+    found: dict[str, Any] = {"rows": len(rows)}
     known = None if run.calibration is None else Calibration(run.scores(run.calibration))
-    if known is not None:
-        found["histogram"] = _histogram(known.scores)
     worst = np.argsort(-scores, kind="stable")[:_WORST]
     shown = X[rows[worst]]
     causes: Any = explainer(run)(shown, _CAUSES, "raise")
@@ -82,9 +79,14 @@ def described(run: Run) -> list[str]:
         lines = [
             f"score {run.scored_as.kind}, threshold {alarm.threshold:.4g}: a false-alarm rate of "
             f"{100 * alarm.rate:.3g} %, from {alarm.rows:,} calibration rows"
+            + (f" ({run.calibration_left_out:,} with gross outliers left out)" if run.calibration_left_out else "")
         ]
         if alarm.drift and not alarm.drift["drift"]:
             lines.append(described_drift(alarm.drift))
+    if labels and "roc_auc" not in labels:
+        lines.append(
+            f"labels: {len(labels['classes'])} classes, so no ROC AUC, which needs two; alarms by class in the report"
+        )
     if "roc_auc" in labels:
         lines.append(
             f"labels: class '{printable(labels['anomalous'])}' counts as anomalous; ROC AUC {labels['roc_auc']:.3f}, "
@@ -123,7 +125,7 @@ def _against_labels(
     rows: NDArray[np.intp],
     held_out: NDArray[np.intp] | None,
 ) -> dict[str, Any] | None:
-    """Detection measured by labels; None where there is one class.
+    """Detection measured by labels; None where there are none.
 
     Returns:
         "rows" compared, and "which" these are; "classes": a list of dicts with "name",
@@ -132,9 +134,9 @@ def _against_labels(
     """
     known = labels != UNLABELLED
     names, counts = np.unique(labels[known], return_counts=True)
-    if len(names) < 2:
-        return None
     apart = known if held_out is None else known & np.isin(rows, held_out)
+    if not len(names):
+        return None
     of_held_out = {name: int((labels[apart] == name).sum()) for name in names}
     enough = min(of_held_out.values()) >= _LEAST_OF_A_CLASS
     which = "rows" if held_out is None else "held-out rows" if enough else "rows, most of which were trained on"
@@ -162,8 +164,8 @@ def _against_labels(
     }
 
 
-def _histogram(scores: NDArray[np.float32]) -> dict[str, Any]:
-    """Counts of scores between edges that are evenly spaced in their logarithm."""
+def histogram(scores: NDArray[np.float32]) -> dict[str, Any]:
+    """Counts of scores, sorted, between edges that are evenly spaced in their logarithm."""
     low = max(float(scores[0]), 1e-6 * float(scores[-1]), 1e-30)
     edges = np.geomspace(low, max(float(scores[-1]), low * 1.01), min(_BINS, max(5, len(scores) // 5)) + 1)
     counts, _ = np.histogram(np.clip(scores, edges[0], edges[-1]), edges)

@@ -14,9 +14,9 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from aeedge.bundle.manifest import Manifest
-from aeedge_export.alarms import described_drift
 from aeedge_export.data.axes import channels_first
 from aeedge_export.reporting import charts
+from aeedge_export.reporting.detection import described, histogram
 from aeedge_export.reporting.evaluation import against_pca
 from aeedge_export.reporting.pictures import image_shape, png
 from aeedge_export.run import STOPPED, Run
@@ -69,14 +69,15 @@ def render(run: Run, manifest: Manifest | None = None) -> str:
 
 def _detection(run: Run) -> dict[str, Any]:
     """Score histogram with the threshold, the worst rows, and detection against labels."""
-    found, alarm = run.evaluation.get("detection"), run.alarm
-    if not found:
+    found, alarm = run.evaluation.get("detection", {}), run.alarm
+    if not found and alarm is None:
         return {}
-    shown: dict[str, Any] = {"detection": found, "alarm": alarm}
-    if "histogram" in found:
+    shown: dict[str, Any] = {"detection": found, "alarm": alarm, "described": described(run)}
+    if run.calibration is not None:
+        counts = histogram(np.sort(run.scores(run.calibration)))
         mark = None if alarm is None else alarm.threshold
-        shown["scores"] = charts.histogram(**found["histogram"], mark=mark, label="anomaly score, logarithmic")
-    signals = [(one["row"], one["signal"]) for one in found["worst"] if "signal" in one][:_SIGNALS]
+        shown["scores"] = charts.histogram(**counts, mark=mark, label="anomaly score, logarithmic")
+    signals = [(one["row"], one["signal"]) for one in found.get("worst", ()) if "signal" in one][:_SIGNALS]
     shown["worst_signals"] = {
         row: charts.lines(
             range(signal["start"], signal["start"] + len(signal["input"])),
@@ -86,8 +87,6 @@ def _detection(run: Run) -> dict[str, Any]:
         )
         for row, signal in signals
     }
-    if alarm is not None and alarm.drift:
-        shown["drift"] = described_drift(alarm.drift)
     if "curve" in found.get("labels", {}):
         curve = found["labels"]["curve"]
         rates = {"detection rate": curve["detection_rate"]}

@@ -71,12 +71,13 @@ def replace_calibration_bytes(path, data):
 
 def add_calibration(path, scores, **rule):
     """Calibrate a bundle's fp32 with scores, as an exporter could have done it."""
-    found, threshold = calibrate(scores, ThresholdRule(**(rule or {"false_alarm_rate": 0.05})))
+    rule = rule or {"false_alarm_rate": 0.05}
+    found, threshold = calibrate(scores, ThresholdRule(**rule))
     buffer = io.BytesIO()
     np.savez(buffer, **{"fp32.score": found.scores})
     data = buffer.getvalue()
     (path / "calibration.npz").write_bytes(data)
     entry = FileEntry(hashlib.sha256(data).hexdigest(), len(data))
-    spec = CalibrationSpec(entry, found.size, found.rate(threshold), {"fp32": threshold})
+    spec = CalibrationSpec(entry, found.size, found.rate(threshold), {"fp32": threshold}, rule)
     manifest = Bundle(path).manifest._replace(calibration=spec)
     (path / "manifest.json").write_text(manifest.dumps(), encoding="utf-8")

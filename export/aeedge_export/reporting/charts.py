@@ -124,7 +124,7 @@ def bars(names: Sequence[str], values: Sequence[float], *, upright: bool = False
         return _svg(150, parts)
     for i, (name, value) in enumerate(zip(names, values)):
         y, wide = 8 + 18 * i, 400 * value / most
-        short = name if len(name) <= 16 else name[:15] + "…"
+        short = name if len(name) <= 14 else name[:13] + "…"
         parts.append(f'<text x="150" y="{y + 11}" text-anchor="end">{escape(short)}</text>')
         parts.append(f'<rect x="158" y="{y + 1}" width="{wide:.1f}" height="12" fill="var(--a)"/>')
         parts.append(f'<text x="{164 + wide:.1f}" y="{y + 11}">{value:.3g}</text>')

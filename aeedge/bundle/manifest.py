@@ -31,6 +31,7 @@ FORMAT_VERSION = 2  # of the newest bundles; a bundle has the oldest version tha
 VARIANTS = ("fp32", "int8")
 DTYPES = ("float32", "uint8", "int16")
 MISSING = ("drop", "median")
+CALENDAR = ("day", "week")
 SCORES = ("mse", "robust", "mahalanobis", "both")
 SENTINELS = ("none", "first", "all")
 OUTPUTS = ("latent", "reconstruction", "score")
@@ -76,11 +77,53 @@ class Missing(Record):
         return {"policy": self.policy, **fill, "codes": {name: list(codes) for name, codes in self.codes.items()}}
 
 
+class SignalSpec(Record):
+    """What a window is: consecutive samples of channels, (window, width), cut from a recording.
+
+    `channels` names the measured channels, `units` theirs; `hop` is the number of samples from one window's start to the
+    next in training; `rate` is in samples a second (Hz), None if unknown. `time` names the column with the time of each
+    sample. For each of `calendar`, "day" and "week", two more channels follow the measured ones: sine and cosine of the
+    time of day, and of the time since Monday. `reference` is what health checks compare windows with, as JSON.
+    """
+
+    channels: tuple[str, ...]
+    window: int
+    hop: int
+    rate: float | None = None
+    units: tuple[str, ...] | None = None
+    time: str | None = None
+    calendar: tuple[str, ...] = ()
+    reference: Mapping[str, Any] = MappingProxyType({})
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of all channels of a window, those of the calendar last."""
+        return self.channels + tuple(f"{period} {part}" for period in self.calendar for part in ("sin", "cos"))
+
+    @property
+    def width(self) -> int:
+        """Number of channels of a window."""
+        return len(self.channels) + 2 * len(self.calendar)
+
+    def document(self) -> dict[str, Any]:
+        """This as JSON."""
+        return {
+            "channels": list(self.channels),
+            "window": self.window,
+            "hop": self.hop,
+            "rate": self.rate,
+            "units": None if self.units is None else list(self.units),
+            "time": self.time,
+            "calendar": list(self.calendar),
+            "reference": dict(self.reference),
+        }
+
+
 class InputSpec(Record):
     """One row of input. `features` and `units` name the elements of one-dimensional rows, if known.
 
     `missing`: how missing values are told and treated; None where there are none. `dialect`: of the text files that the
-    model was trained with.
+    model was trained with. `signal`: where rows are windows of a recording.
     """
 
     shape: tuple[int, ...]
@@ -89,6 +132,7 @@ class InputSpec(Record):
     units: tuple[str, ...] | None = None
     missing: Missing | None = None
     dialect: Mapping[str, Any] | None = None
+    signal: SignalSpec | None = None
 
     @property
     def size(self) -> int:
@@ -205,6 +249,7 @@ class Manifest(Record):
                 "units": None if self.input.units is None else list(self.input.units),
                 **({} if self.input.missing is None else {"missing": self.input.missing.document()}),
                 **({} if self.input.dialect is None else {"dialect": dict(self.input.dialect)}),
+                **({} if self.input.signal is None else {"signal": self.input.signal.document()}),
             },
             "latent": {
                 "size": self.latent,
@@ -422,11 +467,39 @@ def _input(node: Node) -> InputSpec:
         if names[key] is not None and (len(shape) != 1 or len(names[key] or ()) != shape[0]):
             raise node.get(key).wrong(f"null, or one name for each of the {math.prod(shape)} values of a row")
     missing, dialect = node.get("missing").optional(_missing), node.get("dialect").optional(Node.plain)
-    spec = InputSpec(shape, dtype, names["features"], names["units"], missing, dialect)
+    signal = node.get("signal").optional(read_signal)
+    if signal is not None and shape != (signal.window, signal.width):
+        raise node.get("signal").wrong(f"a window and channels that make the shape {shape}")
+    spec = InputSpec(shape, dtype, names["features"], names["units"], missing, dialect, signal)
     fault = missing_fault(spec)
     if fault:
         raise node.get("missing").wrong(fault)
     return spec
+
+
+def read_signal(node: Node) -> SignalSpec:
+    """A signal's entry, as `SignalSpec.document` gives it."""
+    channels, calendar = (tuple(item.text() for item in node.get(key).items()) for key in ("channels", "calendar"))
+    units = node.get("units").optional(lambda n: tuple(item.text() for item in n.items()))
+    rate = node.get("rate").optional(lambda n: n.number(0.0))
+    if not channels or len(set(channels)) < len(channels):
+        raise node.get("channels").wrong("one or more names, all different")
+    if units is not None and len(units) != len(channels):
+        raise node.get("units").wrong(f"null, or one for each of the {len(channels)} channels")
+    if rate == 0:
+        raise node.get("rate").wrong("null, or samples a second, above 0")
+    if len(set(calendar)) < len(calendar) or not set(calendar) <= set(CALENDAR):
+        raise node.get("calendar").wrong("'day', 'week', both or none")
+    return SignalSpec(
+        channels=channels,
+        window=node.get("window").integer(1, 2**31 - 1),
+        hop=node.get("hop").integer(1, 2**31 - 1),
+        rate=rate,
+        units=units,
+        time=node.get("time").optional(Node.text),
+        calendar=calendar,
+        reference=node.get("reference").optional(Node.plain) or {},
+    )
 
 
 def _missing(node: Node) -> Missing:

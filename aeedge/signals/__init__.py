@@ -1,0 +1,1 @@
+"""Signals: recordings cut into windows, live streams, and whether sensors and model can still be believed."""

@@ -80,10 +80,10 @@ class Missing(Record):
 class SignalSpec(Record):
     """What a window is: consecutive samples of channels, (window, width), cut from a recording.
 
-    `channels` names the measured channels, `units` theirs; `hop` is the number of samples from one window's start to the
-    next in training; `rate` is in samples a second (Hz), None if unknown. `time` names the column with the time of each
-    sample. For each of `calendar`, "day" and "week", two more channels follow the measured ones: sine and cosine of the
-    time of day, and of the time since Monday. `reference` is what health checks compare windows with, as JSON.
+    `channels` names the measured channels, `units` theirs; `hop` is the number of samples from one window's start to
+    the next in training; `rate` is in samples a second (Hz), None if unknown. `time` names the column with the time of
+    each sample. For each of `calendar`, "day" and "week", two more channels follow the measured ones: sine and cosine
+    of the time of day, and of the time since Monday. `reference` is what health checks compare windows with, as JSON.
     """
 
     channels: tuple[str, ...]

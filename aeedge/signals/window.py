@@ -37,7 +37,7 @@ def window(samples: ArrayLike, length: int, hop: int | None = None) -> NDArray[A
     hop = max(1, length // 4) if hop is None else as_count("hop", hop)
     if len(recording) < length:
         raise InputError(
-            f"samples: expected a recording of {length} samples or more, for a window has as many, got {len(recording)}; "
+            f"samples: expected a recording of {length} samples or more, as a window has, got {len(recording)}; "
             "use shorter windows or a longer recording"
         )
     views = np.lib.stride_tricks.sliding_window_view(recording, length, axis=0)[::hop]

@@ -338,12 +338,13 @@ def _normal(
 def _calibrated(normal: Normal, variants: Mapping[str, EncoderDecoder]) -> tuple[CalibrationSpec, bytes]:
     """Calibration scores of all variants, whose alarms must agree."""
     rows = normal.kept()
+    spacing = normal.spacing * len(normal.rows) / len(rows) if normal.time_ordered else None
     scores = {name: variant.scores(rows) for name, variant in variants.items()}
     found = {name: values for name, values in scores.items() if values is not None}
     if "int8" in found and (reason := disagreement(found["fp32"], found["int8"])):
         raise NotQuantizableError(reason)
     options: dict[str, Any] = {"time_ordered": normal.time_ordered, "drift": normal.drift, "left_out": normal.left_out}
-    return calibrated(found, normal.rule, **options)
+    return calibrated(found, normal.rule, spacing=spacing, **options)
 
 
 def _check_operators(role: str, graph: bytes) -> None:

@@ -235,7 +235,7 @@ def _begin(
     sample_rows = _sample_rows(X, validation_rows if len(validation_rows) else train_rows)
     held = len(free.calibration) - len(calibration)
     most, time_ordered = most_calibration(row_bytes), bool(params["time_ordered"])
-    calibration = kept_rows(calibration, most, drawn, time_ordered=time_ordered)
+    found_rows, calibration = len(calibration), kept_rows(calibration, most, drawn, time_ordered=time_ordered)
     later = kept_rows(later, max(1, most // 2), drawn, time_ordered=time_ordered)
     run = Run(
         params=_kept(params),
@@ -253,6 +253,7 @@ def _begin(
         calibration=np.array(X[calibration], dtype) if len(calibration) else None,
         later=np.array(X[later], dtype) if len(later) else None,
         calibration_left_out=held,
+        calibration_spacing=found_rows / max(1, len(calibration)),
         left_out=left_out,
         sample_weight=weights,
     )

@@ -83,6 +83,7 @@ class Run:
         scoring: the fitted score; None before training is complete.
         score_part: the kind that rows are scored by, a part of `scoring`; None for all of it.
         calibration_given: whether the calibration rows came from `calibrate`, so that nothing is known of their order.
+        calibration_spacing: of calibration rows in time order, rows of the data from one to the next.
         calibration_left_out: how many calibration rows had gross outliers and were left out.
         rule: how the threshold was asked for; None for the default, a false-alarm rate of 1 % or the smallest possible.
         alarm: the threshold; None without rows to calibrate with.
@@ -118,6 +119,7 @@ class Run:
     score_part: str | None = None
     calibration_given: bool = False
     calibration_left_out: int = 0
+    calibration_spacing: float = 1.0
     rule: ThresholdRule | None = None
     alarm: Alarm | None = None
     threads: ThreadChoice = field(default_factory=ThreadChoice)

@@ -253,7 +253,7 @@ def _begin(
         calibration=np.array(X[calibration], dtype) if len(calibration) else None,
         later=np.array(X[later], dtype) if len(later) else None,
         calibration_left_out=held,
-        calibration_spacing=found_rows / max(1, len(calibration)),
+        calibration_spacing=found_rows / len(calibration) if found_rows else 1.0,
         left_out=left_out,
         sample_weight=weights,
     )

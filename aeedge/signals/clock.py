@@ -68,7 +68,7 @@ class SampleClock:
                     "day or week, got none"
                 )
             self._anew = False
-            return np.arange(self._count, self._count + count) * self._period + self._origin, []
+            return self._spaced(self._count, count, self._origin), []
         found = self._checked(given, count)
         self._anew, self._each = True, found.ndim > 0
         before, self._told = self._begun and self._told, True
@@ -76,7 +76,14 @@ class SampleClock:
             return found, self._breaks(found, before)
         first = float(found)
         jump = self._jump(first - self.next, self._count * self._period) if before else None
-        return np.arange(count) * self._period + first, [] if jump is None else [(0, jump)]
+        return self._spaced(0, count, first), [] if jump is None else [(0, jump)]
+
+    def _spaced(self, first: int, count: int, origin: float) -> NDArray[np.float64]:
+        """The times of samples that are a period apart."""
+        times: NDArray[np.float64] = np.arange(first, first + count, dtype=np.float64)
+        times *= self._period
+        times += origin
+        return times
 
     def _breaks(self, times: NDArray[np.float64], before: bool) -> list[tuple[int, Fault]]:
         """Where one of several times is too far from the one before; `before`: whether the first one has such."""

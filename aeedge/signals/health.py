@@ -194,11 +194,12 @@ def counts(rows: NDArray[Any]) -> tuple[NDArray[np.intp], ...]:
     return run, np.maximum(extreme - 2, 0), np.count_nonzero(rows == 0, axis=1)
 
 
-def reference_of(windows: ArrayLike) -> dict[str, list[float]]:
+def reference_of(windows: ArrayLike, rows: NDArray[np.intp] | None = None) -> dict[str, list[float]]:
     """What health checks compare with, as JSON: lists with a number for each channel.
 
     Args:
         windows: raw training windows (n, samples, channels), of the measured channels alone.
+        rows: indices of those that count; None for all.
 
     Returns:
         "low" and "high" ends of the range; the most in any window of "longest_run" (equal samples), "at_extreme"
@@ -214,14 +215,16 @@ def reference_of(windows: ArrayLike) -> dict[str, list[float]]:
     low, high = np.full(channels, np.inf), np.full(channels, -np.inf)
     most = np.zeros((len(COUNTS), channels), np.int64)
     step = max(1, _BLOCK_BYTES // (8 * given[0].size))
-    for start in range(0, len(given), step):
-        rows = given[start : start + step].swapaxes(1, 2).reshape(-1, given.shape[1])
-        rows = np.array(rows, np.result_type(rows, np.float32))
-        rows[np.isinf(rows)] = np.nan
-        found = [*counts(rows), np.count_nonzero(np.isnan(rows), axis=1)]
+    for start in range(0, len(given) if rows is None else len(rows), step):
+        block = given[start : start + step] if rows is None else given[rows[start : start + step]]
+        lines = block.swapaxes(1, 2).reshape(-1, given.shape[1])
+        lines = np.array(lines, np.result_type(lines, np.float32))
+        lines[np.isinf(lines)] = np.nan
+        with np.errstate(invalid="ignore"):  # of NaN alone
+            found = [*counts(lines), np.count_nonzero(np.isnan(lines), axis=1)]
+            low = np.fmin(low, np.fmin.reduce(np.fmin.reduce(lines, 1).reshape(-1, channels)))
+            high = np.fmax(high, np.fmax.reduce(np.fmax.reduce(lines, 1).reshape(-1, channels)))
         most = np.maximum(most, [of.reshape(-1, channels).max(axis=0) for of in found])
-        low = np.fmin(low, np.fmin.reduce(rows, 1).reshape(-1, channels).min(axis=0))
-        high = np.fmax(high, np.fmax.reduce(rows, 1).reshape(-1, channels).max(axis=0))
     low[unknown := low > high] = -_LARGEST
     high[unknown] = _LARGEST
     ends = {"low": np.clip(low, -_LARGEST, _LARGEST), "high": np.clip(high, -_LARGEST, _LARGEST)}

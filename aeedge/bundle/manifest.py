@@ -32,6 +32,7 @@ VARIANTS = ("fp32", "int8")
 DTYPES = ("float32", "uint8", "int16")
 MISSING = ("drop", "median")
 CALENDAR = ("day", "week")
+HEALTH = ("low", "high", "longest_run", "at_extreme", "zeros", "missing")  # of each channel; see signals/health.py
 SCORES = ("mse", "robust", "mahalanobis", "both")
 SENTINELS = ("none", "first", "all")
 OUTPUTS = ("latent", "reconstruction", "score")
@@ -501,8 +502,21 @@ def read_signal(node: Node) -> SignalSpec:
         units=units,
         time=node.get("time").optional(Node.text),
         calendar=calendar,
-        reference=node.get("reference").optional(Node.plain) or {},
+        reference=node.get("reference").optional(lambda n: _reference(n, len(channels))) or {},
     )
+
+
+def _reference(node: Node, channels: int) -> dict[str, Any]:
+    """What health checks compare with: numbers for each channel, and anything of a later aeedge."""
+    found = node.plain()
+    for key in HEALTH:
+        numbers = node.get(key).optional(_numbers)
+        least = -LARGEST_SCORE if key in ("low", "high") else 0.0
+        if numbers is not None and (len(numbers) != channels or not all(least <= n <= LARGEST_SCORE for n in numbers)):
+            raise node.get(key).wrong(f"{channels} numbers from {least:g} to {LARGEST_SCORE:g}, one for each channel")
+    if any(low > high for low, high in zip(found.get("low") or (), found.get("high") or ())):
+        raise node.get("high").wrong("numbers that are not below those of 'low'")
+    return found
 
 
 def _missing(node: Node) -> Missing:

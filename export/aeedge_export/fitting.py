@@ -52,7 +52,7 @@ from aeedge_export.data.scaling import (
     robust_statistics,
 )
 from aeedge_export.data.tensors import without_tensor
-from aeedge_export.data.windows import windows_per_span
+from aeedge_export.data.windows import windows_per_span, with_reference
 from aeedge_export.networks import CUSTOM, build
 from aeedge_export.networks.base import Design, Network, multiply_adds
 from aeedge_export.networks.linear import Principal
@@ -103,6 +103,8 @@ def fit(
     params = {**params, **order, **({} if calibration_rows is None else {"calibration": 0.0})}
     run, resolved = _begin(X, params, features, split_options(params), weights)
     run = replace(run, fingerprint=fingerprint(X, run.dtype), **known)
+    if signal is not None:
+        run.signal = with_reference(signal, X, run.split(len(X)).fitted)
     if fault := missing_fault(run.input_spec):
         raise InputError(f"missing: expected {fault}, got {run.missing}")
     _warn(run, *order_notes)

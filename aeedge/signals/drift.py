@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 LEAST_WINDOWS = 50
 MOST_LATENTS = 48
 AVERAGE_RUN_LENGTH = 100_000  # windows to a false alarm: a day of windows of a second
-_PER_COMPONENT = 5  # windows of the reference for each component
+_PER_COMPONENT = 10  # windows of the reference for each component
 _LEVELS = np.arange(1, 16) / 16  # of the quantiles of scores
 _MEAN_WEIGHT, _SLOW_WEIGHT = 0.02, 0.02  # of a new window, in the mean of latents; in second moments and scores
 _CLIP = 3.0  # standard deviations: a single window must not count for many
@@ -39,6 +39,7 @@ _ROUNDING = 1e-3  # of a latent's largest magnitude: less than this differs from
 _RAISED, _FLOOR = 1.00001, 1e-9  # quantiles of scores, as calibration scores are
 _REFERENCES, _PATHS, _STEPS, _EVERY = 64, 12, 512, 4  # of the simulation
 _BURN_IN = 100
+_ASSURANCE = 0.95  # the share of references whose average run length is at least the stated one
 _MOST_LAGS = 8
 _LEAST_SPREAD = 0.05  # of the variance that independent windows have, so that dead latents do not divide by 0
 _MARGIN = 1.1  # times the largest value on the reference itself
@@ -316,7 +317,7 @@ def _simulated(x: Array) -> dict[str, Array]:
     for z, s, f in _moved(process, references, _PATHS, rng):
         found = (z**2 / mean).mean(axis=-1), (s**2 / second).mean(axis=(-1, -2)), (f**2 / share).mean(axis=-1)
         np.maximum(most, found, out=most)
-    limits = np.array([_gumbel_quantile(values.ravel()) for values in np.sqrt(most)])
+    limits = np.array([_limit(values) for values in np.sqrt(most)])
     return {
         "mean_scale": np.sqrt(mean),
         "second_scale": np.sqrt(second),
@@ -354,15 +355,15 @@ def _moved(
             yield z, s, f
 
 
-def _gumbel_quantile(largest: Array) -> float:
-    """The level that one of the three statistics exceeds so rarely that all three have the average run length.
+def _limit(largest: Array) -> float:
+    """The level that a statistic exceeds so rarely that all three have the average run length, for most references.
 
     Args:
-        largest: the largest values of paths of `_STEPS` windows.
+        largest: the largest values of paths of `_STEPS` windows, (references, paths), which have a Gumbel distribution.
     """
     chance = _STEPS / AVERAGE_RUN_LENGTH / 3
-    scale = float(largest.std()) * math.sqrt(6) / math.pi
-    return float(largest.mean()) + scale * (-math.log(-math.log1p(-chance)) - 0.5772156649015329)
+    deviations = math.sqrt(6) / math.pi * (-math.log(-math.log1p(-chance)) - np.euler_gamma)
+    return float(np.quantile(largest.mean(axis=1) + deviations * largest.std(axis=1), _ASSURANCE))
 
 
 def _at_least_seen(reference: DriftReference, latents: NDArray[Any], scores: Array) -> NDArray[np.float32]:

@@ -18,6 +18,7 @@ from aeedge.runtime.methods import NAMES
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
+    from aeedge.bundle.drift_reference import DriftReference
     from aeedge.bundle.reader import Bundle
     from aeedge.detection.explain import Cause
     from aeedge.runtime.dispatch import Dispatcher
@@ -162,9 +163,14 @@ class Model:
         return self._bundle.calibration_sequence(self.variant)
 
     @property
-    def drift_reference(self) -> Any:
-        """What `aeedge.signals.drift.DriftMonitor` compares latents and scores with; None where the bundle has none."""
-        return None
+    def drift_reference(self) -> DriftReference | None:
+        """What `aeedge.signals.drift.DriftMonitor` compares latents and scores with; None where the bundle has none.
+
+        Raises:
+            CorruptBundleError: calibration.npz is missing or damaged.
+        """
+        self._check("encode")
+        return self._bundle.drift_reference(self.variant)
 
     @property
     def threads(self) -> int:
@@ -399,6 +405,7 @@ class Model:
         self._check("encode")
         if self.calibration_size:
             self._bundle.calibration(self.variant)
+            self._bundle.drift_reference(self.variant)
         calls = {"latent": self.encode, "reconstruction": self.denoise, "score": self.score}
         find = self._dispatcher.find_sentinels if self.nonfinite_check == "latents" else None
         return self_check(self._bundle, self.variant, calls, find)

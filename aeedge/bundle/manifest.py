@@ -37,6 +37,7 @@ SCORES = ("mse", "robust", "mahalanobis", "both")
 SENTINELS = ("none", "first", "all")
 OUTPUTS = ("latent", "reconstruction", "score")
 MOST_SCORES = 4096  # of a variant in calibration.npz
+MOST_DRIFT_LATENTS = 48  # of a drift reference there
 LARGEST_SCORE = (2 - 2**-23) * 2.0**127  # of float32
 
 _SEAL = '"manifest_sha256": "'
@@ -105,6 +106,11 @@ class SignalSpec(Record):
     def width(self) -> int:
         """Number of channels of a window."""
         return len(self.channels) + 2 * len(self.calendar)
+
+    @property
+    def span(self) -> int:
+        """Hops from a window to the next that shares no sample with it."""
+        return -(-self.window // self.hop)
 
     def document(self) -> dict[str, Any]:
         """This as JSON."""
@@ -190,7 +196,8 @@ class CalibrationSpec(Record):
     `file`: of calibration.npz; `rows`: how many scores of each variant it has; `false_alarm_rate`: of these thresholds;
     `rule`: how they were asked for; `time_ordered`: whether the rows are a stretch of time after the training rows;
     `drift`: what was found in a later stretch, and other facts for people; `spacing`: where the scores are kept in time
-    order too, hops (`SignalSpec.hop`, or rows) from one to the next; None where they are not.
+    order too, hops (`SignalSpec.hop`, or rows) from one to the next; None where they are not; `drift_references`: the
+    numbers of latents and of components of each variant that has a drift reference.
     """
 
     file: FileEntry
@@ -201,6 +208,7 @@ class CalibrationSpec(Record):
     time_ordered: bool = False
     drift: Mapping[str, Any] = MappingProxyType({})
     spacing: float | None = None
+    drift_references: Mapping[str, tuple[int, int]] = MappingProxyType({})
 
 
 class Manifest(Record):
@@ -376,8 +384,13 @@ def _calibration_document(spec: CalibrationSpec) -> dict[str, Any]:
         "rule": dict(spec.rule),
         "time_ordered": spec.time_ordered,
         **({} if spec.spacing is None else {"spacing": spec.spacing}),
+        **({} if not spec.drift_references else {"drift_references": _lists(spec.drift_references)}),
         **({"drift": dict(spec.drift)} if spec.drift else {}),
     }
+
+
+def _lists(sizes: Mapping[str, tuple[int, int]]) -> dict[str, list[int]]:
+    return {variant: list(both) for variant, both in sizes.items()}
 
 
 def _shortest(scale: NDArray[np.float32]) -> Any:
@@ -572,8 +585,21 @@ def _calibration(node: Node) -> CalibrationSpec:
         rule=node.get("rule").plain(),
         time_ordered=node.get("time_ordered").boolean(),
         spacing=node.get("spacing").optional(lambda n: n.number(1.0)),
+        drift_references=node.get("drift_references").optional(_drift_references) or {},
         drift=node.get("drift").optional(Node.plain) or {},
     )
+
+
+def _drift_references(node: Node) -> dict[str, tuple[int, int]]:
+    found = {}
+    for variant, item in node.mapping().items():
+        sizes = item.items()
+        if len(sizes) != 2:
+            raise item.wrong("the numbers of latents and of components")
+        latents = sizes[0].integer(1, MOST_DRIFT_LATENTS)
+        if variant in VARIANTS:
+            found[variant] = (latents, sizes[1].integer(1, latents))
+    return found
 
 
 def _score(node: Node, shape: tuple[int, ...]) -> ScoreSpec:

@@ -23,6 +23,7 @@ from aeedge.detection.calibration import ThresholdRule
 from aeedge.errors import InputError, printable
 from aeedge.runtime.frames import as_rows
 from aeedge.runtime.missing import fill_missing, missing_rows
+from aeedge.signals.drift import LEAST_WINDOWS, MOST_WINDOWS
 from aeedge_export.alarms import check_rule, described_drift, set_alarm
 from aeedge_export.arguments import check_signal
 from aeedge_export.conversion.graph import check_one_input
@@ -105,6 +106,7 @@ def fit(
     run = replace(run, fingerprint=fingerprint(X, run.dtype), **known)
     if signal is not None:
         run.signal = with_reference(signal, X, run.split(len(X)).fitted)
+    run.reference = _reference(run, X)
     if fault := missing_fault(run.input_spec):
         raise InputError(f"missing: expected {fault}, got {run.missing}")
     _warn(run, *order_notes)
@@ -176,7 +178,7 @@ def partial_fit(
         resolved = resolve(params, facts, run.drawn_seed, run.design)
     one_pass = replace(resolved.settings, epochs=run.state.epoch + 1, schedule="constant", patience=None)
     run.state.best_loss = np.inf  # losses of different rows do not compare: the last weights count
-    run.calibration = run.later = run.rule = None  # these rows may be among them
+    run.calibration = run.later = run.reference = run.rule = None  # these rows may be among them
     parts = split(len(X), 0.0, run.drawn_seed, run.left_out, run.sample_weight)
     _train(run, X, replace(resolved, settings=one_pass), params, parts, None, finish=False)
     return run
@@ -201,7 +203,7 @@ def _time_order(X: NDArray[Any], params: Mapping[str, Any]) -> tuple[dict[str, A
 
 def _of_windows(signal: SignalSpec, params: Mapping[str, Any]) -> dict[str, Any]:
     """Parameters for windows of a signal: held-out windows are later, and share no sample with the others."""
-    span = -(-signal.window // signal.hop)
+    span = signal.span
     if params["channels"] == "first" or params["axes"] not in (None, "ntc"):
         raise InputError("channels: windows of a signal are (window, channels), so these are last; leave it out")
     if params["time_ordered"] is False and span > 1:
@@ -219,6 +221,18 @@ def _of_windows(signal: SignalSpec, params: Mapping[str, Any]) -> dict[str, Any]
         "time_ordered": params["time_ordered"] is not False,
         "gap": span if params["gap"] == "auto" else params["gap"],
     }
+
+
+def _reference(run: Run, X: NDArray[Any]) -> NDArray[Any] | None:
+    """Windows that do not overlap, in time order, to find drift by; None where order or number do not allow it."""
+    if run.signal is None or not run.time_ordered:
+        return None
+    parts, span = run.split(len(X)), run.signal.span
+    chosen = np.concatenate([rows[::span] for rows in parts[1:]])
+    if len(chosen) < LEAST_WINDOWS:
+        chosen = np.concatenate([np.unique(parts.train)[::span], chosen])
+    chosen = chosen[-min(MOST_WINDOWS, most_calibration(run.row_bytes)) :]
+    return np.array(X[chosen], run.dtype) if len(chosen) >= LEAST_WINDOWS else None
 
 
 def _kept(params: Mapping[str, Any]) -> dict[str, Any]:

@@ -71,6 +71,8 @@ class Run:
         calibration: raw rows to set thresholds by, (m, *input_shape), at most 4 096 and 64 MB, which had no say in the
             training; None without.
         later: of rows in time order some after those, likewise, half as many at most; None without.
+        reference: raw windows of a signal that do not overlap, in time order, which drift is found by: those that had
+            no say in the weights where they are enough, at most 2 048 and 64 MB; None without.
         left_out: indices of rows with gross outliers or codes for missing values, left out of training and comparison.
         notes: findings about the data and the training, in sentences.
         state: progress of training, with the best weights.
@@ -105,6 +107,7 @@ class Run:
     sample: NDArray[Any]
     calibration: NDArray[Any] | None = None
     later: NDArray[Any] | None = None
+    reference: NDArray[Any] | None = None
     left_out: NDArray[np.intp] = field(default_factory=lambda: np.zeros(0, np.intp))
     fingerprint: dict[str, Any] | None = None
     sample_weight: NDArray[np.float32] | None = None

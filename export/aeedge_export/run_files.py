@@ -1,5 +1,5 @@
 """A trained run on disk: run.json, weights.safetensors, checkpoint.safetensors, history.jsonl, sample.npy,
-and calibration.npy, later.npy where there are such rows. No pickle.
+and calibration.npy, later.npy, reference.npy where there are such rows. No pickle.
 
 weights.safetensors holds the best weights and the scaler, enough for transform and export; checkpoint.safetensors holds
 the last weights and the optimiser's state, for resuming. run.json holds the sha256 of all files, its own computed with
@@ -41,7 +41,7 @@ from aeedge_export.versions import versions
 
 FORMAT, VERSION = "aeedge-run", 3  # version 1 had no sums, 2 no rows for calibration
 _DATA = ("weights.safetensors", "checkpoint.safetensors", "history.jsonl", "sample.npy")
-_OPTIONAL = ("calibration.npy", "later.npy")
+_OPTIONAL = ("calibration.npy", "later.npy", "reference.npy")
 _BEFORE: dict[str, Any] = {
     "calibration": 0.0,
     "time_ordered": False,
@@ -74,7 +74,11 @@ def save(run: Run, path: str | os.PathLike[str], *, overwrite: bool) -> None:
         "history.jsonl": "".join(json.dumps(epoch) + "\n" for epoch in state.history).encode(),
         "sample.npy": _npy(run.sample),
     }
-    files |= {name: _npy(rows) for name, rows in zip(_OPTIONAL, (run.calibration, run.later)) if rows is not None}
+    files |= {
+        name: _npy(rows)
+        for name, rows in zip(_OPTIONAL, (run.calibration, run.later, run.reference))
+        if rows is not None
+    }
     sums = {"run.json": _BLANK} | {name: _sha256(data) for name, data in files.items()}
     text = json.dumps(
         {"format": FORMAT, "version": VERSION, "sha256": sums} | _document(run), indent=1, ensure_ascii=False
@@ -232,6 +236,7 @@ def _assemble(
         sample=_rows(files["sample.npy"]),
         calibration=_rows(files["calibration.npy"]) if "calibration.npy" in files else None,
         later=_rows(files["later.npy"]) if "later.npy" in files else None,
+        reference=_rows(files["reference.npy"]) if "reference.npy" in files else None,
         left_out=np.array(document.get("left_out", ()), np.intp),  # not in runs of former versions
         fingerprint=document.get("fingerprint"),
         sample_weight=checkpoint["sample_weight"].numpy() if "sample_weight" in checkpoint else None,
@@ -288,7 +293,7 @@ def _faults(run: Run) -> Iterator[str]:
             yield f"scaler.{name} is not finite, not above 0, or no float32"
     if not _is_whole(run.rows, 2):
         yield f"rows is {run.rows!r}, expected a whole number from 2"
-    for name in ("sample", "calibration", "later"):
+    for name in ("sample", "calibration", "later", "reference"):
         rows = getattr(run, name)
         if rows is not None and (run.dtype not in DTYPES or rows.dtype.name != run.dtype or rows.shape[1:] != shape):
             yield f"{name}.npy holds rows {rows.shape[1:]} {rows.dtype}, expected {shape} {run.dtype}"

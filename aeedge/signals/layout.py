@@ -102,6 +102,10 @@ class Layout:
             return windows.swapaxes(1, 2)
         return windows if len(self._shape) == 2 else windows.reshape(len(windows), *self._shape)
 
+    def windows(self, rows: NDArray[Any]) -> NDArray[Any]:
+        """The reverse of `rows`: (n, window, width)."""
+        return rows.swapaxes(1, 2) if self._turned else rows.reshape(len(rows), self.window, self.width)
+
 
 def calendar_channels(times: NDArray[np.float64], calendar: tuple[str, ...]) -> NDArray[np.float32]:
     """Sine and cosine of the time of day and of the week, (k, 2 · periods); times (k,) in seconds since 1970 UTC."""

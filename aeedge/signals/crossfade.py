@@ -1,0 +1,163 @@
+"""A denoised signal without seams: overlapping windows are reconstructed, and each fades into the next one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from aeedge.errors import InputError
+from aeedge.signals.clock import SampleClock
+from aeedge.signals.layout import Layout
+from aeedge.signals.window import as_count, window
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    from aeedge.model import Model
+    from aeedge.types import Floats
+
+_CALL_BYTES = 2**21  # of windows that are denoised in one call
+_MOST_WINDOWS = 1024
+
+
+def denoise_signal(
+    model: Model, samples: ArrayLike, hop: int | None = None, *, time: float | ArrayLike | None = None
+) -> Floats:
+    """A recording with encoder and decoder applied to overlapping windows: (samples, channels) to the same, float32.
+
+    A sample is the mean of its reconstructions in all windows that cover it, with weights that rise and fall smoothly
+    over a window (Hann). The windows need not fit the recording: the last one ends with it. They are reconstructed in
+    blocks.
+
+    Args:
+        model: of windows with a decoder, see `aeedge.signals.layout.Layout`.
+        samples: a recording in raw units, of one channel also (samples,); a frame is taken by column name.
+        hop: samples from the start of one window to that of the next, at most half a window; None for a quarter.
+        time: of the first sample in seconds since 1970, or of each; only models that take the time of day or week need
+            it. Windows do not cross gaps.
+
+    Raises:
+        InputError: no recording, or one (a stretch of it without a gap) that is shorter than a window; NaN or infinity;
+            a hop that is too large.
+        IncompatibleBundleError: the bundle has no decoder.
+    """
+    crossfade = Crossfade(model, hop)
+    layout, clock = crossfade.layout, SampleClock(crossfade.layout.signal.rate)
+    given = layout.samples(samples)
+    if len(given) < layout.window:
+        raise InputError(
+            f"samples: expected a recording of {layout.window} samples or more, as a window has, got {len(given)}"
+        )
+    if not np.isfinite(given).all() and model.input.missing is None:
+        row, column = np.argwhere(~np.isfinite(given))[0].tolist()
+        raise InputError(
+            f"samples: expected finite numbers, got {given[row, column]} in sample {row}, channel "
+            f"'{layout.signal.channels[column]}'; fill it in, or leave it out"
+        )
+    times, breaks = clock.times(len(given), time, needed=bool(layout.signal.calendar))
+    found = np.empty((len(given), len(layout.signal.channels)), np.float32)
+    edges = [0, *(at for at, _ in breaks), len(given)]
+    for first, last in pairwise(edges):
+        at, stretch = first, given[first:last]
+        if layout.signal.calendar:
+            stretch = layout.with_calendar(stretch, times[first:last])
+        for part in crossfade([stretch]):
+            found[at : at + len(part)] = part
+            at += len(part)
+    return found
+
+
+class Crossfade:
+    """Denoises stretches of signals that come in parts; what comes out does not depend on how they are divided.
+
+    Args:
+        model, hop: as in `denoise_signal`.
+        invalid: "raise", or "propagate": samples are NaN if every window that covers them has NaN or infinity, or if
+            the stretch is shorter than a window.
+
+    Attributes:
+        layout: of the model's windows.
+
+    Raises:
+        InputError: a hop that is too large, or a model that has no windows.
+    """
+
+    def __init__(self, model: Model, hop: int | None = None, *, invalid: str = "raise") -> None:
+        self._model, self._invalid, self.layout = model, invalid, Layout(model)
+        length, width = self.layout.window, self.layout.width
+        self._hop = max(1, length // 4) if hop is None else as_count("hop", hop)
+        if self._hop > max(1, length // 2):
+            raise InputError(
+                f"hop: expected at most half a window of {length} samples, so that windows can fade into each other, "
+                f"got {self._hop}"
+            )
+        self._weights = np.sin(np.pi * (np.arange(length) + 0.5) / length)[:, np.newaxis] ** 2
+        window_bytes = length * width * self.layout.dtype.itemsize
+        self._most = max(1, min(_MOST_WINDOWS, _CALL_BYTES // window_bytes))
+
+    def __call__(self, parts: Iterable[NDArray[Any]]) -> Iterator[Floats]:
+        """Samples (m, width) of one stretch to as many denoised ones, (m, channels), in other parts.
+
+        Raises:
+            InputError: the stretch is shorter than a window, or samples that the model refuses.
+        """
+        length, hop, block = self.layout.window, self._hop, self._most * self._hop
+        held: NDArray[Any] | None = None  # from the last window on that was denoised
+        total = weights = np.zeros((0, 1))  # of the windows until now, beginning with the same sample
+        start = 0  # of the next window in what is held
+        for part in parts:
+            for at in range(0, len(part), block):
+                piece = part[at : at + block]
+                held = piece if held is None else np.concatenate([held, piece])
+                while len(held) >= start + block - hop + length:
+                    starts = range(start, start + block, hop)
+                    total, weights = self._added(held, starts, total, weights)
+                    done, start = start + block - hop, hop  # the very last window may begin after that
+                    yield self._mean(total[:done], weights[:done])
+                    held, total, weights = held[done:], total[done:], weights[done:]
+        if held is None:
+            return
+        last = len(held) - length
+        if last < 0:
+            yield self._short(len(held))
+            return
+        rest = [*range(start, last + 1, hop)]
+        if last > (rest[-1] if rest else start - hop):
+            rest.append(last)
+        total, weights = self._added(held, rest, total, weights)
+        yield self._mean(total, weights)
+
+    def _added(
+        self, held: NDArray[Any], starts: Iterable[int], total: NDArray[Any], weights: NDArray[Any]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The weighted sum of windows, and the sum of their weights, for all samples that are held."""
+        starts, channels = list(starts), len(self.layout.signal.channels)
+        sums = np.zeros((len(held), channels)), np.zeros((len(held), 1))
+        for new, old in zip(sums, (total, weights)):
+            new[: len(old)] = old
+        length = self.layout.window
+        for first in range(0, len(starts), self._most):
+            some = starts[first : first + self._most]
+            rows = self.layout.rows(window(held, length, 1)[some])
+            back = self.layout.windows(self._model.denoise(rows, invalid=self._invalid))[:, :, :channels]
+            for at, one in zip(some, back):
+                if self._invalid == "raise" or np.isfinite(one).all():
+                    sums[0][at : at + length] += self._weights * one
+                    sums[1][at : at + length] += self._weights
+        return sums
+
+    def _short(self, count: int) -> Floats:
+        if self._invalid == "raise":
+            raise InputError(
+                f"samples: expected a stretch of {self.layout.window} samples or more without a gap, as a window has, "
+                f"got {count}"
+            )
+        return np.full((count, len(self.layout.signal.channels)), np.nan, np.float32)
+
+    @staticmethod
+    def _mean(total: NDArray[np.float64], weights: NDArray[np.float64]) -> Floats:
+        with np.errstate(invalid="ignore"):  # NaN where no window is known
+            return (total / weights).astype(np.float32)

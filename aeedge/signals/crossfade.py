@@ -106,48 +106,46 @@ class Crossfade:
         """
         length, hop, block = self.layout.window, self._hop, self._most * self._hop
         held: NDArray[Any] | None = None  # from the last window on that was denoised
-        total = weights = np.zeros((0, 1))  # of the windows until now, beginning with the same sample
+        sums = np.zeros((0, len(self.layout.signal.channels) + 1))  # of the windows until now; weights last
         start = 0  # of the next window in what is held
         for part in parts:
             for at in range(0, len(part), block):
                 piece = part[at : at + block]
                 held = piece if held is None else np.concatenate([held, piece])
                 while len(held) >= start + block - hop + length:
-                    starts = range(start, start + block, hop)
-                    total, weights = self._added(held, starts, total, weights)
+                    sums = self._added(sums, held, start, self._most)
                     done, start = start + block - hop, hop  # the very last window may begin after that
-                    yield self._mean(total[:done], weights[:done])
-                    held, total, weights = held[done:], total[done:], weights[done:]
+                    yield self._mean(sums[:done])
+                    held, sums = held[done:], sums[done:]
         if held is None:
             return
         last = len(held) - length
         if last < 0:
             yield self._short(len(held))
             return
-        rest = [*range(start, last + 1, hop)]
-        if last > (rest[-1] if rest else start - hop):
-            rest.append(last)
-        total, weights = self._added(held, rest, total, weights)
-        yield self._mean(total, weights)
+        count = max(0, (last - start) // hop + 1)
+        sums = self._added(sums, held, start, count)
+        if last > start + (count - 1) * hop:
+            sums = self._added(sums, held, last, 1)
+        yield self._mean(sums)
 
-    def _added(
-        self, held: NDArray[Any], starts: Iterable[int], total: NDArray[Any], weights: NDArray[Any]
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """The weighted sum of windows, and the sum of their weights, for all samples that are held."""
-        starts, channels = list(starts), len(self.layout.signal.channels)
-        sums = np.zeros((len(held), channels)), np.zeros((len(held), 1))
-        for new, old in zip(sums, (total, weights)):
-            new[: len(old)] = old
-        length = self.layout.window
-        for first in range(0, len(starts), self._most):
-            some = starts[first : first + self._most]
-            rows = self.layout.rows(window(held, length, 1)[some])
-            back = self.layout.windows(self._model.denoise(rows, invalid=self._invalid))[:, :, :channels]
-            for at, one in zip(some, back):
-                if self._invalid == "raise" or np.isfinite(one).all():
-                    sums[0][at : at + length] += self._weights * one
-                    sums[1][at : at + length] += self._weights
-        return sums
+    def _added(self, sums: NDArray[Any], held: NDArray[Any], start: int, count: int) -> NDArray[np.float64]:
+        """Weighted sums and weights of all samples that are held, with `count` windows more from `start` on."""
+        length, hop = self.layout.window, self._hop
+        found = np.zeros((len(held) + hop, sums.shape[1]))
+        found[: len(sums)] = sums
+        if count:
+            rows = self.layout.rows(window(held[start:], length, hop)[:count])
+            back = self.layout.windows(self._model.denoise(rows, invalid=self._invalid))
+            more = np.ones((count, length, sums.shape[1]))
+            more[:, :, :-1] = back[:, :, : sums.shape[1] - 1]
+            if self._invalid != "raise":
+                more[~np.isfinite(more).all(axis=(1, 2))] = 0.0
+            more *= self._weights
+            for at in range(0, length, hop):  # the same part of all windows: each has samples of its own
+                part, first = more[:, at : at + hop], start + at
+                found[first : first + count * hop].reshape(count, hop, -1)[:, : part.shape[1]] += part
+        return found[: len(held)]
 
     def _short(self, count: int) -> Floats:
         if self._invalid == "raise":
@@ -158,6 +156,6 @@ class Crossfade:
         return np.full((count, len(self.layout.signal.channels)), np.nan, np.float32)
 
     @staticmethod
-    def _mean(total: NDArray[np.float64], weights: NDArray[np.float64]) -> Floats:
+    def _mean(sums: NDArray[np.float64]) -> Floats:
         with np.errstate(invalid="ignore"):  # NaN where no window is known
-            return (total / weights).astype(np.float32)
+            return (sums[:, :-1] / sums[:, -1:]).astype(np.float32)

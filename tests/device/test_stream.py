@@ -1,5 +1,6 @@
 """Streams: windows of any chunks are those of the whole recording, and nothing is remembered that should not be."""
 
+import itertools
 import math
 
 import numpy as np
@@ -46,7 +47,7 @@ def assert_same(found, expected):
 def pushed(stream, samples, cuts=()):
     """Events of samples that come in chunks, which end where `cuts` says."""
     edges = [0, *sorted(cuts), len(samples)]
-    return [event for a, b in zip(edges, edges[1:]) for event in stream.push(samples[a:b])]
+    return [event for a, b in itertools.pairwise(edges) for event in stream.push(samples[a:b])]
 
 
 def test_scores_and_latents_are_those_of_the_batch(watched, recording):
@@ -149,7 +150,9 @@ def test_a_gap_is_an_event_and_no_window_crosses_it(watched, recording):
         assert [event.verdict for event in gap] == ["bad input"]
         assert gap[0].health[0].kind == "missing"
         assert gap[0].start == pytest.approx(1.0)
-        assert math.isnan(gap[0].score) and gap[0].latent is None and gap[0].explain() == ()
+        assert math.isnan(gap[0].score)
+        assert gap[0].latent is None
+        assert gap[0].explain() == ()
         assert after[0].start == pytest.approx(2.2)
         assert len(before) == (100 - WINDOW) // HOP + 1
         expected = watched.score(window(clean[220:], WINDOW, HOP))
@@ -169,7 +172,8 @@ def test_times_that_jump_are_gaps_and_clocks_that_go_back_are_said(watched, each
     assert not any(event.health for event in push(clean[100:150], 51.0))
     late = push(clean[150:200], 60.0)
     assert [fault.kind for fault in late[0].health] == ["gap"]
-    assert late[0].start == pytest.approx(51.5) and late[1].start == pytest.approx(60.0)
+    assert late[0].start == pytest.approx(51.5)
+    assert late[1].start == pytest.approx(60.0)
     back = push(clean[200:250], 40.0)
     assert [fault.kind for fault in back[0].health] == ["clock"]
     assert back[1].start == pytest.approx(40.0)
@@ -215,7 +219,7 @@ def test_bundles_without_a_signal_are_streamed_by_their_shape(model):
 
 
 @pytest.mark.parametrize(
-    "arguments, said",
+    ("arguments", "said"),
     [
         ({"hop": 0}, "hop: expected a whole number of at least 1, got 0"),
         ({"hop": 2.5}, "hop"),
@@ -237,7 +241,7 @@ def test_options_out_of_range(watched, arguments, said):
 
 
 @pytest.mark.parametrize(
-    "samples, more, said",
+    ("samples", "more", "said"),
     [
         (np.zeros((5, 3)), {}, r"samples: expected numbers \(k, 2\), for the channels are x, y; got an array \(5, 3\)"),
         (np.zeros((5, 2, 2)), {}, "samples"),

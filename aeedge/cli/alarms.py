@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -73,9 +73,9 @@ class Detector:
         found: Any = self.model.explain(samples, top=top, invalid="propagate")
         return [[(cause.name, float(f"{cause.share:.4g}")) for cause in causes] for causes in found]
 
-    def layout(self, keep: Sequence[str]) -> Layout:
-        """The columns of `table`."""
-        kinds = dict.fromkeys(keep, "any")
+    def layout(self, keep: Mapping[str, str]) -> Layout:
+        """The columns of `table`; `keep`: kinds of those that are kept."""
+        kinds = dict(keep)
         found = {"score": "<f4"} | ({"p_value": "<f8"} if self.has_p_values else {})
         found |= {} if self.limit is None else {"alarm": "|b1"}
         for i in range(1, self.top + 1):
@@ -163,7 +163,7 @@ def _by_score(row: Scored) -> float:
     return np.inf if np.isnan(row.score) else -row.score
 
 
-def shown(detector: Detector, keep: Sequence[str], rows: Sequence[Scored], top: int) -> str:
+def shown(detector: Detector, keep: Iterable[str], rows: Sequence[Scored], top: int) -> str:
     """Rows as a table on the terminal."""
     scores = np.array([row.score for row in rows], np.float32)
     cells = [[str(row.number), *(_short(value) for value in row.kept), f"{row.score:.6g}"] for row in rows]
@@ -198,7 +198,7 @@ def quantiles(scores: Sequence[NDArray[np.float32]]) -> str:
     return f"median {median:.4g}, 90 % {high:.4g}, 99 % {highest:.4g}"
 
 
-def summary(detector: Detector, keep: Sequence[str], tally: Tally) -> str:
+def summary(detector: Detector, keep: Iterable[str], tally: Tally) -> str:
     """Counts, the rate of alarms against the promised one, and the first and worst alarms."""
     lines = [("rows", f"{tally.count:,}"), ("scores", quantiles(tally.scores))]
     if tally.unscored:

@@ -75,6 +75,7 @@ class Crossfade:
 
     Args:
         model, hop: as in `denoise_signal`.
+        what: the stretch, for messages.
         invalid: "raise", or "propagate": samples are NaN if every window that covers them has NaN or infinity, or if
             the stretch is shorter than a window.
 
@@ -85,8 +86,8 @@ class Crossfade:
         InputError: a hop that is too large, or a model that has no windows.
     """
 
-    def __init__(self, model: Model, hop: int | None = None, *, invalid: str = "raise") -> None:
-        self._model, self._invalid, self.layout = model, invalid, Layout(model)
+    def __init__(self, model: Model, hop: int | None = None, *, what: str = "samples", invalid: str = "raise") -> None:
+        self._model, self._what, self._invalid, self.layout = model, what, invalid, Layout(model)
         length, width = self.layout.window, self.layout.width
         self._hop = max(1, length // 4) if hop is None else as_count("hop", hop)
         if self._hop > max(1, length // 2):
@@ -150,8 +151,8 @@ class Crossfade:
     def _short(self, count: int) -> Floats:
         if self._invalid == "raise":
             raise InputError(
-                f"samples: expected a stretch of {self.layout.window} samples or more without a gap, as a window has, "
-                f"got {count}"
+                f"{self._what}: expected a stretch of {self.layout.window} samples or more without a gap, as a window "
+                f"has, got {count}"
             )
         return np.full((count, len(self.layout.signal.channels)), np.nan, np.float32)
 

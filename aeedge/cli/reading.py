@@ -135,7 +135,13 @@ def open_samples(
             kept = {"start": "<i8", **time, **kept}
     else:
         wanted = Wanted(spec.features, spec.shape, spec.dtype, spec.dialect, keep)
-        wanted = Wanted(shape=model.latent_shape) if what == "decode" else wanted
+        if what == "decode":
+            of_encode = (
+                [f"latent_{i}" for i in range(model.latent_size)]
+                if spec.signal and not model.manifest.ordered
+                else None
+            )
+            wanted = Wanted(of_encode, model.latent_shape)
         rows = open_all(sources, wanted, missing=treated or propagate, **reading)
 
     def parts() -> Iterator[Part]:

@@ -83,13 +83,14 @@ def score(
     with load(bundle, variant=variant, threads=threads, allow_ops=allow_ops) as model:
         detector = Detector(model, false_alarm_rate, threshold, top)
         reading["dialect"] = dialect_options(header, delimiter, decimal)
-        rows, kept, _ = open_samples(model, "score", sources, invalid, reading, keep, numbers=is_npy)
+        rows, kept, cut = open_samples(model, "score", sources, invalid, reading, keep, numbers=is_npy)
+        signal = None if cut is None else cut.signal
         found = results(model, "score", rows, sources, invalid)
         tally = Tally(detector, _EXAMPLES if summarise else _LISTED)
         if output is None:
             for part in found:
                 tally.add(part)
-            show(summary(detector, kept, tally) if summarise else _table(detector, kept, tally))
+            show(summary(detector, kept, tally, signal) if summarise else _table(detector, kept, tally))
             return
         with written(output, detector.layout(kept), force=force, format=format) as writer:
             for part in found:
@@ -97,7 +98,7 @@ def score(
                 if summarise:
                     tally.add(part)
         if summarise:
-            click.echo(printable(summary(detector, kept, tally), None, "\n"), err=output == STDOUT)
+            click.echo(printable(summary(detector, kept, tally, signal), None, "\n"), err=output == STDOUT)
 
 
 def _table(detector: Detector, keep: Iterable[str], tally: Tally) -> str:

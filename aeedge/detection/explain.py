@@ -40,8 +40,8 @@ class Cause(Record):
     """A value of a sample, and its part in the sample's anomaly score.
 
     Attributes:
-        name: the feature's name, or its position as text; "channel 2" of signals, "sample 117" where they have one
-            channel; "pixel (3, 4)" of images, with ", channel 2" where there are several.
+        name: the feature's name, or its position as text; of signals the channel's name or "channel 2", "sample 117"
+            where they have one channel; "pixel (3, 4)" of images, with ", channel 2" where there are several.
         index: where the value is in the sample; of a channel, the value that is farthest from what is expected.
         share: of the score, 0 to 1: what it loses when the value (the channel) is as expected. The shares of a sample
             add up to at most 1.
@@ -69,7 +69,7 @@ class Parts:
     def __init__(self, spec: InputSpec, channels_last: bool) -> None:
         self._spec, self._last = spec, channels_last
         shape, axes = spec.shape, len(spec.shape)
-        is_signal = axes == 2 and spec.dtype != "uint8"
+        is_signal = axes == 2 and (spec.dtype != "uint8" or spec.signal is not None)
         self._channel_axis = (axes - 1 if channels_last else 0) if is_signal or axes == 3 else None
         self._channels = 1 if self._channel_axis is None else shape[self._channel_axis]
         self.are_channels = is_signal and self._channels > 1
@@ -93,7 +93,7 @@ class Parts:
         channel = -1 if self._channel_axis is None else index[self._channel_axis]
         place = index if self._channel_axis is None else tuple(np.delete(index, self._channel_axis).tolist())
         if self.are_channels:
-            return f"channel {channel}"
+            return f"channel {channel}" if self._spec.signal is None else self._spec.signal.names[channel]
         if len(place) == 1:
             return f"sample {place[0]}"
         return f"pixel {place}" + (f", channel {channel}" if self._channels > 1 else "")

@@ -76,8 +76,8 @@ class Stream:
         self._clock = SampleClock(signal.rate)
         self._check = HealthCheck(signal.reference, signal.channels, dtype)
         self._drift_reference = model.drift_reference
-        self._look_every = max(1, signal.window // 4 // self.hop) if self._scores else 1  # windows
-        self._drift_every = max(1, -(-signal.window // self.hop))
+        self._look_every = max(1, signal.window // self.hop)  # windows: no sample is passed over
+        self._drift_every = max(1, -(-signal.window // self.hop))  # that share no sample
         self.reset()
 
     def _threshold(self, threshold: float | None, rate: float | None) -> float | None:

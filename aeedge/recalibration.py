@@ -108,8 +108,9 @@ def recalibrate(
             smallest rate that so few rows support. A threshold is one of fp32 scores.
         keep_score: keep the score's parameters, so that all rows calibrate.
         time_ordered: whether the rows are in the order of time: the first ones fit and the later ones calibrate, else
-            they are drawn at random. None for what the old bundle's calibration was. Windows of a signal in this order,
-            at its hop, are also the new reference for drift; without it the new bundle has none.
+            they are drawn at random. None for what the old bundle's calibration was; windows of a signal are. Of these
+            a few less fit, so that none shares a sample with those that calibrate, and they are also the new reference
+            for drift; without an order the new bundle has none.
         overwrite: replace an existing bundle that holds no other files; the old bundle itself is never replaced.
         allow_ops: see `aeedge.load`.
         progress: called with what is being done.
@@ -128,15 +129,19 @@ def recalibrate(
         _check_score(source, fits)
         rows, notes = _normal(normal_rows, manifest.input)
         before = manifest.calibration
-        time_ordered = bool(before and before.time_ordered) if time_ordered is None else bool(time_ordered)
+        signal = manifest.input.signal
+        if time_ordered is None:
+            time_ordered = signal is not None or bool(before and before.time_ordered)
         latents = 0 if kind == "robust" else manifest.latent
         count = _fit_count(len(rows), latents) if fits else 0
         rule = _rule(rule, before, len(rows) - count)
         _check_enough(len(rows), rule, (lambda n: _fit_count(n, latents)) if fits else (lambda n: 0))
         order = np.arange(len(rows)) if time_ordered else np.random.default_rng(0).permutation(len(rows))
-        fit, rest = (part[chosen(len(part), time_ordered=time_ordered)] for part in (order[:count], order[count:]))
-        signal = manifest.input.signal
-        windows = rows[:: signal.span][-MOST_WINDOWS:] if signal is not None and time_ordered else None
+        last, windows = count, None
+        if signal is not None and time_ordered:  # the last ones share samples with those that calibrate
+            last = max(min(count, _LEAST_FIT), count + 1 - signal.span)
+            windows = rows[:: signal.span][-MOST_WINDOWS:]
+        fit, rest = (part[chosen(len(part), time_ordered=time_ordered)] for part in (order[:last], order[count:]))
         scoring, scores, references = _scores(source, rows[fit] if fits else None, rows[rest], windows, notes, progress)
         spacing = (len(order) - count) / len(rest) if time_ordered else None
         calibration, data = calibrated(scores, rule, time_ordered=time_ordered, spacing=spacing, references=references)

@@ -96,6 +96,12 @@ def _patience(ctx: click.Context, param: click.Parameter, value: str) -> Any:
 )
 @click.option("--channels", default="auto", show_default=True, help="Of signals and images: first, last or auto.")
 @click.option("--axes", help="The same spelled out: nct, ntc (signals), nchw or nhwc (images).")
+@click.option(
+    "--front-end",
+    default="none",
+    show_default=True,
+    help="Of windows: spectrum, log_mel (sound), envelope (bearings) or none, for the samples themselves.",
+)
 @click.option("--epochs", default="auto", callback=_number_or_auto(int), help="Maximum number of passes over the data.")
 @click.option("--batch-size", default="auto", callback=_number_or_auto(int), help="Rows per step.")
 @click.option("--learning-rate", default="auto", callback=_number_or_auto(float), help="Peak learning rate of AdamW.")

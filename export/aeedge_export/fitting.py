@@ -130,7 +130,7 @@ def resume(run: Run, X: NDArray[Any], params: Mapping[str, Any], on_epoch: RunHo
     Raises:
         InputError: other rows than before, or no epochs left.
     """
-    params = {**params, **{name: run.params[name] for name in (*SPLIT, *_OF_ROWS)}}
+    params = {**params, **{name: run.params[name] for name in (*SPLIT, *_OF_ROWS) if name in run.params}}
     if len(X) != run.rows:
         raise InputError(f"resume: expected the {run.rows} rows that the run was trained on, got {len(X)}; fit anew")
     parts, X = run.split(len(X)), run.extract(X)

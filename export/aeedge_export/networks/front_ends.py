@@ -197,7 +197,8 @@ class Envelope(FrontEnd):
         """The envelope of the band, (n, channels, window)."""
         real, imaginary = self.there(x - x.mean(dim=-1, keepdim=True))
         real, imaginary = self.back(real * self.mask, imaginary * self.mask)
-        return (real.square() + imaginary.square()).sqrt()
+        power: Tensor = real.square() + imaginary.square()
+        return power.sqrt()
 
 
 _MADE: dict[str, Callable[..., FrontEnd]] = {"spectrum": Spectrum, "log_mel": LogMel, "envelope": Envelope}

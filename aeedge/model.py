@@ -162,6 +162,11 @@ class Model:
         return self._bundle.calibration_sequence(self.variant)
 
     @property
+    def drift_reference(self) -> Any:
+        """What `aeedge.signals.drift.DriftMonitor` compares latents and scores with; None where the bundle has none."""
+        return None
+
+    @property
     def threads(self) -> int:
         """How many threads large batches are spread over."""
         return self._dispatcher.threads

@@ -19,12 +19,12 @@ class Windows(NamedTuple):
 
     Attributes:
         samples: view of the samples that they cover, (m, channels); valid until the next one is cut.
-        count: the number of windows, of which each starts a hop after the one before.
+        number: of windows, of which each starts a hop after the one before.
         start, end: time of the first and of the last sample of each, (count,).
     """
 
     samples: NDArray[Any]
-    count: int
+    number: int
     start: NDArray[np.float64]
     end: NDArray[np.float64]
 

@@ -67,12 +67,12 @@ class SampleClock:
                     "day or week, got none"
                 )
             self._anew = False
-            return self._origin + (self._count + np.arange(count)) * self._period, []
+            return np.asarray(self._origin + (self._count + np.arange(count)) * self._period, np.float64), []
         found = self._checked(given, count)
         self._anew, self._each = True, found.ndim > 0
         if found.ndim == 0:
             late = float(found) - self.next
-            found = found + np.arange(count) * self._period
+            found = np.asarray(float(found) + np.arange(count) * self._period, np.float64)
             jumps = self._jump(late, GAP - 1.0 if self._known else math.inf, self._count * self._period)
             breaks = [(0, jumps)] if self._begun and self._told and jumps else []
         else:

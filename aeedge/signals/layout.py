@@ -66,13 +66,11 @@ class Layout:
             InputError: another number of channels, no numbers, or numbers that an integer model cannot take.
         """
         channels = self.signal.channels
-        found: Any = given
-        if type(found) is not np.ndarray:
-            found = as_rows(found, "samples", channels if self._named else None)
-            try:
-                found = np.asarray(found)
-            except ValueError as error:
-                raise InputError(f"samples: expected numbers (k, {len(channels)}), got {error}") from None
+        taken = given if type(given) is np.ndarray else as_rows(given, "samples", channels if self._named else None)
+        try:
+            found: NDArray[Any] = np.asarray(taken)
+        except ValueError as error:  # lists of unequal length
+            raise InputError(f"samples: expected numbers (k, {len(channels)}), got {error}") from None
         if found.ndim == 1:
             found = found[:, np.newaxis] if len(channels) == 1 else found[np.newaxis]
         if found.ndim != 2 or found.shape[1] != len(channels) or found.dtype.kind not in "fiub":

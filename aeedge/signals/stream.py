@@ -75,8 +75,7 @@ class Stream:
         self._buffer = WindowBuffer(signal.window, self.hop, signal.width, dtype.name)
         self._clock = SampleClock(signal.rate)
         self._check = HealthCheck(signal.reference, signal.channels, dtype)
-        reference = model.drift_reference
-        self._drift = None if reference is None else DriftMonitor(reference)
+        self._drift_reference = model.drift_reference
         self._look_every = max(1, signal.window // 4 // self.hop) if self._scores else 1  # windows
         self._drift_every = max(1, -(-signal.window // self.hop))
         self.reset()
@@ -216,7 +215,7 @@ class Stream:
 
     def _looked(self, samples: NDArray[Any], score: float) -> tuple[Fault, ...]:
         """What is wrong with a window."""
-        found = self._check.check(samples)
+        found: tuple[Fault, ...] = self._check.check(samples)
         if not found and score != score and self._scores:
             return (Fault("not finite", None, "its score is not finite"),)
         return found
@@ -243,8 +242,7 @@ class Stream:
         self._buffer.clear()
         self._alarms.clear()
         self._clock.clear()
-        if self._drift is not None:
-            self._drift.reset()
+        self._drift = None if self._drift_reference is None else DriftMonitor(self._drift_reference)
         self._index = self._windows = 0  # events; windows since the last gap
         self._health, self._in_gap = _NO_FAULTS, False
 
@@ -268,7 +266,8 @@ class Stream:
         if self._drift is not None:
             arrays |= {f"drift.{name}": value for name, value in self._drift.state().items()}
         file = io.BytesIO()
-        np.savez(file, document=np.frombuffer(json.dumps(document).encode(), np.uint8), **arrays)
+        arrays["document"] = np.frombuffer(json.dumps(document).encode(), np.uint8)
+        np.savez(file, **arrays)  # type: ignore[arg-type]
         return file.getvalue()
 
     @classmethod

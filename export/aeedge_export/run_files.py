@@ -26,7 +26,8 @@ from safetensors.torch import load as from_bytes
 from safetensors.torch import save as to_bytes
 from torch import nn
 
-from aeedge.bundle.manifest import DTYPES, SCORES, Missing
+from aeedge.bundle.json_node import Node
+from aeedge.bundle.manifest import DTYPES, SCORES, Missing, read_signal
 from aeedge.detection.calibration import ThresholdRule
 from aeedge.detection.scores import Scoring
 from aeedge.errors import InputError
@@ -102,6 +103,7 @@ def _document(run: Run) -> dict[str, Any]:
         "units": run.units,
         "missing": None if run.missing is None else run.missing.document(),
         "dialect": None if run.dialect is None else dict(run.dialect),
+        "signal": None if run.signal is None else run.signal.document(),
         "scaling": run.scaler.kind,
         "seed": run.seed,
         "drawn_seed": run.drawn_seed,
@@ -241,6 +243,7 @@ def _assemble(
         units=None if document.get("units") is None else tuple(document["units"]),
         missing=_missing(document.get("missing")),
         dialect=document.get("dialect"),
+        signal=Node(document, "run", "run.json").get("signal").optional(read_signal),
         scoring=_scoring(document.get("score_kind"), _part(weights, "score.")),
         score_part=document.get("score_part"),
         calibration_given=bool(document.get("calibration_given")),
@@ -297,6 +300,8 @@ def _faults(run: Run) -> Iterator[str]:
         run.sample_weight.shape == (run.rows,) and (run.sample_weight >= 0).all() and run.sample_weight.max() < math.inf
     ):
         yield f"checkpoint.safetensors: sample_weight is not finite numbers from 0 for {run.rows} rows"
+    if run.signal is not None and shape != (run.signal.window, run.signal.width):
+        yield f"signal has windows of shape {(run.signal.window, run.signal.width)}, expected {shape}"
     yield from _faults_of_scoring(run)
     for name in ("features", "units"):
         names = getattr(run, name)

@@ -91,6 +91,11 @@ class Stream:
         return self._model.threshold if self._model.calibration_size else None
 
     @property
+    def options(self) -> dict[str, Any]:
+        """What it was made with, the hop as it is."""
+        return {"hop": self.hop, **self._options, **self._limit}
+
+    @property
     def channels(self) -> tuple[str, ...]:
         """Names of the channels of a sample, in order."""
         return self._signal.channels
@@ -252,9 +257,7 @@ class Stream:
             "format": _FORMAT,
             "bundle": self._model.manifest.id,
             "variant": self._model.variant,
-            "hop": self.hop,
-            **self._options,
-            **self._limit,
+            **self.options,
             "index": self._index,
             "windows": self._windows,
             "in_gap": self._in_gap,

@@ -22,6 +22,8 @@ from aeedge.model import Model
 
 if TYPE_CHECKING:
     from aeedge.recalibration import recalibrate
+    from aeedge.signals.stream import Stream
+    from aeedge.signals.window import window
 
 __version__ = "0.1.0"
 
@@ -32,17 +34,25 @@ __all__ = [
     "IncompatibleBundleError",
     "InputError",
     "Model",
+    "Stream",
     "VerificationError",
     "__version__",
     "load",
     "recalibrate",
+    "window",
 ]
+
+_LATER = {  # what few programs need is imported when it is first used
+    "Stream": "aeedge.signals.stream",
+    "recalibrate": "aeedge.recalibration",
+    "window": "aeedge.signals.window",
+}
 
 
 def __getattr__(name: str) -> Any:
-    """What few programs need is imported when it is first used."""
-    if name == "recalibrate":
-        from aeedge.recalibration import recalibrate
+    """What is not imported yet."""
+    if name in _LATER:
+        from importlib import import_module
 
-        return recalibrate
+        return getattr(import_module(_LATER[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

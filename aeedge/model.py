@@ -150,6 +150,23 @@ class Model:
         return spec.rows if spec is not None and self.variant in spec.thresholds else 0
 
     @property
+    def calibration_sequence(self) -> Floats | None:
+        """The calibration scores of the variant that runs in time order, (n,) float32; None where they have none.
+
+        They are `manifest.calibration.spacing` hops apart.
+
+        Raises:
+            IncompatibleBundleError, CorruptBundleError: as `calibration`.
+        """
+        self._check("encode")
+        return self._bundle.calibration_sequence(self.variant)
+
+    @property
+    def drift_reference(self) -> Any:
+        """What `aeedge.signals.drift.DriftMonitor` compares latents and scores with; None where the bundle has none."""
+        return None
+
+    @property
     def threads(self) -> int:
         """How many threads large batches are spread over."""
         return self._dispatcher.threads

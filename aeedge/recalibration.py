@@ -133,7 +133,8 @@ def recalibrate(
         order = np.arange(len(rows)) if time_ordered else np.random.default_rng(0).permutation(len(rows))
         fit, rest = (part[chosen(len(part), time_ordered=time_ordered)] for part in (order[:count], order[count:]))
         scoring, scores = _scores(source, rows[fit] if fits else None, rows[rest], notes, progress)
-        calibration, data = calibrated(scores, rule, time_ordered=time_ordered)
+        spacing = (len(order) - count) / len(rest) if time_ordered else None
+        calibration, data = calibrated(scores, rule, time_ordered=time_ordered, spacing=spacing)
         made, files = _bundle(source, scoring, calibration, notes)
         files[CALIBRATION] = data
         for variant, values in scores.items():

@@ -188,7 +188,8 @@ class CalibrationSpec(Record):
 
     `file`: of calibration.npz; `rows`: how many scores of each variant it has; `false_alarm_rate`: of these thresholds;
     `rule`: how they were asked for; `time_ordered`: whether the rows are a stretch of time after the training rows;
-    `drift`: what was found in a later stretch, and other facts for people.
+    `drift`: what was found in a later stretch, and other facts for people; `spacing`: where the scores are kept in time
+    order too, hops (`SignalSpec.hop`, or rows) from one to the next; None where they are not.
     """
 
     file: FileEntry
@@ -198,6 +199,7 @@ class CalibrationSpec(Record):
     rule: Mapping[str, Any] = MappingProxyType({})
     time_ordered: bool = False
     drift: Mapping[str, Any] = MappingProxyType({})
+    spacing: float | None = None
 
 
 class Manifest(Record):
@@ -372,6 +374,7 @@ def _calibration_document(spec: CalibrationSpec) -> dict[str, Any]:
         "thresholds": dict(spec.thresholds),
         "rule": dict(spec.rule),
         "time_ordered": spec.time_ordered,
+        **({} if spec.spacing is None else {"spacing": spec.spacing}),
         **({"drift": dict(spec.drift)} if spec.drift else {}),
     }
 
@@ -554,6 +557,7 @@ def _calibration(node: Node) -> CalibrationSpec:
         },
         rule=node.get("rule").plain(),
         time_ordered=node.get("time_ordered").boolean(),
+        spacing=node.get("spacing").optional(lambda n: n.number(1.0)),
         drift=node.get("drift").optional(Node.plain) or {},
     )
 

@@ -229,6 +229,23 @@ class Bundle:
             )
         return scores
 
+    def calibration_sequence(self, variant: str) -> NDArray[np.float32] | None:
+        """The calibration scores of a variant in time order, (n,); None where they have none.
+
+        Raises:
+            IncompatibleBundleError, CorruptBundleError: as `calibration`.
+        """
+        scores, spec, name = self.calibration(variant), self.manifest.calibration, f"{variant}.sequence"
+        if spec is None or spec.spacing is None:
+            return None
+        found: NDArray[np.float32] = self._arrays(CALIBRATION, spec.file, {name: ("float32", ())})[name]
+        if not np.array_equal(np.sort(found), scores):
+            raise CorruptBundleError(
+                f"{os.path.join(self.path, CALIBRATION)}: expected the calibration scores in time order as {name!r}; "
+                "export the bundle again"
+            )
+        return found
+
     def _arrays(self, name: str, entry: FileEntry, wanted: Mapping[str, Wanted]) -> dict[str, NDArray[Any]]:
         from aeedge.bundle.golden import read_arrays  # most loads need none
 

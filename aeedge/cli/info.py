@@ -8,9 +8,10 @@ from typing import Any
 
 import click
 
-from aeedge.bundle.manifest import Manifest
+from aeedge.bundle.manifest import Manifest, SignalSpec
 from aeedge.bundle.reader import Bundle
 from aeedge.cli.streams import show
+from aeedge.errors import shortened
 from aeedge.table import human_bytes, pairs
 
 
@@ -49,6 +50,8 @@ def _rows(m: Manifest) -> list[tuple[str, str]]:
         shown = ", ".join(m.input.features[:6])
         more = len(m.input.features) - 6
         rows.insert(4, ("features", shown + (f" and {more} more" if more > 0 else "")))
+    if m.input.signal is not None:
+        rows[4:4] = _signal(m.input.signal)
     for name, variant in m.variants.items():
         files = {"encoder": variant.encoder, "decoder": variant.decoder, "scorer": variant.scorer}
         sizes = [f"{role} {human_bytes(file.bytes)}" for role, file in files.items() if file is not None]
@@ -65,6 +68,19 @@ def _rows(m: Manifest) -> list[tuple[str, str]]:
     rows += _alarms(m)
     training = [f"{k}: {v if isinstance(v, str) else json.dumps(_short(v))}" for k, v in m.training.items()]
     return rows + [("training" if i == 0 else "", line) for i, line in enumerate(training)]
+
+
+def _signal(signal: SignalSpec) -> list[tuple[str, str]]:
+    """What a window is."""
+    units = signal.units or ("",) * len(signal.channels)
+    named = [f"{name} ({unit})" if unit else name for name, unit in zip(signal.channels, units)]
+    length, step = signal.window, signal.hop
+    seconds = "" if signal.rate is None else f" ({length / signal.rate:.4g} s, every {step / signal.rate:.4g} s)"
+    rate = "not known" if signal.rate is None else f"{signal.rate:.6g} Hz"
+    time = [] if signal.time is None else [("time", signal.time)]
+    calendar = [("calendar", f"time of {' and '.join(signal.calendar)}")] if signal.calendar else []
+    windows = ("windows", f"{length:,} samples, hop {step:,}{seconds}")
+    return [("channels", shortened(named)), ("rate", rate), windows, *time, *calendar]
 
 
 def _alarms(m: Manifest) -> list[tuple[str, str]]:

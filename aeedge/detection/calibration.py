@@ -151,8 +151,7 @@ def calibrate(scores: ArrayLike, rule: ThresholdRule) -> tuple[Calibration, floa
         InputError: a rule that does not fit, scores that are not finite, or too few.
     """
     rule = rule.checked()
-    with np.errstate(over="ignore"):
-        found = Calibration(_RAISED * np.asarray(scores, np.float64) + _FLOOR)
+    found = Calibration(raised(scores))
     if not found.size or not np.isfinite(found.scores).all():
         bad = int((~np.isfinite(found.scores)).sum())
         raise InputError(
@@ -167,6 +166,12 @@ def calibrate(scores: ArrayLike, rule: ThresholdRule) -> tuple[Calibration, floa
     if rule.false_alarm_rate is None:
         raise InputError("expected a false_alarm_rate, a quantile or a threshold, got none of them")
     return found, found.threshold(rule.false_alarm_rate)
+
+
+def raised(scores: ArrayLike) -> Floats:
+    """Scores (n,) a little higher, as `calibrate` takes them."""
+    with np.errstate(over="ignore"):
+        return (_RAISED * np.asarray(scores, np.float64) + _FLOOR).astype(np.float32)
 
 
 def kept_of(count: int, contamination: float) -> int:

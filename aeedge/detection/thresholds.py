@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from aeedge.bundle.manifest import CalibrationSpec, FileEntry, sha256_hex
-from aeedge.detection.calibration import Calibration, ThresholdRule, calibrate, kept_of
+from aeedge.detection.calibration import Calibration, ThresholdRule, calibrate, kept_of, raised
 
 if TYPE_CHECKING:
     from aeedge.types import Floats
@@ -39,6 +39,7 @@ def calibrated(
     time_ordered: bool = False,
     drift: Mapping[str, Any] = MappingProxyType({}),
     left_out: int = 0,
+    spacing: float | None = None,
 ) -> tuple[CalibrationSpec, bytes]:
     """The manifest's entry and calibration.npz.
 
@@ -48,6 +49,7 @@ def calibrated(
         time_ordered: whether the samples are a stretch of time.
         drift: what was found in a later stretch, as JSON.
         left_out: how many more samples there were, with gross outliers; recorded beside the rule.
+        spacing: of samples in time order, hops from one to the next; their scores are then kept in this order too.
 
     Raises:
         InputError: the rule is none, or needs more samples.
@@ -60,7 +62,12 @@ def calibrated(
     if rule.threshold is not None:  # the others alarm for as many samples
         rank = round(rate * (found[first][0].size + 1))
         thresholds |= {variant: _at_rank(found[variant][0], rank) for variant in others}
-    data = archive({f"{variant}.score": calibration.scores for variant, (calibration, _) in found.items()})
+    arrays = {f"{variant}.score": calibration.scores for variant, (calibration, _) in found.items()}
+    if spacing is not None:
+        arrays |= {
+            f"{variant}.sequence": _in_time_order(scores[variant], len(arrays[f"{variant}.score"])) for variant in found
+        }
+    data = archive(arrays)
     spec = CalibrationSpec(
         file=FileEntry(sha256_hex(data), len(data)),
         rows=found[first][0].size,
@@ -69,8 +76,15 @@ def calibrated(
         rule={**rule.document(), **({"left_out": left_out} if left_out else {})},
         time_ordered=time_ordered,
         drift=dict(drift),
+        spacing=spacing,
     )
     return spec, data
+
+
+def _in_time_order(scores: Floats, kept: int) -> Floats:
+    """The lowest `kept` of some scores, raised as `calibrate` does, in their order."""
+    lowest = np.sort(np.argsort(scores, kind="stable")[:kept])
+    return raised(scores)[lowest]
 
 
 def archive(arrays: Mapping[str, Any]) -> bytes:

@@ -20,6 +20,7 @@ from aeedge.files.jsonlines import JsonTable
 from aeedge.files.parquet import ParquetTable
 from aeedge.files.sniffing import DialectOptions, Head, detect, fits
 from aeedge.files.source import STDIN, SUFFIXES, Source, reading
+from aeedge.files.wav import WavFile
 
 Part = tuple[NDArray[Any], list[list[Any]]]
 """Rows (m, *row), and of each column that is kept beside them its m values, as text or Python objects."""
@@ -77,7 +78,7 @@ def open_rows(
 
     Args:
         path: .npy; .npz; text with any usual delimiter (.csv, .tsv, .txt, …); JSON lines (.jsonl, .ndjson); .parquet;
-            all also compressed by gzip; "-" for standard input.
+            .wav, whose samples are rows; all also compressed by gzip; "-" for standard input.
         wanted: the model's input. Columns of a table with a header are matched by name, in any order; an array that has
             the shape of one row is one row.
         array: name of the array inside an .npz.
@@ -94,11 +95,14 @@ def open_rows(
         raise InputError(
             f"{source.name}: only text files have a header, a delimiter and a decimal mark; leave them out"
         )
-    if source.kind in ("npy", "npz"):
+    if source.kind in ("npy", "npz", "wav"):
         if wanted.keep:
             raise InputError(
                 f"{source.name}: expected a table with a column '{printable(wanted.keep[0])}', got an array"
             )
+        if source.kind == "wav":
+            file = WavFile(source)
+            return RowFile(lambda: ((block, []) for block in file.blocks()), file.count, file.notes)
         if source.kind == "npy":
             return _array_rows(npy.npy_header(source).shape, lambda: npy.npy_blocks(source), wanted)
         member = npy.npz_member(source, array)

@@ -23,11 +23,12 @@ SUFFIXES = (
     {".npy": "npy", ".npz": "npz", ".parquet": "parquet", ".pq": "parquet"}
     | dict.fromkeys((".csv", ".tsv", ".tab", ".txt", ".dat", ".data"), "text")
     | dict.fromkeys((".jsonl", ".ndjson"), "jsonl")
+    | dict.fromkeys((".wav", ".wave"), "wav")
 )
 """Kinds of files by suffix; each may be followed by .gz."""
 
 _HEAD_BYTES, _MOST_HEAD_BYTES, _HEAD_LINES = 2**18, 2**26, 100
-_MAGIC = {b"\x93NUMPY": "npy", b"PK\x03\x04": "npz", b"PAR1": "parquet"}
+_MAGIC = {b"\x93NUMPY": "npy", b"PK\x03\x04": "npz", b"PAR1": "parquet", b"RIFF": "wav", b"RF64": "wav"}
 _GZIP = b"\x1f\x8b"
 _JSON = re.compile(rb'(\xef\xbb\xbf)?\s*(\{|\[\s*([-\d\[\]{"]|null|true|false|NaN|Infinity|$))')
 _OBJECT = re.compile(rb'(\xef\xbb\xbf)?\s*\{\s*"[^"\n]*"\s*:')
@@ -54,7 +55,8 @@ class Source:
 
     Attributes:
         name: for messages.
-        kind: "npy", "npz", "parquet", "jsonl" or "text": by the suffix of a regular file, by the first bytes of a pipe.
+        kind: "npy", "npz", "parquet", "jsonl", "wav" or "text": by the suffix of a regular file, by the first bytes of
+            a pipe.
         is_pipe: whether it is standard input, a pipe or a device.
         head: the first bytes: a hundred lines of text, or all of it.
         is_whole: whether `head` is all there is.

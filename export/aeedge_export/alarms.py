@@ -29,6 +29,7 @@ class Normal:
         time_ordered: whether they are a stretch of time after the training samples.
         drift: what was found in a later stretch, as JSON.
         left_out: how many more there were, with gross outliers.
+        spacing: of samples in time order, hops from one to the next.
     """
 
     rows: NDArray[Any]
@@ -36,6 +37,7 @@ class Normal:
     time_ordered: bool = False
     drift: Mapping[str, Any] = field(default_factory=dict)
     left_out: int = 0
+    spacing: float = 1.0
 
     def kept(self) -> NDArray[Any]:
         """The samples whose scores go into the bundle."""
@@ -114,4 +116,5 @@ def normal_of(run: Run) -> Normal | None:
     if run.calibration is None or run.alarm is None:
         return None
     in_order = run.time_ordered and not run.calibration_given
-    return Normal(run.calibration, run.rule, in_order, run.alarm.drift, run.calibration_left_out)
+    spacing = run.calibration_spacing
+    return Normal(run.calibration, run.rule, in_order, run.alarm.drift, run.calibration_left_out, spacing)

@@ -14,10 +14,11 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import nn
 
-from aeedge.bundle.manifest import DTYPES, VARIANTS, InputSpec, Missing, missing_fault
+from aeedge.bundle.manifest import CALENDAR, DTYPES, VARIANTS, InputSpec, Missing, SignalSpec, missing_fault
 from aeedge.errors import InputError
 from aeedge.runtime.batch import as_array
 from aeedge.runtime.missing import fill_missing, missing_rows
+from aeedge.signals.window import as_count
 from aeedge_export.acceptance import Reference
 from aeedge_export.conversion.graph import RawDecoder, RawEncoder, Scaling, frozen, in_float32
 from aeedge_export.conversion.messages import first_line
@@ -42,10 +43,11 @@ def example_rows(
     units: Sequence[str] | None,
     missing: Missing | None,
     dialect: Mapping[str, Any] | None,
+    signal: SignalSpec | None = None,
 ) -> tuple[NDArray[Any], InputSpec]:
     """The example as the graphs see it, two rows or more, and what the manifest says of it; see `export_bundle`."""
     rows = _raw(as_numbers(example, "example", features, missing))
-    spec = _spec(rows, features, units, missing, dialect)
+    spec = _spec(rows, features, units, missing, dialect, signal)
     return _finite(without_missing(rows, spec)), spec
 
 
@@ -55,6 +57,7 @@ def _spec(
     units: Sequence[str] | None,
     missing: Missing | None,
     dialect: Mapping[str, Any] | None,
+    signal: SignalSpec | None = None,
 ) -> InputSpec:
     spec = InputSpec(
         shape=rows.shape[1:],
@@ -63,10 +66,45 @@ def _spec(
         units=_names("units", units, rows.shape[1:]),
         missing=missing,
         dialect=dialect,
+        signal=signal,
     )
     if fault := missing_fault(spec):
         raise InputError(f"missing: expected {fault}, got {missing}")
+    check_signal(signal, spec.shape)
     return spec
+
+
+def check_signal(signal: SignalSpec | None, shape: tuple[int, ...]) -> None:
+    """Refuse what a device would refuse of a signal whose windows have this shape.
+
+    Raises:
+        InputError: names, numbers or shape do not fit.
+    """
+    if signal is None:
+        return
+    if not isinstance(signal, SignalSpec):
+        raise InputError(f"signal: expected a SignalSpec, as aeedge_export.window gives it, got {signal!r:.80}")
+    names, calendar = signal.names, signal.calendar
+    if not all(isinstance(name, str) for name in names) or not signal.channels or len(set(names)) < len(names):
+        raise InputError(
+            f"signal: expected one or more channels with different names, got {', '.join(map(str, names))}"
+        )
+    if signal.units is not None and len(signal.units) != len(signal.channels):
+        raise InputError(
+            f"signal: expected a unit for each of {len(signal.channels)} channels, got {len(signal.units)}"
+        )
+    if not set(calendar) <= set(CALENDAR) or len(set(calendar)) < len(calendar):
+        raise InputError(
+            f"signal: expected a calendar of {' and '.join(CALENDAR)}, got {', '.join(map(str, calendar))}"
+        )
+    for what in ("window", "hop"):
+        as_count(what, getattr(signal, what))
+    if signal.rate is not None and not 0 < signal.rate < np.inf:
+        raise InputError(f"rate: expected samples a second above 0, or None, got {signal.rate}")
+    if shape != (signal.window, signal.width):
+        raise InputError(
+            f"signal: expected rows (window, channels) = {(signal.window, signal.width)}, got rows of shape {shape}"
+        )
 
 
 def _names(what: str, names: Sequence[str] | None, shape: tuple[int, ...]) -> tuple[str, ...] | None:
@@ -176,6 +214,7 @@ def check_facts(texts: Mapping[str, str | None], training: Mapping[str, Any] | N
         if not isinstance(text, str | None):
             raise InputError(f"{what}: expected text, got {text!r:.80}")
     facts = {**texts, "features": spec.features, "units": spec.units, "dialect": spec.dialect, "training": training}
+    facts |= {"signal": None if spec.signal is None else spec.signal.document()}
     for what, fact in facts.items():
         try:
             given = fact if fact is None or isinstance(fact, str | tuple) else dict(fact)

@@ -14,7 +14,7 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 from torch import nn
 
-from aeedge.bundle.manifest import Manifest, Missing
+from aeedge.bundle.manifest import Manifest, Missing, SignalSpec
 from aeedge.detection.calibration import ThresholdRule
 from aeedge.errors import InputError
 from aeedge.runtime.frames import as_rows, named_rows
@@ -223,6 +223,7 @@ class Autoencoder(Detector, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         units: Sequence[str] | None = None,
         missing: Missing | None = None,
         dialect: Mapping[str, Any] | None = None,
+        signal: SignalSpec | None = None,
         sample_weight: ArrayLike | None = None,
         calibration_rows: ArrayLike | None = None,
         rule: ThresholdRule | None = None,
@@ -236,6 +237,8 @@ class Autoencoder(Detector, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
             missing: how missing values were told and treated in `X`, which has none left. It is exported, and rows that
                 are given later are treated likewise.
             dialect: of the text files that `X` was read from; exported.
+            signal: what `X` is where its rows are windows of a recording, (n, window, channels), in the order of time:
+                see `aeedge_export.window`. Held-out rows are then blocks at the end that share no sample with others.
             calibration_rows: rows (m, ...) to set thresholds by, in the place of a share of `X`.
             rule: how the threshold follows from their scores, see `calibrate`.
             on_epoch: called with the state after each epoch.
@@ -247,7 +250,8 @@ class Autoencoder(Detector, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         X = self._validated(X, fit=True)
         if features is None or X.ndim != 2:
             features = getattr(self, "feature_names_in_", None)
-        known = {"units": None if units is None else tuple(units), "missing": missing, "dialect": dialect}
+        known: dict[str, Any] = {"units": None if units is None else tuple(units), "missing": missing}
+        known |= {"dialect": dialect, "signal": signal}
         with torch_defaults():
             hook = self._after_epoch(on_epoch)
             return self._adopt(fitting.fit(X, params, features, hook, known, sample_weight, calibration_rows, rule))
@@ -515,6 +519,7 @@ class Autoencoder(Detector, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
             units=run.units,
             missing=run.missing,
             dialect=run.dialect,
+            signal=run.signal,
             created=run.created,
             training=run.summary(),
             ordered=run.design.ordered,

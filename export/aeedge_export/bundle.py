@@ -25,6 +25,7 @@ from aeedge.bundle.manifest import (
     Manifest,
     Missing,
     ScoreSpec,
+    SignalSpec,
     Tolerance,
     Variant,
 )
@@ -102,6 +103,7 @@ def export_bundle(
     units: Sequence[str] | None = None,
     missing: Missing | None = None,
     dialect: Mapping[str, Any] | None = None,
+    signal: SignalSpec | None = None,
     created: str | None = None,
     training: Mapping[str, Any] | None = None,
     ordered: bool = False,
@@ -133,6 +135,7 @@ def export_bundle(
         missing: which values of float32 rows are missing, and what a device does with them. Here they are filled, or
             rows with them left out, in `example` and `calibration`.
         dialect: of the text files that the rows were read from, as JSON.
+        signal: what a row is where rows are windows of a recording, (n, window, channels).
         created: when the model was made (ISO 8601). Not the time of export, so that two exports are the same bytes.
         training: anything worth knowing about the training, as JSON; `channels`, "first" (default) or "last", names
             the axis that `Model.explain` takes for the channels of signals and images.
@@ -168,7 +171,7 @@ def export_bundle(
     check_one_input(encoder, "encoder")
     if decoder is not None:
         check_one_input(decoder, "decoder")
-    rows, spec = example_rows(example, features, units, missing, dialect)
+    rows, spec = example_rows(example, features, units, missing, dialect, signal)
     if calibration is not None:
         calibration = without_missing(as_numbers(calibration, "calibration", features, missing), spec)
     if variants == "all" and len(rows if calibration is None else np.asarray(calibration)) < LEAST_ROWS:
@@ -338,12 +341,13 @@ def _normal(
 def _calibrated(normal: Normal, variants: Mapping[str, EncoderDecoder]) -> tuple[CalibrationSpec, bytes]:
     """Calibration scores of all variants, whose alarms must agree."""
     rows = normal.kept()
+    spacing = normal.spacing * len(normal.rows) / len(rows) if normal.time_ordered else None
     scores = {name: variant.scores(rows) for name, variant in variants.items()}
     found = {name: values for name, values in scores.items() if values is not None}
     if "int8" in found and (reason := disagreement(found["fp32"], found["int8"])):
         raise NotQuantizableError(reason)
     options: dict[str, Any] = {"time_ordered": normal.time_ordered, "drift": normal.drift, "left_out": normal.left_out}
-    return calibrated(found, normal.rule, **options)
+    return calibrated(found, normal.rule, spacing=spacing, **options)
 
 
 def _check_operators(role: str, graph: bytes) -> None:
@@ -431,6 +435,8 @@ def _identity(
     interface: dict[str, Any] = {"shape": spec.shape, "dtype": spec.dtype, "scale": scale.tolist()}
     if spec.missing is not None:
         interface["missing"] = spec.missing.document()
+    if spec.signal is not None:
+        interface["signal"] = spec.signal.document()
     if calibration is not None:
         interface["calibration"] = {"sha256": calibration.file.sha256, "thresholds": dict(calibration.thresholds)}
     digest.update(json.dumps(interface, sort_keys=True).encode())

@@ -18,12 +18,13 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_random_state
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from aeedge.bundle.manifest import missing_fault
+from aeedge.bundle.manifest import SignalSpec, missing_fault
 from aeedge.detection.calibration import ThresholdRule
 from aeedge.errors import InputError, printable
 from aeedge.runtime.frames import as_rows
 from aeedge.runtime.missing import fill_missing, missing_rows
 from aeedge_export.alarms import check_rule, described_drift, set_alarm
+from aeedge_export.arguments import check_signal
 from aeedge_export.conversion.graph import check_one_input
 from aeedge_export.data.axes import channels_first, resolve_channels
 from aeedge_export.data.columns import label_notes
@@ -86,7 +87,7 @@ def fit(
         params: the estimator's parameters, by name.
         features: names of the columns, None without.
         on_epoch: called with the run after each epoch.
-        known: what else is known of the rows: the run's `units`, `missing` and `dialect`.
+        known: what else is known of the rows: the run's `units`, `missing`, `dialect` and `signal`.
         sample_weight: how much each row counts, (n,), from 0; None for all alike.
         calibration_rows: raw rows (m, *shape) to set thresholds by, in the place of a share of X.
         rule: how the threshold follows from the scores of the calibration rows; None for the default.
@@ -95,6 +96,9 @@ def fit(
         InputError: rows or parameters that do not fit; the message names them.
     """
     weights = None if sample_weight is None else _checked_weights(sample_weight, len(X), params["family"])
+    if (signal := known.get("signal")) is not None:
+        check_signal(signal, X.shape[1:])
+        params = {**params, **_of_windows(signal, params)}
     order, order_notes = _time_order(X, params)
     params = {**params, **order, **({} if calibration_rows is None else {"calibration": 0.0})}
     run, resolved = _begin(X, params, features, split_options(params), weights)
@@ -122,7 +126,7 @@ def resume(run: Run, X: NDArray[Any], params: Mapping[str, Any], on_epoch: RunHo
     Raises:
         InputError: other rows than before, or no epochs left.
     """
-    params = {**params, **{name: run.params[name] for name in SPLIT}}
+    params = {**params, **{name: run.params[name] for name in (*SPLIT, "channels", "axes")}}
     if len(X) != run.rows:
         raise InputError(f"resume: expected the {run.rows} rows that the run was trained on, got {len(X)}; fit anew")
     parts = run.split(len(X))
@@ -193,6 +197,28 @@ def _time_order(X: NDArray[Any], params: Mapping[str, Any]) -> tuple[dict[str, A
     ]
 
 
+def _of_windows(signal: SignalSpec, params: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters for windows of a signal: held-out windows are later, and share no sample with the others."""
+    span = -(-signal.window // signal.hop)
+    if params["channels"] == "first" or params["axes"] not in (None, "ntc"):
+        raise InputError("channels: windows of a signal are (window, channels), so these are last; leave it out")
+    if params["time_ordered"] is False and span > 1:
+        raise InputError(
+            f"time_ordered: windows of {signal.window} samples with a hop of {signal.hop} overlap, so held-out ones "
+            "would be known from training if they were drawn at random; leave it out"
+        )
+    if params["gap"] != "auto" and params["gap"] < span - 1:
+        raise InputError(
+            f"gap: expected {span - 1} windows or more between blocks, so that they share no sample, got "
+            f"{params['gap']}; leave it out"
+        )
+    return {
+        "channels": "last",
+        "time_ordered": params["time_ordered"] is not False,
+        "gap": span if params["gap"] == "auto" else params["gap"],
+    }
+
+
 def _kept(params: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in params.items() if name not in _NOT_KEPT}
 
@@ -235,7 +261,7 @@ def _begin(
     sample_rows = _sample_rows(X, validation_rows if len(validation_rows) else train_rows)
     held = len(free.calibration) - len(calibration)
     most, time_ordered = most_calibration(row_bytes), bool(params["time_ordered"])
-    calibration = kept_rows(calibration, most, drawn, time_ordered=time_ordered)
+    found_rows, calibration = len(calibration), kept_rows(calibration, most, drawn, time_ordered=time_ordered)
     later = kept_rows(later, max(1, most // 2), drawn, time_ordered=time_ordered)
     run = Run(
         params=_kept(params),
@@ -253,6 +279,7 @@ def _begin(
         calibration=np.array(X[calibration], dtype) if len(calibration) else None,
         later=np.array(X[later], dtype) if len(later) else None,
         calibration_left_out=held,
+        calibration_spacing=found_rows / len(calibration) if found_rows else 1.0,
         left_out=left_out,
         sample_weight=weights,
     )

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from sklearn.utils import gen_batches
 
-from aeedge.bundle.manifest import InputSpec, Missing
+from aeedge.bundle.manifest import InputSpec, Missing, SignalSpec
 from aeedge.detection.calibration import ThresholdRule
 from aeedge.detection.scores import Scoring
 from aeedge_export.data.rows import Split, split, split_options
@@ -80,9 +80,11 @@ class Run:
         units: of the columns, None where they are not known.
         missing: how missing values are told and treated, None where there were none; the rows above are without.
         dialect: of the text files that the rows were read from, None where there were none.
+        signal: what a row is where rows are windows of a recording; None otherwise.
         scoring: the fitted score; None before training is complete.
         score_part: the kind that rows are scored by, a part of `scoring`; None for all of it.
         calibration_given: whether the calibration rows came from `calibrate`, so that nothing is known of their order.
+        calibration_spacing: of calibration rows in time order, rows of the data from one to the next.
         calibration_left_out: how many calibration rows had gross outliers and were left out.
         rule: how the threshold was asked for; None for the default, a false-alarm rate of 1 % or the smallest possible.
         alarm: the threshold; None without rows to calibrate with.
@@ -114,10 +116,12 @@ class Run:
     units: tuple[str, ...] | None = None
     missing: Missing | None = None
     dialect: Mapping[str, Any] | None = None
+    signal: SignalSpec | None = None
     scoring: Scoring | None = None
     score_part: str | None = None
     calibration_given: bool = False
     calibration_left_out: int = 0
+    calibration_spacing: float = 1.0
     rule: ThresholdRule | None = None
     alarm: Alarm | None = None
     threads: ThreadChoice = field(default_factory=ThreadChoice)
@@ -156,7 +160,9 @@ class Run:
     @property
     def input_spec(self) -> InputSpec:
         """What is known of one row, as a bundle's manifest has it."""
-        return InputSpec(self.input_shape, self.dtype, self.features, self.units, self.missing, self.dialect)
+        return InputSpec(
+            self.input_shape, self.dtype, self.features, self.units, self.missing, self.dialect, self.signal
+        )
 
     def encode(self, X: NDArray[Any]) -> NDArray[np.float32]:
         """Latents of raw rows: (n, *input_shape) to (n, latent)."""

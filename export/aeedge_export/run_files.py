@@ -26,7 +26,8 @@ from safetensors.torch import load as from_bytes
 from safetensors.torch import save as to_bytes
 from torch import nn
 
-from aeedge.bundle.manifest import DTYPES, SCORES, Missing
+from aeedge.bundle.json_node import Node
+from aeedge.bundle.manifest import DTYPES, SCORES, Missing, read_signal
 from aeedge.detection.calibration import ThresholdRule
 from aeedge.detection.scores import Scoring
 from aeedge.errors import InputError
@@ -102,6 +103,7 @@ def _document(run: Run) -> dict[str, Any]:
         "units": run.units,
         "missing": None if run.missing is None else run.missing.document(),
         "dialect": None if run.dialect is None else dict(run.dialect),
+        "signal": None if run.signal is None else run.signal.document(),
         "scaling": run.scaler.kind,
         "seed": run.seed,
         "drawn_seed": run.drawn_seed,
@@ -115,6 +117,7 @@ def _document(run: Run) -> dict[str, Any]:
         "score_part": run.score_part,
         "calibration_given": run.calibration_given,
         "calibration_left_out": run.calibration_left_out,
+        "calibration_spacing": run.calibration_spacing,
         "rule": None if run.rule is None else run.rule.document(),
         "alarm": None if run.alarm is None else asdict(run.alarm),
         "labels": None if run.labels is None else run.labels.tolist(),
@@ -240,10 +243,12 @@ def _assemble(
         units=None if document.get("units") is None else tuple(document["units"]),
         missing=_missing(document.get("missing")),
         dialect=document.get("dialect"),
+        signal=Node(document, "run", "run.json").get("signal").optional(read_signal),
         scoring=_scoring(document.get("score_kind"), _part(weights, "score.")),
         score_part=document.get("score_part"),
         calibration_given=bool(document.get("calibration_given")),
         calibration_left_out=document.get("calibration_left_out", 0),
+        calibration_spacing=document.get("calibration_spacing", 1.0),
         rule=None if document.get("rule") is None else ThresholdRule(**document["rule"]).checked(),
         alarm=None if document.get("alarm") is None else Alarm(**document["alarm"]),
     )
@@ -295,6 +300,8 @@ def _faults(run: Run) -> Iterator[str]:
         run.sample_weight.shape == (run.rows,) and (run.sample_weight >= 0).all() and run.sample_weight.max() < math.inf
     ):
         yield f"checkpoint.safetensors: sample_weight is not finite numbers from 0 for {run.rows} rows"
+    if run.signal is not None and shape != (run.signal.window, run.signal.width):
+        yield f"signal has windows of shape {(run.signal.window, run.signal.width)}, expected {shape}"
     yield from _faults_of_scoring(run)
     for name in ("features", "units"):
         names = getattr(run, name)
@@ -317,6 +324,8 @@ def _faults_of_scoring(run: Run) -> Iterator[str]:
                 yield f"score.{name} is not {shape} finite numbers"
     if run.score_part not in (None, *SCORES) or not _is_whole(run.calibration_left_out, 0):
         yield "score_part or calibration_left_out is none"
+    if not (_is_number(run.calibration_spacing) and 1 <= run.calibration_spacing < math.inf):
+        yield f"calibration_spacing is {run.calibration_spacing!r}, expected a number from 1"
     if alarm is not None and not (_is_number(alarm.threshold) and math.isfinite(alarm.threshold)):
         yield f"alarm.threshold is {alarm.threshold!r}, expected a finite number"
 

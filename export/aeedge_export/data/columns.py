@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from aeedge.errors import printable
 from aeedge.files.dialect import MISSING, THOUSANDS, number
+from aeedge.files.times import EPOCHS
 from aeedge_export.data.times import in_time_order
 
 _LEAST_ROWS = 10  # to see that a column counts
@@ -38,7 +39,6 @@ _LABEL_NAME = re.compile(
     r"([_ .-]?(types?|class|labels?|flag|names?|cat|category|kind|code|state|true))?",
     re.IGNORECASE,
 )
-_EPOCHS = ((5e8, 4e9), (5e11, 4e12), (5e14, 4e15), (5e17, 4e18))  # seconds to nanoseconds since 1970
 
 
 def kind_of_cells(cells: Sequence[str], decimal: str) -> str:
@@ -132,7 +132,7 @@ def _most_classes(rows: int) -> int:
 
 
 def _is_epoch(values: NDArray[np.float64]) -> bool:
-    return len(values) > 0 and any(low <= values.min() and values.max() <= high for low, high in _EPOCHS)
+    return len(values) > 0 and any(low <= values.min() and values.max() <= high for low, high, _ in EPOCHS)
 
 
 def time_columns(names: Sequence[str], kinds: Sequence[str]) -> tuple[str, ...]:

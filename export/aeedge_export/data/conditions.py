@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from aeedge.errors import InputError, printable
 from aeedge.files.dialect import MISSING, number
-from aeedge_export.data.times import moment
+from aeedge.files.times import moment
 
 _OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
     "==": operator.eq,

@@ -1,0 +1,134 @@
+"""The time of each sample of a stream, and where time jumps."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from aeedge.errors import InputError
+from aeedge.signals.health import Fault
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+GAP = 1.5  # sample periods from one sample to the next, from which on some are missing
+_RATE_ERROR = 0.01  # that a sensor's clock may have, where chunks come with the time of their first sample
+
+
+class SampleClock:
+    """Counts the samples of a stream in seconds, and compares with the times that come with them.
+
+    Args:
+        rate: samples a second; None if unknown: then gaps are not found, only a clock that goes backwards.
+    """
+
+    def __init__(self, rate: float | None) -> None:
+        self._period, self._known = 1.0 if rate is None else 1.0 / rate, rate is not None
+        self.clear()
+
+    def clear(self) -> None:
+        """Begin at 0."""
+        self._origin, self._count = 0.0, 0  # a time that was given, and the samples since then
+        self._told = self._begun = False  # whether a time was given; whether there were samples
+        self._anew = self._each = False  # whether the samples that come have a time; whether each has one
+
+    @property
+    def next(self) -> float:
+        """When the next sample is due."""
+        return self._origin + self._count * self._period
+
+    def skip(self, count: int) -> None:
+        """Let samples pass that were lost."""
+        self._count += count
+        self._begun = True
+
+    def passed(self, times: NDArray[np.float64]) -> None:
+        """Count samples with their times, without a gap between them."""
+        if self._anew:
+            self._origin, self._count = (float(times[-1]), 1) if self._each else (float(times[0]), len(times))
+        else:
+            self._count += len(times)
+        self._begun = True
+
+    def times(
+        self, count: int, given: float | ArrayLike | None, *, needed: bool
+    ) -> tuple[NDArray[np.float64], list[tuple[int, Fault]]]:
+        """The time of each of `count` samples that come next, and where there is a gap before one of them.
+
+        Raises:
+            InputError: times that are none, or none although they are `needed`.
+        """
+        if given is None:
+            if needed and not self._told:
+                raise InputError(
+                    "time: expected the time of the samples in seconds since 1970, because the model takes the time of "
+                    "day or week, got none"
+                )
+            self._anew = False
+            return np.asarray(self._origin + (self._count + np.arange(count)) * self._period, np.float64), []
+        found = self._checked(given, count)
+        self._anew, self._each = True, found.ndim > 0
+        if found.ndim == 0:
+            late = float(found) - self.next
+            found = np.asarray(float(found) + np.arange(count) * self._period, np.float64)
+            jumps = self._jump(late, GAP - 1.0 if self._known else math.inf, self._count * self._period)
+            breaks = [(0, jumps)] if self._begun and self._told and jumps else []
+        else:
+            breaks = self._breaks(found)
+        self._told = True
+        return found, breaks
+
+    def _breaks(self, times: NDArray[np.float64]) -> list[tuple[int, Fault]]:
+        """Where one of several times is too far from the one before."""
+        before = self.next - self._period if self._begun and self._told else times[0] - self._period
+        steps = np.diff(times, prepend=before)
+        most = GAP * self._period if self._known else math.inf
+        if not (self._begun and self._told):
+            steps[0] = self._period
+        found = []
+        for at in np.flatnonzero((steps > most) | (steps < 0)).tolist():
+            fault = self._jump(float(steps[at]) - self._period, GAP - 1.0 if self._known else math.inf, 0.0)
+            if fault is not None:
+                found.append((at, fault))
+        return found
+
+    def _jump(self, late: float, most: float, elapsed: float) -> Fault | None:
+        """A fault where a sample is so late that some are missing, or earlier than the one before; in seconds.
+
+        `most` is in sample periods; over the `elapsed` time the sensor's clock may have gone wrong a little.
+        """
+        slack = _RATE_ERROR * elapsed
+        if late > most * self._period + slack:
+            return Fault("gap", None, f"{late:.6g} s without samples")
+        if late < -self._period - slack:
+            return Fault("clock", None, f"the clock went back by {-late - self._period:.6g} s")
+        return None
+
+    def _checked(self, given: float | ArrayLike, count: int) -> NDArray[np.float64]:
+        try:
+            found = np.asarray(given, np.float64)
+        except (TypeError, ValueError):
+            raise InputError(f"time: expected seconds, one number or one for each sample, got {given!r:.60}") from None
+        if found.shape not in ((), (count,)) or not np.isfinite(found).all():
+            raise InputError(f"time: expected seconds, one finite number or {count} of them, got {found!r:.60}")
+        if found.ndim == 0 and count > 1 and not self._known:
+            raise InputError(
+                "time: expected a time for each sample, because the bundle does not say at which rate they come, got "
+                "one for all"
+            )
+        return found
+
+    def state(self) -> dict[str, Any]:
+        """What it remembers, as JSON."""
+        return {"origin": self._origin, "count": self._count, "told": self._told, "begun": self._begun}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Remember what another one did.
+
+        Raises:
+            KeyError, TypeError, ValueError: this is no state.
+        """
+        self._origin, self._count = float(state["origin"]), int(state["count"])
+        self._told, self._begun = bool(state["told"]), bool(state["begun"])

@@ -1,0 +1,375 @@
+"""Drift: whether latents and scores, over many windows, are still those of the reference.
+
+Three statistics of non-overlapping windows, each an exponentially weighted moving average (EWMA):
+
+- the mean of the whitened latents: MEWMA (Lowry, Woodall, Champ and Rigdon, Technometrics 34, 1992);
+- their second moments: squared differences from the reference's, each in units of its own variance;
+- the distribution of scores: the share of them below each of the reference's quantiles, compared as Anderson and
+  Darling (1954) compare a sample with a distribution.
+
+The limits come from simulation, when the reference is made: windows like those of the reference, autocorrelated as they
+are (the sieve bootstrap of Bühlmann, Bernoulli 3, 1997), are compared with references that are drawn in the same way,
+so that the error of a short reference counts as well (Gandy and Kvaløy, Scandinavian Journal of Statistics 40, 2013).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from aeedge.errors import InputError
+from aeedge.record import Record
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    Array = NDArray[np.float64]
+
+LEAST_WINDOWS = 50
+MOST_LATENTS = 48
+AVERAGE_RUN_LENGTH = 100_000  # windows to a false alarm: a day of windows of a second
+_PER_COMPONENT = 5  # windows of the reference for each component
+_LEVELS = np.arange(1, 16) / 16  # of the quantiles of scores
+_MEAN_WEIGHT, _SLOW_WEIGHT = 0.02, 0.02  # of a new window, in the mean of latents; in second moments and scores
+_CLIP = 3.0  # standard deviations: a single window must not count for many
+_ROUNDING = 1e-3  # of a latent's largest magnitude: less than this differs from machine to machine
+_RAISED, _FLOOR = 1.00001, 1e-9  # quantiles of scores, as calibration scores are
+_REFERENCES, _PATHS, _STEPS, _EVERY = 64, 12, 512, 4  # of the simulation
+_BURN_IN = 100
+_MOST_LAGS = 8
+_LEAST_SPREAD = 0.05  # of the variance that independent windows have, so that dead latents do not divide by 0
+_MARGIN = 1.1  # times the largest value on the reference itself
+
+
+class DriftReference(Record):
+    """What latents and scores of non-overlapping windows are compared with; q ≤ 48 latents, m ≤ q components.
+
+    Attributes:
+        index: (q,) int64, which of the flattened latents are looked at, ascending.
+        projection, offset: (m, q) and (m,), components = projection @ latents - offset: whitened.
+        second: (m, m), the mean of the products of two components, clipped.
+        mean_scale, second_scale: (m,) and (m, m), standard deviations of the EWMAs while nothing changes.
+        edges, shares, share_scale: (15,), quantiles of scores; the share of scores that are no higher, and the standard
+            deviation of its EWMA.
+        limits: (3,), of the statistics of mean, second moments and scores.
+
+    All but `index` are float32.
+    """
+
+    index: NDArray[np.int64]
+    projection: NDArray[np.float32]
+    offset: NDArray[np.float32]
+    second: NDArray[np.float32]
+    mean_scale: NDArray[np.float32]
+    second_scale: NDArray[np.float32]
+    edges: NDArray[np.float32]
+    shares: NDArray[np.float32]
+    share_scale: NDArray[np.float32]
+    limits: NDArray[np.float32]
+
+
+class DriftMonitor:
+    """Compares windows with a reference, as they come.
+
+    Args:
+        reference: of `fit_reference`.
+    """
+
+    average_run_length = AVERAGE_RUN_LENGTH
+    """How many windows pass on average until drift is found where there is none; see docs/drift.md."""
+
+    def __init__(self, reference: DriftReference) -> None:
+        r = {name: np.asarray(values, np.float64) for name, values in reference._asdict().items()}
+        self._index = np.asarray(reference.index, np.intp)
+        self._projection, self._offset, self._second = r["projection"], r["offset"], r["second"]
+        self._edges, self._shares = r["edges"], r["shares"]
+        mean_limit, second_limit, score_limit = r["limits"]
+        self._mean_unit = 1 / (mean_limit * r["mean_scale"])
+        self._second_unit = 1 / (second_limit * r["second_scale"])
+        self._share_unit = 1 / (score_limit * r["share_scale"])
+        m = len(self._offset)
+        self._moved_mean, self._moved_second = np.zeros(m), np.zeros((m, m))  # from the reference's
+        self._moved_shares = np.zeros(len(self._edges))
+        self.parts = (0.0, 0.0, 0.0)
+
+    @property
+    def value(self) -> float:
+        """The largest statistic divided by its limit: at 1 and above it is drift."""
+        return max(self.parts)
+
+    parts: tuple[float, float, float]
+    """The statistics of mean, second moments and scores, each divided by its limit."""
+
+    def update(self, latent: NDArray[Any], score: float) -> float:
+        """Take a window that does not overlap with the last one; one with NaN or infinity is passed over.
+
+        Args:
+            latent: the window's latents, flattened, (k,).
+            score: its score.
+
+        Returns:
+            `value`.
+        """
+        y = self._projection @ latent[self._index].astype(np.float64) - self._offset
+        if not math.isfinite(float(y @ y) + score):
+            return self.value
+        np.minimum(y, _CLIP, out=y)
+        np.maximum(y, -_CLIP, out=y)
+        mean, second, shares = self._moved_mean, self._moved_second, self._moved_shares
+        change = np.multiply(y[:, np.newaxis], y)
+        change -= self._second
+        change -= second
+        change *= _SLOW_WEIGHT
+        second += change
+        y -= mean
+        y *= _MEAN_WEIGHT
+        mean += y
+        below = (score <= self._edges) - self._shares
+        below -= shares
+        below *= _SLOW_WEIGHT
+        shares += below
+        self._compare()
+        return self.value
+
+    def _compare(self) -> None:
+        mean = self._moved_mean * self._mean_unit
+        second = (self._moved_second * self._second_unit).ravel()
+        shares = self._moved_shares * self._share_unit
+        self.parts = (
+            math.sqrt(mean @ mean / len(mean)),
+            math.sqrt(second @ second / len(second)),
+            math.sqrt(shares @ shares / len(shares)),
+        )
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """What is to be kept over a restart, less than 50 KB: arrays by name."""
+        arrays = {"mean": self._moved_mean, "second": self._moved_second, "shares": self._moved_shares}
+        return {name: values.copy() for name, values in arrays.items()}
+
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Go on where `state` was called.
+
+        Raises:
+            InputError: a state of another reference, or none.
+        """
+        found = {}
+        for name, values in self.state().items():
+            given = np.asarray(state.get(name))
+            if given.shape != values.shape or given.dtype != values.dtype or not np.isfinite(given).all():
+                raise InputError(
+                    f"state: expected {name!r} of shape {values.shape}, float64 and finite, "
+                    f"got {given.dtype} {given.shape}; is it of another bundle?"
+                )
+            found[name] = given.copy()
+        self._moved_mean, self._moved_second, self._moved_shares = found["mean"], found["second"], found["shares"]
+        self._compare()
+
+
+def fit_reference(latents: ArrayLike, scores: ArrayLike) -> DriftReference:
+    """What to compare with, from windows that are normal.
+
+    Args:
+        latents: (n, k) or (n, *latent_shape), of non-overlapping windows in the order of time that had no say in
+            training.
+        scores: (n,), of the same windows.
+
+    Raises:
+        InputError: fewer than `LEAST_WINDOWS` windows, or numbers that are not finite.
+    """
+    x, s = np.asarray(latents, np.float64), np.asarray(scores, np.float64)
+    x = x.reshape(len(x), -1)
+    if len(x) != len(s) or len(x) < LEAST_WINDOWS:
+        raise InputError(
+            f"latents: expected those of {LEAST_WINDOWS} windows or more that do not overlap, and as many scores, "
+            f"got {len(x)} and {len(s)}"
+        )
+    if not (np.isfinite(x).all() and np.isfinite(s).all()):
+        raise InputError("latents: expected finite latents and scores, got NaN or infinity")
+    index = np.sort(np.argsort(-x.var(axis=0), kind="stable")[:MOST_LATENTS])
+    x = x[:, index]
+    mean, scale = x.mean(axis=0), np.sqrt(x.var(axis=0) + (_ROUNDING * np.abs(x).max(axis=0)) ** 2)
+    scale[scale == 0] = 1.0
+    standard = (x - mean) / scale
+    most = max(1, min(len(index), len(x) // _PER_COMPONENT))
+    rotation = _whitening(standard.T @ standard / len(x), len(x))[:most]
+    y = standard @ rotation.T
+    normal = _normal_scores(s)
+    edges = np.quantile(s, _LEVELS)
+    edges = edges + np.abs(edges) * (_RAISED - 1) + _FLOOR
+    fitted = {
+        "index": index.astype(np.int64),
+        "projection": rotation / scale,
+        "offset": rotation @ (mean / scale),
+        "second": _second(y),
+        "edges": edges,
+        "shares": (s[:, np.newaxis] <= edges).mean(axis=0),
+    }
+    limits = _simulated(np.column_stack([y, normal]))
+    reference = DriftReference(
+        **{name: values if name == "index" else values.astype(np.float32) for name, values in (fitted | limits).items()}
+    )
+    return reference._replace(limits=_at_least_seen(reference, np.asarray(latents).reshape(len(x), -1), s))
+
+
+def _whitening(covariance: Array, count: int) -> Array:
+    """Rows that make components of variance 1, those of the largest variance first; matrices (..., q, q) to the same.
+
+    The covariance of `count` windows is drawn towards the identity, more so for few windows.
+    """
+    q = covariance.shape[-1]
+    share = q / (q + count)
+    values, vectors = np.linalg.eigh((1 - share) * covariance + share * np.eye(q))
+    found: Array = (vectors / np.sqrt(values)[..., np.newaxis, :])[..., ::-1].swapaxes(-1, -2)
+    return found
+
+
+def _second(y: Array) -> Array:
+    """Means of products of clipped components: (..., n, m) to (..., m, m)."""
+    clipped = np.clip(y, -_CLIP, _CLIP)
+    found: Array = clipped.swapaxes(-1, -2) @ clipped / y.shape[-2]
+    return found
+
+
+def _normal_scores(scores: Array) -> Array:
+    """Scores as a normal distribution has them, by their ranks."""
+    from statistics import NormalDist
+
+    ranks = np.argsort(np.argsort(scores, kind="stable"), kind="stable")
+    inverse = NormalDist().inv_cdf
+    return np.array([inverse((rank + 0.5) / len(scores)) for rank in ranks.tolist()])
+
+
+# --- the simulation
+
+
+class _Process:
+    """Autoregressive components, each with lags of its own, driven by what their fit to the reference leaves.
+
+    Args:
+        x: the reference (n, d), of mean about 0.
+    """
+
+    def __init__(self, x: Array) -> None:
+        most = min(_MOST_LAGS, len(x) // 20)
+        x = x - x.mean(axis=0)
+        self.coefficients = np.stack([_autoregression(column, most) for column in x.T], axis=-1)  # (lags, d)
+        lags = len(self.coefficients)
+        left = x[lags:].copy()
+        for lag, coefficient in enumerate(self.coefficients, start=1):
+            left -= coefficient * x[lags - lag : len(x) - lag]
+        self.noise = left - left.mean(axis=0)
+
+    def paths(self, count: int, rng: np.random.Generator) -> Iterator[Array]:
+        """Windows (count, d), one after the other, for ever."""
+        lags, d = self.coefficients.shape
+        past = [np.zeros((count, d)) for _ in range(lags)]
+        step = -_BURN_IN
+        while True:
+            x = self.noise[rng.integers(len(self.noise), size=count)]
+            for coefficient, before in zip(self.coefficients, past):
+                x += coefficient * before
+            past = [x, *past[:-1]]
+            step += 1
+            if step > 0:
+                yield x
+
+
+def _autoregression(x: Array, most: int) -> Array:
+    """Coefficients (most,) of Burg's method, of the order that Akaike's corrected criterion prefers; zeros after it."""
+    n, coefficients, best = len(x), np.zeros(0), np.zeros(most)
+    power = float(x @ x) / n
+    if power <= 0:
+        return best
+    least = n * math.log(power)
+    forward, backward = x[1:], x[:-1]
+    for order in range(1, most + 1):
+        reflection = 2 * float(forward @ backward) / max(float(forward @ forward + backward @ backward), 1e-300)
+        coefficients = np.append(coefficients - reflection * coefficients[::-1], reflection)
+        forward, backward = (forward - reflection * backward)[1:], (backward - reflection * forward)[:-1]
+        power *= max(1 - reflection**2, 1e-9)
+        criterion = n * math.log(power) + 2 * order * n / (n - order - 1)
+        if criterion < least:
+            least, best = criterion, np.append(coefficients, np.zeros(most - order))
+    return best
+
+
+def _simulated(x: Array) -> dict[str, Array]:
+    """Standard deviations of the EWMAs, and limits.
+
+    Args:
+        x: components and the scores as normal ones, (n, m + 1).
+    """
+    process, rng = _Process(x), np.random.default_rng(0)
+    rounds = process.paths(_REFERENCES, rng)
+    references = np.stack([next(rounds) for _ in range(len(x))], axis=1)  # (references, n, m + 1)
+    spreads: list[tuple[Array, ...]] = []
+    for moved in _moved(process, references, 2, rng):
+        spreads.append(tuple((values**2).mean(axis=(0, 1)) for values in moved))
+    half = len(spreads) // 4
+    mean, second, share = (np.mean(values, axis=0) for values in zip(*spreads[half:]))
+    steady = [_LEAST_SPREAD * weight / (2 - weight) for weight in (_MEAN_WEIGHT, _SLOW_WEIGHT)]
+    mean, second, share = np.maximum(mean, steady[0]), np.maximum(second, steady[1]), np.maximum(share, 0.1 * steady[1])
+    most = np.zeros((3, _REFERENCES, _PATHS))
+    for z, s, f in _moved(process, references, _PATHS, rng):
+        found = (z**2 / mean).mean(axis=-1), (s**2 / second).mean(axis=(-1, -2)), (f**2 / share).mean(axis=-1)
+        np.maximum(most, found, out=most)
+    limits = np.array([_gumbel_quantile(values.ravel()) for values in np.sqrt(most)])
+    return {
+        "mean_scale": np.sqrt(mean),
+        "second_scale": np.sqrt(second),
+        "share_scale": np.sqrt(share),
+        "limits": limits,
+    }
+
+
+def _moved(
+    process: _Process, references: Array, paths: int, rng: np.random.Generator
+) -> Iterator[tuple[Array, Array, Array]]:
+    """The EWMAs' distances from each of the references, every few windows, for several paths of each."""
+    count, n, d = references.shape
+    of, scores = references[..., :-1], references[..., -1]
+    mean = of.mean(axis=1)
+    centred = of - mean[:, np.newaxis]
+    rotation = _whitening(centred.swapaxes(1, 2) @ centred / n, n)
+    second = _second(centred @ rotation.swapaxes(1, 2)).astype(np.float32)[:, np.newaxis]
+    edges = np.quantile(scores, _LEVELS, axis=1).T[:, np.newaxis]
+    rotation = rotation.swapaxes(1, 2).astype(np.float32)
+    z, s = np.zeros((count, paths, d - 1)), np.zeros((count, paths, d - 1, d - 1), np.float32)
+    f = np.zeros((count, paths, len(_LEVELS)))
+    windows = process.paths(count * paths, rng)
+    for step in range(1, _STEPS + 1):
+        x = next(windows).reshape(count, paths, d)
+        y = np.clip((x[..., :-1] - mean[:, np.newaxis]).astype(np.float32) @ rotation, -_CLIP, _CLIP)
+        change = y[..., np.newaxis] * y[..., np.newaxis, :]
+        change -= second
+        change -= s
+        change *= np.float32(_SLOW_WEIGHT)
+        s += change
+        z += _MEAN_WEIGHT * (y - z)
+        f += _SLOW_WEIGHT * ((x[..., -1:] <= edges) - _LEVELS - f)
+        if step % _EVERY == 0:
+            yield z, s, f
+
+
+def _gumbel_quantile(largest: Array) -> float:
+    """The level that one of the three statistics exceeds so rarely that all three have the average run length.
+
+    Args:
+        largest: the largest values of paths of `_STEPS` windows.
+    """
+    chance = _STEPS / AVERAGE_RUN_LENGTH / 3
+    scale = float(largest.std()) * math.sqrt(6) / math.pi
+    return float(largest.mean()) + scale * (-math.log(-math.log1p(-chance)) - 0.5772156649015329)
+
+
+def _at_least_seen(reference: DriftReference, latents: NDArray[Any], scores: Array) -> NDArray[np.float32]:
+    """Limits that the reference itself stays below, where it changes more slowly than an autoregression knows."""
+    monitor, most = DriftMonitor(reference), np.zeros(3)
+    for latent, score in zip(latents, scores.tolist()):
+        monitor.update(latent, score)
+        np.maximum(most, monitor.parts, out=most)
+    found: NDArray[np.float32] = reference.limits * np.maximum(1.0, _MARGIN * most).astype(np.float32)
+    return found

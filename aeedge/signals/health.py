@@ -1,0 +1,238 @@
+"""Sensor health: whether a window can be believed before a model is asked about it.
+
+Each measured channel is compared with what training windows had, by the same statistics: its range, the longest run of
+equal samples, how many samples sit at the window's extremes, and how many are 0. What is far from all of training is a
+broken sensor; what is only unlike training is left to the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from aeedge.errors import InputError
+from aeedge.record import Record
+from aeedge.runtime.missing import missing_values
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+    from aeedge.bundle.manifest import InputSpec
+
+FEW = 8  # samples: runs, flat tops and zeros that are no fault, whatever training had
+TIMES = 3.0  # as many as in any training window are no fault
+MARGIN = 1.0  # of the training range, on both sides of it
+LEVEL = 0.1  # of the largest magnitude: the least margin, for channels that hardly moved in training
+COUNTS = ("longest_run", "at_extreme", "zeros", "missing")
+_BLOCK_BYTES = 2**22
+_LARGEST = float(np.finfo(np.float32).max)
+
+
+class Fault(Record):
+    """What is wrong with a window, so that a model's verdict on it means nothing.
+
+    Attributes:
+        kind: "stuck", "out of range", "saturated", "not finite" or "missing"; of streams also "gap" and "clock".
+        channel: the channel's name; None where it concerns all.
+        detail: what was found, and what was expected, as part of a sentence.
+    """
+
+    kind: str
+    channel: str | None
+    detail: str
+
+
+class HealthCheck:
+    """Finds broken sensors in single windows. Has no state: safe to call from many threads.
+
+    Args:
+        reference: what `reference_of` found in training windows; empty where there were none: then only NaN, infinity
+            and missing values are faults.
+        names: of the channels, the measured ones first. Those that `reference` does not know are not checked.
+        dtype: of raw samples.
+        spec: of the model's input, where missing values are to be told from broken ones.
+    """
+
+    def __init__(
+        self, reference: Mapping[str, Any], names: Sequence[str], dtype: DTypeLike, spec: InputSpec | None = None
+    ) -> None:
+        self._names, self._dtype, self._spec = tuple(names), np.dtype(dtype), spec
+        self._has_codes = spec is not None and spec.missing is not None and bool(spec.missing.codes)
+        self._known = all(key in reference for key in ("low", "high", *COUNTS))
+        self._measured = len(reference["low"]) if self._known else len(self._names)
+        if not self._known:
+            return
+        low, high = (np.array(reference[key], np.float64) for key in ("low", "high"))
+        with np.errstate(over="ignore"):
+            margin = np.maximum(MARGIN * (high - low), LEVEL * np.maximum(np.abs(low), np.abs(high)))
+        self._range, (self._low, self._high) = (low, high), _limits(low - margin, high + margin, self._dtype)
+        self._usual = {key: np.array(reference[key], np.float64) for key in COUNTS}
+        self._most = {key: np.maximum(FEW, TIMES * found) for key, found in self._usual.items()}
+        self._most["missing"] = self._usual["missing"]
+        self._least = {key: float(found.min(initial=np.inf)) for key, found in self._most.items()}
+
+    def check(self, window: ArrayLike) -> tuple[Fault, ...]:
+        """Faults of a raw window (length, channels), in the order of the channels; none of a healthy one.
+
+        Raises:
+            InputError: the window has no numbers, or too few channels.
+        """
+        samples = np.asarray(window)
+        if samples.ndim != 2 or samples.shape[1] < self._measured or samples.dtype.kind not in "fiub":
+            raise InputError(
+                f"window: expected numbers (samples, channels) of {len(self._names)} channels, "
+                f"got an array {samples.shape} {samples.dtype}"
+            )
+        rows = np.ascontiguousarray(samples.T[: self._measured])
+        missing = self._coded(samples) if self._has_codes else None
+        if not rows.size or (missing is None and (self._is_clear(rows) or self._is_usual(rows))):
+            return ()
+        found: list[Fault] = []
+        with np.errstate(all="ignore"):
+            for i in range(self._measured):
+                faults = self._faults_of(i, rows[i], None if missing is None else missing[i])
+                found += [Fault(kind, self._names[i], detail) for kind, detail in faults]
+        return tuple(found)
+
+    def is_clear(self, samples: NDArray[Any]) -> bool:
+        """Whether samples (n, channels) are surely without a fault, and so are all windows of them; False says nothing.
+
+        One quick look instead of one for each window.
+        """
+        return not self._has_codes and self._is_clear(np.ascontiguousarray(samples.T[: self._measured]))
+
+    def _is_clear(self, rows: NDArray[Any]) -> bool:
+        """Whether sums over all of (channels, samples) exclude a fault in any of them."""
+        if not self._known:
+            return rows.dtype.kind != "f" or np.count_nonzero(np.isfinite(rows)) == rows.size
+        return (
+            self._is_within(rows)
+            and rows.size - np.count_nonzero(rows) <= self._least["zeros"]
+            and not np.count_nonzero(rows[:, 1:] == rows[:, :-1])
+        )
+
+    def _is_within(self, rows: NDArray[Any]) -> bool:
+        """Whether all samples are in the range of their channel; NaN never is."""
+        low, high = np.minimum.reduce(rows, 1), np.maximum.reduce(rows, 1)
+        return np.count_nonzero((low >= self._low) & (high <= self._high)) == self._measured
+
+    def _is_usual(self, rows: NDArray[Any]) -> bool:
+        """Whether all that is counted in each channel is as in training."""
+        if not self._known or not self._is_within(rows):
+            return False
+        return all((of <= self._most[key]).all() for key, of in zip(COUNTS, counts(rows)))
+
+    def _coded(self, samples: NDArray[Any]) -> NDArray[np.bool_] | None:
+        """Mask of the codes for missing values, (channels, samples); None where there are none."""
+        if self._spec is None or samples.shape != self._spec.shape:
+            return None
+        found = missing_values(samples[np.newaxis], self._spec)[0].T
+        return found if found.any() else None
+
+    def _faults_of(self, i: int, row: NDArray[Any], coded: NDArray[np.bool_] | None) -> list[tuple[str, str]]:
+        """Kind and detail of the faults of a channel."""
+        row = np.array(row, np.result_type(row, np.float32))
+        if coded is not None:
+            row[coded] = np.nan
+        found, length = [], len(row)
+        missing, infinite = np.count_nonzero(np.isnan(row)), np.count_nonzero(np.isinf(row))
+        usual = {key: int(of[i]) for key, of in self._usual.items()} if self._known else {"missing": 0}
+        if missing > usual["missing"]:
+            may_be_missing = self._spec is not None and self._spec.missing is not None
+            found += [_said("missing", missing, length, "missing", usual["missing"])] if may_be_missing else []
+            infinite += 0 if may_be_missing else missing
+        if infinite:
+            found += [("not finite", f"{infinite} of {length} samples are NaN or infinite")]
+        if not self._known or missing == length:
+            return found
+        row[np.isinf(row)] = np.nan
+        low, high = np.fmin.reduce(row), np.fmax.reduce(row)
+        if low < self._low[i] or high > self._high[i]:
+            worst = low if low < self._low[i] else high
+            found += [("out of range", f"{worst:g}, in training {self._range[0][i]:g} to {self._range[1][i]:g}")]
+        run, extreme, zeros = (int(of[0]) for of in counts(row[np.newaxis]))
+        is_clipped = extreme > self._most["at_extreme"][i] and self._is_clipped(row, low, high)
+        if is_clipped:
+            found += [_said("saturated", extreme, length, f"at {low:g} or {high:g}", usual["at_extreme"])]
+        if run > self._most["longest_run"][i] and (not is_clipped or low == high):
+            found += [_said("stuck", run, length, f"at {_longest(row):g} in a row", usual["longest_run"])]
+        if zeros > self._most["zeros"][i] and low < high:
+            found += [_said("missing", zeros, length, "0", usual["zeros"])]
+        return found
+
+    def _is_clipped(self, row: NDArray[Any], low: Any, high: Any) -> bool:
+        """Whether samples at the extremes are flat tops: at the limit of the dtype, or reached and left."""
+        if self._dtype.kind in "iu":
+            limits = np.iinfo(self._dtype)
+            if high >= limits.max or low <= limits.min < 0:
+                return True
+        at = np.concatenate([[False], (row == low) | (row == high), [False]])
+        starts, ends = np.flatnonzero(at[1:] & ~at[:-1]), np.flatnonzero(at[:-1] & ~at[1:])
+        tops = ends - starts > 1
+        inside = tops & (starts > 0) & (ends < len(row))
+        return bool(low < high and (np.count_nonzero(tops) > 1 or inside.any()))
+
+
+def counts(rows: NDArray[Any]) -> tuple[NDArray[np.intp], ...]:
+    """Of each row (n, samples): its longest run of equal samples, samples at its extremes beyond one each, zeros."""
+    at = np.arange(1, rows.shape[1], dtype=np.int32)
+    changed = np.where(rows[:, 1:] == rows[:, :-1], np.int32(0), at)
+    np.maximum.accumulate(changed, axis=1, out=changed)
+    run = (at - changed).max(axis=1, initial=0) + 1
+    low, high = np.fmin.reduce(rows, 1, keepdims=True), np.fmax.reduce(rows, 1, keepdims=True)
+    extreme = np.count_nonzero((rows == low) | (rows == high), axis=1)
+    return run, np.maximum(extreme - 2, 0), np.count_nonzero(rows == 0, axis=1)
+
+
+def reference_of(windows: ArrayLike) -> dict[str, list[float]]:
+    """What health checks compare with, as JSON: lists with a number for each channel.
+
+    Args:
+        windows: raw training windows (n, samples, channels), of the measured channels alone.
+
+    Returns:
+        "low" and "high" ends of the range; the most in any window of "longest_run" (equal samples), "at_extreme"
+        (samples at the window's extremes beyond one each), "zeros" and "missing" (NaN) samples.
+
+    Raises:
+        InputError: no windows of numbers.
+    """
+    given = np.asarray(windows)
+    if given.ndim != 3 or given.dtype.kind not in "fiub" or not given.size:
+        raise InputError(f"windows: expected numbers (n, samples, channels), got an array {given.shape} {given.dtype}")
+    channels = given.shape[2]
+    low, high = np.full(channels, np.inf), np.full(channels, -np.inf)
+    most = np.zeros((len(COUNTS), channels), np.int64)
+    step = max(1, _BLOCK_BYTES // (8 * given[0].size))
+    for start in range(0, len(given), step):
+        rows = given[start : start + step].swapaxes(1, 2).reshape(-1, given.shape[1])
+        rows = np.array(rows, np.result_type(rows, np.float32))
+        rows[np.isinf(rows)] = np.nan
+        found = [*counts(rows), np.count_nonzero(np.isnan(rows), axis=1)]
+        most = np.maximum(most, [of.reshape(-1, channels).max(axis=0) for of in found])
+        low = np.fmin(low, np.fmin.reduce(rows, 1).reshape(-1, channels).min(axis=0))
+        high = np.fmax(high, np.fmax.reduce(rows, 1).reshape(-1, channels).max(axis=0))
+    low[unknown := low > high] = -_LARGEST
+    high[unknown] = _LARGEST
+    ends = {"low": np.clip(low, -_LARGEST, _LARGEST), "high": np.clip(high, -_LARGEST, _LARGEST)}
+    return {key: of.tolist() for key, of in {**ends, **dict(zip(COUNTS, most))}.items()}
+
+
+def _limits(low: NDArray[np.float64], high: NDArray[np.float64], dtype: np.dtype[Any]) -> tuple[NDArray[Any], ...]:
+    """Limits as finite numbers of a dtype, which are compared fastest."""
+    if dtype.kind == "f":
+        return tuple(np.clip(of, -_LARGEST, _LARGEST).astype(np.float32) for of in (low, high))
+    most = np.iinfo(dtype)
+    return tuple(np.clip(of, most.min, most.max).astype(dtype) for of in (np.ceil(low), np.floor(high)))
+
+
+def _longest(row: NDArray[Any]) -> Any:
+    """The value of the longest run."""
+    starts = np.append(0, np.flatnonzero(row[1:] != row[:-1]) + 1)
+    return row[starts[np.diff(np.append(starts, len(row))).argmax()]]
+
+
+def _said(kind: str, count: int, length: int, what: str, usual: int) -> tuple[str, str]:
+    return kind, f"{count} of {length} samples {what}, {usual} at most in training"

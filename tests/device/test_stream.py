@@ -1,0 +1,318 @@
+"""Streams: windows of any chunks are those of the whole recording, and nothing is remembered that should not be."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from helpers.signals import machine, signal_bundle
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import aeedge
+from aeedge import InputError, Stream, window
+from aeedge.bundle.manifest import SignalSpec
+
+WINDOW, HOP, RATE = 32, 8, 100.0
+
+
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory):
+    """A model of windows of two channels, for all tests here."""
+    path = signal_bundle(tmp_path_factory.mktemp("signal") / "machine.aeedge")
+    with aeedge.load(path) as model:
+        yield model
+
+
+@pytest.fixture(scope="module")
+def recording():
+    """A recording in which a channel goes wrong for a while, and is not a number once."""
+    samples = machine(2000, seed=7)
+    samples[700:900, 1] += np.linspace(0, 4, 200, dtype=np.float32)
+    samples[1300, 0] = np.nan
+    return samples
+
+
+def all_of(event):
+    return (event.index, event.start, event.end, event.exceeded, event.alarm, event.raised, event.health, event.verdict)
+
+
+def assert_same(found, expected):
+    assert [all_of(one) for one in found] == [all_of(one) for one in expected]
+    for name in ("score", "drift", "p_value"):
+        values = [[getattr(event, name) for event in events] for events in (found, expected)]
+        np.testing.assert_allclose(*values, rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+def pushed(stream, samples, cuts=()):
+    """Events of samples that come in chunks, which end where `cuts` says."""
+    edges = [0, *sorted(cuts), len(samples)]
+    return [event for a, b in itertools.pairwise(edges) for event in stream.push(samples[a:b])]
+
+
+def test_scores_and_latents_are_those_of_the_batch(watched, recording):
+    """Each window's event has the results that the model has for it, and its place in time."""
+    windows = window(recording, WINDOW, HOP)
+    events = pushed(Stream(watched), recording, range(0, 2000, 37))
+    assert [event.index for event in events] == list(range(len(windows)))
+    scores = watched.score(windows, invalid="propagate")
+    np.testing.assert_allclose([event.score for event in events], scores, rtol=1e-4, atol=1e-6)
+    latents = watched.encode(windows, invalid="propagate")
+    np.testing.assert_allclose([event.latent for event in events], latents, rtol=1e-4, atol=1e-5)
+    assert events[3].start == pytest.approx(3 * HOP / RATE)
+    assert events[3].end == pytest.approx((3 * HOP + WINDOW - 1) / RATE)
+    np.testing.assert_array_equal(events[3].samples, windows[3])
+    over = watched.detect(windows, invalid="propagate")
+    finite = np.isfinite(scores)
+    assert [event.exceeded for event in events] == (over & finite).tolist()
+    assert 0 < over[finite].sum() < len(over)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    cuts=st.lists(st.integers(0, 2000), max_size=60),
+    hop=st.sampled_from([1, 5, 8, 32, 50]),
+    patience=st.sampled_from(["1 of 1", "2 of 3", "3 of 5"]),
+)
+def test_any_chunks_give_the_same_events(watched, recording, cuts, hop, patience):
+    """How samples are divided is no matter, for any hop, with gaps between windows too."""
+    options = {"hop": hop, "patience": patience, "cooldown": 1.0}
+    whole = Stream(watched, **options).push(recording)
+    assert len(whole) == (len(recording) - WINDOW) // hop + 1
+    assert_same(pushed(Stream(watched, **options), recording, cuts), whole)
+
+
+@settings(max_examples=30, deadline=None)
+@given(at=st.integers(0, 2000), lost=st.integers(0, 50), hop=st.sampled_from([1, 8, 50]))
+def test_a_restored_stream_goes_on_as_if_nothing_had_happened(watched, recording, at, lost, hop):
+    """State and restore anywhere change nothing, also within a gap."""
+
+    def run(restart):
+        stream = Stream(watched, hop=hop, patience="2 of 3", cooldown=0.5)
+        found = stream.push(recording[:at])
+        if lost:
+            found += stream.push(None, missing=lost)
+        if restart:
+            stream = Stream.restore(watched, stream.state())
+        return found + stream.push(recording[at:]), stream.state()
+
+    (found, after), (expected, untouched) = run(True), run(False)
+    assert_same(found, expected)
+    assert len(after) == len(untouched)
+
+
+def test_reset_leaves_no_trace(watched, recording):
+    """After a reset the stream is a new one, whatever it saw before."""
+    stream = Stream(watched, patience="2 of 3", cooldown=100.0)
+    stream.push(recording[:911], time=1e9)
+    stream.push(None, missing=3)
+    stream.reset()
+    assert_same(stream.push(recording), Stream(watched, patience="2 of 3", cooldown=100.0).push(recording))
+
+
+def test_patience_and_cooldown(watched, recording):
+    """An alarm begins when k of the last n windows are above the threshold, and not within the cool-down."""
+    plain = Stream(watched).push(recording)
+    patient = Stream(watched, patience="3 of 5").push(recording)
+    over = [event.exceeded for event in plain]
+    assert [event.alarm for event in plain if not event.health] == [
+        event.exceeded for event in plain if not event.health
+    ]
+    healthy = [i for i, event in enumerate(plain) if not event.health]
+    for place, i in enumerate(healthy):
+        last = [over[j] for j in healthy[max(0, place - 4) : place + 1]]
+        assert patient[i].alarm == (sum(last) >= 3)
+    raised = [event.end for event in plain if event.raised]
+    quiet = [event.end for event in Stream(watched, cooldown=20.0).push(recording) if event.raised]
+    assert 0 < len(quiet) < len(raised)
+    assert set(quiet) <= set(raised) or min(np.diff(quiet)) >= 20.0
+
+
+def test_hysteresis_keeps_an_alarm_on(watched, recording):
+    """An alarm ends only when scores are well below the threshold."""
+    plain, held = (Stream(watched, hysteresis=share).push(recording) for share in (0.0, 0.5))
+    assert sum(event.raised for event in held) <= sum(event.raised for event in plain)
+    limit = watched.threshold
+    on = False
+    for event in (event for event in held if not event.health):
+        on = event.score > (0.5 * limit if on else limit)
+        assert event.alarm == on
+
+
+def test_a_gap_is_an_event_and_no_window_crosses_it(watched, recording):
+    """Missing samples, however they are told, interrupt the windows; one event says so."""
+    clean = machine(600, seed=3)
+    for parts in ([120], [50, 70], [1] * 120):
+        stream = Stream(watched)
+        before = stream.push(clean[:100])
+        gap = [event for lost in parts for event in stream.push(None, missing=lost)]
+        after = stream.push(clean[220:])
+        assert [event.verdict for event in gap] == ["bad input"]
+        assert gap[0].health[0].kind == "missing"
+        assert gap[0].start == pytest.approx(1.0)
+        assert math.isnan(gap[0].score)
+        assert gap[0].latent is None
+        assert gap[0].explain() == ()
+        assert after[0].start == pytest.approx(2.2)
+        assert len(before) == (100 - WINDOW) // HOP + 1
+        expected = watched.score(window(clean[220:], WINDOW, HOP))
+        np.testing.assert_allclose([event.score for event in after], expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("each", [False, True])
+def test_times_that_jump_are_gaps_and_clocks_that_go_back_are_said(watched, each):
+    """A time later than due is a gap, an earlier one a clock that went back."""
+    clean = machine(300, seed=3)
+    stream = Stream(watched)
+
+    def push(samples, start):
+        return stream.push(samples, start + np.arange(len(samples)) / RATE if each else start)
+
+    assert not any(event.health for event in push(clean[:100], 50.0))
+    assert not any(event.health for event in push(clean[100:150], 51.0))
+    late = push(clean[150:200], 60.0)
+    assert [fault.kind for fault in late[0].health] == ["gap"]
+    assert late[0].start == pytest.approx(51.5)
+    assert late[1].start == pytest.approx(60.0)
+    back = push(clean[200:250], 40.0)
+    assert [fault.kind for fault in back[0].health] == ["clock"]
+    assert back[1].start == pytest.approx(40.0)
+
+
+def test_gaps_within_a_chunk_are_found(watched):
+    """Times of each sample show where some are missing in the middle of a chunk."""
+    clean = machine(300, seed=3)
+    times = np.arange(300) / RATE
+    times[100:] += 7.0
+    times[200:] -= 20.0
+    events = Stream(watched).push(clean, times)
+    kinds = [event.health[0].kind for event in events if event.health]
+    assert kinds == ["gap", "clock"]
+    cut = Stream(watched)
+    assert_same(cut.push(clean[:150], times[:150]) + cut.push(clean[150:], times[150:]), events)
+
+
+def test_a_sensor_that_runs_a_little_fast_is_no_gap(watched):
+    """Chunks with the time of their first sample, of a sensor with half a per cent more samples a second."""
+    clean = machine(4000, seed=3)
+    stream, events = Stream(watched), []
+    for start in range(0, 4000, 400):
+        events += stream.push(clean[start : start + 400], time=5.0 + start / (1.005 * RATE))
+    assert not [event for event in events if event.samples is None]
+
+
+def test_memory_is_bounded(watched):
+    """The buffer does not grow, and a state is small."""
+    stream, clean = Stream(watched, hop=1), machine(1000, seed=3)
+    sizes = set()
+    for _ in range(5):
+        stream.push(clean)
+        sizes.add(len(stream.state()))
+    assert max(sizes) - min(sizes) < 100
+
+
+def test_bundles_without_a_signal_are_streamed_by_their_shape(model):
+    """A table's rows are samples, each a window."""
+    rows = model.golden_rows()
+    events = Stream(model).push(rows.reshape(-1, 1) if model.input.features is None else rows)
+    assert len(events) >= 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"hop": 0}, "hop: expected a whole number of at least 1, got 0"),
+        ({"hop": 2.5}, "hop"),
+        ({"patience": "5 of 3"}, "patience: expected how many"),
+        ({"patience": 3}, "patience"),
+        ({"patience": "0 of 3"}, "patience"),
+        ({"cooldown": -1}, "cooldown: expected seconds, from 0, got -1"),
+        ({"cooldown": math.nan}, "cooldown"),
+        ({"hysteresis": 1}, "hysteresis: expected a share"),
+        ({"threshold": math.nan}, "threshold"),
+        ({"threshold": 1.0, "false_alarm_rate": 0.1}, "got both"),
+        ({"false_alarm_rate": 1e-9}, "false_alarm_rate"),
+    ],
+)
+def test_options_out_of_range(watched, arguments, said):
+    """One sentence says what was expected."""
+    with pytest.raises(InputError, match=said):
+        Stream(watched, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("samples", "more", "said"),
+    [
+        (np.zeros((5, 3)), {}, r"samples: expected numbers \(k, 2\), for the channels are x, y; got an array \(5, 3\)"),
+        (np.zeros((5, 2, 2)), {}, "samples"),
+        ([["a", "b"]], {}, "samples"),
+        ([[1, 2], [3]], {}, "samples"),
+        (np.zeros((5, 2), complex), {}, "samples"),
+        (np.zeros((5, 2)), {"time": math.nan}, "time: expected seconds"),
+        (np.zeros((5, 2)), {"time": [1.0, 2.0]}, "time: expected seconds"),
+        (np.zeros((5, 2)), {"time": "noon"}, "time: expected seconds"),
+        (None, {}, "missing: expected a whole number"),
+        (None, {"missing": 0}, "missing"),
+        (None, {"missing": -3}, "missing"),
+        (np.zeros((5, 2)), {"missing": 3}, "missing: expected samples or how many"),
+    ],
+)
+def test_samples_that_do_not_fit_are_not_taken(watched, recording, samples, more, said):
+    """One sentence, and the stream goes on as if they had not come."""
+    stream, untouched = Stream(watched), Stream(watched)
+    stream.push(recording[:50])
+    untouched.push(recording[:50])
+    with pytest.raises(InputError, match=said):
+        stream.push(samples, **more)
+    assert_same(stream.push(recording[50:]), untouched.push(recording[50:]))
+
+
+def test_states_that_are_none(watched, tmp_path):
+    """A damaged state, another bundle's, and something else are refused with a sentence."""
+    state = Stream(watched).state()
+    other = signal_bundle(tmp_path / "other.aeedge", signal=SignalSpec(("x", "y"), window=16, hop=4, rate=RATE))
+    with aeedge.load(other) as model, pytest.raises(InputError, match="of the bundle"):
+        Stream.restore(model, state)
+    for damaged in (b"", b"nothing", state[:-40], state[:100], state.replace(b"bundle", b"bungle")):
+        with pytest.raises(InputError, match="state"):
+            Stream.restore(watched, damaged)
+
+
+def test_integers_stay_integers_and_lost_samples_are_gaps(tmp_path):
+    """A model of int16 takes whole numbers alone; NaN among them is a sample that is missing."""
+    samples = np.round(1000 * machine(600, seed=3)).astype(np.int16)
+    path = signal_bundle(tmp_path / "adc.aeedge", samples, dtype="int16")
+    with aeedge.load(path) as model:
+        whole = Stream(model).push(samples)
+        assert_same(Stream(model).push(samples.astype(np.float64)), whole)
+        with pytest.raises(InputError, match="whole numbers"):
+            Stream(model).push(samples + 0.5)
+        with pytest.raises(InputError, match="whole numbers"):
+            Stream(model).push(samples.astype(np.int64) * 100)
+        broken = samples.astype(np.float32)
+        broken[300:303, 1] = np.nan
+        events = Stream(model).push(broken)
+        gap = [event for event in events if event.health]
+        assert [event.health[0].kind for event in gap] == ["missing"]
+        assert all(event.start >= 3.03 for event in events[gap[0].index + 1 :])
+
+
+def test_calendar_channels_are_made_of_the_time(tmp_path):
+    """The model's windows have sine and cosine of the time of day after the measured channels."""
+    spec = SignalSpec(("load",), window=12, hop=3, rate=1 / 600, calendar=("day", "week"))
+    times = 1.7e9 + 600.0 * np.arange(400)
+    day, week = 2 * np.pi * times / 86_400, 2 * np.pi * (times - 4 * 86_400) / 604_800
+    load = 10 + np.sin(day)[:, None] + 0.1 * np.random.default_rng(0).normal(size=(400, 1))
+    full = np.column_stack([load, np.sin(day), np.cos(day), np.sin(week), np.cos(week)]).astype(np.float32)
+    with aeedge.load(signal_bundle(tmp_path / "load.aeedge", full, spec)) as model:
+        events = Stream(model).push(load, times)
+        np.testing.assert_allclose([e.score for e in events], model.score(window(full, 12, 3)), rtol=1e-2, atol=1e-4)
+        with pytest.raises(InputError, match="time: expected the time of the samples"):
+            Stream(model).push(load)
+
+
+def test_expected_false_alarms(watched):
+    """More patience promises fewer alarms; without an order in time each window above the threshold counts."""
+    plain = Stream(watched).expected_false_alarms_per_day
+    assert plain == pytest.approx(watched.false_alarm_rate * 86_400 * RATE / HOP)
+    assert Stream(watched, false_alarm_rate=0.2).expected_false_alarms_per_day > plain

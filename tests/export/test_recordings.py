@@ -71,7 +71,7 @@ def test_parts_of_windows_are_later_blocks_that_share_no_sample(window, hop):
         ({"axes": "nct"}, {}, "channels: windows of a signal are"),
         ({"time_ordered": False}, {}, "time_ordered: windows of 32 samples with a hop of 8 overlap"),
         ({"gap": 2}, {}, "gap: expected 3 windows or more"),
-        ({}, {"channels": ("a",)}, r"expected rows \(window, channels\) = \(32, 1\)"),
+        ({}, {"channels": ("a",), "units": None}, r"expected rows \(window, channels\) = \(32, 1\)"),
         ({}, {"channels": ("a", "a")}, "different names"),
         ({}, {"units": ("g",)}, "a unit for each of 2 channels"),
         ({}, {"hop": 0}, "hop: expected a whole number of at least 1, got 0"),

@@ -74,7 +74,7 @@ class Stream:
         self._alarms = AlarmLogic(**self._options)  # type: ignore[arg-type]
         self._buffer = WindowBuffer(signal.window, self.hop, signal.width, dtype.name)
         self._clock = SampleClock(signal.rate)
-        self._check = HealthCheck(signal.reference, signal.channels, dtype)
+        self._check = HealthCheck(signal.reference, signal.channels, dtype, model.input)
         self._drift_reference = model.drift_reference
         self._look_every = max(1, signal.window // self.hop)  # windows: no sample is passed over
         self._drift_every = max(1, -(-signal.window // self.hop))  # that share no sample
@@ -166,17 +166,19 @@ class Stream:
             if whole:
                 self._take(part.astype(self._layout.dtype), part_times, events)
             else:
-                self._lost_at(len(part), events)
+                broken = np.flatnonzero(~np.isfinite(part[0]))  # of the first sample, however many come in a chunk
+                channel = self._signal.channels[broken[0]] if len(broken) == 1 else None
+                self._lost_at(len(part), events, channel)
 
     def _lost(self, count: int) -> list[Event]:
         events: list[Event] = []
         self._lost_at(count, events)
         return events
 
-    def _lost_at(self, count: int, events: list[Event]) -> None:
+    def _lost_at(self, count: int, events: list[Event], channel: str | None = None) -> None:
         time = self._clock.next
         self._clock.skip(count)
-        self._gap(Fault("missing", None, "samples are missing"), events, time)
+        self._gap(Fault("missing", channel, "samples are missing"), events, time)
         self._in_gap = True
 
     def _gap(self, fault: Fault, events: list[Event], time: float) -> None:

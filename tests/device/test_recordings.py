@@ -14,6 +14,7 @@ import aeedge
 from aeedge.bundle.manifest import SignalSpec
 from aeedge.cli.group import AeedgeGroup
 from aeedge.detection.calibration import alarm_band
+from aeedge.detection.scores import residual_scale
 from aeedge.files.wav import read_wav, write_wav
 from aeedge.signals import recording
 from aeedge.signals.recording import Recordings
@@ -440,6 +441,20 @@ def test_a_bundle_is_recalibrated_with_windows_of_recordings(tmp_path, path):
         assert 0 < low <= new.detect(later).sum() <= high < old.detect(later).sum()
         assert new.manifest.input.signal == old.manifest.input.signal
         assert new.manifest.calibration.time_ordered
+
+
+def test_windows_that_fit_a_score_share_no_sample_with_those_that_calibrate(tmp_path, folder):
+    old = signal_bundle(folder / "robust", score="robust")
+    windows = aeedge.window(machine(6000, seed=32), 32, 8)
+    found = aeedge.recalibrate(old, windows, tmp_path / "new")
+    assert found.calibration_rows == 747 - 747 // 4
+    assert found.fit_rows == 747 // 4 - 3  # which cover 32 samples with the next one
+    with aeedge.load(old) as model:
+        expected = residual_scale(
+            windows[: found.fit_rows] - model.denoise(windows[: found.fit_rows]), model.manifest.score.scale
+        )
+    np.testing.assert_allclose(found.manifest.score.scale, expected, rtol=1e-5)
+    assert aeedge.recalibrate(old, windows, tmp_path / "other", time_ordered=False).fit_rows == 747 // 4
 
 
 @pytest.mark.parametrize(("noise", "verdict"), [(0.05, "as promised"), (0.15, "more than promised")])

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy.signal import firwin, resample_poly
 
 from aeedge.errors import InputError
+from aeedge.files.times import rate_text
 from aeedge_export.data.clocks import Clock, read_clock
 
 _TAPS, _PASSED = 40, 0.85  # of the low-pass: taps for each factor, and what it lets pass of the new Nyquist frequency
@@ -84,8 +85,8 @@ def segments(
     known, times = recording.rate if rate is None else rate, recording.times
     if rate is not None and recording.rate is not None and abs(rate / recording.rate - 1) > SAME_RATE:
         raise InputError(
-            f"rate: expected {recording.rate:.6g} Hz, as the header of {recording.name} says, got {rate:.6g} Hz; leave "
-            f"it out, or resample (resample='{rate:.6g}Hz')"
+            f"rate: expected {rate_text(recording.rate)}, as the header of {recording.name} says, got "
+            f"{rate_text(rate)}; leave it out, or resample (resample='{rate_text(rate)}')"
         )
     clock = None
     if times is not None:
@@ -103,7 +104,8 @@ def segments(
         )
     if clock is not None and not clock.irregular and abs(known / resample - 1) < 1e-9:
         return found, resample, notes
-    notes.append(f"resampled from {'about ' if clock and clock.irregular else ''}{known:.6g} to {resample:.6g} Hz")
+    about = "about " if clock is not None and clock.irregular else ""
+    notes.append(f"resampled from {about}{rate_text(known)} to {rate_text(resample)}")
     return [_resampled(one, known, resample) for one in found if len(one.samples) > 1], resample, notes
 
 

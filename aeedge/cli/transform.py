@@ -95,7 +95,11 @@ def _layout(what: str, model: Model) -> Layout:
     """What the rows of a result are."""
     if what == "encode":
         return Layout.of_array(model.latent_shape, [f"latent_{i}" for i in range(model.latent_size)])
-    spec = model.input
+    spec, front_end = model.input, model.manifest.front_end
+    if front_end is not None:
+        names = front_end.names  # of log-mels one for several frames
+        unique = names if len(set(names)) == len(names) else [f"feature_{i}" for i in range(len(names))]
+        return Layout.of_array(front_end.shape, unique)
     return Layout.of_array(spec.shape, spec.features or [f"x{i}" for i in range(spec.size)])
 
 

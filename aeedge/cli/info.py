@@ -53,6 +53,11 @@ def _rows(m: Manifest) -> list[tuple[str, str]]:
         rows.insert(4, ("features", shown + (f" and {more} more" if more > 0 else "")))
     if m.input.signal is not None:
         rows[4:4] = _signal(m.input.signal)
+    if m.front_end is not None:
+        front = m.front_end
+        options = ", ".join(f"{name} {json.dumps(_short(value))}" for name, value in front.options.items())
+        shown = f"{front.kind}, {len(front.names):,} features ({front.names[0]} … {front.names[-1]})"
+        rows.append(("front end", shown + (f", {options}" if options else "")))
     for name, variant in m.variants.items():
         files = {"encoder": variant.encoder, "decoder": variant.decoder, "scorer": variant.scorer}
         sizes = [f"{role} {human_bytes(file.bytes)}" for role, file in files.items() if file is not None]

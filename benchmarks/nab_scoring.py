@@ -74,7 +74,7 @@ def sigmoid(position: NDArray[np.float64] | float) -> Floats:
 def row_weights(rows: int, windows: list[Window]) -> tuple[Floats, NDArray[np.int64]]:
     """What a detection at each row is worth, and in which window it is, -1 for none."""
     weights, inside = np.full(rows, -FALSE_POSITIVE), np.full(rows, -1)
-    for number, (first, last) in enumerate(windows):
+    for first, last in windows:
         width = last - first + 1
         weights[last + 1 :] = FALSE_POSITIVE * sigmoid(np.arange(1, rows - last) / max(width - 1, 1))
     for number, (first, last) in enumerate(windows):

@@ -30,6 +30,7 @@ class Normal:
         drift: what was found in a later stretch, as JSON.
         left_out: how many more there were, with gross outliers.
         spacing: of samples in time order, hops from one to the next.
+        reference: raw windows (m, *shape) that do not overlap, in time order, which drift is found by; None without.
     """
 
     rows: NDArray[Any]
@@ -38,6 +39,7 @@ class Normal:
     drift: Mapping[str, Any] = field(default_factory=dict)
     left_out: int = 0
     spacing: float = 1.0
+    reference: NDArray[Any] | None = None
 
     def kept(self) -> NDArray[Any]:
         """The samples whose scores go into the bundle."""
@@ -117,4 +119,6 @@ def normal_of(run: Run) -> Normal | None:
         return None
     in_order = run.time_ordered and not run.calibration_given
     spacing = run.calibration_spacing
-    return Normal(run.calibration, run.rule, in_order, run.alarm.drift, run.calibration_left_out, spacing)
+    return Normal(
+        run.calibration, run.rule, in_order, run.alarm.drift, run.calibration_left_out, spacing, run.reference
+    )

@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from aeedge.detection.calibration import as_number
 from aeedge.errors import InputError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MEMORY = 2_000  # windows: a week of samples every 5 minutes; 1 000 to 4 000 do as well
+FALSE_ALARM_RATE = 0.001
 _WARM_UP = 30  # windows
 _HELD = 0.25  # of the memory, in which a peak is forgotten to 1/e
 _LEAST_SPREAD = 0.01  # of root scores, plus as much of their mean: signals without any noise have none
@@ -79,3 +81,15 @@ class Likelihood:
             raise InputError("state: expected that of a likelihood, four numbers from 0, got something else")
         count, self._mean, self._variance, self._peak = values.tolist()
         self._count = min(int(count), self.memory)
+
+
+def adapted_threshold(threshold: float | None, false_alarm_rate: float | None) -> float:
+    """The likelihood above which a window is anomalous: `threshold`, or what leaves the rate, by default 0.001.
+
+    Raises:
+        InputError: it is not between 0 and 1.
+    """
+    if threshold is not None:
+        return as_number("threshold", threshold, 0.0, 1.0, "a likelihood between 0 and 1, for the stream adapts")
+    rate = FALSE_ALARM_RATE if false_alarm_rate is None else false_alarm_rate
+    return 1 - as_number("false_alarm_rate", rate, 0.0, 1.0, "a share between 0 and 1")

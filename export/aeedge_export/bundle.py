@@ -347,7 +347,7 @@ def _calibrated(normal: Normal, variants: Mapping[str, EncoderDecoder]) -> tuple
     if "int8" in found and (reason := disagreement(found["fp32"], found["int8"])):
         raise NotQuantizableError(reason)
     options: dict[str, Any] = {"time_ordered": normal.time_ordered, "drift": normal.drift, "left_out": normal.left_out}
-    return calibrated(found, normal.rule, spacing=spacing, **options)
+    return calibrated(found, normal.rule, spacing=spacing, inflation=normal.inflation, **options)
 
 
 def _check_operators(role: str, graph: bytes) -> None:

@@ -102,6 +102,10 @@ def _alarms(m: Manifest) -> list[tuple[str, str]]:
             alarms, later, low, high = (spec.drift.get(name) for name in ("alarms", "rows", "low", "high"))
             found = f"{alarms} of {later} later rows raised an alarm, chance explains {low} to {high}"
             rows.append(("drift", found))
+    if m.calibration is not None and m.calibration.drift_references:
+        sizes = m.calibration.drift_references.items()
+        found = ", ".join(f"{components} components of {latents} latents ({of})" for of, (latents, components) in sizes)
+        rows.append(("monitors", found))
     if m.parent is not None:
         rows.append(("parent", f"{m.parent}, recalibrated"))
     return rows

@@ -13,6 +13,7 @@ from aeedge.bundle.manifest import CalibrationSpec, FileEntry, sha256_hex
 from aeedge.detection.calibration import Calibration, ThresholdRule, calibrate, kept_of, raised
 
 if TYPE_CHECKING:
+    from aeedge.bundle.drift_reference import DriftReference
     from aeedge.types import Floats
 
 DEFAULT_RATE = 0.01
@@ -41,6 +42,7 @@ def calibrated(
     left_out: int = 0,
     spacing: float | None = None,
     inflation: float = 1.0,
+    references: Mapping[str, DriftReference] = MappingProxyType({}),
 ) -> tuple[CalibrationSpec, bytes]:
     """The manifest's entry and calibration.npz.
 
@@ -53,6 +55,7 @@ def calibrated(
         spacing: of samples in time order, hops from one to the next; their scores are then kept in this order too.
         inflation: what the scores are multiplied by first, because the samples had a say in training; recorded beside
             the rule.
+        references: what drift is found by, of variants.
 
     Raises:
         InputError: the rule is none, or needs more samples.
@@ -71,6 +74,8 @@ def calibrated(
         arrays |= {
             f"{variant}.sequence": _in_time_order(scores[variant], len(arrays[f"{variant}.score"])) for variant in found
         }
+    for variant, reference in references.items():
+        arrays |= {f"{variant}.drift.{name}": values for name, values in reference._asdict().items()}
     data = archive(arrays)
     spec = CalibrationSpec(
         file=FileEntry(sha256_hex(data), len(data)),
@@ -81,6 +86,7 @@ def calibrated(
         time_ordered=time_ordered,
         drift=dict(drift),
         spacing=spacing,
+        drift_references={name: (len(of.index), len(of.offset)) for name, of in references.items()},
     )
     return spec, data
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from aeedge.signals.health import Fault
-from aeedge.signals.window import window
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -21,8 +22,11 @@ class Block:
     """Windows that were scored in one call, kept as long as one of their events is."""
 
     def __init__(self, model: Model, layout: Layout, samples: NDArray[Any], hop: int) -> None:
-        self._model, self._hop, self._layout = model, hop, layout
-        self.windows = window(samples, layout.window, hop)  # (n, window, channels), views
+        self._model, self._layout = model, layout
+        length, step = layout.window, samples.strides[0]
+        shape = ((len(samples) - length) // hop + 1, length, samples.shape[1])
+        # What `window` gives, without the many microseconds that numpy's stride tricks take.
+        self.windows = np.ndarray(shape, samples.dtype, samples, 0, (hop * step, *samples.strides))
 
     @cached_property
     def rows(self) -> NDArray[Any]:

@@ -76,8 +76,8 @@ class Stream:
         self._clock = SampleClock(signal.rate)
         self._check = HealthCheck(signal.reference, signal.channels, dtype)
         self._drift_reference = model.drift_reference
-        self._look_every = max(1, signal.window // 4 // self.hop) if self._scores else 1  # windows
-        self._drift_every = max(1, -(-signal.window // self.hop))
+        self._look_every = max(1, signal.window // self.hop)  # windows: no sample is passed over
+        self._drift_every = max(1, -(-signal.window // self.hop))  # that share no sample
         self.reset()
 
     def _threshold(self, threshold: float | None, rate: float | None) -> float | None:
@@ -89,6 +89,11 @@ class Stream:
         if rate is not None:
             return self._model.calibration.threshold(rate)
         return self._model.threshold if self._model.calibration_size else None
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What it was made with, the hop as it is."""
+        return {"hop": self.hop, **self._options, **self._limit}
 
     @property
     def channels(self) -> tuple[str, ...]:
@@ -252,9 +257,7 @@ class Stream:
             "format": _FORMAT,
             "bundle": self._model.manifest.id,
             "variant": self._model.variant,
-            "hop": self.hop,
-            **self._options,
-            **self._limit,
+            **self.options,
             "index": self._index,
             "windows": self._windows,
             "in_gap": self._in_gap,

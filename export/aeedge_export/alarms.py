@@ -31,6 +31,7 @@ class Normal:
         left_out: how many more there were, with gross outliers.
         spacing: of samples in time order, hops from one to the next.
         inflation: what scores are multiplied by, because the samples had a say in training after all.
+        reference: raw windows (m, *shape) that do not overlap, in time order, which drift is found by; None without.
     """
 
     rows: NDArray[Any]
@@ -40,6 +41,7 @@ class Normal:
     left_out: int = 0
     spacing: float = 1.0
     inflation: float = 1.0
+    reference: NDArray[Any] | None = None
 
     def kept(self) -> NDArray[Any]:
         """The samples whose scores go into the bundle."""
@@ -126,4 +128,5 @@ def normal_of(run: Run) -> Normal | None:
         run.calibration_left_out,
         run.calibration_spacing,
         run.inflation,
+        run.reference,
     )

@@ -81,7 +81,7 @@ class Stream:
         self._has_residuals = model.has_decoder and model.manifest.front_end is None
         self._alarms = AlarmLogic(**self._options)  # type: ignore[arg-type]
         self._buffer = WindowBuffer(signal.window, self.hop, signal.width, dtype.name)
-        self._clock = SampleClock(signal.rate)
+        self._clock = SampleClock(signal.rate, signal.longest_step)
         self._check = HealthCheck(signal.reference, signal.channels, dtype, model.input)
         self._drift_reference = model.drift_reference
         self._look_every = max(1, signal.window // self.hop)  # windows: no sample is passed over

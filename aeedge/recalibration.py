@@ -29,7 +29,7 @@ from aeedge.bundle.manifest import (
     sha256_hex,
 )
 from aeedge.bundle.onnx_editing import edited, initializers
-from aeedge.bundle.reader import CALIBRATION, GOLDEN, MANIFEST, ROLES, Bundle, file_name
+from aeedge.bundle.reader import CALIBRATION, FEATURES, GOLDEN, MANIFEST, ROLES, Bundle, file_name
 from aeedge.detection.calibration import ThresholdRule, chosen, kept_of, rounded_up
 from aeedge.detection.scores import Scoring, fitted
 from aeedge.detection.thresholds import archive, calibrated, completed
@@ -108,8 +108,9 @@ def recalibrate(
             smallest rate that so few rows support. A threshold is one of fp32 scores.
         keep_score: keep the score's parameters, so that all rows calibrate.
         time_ordered: whether the rows are in the order of time: the first ones fit and the later ones calibrate, else
-            they are drawn at random. None for what the old bundle's calibration was. Windows of a signal in this order,
-            at its hop, are also the new reference for drift; without it the new bundle has none.
+            they are drawn at random. None for what the old bundle's calibration was; windows of a signal are. Of these
+            a few less fit, so that none shares a sample with those that calibrate, and they are also the new reference
+            for drift; without an order the new bundle has none.
         overwrite: replace an existing bundle that holds no other files; the old bundle itself is never replaced.
         allow_ops: see `aeedge.load`.
         progress: called with what is being done.
@@ -128,15 +129,19 @@ def recalibrate(
         _check_score(source, fits)
         rows, notes = _normal(normal_rows, manifest.input)
         before = manifest.calibration
-        time_ordered = bool(before and before.time_ordered) if time_ordered is None else bool(time_ordered)
+        signal = manifest.input.signal
+        if time_ordered is None:
+            time_ordered = signal is not None or bool(before and before.time_ordered)
         latents = 0 if kind == "robust" else manifest.latent
         count = _fit_count(len(rows), latents) if fits else 0
         rule = _rule(rule, before, len(rows) - count)
         _check_enough(len(rows), rule, (lambda n: _fit_count(n, latents)) if fits else (lambda n: 0))
         order = np.arange(len(rows)) if time_ordered else np.random.default_rng(0).permutation(len(rows))
-        fit, rest = (part[chosen(len(part), time_ordered=time_ordered)] for part in (order[:count], order[count:]))
-        signal = manifest.input.signal
-        windows = rows[:: signal.span][-MOST_WINDOWS:] if signal is not None and time_ordered else None
+        last, windows = count, None
+        if signal is not None and time_ordered:  # the last ones share samples with those that calibrate
+            last = max(min(count, _LEAST_FIT), count + 1 - signal.span)
+            windows = rows[:: signal.span][-MOST_WINDOWS:]
+        fit, rest = (part[chosen(len(part), time_ordered=time_ordered)] for part in (order[:last], order[count:]))
         scoring, scores, references = _scores(source, rows[fit] if fits else None, rows[rest], windows, notes, progress)
         spacing = (len(order) - count) / len(rest) if time_ordered else None
         calibration, data = calibrated(scores, rule, time_ordered=time_ordered, spacing=spacing, references=references)
@@ -305,8 +310,8 @@ def _opened(path: str, variant: str, allow_ops: Names) -> Model | str:
 def _fitted(model: Model, rows: Block) -> Scoring:
     """The bundle's score with the parameters that it has on these rows."""
     spec = model.manifest.score
-    back = model.denoise(rows) if spec.kind != "mahalanobis" else None
-    latent = model.encode(rows)
+    back = model.reconstruct(rows) if spec.kind != "mahalanobis" else None
+    latent, rows = model.encode(rows), _seen(model, rows)
     found = None
     if np.isfinite(latent).all() and (back is None or np.isfinite(back).all()):
         found = fitted(spec.kind, spec.scale, rows, latent, back)
@@ -320,9 +325,14 @@ def _scored(model: Model, scoring: Scoring | None, rows: Block) -> Floats:
         return model.score(rows)
     found = []
     for block in (rows[i : i + _BLOCK] for i in range(0, len(rows), _BLOCK)):
-        back = model.denoise(block) if scoring.uses_residuals else None
-        found.append(scoring.scores(block, model.encode(block), back))
+        back = model.reconstruct(block) if scoring.uses_residuals else None
+        found.append(scoring.scores(_seen(model, block), model.encode(block), back))
     return np.concatenate(found)
+
+
+def _seen(model: Model, rows: Block) -> Block:
+    """What reconstructions are compared with: the samples, or the features that a front end makes of them."""
+    return rows if model.manifest.front_end is None else model.features(rows)
 
 
 # --- the bundle
@@ -354,10 +364,16 @@ def _bundle(
             rows, latent, back = (recorded.get(key) for key in ("input", f"{name}.latent", f"{name}.reconstruction"))
             assert rows is not None
             assert latent is not None
-            recorded[f"{name}.score"] = scoring.scores(rows, latent, back)
+            recorded[f"{name}.score"] = scoring.scores(recorded.get(f"{name}.features", rows), latent, back)
             made = made._replace(tolerance=_tolerances(variant.tolerance, _old_scoring(source, name, scoring), scoring))
         arrays |= recorded
         variants[name] = made
+    front_end = old.front_end
+    if front_end is not None:
+        data = _graph(source, FEATURES, old.default_variant, identity, {})
+        assert data is not None
+        files[file_name(FEATURES, old.default_variant)] = data
+        front_end = front_end._replace(file=FileEntry(sha256_hex(data), len(data)))
     files[GOLDEN] = archive(arrays)
     manifest = old._replace(
         id=identity,
@@ -366,6 +382,7 @@ def _bundle(
         golden=FileEntry(sha256_hex(files[GOLDEN]), len(files[GOLDEN])),
         score=old.score if scoring is None else scoring.spec,
         calibration=calibration,
+        front_end=front_end,
     )
     files[MANIFEST] = manifest.dumps().encode()
     return manifest, files
@@ -413,7 +430,8 @@ def _tolerances(allowed: Mapping[str, Tolerance], old: Scoring, new: Scoring) ->
     result = dict(allowed)
     if new.uses_residuals:
         changes.append((float((old.scale / new.scale).max()), float((new.scale / old.scale).max())))
-        result["reconstruction"] = _grown(allowed["reconstruction"], changes[0][0], math.prod(changes[0]))
+        for what in {"reconstruction", "features"} & allowed.keys():
+            result[what] = _grown(allowed[what], changes[0][0], math.prod(changes[0]))
     if old.whitening is not None and new.whitening is not None:
         try:
             change = new.whitening.astype(np.float64) @ np.linalg.inv(old.whitening.astype(np.float64))

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from aeedge.errors import InputError
 from aeedge.files.dialect import MISSING, number
 from aeedge.record import Record
 
@@ -51,6 +52,8 @@ _CLOCK = re.compile(
     re.IGNORECASE | re.ASCII,
 )
 _OFFSET = re.compile(r"([+-])(\d\d):?(\d\d)?$")
+_RATE = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)\s*([a-zµμ/]*)", re.IGNORECASE | re.ASCII)
+_RATE_UNITS = {"": 1.0, "hz": 1.0, "khz": 1e3, "MHz": 1e6, "mHz": 1e-3, "sps": 1.0}
 _SAMPLE = 1000  # cells that show how a column is written
 
 
@@ -122,6 +125,49 @@ def _offset(zone: str) -> int:
     """Seconds east of Greenwich."""
     found = _OFFSET.search(zone)
     return 0 if found is None else int(f"{found[1]}1") * (3600 * int(found[2]) + 60 * int(found[3] or 0))
+
+
+def as_rate(name: str, value: Any) -> float:
+    """A rate in samples a second: from a number of Hz, or text such as "50Hz", "8kHz", "100/s", or a period: "5min".
+
+    Args:
+        name: of the parameter, for messages.
+        value: a number or text.
+
+    Raises:
+        InputError: something else, or not above 0.
+    """
+    rate = math.nan
+    if isinstance(value, str) and (found := _RATE.fullmatch(value.strip())):
+        number, unit = float(found[1]), found[2]
+        factor = _RATE_UNITS.get(unit, _RATE_UNITS.get(unit.lower()))
+        period = next((s for names, s in _UNITS.items() if re.fullmatch(names, unit.removeprefix("/"), re.I)), 0.0)
+        if factor is not None:
+            rate = number * factor
+        elif period and number:
+            rate = number / period if unit.startswith("/") else 1 / (number * period)
+    elif isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool):
+        rate = float(value)
+    if not 0 < rate < math.inf:
+        raise InputError(
+            f"{name}: expected samples a second above 0, such as 50Hz, 8kHz or 100/s, or the time between two, such as "
+            f"5min, got {value!r:.60}"
+        )
+    return rate
+
+
+def rate_text(rate: float) -> str:
+    """A rate in Hz as text that `as_rate` reads: "50Hz", or where samples are rare the time between two: "5min"."""
+    if rate >= 0.5:
+        return f"{rate:.6g}Hz"
+    seconds = float(f"{1 / rate:.6g}")
+    size, unit = next(((s, u) for s, u in ((86400, "d"), (3600, "h"), (60, "min")) if seconds % s == 0), (1, "s"))
+    return f"{seconds / size:.6g}{unit}"
+
+
+def duration_text(seconds: float) -> str:
+    """Seconds for people."""
+    return f"{seconds:.4g} s" if seconds < 1000 else f"{seconds:,.0f} s"
 
 
 class TimeFormat(Record):

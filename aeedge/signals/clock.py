@@ -26,6 +26,7 @@ class SampleClock:
 
     def __init__(self, rate: float | None) -> None:
         self._period, self._known = 1.0 if rate is None else 1.0 / rate, rate is not None
+        self._most = (GAP - 1.0) * self._period if self._known else math.inf  # seconds that a sample may be late
         self.clear()
 
     def clear(self) -> None:
@@ -67,40 +68,40 @@ class SampleClock:
                     "day or week, got none"
                 )
             self._anew = False
-            return np.asarray(self._origin + (self._count + np.arange(count)) * self._period, np.float64), []
+            return self._spaced(self._count, count, self._origin), []
         found = self._checked(given, count)
         self._anew, self._each = True, found.ndim > 0
-        if found.ndim == 0:
-            late = float(found) - self.next
-            found = np.asarray(float(found) + np.arange(count) * self._period, np.float64)
-            jumps = self._jump(late, GAP - 1.0 if self._known else math.inf, self._count * self._period)
-            breaks = [(0, jumps)] if self._begun and self._told and jumps else []
-        else:
-            breaks = self._breaks(found)
-        self._told = True
-        return found, breaks
+        before, self._told = self._begun and self._told, True
+        if self._each:
+            return found, self._breaks(found, before)
+        first = float(found)
+        jump = self._jump(first - self.next, self._count * self._period) if before else None
+        return self._spaced(0, count, first), [] if jump is None else [(0, jump)]
 
-    def _breaks(self, times: NDArray[np.float64]) -> list[tuple[int, Fault]]:
-        """Where one of several times is too far from the one before."""
-        before = self.next - self._period if self._begun and self._told else times[0] - self._period
-        steps = np.diff(times, prepend=before)
-        most = GAP * self._period if self._known else math.inf
-        if not (self._begun and self._told):
-            steps[0] = self._period
+    def _spaced(self, first: int, count: int, origin: float) -> NDArray[np.float64]:
+        """The times of samples that are a period apart."""
+        times: NDArray[np.float64] = np.arange(first, first + count, dtype=np.float64)
+        times *= self._period
+        times += origin
+        return times
+
+    def _breaks(self, times: NDArray[np.float64], before: bool) -> list[tuple[int, Fault]]:
+        """Where one of several times is too far from the one before; `before`: whether the first one has such."""
+        steps = np.diff(times, prepend=self.next - self._period if before else times[0] - self._period)
         found = []
-        for at in np.flatnonzero((steps > most) | (steps < 0)).tolist():
-            fault = self._jump(float(steps[at]) - self._period, GAP - 1.0 if self._known else math.inf, 0.0)
+        for at in np.flatnonzero((steps > self._most + self._period) | (steps < 0)).tolist():
+            fault = self._jump(float(steps[at]) - self._period, 0.0)
             if fault is not None:
                 found.append((at, fault))
         return found
 
-    def _jump(self, late: float, most: float, elapsed: float) -> Fault | None:
-        """A fault where a sample is so late that some are missing, or earlier than the one before; in seconds.
+    def _jump(self, late: float, elapsed: float) -> Fault | None:
+        """A fault where a sample is so many seconds late that some are missing, or earlier than the one before.
 
-        `most` is in sample periods; over the `elapsed` time the sensor's clock may have gone wrong a little.
+        Over the `elapsed` time, of which nothing was told, the sensor's clock may have gone wrong a little.
         """
         slack = _RATE_ERROR * elapsed
-        if late > most * self._period + slack:
+        if late > self._most + slack:
             return Fault("gap", None, f"{late:.6g} s without samples")
         if late < -self._period - slack:
             return Fault("clock", None, f"the clock went back by {-late - self._period:.6g} s")

@@ -326,19 +326,16 @@ def _simulated(x: Array, components: int) -> dict[str, Array]:
         components: how many are looked at.
     """
     process, rng = _Process(x), np.random.default_rng(0)
-    rounds = process.paths(_REFERENCES, rng)
-    references = np.stack([next(rounds) for _ in range(len(x))], axis=1)  # (references, n, d)
+    drawn = _Drawn(process, len(x), components, rng)
     spreads: list[tuple[NDArray[Any], ...]] = []
-    for moved in _moved(process, references, components, 2, rng):
+    for moved in _moved(process, drawn, 2, rng):
         spreads.append(tuple((values**2).mean(axis=(0, 1)) for values in moved))
     half = len(spreads) // 4
     mean, second, share = (np.mean(values, axis=0) for values in zip(*spreads[half:]))
-    least = _WEIGHT / (
-        2 - _WEIGHT
-    )  # of independent windows: where latents are dead, one window must not count for more
+    least = _WEIGHT / (2 - _WEIGHT)  # of independent windows: where a latent is dead, one must not count for more
     mean, second, share = np.maximum(mean, least), np.maximum(second, least), np.maximum(share, 0.1 * least)
     most = np.zeros((3, _REFERENCES, _PATHS))
-    for z, s, f in _moved(process, references, components, _PATHS, rng):
+    for z, s, f in _moved(process, drawn, _PATHS, rng):
         found = (z**2 / mean).mean(axis=-1), (s**2 / second).mean(axis=(-1, -2)), (f**2 / share).mean(axis=-1)
         np.maximum(most, found, out=most)
     limits = np.array([max(_limit(values), 1.0) for values in np.sqrt(most)])
@@ -350,31 +347,39 @@ def _simulated(x: Array, components: int) -> dict[str, Array]:
     }
 
 
+class _Drawn:
+    """References of n windows, drawn from a process: what each of them makes the monitor compare with."""
+
+    def __init__(self, process: _Process, n: int, components: int, rng: np.random.Generator) -> None:
+        x = np.empty((_REFERENCES, n, process.noise.shape[1]), np.float32)
+        for t, windows in zip(range(n), process.paths(_REFERENCES, rng)):
+            x[:, t] = windows
+        self.edges = np.quantile(x[..., -1], _LEVELS, axis=1).T[:, np.newaxis]
+        x = x[..., :-1]
+        self.mean = x.mean(axis=1, keepdims=True)
+        x = x - self.mean
+        rotation = _whitening(x.swapaxes(1, 2) @ x / np.float32(n), n)[:, :components]
+        self.rotation = rotation.swapaxes(1, 2).astype(np.float32)
+        self.second = _second(x @ self.rotation)[:, np.newaxis]
+
+
 def _moved(
-    process: _Process, references: Array, components: int, paths: int, rng: np.random.Generator
+    process: _Process, drawn: _Drawn, paths: int, rng: np.random.Generator
 ) -> Iterator[tuple[NDArray[Any], ...]]:
     """The EWMAs' distances from each of the references, every few windows, for several paths of each."""
-    count, n, d = references.shape
-    of, scores = references[..., :-1], references[..., -1]
-    mean = of.mean(axis=1)
-    centred = of - mean[:, np.newaxis]
-    rotation = _whitening(centred.swapaxes(1, 2) @ centred / n, n)[:, :components]
-    second = _second(centred @ rotation.swapaxes(1, 2)).astype(np.float32)[:, np.newaxis]
-    edges = np.quantile(scores, _LEVELS, axis=1).T[:, np.newaxis]
-    rotation = rotation.swapaxes(1, 2).astype(np.float32)
+    count, _, components = drawn.rotation.shape
     z, s = np.zeros((count, paths, components)), np.zeros((count, paths, components, components), np.float32)
     f = np.zeros((count, paths, len(_LEVELS)))
-    windows = process.paths(count * paths, rng)
-    for step in range(1, _STEPS + 1):
-        x = next(windows).reshape(count, paths, d)
-        y = _shortened((x[..., :-1] - mean[:, np.newaxis]).astype(np.float32) @ rotation)
+    for step, windows in zip(range(1, _STEPS + 1), process.paths(count * paths, rng)):
+        x = windows.reshape(count, paths, -1)
+        y = _shortened((x[..., :-1] - drawn.mean).astype(np.float32) @ drawn.rotation)
         change = y[..., np.newaxis] * y[..., np.newaxis, :]
-        change -= second
+        change -= drawn.second
         change -= s
         change *= np.float32(_WEIGHT)
         s += change
         z += _WEIGHT * (y - z)
-        f += _WEIGHT * ((x[..., -1:] <= edges) - _LEVELS - f)
+        f += _WEIGHT * ((x[..., -1:] <= drawn.edges) - _LEVELS - f)
         if step % _EVERY == 0:
             yield z, s, f
 

@@ -232,9 +232,9 @@ class Recordings:
                 f"{name}: expected {_said(signal.rate)}, as the model was trained with, got {_said(rows.wav.rate)}; "
                 "resample it"
             )
-        if rows.names is not None and signal.time is not None and not rows.has_time:
-            self._add(f"no column '{printable(signal.time)}' with times: gaps are not seen")
         lacks_time = not rows.has_time and rows.row != self._spec.shape
+        if lacks_time and signal.time is not None:
+            self._add(f"no column '{printable(signal.time)}' with times: gaps are not seen")
         if lacks_time and (signal.calendar or (self._files.index(path) and self.time == "any")):
             why = "for the model takes the time of day or week" if signal.calendar else "as the first file has"
             got = "got none" if rows.names is None else f"got {shortened(rows.names)}"

@@ -169,7 +169,7 @@ class Recordings:
         first = stretch = gaps = shorts = 0
         for name, rows in self._each():
             began, length, origin = first, 0, 0.0  # length of the stretch, time of the file's first sample
-            clock = _Clock(name, self.signal.time or "", rows.decimal, self.signal.rate)
+            clock = _Clock(name, self.signal.time or "", rows.decimal, self.signal.rate, self.signal.longest_step)
             stretch += 1
             for block, kept in rows.parts():
                 samples, columns = self._checked(block, name, first - began), kept
@@ -266,10 +266,11 @@ class Recordings:
 class _Clock:
     """The time of each sample of a file, by a column that is read in the way that its first cells are written."""
 
-    def __init__(self, name: str, column: str, decimal: str, rate: float | None) -> None:
+    def __init__(self, name: str, column: str, decimal: str, rate: float | None, longest_step: float | None) -> None:
         self._name, self._column, self._decimal, self._rate = name, column, decimal, rate
         self._format: TimeFormat | None = None
-        self._longest: float | None = None  # step that is no gap
+        self._known = longest_step  # that is no gap, of the training
+        self._longest: float | None = None  # the same here, after the first steps
         self._last = math.nan
 
     def check_dates(self) -> None:
@@ -310,7 +311,8 @@ class _Clock:
         """
         steps = np.diff(times, prepend=times[0] if math.isnan(self._last) else self._last)
         if self._longest is None and (steps > 0).any():
-            self._longest = self._longest_step(steps[1:], _quantum(times))
+            found = self._longest_step(steps[1:], _quantum(times))
+            self._longest = found if self._known is None else self._known
         self._last = float(times[-1])
         return np.flatnonzero((steps > (self._longest or math.inf)) | (steps < 0)).tolist()
 

@@ -51,7 +51,5 @@ def plant(seed: int, seconds: int = 1100) -> tuple[NDArray[np.float32], NDArray[
 def _wander(seconds: int, tau: float, rng: np.random.Generator) -> NDArray[Any]:
     """A random walk of deviation 1 that forgets in `tau` seconds."""
     a = np.exp(-1 / tau)
-    found: NDArray[Any] = lfilter(
-        [np.sqrt(1 - a**2)], [1, -a], rng.normal(size=seconds), zi=[a * rng.normal()]
-    )[0]
+    found: NDArray[Any] = lfilter([np.sqrt(1 - a**2)], [1, -a], rng.normal(size=seconds), zi=[a * rng.normal()])[0]
     return found

@@ -320,7 +320,10 @@ def main() -> None:
     episodes = 8 if asked.quick else 40
     found = [examined(one, asked.seed, episodes) for one in recordings(asked.folder, asked.seed, quick=asked.quick)]
     tables = {
-        "By fault": (["fault", "faults", "verdict right", "delay (median)", "delay (90 %)", "culprit"], by_fault(found)),
+        "By fault": (
+            ["fault", "faults", "verdict right", "delay (median)", "delay (90 %)", "culprit"],
+            by_fault(found),
+        ),
         "By recording": (["recording", "windows", "ok without a fault", *FAULTS], by_recording(found)),
     }
     result = {"fingerprint": fingerprint(), "seed": asked.seed, "severities": SEVERITIES, "recordings": found}

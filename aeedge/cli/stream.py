@@ -56,7 +56,7 @@ _HELP = f"""{DEVICE["stream"]}
 
     For each window one line of JSON is written: window (a count), start, end (seconds), score, p_value, alarm (it is
     on), raised (it begins here), verdict ("ok", "anomaly", "drift" or "bad input"), health (what is wrong with
-    sensors), drift (1 or more is drift), causes (of alarms). SIGTERM ends the command cleanly, with exit code 0.
+    sensors), drift (1 or more is drift), causes (of alarms); with --adapt also likelihood. SIGTERM ends the command cleanly, with exit code 0.
 
     \b
     Examples:
@@ -79,6 +79,7 @@ def _options(command: Any) -> Any:
         click.option("--hysteresis", type=float, default=0.0, help="An alarm ends this share below the threshold."),
         click.option("--false-alarm-rate", type=float, metavar="RATE", help="Of normal windows, in place of BUNDLE's."),
         click.option("--threshold", type=float, metavar="SCORE", help="Of anomalous windows, in place of BUNDLE's."),
+        click.option("--adapt", is_flag=True, help="Judge by likelihood: how rare a window is among the last ones."),
         click.option("--top", type=click.IntRange(0), default=3, show_default=True, help="Causes of alarms to name."),
         click.option("--only", type=click.Choice(ONLY), help="Write windows in an alarm, or where something changes."),
         click.option("--record", metavar="DIR", type=click.Path(), help="Keep the samples around alarms."),
@@ -220,7 +221,8 @@ def _about(model: Model, spec: SignalSpec, live: Stream) -> str:
         return f"{text}; no alarms, for the bundle has no calibration (give a --threshold)"
     expected = live.expected_false_alarms_per_day
     alarms = "" if expected is None else f", at most about {_rounded(expected)} false alarms a day expected"
-    return f"{text}; alarm above {live.threshold:.6g}{alarms}"
+    above = "likelihood " if live.options["adapt"] else ""
+    return f"{text}; alarm above {above}{live.threshold:.6g}{alarms}"
 
 
 def _counts(gateway: Gateway) -> str:

@@ -170,6 +170,7 @@ def document_of(event: Event, top: int) -> dict[str, Any]:
         "end": _plain(event.end),
         "score": _number(float(str(np.float32(event.score)))),
         "p_value": _number(event.p_value),
+        **({} if event.likelihood != event.likelihood else {"likelihood": float(f"{event.likelihood:.9g}")}),
         "alarm": event.alarm,
         "raised": event.raised,
         "verdict": event.verdict,

@@ -9,7 +9,7 @@ from functools import cache, partial
 from typing import TYPE_CHECKING
 
 from aeedge.bundle.manifest import VARIANTS
-from aeedge.bundle.reader import Bundle, file_name
+from aeedge.bundle.reader import FEATURES, Bundle, file_name
 from aeedge.errors import CorruptBundleError, IncompatibleBundleError, InputError, VerificationError
 from aeedge.model import Model
 from aeedge.record import Record
@@ -163,7 +163,7 @@ def _open_correct(bundle: Bundle, setup: Setup, reopen: Any) -> tuple[Model, Dis
         model, dispatcher = _open(bundle, setup._replace(exact=exact), reopen)
         try:
             # Not the score, whose graph has the same layers: opening it would cost memory that not everybody needs.
-            self_check(bundle, setup.variant, {"latent": model.encode, "reconstruction": model.denoise}, None)
+            self_check(bundle, setup.variant, {"latent": model.encode, "reconstruction": model.reconstruct}, None)
         except VerificationError as error:
             dispatcher.close()
             reason = error
@@ -185,6 +185,8 @@ def _open(bundle: Bundle, setup: Setup, reopen: Any) -> tuple[Model, Dispatcher]
         bundle.verify("decoder", setup.variant)  # checked now, opened when it is first needed
     if files is not None and files.scorer is not None:
         bundle.hold("scorer", setup.variant)  # checked when it is first needed: a load pays for no more than two graphs
+    if bundle.manifest.front_end is not None:
+        bundle.hold(FEATURES, setup.variant)  # the same
     bundle.hold_calibration()
     arithmetic = "float" if setup.variant == "fp32" else "exact integer" if setup.exact else "integer"
     return Model(bundle, dispatcher, setup.variant, arithmetic, setup.choices, reopen), dispatcher
@@ -194,7 +196,9 @@ def _graphs(bundle: Bundle, setup: Setup, threads: int) -> Makers:
     """Open the encoder on a pool of this many threads; what makes the methods that there are graphs for."""
     manifest, variant = bundle.manifest, setup.variant
     shape, dtype, latent = manifest.input.shape, manifest.input.dtype, manifest.latent_shape
-    ends = {"encoder": (dtype, shape, latent), "decoder": ("float32", latent, shape), "scorer": (dtype, shape, ())}
+    back, front_end = manifest.reconstruction_shape, manifest.front_end
+    ends = {"encoder": (dtype, shape, latent), "decoder": ("float32", latent, back), "scorer": (dtype, shape, ())}
+    ends[FEATURES] = (dtype, shape, back)
 
     @cache
     def session(role: str) -> Session:
@@ -202,7 +206,8 @@ def _graphs(bundle: Bundle, setup: Setup, threads: int) -> Makers:
         return Session(bundle.graph(role, variant), where, *ends[role], setup.exact, threads)
 
     encoder, files = session("encoder"), manifest.variants[variant]
-    sentinels = sentinels_here(files.nonfinite_sentinels, encoder.chain, encoder.run, shape, dtype)
+    recorded = files.nonfinite_sentinels if front_end is None else "none"
+    sentinels = sentinels_here(recorded, encoder.chain, encoder.run, shape, dtype)
     return methods(
         latent,
         shape,
@@ -212,6 +217,8 @@ def _graphs(bundle: Bundle, setup: Setup, threads: int) -> Makers:
         None if files.decoder is None else partial(session, "decoder"),
         None if files.scorer is None else partial(session, "scorer"),
         sentinels,
+        None if front_end is None else partial(session, FEATURES),
+        back,
     )
 
 

@@ -18,6 +18,7 @@ from aeedge.runtime.methods import NAMES
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
+    from aeedge.bundle.drift_reference import DriftReference
     from aeedge.bundle.reader import Bundle
     from aeedge.detection.explain import Cause
     from aeedge.runtime.dispatch import Dispatcher
@@ -73,12 +74,12 @@ class Model:
 
     @property
     def methods(self) -> tuple[str, ...]:
-        """Names of the methods that the bundle has graphs for: "encode", with a decoder all five."""
+        """Names of the methods that the bundle has graphs for: "encode", with a decoder all that it can have."""
         return self._dispatcher.names
 
     @property
     def has_decoder(self) -> bool:
-        """Whether the bundle can decode, and so denoise and score."""
+        """Whether the bundle can decode, and so score and explain."""
         return "decode" in self._dispatcher.names
 
     @property
@@ -162,9 +163,14 @@ class Model:
         return self._bundle.calibration_sequence(self.variant)
 
     @property
-    def drift_reference(self) -> Any:
-        """What `aeedge.signals.drift.DriftMonitor` compares latents and scores with; None where the bundle has none."""
-        return None
+    def drift_reference(self) -> DriftReference | None:
+        """What `aeedge.signals.drift.DriftMonitor` compares latents and scores with; None where the bundle has none.
+
+        Raises:
+            CorruptBundleError: calibration.npz is missing or damaged.
+        """
+        self._check("encode")
+        return self._bundle.drift_reference(self.variant)
 
     @property
     def threads(self) -> int:
@@ -190,6 +196,8 @@ class Model:
     def decode(self, z: ArrayLike, *, out: Floats | None = None, invalid: str = "raise") -> Floats:
         """Reconstructions of latents, in raw units: (n, *latent_shape) to (n, *input_shape) float32.
 
+        With a front end (`manifest.front_end`) features: (n, *latent_shape) to (n, *features_shape).
+
         Where the latents are ordered (`manifest.ordered`) a prefix of j latents, (n, j), is enough.
 
         Raises:
@@ -203,10 +211,34 @@ class Model:
         """decode(encode(x)), block by block: (n, *input_shape) to (n, *input_shape) float32, in raw units.
 
         Raises:
-            InputError, IncompatibleBundleError: as `encode` and `decode`.
+            InputError, IncompatibleBundleError: as `encode` and `decode`; the bundle has a front end, whose features
+                cannot be turned back into samples.
         """
         result = self._fast["denoise"](x, out, invalid)
         return self._run("denoise", x, out, invalid) if result is None else result
+
+    def features(self, x: ArrayLike, *, out: Floats | None = None, invalid: str = "raise") -> Floats:
+        """What the front end makes of raw windows: (n, *input_shape) to (n, *features_shape) float32.
+
+        `manifest.front_end` has their shape and names. The other methods take raw windows, too.
+
+        Raises:
+            InputError: as `encode`.
+            IncompatibleBundleError: the bundle has no front end.
+        """
+        result = self._fast["features"](x, out, invalid)
+        return self._run("features", x, out, invalid) if result is None else result
+
+    def reconstruct(self, x: ArrayLike, *, invalid: str = "raise") -> Floats:
+        """decode(encode(x)), what a sample is compared with: `denoise`, or with a front end the features that it should
+        have, (n, *features_shape) float32.
+
+        Raises:
+            InputError, IncompatibleBundleError: as `encode` and `decode`.
+        """
+        if self.manifest.front_end is None:
+            return self.denoise(x, invalid=invalid)
+        return self.decode(self.encode(x, invalid=invalid), invalid=invalid)
 
     def score(self, x: ArrayLike, *, out: Floats | None = None, invalid: str = "raise") -> Floats:
         """Anomaly score of each sample, higher is more anomalous: (n, *input_shape) to (n,) float32, without unit.
@@ -266,6 +298,8 @@ class Model:
     def residual(self, x: ArrayLike, *, out: Floats | None = None, invalid: str = "raise") -> Floats:
         """(x - denoise(x)) / scale, what is anomalous about a sample: (n, *input_shape) to the same, float32.
 
+        With a front end (features(x) - decode(encode(x))) / scale: (n, *input_shape) to (n, *features_shape).
+
         Raises:
             InputError, IncompatibleBundleError: as `encode` and `decode`.
         """
@@ -282,8 +316,12 @@ class Model:
         replaced. Of more than 64 values (channels) those with the largest residuals are tried. Each that is tried costs
         three passes of the sample through the network. A single sample gives one tuple.
 
+        With a front end the causes are features, by name (bands of frequencies, mels): nothing can be replaced in raw
+        samples there, so a share is the feature's part of the sum of squared residuals (its contribution to the SPE of
+        process monitoring), even where latents have a say in the score. It takes two passes.
+
         With invalid="propagate" the causes of a sample with NaN or infinity are these values, in order, with equal
-        shares and the residual NaN.
+        shares and the residual NaN; with a front end the channels that have some.
 
         Returns:
             Tuples of `Cause`: name, index, share of the score, residual (signed, in scaled units), actual and expected
@@ -294,11 +332,14 @@ class Model:
             IncompatibleBundleError: the bundle has no decoder.
             BundleError: golden.npz, which has typical values, is missing or damaged.
         """
-        from aeedge.detection.explain import Explainer
+        from aeedge.detection.explain import Explainer, FeatureExplainer
 
-        self._check("denoise")
+        self._check("decode")
         last = self.manifest.training.get("channels") == "last"
-        scale, typical = self.manifest.score.scale, self._typical
+        scale, typical, front_end = self.manifest.score.scale, self._typical, self.manifest.front_end
+        if front_end is not None:
+            names = front_end.names
+            return FeatureExplainer(self.input, names, scale, typical, self.features, self.reconstruct)(x, top, invalid)
         return Explainer(self.input, scale, typical, last, self.score, self.denoise)(x, top, invalid)
 
     def bind(self, n: int = 1, *, invalid: str = "raise") -> Slot:
@@ -359,7 +400,7 @@ class Model:
     def map_iter(
         self, what: str, batches: Iterable[ArrayLike], *, invalid: str = "raise", fresh: bool = False
     ) -> Iterator[Floats]:
-        """`encode`, `decode`, `denoise`, `score` or `residual`, as `what` names, of each array of an iterable.
+        """The method that `what` names, such as "encode" or "features", of each array of an iterable.
 
         With `fresh` the arrays are not copied: each has memory of its own that nobody changes.
         """
@@ -371,7 +412,8 @@ class Model:
 
     def _mapped(self, what: str, batches: Iterable[ArrayLike], invalid: str) -> Iterator[Floats]:
         first, fast = 0, self._fast
-        result_ndim = {"encode": len(self.latent_shape), "score": 0}.get(what, len(self.input.shape))
+        back = len(self.input.shape if what == "denoise" else self.manifest.reconstruction_shape)
+        result_ndim = {"encode": len(self.latent_shape), "score": 0}.get(what, back)
         for batch in batches:
             result = fast[what](batch, None, invalid)
             if result is None:
@@ -399,7 +441,10 @@ class Model:
         self._check("encode")
         if self.calibration_size:
             self._bundle.calibration(self.variant)
-        calls = {"latent": self.encode, "reconstruction": self.denoise, "score": self.score}
+            self._bundle.drift_reference(self.variant)
+        calls = {"latent": self.encode, "reconstruction": self.reconstruct, "score": self.score}
+        if self.manifest.front_end is not None:
+            calls["features"] = self.features
         find = self._dispatcher.find_sentinels if self.nonfinite_check == "latents" else None
         return self_check(self._bundle, self.variant, calls, find)
 
@@ -449,6 +494,16 @@ class Model:
             raise AeedgeError(f"{self._bundle.path}: the model was closed; load it again")
         if name not in NAMES:
             raise InputError(f"expected {', '.join(NAMES)}, got {name!r}")
+        if name == "features" and self.manifest.front_end is None:
+            raise IncompatibleBundleError(
+                f"{self._bundle.path}: has no features, for it has no front end; encode takes samples as they are"
+            )
+        if name == "denoise" and self.manifest.front_end is not None:
+            raise IncompatibleBundleError(
+                f"{self._bundle.path}: cannot denoise, for its network reconstructs features "
+                f"({printable(self.manifest.front_end.kind)}), which cannot be turned back into samples; compare "
+                "features (features, residual, explain), or train without a front end"
+            )
         if name not in self._dispatcher.names:
             raise IncompatibleBundleError(
                 f"{self._bundle.path}: this needs a decoder, but the bundle has only an encoder; export it with its "

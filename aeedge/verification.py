@@ -25,7 +25,7 @@ class Deviation(NamedTuple):
     """The sample that comes nearest to its tolerance, or exceeds it by the most.
 
     Attributes:
-        what: "latent", "reconstruction" or "score".
+        what: "latent", "reconstruction", "score" or "features".
         row: its index.
         error: largest absolute error within that sample.
         allowed: the largest that the tolerance allows there.
@@ -57,11 +57,13 @@ def self_check(
     Args:
         bundle: what was recorded.
         variant: which of its variants runs.
-        calls: what computes each output, "latent", "reconstruction" and "score", of samples (n, *shape).
+        calls: what computes each output, "latent", "reconstruction" and "score", with a front end "features" too, of
+            samples (n, *shape).
         find_sentinels: tries on a sample which latents expose a non-finite input; None where that is not relied on.
     """
     spec, reference = bundle.manifest.variants[variant], bundle.golden(variant)
     rows, worst = reference["input"], []
+    compared = reference.get(f"{variant}.features", rows)  # with reconstructions
     where = f"{bundle.path} ({variant})"
     _check_tolerances(where, spec.tolerance, {what: reference[f"{variant}.{what}"] for what in spec.tolerance}, bundle)
     for what, call in calls.items():
@@ -69,9 +71,10 @@ def self_check(
             continue
         tolerance, expected = spec.tolerance[what], reference[f"{variant}.{what}"]
         one_by_one, again = (np.concatenate([call(rows[i : i + 1]) for i in range(len(rows))]) for _ in range(2))
-        _check_repeated(where, deviation(what, rows, again, one_by_one, tolerance, bundle.manifest.score))
+        _check_repeated(where, deviation(what, compared, again, one_by_one, tolerance, bundle.manifest.score))
         found = [
-            deviation(what, rows, got, expected, tolerance, bundle.manifest.score) for got in (call(rows), one_by_one)
+            deviation(what, compared, got, expected, tolerance, bundle.manifest.score)
+            for got in (call(rows), one_by_one)
         ]
         worst.append(max(found, key=lambda d: d.error / max(d.allowed, 1e-300)))
     if bad := [d for d in worst if not d.ok]:
@@ -95,7 +98,7 @@ def _check_tolerances(
     """Refuse tolerances of half the outputs themselves or more, with which nearly anything would pass."""
     scale = bundle.manifest.score.scale
     for what, tolerance in tolerances.items():
-        values = outputs[what] / scale if what == "reconstruction" else outputs[what]
+        values = outputs[what] / scale if what in ("reconstruction", "features") else outputs[what]
         magnitude = float(np.sqrt(np.mean(np.square(values, dtype=np.float64))))
         allowed = tolerance.atol + tolerance.rtol * magnitude
         if what != "score" and allowed > _LARGEST * magnitude > 0:
@@ -121,8 +124,10 @@ def deviation(
     """The worst sample of computed outputs (n, ...) against recorded ones; one that is not finite is the worst.
 
     Reconstructions are compared as residuals of `rows`, in scaled units, so that a feature of small numbers counts as
-    much as one of large numbers.
+    much as one of large numbers; with a front end, `rows` are its features, which are compared in scaled units as well.
     """
+    if what == "features":
+        got, expected = got / spec.scale, expected / spec.scale
     if what == "reconstruction":
         got, expected = residual(rows, got, spec), residual(rows, expected, spec)
     return _worst(what, got, expected, tolerance)

@@ -27,15 +27,17 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 FORMAT = "aeedge"
-FORMAT_VERSION = 2  # of the newest bundles; a bundle has the oldest version that says all it needs
+FORMAT_VERSION = 3  # of the newest bundles; a bundle has the oldest version that says all it needs
 VARIANTS = ("fp32", "int8")
 DTYPES = ("float32", "uint8", "int16")
 MISSING = ("drop", "median")
 CALENDAR = ("day", "week")
+HEALTH = ("low", "high", "longest_run", "at_extreme", "zeros", "missing")  # of each channel; see signals/health.py
 SCORES = ("mse", "robust", "mahalanobis", "both")
 SENTINELS = ("none", "first", "all")
-OUTPUTS = ("latent", "reconstruction", "score")
+OUTPUTS = ("features", "latent", "reconstruction", "score")
 MOST_SCORES = 4096  # of a variant in calibration.npz
+MOST_DRIFT_LATENTS = 48  # of a drift reference there
 LARGEST_SCORE = (2 - 2**-23) * 2.0**127  # of float32
 
 _SEAL = '"manifest_sha256": "'
@@ -83,7 +85,9 @@ class SignalSpec(Record):
     `channels` names the measured channels, `units` theirs; `hop` is the number of samples from one window's start to
     the next in training; `rate` is in samples a second (Hz), None if unknown. `time` names the column with the time of
     each sample. For each of `calendar`, "day" and "week", two more channels follow the measured ones: sine and cosine
-    of the time of day, and of the time since Monday. `reference` is what health checks compare windows with, as JSON.
+    of the time of day, and of the time since Monday. `longest_step` is how many seconds may pass from one sample to the
+    next without a gap; None for one and a half periods. `reference` is what health checks compare windows with, as
+    JSON.
     """
 
     channels: tuple[str, ...]
@@ -93,6 +97,7 @@ class SignalSpec(Record):
     units: tuple[str, ...] | None = None
     time: str | None = None
     calendar: tuple[str, ...] = ()
+    longest_step: float | None = None
     reference: Mapping[str, Any] = MappingProxyType({})
 
     @property
@@ -105,6 +110,11 @@ class SignalSpec(Record):
         """Number of channels of a window."""
         return len(self.channels) + 2 * len(self.calendar)
 
+    @property
+    def span(self) -> int:
+        """Hops from a window to the next that shares no sample with it."""
+        return -(-self.window // self.hop)
+
     def document(self) -> dict[str, Any]:
         """This as JSON."""
         return {
@@ -115,6 +125,7 @@ class SignalSpec(Record):
             "units": None if self.units is None else list(self.units),
             "time": self.time,
             "calendar": list(self.calendar),
+            **({} if self.longest_step is None else {"longest_step": self.longest_step}),
             "reference": dict(self.reference),
         }
 
@@ -147,6 +158,31 @@ class InputSpec(Record):
         return {name: i for name, i in found.items() if 0 <= i < self.size}
 
 
+class FrontEndSpec(Record):
+    """What a front end makes of a raw window: features, which the network then encodes, and reconstructs.
+
+    `kind`: "spectrum", "log_mel", "envelope"; `shape`: of the features of one window; `names` of all of them, where
+    those of one name are explained together; `file`: of features.onnx, from raw windows to features; `options`: for
+    people.
+    """
+
+    kind: str
+    shape: tuple[int, ...]
+    names: tuple[str, ...]
+    file: FileEntry
+    options: Mapping[str, Any] = MappingProxyType({})
+
+    def document(self) -> dict[str, Any]:
+        """This as JSON."""
+        return {
+            "kind": self.kind,
+            "shape": list(self.shape),
+            "names": list(self.names),
+            "features": self.file._asdict(),
+            "options": dict(self.options),
+        }
+
+
 class Variant(Record):
     """One precision of the model: its files, golden tolerances by output, and quality measured against fp32.
 
@@ -171,7 +207,8 @@ class ScoreSpec(Record):
     `kind`: "mse", the mean over a row of ((x - reconstruction) / scale)², with the scale of the inputs; "robust", the
     same with the scale of each value's own residuals; "mahalanobis", the distance of the latents from those of
     normal rows, and "both", their sum: scorer.onnx alone computes these two.
-    `scale` is a float32 array in raw units that broadcasts to the input's shape.
+    `scale` is a float32 array in raw units that broadcasts to the input's shape; with a front end, in units of its
+    features and to their shape, for x is then the features of a window.
     """
 
     kind: str
@@ -189,7 +226,8 @@ class CalibrationSpec(Record):
     `file`: of calibration.npz; `rows`: how many scores of each variant it has; `false_alarm_rate`: of these thresholds;
     `rule`: how they were asked for; `time_ordered`: whether the rows are a stretch of time after the training rows;
     `drift`: what was found in a later stretch, and other facts for people; `spacing`: where the scores are kept in time
-    order too, hops (`SignalSpec.hop`, or rows) from one to the next; None where they are not.
+    order too, hops (`SignalSpec.hop`, or rows) from one to the next; None where they are not; `drift_references`: the
+    numbers of latents and of components of each variant that has a drift reference.
     """
 
     file: FileEntry
@@ -200,13 +238,15 @@ class CalibrationSpec(Record):
     time_ordered: bool = False
     drift: Mapping[str, Any] = MappingProxyType({})
     spacing: float | None = None
+    drift_references: Mapping[str, tuple[int, int]] = MappingProxyType({})
 
 
 class Manifest(Record):
     """All that a reader needs to know of a bundle before it opens a graph.
 
     `latent_shape` is the shape of one sample's latents; `ordered` says that any prefix of them can be decoded. `parent`
-    is the id of the bundle that this one was recalibrated from.
+    is the id of the bundle that this one was recalibrated from. `front_end` makes features of raw windows inside the
+    graphs; None where the network takes the samples themselves.
     """
 
     id: str
@@ -226,6 +266,12 @@ class Manifest(Record):
     training: Mapping[str, Any] = MappingProxyType({})
     calibration: CalibrationSpec | None = None
     parent: str | None = None
+    front_end: FrontEndSpec | None = None
+
+    @property
+    def reconstruction_shape(self) -> tuple[int, ...]:
+        """Shape of what the decoder gives for one sample: that of the sample, or of the front end's features."""
+        return self.input.shape if self.front_end is None else self.front_end.shape
 
     @property
     def latent(self) -> int:
@@ -236,7 +282,7 @@ class Manifest(Record):
         """The text of manifest.json, sealed with its own checksum; the same manifest gives the same bytes."""
         document = {
             "format": FORMAT,
-            "format_version": 2 if self.score.needs_scorer else 1,
+            "format_version": 3 if self.front_end is not None else 2 if self.score.needs_scorer else 1,
             "manifest_sha256": _BLANK,
             "id": self.id,
             **({} if self.parent is None else {"parent": self.parent}),
@@ -253,6 +299,7 @@ class Manifest(Record):
                 **({} if self.input.dialect is None else {"dialect": dict(self.input.dialect)}),
                 **({} if self.input.signal is None else {"signal": self.input.signal.document()}),
             },
+            **({} if self.front_end is None else {"front_end": self.front_end.document()}),
             "latent": {
                 "size": self.latent,
                 **({} if len(self.latent_shape) == 1 else {"shape": list(self.latent_shape)}),
@@ -375,8 +422,13 @@ def _calibration_document(spec: CalibrationSpec) -> dict[str, Any]:
         "rule": dict(spec.rule),
         "time_ordered": spec.time_ordered,
         **({} if spec.spacing is None else {"spacing": spec.spacing}),
+        **({} if not spec.drift_references else {"drift_references": _lists(spec.drift_references)}),
         **({"drift": dict(spec.drift)} if spec.drift else {}),
     }
+
+
+def _lists(sizes: Mapping[str, tuple[int, int]]) -> dict[str, list[int]]:
+    return {variant: list(both) for variant, both in sizes.items()}
 
 
 def _shortest(scale: NDArray[np.float32]) -> Any:
@@ -404,9 +456,12 @@ def _check_seal(data: bytes, where: str) -> None:
 def _manifest(root: Node) -> Manifest:
     input_spec = _input(root.get("input"))
     latent_shape, ordered = _latent(root.get("latent"))
-    score = _score(root.get("score"), input_spec.shape)
+    front_end = root.get("front_end").optional(_front_end)
+    score = _score(root.get("score"), input_spec.shape if front_end is None else front_end.shape)
     variants = {
-        name: _variant(node, score) for name, node in root.get("variants").mapping().items() if name in VARIANTS
+        name: _variant(node, score, front_end)
+        for name, node in root.get("variants").mapping().items()
+        if name in VARIANTS
     }  # a variant of a later aeedge is passed over
     default = root.get("default_variant").text()
     if default not in variants:
@@ -431,6 +486,21 @@ def _manifest(root: Node) -> Manifest:
         training=root.get("training").plain(),
         calibration=root.get("calibration").optional(_calibration),
         parent=root.get("parent").optional(Node.sha256),
+        front_end=front_end,
+    )
+
+
+def _front_end(node: Node) -> FrontEndSpec:
+    shape = _shape(node.get("shape"))
+    names = tuple(item.text() for item in node.get("names").items())
+    if len(names) != math.prod(shape):
+        raise node.get("names").wrong(f"a name for each of the {math.prod(shape)} features")
+    return FrontEndSpec(
+        kind=node.get("kind").text(),
+        shape=shape,
+        names=names,
+        file=_file(node.get("features")),
+        options=node.get("options").optional(Node.plain) or {},
     )
 
 
@@ -501,8 +571,22 @@ def read_signal(node: Node) -> SignalSpec:
         units=units,
         time=node.get("time").optional(Node.text),
         calendar=calendar,
-        reference=node.get("reference").optional(Node.plain) or {},
+        longest_step=node.get("longest_step").optional(lambda n: n.number(0.0)),
+        reference=node.get("reference").optional(lambda n: _reference(n, len(channels))) or {},
     )
+
+
+def _reference(node: Node, channels: int) -> dict[str, Any]:
+    """What health checks compare with: numbers for each channel, and anything of a later aeedge."""
+    found = node.plain()
+    for key in HEALTH:
+        numbers = node.get(key).optional(_numbers)
+        least = -LARGEST_SCORE if key in ("low", "high") else 0.0
+        if numbers is not None and (len(numbers) != channels or not all(least <= n <= LARGEST_SCORE for n in numbers)):
+            raise node.get(key).wrong(f"{channels} numbers from {least:g} to {LARGEST_SCORE:g}, one for each channel")
+    if any(low > high for low, high in zip(found.get("low") or (), found.get("high") or ())):
+        raise node.get("high").wrong("numbers that are not below those of 'low'")
+    return found
 
 
 def _missing(node: Node) -> Missing:
@@ -517,10 +601,10 @@ def _numbers(node: Node) -> tuple[float, ...]:
     return tuple(item.number() for item in node.items())
 
 
-def _variant(node: Node, score: ScoreSpec) -> Variant:
+def _variant(node: Node, score: ScoreSpec, front_end: FrontEndSpec | None) -> Variant:
     decoder = node.get("decoder").optional(_file)
     scorer = node.get("scorer").optional(_file) if decoder is not None or score.needs_scorer else None
-    made = (True, decoder is not None, decoder is not None or scorer is not None)
+    made = (front_end is not None, True, decoder is not None, decoder is not None or scorer is not None)
     limits = {name: node.get("tolerance").get(name) for name, there in zip(OUTPUTS, made) if there}
     return Variant(
         encoder=_file(node.get("encoder")),
@@ -558,8 +642,21 @@ def _calibration(node: Node) -> CalibrationSpec:
         rule=node.get("rule").plain(),
         time_ordered=node.get("time_ordered").boolean(),
         spacing=node.get("spacing").optional(lambda n: n.number(1.0)),
+        drift_references=node.get("drift_references").optional(_drift_references) or {},
         drift=node.get("drift").optional(Node.plain) or {},
     )
+
+
+def _drift_references(node: Node) -> dict[str, tuple[int, int]]:
+    found = {}
+    for variant, item in node.mapping().items():
+        sizes = item.items()
+        if len(sizes) != 2:
+            raise item.wrong("the numbers of latents and of components")
+        latents = sizes[0].integer(1, MOST_DRIFT_LATENTS)
+        if variant in VARIANTS:
+            found[variant] = (latents, sizes[1].integer(1, latents))
+    return found
 
 
 def _score(node: Node, shape: tuple[int, ...]) -> ScoreSpec:

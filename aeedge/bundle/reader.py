@@ -24,12 +24,14 @@ from aeedge.errors import AeedgeError, BundleError, CorruptBundleError, Incompat
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from aeedge.bundle.drift_reference import DriftReference
     from aeedge.bundle.golden import Wanted
 
 MANIFEST = "manifest.json"
 GOLDEN = "golden.npz"
 CALIBRATION = "calibration.npz"
-ROLES = ("encoder", "decoder", "scorer")
+ROLES = ("encoder", "decoder", "scorer")  # of each variant
+FEATURES = "features"  # the role of a front end, the same for all variants
 _TRIES = 1000  # how often a bundle may be replaced while it is opened
 _PART = 2**16  # bytes
 _MANIFEST_LIMIT = 64 * 2**20  # bytes; a manifest is a few kilobytes, more is a mistake or an attack
@@ -41,7 +43,7 @@ _SEARCH = getattr(os, "O_PATH", os.O_RDONLY) | sum(getattr(os, name, 0) for name
 
 def file_name(role: str, variant: str) -> str:
     """The fixed name of a graph inside a bundle; no name is ever read from the manifest."""
-    return f"{role}.onnx" if variant == "fp32" else f"{role}.{variant}.onnx"
+    return f"{role}.onnx" if variant == "fp32" or role == FEATURES else f"{role}.{variant}.onnx"
 
 
 class Bundle:
@@ -147,7 +149,14 @@ class Bundle:
                 f"{self.path}: expected variant {variant!r}, but it holds {', '.join(self.manifest.variants)}; "
                 "use one of these, or variant='auto'"
             )
-        entry: FileEntry | None = getattr(entries, role)
+        front_end = self.manifest.front_end
+        entry: FileEntry | None
+        if role == FEATURES:
+            if front_end is None:
+                raise IncompatibleBundleError(f"{self.path}: has no features, for it has no front end")
+            entry = front_end.file
+        else:
+            entry = getattr(entries, role)
         if entry is None:
             raise IncompatibleBundleError(
                 f"{self.path}: this needs a decoder, but the bundle has only an encoder; export it with its decoder"
@@ -184,7 +193,7 @@ class Bundle:
 
     def keep(self, variant: str) -> None:
         """Close the files of other variants."""
-        kept = {GOLDEN, CALIBRATION, *(file_name(role, variant) for role in ROLES)}
+        kept = {GOLDEN, CALIBRATION, *(file_name(role, variant) for role in (*ROLES, FEATURES))}
         for name, file in self._files.items():
             if name not in kept:
                 file.close()
@@ -196,14 +205,17 @@ class Bundle:
             file.close()
 
     def golden(self, variant: str) -> dict[str, NDArray[Any]]:
-        """The recorded arrays of a variant by name: "input", and "fp32.latent", "fp32.reconstruction", "fp32.score".
+        """The recorded arrays of a variant by name: "input", "fp32.latent", "fp32.reconstruction", "fp32.score".
+
+        With a front end "fp32.features", too.
 
         Raises:
             CorruptBundleError: golden.npz is missing, damaged, or has not what the manifest promises.
         """
         manifest, entry = self.manifest, self.manifest.golden
         shape = manifest.input.shape
-        rows = {"latent": manifest.latent_shape, "reconstruction": shape, "score": ()}
+        made = manifest.reconstruction_shape
+        rows = {"features": made, "latent": manifest.latent_shape, "reconstruction": made, "score": ()}
         wanted = {f"{variant}.{what}": ("float32", rows[what]) for what in manifest.variants[variant].tolerance}
         return self._arrays(GOLDEN, entry, {"input": (manifest.input.dtype, shape)} | wanted)
 
@@ -245,6 +257,29 @@ class Bundle:
                 "export the bundle again"
             )
         return found
+
+    def drift_reference(self, variant: str) -> DriftReference | None:
+        """What windows of a stream are compared with, of a variant; None where there is none.
+
+        Raises:
+            CorruptBundleError: calibration.npz is missing, damaged, or has not what the manifest promises.
+        """
+        from aeedge.bundle.drift_reference import checked, wanted  # streams alone need it
+
+        spec = self.manifest.calibration
+        if spec is None or variant not in spec.drift_references:
+            return None
+        sizes, prefix = spec.drift_references[variant], f"{variant}.drift."
+        arrays = {
+            name: self._arrays(CALIBRATION, spec.file, {prefix + name: of})[prefix + name]
+            for name, of in wanted(*sizes).items()
+        }
+        try:
+            return checked(arrays, *sizes, self.manifest.latent)
+        except ValueError as error:
+            raise CorruptBundleError(
+                f"{os.path.join(self.path, CALIBRATION)}: {error} of {variant}; export the bundle again"
+            ) from None
 
     def _arrays(self, name: str, entry: FileEntry, wanted: Mapping[str, Wanted]) -> dict[str, NDArray[Any]]:
         from aeedge.bundle.golden import read_arrays  # most loads need none
@@ -415,7 +450,8 @@ def _names(manifest: Manifest) -> list[str]:
         for role in ROLES
         if getattr(entries, role) is not None
     ]
-    return [*graphs, GOLDEN, *([] if manifest.calibration is None else [CALIBRATION])]
+    features = [] if manifest.front_end is None else [file_name(FEATURES, "fp32")]
+    return [*graphs, *features, GOLDEN, *([] if manifest.calibration is None else [CALIBRATION])]
 
 
 def _generation(place: str) -> object:

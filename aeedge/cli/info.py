@@ -53,6 +53,11 @@ def _rows(m: Manifest) -> list[tuple[str, str]]:
         rows.insert(4, ("features", shown + (f" and {more} more" if more > 0 else "")))
     if m.input.signal is not None:
         rows[4:4] = _signal(m.input.signal)
+    if m.front_end is not None:
+        front = m.front_end
+        options = ", ".join(f"{name} {json.dumps(_short(value))}" for name, value in front.options.items())
+        shown = f"{front.kind}, {len(front.names):,} features ({front.names[0]} … {front.names[-1]})"
+        rows.append(("front end", shown + (f", {options}" if options else "")))
     for name, variant in m.variants.items():
         files = {"encoder": variant.encoder, "decoder": variant.decoder, "scorer": variant.scorer}
         sizes = [f"{role} {human_bytes(file.bytes)}" for role, file in files.items() if file is not None]
@@ -107,6 +112,10 @@ def _alarms(m: Manifest) -> list[tuple[str, str]]:
             alarms, later, low, high = (spec.drift.get(name) for name in ("alarms", "rows", "low", "high"))
             found = f"{alarms} of {later} later rows raised an alarm, chance explains {low} to {high}"
             rows.append(("drift", found))
+    if m.calibration is not None and m.calibration.drift_references:
+        sizes = m.calibration.drift_references.items()
+        found = ", ".join(f"{components} components of {latents} latents ({of})" for of, (latents, components) in sizes)
+        rows.append(("monitors", found))
     if m.parent is not None:
         rows.append(("parent", f"{m.parent}, recalibrated"))
     return rows

@@ -40,8 +40,9 @@ class Cause(Record):
     """A value of a sample, and its part in the sample's anomaly score.
 
     Attributes:
-        name: the feature's name, or its position as text; "channel 2" of signals, "sample 117" where they have one
-            channel; "pixel (3, 4)" of images, with ", channel 2" where there are several.
+        name: the feature's name, or its position as text; of windows of a recording the channel's name; "channel 2" of
+            other signals, "sample 117" where they have one channel; "pixel (3, 4)" of images, with ", channel 2" where
+            there are several; with a front end "x 120-125 Hz", "x mel 17 (421 Hz)".
         index: where the value is in the sample; of a channel, the value that is farthest from what is expected.
         share: of the score, 0 to 1: what it loses when the value (the channel) is as expected. The shares of a sample
             add up to at most 1.
@@ -62,17 +63,19 @@ class Parts:
     """The parts of a sample that are explained: values, or the channels of signals.
 
     Args:
-        spec: of one sample. Two axes are signals of several channels, but images if they are bytes.
+        spec: of one sample. Two axes are signals of several channels, but images if they are bytes and no windows.
         channels_last: whether the channels are the last axis.
     """
 
     def __init__(self, spec: InputSpec, channels_last: bool) -> None:
-        self._spec, self._last = spec, channels_last
-        shape, axes = spec.shape, len(spec.shape)
-        is_signal = axes == 2 and spec.dtype != "uint8"
-        self._channel_axis = (axes - 1 if channels_last else 0) if is_signal or axes == 3 else None
+        shape, axes, signal = spec.shape, len(spec.shape), spec.signal
+        self._spec, self._last = spec, channels_last or signal is not None
+        is_signal = signal is not None or (axes == 2 and spec.dtype != "uint8")
+        self._channel_axis = (axes - 1 if self._last else 0) if is_signal or axes == 3 else None
         self._channels = 1 if self._channel_axis is None else shape[self._channel_axis]
-        self.are_channels = is_signal and self._channels > 1
+        self.are_channels = is_signal and (self._channels > 1 or signal is not None)
+        self._names = None if signal is None else signal.names
+        self.explained = None if signal is None else len(signal.channels)  # those of the calendar come last
 
     def __call__(self, samples: NDArray[Any]) -> NDArray[Any]:
         """A view of C-contiguous samples (n, *shape) as (n, parts, values of a part)."""
@@ -93,7 +96,7 @@ class Parts:
         channel = -1 if self._channel_axis is None else index[self._channel_axis]
         place = index if self._channel_axis is None else tuple(np.delete(index, self._channel_axis).tolist())
         if self.are_channels:
-            return f"channel {channel}"
+            return f"channel {channel}" if self._names is None else self._names[channel]
         if len(place) == 1:
             return f"sample {place[0]}"
         return f"pixel {place}" + (f", channel {channel}" if self._channels > 1 else "")
@@ -126,8 +129,7 @@ class Explainer:
 
     def __call__(self, x: ArrayLike, top: int, invalid: str) -> list[tuple[Cause, ...]] | tuple[Cause, ...]:
         """The causes of each sample; see `Model.explain`."""
-        if isinstance(top, (bool, np.bool_)) or not isinstance(top, (int, np.integer)) or top < 1:
-            raise InputError(f"top: expected a whole number of at least 1, got {top!r}")
+        check_top(top)
         spec = self._spec
         batch = InputBatch(x, spec.shape, self._dtype, what="explain", columns=spec.features, invalid=invalid)
         rows = max(1, BLOCK_BYTES // (8 * max(1, spec.size)))  # what is known of each value is float64
@@ -181,13 +183,14 @@ class Explainer:
         )
 
     def _candidates(self, block: Block) -> NDArray[np.intp]:
-        """The parts that are tried, (n, k): all, or those of the largest residuals."""
+        """The parts that are tried, (n, k): all but the calendar, or those of the largest residuals."""
         n, parts, _ = self._parts(block).shape
+        parts = self._parts.explained or parts
         if parts <= CANDIDATES:
             return np.broadcast_to(np.arange(parts), (n, parts))
         with np.errstate(all="ignore"):
             residual = self._parts(np.ascontiguousarray(block - self._reconstructed(block))) / self._scale
-            error = np.nan_to_num((residual * residual).sum(axis=2), nan=np.inf)
+            error = np.nan_to_num((residual * residual).sum(axis=2)[:, :parts], nan=np.inf)
         return np.sort(np.argpartition(-error, CANDIDATES, axis=1)[:, :CANDIDATES], axis=1)
 
     def _expected(self, samples: Block, at: tuple[NDArray[np.intp], ...]) -> NDArray[Any]:
@@ -228,6 +231,99 @@ class Explainer:
         """With share, residual, actual and expected value."""
         index = self._parts.index(int(part), int(position))
         return Cause(self._parts.name(index), index, *map(float, numbers))
+
+
+class FeatureExplainer:
+    """Explains windows by the features that a front end makes of them: by their squared residuals.
+
+    Args:
+        spec: of one raw window.
+        names: of the features; those of one name are one cause.
+        scale: in the features' units, broadcasts to those of one window.
+        typical: a raw window that is typical value by value.
+        features, reconstruct: the model's methods, which take samples and `invalid`.
+    """
+
+    def __init__(
+        self,
+        spec: InputSpec,
+        names: tuple[str, ...],
+        scale: NDArray[np.float32],
+        typical: NDArray[Any],
+        features: Call,
+        reconstruct: Call,
+    ) -> None:
+        self._spec, self._scale, self._typical = spec, scale, typical
+        self._features, self._reconstruct = features, reconstruct
+        self._names = list(dict.fromkeys(names))
+        place = {name: i for i, name in enumerate(self._names)}
+        self._group = np.array([place[name] for name in names])
+
+    def __call__(self, x: ArrayLike, top: int, invalid: str) -> list[tuple[Cause, ...]] | tuple[Cause, ...]:
+        """The causes of each window; see `Model.explain`."""
+        check_top(top)
+        spec = self._spec
+        batch = InputBatch(x, spec.shape, np.dtype(spec.dtype), what="explain", invalid=invalid)
+        rows = max(1, BLOCK_BYTES // (8 * max(1, spec.size)))
+        found: list[tuple[Cause, ...]] = []
+        for start in range(0, len(batch), rows):
+            block = batch.block(start, min(start + rows, len(batch)))
+            block = block if spec.missing is None else fill_missing(block, spec)[0]
+            broken = batch.nonfinite_rows(block, start)
+            ranked = self._ranked(block, int(top))
+            found += (
+                ranked
+                if broken is None
+                else [
+                    self._broken(sample, int(top)) if bad else causes
+                    for sample, bad, causes in zip(block, broken, ranked)
+                ]
+            )
+        return found[0] if batch.single else found
+
+    def _ranked(self, block: Block, top: int) -> list[tuple[Cause, ...]]:
+        actual, expected = (call(block, invalid="propagate") for call in (self._features, self._reconstruct))
+        shape, n = actual.shape[1:], len(block)
+        with np.errstate(all="ignore"):
+            residual = ((actual - expected) / self._scale).reshape(n, -1).astype(np.float64)
+        size = np.nan_to_num(np.abs(residual), nan=_LARGEST, posinf=_LARGEST)
+        parts = np.zeros((len(self._names), n))
+        np.add.at(parts, self._group, np.square(size).T)
+        total = parts.sum(axis=0)
+        shares = np.divide(parts, total, out=np.zeros_like(parts), where=total > 0).T
+        found = []
+        for i in range(n):
+            causes = []
+            for part in np.argsort(-shares[i], kind="stable")[:top]:
+                members = np.flatnonzero(self._group == part)
+                at = int(members[size[i, members].argmax()])
+                numbers = shares[i, part], residual[i, at], actual[i].flat[at], expected[i].flat[at]
+                index = tuple(int(k) for k in np.unravel_index(at, shape))
+                causes.append(Cause(self._names[part], index, *map(float, numbers)))
+            found.append(tuple(causes))
+        return found
+
+    def _broken(self, sample: Block, top: int) -> tuple[Cause, ...]:
+        """Causes of a window with NaN or infinity: the channels that have some, the last axis."""
+        signal, wrong = self._spec.signal, ~np.isfinite(sample)
+        channels = np.flatnonzero(wrong.reshape(-1, sample.shape[-1]).any(axis=0)).tolist()
+        causes = []
+        for channel in channels[:top]:
+            index = tuple(int(k) for k in np.argwhere(wrong & (np.arange(sample.shape[-1]) == channel))[0])
+            name = f"channel {channel}" if signal is None else signal.names[channel]
+            actual, expected = float(sample[index]), float(self._typical[index])
+            causes.append(Cause(name, index, 1 / len(channels), math.nan, actual, expected))
+        return tuple(causes)
+
+
+def check_top(top: int) -> None:
+    """Refuse what is no number of causes.
+
+    Raises:
+        InputError: it is none.
+    """
+    if isinstance(top, (bool, np.bool_)) or not isinstance(top, (int, np.integer)) or top < 1:
+        raise InputError(f"top: expected a whole number of at least 1, got {top!r}")
 
 
 def _shares(score: NDArray[np.float64], after: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     Finish = Callable[[Block, Floats], Floats]
 
-NAMES = ("encode", "decode", "denoise", "residual", "score")
+NAMES = ("encode", "decode", "denoise", "residual", "score", "features")
 
 # With more, copying into bound arrays costs what binding saves; on a pool the others' caches have to fetch the copy.
 _BOUND_ROWS, _BOUND_BYTES, _BOUND_BYTES_POOLED = 16, 2**14, 2**13
@@ -168,6 +168,8 @@ def methods(
     decoder: Callable[[], Session] | None,
     scorer: Callable[[], Session] | None,
     sentinels: str,
+    features: Callable[[], Session] | None = None,
+    made_shape: tuple[int, ...] | None = None,
 ) -> dict[str, Callable[[], Method]]:
     """How to make each method by name; graphs other than the encoder are opened when a method needs them.
 
@@ -179,11 +181,17 @@ def methods(
         decoder, scorer: open their sessions. Without a decoder there is "encode" alone, with a scorer "score" too;
             without a scorer the score is computed by encoder, decoder and numpy.
         sentinels: see `Method`.
+        features: opens the session of a front end, whose features the decoder reconstructs. Then there is "features",
+            but no "denoise".
+        made_shape: shape of one sample's features.
     """
+    back = shape if features is None or made_shape is None else made_shape
     made = {"encode": lambda: Method("encode", (encoder,), shape, dtype, latent, sentinels=sentinels)}
+    if features is not None:
+        made["features"] = lambda: Method("features", (features(),), shape, dtype, back)
     if scorer is not None:
-        made["score"] = lambda: Method(
-            "score", (scorer(),), shape, dtype, (), mean_of_squares=spec.kind != "mahalanobis"
+        made["score"] = lambda: Method(  # features of a sample that is not finite may be: a maximum passes over NaN
+            "score", (scorer(),), shape, dtype, (), mean_of_squares=spec.kind != "mahalanobis" and features is None
         )
     if decoder is None:
         return made
@@ -191,10 +199,22 @@ def methods(
     def both(name: str, row_out: tuple[int, ...], finish: Finish | None = None, squares: bool = False) -> Method:
         return Method(name, (encoder, decoder()), shape, dtype, row_out, finish, sentinels, squares)
 
+    def finished(finish: Callable[[Block, Floats, ScoreSpec], Floats]) -> Finish:
+        if features is None:
+            return lambda x, back: finish(x, back, spec)
+        return partial(_of_features, features(), finish, spec)
+
+    denoise = {"denoise": lambda: both("denoise", shape)} if features is None else {}
     return {
-        "decode": lambda: Method("decode", (decoder(),), latent, "float32", shape),
-        "denoise": lambda: both("denoise", shape),
-        "residual": lambda: both("residual", shape, partial(residual, spec=spec)),
-        "score": lambda: both("score", (), partial(score, spec=spec), squares=True),
+        "decode": lambda: Method("decode", (decoder(),), latent, "float32", back),
+        **denoise,
+        "residual": lambda: both("residual", back, finished(residual)),
+        "score": lambda: both("score", (), finished(score), squares=features is None),
         **made,
     }
+
+
+def _of_features(
+    features: Session, finish: Callable[[Block, Floats, ScoreSpec], Floats], spec: ScoreSpec, x: Block, back: Floats
+) -> Floats:
+    return finish(features.run(x), back, spec)

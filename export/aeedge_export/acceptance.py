@@ -32,6 +32,7 @@ from aeedge.verification import deviation
 from aeedge_export.conversion import rowwise
 from aeedge_export.conversion.graph import RawDecoder, RawEncoder, Scaling
 from aeedge_export.conversion.messages import first_line
+from aeedge_export.networks.front_ends import FrontEnd, features
 
 BATCHES = (1, 2, 7, 257)
 GOLDEN_ROWS = 16
@@ -78,10 +79,25 @@ def golden_rows(example: NDArray[Any]) -> NDArray[Any]:
 
 
 class Reference:
-    """What torch says: `encoder` and `decoder` take and give raw rows."""
+    """What torch says: `encoder` and `decoder` take and give raw rows, or what `front_end` makes of such."""
 
-    def __init__(self, encoder: RawEncoder, decoder: RawDecoder | None, scoring: Scoring | None = None) -> None:
-        self._encoder, self._decoder, self.scoring = encoder, decoder, scoring
+    def __init__(
+        self,
+        encoder: RawEncoder,
+        decoder: RawDecoder | None,
+        scoring: Scoring | None = None,
+        front_end: FrontEnd | None = None,
+    ) -> None:
+        self._encoder, self._decoder, self.scoring, self._front_end = encoder, decoder, scoring, front_end
+
+    @property
+    def has_front_end(self) -> bool:
+        """Whether the encoder is given features."""
+        return self._front_end is not None
+
+    def seen(self, rows: NDArray[Any]) -> NDArray[Any]:
+        """What the encoder is given for raw rows: the rows, or their features."""
+        return rows if self._front_end is None else features(self._front_end, rows)
 
     @property
     def modules(self) -> dict[str, nn.Module]:
@@ -91,7 +107,7 @@ class Reference:
 
     def inputs(self, role: str, rows: NDArray[Any]) -> Tensor:
         """What the module of a role is given for raw rows."""
-        given = torch.from_numpy(np.array(rows))
+        given = torch.from_numpy(np.array(self.seen(rows)))
         if role == "encoder":
             return given
         with torch.inference_mode():
@@ -99,14 +115,19 @@ class Reference:
         return latents.clone()
 
     def outputs(self, rows: NDArray[Any]) -> dict[str, NDArray[np.float32]]:
-        """Latents (n, *latent_shape), with a decoder reconstructions (n, *shape), and scores (n,) of raw rows."""
+        """Latents (n, *latent_shape), with a decoder reconstructions (n, *shape), and scores (n,) of raw rows.
+
+        With a front end features (n, *features_shape), too, of which shape reconstructions are.
+        """
+        seen = self.seen(rows)
         with torch.inference_mode():
-            latent = self._encoder(torch.from_numpy(np.array(rows)))
-            found = {"latent": latent.numpy()}
+            latent = self._encoder(torch.from_numpy(np.array(seen)))
+            found = {} if self._front_end is None else {"features": seen}
+            found["latent"] = latent.numpy()
             if self._decoder is not None:
                 found["reconstruction"] = self._decoder(latent).numpy()
         if self.scoring is not None:
-            found["score"] = self.scoring.scores(rows, found["latent"], found.get("reconstruction"))
+            found["score"] = self.scoring.scores(seen, found["latent"], found.get("reconstruction"))
         return found
 
 
@@ -172,7 +193,7 @@ def tolerances(reference: Reference, example: NDArray[Any], scaling: Scaling, to
         raise InputError(f"tolerance: expected a number above 0, at most {_LARGEST}, got {tolerance!r}")
     found, scoring = reference.outputs(example), reference.scoring
     last_digit = 4 * _last_digit(reference, example, found["latent"])
-    varying = _varying(example)
+    varying, seen = _varying(example), found.get("features", example)
     if _hidden(last_digit, found["latent"], tolerance):
         _check_rounding(
             "latents", 4 * _last_digit(reference, example, found["latent"], varying), found["latent"], tolerance
@@ -180,12 +201,17 @@ def tolerances(reference: Reference, example: NDArray[Any], scaling: Scaling, to
     result = {"latent": Tolerance(rtol=tolerance, atol=_round(tolerance * _rms(found["latent"]) + last_digit))}
     residual_step = residual_error = 0.0
     if "reconstruction" in found:
-        steps = _steps(example, scaling.scale)
+        steps = _steps(seen, scaling.scale)
         _check_rounding(
-            "reconstructions", float(steps.max(where=varying, initial=0.0)), example / scaling.scale, tolerance
+            "reconstructions", float(steps.max(where=_varying(seen), initial=0.0)), seen / scaling.scale, tolerance
         )
         scale = scaling.scale if scoring is None else scoring.scale
-        residual_step = float(_steps(example, scale).max())
+        residual_step = float(_steps(seen, scale).max())
+        if "features" in found:
+            last_digits = 4 * _last_digit(reference, example, found["features"] / scale, what="features", scale=scale)
+            residual_step += last_digits
+            atol = _round(tolerance * _rms(found["features"] / scale) + residual_step)
+            result["features"] = Tolerance(rtol=tolerance, atol=atol)
         residual_error = tolerance * _rms((found["reconstruction"] - scaling.mean) / scale) + residual_step
         result["reconstruction"] = Tolerance(rtol=tolerance, atol=_round(residual_error))
     if scoring is not None:
@@ -286,12 +312,14 @@ def accept(path: Path, reference: Reference, example: NDArray[Any], name: str) -
 
 def _compare(model: aeedge.Model, reference: Reference, example: NDArray[Any], name: str) -> None:
     rows = without_codes(trial_rows(example), example[0], model.input)
-    calls = {"latent": model.encode, "reconstruction": model.denoise, "score": model.score}
+    calls = {"latent": model.encode, "reconstruction": model.reconstruct, "score": model.score}
+    calls["features"] = model.features
     allowed = model.manifest.variants["fp32"].tolerance
+    compared = reference.seen(rows)
     for what, values in reference.outputs(rows).items():
         for batch in BATCHES:
             parts = [calls[what](rows[start : start + batch]) for start in range(0, len(rows), batch)]
-            found = deviation(what, rows, np.concatenate(parts), values, allowed[what], model.manifest.score)
+            found = deviation(what, compared, np.concatenate(parts), values, allowed[what], model.manifest.score)
             if not found.ok:
                 kind = "extreme " if found.row < _EXTREME else ""
                 raise VerificationError(
@@ -389,14 +417,30 @@ def check_batch_invariance(
 
 
 def _last_digit(
-    reference: Reference, example: NDArray[Any], latent: NDArray[np.float32], which: NDArray[np.bool_] | bool = True
+    reference: Reference,
+    example: NDArray[Any],
+    before: NDArray[np.float32],
+    which: NDArray[np.bool_] | bool = True,
+    *,
+    what: str = "latent",
+    scale: NDArray[np.float32] | float = 1.0,
 ) -> float:
-    """Largest change of a latent when inputs are moved up or down by float32's resolution; 0 for integer inputs."""
-    if example.dtype.kind != "f":
+    """Largest change of an output when inputs are moved up or down by float32's resolution.
+
+    0 for integer inputs, but for those of a front end, which sums them as float32.
+
+    Args:
+        reference, example: see `tolerances`.
+        before: the output, divided by `scale`.
+        which: mask of the inputs that are moved.
+        what: name of the output.
+        scale: what it is divided by.
+    """
+    if example.dtype.kind != "f" and not reference.has_front_end:
         return 0.0
     signs = np.random.default_rng(0).choice(np.array([-1, 1], np.float32), example.shape) * which
-    moved = reference.outputs((example * (1 + signs * np.float32(2**-23))).astype(np.float32))["latent"]
-    return float(np.abs(moved.astype(np.float64) - latent).max())
+    moved = reference.outputs((example * (1 + signs * np.float32(2**-23))).astype(np.float32))[what] / scale
+    return float(np.abs(moved.astype(np.float64) - before).max())
 
 
 def _rms(values: NDArray[np.floating]) -> float:

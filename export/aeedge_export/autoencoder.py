@@ -55,6 +55,10 @@ class Autoencoder(Detector, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
             width); "last", rows (samples, channels) or (height, width, channels); or "auto", decided by shape and
             statistics, with a note where that is no matter of course. The exported graphs take rows as they were given.
         axes: the same spelled out, with n for the rows: "nct", "ntc", "nchw" or "nhwc"; None to go by `channels`.
+        front_end: of windows (n, window, channels) of a signal, what the network is given of them: "spectrum"
+            (magnitudes of frequencies), "log_mel" (of sound), "envelope" (spectrum of the envelope, of bearings), or
+            "none" for the samples themselves. It is exported inside the graphs; reconstructions are of its features.
+        front_end_options: by name, see docs/front-ends.md; None for the defaults.
         scaling: "standard", "robust" (median and interquartile range), "minmax", "none" or "auto" (one common mapping
             to 0..1 for images, and where values share bounds and spread, as flattened pixels do; per channel for
             signals and unlike bands of images; otherwise "standard"). It is exported inside the graphs.
@@ -129,6 +133,8 @@ class Autoencoder(Detector, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         output: str = "auto",
         channels: str = "auto",
         axes: str | None = None,
+        front_end: str = "none",
+        front_end_options: Mapping[str, Any] | None = None,
         loss: str = "auto",
         scaling: str = "auto",
         noise: str | None = "auto",
@@ -168,6 +174,8 @@ class Autoencoder(Detector, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         self.output = output
         self.channels = channels
         self.axes = axes
+        self.front_end = front_end
+        self.front_end_options = front_end_options
         self.loss = loss
         self.scaling = scaling
         self.noise = noise
@@ -520,6 +528,7 @@ class Autoencoder(Detector, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
             missing=run.missing,
             dialect=run.dialect,
             signal=run.signal,
+            front_end=run.front_end,
             created=run.created,
             training=run.summary(),
             ordered=run.design.ordered,

@@ -7,6 +7,7 @@ import json
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,9 +19,11 @@ from numpy.typing import ArrayLike, NDArray
 from onnx import ModelProto
 from torch import nn
 
+from aeedge.bundle.drift_reference import DriftReference
 from aeedge.bundle.manifest import (
     CalibrationSpec,
     FileEntry,
+    FrontEndSpec,
     InputSpec,
     Manifest,
     Missing,
@@ -31,7 +34,7 @@ from aeedge.bundle.manifest import (
 )
 from aeedge.bundle.onnx_proto import inspect
 from aeedge.bundle.operators import operator_fault
-from aeedge.bundle.reader import CALIBRATION, GOLDEN, MANIFEST, file_name
+from aeedge.bundle.reader import CALIBRATION, FEATURES, GOLDEN, MANIFEST, file_name
 from aeedge.detection.calibration import ThresholdRule
 from aeedge.detection.scores import Scoring
 from aeedge.detection.thresholds import archive, calibrated
@@ -40,6 +43,7 @@ from aeedge.files.atomic import atomic_directory
 from aeedge.files.replacing import BUNDLE, check_folder
 from aeedge.runtime.nonfinite import find_sentinels
 from aeedge.runtime.session import Session
+from aeedge.signals.drift import fit_reference
 from aeedge_export.acceptance import (
     Reference,
     accept,
@@ -72,9 +76,12 @@ from aeedge_export.conversion.graph import (
     frozen,
     stamped,
     to_onnx,
+    with_front_end,
 )
 from aeedge_export.conversion.rewriting import for_fp32
 from aeedge_export.conversion.scorer import scorer
+from aeedge_export.networks.front_ends import FrontEnd
+from aeedge_export.networks.front_ends import features as features_of
 from aeedge_export.quantization.choice import LEAST_ROWS, Finetune, Int8, NotQuantizableError, choose
 from aeedge_export.quantization.encoder_decoder import EncoderDecoder, nudged
 from aeedge_export.quantization.finetuning import finetuned
@@ -85,6 +92,9 @@ from aeedge_export.training.devices import torch_defaults
 from aeedge_export.versions import versions
 
 MIN_ONNXRUNTIME = "1.12.1"  # the oldest that passes tests/device
+_NO_INT8 = (
+    "a front end computes in float32, which is most of the work, so that integers would save little; export fp32 alone"
+)
 _NUDGED = 512  # rows by which the tolerance of int8 is measured
 _MAX_COLUMNS = 2**14  # of networks whose columns are tried: in wider ones, looking at the input takes no time
 
@@ -114,6 +124,7 @@ def export_bundle(
     normal: ArrayLike | Normal | None = None,
     rule: ThresholdRule | None = None,
     with_scorer: bool = True,
+    front_end: FrontEnd | None = None,
     tolerance: float = 1e-4,
     overwrite: bool = False,
 ) -> Manifest:
@@ -154,6 +165,9 @@ def export_bundle(
             few rows support.
         with_scorer: also write encoder, decoder and score as one graph, if there is a score: a single sample is scored
             in two thirds of the time or less, for twice the size. "mahalanobis" and "both" need it.
+        front_end: what makes features of raw windows (n, window, channels) inside the graphs
+            (`aeedge_export.networks.front_ends.front_end`); encoder, decoder and scaler are then of features
+            (n, features), and there is no int8.
         tolerance: largest error of fp32 relative to an output's magnitude, at most 0.05.
         overwrite: replace an existing bundle that holds no other files; anything else is never replaced.
 
@@ -176,14 +190,19 @@ def export_bundle(
         calibration = without_missing(as_numbers(calibration, "calibration", features, missing), spec)
     if variants == "all" and len(rows if calibration is None else np.asarray(calibration)) < LEAST_ROWS:
         wanted = ("fp32",)
-    scaling = scaling_of(scaler, rows.shape[1:])
+    if front_end is not None and rows.shape[1:] != front_end.input_shape:
+        raise InputError(
+            f"example: expected windows of shape {('n', *front_end.input_shape)} for the front end, got {rows.shape}"
+        )
+    seen = rows if front_end is None else features_of(front_end, rows)
+    scaling = scaling_of(scaler, seen.shape[1:])
     check_facts({"name": name, "family": family, "created": created}, training, spec)
-    raw_encoder, raw_decoder = raw_modules(encoder, decoder, scaling, rows)
-    fresh = Reference(frozen(raw_encoder), None if raw_decoder is None else frozen(raw_decoder))
-    latent = check_shapes(raw_encoder, raw_decoder, rows)
+    raw_encoder, raw_decoder = raw_modules(encoder, decoder, scaling, seen)
+    fresh = Reference(frozen(raw_encoder), None if raw_decoder is None else frozen(raw_decoder), None, front_end)
+    latent = check_shapes(raw_encoder, raw_decoder, seen)
     if ordered and len(latent) > 1:
         raise InputError(f"ordered: expected latents that are vectors (n, k), got the shape {('n', *latent)}")
-    reference = Reference(raw_encoder, raw_decoder)
+    reference = Reference(raw_encoder, raw_decoder, None, front_end)
     check_finite(reference, rows)
     reference.scoring = scoring = _scoring(score_kind, reference, rows, scaling, with_scorer=with_scorer)
     check_finite(reference, rows)
@@ -191,14 +210,20 @@ def export_bundle(
     check_repeatable(reference, fresh, rows)
     limits = tolerances(reference, rows, scaling, tolerance)
     check_independent(reference, rows, limits, tolerance)
-    models = {"encoder": to_onnx(raw_encoder, torch.from_numpy(rows), "encoder")}
+    models = {"encoder": to_onnx(raw_encoder, torch.from_numpy(seen), "encoder")}
     if raw_decoder is not None:
         models["decoder"] = to_onnx(raw_decoder, torch.zeros(2, *latent), "decoder")
     fp32 = {role: for_fp32(model) for role, model in models.items()}
+    if front_end is not None:
+        fp32[FEATURES] = to_onnx(frozen(front_end), torch.from_numpy(rows), FEATURES)
+        fp32["encoder"] = with_front_end(fp32[FEATURES], fp32["encoder"])
     for role, model in fp32.items():
         check_runs(model, role)
     tune = _finetuner(raw_encoder, raw_decoder, scaling, latent) if qat else None
-    int8, reason = _int8(models, wanted, calibration, rows, scaling, scoring, alarms, tune)
+    int8: Int8 | None = None
+    reason = _NO_INT8 if front_end is not None and "int8" in wanted else ""
+    if not reason:
+        int8, reason = _int8(models, wanted, calibration, rows, scaling, scoring, alarms, tune)
     describe = partial(
         Manifest,
         name=name or target.stem,
@@ -212,6 +237,7 @@ def export_bundle(
         created=created,
         made_with=versions(),
         training=dict(training or {}),
+        front_end=None if front_end is None else _front_end_spec(front_end),
     )
     with_scorer = with_scorer and scoring is not None
     write = partial(_write, target, describe, fp32, reference, rows, limits, wanted, alarms, with_scorer, overwrite)
@@ -264,7 +290,8 @@ def _write(
     }
     if with_scorer and scoring is not None:
         for by_role in graphs.values():
-            by_role["scorer"] = scorer(by_role["encoder"], by_role.get("decoder"), scoring)
+            seen = FEATURES if draft.front_end is not None else ""
+            by_role["scorer"] = scorer(by_role["encoder"], by_role.get("decoder"), scoring, seen)
     calibration, scores = (None, b"") if alarms is None else _calibrated(alarms, variants)
     identity = _identity(graphs, spec, draft.score.scale, calibration)
     files = {
@@ -295,6 +322,9 @@ def _write(
         golden=_entry(files[GOLDEN]),
         calibration=calibration,
     )
+    if manifest.front_end is not None:
+        entry = _entry(files[file_name(FEATURES, "fp32")])
+        manifest = manifest._replace(front_end=manifest.front_end._replace(file=entry))
     files[MANIFEST] = manifest.dumps().encode()
     with atomic_directory(target, overwrite=overwrite, kinds=[BUNDLE]) as part:
         for file, data in files.items():
@@ -311,7 +341,7 @@ def _scoring(
     """The score, with the parameters that it has on the example; None where there is none."""
     if not isinstance(kind, Scoring):
         found = reference.outputs(rows)
-        back = found.get("reconstruction")
+        back, rows = found.get("reconstruction"), found.get(FEATURES, rows)
         if kind == "mse" and back is None:
             return None
         kind = fit_scoring(kind, scaling.scale, rows, found["latent"], back)
@@ -347,7 +377,20 @@ def _calibrated(normal: Normal, variants: Mapping[str, EncoderDecoder]) -> tuple
     if "int8" in found and (reason := disagreement(found["fp32"], found["int8"])):
         raise NotQuantizableError(reason)
     options: dict[str, Any] = {"time_ordered": normal.time_ordered, "drift": normal.drift, "left_out": normal.left_out}
-    return calibrated(found, normal.rule, spacing=spacing, **options)
+    references = (
+        {} if normal.reference is None else _references(normal.reference, {name: variants[name] for name in found})
+    )
+    return calibrated(found, normal.rule, spacing=spacing, inflation=normal.inflation, references=references, **options)
+
+
+def _references(rows: NDArray[Any], variants: Mapping[str, EncoderDecoder]) -> dict[str, DriftReference]:
+    """What drift is found by, of the variants for which the windows suffice."""
+    found = {}
+    for name, variant in variants.items():
+        outputs = variant.outputs(rows)
+        with suppress(InputError):  # too few windows, or too much alike
+            found[name] = fit_reference(outputs["latent"], outputs["score"])
+    return found
 
 
 def _check_operators(role: str, graph: bytes) -> None:
@@ -441,6 +484,10 @@ def _identity(
         interface["calibration"] = {"sha256": calibration.file.sha256, "thresholds": dict(calibration.thresholds)}
     digest.update(json.dumps(interface, sort_keys=True).encode())
     return digest.hexdigest()
+
+
+def _front_end_spec(made: FrontEnd) -> FrontEndSpec:
+    return FrontEndSpec(made.kind, (len(made.names),), made.names, _entry(b""), made.options)
 
 
 def _entry(data: bytes) -> FileEntry:

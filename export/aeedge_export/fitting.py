@@ -15,14 +15,17 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
+from scipy import stats
 from sklearn.utils import check_random_state
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from aeedge.bundle.manifest import SignalSpec, missing_fault
-from aeedge.detection.calibration import ThresholdRule
+from aeedge.detection.calibration import ThresholdRule, calibrate
+from aeedge.detection.thresholds import completed
 from aeedge.errors import InputError, printable
 from aeedge.runtime.frames import as_rows
 from aeedge.runtime.missing import fill_missing, missing_rows
+from aeedge.signals.drift import LEAST_WINDOWS, MOST_WINDOWS
 from aeedge_export.alarms import check_rule, described_drift, set_alarm
 from aeedge_export.arguments import check_signal
 from aeedge_export.conversion.graph import check_one_input
@@ -31,6 +34,7 @@ from aeedge_export.data.columns import label_notes
 from aeedge_export.data.corruption import corruption
 from aeedge_export.data.outliers import find_outliers
 from aeedge_export.data.rows import (
+    CROSS,
     SPLIT,
     Split,
     fingerprint,
@@ -52,21 +56,27 @@ from aeedge_export.data.scaling import (
     robust_statistics,
 )
 from aeedge_export.data.tensors import without_tensor
-from aeedge_export.data.windows import windows_per_span
+from aeedge_export.data.windows import windows_per_span, with_reference
 from aeedge_export.networks import CUSTOM, build
 from aeedge_export.networks.base import Design, Network, multiply_adds
+from aeedge_export.networks.front_ends import FrontEnd, front_end
+from aeedge_export.networks.front_ends import features as features_of
 from aeedge_export.networks.linear import Principal
 from aeedge_export.run import Run
 from aeedge_export.scoring import check_kind, fit_scoring
-from aeedge_export.training.defaults import Facts, Resolved, resolve
+from aeedge_export.training.defaults import Facts, Resolved, few_windows, resolve
 from aeedge_export.training.devices import pick_device
 from aeedge_export.training.loop import State, evaluate, train, trial_step
 from aeedge_export.training.progress import Progress, Silence
 
 RunHook = Callable[[Run], None]
 
+_OF_ROWS = ("channels", "axes", "front_end", "front_end_options")  # parameters that resumed training keeps
 _NOT_KEPT = ("random_state", "verbose", "encoder", "decoder")  # parameters that a run does not hold
 _SAMPLE_ROWS, _SAMPLE_BYTES = 512, 2**24
+_FOLDS = 4  # of a recording that is too short to hold out some of it
+_MOST_INFLATION = 1e6
+_BELOW = 0.9  # probability that the scores of another such stretch stay below the threshold
 _START_ROWS, _START_BYTES = 20_000, 2**28  # for PCA and the balance of latents
 
 
@@ -101,16 +111,30 @@ def fit(
         params = {**params, **_of_windows(signal, params)}
     order, order_notes = _time_order(X, params)
     params = {**params, **order, **({} if calibration_rows is None else {"calibration": 0.0})}
-    run, resolved = _begin(X, params, features, split_options(params), weights)
+    if (signal is not None or order_notes) and _is_short(len(X), params):
+        params["calibration"] = CROSS
+        order_notes = [
+            f"rows are windows of a recording that is as long as {len(X) / params['gap']:.0f} of them, too few to hold "
+            f"some out: all are trained on, and the threshold comes from {_FOLDS} more trainings, each without a part "
+            "of the recording; calibration=0.2 for held-out windows at the end"
+        ]
+    front_end = made_front_end(params, X, signal)
+    run, resolved, inner = _begin(X, params, features, split_options(params), weights, front_end)
     run = replace(run, fingerprint=fingerprint(X, run.dtype), **known)
+    if signal is not None:
+        run.signal = with_reference(signal, X, run.split(len(X)).fitted)
+    run.reference = _reference(run, X)
     if fault := missing_fault(run.input_spec):
         raise InputError(f"missing: expected {fault}, got {run.missing}")
-    _warn(run, *order_notes)
+    if signal is None:
+        _warn(run, *order_notes)
+    else:
+        run.notes.extend(order_notes)  # nothing was guessed
     if calibration_rows is not None:
         run.calibration = _given_calibration(run, calibration_rows)
     run.rule = rule
     check_rule(run)  # before the training, not after
-    _train(run, X, resolved, params, run.split(len(X)), on_epoch)
+    _train(run, inner, resolved, params, run.split(len(X)), on_epoch)
     return run
 
 
@@ -126,19 +150,18 @@ def resume(run: Run, X: NDArray[Any], params: Mapping[str, Any], on_epoch: RunHo
     Raises:
         InputError: other rows than before, or no epochs left.
     """
-    params = {**params, **{name: run.params[name] for name in (*SPLIT, "channels", "axes")}}
+    params = {**params, **{name: run.params[name] for name in (*SPLIT, *_OF_ROWS) if name in run.params}}
     if len(X) != run.rows:
         raise InputError(f"resume: expected the {run.rows} rows that the run was trained on, got {len(X)}; fit anew")
-    parts = run.split(len(X))
+    parts, X = run.split(len(X)), run.extract(X)
     train_rows = parts.train
     statistics = fit_statistics(X, train_rows)
     last = run.design.channels_last
     scaler = fit_scaler(params["scaling"], statistics, pick_rows(X, train_rows), channels_last=last)
     if not (np.array_equal(scaler.mean, run.scaler.mean) and np.array_equal(scaler.scale, run.scaler.scale)):
         raise InputError("resume: expected the rows that the run was trained on, got others; fit anew instead")
-    resolved = resolve(
-        params, Facts(scaler, statistics, crowded(X, train_rows, statistics), last), run.drawn_seed, run.design
-    )
+    facts = Facts(scaler, statistics, crowded(X, train_rows, statistics), last, _span(params))
+    resolved = resolve(params, facts, run.drawn_seed, run.design)
     if run.state.epoch >= resolved.settings.epochs:
         raise InputError(
             f"resume: all {run.state.epoch} epochs are done; ask for more (--epochs, resume(X, epochs=...))"
@@ -163,18 +186,19 @@ def partial_fit(
     """
     if run is None:
         params = {**params, "time_ordered": False, "gap": 1}
-        run, resolved = _begin(X, params, features, {"validation": 0.0})
+        run, resolved, X = _begin(X, params, features, {"validation": 0.0}, None, made_front_end(params, X, None))
     else:
-        outliers = find_outliers(channels_first(X, run.design.channels_last), run.features)
+        last = run.design.channels_last or run.front_end is not None
+        outliers = find_outliers(channels_first(X, last), run.features)
         _warn(run, *outliers.notes)
         run.left_out = np.flatnonzero(outliers.mask)
-        rows = split(len(X), 0.0, run.drawn_seed, run.left_out, run.sample_weight).train
+        rows, X = split(len(X), 0.0, run.drawn_seed, run.left_out, run.sample_weight).train, run.extract(X)
         statistics = fit_statistics(X, rows)
         facts = Facts(run.scaler, statistics, crowded(X, rows, statistics), run.design.channels_last)
         resolved = resolve(params, facts, run.drawn_seed, run.design)
     one_pass = replace(resolved.settings, epochs=run.state.epoch + 1, schedule="constant", patience=None)
     run.state.best_loss = np.inf  # losses of different rows do not compare: the last weights count
-    run.calibration = run.later = run.rule = None  # these rows may be among them
+    run.calibration = run.later = run.reference = run.rule = None  # these rows may be among them
     parts = split(len(X), 0.0, run.drawn_seed, run.left_out, run.sample_weight)
     _train(run, X, replace(resolved, settings=one_pass), params, parts, None, finish=False)
     return run
@@ -197,9 +221,22 @@ def _time_order(X: NDArray[Any], params: Mapping[str, Any]) -> tuple[dict[str, A
     ]
 
 
+def _is_short(count: int, params: Mapping[str, Any]) -> bool:
+    """Whether a recording of so many windows in time order is too short for held-out ones, but not for folds."""
+    asked = isinstance(params["calibration"], str) and params["goal"] == "detect" and params["family"] != CUSTOM
+    gap = params["gap"]
+    enough = 3 * count // _FOLDS - 2 * gap >= max(2, gap // 2)  # left beside a fold
+    return asked and bool(params["time_ordered"]) and enough and count < few_windows(gap)
+
+
+def _span(params: Mapping[str, Any]) -> int:
+    """The `span` of `Facts`."""
+    return int(params["gap"]) if params["calibration"] == CROSS else 0
+
+
 def _of_windows(signal: SignalSpec, params: Mapping[str, Any]) -> dict[str, Any]:
     """Parameters for windows of a signal: held-out windows are later, and share no sample with the others."""
-    span = -(-signal.window // signal.hop)
+    span = signal.span
     if params["channels"] == "first" or params["axes"] not in (None, "ntc"):
         raise InputError("channels: windows of a signal are (window, channels), so these are last; leave it out")
     if params["time_ordered"] is False and span > 1:
@@ -219,6 +256,18 @@ def _of_windows(signal: SignalSpec, params: Mapping[str, Any]) -> dict[str, Any]
     }
 
 
+def _reference(run: Run, X: NDArray[Any]) -> NDArray[Any] | None:
+    """Windows that do not overlap, in time order, to find drift by; None where order or number do not allow it."""
+    if run.signal is None or not run.time_ordered:
+        return None
+    parts, span = run.split(len(X)), run.signal.span
+    chosen = np.concatenate([rows[::span] for rows in parts[1:]])
+    if len(chosen) < LEAST_WINDOWS:
+        chosen = np.concatenate([np.unique(parts.train)[::span], chosen])
+    chosen = chosen[-min(MOST_WINDOWS, most_calibration(run.row_bytes)) :]
+    return np.array(X[chosen], run.dtype) if len(chosen) >= LEAST_WINDOWS else None
+
+
 def _kept(params: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in params.items() if name not in _NOT_KEPT}
 
@@ -229,8 +278,12 @@ def _begin(
     features: Sequence[str] | None,
     split_as: Mapping[str, Any],
     weights: NDArray[np.float32] | None = None,
-) -> tuple[Run, Resolved]:
-    """Everything before the first step: scaler, settings, fresh weights, a sample of the rows."""
+    front_end: FrontEnd | None = None,
+) -> tuple[Run, Resolved, NDArray[Any]]:
+    """Everything before the first step: scaler, settings, fresh weights, a sample of the rows.
+
+    The last result is what scaler and network take: features of the rows, or the rows themselves without a front end.
+    """
     asked = params["random_state"]
     seed = int(asked) if isinstance(asked, (int, np.integer)) else _draw(asked)
     drawn = _draw(seed)
@@ -240,26 +293,35 @@ def _begin(
     row_bytes = X[0].size * np.dtype(dtype).itemsize
     whole = partial(split, len(X), seed=drawn, weights=weights, row_bytes=row_bytes, **split_as)
     free = whole()
-    last, layout_notes = resolve_channels(
-        params["channels"],
-        params["axes"],
-        robust_statistics(pick_rows(X, free.fitted)),
-        matters=params["scaling"] == "auto" or params["family"] == "conv1d",
-        family=params["family"],
-    )
+    last, layout_notes = True, list[str]()
+    if front_end is None:
+        last, layout_notes = resolve_channels(
+            params["channels"],
+            params["axes"],
+            robust_statistics(pick_rows(X, free.fitted)),
+            matters=params["scaling"] == "auto" or params["family"] == "conv1d",
+            family=params["family"],
+        )
     left_out, outlier_notes = _left_out(channels_first(X, last), names, free)
     train_rows, validation_rows, calibration, later = whole(left_out=left_out)
+    raw = X
+    if front_end is not None:
+        X, names, last = features_of(front_end, raw), front_end.names, False
+        check_finite(X, names)
     statistics = fit_statistics(X, train_rows)
     if statistics.constant.all():
         raise InputError(
             f"X: expected training rows that differ, got {len(train_rows)} without a difference: nothing can be learned"
         )
     scaler = fit_scaler(params["scaling"], statistics, pick_rows(X, train_rows), channels_last=last)
-    resolved = resolve(params, Facts(scaler, statistics, crowded(X, train_rows, statistics), last), drawn)
+    facts = Facts(scaler, statistics, crowded(X, train_rows, statistics), last, _span({**params, **split_as}))
+    resolved = resolve(params, facts, drawn)
     network = build(params["family"], resolved.design, drawn, (params["encoder"], params["decoder"]))
     check_kind(params["score_kind"], network.design.latent)
-    sample_rows = _sample_rows(X, validation_rows if len(validation_rows) else train_rows)
+    sample_rows = _sample_rows(raw, validation_rows if len(validation_rows) else train_rows)
     held = len(free.calibration) - len(calibration)
+    if split_as.get("calibration") == CROSS:
+        calibration, held = np.unique(train_rows), len(left_out)
     most, time_ordered = most_calibration(row_bytes), bool(params["time_ordered"])
     found_rows, calibration = len(calibration), kept_rows(calibration, most, drawn, time_ordered=time_ordered)
     later = kept_rows(later, max(1, most // 2), drawn, time_ordered=time_ordered)
@@ -271,13 +333,14 @@ def _begin(
         seed=seed,
         drawn_seed=drawn,
         dtype=dtype,
-        features=names,
+        features=names if front_end is None else None,
         rows=len(X),
         noise=resolved.noise,
         sample_rows=sample_rows,
-        sample=np.array(X[sample_rows], dtype),
-        calibration=np.array(X[calibration], dtype) if len(calibration) else None,
-        later=np.array(X[later], dtype) if len(later) else None,
+        sample=np.array(raw[sample_rows], dtype),
+        calibration=np.array(raw[calibration], dtype) if len(calibration) else None,
+        later=np.array(raw[later], dtype) if len(later) else None,
+        front_end=front_end,
         calibration_left_out=held,
         calibration_spacing=found_rows / len(calibration) if found_rows else 1.0,
         left_out=left_out,
@@ -288,12 +351,46 @@ def _begin(
         run,
         *layout_notes,
         *outlier_notes,
-        *(() if names is None or X.ndim != 2 else label_notes(names, X)),
+        *(() if names is None or raw.ndim != 2 else label_notes(names, X)),
         *resolved.notes,
         *constant,
         *_nearly_constant_columns(X, train_rows, scaler, names),
     )
-    return run, resolved
+    return run, resolved, X
+
+
+def made_front_end(params: Mapping[str, Any], X: NDArray[Any], signal: SignalSpec | None) -> FrontEnd | None:
+    """The front end that was asked for, for windows (n, window, channels); None without.
+
+    Raises:
+        InputError: no windows, or a parameter that does not fit them.
+    """
+    kind, options = params["front_end"], params["front_end_options"]
+    if kind == "none":
+        return None
+    if params["family"] in ("conv1d", "conv2d"):
+        raise InputError(
+            f"front_end: {kind!r} makes vectors of features, which family {params['family']!r} does not take; use "
+            "'dense', or leave the front end out"
+        )
+    if X.ndim != 3 or X.dtype == np.uint8:
+        what = "bytes, as of images" if X.dtype == np.uint8 else f"rows of shape {X.shape[1:]}"
+        raise InputError(
+            f"front_end: {kind!r} takes windows of a recording, (n, window, channels), got {what}; cut the recording "
+            "into windows first (window=...)"
+        )
+    if signal is None and (params["channels"] == "first" or params["axes"] not in (None, "ntc") or X.shape[1] < 8):
+        raise InputError(
+            f"front_end: {kind!r} takes windows (n, window, channels) of 8 samples or more, channels last, got rows of "
+            f"shape {X.shape[1:]}"
+        )
+    if signal is not None and signal.calendar:
+        raise InputError(
+            f"front_end: {kind!r} makes no features of calendar channels ({', '.join(signal.calendar)}); leave one of "
+            "them out"
+        )
+    channels = tuple(f"channel {i}" for i in range(X.shape[2])) if signal is None else signal.channels
+    return front_end(kind, X.shape[1], channels, None if signal is None else signal.rate, options)
 
 
 def _left_out(X: NDArray[Any], names: tuple[str, ...] | None, parts: Split) -> tuple[NDArray[np.intp], list[str]]:
@@ -329,7 +426,8 @@ def _given_calibration(run: Run, given: ArrayLike) -> NDArray[Any]:
         check_finite(rows, run.features)
     except InputError as error:
         raise InputError(f"{what}: {error}") from None
-    outliers = find_outliers(channels_first(rows, run.design.channels_last), run.features)
+    last = run.design.channels_last or run.front_end is not None
+    outliers = find_outliers(channels_first(rows, last), run.features)
     _warn(run, *(f"{what}: {note}" for note in outliers.sentences("calibration")))
     good = np.flatnonzero(~outliers.mask)
     run.calibration_left_out = len(rows) - len(good)
@@ -394,6 +492,27 @@ def _train(
     *,
     finish: bool = True,
 ) -> None:
+    """Train on the training rows of `parts`, and find out how rows are scored and when they are anomalous."""
+    _train_network(run, X, resolved, params, parts, on_epoch, finish=finish)
+    _fit_score(run, X, parts, params["score_kind"])
+    if run.calibration is not None and run.params["calibration"] == CROSS and not run.calibration_given:
+        run.calibration_inflation = _cross_validated(run, X, resolved, params, np.unique(parts.train))
+    set_alarm(run)
+    drift = {} if run.alarm is None else run.alarm.drift
+    if drift.get("drift"):
+        _warn(run, described_drift(drift))
+
+
+def _train_network(
+    run: Run,
+    X: NDArray[Any],
+    resolved: Resolved,
+    params: Mapping[str, Any],
+    parts: Split,
+    on_epoch: RunHook | None,
+    *,
+    finish: bool = True,
+) -> None:
     """Train on the training rows of `parts`; `finish` balances the latents, after which training is complete."""
     run.created = datetime.now(timezone.utc).isoformat(timespec="seconds")
     device = pick_device(params["device"])
@@ -410,7 +529,6 @@ def _train(
         work = float(X.size) * run.design.size  # of the covariance
         with run.threads.during(resolved.settings.threads, torch.device("cpu"), None, work, 1), run.threads.kept():
             run.state = _solve(network, run, X, train_rows, validation_rows)
-        _finish_detection(run, X, parts, params["score_kind"])
         return
     rows = place_rows(X, train_rows, validation_rows, run.scaler, device, run.sample_weight)
     spread = torch.from_numpy(run.scaler(X[_spread(X, train_rows)]))
@@ -443,18 +561,55 @@ def _train(
             "use a lower learning rate",
         )
     run.state.best_weights = _copy(network)
-    _finish_detection(run, X, parts, params["score_kind"])
 
 
-def _finish_detection(run: Run, X: NDArray[Any], parts: Split, kind: str) -> None:
-    """Fit the score to rows that had a say in the training, and the threshold to those that had none."""
+def _fit_score(run: Run, X: NDArray[Any], parts: Split, kind: str) -> None:
+    """Fit the score to rows that had a say in the training."""
     rows = X[_spread(X, parts.fitted)]
-    latent = run.encode(rows)
+    latent = run.encode_features(rows)
+    if kind == "auto" and len(run.design.input_shape) == 2 and (run.signal is not None or _span(run.params)):
+        kind = "mse"
     run.scoring = fit_scoring(kind, run.scaler.scale, rows, latent, run.decode(latent))
-    set_alarm(run)
-    drift = {} if run.alarm is None else run.alarm.drift
-    if drift.get("drift"):
-        _warn(run, described_drift(drift))
+
+
+def _cross_validated(
+    run: Run, X: NDArray[Any], resolved: Resolved, params: Mapping[str, Any], rows: NDArray[np.intp]
+) -> dict[str, float]:
+    """What the scores of rows in time order, all of which were trained on, are to be multiplied by, for each kind.
+
+    Networks that are trained without a stretch of them score this stretch. The highest scores of the stretches are
+    taken as log-normal: the threshold becomes the upper prediction limit of the highest score in another stretch (Hahn
+    and Meeker, "Statistical Intervals", 1991), which is the farther off the fewer they are and the more they differ.
+
+    Args:
+        run: trained.
+        X: what scaler and network take, of all rows.
+        resolved: settings of the training.
+        params: the estimator's parameters, by name.
+        rows: indices of the rows, sorted.
+    """
+    assert run.scoring is not None
+    assert run.calibration is not None
+    gap, none = run.params["gap"], np.zeros(0, np.intp)
+    kinds = {run.scoring.kind, "mse", *(("robust", "mahalanobis") if run.scoring.kind == "both" else ())}
+    highest: dict[str, list[float]] = {kind: [] for kind in kinds}
+    for fold in np.array_split(rows, _FOLDS):
+        kept = rows[(rows < fold[0] - gap) | (rows > fold[-1] + gap)]
+        network = build(params["family"], resolved.design, run.drawn_seed)
+        other = replace(run, network=network, state=State(), notes=[], calibration=None)
+        parts = Split(kept, none, none, none)
+        _train_network(other, X, resolved, {**params, "verbose": False}, parts, None)
+        _fit_score(other, X, parts, run.scoring.kind)
+        for kind, found in highest.items():
+            found.append(float(replace(other, score_part=kind).score_features(X[fold]).max()))
+    inflation = {}
+    for kind, found in highest.items():
+        logs = np.log(np.maximum(found, np.finfo(np.float32).tiny))
+        width = stats.t.ppf(_BELOW, len(logs) - 1) * logs.std(ddof=1) * math.sqrt(1 + 1 / len(logs))
+        own = replace(run, score_part=kind).scores(run.calibration)
+        threshold = max(calibrate(own, completed(None, len(own)))[1], float(np.finfo(np.float32).tiny))
+        inflation[kind] = float(np.clip(np.exp(logs.mean() + width) / threshold, 1.0, _MOST_INFLATION))
+    return inflation
 
 
 def _solve(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +18,7 @@ from aeedge.detection.scores import Scoring
 from aeedge_export.data.rows import Split, split, split_options
 from aeedge_export.data.scaling import Scaler
 from aeedge_export.networks.base import Design, Network
+from aeedge_export.networks.front_ends import FrontEnd, features
 from aeedge_export.training.loop import State
 from aeedge_export.training.threads import ThreadChoice
 
@@ -54,7 +56,7 @@ class Run:
 
     Attributes:
         params: the estimator's parameters that a run keeps, by name.
-        design: what the network was built from.
+        design: what the network was built from; its rows are features where there is a front end.
         network: the torch module, in scaled units.
         scaler: maps raw to scaled units.
         seed: as `random_state` it repeats the training: the one that was given, or one drawn for it.
@@ -71,6 +73,8 @@ class Run:
         calibration: raw rows to set thresholds by, (m, *input_shape), at most 4 096 and 64 MB, which had no say in the
             training; None without.
         later: of rows in time order some after those, likewise, half as many at most; None without.
+        reference: raw windows of a signal that do not overlap, in time order, which drift is found by: those that had
+            no say in the weights where they are enough, at most 2 048 and 64 MB; None without.
         left_out: indices of rows with gross outliers or codes for missing values, left out of training and comparison.
         notes: findings about the data and the training, in sentences.
         state: progress of training, with the best weights.
@@ -81,11 +85,14 @@ class Run:
         missing: how missing values are told and treated, None where there were none; the rows above are without.
         dialect: of the text files that the rows were read from, None where there were none.
         signal: what a row is where rows are windows of a recording; None otherwise.
+        front_end: what makes features of raw rows, for scaler and network; None where these take the rows themselves.
         scoring: the fitted score; None before training is complete.
         score_part: the kind that rows are scored by, a part of `scoring`; None for all of it.
         calibration_given: whether the calibration rows came from `calibrate`, so that nothing is known of their order.
         calibration_spacing: of calibration rows in time order, rows of the data from one to the next.
         calibration_left_out: how many calibration rows had gross outliers and were left out.
+        calibration_inflation: of calibration by cross-validation, what scores of each kind are multiplied by, because
+            all rows were trained on; empty where calibration rows had no say in the training.
         rule: how the threshold was asked for; None for the default, a false-alarm rate of 1 % or the smallest possible.
         alarm: the threshold; None without rows to calibrate with.
         threads: what was measured about torch's threads; not saved.
@@ -105,6 +112,7 @@ class Run:
     sample: NDArray[Any]
     calibration: NDArray[Any] | None = None
     later: NDArray[Any] | None = None
+    reference: NDArray[Any] | None = None
     left_out: NDArray[np.intp] = field(default_factory=lambda: np.zeros(0, np.intp))
     fingerprint: dict[str, Any] | None = None
     sample_weight: NDArray[np.float32] | None = None
@@ -117,11 +125,13 @@ class Run:
     missing: Missing | None = None
     dialect: Mapping[str, Any] | None = None
     signal: SignalSpec | None = None
+    front_end: FrontEnd | None = None
     scoring: Scoring | None = None
     score_part: str | None = None
     calibration_given: bool = False
     calibration_left_out: int = 0
     calibration_spacing: float = 1.0
+    calibration_inflation: Mapping[str, float] = field(default_factory=dict)
     rule: ThresholdRule | None = None
     alarm: Alarm | None = None
     threads: ThreadChoice = field(default_factory=ThreadChoice)
@@ -133,13 +143,13 @@ class Run:
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """Shape of one row."""
-        return self.design.input_shape
+        """Shape of one raw row."""
+        return self.design.input_shape if self.front_end is None else self.front_end.input_shape
 
     @property
     def row_bytes(self) -> int:
         """Size of one raw row."""
-        return self.design.size * np.dtype(self.dtype).itemsize
+        return math.prod(self.input_shape) * np.dtype(self.dtype).itemsize
 
     @property
     def time_ordered(self) -> bool:
@@ -164,17 +174,25 @@ class Run:
             self.input_shape, self.dtype, self.features, self.units, self.missing, self.dialect, self.signal
         )
 
+    def extract(self, X: NDArray[Any]) -> NDArray[Any]:
+        """What scaler and network take: features of raw rows, or the rows themselves without a front end."""
+        return X if self.front_end is None else features(self.front_end, X)
+
     def encode(self, X: NDArray[Any]) -> NDArray[np.float32]:
         """Latents of raw rows: (n, *input_shape) to (n, latent)."""
-        return _in_blocks(self.network.encoder, X, self.scaler)
+        return self.encode_features(self.extract(X))
+
+    def encode_features(self, F: NDArray[Any]) -> NDArray[np.float32]:
+        """Latents of what `extract` gives, (n, *design.input_shape)."""
+        return _in_blocks(self.network.encoder, F, self.scaler)
 
     def decode(self, Z: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Reconstructions in raw units: (n, latent) to (n, *input_shape)."""
+        """Reconstructions in raw units, of features in theirs: (n, latent) to (n, *design.input_shape)."""
         return (_in_blocks(self.network.decoder, Z) * self.scaler.scale + self.scaler.mean).astype(np.float32)
 
     def reconstruction_error(self, X: NDArray[Any]) -> NDArray[np.float32]:
         """Mean squared reconstruction error of raw rows in scaled units: (n, *input_shape) to (n,)."""
-        return _in_blocks(lambda x: (self.network(x) - x).square().flatten(1).mean(dim=1), X, self.scaler)
+        return _in_blocks(lambda x: (self.network(x) - x).square().flatten(1).mean(dim=1), self.extract(X), self.scaler)
 
     @property
     def scored_as(self) -> Scoring:
@@ -184,6 +202,10 @@ class Run:
 
     def scores(self, X: NDArray[Any]) -> NDArray[np.float32]:
         """Anomaly scores of raw rows, higher is more anomalous: (n, *input_shape) to (n,)."""
+        return self.score_features(self.extract(X))
+
+    def score_features(self, F: NDArray[Any]) -> NDArray[np.float32]:
+        """Anomaly scores of what `extract` gives, (n, *design.input_shape), to (n,)."""
         scoring = self.scored_as
         units = self.scaler.scale / scoring.scale
 
@@ -192,7 +214,16 @@ class Run:
             residual = rows - self.network.decoder(latent)
             return torch.from_numpy(scoring.combined(residual.numpy() * units, latent.numpy()))
 
-        return _in_blocks(scored, X, self.scaler)
+        return _in_blocks(scored, F, self.scaler)
+
+    @property
+    def inflation(self) -> float:
+        """What scores of the calibration rows are multiplied by, from 1."""
+        return self.calibration_inflation.get(self.scored_as.kind, 1.0)
+
+    def calibration_scores(self, X: NDArray[Any]) -> NDArray[np.float32]:
+        """Scores of calibration rows (n, *input_shape), as if they had no say in the training, (n,)."""
+        return (self.inflation * self.scores(X).astype(np.float64)).astype(np.float32)
 
     def summary(self) -> dict[str, Any]:
         """The training in a few numbers, for a bundle's manifest."""

@@ -1,5 +1,5 @@
 """A trained run on disk: run.json, weights.safetensors, checkpoint.safetensors, history.jsonl, sample.npy,
-and calibration.npy, later.npy where there are such rows. No pickle.
+and calibration.npy, later.npy, reference.npy where there are such rows. No pickle.
 
 weights.safetensors holds the best weights and the scaler, enough for transform and export; checkpoint.safetensors holds
 the last weights and the optimiser's state, for resuming. run.json holds the sha256 of all files, its own computed with
@@ -35,19 +35,22 @@ from aeedge.files.atomic import atomic_directory
 from aeedge_export.data.scaling import Scaler
 from aeedge_export.networks import CUSTOM, build
 from aeedge_export.networks.base import Design
+from aeedge_export.networks.front_ends import from_document
 from aeedge_export.run import STOPPED, Alarm, Run
 from aeedge_export.training.loop import State, difference
 from aeedge_export.versions import versions
 
 FORMAT, VERSION = "aeedge-run", 3  # version 1 had no sums, 2 no rows for calibration
 _DATA = ("weights.safetensors", "checkpoint.safetensors", "history.jsonl", "sample.npy")
-_OPTIONAL = ("calibration.npy", "later.npy")
+_OPTIONAL = ("calibration.npy", "later.npy", "reference.npy")
 _BEFORE: dict[str, Any] = {
     "calibration": 0.0,
     "time_ordered": False,
     "gap": 1,
     "score_kind": "mse",
-}  # parameters of runs before version 3
+    "front_end": "none",
+    "front_end_options": None,
+}  # parameters of former runs
 _BLANK = "0" * 64  # in place of run.json's own sha256 while that is computed
 _STATE = ("epoch", "best_loss", "best_epoch", "stopped", "plateau_scale", "plateau_epoch", "threads")
 
@@ -74,7 +77,11 @@ def save(run: Run, path: str | os.PathLike[str], *, overwrite: bool) -> None:
         "history.jsonl": "".join(json.dumps(epoch) + "\n" for epoch in state.history).encode(),
         "sample.npy": _npy(run.sample),
     }
-    files |= {name: _npy(rows) for name, rows in zip(_OPTIONAL, (run.calibration, run.later)) if rows is not None}
+    files |= {
+        name: _npy(rows)
+        for name, rows in zip(_OPTIONAL, (run.calibration, run.later, run.reference))
+        if rows is not None
+    }
     sums = {"run.json": _BLANK} | {name: _sha256(data) for name, data in files.items()}
     text = json.dumps(
         {"format": FORMAT, "version": VERSION, "sha256": sums} | _document(run), indent=1, ensure_ascii=False
@@ -104,6 +111,7 @@ def _document(run: Run) -> dict[str, Any]:
         "missing": None if run.missing is None else run.missing.document(),
         "dialect": None if run.dialect is None else dict(run.dialect),
         "signal": None if run.signal is None else run.signal.document(),
+        "front_end": None if run.front_end is None else run.front_end.document(),
         "scaling": run.scaler.kind,
         "seed": run.seed,
         "drawn_seed": run.drawn_seed,
@@ -118,6 +126,7 @@ def _document(run: Run) -> dict[str, Any]:
         "calibration_given": run.calibration_given,
         "calibration_left_out": run.calibration_left_out,
         "calibration_spacing": run.calibration_spacing,
+        "calibration_inflation": dict(run.calibration_inflation),
         "rule": None if run.rule is None else run.rule.document(),
         "alarm": None if run.alarm is None else asdict(run.alarm),
         "labels": None if run.labels is None else run.labels.tolist(),
@@ -232,6 +241,7 @@ def _assemble(
         sample=_rows(files["sample.npy"]),
         calibration=_rows(files["calibration.npy"]) if "calibration.npy" in files else None,
         later=_rows(files["later.npy"]) if "later.npy" in files else None,
+        reference=_rows(files["reference.npy"]) if "reference.npy" in files else None,
         left_out=np.array(document.get("left_out", ()), np.intp),  # not in runs of former versions
         fingerprint=document.get("fingerprint"),
         sample_weight=checkpoint["sample_weight"].numpy() if "sample_weight" in checkpoint else None,
@@ -244,11 +254,13 @@ def _assemble(
         missing=_missing(document.get("missing")),
         dialect=document.get("dialect"),
         signal=Node(document, "run", "run.json").get("signal").optional(read_signal),
+        front_end=None if document.get("front_end") is None else from_document(document["front_end"]),
         scoring=_scoring(document.get("score_kind"), _part(weights, "score.")),
         score_part=document.get("score_part"),
         calibration_given=bool(document.get("calibration_given")),
         calibration_left_out=document.get("calibration_left_out", 0),
         calibration_spacing=document.get("calibration_spacing", 1.0),
+        calibration_inflation=document.get("calibration_inflation", {}),
         rule=None if document.get("rule") is None else ThresholdRule(**document["rule"]).checked(),
         alarm=None if document.get("alarm") is None else Alarm(**document["alarm"]),
     )
@@ -283,12 +295,12 @@ def _faults(run: Run) -> Iterator[str]:
             if not _is_number(entry[name]):
                 yield f"history.jsonl: {name} is {entry[name]!r}, expected a number"
     for name, values in (("mean", scaler.mean), ("scale", scaler.scale)):
-        np.broadcast_to(values, shape)
+        np.broadcast_to(values, run.design.input_shape)
         if values.dtype != np.float32 or not np.isfinite(values).all() or (name == "scale" and (values <= 0).any()):
             yield f"scaler.{name} is not finite, not above 0, or no float32"
     if not _is_whole(run.rows, 2):
         yield f"rows is {run.rows!r}, expected a whole number from 2"
-    for name in ("sample", "calibration", "later"):
+    for name in ("sample", "calibration", "later", "reference"):
         rows = getattr(run, name)
         if rows is not None and (run.dtype not in DTYPES or rows.dtype.name != run.dtype or rows.shape[1:] != shape):
             yield f"{name}.npy holds rows {rows.shape[1:]} {rows.dtype}, expected {shape} {run.dtype}"
@@ -303,6 +315,8 @@ def _faults(run: Run) -> Iterator[str]:
     if run.signal is not None and shape != (run.signal.window, run.signal.width):
         yield f"signal has windows of shape {(run.signal.window, run.signal.width)}, expected {shape}"
     yield from _faults_of_scoring(run)
+    if run.front_end is not None and run.design.input_shape != (len(run.front_end.names),):
+        yield f"front_end has {len(run.front_end.names)} features, expected {run.design.input_shape}"
     for name in ("features", "units"):
         names = getattr(run, name)
         if names is not None and len(names) != run.design.size:
@@ -316,7 +330,7 @@ def _faults_of_scoring(run: Run) -> Iterator[str]:
         uses_latents = scoring.kind in ("mahalanobis", "both")
         if scoring.kind not in SCORES or uses_latents != (scoring.mean is not None and scoring.whitening is not None):
             yield f"score_kind is {scoring.kind!r}, which does not fit the parts of the score"
-        np.broadcast_to(scoring.scale, run.input_shape)
+        np.broadcast_to(scoring.scale, run.design.input_shape)
         if not (np.isfinite(scoring.scale).all() and (scoring.scale > 0).all()):
             yield "score.scale is not finite and above 0"
         for name, part, shape in (("mean", scoring.mean, (k,)), ("whitening", scoring.whitening, (k, k))):
@@ -326,6 +340,8 @@ def _faults_of_scoring(run: Run) -> Iterator[str]:
         yield "score_part or calibration_left_out is none"
     if not (_is_number(run.calibration_spacing) and 1 <= run.calibration_spacing < math.inf):
         yield f"calibration_spacing is {run.calibration_spacing!r}, expected a number from 1"
+    if not all(_is_number(factor) and 1 <= factor < math.inf for factor in run.calibration_inflation.values()):
+        yield f"calibration_inflation is {run.calibration_inflation!r}, expected numbers from 1"
     if alarm is not None and not (_is_number(alarm.threshold) and math.isfinite(alarm.threshold)):
         yield f"alarm.threshold is {alarm.threshold!r}, expected a finite number"
 

@@ -103,8 +103,8 @@ def test_a_half_of_another_bundle_is_refused(bundle):
 
 
 def test_a_newer_format_says_what_to_upgrade(bundle):
-    reseal(bundle, lambda d: d.__setitem__("format_version", 3))
-    with pytest.raises(aeedge.IncompatibleBundleError, match=r"version is 3, .* up to 2; .*pip install -U aeedge"):
+    reseal(bundle, lambda d: d.__setitem__("format_version", 4))
+    with pytest.raises(aeedge.IncompatibleBundleError, match=r"version is 4, .* up to 3; .*pip install -U aeedge"):
         aeedge.load(bundle)
 
 

@@ -36,9 +36,10 @@ NUMBERS = {  # by parameter: the family that uses it, values that fit, values th
     "hidden": ("dense", [(), (8,), 64, [8, 4], np.array([3]), np.array(8)], [0, (8, 0), 2.5, (8.0,), "deep", None, -1]),
     "linear_path": ("dense", [True, False], ["yes", None, 2]),
     "ordered": ("dense", [True, False], ["no", None, 1]),
+    "front_end_options": ("dense", [None, {}], ["log", 3, [1], {"log": True}]),  # which only front ends have
 }
 NAMES = ["family", "activation", "latent_activation", "output", "loss", "scaling", "normalization", "schedule"]
-NAMES += ["noise", "sparsity", "device", "channels", "axes", "goal", "score_kind"]
+NAMES += ["noise", "sparsity", "device", "channels", "axes", "goal", "score_kind", "front_end"]
 
 
 def check(**params):

@@ -71,6 +71,21 @@ def _widths(ctx: click.Context, param: click.Parameter, value: str) -> Any:
         raise click.BadParameter(f"expected 'auto', 'none' or widths such as 256,64, got {value!r}") from None
 
 
+def _front_end_options(
+    ctx: click.Context, param: click.Parameter, given: tuple[str, ...]
+) -> dict[str, bool | int | float | list[float]] | None:
+    found: dict[str, bool | int | float | list[float]] = {}
+    for text in given:
+        name, _, value = text.partition("=")
+        try:
+            words = {"true": True, "false": False}
+            values = [words[v] if v in words else int(v) if v.isdigit() else float(v) for v in value.lower().split(",")]
+        except ValueError:
+            raise click.BadParameter(f"expected NAME=VALUE, such as band=2000,5000 or log=true, got {text!r}") from None
+        found[name] = values[0] if len(values) == 1 else values
+    return found or None
+
+
 def _patience(ctx: click.Context, param: click.Parameter, value: str) -> Any:
     return None if value == "none" else _number_or_auto(int)(ctx, param, value)
 
@@ -112,6 +127,20 @@ def _patience(ctx: click.Context, param: click.Parameter, value: str) -> Any:
     help="Of recordings: the channels to take, such as a,b,c. Of arrays of windows or images: first, last or auto.",
 )
 @click.option("--axes", help="The same spelled out: nct, ntc (signals), nchw or nhwc (images).")
+@click.option(
+    "--front-end",
+    default="none",
+    show_default=True,
+    help="Of windows: spectrum, log_mel (sound), envelope (bearings) or none, for the samples themselves.",
+)
+@click.option(
+    "--front-end-option",
+    "front_end_options",
+    multiple=True,
+    metavar="NAME=VALUE",
+    callback=_front_end_options,
+    help="Of the front end, such as band=2000,5000 (repeatable; docs/front-ends.md).",
+)
 @click.option("--epochs", default="auto", callback=_number_or_auto(int), help="Maximum number of passes over the data.")
 @click.option("--batch-size", default="auto", callback=_number_or_auto(int), help="Rows per step.")
 @click.option("--learning-rate", default="auto", callback=_number_or_auto(float), help="Peak learning rate of AdamW.")

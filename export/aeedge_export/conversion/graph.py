@@ -21,6 +21,7 @@ from typing import Any, TypeVar, cast
 import numpy as np
 import onnx
 import onnx.checker
+import onnx.compose
 import onnx.helper
 import onnx.numpy_helper
 import onnx.shape_inference
@@ -46,7 +47,27 @@ _BRANCHES = {"If", "Loop", "Scan"}
 _CHANCE = ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial")
 _ANY_NUMBER = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 Module = TypeVar("Module", bound=nn.Module)
-_NAMES = {"encoder": ("input", "latent"), "decoder": ("latent", "reconstruction")}
+_NAMES = {
+    "features": ("input", "features"),
+    "encoder": ("input", "latent"),
+    "decoder": ("latent", "reconstruction"),
+}
+
+
+def with_front_end(features: ModelProto, encoder: ModelProto) -> ModelProto:
+    """An encoder of features as one of raw windows; the features stay in the graph as "features"."""
+    named = {"rename_nodes": True, "rename_edges": True, "rename_initializers": True, "rename_outputs": False}
+    inner = onnx.compose.add_prefix(encoder, "network/", **named, rename_inputs=True)
+    model = onnx.compose.merge_models(
+        features,
+        inner,
+        io_map=[("features", inner.graph.input[0].name)],
+        name="encoder",
+        producer_name=encoder.producer_name,
+    )
+    model.ir_version = encoder.ir_version
+    onnx.checker.check_model(model, full_check=True)
+    return model
 
 
 @dataclass(frozen=True)

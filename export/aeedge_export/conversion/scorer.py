@@ -19,13 +19,14 @@ from onnx import ModelProto, TensorProto
 from aeedge.detection.scores import Scoring
 
 
-def scorer(encoder: ModelProto, decoder: ModelProto | None, scoring: Scoring) -> ModelProto:
+def scorer(encoder: ModelProto, decoder: ModelProto | None, scoring: Scoring, features: str = "") -> ModelProto:
     """The anomaly score as a graph of standard operators.
 
     Args:
         encoder: raw samples (n, *shape), float32 or integers, to latents.
         decoder: latents to reconstructions (n, *shape) in raw units, float32; None where the score needs none.
         scoring: the score; its parameters are the initializers "score/scale", "score/mean" and "score/whitening".
+        features: the value of the encoder's graph that the decoder reconstructs; its input where empty.
 
     Returns:
         A model of the encoder's input and one output "score", (n,) float32.
@@ -41,7 +42,8 @@ def scorer(encoder: ModelProto, decoder: ModelProto | None, scoring: Scoring) ->
             prefix2="decoder/",
             producer_name=encoder.producer_name,
         )
-    graph, reconstruction = model.graph, model.graph.output[0].name
+    graph, reconstructed = model.graph, model.graph.output[0]
+    reconstruction = reconstructed.name
     graph.name = "scorer"
     both = scoring.uses_residuals and scoring.whitening is not None
 
@@ -55,7 +57,9 @@ def scorer(encoder: ModelProto, decoder: ModelProto | None, scoring: Scoring) ->
 
     if scoring.uses_residuals:
         x, axes = given.name, list(range(1, len(given.type.tensor_type.shape.dim)))
-        if given.type.tensor_type.elem_type != TensorProto.FLOAT:
+        if features:
+            x, axes = features, list(range(1, len(reconstructed.type.tensor_type.shape.dim)))
+        elif given.type.tensor_type.elem_type != TensorProto.FLOAT:
             x = _cast(encoder, x) or add("Cast", [x], "score/input", to=TensorProto.FLOAT)
         residual = add("Sub", [x, reconstruction], "score/difference")
         if scoring.kind != "mse" or not (scoring.scale == 1).all():  # fitted scales can be fitted again on a device

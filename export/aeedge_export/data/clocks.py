@@ -34,6 +34,7 @@ class Clock:
         breaks: (m - 1,) bool, whether there is a gap after each kept sample, or the clock goes back.
         rate: samples a second; the median one where sampling is irregular.
         irregular: whether it is.
+        longest: seconds from one sample to the next, beyond which there is a gap.
         notes: what was found, in sentences.
     """
 
@@ -41,6 +42,7 @@ class Clock:
     breaks: NDArray[np.bool_]
     rate: float
     irregular: bool
+    longest: float
     notes: tuple[str, ...]
 
 
@@ -163,13 +165,14 @@ def read_clock(
         )
     limit = IRREGULAR_GAP * float(np.median(forward)) if irregular else limit
     broken, more = _breaks(times, steps, limit, dated)
-    return Clock(keep, broken, found if rate is None else rate, irregular, (*notes, *more))
+    return Clock(keep, broken, found if rate is None else rate, irregular, limit, (*notes, *more))
 
 
 def _coarse(times: NDArray[np.float64], steps: NDArray[np.float64], name: str, rate: float, dated: bool) -> Clock:
     """A clock that counts in longer steps than samples come in: it only shows gaps."""
     tick = float(np.median(steps[steps > 0]))
-    broken, notes = _breaks(times, steps, tick + GAP / rate + 1e-9, dated)
+    longest = tick + GAP / rate + 1e-9
+    broken, notes = _breaks(times, steps, longest, dated)
     inside = ~broken & ~np.isnan(steps)
     seconds = max(float(steps[inside].sum()), 1e-30)
     found, doubt = inside.sum() / seconds, tick * (broken.sum() + 1) / seconds
@@ -177,7 +180,7 @@ def _coarse(times: NDArray[np.float64], steps: NDArray[np.float64], name: str, r
         raise InputError(
             f"rate: expected about {rate_text(found)}, as the times of {name} say, got {rate_text(rate)}; correct it"
         )
-    return Clock(None, broken, rate, False, (f"its clock counts in steps of {tick:.4g} s", *notes))
+    return Clock(None, broken, rate, False, longest, (f"its clock counts in steps of {tick:.4g} s", *notes))
 
 
 def _breaks(

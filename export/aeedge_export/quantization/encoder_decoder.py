@@ -24,14 +24,14 @@ _ROUNDS, _SECONDS = 9, 0.01
 _BLOCK = 256  # rows of a block, as aeedge cuts large batches
 _DTYPES = {TensorProto.FLOAT: "float32", TensorProto.UINT8: "uint8", TensorProto.INT16: "int16"}
 _METHODS = {"encoder": "encode", "decoder": "decode"}
-_OUTPUTS = {"latent": "encode", "reconstruction": "denoise", "score": "score"}
+_OUTPUTS = {"features": "features", "latent": "encode", "reconstruction": "denoise", "score": "score"}
 
 
 class EncoderDecoder:
     """The device's methods for the graphs of one variant.
 
     Args:
-        models: "encoder", and "decoder" if there is one.
+        models: "encoder", and "decoder" if there is one, and "features" where a front end is inside the encoder.
         scale: what reconstruction errors are divided by, in raw units.
         scoring: how samples are scored; None for the mean squared reconstruction error.
     """
@@ -43,11 +43,16 @@ class EncoderDecoder:
         given, code = models["encoder"].graph.input[0], models["encoder"].graph.output[0]
         shape, latent, dtype = _row(given), _row(code), _DTYPES[given.type.tensor_type.elem_type]
         encoder = Session(models["encoder"].SerializeToString(), "encoder", dtype, shape, latent)
-        decoder = None
+        decoder = features = None
+        back = shape
+        if "features" in models:
+            back = _row(models["features"].graph.output[0])
+            graph = models["features"].SerializeToString()
+            features = cache(partial(Session, graph, "features", dtype, shape, back))
         if "decoder" in models:
             graph = models["decoder"].SerializeToString()
-            decoder = cache(partial(Session, graph, "decoder", "float32", latent, shape))
-        made = methods(latent, shape, dtype, ScoreSpec("mse", scale), encoder, decoder, None, "none")
+            decoder = cache(partial(Session, graph, "decoder", "float32", latent, back))
+        made = methods(latent, shape, dtype, ScoreSpec("mse", scale), encoder, decoder, None, "none", features, back)
         self._methods = {name: make() for name, make in made.items()}
 
     def latents_and_errors(self, rows: NDArray[Any]) -> tuple[Floats, Floats | None]:
@@ -63,8 +68,11 @@ class EncoderDecoder:
     def outputs(self, rows: NDArray[Any]) -> dict[str, Floats]:
         """Latents, reconstructions and scores, as far as there are such, of all rows at once."""
         found = {what: self._methods[name].run(rows) for what, name in _OUTPUTS.items() if name in self._methods}
+        if "features" in found and "decode" in self._methods:
+            found["reconstruction"] = self._methods["decode"].run(found["latent"])
         if self._scoring is not None:
-            found["score"] = self._scoring.scores(rows, found["latent"], found.get("reconstruction"))
+            seen = found.get("features", rows)
+            found["score"] = self._scoring.scores(seen, found["latent"], found.get("reconstruction"))
         return found
 
     def scores(self, rows: NDArray[Any]) -> Floats | None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from aeedge.detection.calibration import Calibration
-from aeedge.detection.explain import Cause, Explainer
+from aeedge.detection.explain import Cause, Explainer, FeatureExplainer
 from aeedge.errors import printable
 from aeedge_export.alarms import described_drift
 from aeedge_export.data.axes import channels_first
@@ -45,12 +45,15 @@ def detection(
         rows = np.linspace(0, len(X) - 1, _MOST_ROWS).astype(np.intp)
     scores = run.scores(X if len(rows) == len(X) else X[rows])
     found: dict[str, Any] = {"rows": len(rows)}
-    known = None if run.calibration is None else Calibration(run.scores(run.calibration))
+    known = None if run.calibration is None else Calibration(run.calibration_scores(run.calibration))
     worst = np.argsort(-scores, kind="stable")[:_WORST]
     shown = X[rows[worst]]
     causes: Any = explainer(run)(shown, _CAUSES, "raise")
-    pairs = [channels_first(part, run.design.channels_last) for part in (shown, run.decode(run.encode(shown)))]
-    scale = channels_first(np.broadcast_to(run.scored_as.scale, (1, *run.input_shape)), run.design.channels_last)[0]
+    last = run.design.channels_last
+    pairs = [channels_first(part, last) for part in (run.extract(shown), run.decode(run.encode(shown)))]
+    scale = channels_first(np.broadcast_to(run.scored_as.scale, (1, *run.design.input_shape)), last)[0]
+    if run.front_end is not None:  # features are shown as a curve
+        pairs, scale = [part[:, np.newaxis] for part in pairs], scale[np.newaxis]
     found["worst"] = [
         {
             "row": int(rows[i]),
@@ -92,7 +95,7 @@ def described(run: Run) -> list[str]:
     return lines
 
 
-def explainer(run: Run) -> Explainer:
+def explainer(run: Run) -> Explainer | FeatureExplainer:
     """What explains rows with the torch network, as `aeedge.Model.explain` does with the exported one."""
 
     def score(rows: NDArray[Any], invalid: str = "raise") -> NDArray[np.float32]:
@@ -101,7 +104,13 @@ def explainer(run: Run) -> Explainer:
     def denoise(rows: NDArray[Any], invalid: str = "raise") -> NDArray[np.float32]:
         return run.decode(run.encode(rows))
 
+    def features(rows: NDArray[Any], invalid: str = "raise") -> NDArray[np.float32]:
+        return run.extract(rows)
+
     typical = np.median(run.sample, axis=0)
+    if run.front_end is not None:
+        names = run.front_end.names
+        return FeatureExplainer(run.input_spec, names, run.scored_as.scale, typical, features, denoise)
     return Explainer(run.input_spec, run.scored_as.scale, typical, run.design.channels_last, score, denoise)
 
 

@@ -58,7 +58,7 @@ def evaluate(run: Run, X: NDArray[Any], labels: ArrayLike | None = None) -> dict
     parts = run.split(len(X))
     train, test = parts[:2]
     train, test = _subset(train, _TRAIN_ROWS), _subset(test if len(test) else train, _TEST_ROWS)
-    fitted, flat = (run.scaler(X[part]).reshape(len(part), -1) for part in (train, test))
+    fitted, flat = (run.scaler(run.extract(X[part])).reshape(len(part), -1) for part in (train, test))
     latent = min(run.design.latent, len(train), run.design.size)
     with np.errstate(invalid="ignore"):  # explained shares of rows without variance
         pca = PCA(latent, svd_solver="auto", random_state=0).fit(fitted)

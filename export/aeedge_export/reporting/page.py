@@ -74,7 +74,7 @@ def _detection(run: Run) -> dict[str, Any]:
         return {}
     shown: dict[str, Any] = {"detection": found, "alarm": alarm, "described": described(run)}
     if run.calibration is not None:
-        counts = histogram(np.sort(run.scores(run.calibration)))
+        counts = histogram(np.sort(run.calibration_scores(run.calibration)))
         mark = None if alarm is None else alarm.threshold
         shown["scores"] = charts.histogram(**counts, mark=mark, label="anomaly score, logarithmic")
     signals = [(one["row"], one["signal"]) for one in found.get("worst", ()) if "signal" in one][:_SIGNALS]
@@ -104,17 +104,20 @@ def _losses(run: Run) -> Markup | None:
 
 def _reconstructions(run: Run, back: NDArray[np.float32]) -> dict[str, Any]:
     """Images as images, signals as lines, tables as the error of each feature."""
-    rows, back = (channels_first(part, run.design.channels_last) for part in (run.sample, back))
+    rows, back = (channels_first(part, run.design.channels_last) for part in (run.extract(run.sample), back))
+    what = "sample, first channel"
+    if run.front_end is not None:  # as curves
+        rows, back, what = rows[:, np.newaxis], back[:, np.newaxis], f"feature of {run.front_end.kind}"
     shape = image_shape(rows.shape[1:])
     if shape is not None:
         low, high = float(rows.min()), float(rows.max())
         shown = np.linspace(0, len(rows) - 1, min(_IMAGES, len(rows))).astype(int)
         pairs = {i: np.concatenate([rows[i].reshape(shape), back[i].reshape(shape)], axis=1) for i in shown}
         return {"images": {i: png(pair, low, high) for i, pair in pairs.items()}}
-    if len(run.input_shape) == 2:
+    if rows.ndim == 3:
         samples = range(rows.shape[2])
         curves = [{"input": row[0].tolist(), "output": out[0].tolist()} for row, out in zip(rows[:_SIGNALS], back)]
-        return {"signals": [charts.lines(samples, pair, log=False, label="sample, first channel") for pair in curves]}
+        return {"signals": [charts.lines(samples, pair, log=False, label=what) for pair in curves]}
     error = np.square((rows - back) / run.scaler.scale).reshape(len(rows), -1).mean(axis=0)
     names = run.features or tuple(f"x{i}" for i in range(len(error)))
     order = np.argsort(-error)[:_FEATURES]

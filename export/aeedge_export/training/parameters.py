@@ -16,9 +16,11 @@ from aeedge.bundle.manifest import SCORES
 from aeedge.errors import InputError
 from aeedge_export.data.axes import AXES, CHANNELS
 from aeedge_export.data.corruption import parse_noise
+from aeedge_export.data.rows import CROSS
 from aeedge_export.data.scaling import SCALINGS
 from aeedge_export.networks import CUSTOM, FAMILIES
 from aeedge_export.networks.dense import parse_sparsity
+from aeedge_export.networks.front_ends import KINDS as FRONT_ENDS
 from aeedge_export.networks.layers import ACTIVATIONS
 from aeedge_export.networks.losses import LOSSES
 from aeedge_export.training.devices import pick_device
@@ -30,6 +32,7 @@ _CHOICES: dict[str, Sequence[str]] = {
     "activation": tuple(ACTIVATIONS),
     "latent_activation": tuple(ACTIVATIONS),
     "channels": CHANNELS,
+    "front_end": FRONT_ENDS,
     "goal": GOALS,
     "scaling": SCALINGS,
     "schedule": SCHEDULES,
@@ -80,6 +83,10 @@ def check_parameters(params: Mapping[str, Any], defaults: Mapping[str, Any]) -> 
     for name in _WEIGHTS:
         if not _is_number(params[name]) or params[name] < 0:
             raise InputError(f"{name}: expected a number of at least 0, got {params[name]!r}")
+    options = params["front_end_options"]
+    if not (options is None or isinstance(options, Mapping)) or (options and params["front_end"] == "none"):
+        wanted = "None without a front end" if isinstance(options, Mapping) else "None, or a dict of options by name"
+        raise InputError(f"front_end_options: expected {wanted}, got {options!r:.80}")
     _check_split(params)
     _check_rates(params)
     check_widths(params["hidden"])
@@ -123,8 +130,11 @@ def _check_whole(name: str, value: Any, *, optional: bool) -> None:
 
 def _check_split(params: Mapping[str, Any]) -> None:
     share, gap = params["calibration"], params["gap"]
-    if not _is_auto(share) and not (_is_number(share) and 0 <= share <= _MOST_CALIBRATION):
-        raise InputError(f"calibration: expected 'auto' or a share from 0 to {_MOST_CALIBRATION:g}, got {share!r}")
+    words = isinstance(share, str) and share in ("auto", CROSS)
+    if not words and not (_is_number(share) and 0 <= share <= _MOST_CALIBRATION):
+        raise InputError(
+            f"calibration: expected 'auto', {CROSS!r} or a share from 0 to {_MOST_CALIBRATION:g}, got {share!r}"
+        )
     if not _is_auto(gap) and (not _is_whole(gap) or gap < 0):
         raise InputError(f"gap: expected 'auto' or a whole number of rows from 0, got {gap!r}")
 

@@ -380,7 +380,7 @@ def _calibrated(normal: Normal, variants: Mapping[str, EncoderDecoder]) -> tuple
     references = (
         {} if normal.reference is None else _references(normal.reference, {name: variants[name] for name in found})
     )
-    return calibrated(found, normal.rule, spacing=spacing, references=references, **options)
+    return calibrated(found, normal.rule, spacing=spacing, inflation=normal.inflation, references=references, **options)
 
 
 def _references(rows: NDArray[Any], variants: Mapping[str, EncoderDecoder]) -> dict[str, DriftReference]:

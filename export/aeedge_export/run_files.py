@@ -126,6 +126,7 @@ def _document(run: Run) -> dict[str, Any]:
         "calibration_given": run.calibration_given,
         "calibration_left_out": run.calibration_left_out,
         "calibration_spacing": run.calibration_spacing,
+        "calibration_inflation": dict(run.calibration_inflation),
         "rule": None if run.rule is None else run.rule.document(),
         "alarm": None if run.alarm is None else asdict(run.alarm),
         "labels": None if run.labels is None else run.labels.tolist(),
@@ -259,6 +260,7 @@ def _assemble(
         calibration_given=bool(document.get("calibration_given")),
         calibration_left_out=document.get("calibration_left_out", 0),
         calibration_spacing=document.get("calibration_spacing", 1.0),
+        calibration_inflation=document.get("calibration_inflation", {}),
         rule=None if document.get("rule") is None else ThresholdRule(**document["rule"]).checked(),
         alarm=None if document.get("alarm") is None else Alarm(**document["alarm"]),
     )
@@ -338,6 +340,8 @@ def _faults_of_scoring(run: Run) -> Iterator[str]:
         yield "score_part or calibration_left_out is none"
     if not (_is_number(run.calibration_spacing) and 1 <= run.calibration_spacing < math.inf):
         yield f"calibration_spacing is {run.calibration_spacing!r}, expected a number from 1"
+    if not all(_is_number(factor) and 1 <= factor < math.inf for factor in run.calibration_inflation.values()):
+        yield f"calibration_inflation is {run.calibration_inflation!r}, expected numbers from 1"
     if alarm is not None and not (_is_number(alarm.threshold) and math.isfinite(alarm.threshold)):
         yield f"alarm.threshold is {alarm.threshold!r}, expected a finite number"
 

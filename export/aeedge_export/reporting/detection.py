@@ -45,7 +45,7 @@ def detection(
         rows = np.linspace(0, len(X) - 1, _MOST_ROWS).astype(np.intp)
     scores = run.scores(X if len(rows) == len(X) else X[rows])
     found: dict[str, Any] = {"rows": len(rows)}
-    known = None if run.calibration is None else Calibration(run.scores(run.calibration))
+    known = None if run.calibration is None else Calibration(run.calibration_scores(run.calibration))
     worst = np.argsort(-scores, kind="stable")[:_WORST]
     shown = X[rows[worst]]
     causes: Any = explainer(run)(shown, _CAUSES, "raise")

@@ -69,6 +69,7 @@ class HealthCheck:
         low, high = (np.array(reference[key], np.float64) for key in ("low", "high"))
         with np.errstate(over="ignore"):
             margin = np.maximum(MARGIN * (high - low), LEVEL * np.maximum(np.abs(low), np.abs(high)))
+            margin[low == high] = np.inf  # set points may be set
         self._range, (self._low, self._high) = (low, high), _limits(low - margin, high + margin, self._dtype)
         self._usual = {key: np.array(reference[key], np.float64) for key in COUNTS}
         self._most = {key: np.clip(TIMES * found, FEW[key], 2**31) for key, found in self._usual.items()}
@@ -249,6 +250,8 @@ def _limits(low: NDArray[np.float64], high: NDArray[np.float64], dtype: np.dtype
     """Limits as finite numbers of a dtype, which are compared fastest."""
     if dtype.kind == "f":
         return tuple(np.clip(of, -_LARGEST, _LARGEST).astype(np.float32) for of in (low, high))
+    if dtype.itemsize > 2:
+        return low, high
     most = np.iinfo(dtype)
     return tuple(np.clip(of, most.min, most.max).astype(dtype) for of in (np.ceil(low), np.floor(high)))
 

@@ -168,6 +168,7 @@ def stream(
             ended = reason.number
         finally:
             keeper.close(state=address is None)
+            click.echo("\r\x1b[K" if sys.stderr.isatty() else "", nl=False, err=True)  # in the place of the progress
             say(f"{printable(model.manifest.name)}: {_counts(gateway)}", err=True)
     if ended == signals.SIGINT:
         raise KeyboardInterrupt

@@ -56,7 +56,8 @@ _HELP = f"""{DEVICE["stream"]}
 
     For each window one line of JSON is written: window (a count), start, end (seconds), score, p_value, alarm (it is
     on), raised (it begins here), verdict ("ok", "anomaly", "drift" or "bad input"), health (what is wrong with
-    sensors), drift (1 or more is drift), causes (of alarms); with --adapt also likelihood. SIGTERM ends the command cleanly, with exit code 0.
+    sensors), drift (1 or more is drift), causes (of alarms); with --adapt also likelihood. SIGTERM ends the command
+    cleanly, with exit code 0.
 
     \b
     Examples:
@@ -167,6 +168,7 @@ def stream(
             ended = reason.number
         finally:
             keeper.close(state=address is None)
+            click.echo("\r\x1b[K" if sys.stderr.isatty() else "", nl=False, err=True)  # in the place of the progress
             say(f"{printable(model.manifest.name)}: {_counts(gateway)}", err=True)
     if ended == signals.SIGINT:
         raise KeyboardInterrupt

@@ -28,6 +28,9 @@ class CsvParser(LineParser):
         self._delimiters = [options.delimiter] if options.delimiter else [recorded.delimiter, *DELIMITERS]
         self._decimals = [options.decimal] if options.decimal else list(dict.fromkeys([recorded.decimal, ".", ","]))
         self._quote = recorded.quote
+        # A row of numbers may look like names that are numbers
+        are_numbers = all(name.isdecimal() for name in fields.channels)
+        self._row_first = are_numbers and recorded.header == "none" and not options.header
         self._delimiter, self._decimal = "", ""
         self._columns: list[int] = []
         self._time: int | None = None
@@ -52,7 +55,8 @@ class CsvParser(LineParser):
                 "format='s16le'"
             )
         if not self._columns:
-            if self.fields.options.header is not False and self._is_header(text):
+            may_have_names = self.fields.options.header is not False
+            if may_have_names and ((not self._row_first and self._is_header(text)) or self._is_foreign_header(text)):
                 self._under_header = True
                 return None
             self._find_layout(text)
@@ -78,15 +82,17 @@ class CsvParser(LineParser):
                 twice = next((name for name in names if cells.count(name) > 1), None)
                 if twice is not None:
                     raise InputError(f"{self.name}: expected each column once, got '{printable(twice)}' twice")
-                if self.fields.time_given and time not in cells:
-                    raise InputError(
-                        f"{self.name}: expected a column '{printable(str(time))}' with the time, got {shortened(cells)}"
-                    )
+                self._time = cells.index(time) if time in cells else None
+                if self._time is None and self.fields.time_given and time is not None:
+                    if not time.isdecimal() or int(time) >= len(cells):
+                        raise InputError(
+                            f"{self.name}: expected a column '{printable(time)}' with the time, got {shortened(cells)}"
+                        )
+                    self._time = int(time)
                 self._delimiter, self._header, self._width = delimiter, cells, len(cells)
                 self._columns = [cells.index(name) for name in names]
-                self._time = cells.index(time) if time in cells else None
                 return True
-        return self._is_foreign_header(text)
+        return False
 
     def _is_foreign_header(self, text: str) -> bool:
         """Whether a line has names of other columns; taken by their order where the bundle has none but numbers.
@@ -96,6 +102,8 @@ class CsvParser(LineParser):
         """
         names = self.fields.channels
         for delimiter in self._delimiters:
+            if delimiter == " " != self._delimiters[0]:  # words
+                continue
             cells = self._cells(text, delimiter)
             known = set(cells) & set(names)
             is_text = all(number(cell, mark) is None for cell in cells for mark in self._decimals)

@@ -55,7 +55,8 @@ _HELP = f"""{DEVICE["stream"]}
 
     For each window one line of JSON is written: window (a count), start, end (seconds), score, p_value, alarm (it is
     on), raised (it begins here), verdict ("ok", "anomaly", "drift" or "bad input"), health (what is wrong with
-    sensors), drift (1 or more is drift), causes (of alarms); with --adapt also likelihood. SIGTERM ends the command cleanly, with exit code 0.
+    sensors), drift (1 or more is drift), causes (of alarms); with --adapt also likelihood. SIGTERM ends the command
+    cleanly, with exit code 0.
 
     \b
     Examples:

@@ -78,7 +78,7 @@ class Stream:
         self._scores = model.has_decoder or model.manifest.score.needs_scorer
         if adapt and not self._scores:
             raise InputError(f"adapt: {model.path} has no scores to judge by; export it with its decoder")
-        self._has_residuals = model.has_decoder and model.manifest.front_end is None
+        self._has_changes = model.has_decoder and model.manifest.front_end is None and signal.window > 1
         self._alarms = AlarmLogic(**self._options)  # type: ignore[arg-type]
         self._buffer = WindowBuffer(signal.window, self.hop, signal.width, dtype.name)
         self._clock = SampleClock(signal.rate, signal.longest_step)
@@ -206,7 +206,7 @@ class Stream:
         """An event for each window."""
         block = Block(self._model, self._layout, windows.samples.copy(), self.hop)
         scores = self._scored(block)
-        novelty = scores if self._likelihood is None or not self._has_residuals else block.novelty(self.hop).tolist()
+        novelty = None if self._likelihood is None else self._novelty(block, scores)
         limit, alarms, drift = self.threshold, self._alarms, self._drift
         times = zip(windows.start.tolist(), windows.end.tolist())
         for at, ((start, end), score) in enumerate(zip(times, scores)):
@@ -220,7 +220,7 @@ class Stream:
                 self._health = self._looked(block.windows[at], score)
             blind = bool(self._health) and any(fault.kind in _BLIND for fault in self._health)
             raised, judged = False, score
-            if self._likelihood is not None:
+            if self._likelihood is not None and novelty is not None:
                 judged = math.nan if blind else self._likelihood.update(novelty[at])
                 exceeded = limit is not None and judged > limit
             if limit is not None and not blind:
@@ -234,6 +234,13 @@ class Stream:
                 Event(self._index, start, end, score, exceeded, on, raised, self._health, value, block, at, likelihood)
             )
             self._index += 1
+
+    def _novelty(self, block: Block, scores: list[float]) -> list[list[float]]:
+        """What a stream that adapts compares windows by."""
+        if not self._has_changes:
+            return [[score] for score in scores]
+        found: list[list[float]] = block.novelty(self.hop).tolist()
+        return found
 
     def _scored(self, block: Block) -> list[float]:
         if not self._scores:
@@ -273,7 +280,7 @@ class Stream:
         self._alarms.clear()
         self._clock.clear()
         self._drift = None if self._drift_reference is None else DriftMonitor(self._drift_reference)
-        self._likelihood = Likelihood() if self._limit["adapt"] else None
+        self._likelihood = Likelihood(2 if self._has_changes else 1) if self._limit["adapt"] else None
         self._index = self._windows = 0  # events; windows since the last gap
         self._health, self._in_gap = _NO_FAULTS, False
 

@@ -29,7 +29,7 @@ from aeedge.bundle.manifest import (
     sha256_hex,
 )
 from aeedge.bundle.onnx_editing import edited, initializers
-from aeedge.bundle.reader import CALIBRATION, GOLDEN, MANIFEST, ROLES, Bundle, file_name
+from aeedge.bundle.reader import CALIBRATION, FEATURES, GOLDEN, MANIFEST, ROLES, Bundle, file_name
 from aeedge.detection.calibration import ThresholdRule, chosen, kept_of, rounded_up
 from aeedge.detection.scores import Scoring, fitted
 from aeedge.detection.thresholds import archive, calibrated, completed
@@ -310,8 +310,8 @@ def _opened(path: str, variant: str, allow_ops: Names) -> Model | str:
 def _fitted(model: Model, rows: Block) -> Scoring:
     """The bundle's score with the parameters that it has on these rows."""
     spec = model.manifest.score
-    back = model.denoise(rows) if spec.kind != "mahalanobis" else None
-    latent = model.encode(rows)
+    back = model.reconstruct(rows) if spec.kind != "mahalanobis" else None
+    latent, rows = model.encode(rows), _seen(model, rows)
     found = None
     if np.isfinite(latent).all() and (back is None or np.isfinite(back).all()):
         found = fitted(spec.kind, spec.scale, rows, latent, back)
@@ -325,9 +325,14 @@ def _scored(model: Model, scoring: Scoring | None, rows: Block) -> Floats:
         return model.score(rows)
     found = []
     for block in (rows[i : i + _BLOCK] for i in range(0, len(rows), _BLOCK)):
-        back = model.denoise(block) if scoring.uses_residuals else None
-        found.append(scoring.scores(block, model.encode(block), back))
+        back = model.reconstruct(block) if scoring.uses_residuals else None
+        found.append(scoring.scores(_seen(model, block), model.encode(block), back))
     return np.concatenate(found)
+
+
+def _seen(model: Model, rows: Block) -> Block:
+    """What reconstructions are compared with: the samples, or the features that a front end makes of them."""
+    return rows if model.manifest.front_end is None else model.features(rows)
 
 
 # --- the bundle
@@ -359,10 +364,16 @@ def _bundle(
             rows, latent, back = (recorded.get(key) for key in ("input", f"{name}.latent", f"{name}.reconstruction"))
             assert rows is not None
             assert latent is not None
-            recorded[f"{name}.score"] = scoring.scores(rows, latent, back)
+            recorded[f"{name}.score"] = scoring.scores(recorded.get(f"{name}.features", rows), latent, back)
             made = made._replace(tolerance=_tolerances(variant.tolerance, _old_scoring(source, name, scoring), scoring))
         arrays |= recorded
         variants[name] = made
+    front_end = old.front_end
+    if front_end is not None:
+        data = _graph(source, FEATURES, old.default_variant, identity, {})
+        assert data is not None
+        files[file_name(FEATURES, old.default_variant)] = data
+        front_end = front_end._replace(file=FileEntry(sha256_hex(data), len(data)))
     files[GOLDEN] = archive(arrays)
     manifest = old._replace(
         id=identity,
@@ -371,6 +382,7 @@ def _bundle(
         golden=FileEntry(sha256_hex(files[GOLDEN]), len(files[GOLDEN])),
         score=old.score if scoring is None else scoring.spec,
         calibration=calibration,
+        front_end=front_end,
     )
     files[MANIFEST] = manifest.dumps().encode()
     return manifest, files
@@ -418,7 +430,8 @@ def _tolerances(allowed: Mapping[str, Tolerance], old: Scoring, new: Scoring) ->
     result = dict(allowed)
     if new.uses_residuals:
         changes.append((float((old.scale / new.scale).max()), float((new.scale / old.scale).max())))
-        result["reconstruction"] = _grown(allowed["reconstruction"], changes[0][0], math.prod(changes[0]))
+        for what in {"reconstruction", "features"} & allowed.keys():
+            result[what] = _grown(allowed[what], changes[0][0], math.prod(changes[0]))
     if old.whitening is not None and new.whitening is not None:
         try:
             change = new.whitening.astype(np.float64) @ np.linalg.inv(old.whitening.astype(np.float64))

@@ -116,7 +116,7 @@ SYNTHETIC: dict[str, Callable[[Random, int], Samples]] = {
 def recordings(folder: Path | None, seed: int, *, quick: bool) -> Iterator[Recording]:
     for name, make in SYNTHETIC.items():
         rng = np.random.default_rng([seed, len(name)])
-        share = 4 if quick else 1
+        share = 2 if quick else 1
         samples = make(rng, (TRAINING + REST) // share)
         samples = samples if samples.dtype == np.int16 else samples.astype(np.float32)
         yield Recording(name, samples, TRAINING // share)
@@ -314,7 +314,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", nargs="?", type=Path)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--quick", action="store_true", help="short recordings, few faults")
+    parser.add_argument("--quick", action="store_true", help="shorter recordings, fewer faults")
     asked = parser.parse_args()
     warnings.simplefilter("ignore")
     episodes = 8 if asked.quick else 40

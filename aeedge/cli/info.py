@@ -12,6 +12,7 @@ from aeedge.bundle.manifest import Manifest, SignalSpec
 from aeedge.bundle.reader import Bundle
 from aeedge.cli.streams import show
 from aeedge.errors import shortened
+from aeedge.files.times import duration_text, rate_text
 from aeedge.table import human_bytes, pairs
 
 
@@ -52,6 +53,11 @@ def _rows(m: Manifest) -> list[tuple[str, str]]:
         rows.insert(4, ("features", shown + (f" and {more} more" if more > 0 else "")))
     if m.input.signal is not None:
         rows[4:4] = _signal(m.input.signal)
+    if m.front_end is not None:
+        front = m.front_end
+        options = ", ".join(f"{name} {json.dumps(_short(value))}" for name, value in front.options.items())
+        shown = f"{front.kind}, {len(front.names):,} features ({front.names[0]} … {front.names[-1]})"
+        rows.append(("front end", shown + (f", {options}" if options else "")))
     for name, variant in m.variants.items():
         files = {"encoder": variant.encoder, "decoder": variant.decoder, "scorer": variant.scorer}
         sizes = [f"{role} {human_bytes(file.bytes)}" for role, file in files.items() if file is not None]
@@ -75,8 +81,12 @@ def _signal(signal: SignalSpec) -> list[tuple[str, str]]:
     units = signal.units or ("",) * len(signal.channels)
     named = [f"{name} ({unit})" if unit else name for name, unit in zip(signal.channels, units)]
     length, step = signal.window, signal.hop
-    seconds = "" if signal.rate is None else f" ({length / signal.rate:.4g} s, every {step / signal.rate:.4g} s)"
-    rate = "not known" if signal.rate is None else f"{signal.rate:.6g} Hz"
+    seconds = (
+        ""
+        if signal.rate is None
+        else f" ({duration_text(length / signal.rate)}, every {duration_text(step / signal.rate)})"
+    )
+    rate = "not known" if signal.rate is None else rate_text(signal.rate)
     time = [] if signal.time is None else [("time", signal.time)]
     calendar = [("calendar", f"time of {' and '.join(signal.calendar)}")] if signal.calendar else []
     windows = ("windows", f"{length:,} samples, hop {step:,}{seconds}")

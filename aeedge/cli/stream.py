@@ -29,9 +29,10 @@ from aeedge.files.replacing import check_file
 from aeedge.files.source import STDIN
 from aeedge.loading import load
 from aeedge.model import Model
-from aeedge.signals.gateway import ONLY, Gateway, Keeper, Sparing, restored, run
+from aeedge.signals.gateway import ONLY, Gateway, Keeper, Sparing, restored, run, run_broker
 from aeedge.signals.layout import Layout
 from aeedge.signals.lines import Fields
+from aeedge.signals.mqtt import Address, Broker, default_client_id
 from aeedge.signals.recorder import Recorder
 from aeedge.signals.sources import RAW, parser_of, read_pieces
 from aeedge.signals.stream import Stream
@@ -55,7 +56,7 @@ _HELP = f"""{DEVICE["stream"]}
 
     For each window one line of JSON is written: window (a count), start, end (seconds), score, p_value, alarm (it is
     on), raised (it begins here), verdict ("ok", "anomaly", "drift" or "bad input"), health (what is wrong with
-    sensors), drift (1 or more is drift), causes (of alarms). SIGTERM ends the command cleanly, with exit code 0.
+    sensors), drift (1 or more is drift), causes (of alarms); with --adapt also likelihood. SIGTERM ends the command cleanly, with exit code 0.
 
     \b
     Examples:
@@ -78,6 +79,7 @@ def _options(command: Any) -> Any:
         click.option("--hysteresis", type=float, default=0.0, help="An alarm ends this share below the threshold."),
         click.option("--false-alarm-rate", type=float, metavar="RATE", help="Of normal windows, in place of BUNDLE's."),
         click.option("--threshold", type=float, metavar="SCORE", help="Of anomalous windows, in place of BUNDLE's."),
+        click.option("--adapt", is_flag=True, help="Judge by likelihood: how rare a window is among the last ones."),
         click.option("--top", type=click.IntRange(0), default=3, show_default=True, help="Causes of alarms to name."),
         click.option("--only", type=click.Choice(ONLY), help="Write windows in an alarm, or where something changes."),
         click.option("--record", metavar="DIR", type=click.Path(), help="Keep the samples around alarms."),
@@ -130,6 +132,7 @@ def stream(
         raise InputError(f"expected SOURCE or --mqtt, got both ({source}); leave one out")
     if mqtt is None and (publish or client_id):
         raise InputError(f"--{'publish' if publish else 'client-id'}: needs --mqtt, the address of a broker")
+    address = None if mqtt is None else Address.parse(mqtt)
     if publish is None:
         check_stdout()
     for path in filter(None, (state, metrics_file)):
@@ -138,10 +141,10 @@ def stream(
         spec = Layout(model).signal
         _check(spec, channels, rate)
         fields = Fields.of(spec, time, Dialect.parse(model.input.dialect), dialect_options(header, delimiter, decimal))
-        name = mqtt or ("standard input" if source == STDIN else source)
+        name = f"topic {address.topic}" if address else "standard input" if source == STDIN else source
         parser = parser_of(format, fields, name)
         live = Stream(model, **options)
-        live, _ = (live, {}) if state is None else restored(state, model, live)
+        live, taken = (live, {}) if state is None else restored(state, model, live)
         warn = Sparing(lambda text: say(f"Note: {text}", err=True))
         about = {"model": model.manifest.name, "bundle": model.manifest.id}
         recorder = None if record is None else Recorder(record, spec, live.hop, about, record_limit)
@@ -152,12 +155,18 @@ def stream(
         say(_about(model, spec, live), err=True)
         ended: int | None = None
         try:
-            if mqtt is None:
+            if address is None:
                 run(read_pieces(source, _PAUSE, stopping.waiting), parser, gateway, keeper, _tell(gateway, stopping))
+            else:
+                client = client_id or default_client_id(model.manifest.id, address.topic)
+                broker = Broker(address, publish, client, taken, warn, stopping.waiting)
+                run_broker(
+                    broker, parser, gateway, keeper, _tell(gateway, stopping, broker.publish if publish else None)
+                )
         except Stopped as reason:
             ended = reason.number
         finally:
-            keeper.close()
+            keeper.close(state=address is None)
             say(f"{printable(model.manifest.name)}: {_counts(gateway)}", err=True)
     if ended == signals.SIGINT:
         raise KeyboardInterrupt
@@ -178,17 +187,22 @@ def _check(spec: SignalSpec, channels: int | None, rate: float | None) -> None:
         )
 
 
-def _tell(gateway: Gateway, stopping: Stopping) -> Callable[[list[dict[str, Any]]], None]:
-    """Prints documents as lines, and on a terminal how far it is."""
-    shows_progress = sys.stderr.isatty() and not sys.stdout.isatty()
+def _tell(
+    gateway: Gateway, stopping: Stopping, publish: Callable[[str], None] | None = None
+) -> Callable[[list[dict[str, Any]]], None]:
+    """Prints documents as lines, or publishes them, and says on a terminal how far it is."""
+    shows_progress = sys.stderr.isatty() and (publish is not None or not sys.stdout.isatty())
     latest = 0.0
 
     def tell(documents: list[dict[str, Any]]) -> None:
         nonlocal latest
-        if documents:
-            lines = "\n".join(json.dumps(document, allow_nan=False) for document in documents)
+        lines = [json.dumps(document, allow_nan=False) for document in documents]
+        if publish is not None:
+            for line in lines:
+                publish(line)
+        elif lines:
             with stopping.waiting():
-                show(lines.encode())
+                show("\n".join(lines).encode())
         if shows_progress and clock.monotonic() - latest > _PROGRESS_EVERY:
             latest = clock.monotonic()
             click.echo(f"\r\x1b[K{_counts(gateway)}", nl=False, err=True)
@@ -207,7 +221,8 @@ def _about(model: Model, spec: SignalSpec, live: Stream) -> str:
         return f"{text}; no alarms, for the bundle has no calibration (give a --threshold)"
     expected = live.expected_false_alarms_per_day
     alarms = "" if expected is None else f", at most about {_rounded(expected)} false alarms a day expected"
-    return f"{text}; alarm above {live.threshold:.6g}{alarms}"
+    above = "likelihood " if live.options["adapt"] else ""
+    return f"{text}; alarm above {above}{live.threshold:.6g}{alarms}"
 
 
 def _counts(gateway: Gateway) -> str:

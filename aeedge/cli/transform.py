@@ -110,15 +110,23 @@ def _computed(
     samples = open_samples(model, what, sources, invalid, reading)
     if what == "denoise" and samples.recordings is not None:
         return _denoised(model, samples.recordings, sources, invalid, format)
-    names, row = [f"latent_{i}" for i in range(model.latent_size)], model.latent_shape
-    if what != "encode":
-        row, size = model.input.shape, model.input.size
-        names = list(model.input.features or [f"x{i}" for i in range(size)])
+    row, names = _row(what, model)
     found = results(model, what, samples.rows, sources, invalid)
     if not samples.kept or format == "npy":
         return Layout.of_array(row, names), (part.values for part in found)
     layout = Layout([*samples.kept, *names], [*samples.kept.values(), *["<f4"] * len(names)])
     return layout, ([*part.kept, *part.values.reshape(len(part.values), -1).T] for part in found)
+
+
+def _row(what: str, model: Model) -> tuple[tuple[int, ...], list[str]]:
+    """Shape of a row of a result, and names of its values."""
+    if what == "encode":
+        return model.latent_shape, [f"latent_{i}" for i in range(model.latent_size)]
+    spec, front_end = model.input, model.manifest.front_end
+    if front_end is not None:
+        names = list(front_end.names)  # of log-mels one for several frames
+        return front_end.shape, names if len(set(names)) == len(names) else [f"feature_{i}" for i in range(len(names))]
+    return spec.shape, list(spec.features or [f"x{i}" for i in range(spec.size)])
 
 
 def _denoised(

@@ -22,7 +22,11 @@ _OPTIONS = {
     "sample_weight": "--weights",
     "normal_rows": "normal",
 }
-_OPTIONS |= {"calibration": "--calibration-share", "calibration_rows": "--calibration"}
+_OPTIONS |= {
+    "front_end_options": "--front-end-option",
+    "calibration": "--calibration-share",
+    "calibration_rows": "--calibration",
+}
 _PHRASES = {
     "overwrite=True": "--force",
     "keep_score=True": "--keep-score",

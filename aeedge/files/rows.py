@@ -36,7 +36,8 @@ class Wanted:
         dtype: of the values.
         recorded: how the table was written that it was trained on, from its manifest; None if unknown.
         keep: names of columns whose values are wanted beside the rows, as they are.
-        time: name of a column that is kept before the others, if it is there; its position where columns have no names.
+        time: name of a column that is kept before the others, if it is there; its position where columns have no names;
+            "DAY HOUR" for two columns that are joined.
     """
 
     columns: Sequence[str] | None = None
@@ -124,17 +125,22 @@ def open_rows(
     notes[:0] = [f"read as {kind}{table.describe()}"] if source.is_pipe else []
     if isinstance(table, JsonTable):
         _check_keys(source.name, table.names, wanted.columns)
-    time = _time_place(table.names, table.width, wanted)
+    time = _time_places(table.names, table.width, wanted)
+    known = wanted
     if time and table.names is None:
-        others = [i for i in range(table.width) if i != time[0]]
-        wanted = replace(wanted, recorded={"width": table.width, "columns": others})
-    order, more = column_order(source.name, table.names, table.width, wanted)
+        others = [i for i in range(table.width) if i not in time]
+        known = replace(wanted, recorded={"width": table.width, "columns": others})
+    elif time and table.names is not None:
+        known = replace(wanted, keep=(*wanted.keep, *(table.names[i] for i in time)))
+    order, more = column_order(source.name, table.names, table.width, known)
     kept = time + _positions(source.name, table.names, wanted.keep)
     notes += more
     decimal = table.head.dialect.decimal if isinstance(table, delimited.TextTable) else "."
 
     def parts() -> Iterator[Part]:
         for block, columns in table.blocks(order, missing=missing, text=kept):
+            if len(time) > 1:
+                columns = [[f"{day} {hour}" for day, hour in zip(*columns[:2])], *columns[2:]]
             yield block, [[Cell(v) for v in column] for column in columns] if source.kind == "text" else columns
 
     return RowFile(parts, table.count, notes, names=table.names, decimal=decimal, has_time=bool(time))
@@ -173,14 +179,17 @@ def _positions(name: str, names: Sequence[str] | None, keep: Sequence[str]) -> l
     return [places[each] for each in keep]
 
 
-def _time_place(names: Sequence[str] | None, width: int, wanted: Wanted) -> list[int]:
-    """Where the column of times stands; nothing where there is none."""
+def _time_places(names: Sequence[str] | None, width: int, wanted: Wanted) -> list[int]:
+    """Where the column of times stands, or those of day and hour whose names make the wanted one; else nothing."""
     if wanted.time is None:
         return []
-    if names is not None:
-        return [i for i, name in enumerate(names) if name == wanted.time]
-    at = int(wanted.time) if wanted.time.isdecimal() else width
-    return [at] if at < width == len(wanted.columns or ()) + 1 else []
+    if names is None:
+        at = int(wanted.time) if wanted.time.isdecimal() else width
+        return [at] if at < width == len(wanted.columns or ()) + 1 else []
+    if wanted.time in names:
+        return [list(names).index(wanted.time)]
+    pairs = ([i, j] for i, day in enumerate(names) for j, hour in enumerate(names) if f"{day} {hour}" == wanted.time)
+    return next(pairs, [])
 
 
 def _array_rows(shape: tuple[int, ...], blocks: Callable[[], Iterator[NDArray[Any]]], wanted: Wanted) -> RowFile:
@@ -233,7 +242,7 @@ def column_order(
         raise InputError(
             f"{name}: expected a column '{printable(absent[0])}', got {shortened(names)}; rename or add it"
         )
-    extra = sorted(set(places) - {*columns, *wanted.keep, wanted.time}, key=places.__getitem__)
+    extra = sorted(set(places) - {*columns, *wanted.keep}, key=places.__getitem__)
     notes = (f"columns that the model does not use: {shortened(extra)}",) if extra else ()
     return [places[each] for each in columns], notes
 

@@ -156,6 +156,20 @@ def as_rate(name: str, value: Any) -> float:
     return rate
 
 
+def rate_text(rate: float) -> str:
+    """A rate in Hz as text that `as_rate` reads: "50Hz", or where samples are rare the time between two: "5min"."""
+    if rate >= 0.5:
+        return f"{rate:.6g}Hz"
+    seconds = float(f"{1 / rate:.6g}")
+    size, unit = next(((s, u) for s, u in ((86400, "d"), (3600, "h"), (60, "min")) if seconds % s == 0), (1, "s"))
+    return f"{seconds / size:.6g}{unit}"
+
+
+def duration_text(seconds: float) -> str:
+    """Seconds for people."""
+    return f"{seconds:.4g} s" if seconds < 1000 else f"{seconds:,.0f} s"
+
+
 class TimeFormat(Record):
     """How the cells of a column tell the time.
 

@@ -38,6 +38,17 @@ class Block:
         """Latents of all windows, computed when they are first asked for."""
         return self._model.encode(self.rows, invalid="propagate")
 
+    def novelty(self, hop: int) -> NDArray[np.float64]:
+        """Mean squared residuals, in units of the score's scale, of the last `hop` samples of each window: (n,).
+
+        Channels that are made of the time have no say.
+        """
+        residual = self._model.residual(self.rows, invalid="propagate")
+        newest = self._layout.windows(residual)[:, -hop:, : len(self._layout.signal.channels)].astype(np.float64)
+        with np.errstate(all="ignore"):
+            found: NDArray[np.float64] = np.square(newest).mean(axis=(1, 2))
+        return found
+
     def p_value(self, score: float) -> float:
         """The conformal p-value of a score; NaN where the bundle has no calibration."""
         return float(self._model.calibration.p_value(score)) if self._model.calibration_size else float("nan")
@@ -56,15 +67,20 @@ class Event:
         index: of the event in the stream, from 0.
         start, end: time of the window's first and last sample in seconds; of a gap, both the time at which it begins.
         score: anomaly score, see `aeedge.Model.score`; NaN where there is none.
-        exceeded: whether the score is above the threshold.
+        exceeded: whether the score (the likelihood, where the stream adapts) is above the threshold.
         alarm: whether the alarm is on.
         raised: whether it begins with this window.
         health: what is wrong with the sensors, a tuple of `aeedge.signals.health.Fault`; empty where all is well.
         drift: how far what the stream has seen lately is from training, 1 or more is drift; NaN where that is not
             known. See `aeedge.signals.drift`.
+        likelihood: that what is new in the window is more than an odd moment of the signal as it has lately been, 0 to
+            1; NaN unless the stream adapts. See `aeedge.signals.likelihood`.
     """
 
-    __slots__ = ("_at", "_block", "alarm", "drift", "end", "exceeded", "health", "index", "raised", "score", "start")
+    __slots__ = (
+        *("_at", "_block", "alarm", "drift", "end", "exceeded", "health", "index", "likelihood", "raised", "score"),
+        "start",
+    )
 
     def __init__(
         self,
@@ -79,10 +95,11 @@ class Event:
         drift: float,
         block: Block | None,
         at: int,
+        likelihood: float = float("nan"),
     ) -> None:
         self.index, self.start, self.end, self.score = index, start, end, score
         self.exceeded, self.alarm, self.raised, self.health, self.drift = exceeded, alarm, raised, health, drift
-        self._block, self._at = block, at
+        self._block, self._at, self.likelihood = block, at, likelihood
 
     @property
     def verdict(self) -> str:

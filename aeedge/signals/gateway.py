@@ -16,11 +16,13 @@ from aeedge.files.atomic import atomic_file
 from aeedge.files.source import reading
 from aeedge.signals.metrics import Metrics
 from aeedge.signals.stream import Stream
+from aeedge.system.stopping import Stopped
 
 if TYPE_CHECKING:
     from aeedge.model import Model
     from aeedge.signals.event import Event
     from aeedge.signals.lines import Chunk
+    from aeedge.signals.mqtt import Broker
     from aeedge.signals.recorder import Recorder
     from aeedge.signals.sources import Parser
 
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 ONLY = ("alarms", "changes")
 _STATE_FORMAT = "aeedge-stream-state/1"
 _KEEP_EVERY, _MEASURE_EVERY = 10.0, 5.0  # seconds
+_QUIET, _LAST_WAIT = 0.1, 5.0  # seconds without a message, and for the last events to arrive
+_MOST_UNSETTLED = 10  # messages; some brokers send no more than 20 at once
 _SAID_AT_ONCE, _SAY_EVERY = 10, 10.0  # sentences, seconds
 _SINCE_1970 = 5e8  # times from here on are those of a calendar
 
@@ -166,6 +170,7 @@ def document_of(event: Event, top: int) -> dict[str, Any]:
         "end": _plain(event.end),
         "score": _number(float(str(np.float32(event.score)))),
         "p_value": _number(event.p_value),
+        **({} if event.likelihood != event.likelihood else {"likelihood": float(f"{event.likelihood:.9g}")}),
         "alarm": event.alarm,
         "raised": event.raised,
         "verdict": event.verdict,
@@ -202,10 +207,12 @@ class Keeper:
         """Whether there is a file for the state."""
         return self._state is not None
 
-    def tick(self) -> None:
-        """Write what is due."""
+    def tick(self, *, state: bool = True) -> None:
+        """Write what is due; `state`: whether that may be the state."""
         now = time.monotonic() - self._began
         for name, write, every in (("state", self.save, _KEEP_EVERY), ("metrics", self._measure, _MEASURE_EVERY)):
+            if name == "state" and not state:
+                continue
             if now >= self._due[name]:
                 self._due[name] = now + every
                 try:
@@ -226,14 +233,15 @@ class Keeper:
         if self._metrics is not None:
             self._gateway.metrics.write(self._metrics)
 
-    def close(self, messages: Mapping[int, str] | None = None) -> None:
-        """Write all for the last time.
+    def close(self, *, state: bool = True) -> None:
+        """Write all for the last time; `state`: whether the state, too.
 
         Raises:
             InputError: the state or the metrics cannot be written.
         """
         self._gateway.close()
-        self.save(messages)
+        if state:
+            self.save()
         self._measure()
 
 
@@ -273,6 +281,40 @@ def run(pieces: Iterable[bytes], parser: Parser, gateway: Gateway, keeper: Keepe
             f"expected at least a window of {gateway.stream.window:,} samples, but the input ended after "
             f"{gateway.samples:,}"
         )
+
+
+def run_broker(broker: Broker, parser: Parser, gateway: Gateway, keeper: Keeper, tell: Tell) -> None:
+    """Let a gateway take the messages of a broker, until an exception ends it.
+
+    Messages are acknowledged when their events have arrived and the state that includes them is written: after a crash
+    they come again, the stream goes on from before them, and at most some events are published twice, with the same
+    numbers of windows.
+
+    Raises:
+        InputError: the broker refuses the client, or the state cannot be written.
+    """
+
+    def settle(timeout: float | None = None) -> None:
+        if broker.settled(timeout):
+            keeper.save(broker.taken)
+            broker.acknowledge()
+
+    try:
+        while True:
+            message = broker.take(_QUIET if broker.unacknowledged else _KEEP_EVERY / 10)
+            if message is not None:
+                arrived = time.time()
+                for chunk in parser.message(message.payload):
+                    tell(gateway.take(chunk, arrived))
+                broker.done(message)
+            if broker.unacknowledged and (message is None or broker.unacknowledged >= _MOST_UNSETTLED):
+                settle()
+            keeper.tick(state=False)
+    except Stopped:
+        settle(_LAST_WAIT)
+        raise
+    finally:
+        broker.close()
 
 
 # --- the state of a stream in a file

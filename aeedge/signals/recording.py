@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -15,7 +16,7 @@ from aeedge.files.images import are_images
 from aeedge.files.rows import Part, RowFile, Wanted, open_rows, row_files
 from aeedge.files.source import STDIN
 from aeedge.files.times import TimeFormat, find_format
-from aeedge.signals.clock import GAP, SampleClock
+from aeedge.signals.clock import GAP
 from aeedge.signals.layout import Layout
 from aeedge.signals.window import window
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 _BLOCK_BYTES = 2**22  # of windows that are given at a time
 _RATE_ERROR = 0.05  # of times against the rate of the training
+_SAME_RATE = 0.01  # of a header
+_COARSE = 0.1  # share of samples with the time of the one before, from which on a clock counts in longer steps
 _DEFAULT_NAME = re.compile(r"(?:x|ch|channel[ _]?)?\d+")  # of channels that had none
 
 
@@ -166,32 +169,28 @@ class Recordings:
         first = stretch = gaps = shorts = 0
         for name, rows in self._each():
             began, length, origin = first, 0, 0.0  # length of the stretch, time of the file's first sample
-            clock, reader = SampleClock(self.signal.rate), _Times(name, self.signal.time, rows.decimal)
+            clock = _Clock(name, self.signal.time or "", rows.decimal, self.signal.rate, self.signal.longest_step)
             stretch += 1
             for block, kept in rows.parts():
-                samples, times, columns = self._checked(block, name, first - began), None, kept
+                samples, columns = self._checked(block, name, first - began), kept
+                times, at_gaps = np.empty(0), list[int]()
                 if rows.has_time:
-                    times, columns = reader(kept[0], first - began), kept if self.time == "any" else kept[1:]
-                    reader.check_rate(times, self.signal.rate)
-                if self.signal.calendar and not reader.dated:
-                    raise InputError(
-                        f"{name}: expected dates in the column '{printable(self.signal.time or '')}', for the model "
-                        "takes the time of day or week, got times without a date"
-                    )
-                found, breaks = clock.times(len(samples), times, needed=bool(self.signal.calendar))
+                    times, columns = clock.times(kept[0], first - began), kept if self.time == "any" else kept[1:]
+                    at_gaps = clock.gaps(times)
+                elif self.time == "<f8":
+                    times = np.arange(first - began, first - began + len(samples)) / (self.signal.rate or 1.0)
                 if self.time == "<f8":
-                    origin = found[0] if first == began else origin
-                    columns = [(found - origin).tolist(), *columns]
+                    origin = times[0] if first == began else origin
+                    columns = [(times - origin).tolist(), *columns]
                 if self.signal.calendar:
-                    samples = self._layout.with_calendar(samples, found)
-                at_gaps = [at for at, _ in breaks]
+                    clock.check_dates()
+                    samples = self._layout.with_calendar(samples, times)
                 for at, to in pairwise(sorted({0, *at_gaps, len(samples)})):
                     if at in at_gaps:
                         shorts += length < self.signal.window
                         stretch, gaps, length = stretch + 1, gaps + 1, 0
                     yield Piece(samples[at:to], first + at, stretch, [column[at:to] for column in columns])
                     length += to - at
-                clock.passed(found)
                 first += len(samples)
             if first - began < self.signal.window:
                 raise InputError(
@@ -227,10 +226,10 @@ class Recordings:
                 f"{name}: expected columns {shortened(signal.channels)}, as the model was trained with, got "
                 f"{shortened(rows.names)}; rename them"
             )
-        if rows.wav is not None and signal.rate and rows.wav.rate != signal.rate:
+        if rows.wav is not None and signal.rate and abs(rows.wav.rate / signal.rate - 1) > _SAME_RATE:
             raise InputError(
-                f"{name}: expected a recording at {signal.rate:g} Hz, as the model was trained with, got "
-                f"{rows.wav.rate:,} Hz; resample it"
+                f"{name}: expected {_said(signal.rate)}, as the model was trained with, got {_said(rows.wav.rate)}; "
+                "resample it"
             )
         lacks_time = not rows.has_time and rows.row != self._spec.shape
         if lacks_time and (signal.calendar or (self._files.index(path) and self.time == "any")):
@@ -261,21 +260,30 @@ class Recordings:
             raise InputError(f"{name}: {str(error).removeprefix('samples: ')}") from None
 
 
-class _Times:
-    """Reads the time column of a file, in the way that its first cells are written."""
+class _Clock:
+    """The time of each sample of a file, by a column that is read in the way that its first cells are written."""
 
-    def __init__(self, name: str, column: str | None, decimal: str) -> None:
-        self._name, self._column, self._decimal = name, column or "", decimal
+    def __init__(self, name: str, column: str, decimal: str, rate: float | None, longest_step: float | None) -> None:
+        self._name, self._column, self._decimal, self._rate = name, column, decimal, rate
         self._format: TimeFormat | None = None
-        self._is_checked = False
+        self._known = longest_step  # that is no gap, of the training
+        self._longest: float | None = None  # the same here, after the first steps
+        self._last = math.nan
 
-    @property
-    def dated(self) -> bool:
-        """Whether times count from 1970."""
-        return self._format is not None and self._format.dated
+    def check_dates(self) -> None:
+        """Refuse times that do not count from 1970.
 
-    def __call__(self, cells: list[Any], first: int) -> NDArray[np.float64]:
-        """Seconds, (m,).
+        Raises:
+            InputError: they do not.
+        """
+        if self._format is None or not self._format.dated:
+            raise InputError(
+                f"{self._name}: expected dates in the column '{printable(self._column)}', for the model takes the time "
+                "of day or week, got times without a date"
+            )
+
+    def times(self, cells: list[Any], first: int) -> NDArray[np.float64]:
+        """Seconds, (m,), of samples from the number `first` on.
 
         Raises:
             InputError: a cell that is no time.
@@ -292,20 +300,41 @@ class _Times:
             )
         return times
 
-    def check_rate(self, times: NDArray[np.float64], rate: float | None) -> None:
-        """Compare the steps of the first block with the rate of the training.
+    def gaps(self, times: NDArray[np.float64]) -> list[int]:
+        """Before which samples some are missing, or the clock goes back.
 
         Raises:
-            InputError: they differ.
+            InputError: the first steps are not of the rate of the training.
         """
-        steps = np.diff(times)
-        steps = steps[steps > 0]
-        if self._is_checked or rate is None or not len(steps):
-            return
-        self._is_checked = True
-        period = float(steps[steps < GAP * np.median(steps)].mean())
-        if abs(period * rate - 1) > _RATE_ERROR:
+        steps = np.diff(times, prepend=times[0] if math.isnan(self._last) else self._last)
+        if self._longest is None and (steps > 0).any():
+            found = self._longest_step(steps[1:], _quantum(times))
+            self._longest = found if self._known is None else self._known
+        self._last = float(times[-1])
+        return np.flatnonzero((steps > (self._longest or math.inf)) | (steps < 0)).tolist()
+
+    def _longest_step(self, steps: NDArray[np.float64], quantum: float) -> float:
+        forward, rate = steps[steps > 0], self._rate
+        typical = float(np.median(forward)) if len(forward) else math.inf
+        if rate is not None and (steps == 0).mean() > _COARSE:
+            return typical + GAP / rate + 1e-9
+        step = float(forward[forward <= GAP * typical + quantum].mean())
+        if rate is not None and abs(step * rate - 1) > _RATE_ERROR:
             raise InputError(
-                f"{self._name}: expected {rate:g} samples a second, as the model was trained with, got "
-                f"{1 / period:.4g} by the column '{printable(self._column)}'; resample it"
+                f"{self._name}: expected {_said(rate)}, as the model was trained with, got {_said(1 / step)} by the "
+                f"column '{printable(self._column)}'; resample it"
             )
+        return GAP * step + quantum
+
+
+def _said(rate: float) -> str:
+    return f"{rate:.6g} Hz" if rate >= 0.5 else f"a sample every {1 / rate:.6g} s"
+
+
+def _quantum(times: NDArray[np.float64]) -> float:
+    """What times are rounded to, in seconds: a power of ten from 1 to 1e-6, or 0 where they are finer."""
+    for digits in range(7):
+        scaled = times * 10.0**digits
+        if (np.abs(scaled - np.rint(scaled)) <= np.maximum(1e-9 * np.abs(scaled), 1e-6)).all():
+            return float(10.0**-digits)
+    return 0.0

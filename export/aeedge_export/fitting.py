@@ -377,7 +377,7 @@ def made_front_end(params: Mapping[str, Any], X: NDArray[Any], signal: SignalSpe
         what = "bytes, as of images" if X.dtype == np.uint8 else f"rows of shape {X.shape[1:]}"
         raise InputError(
             f"front_end: {kind!r} takes windows of a recording, (n, window, channels), got {what}; cut the recording "
-            "into windows first (aeedge_export.window, or --window)"
+            "into windows first (window=...)"
         )
     if signal is None and (params["channels"] == "first" or params["axes"] not in (None, "ntc") or X.shape[1] < 8):
         raise InputError(

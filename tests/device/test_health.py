@@ -6,6 +6,7 @@ from types import MappingProxyType
 
 import numpy as np
 import pytest
+from helpers.signals import machine, signal_bundle
 
 import aeedge
 from aeedge.bundle.json_node import Node
@@ -297,3 +298,19 @@ def test_an_odd_reference_of_a_manifest_is_refused_or_works(key):
         for w in (values[:LENGTH], np.zeros((LENGTH, 3)), np.full((LENGTH, 3), np.nan)):
             assert isinstance(check.check(w), tuple)
     assert refused > 10
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 400])
+def test_a_stream_of_integers_names_the_channel_that_drops_out(tmp_path, chunk):
+    signal = SignalSpec(("x", "y"), window=32, hop=8, rate=100.0)
+    path = signal_bundle(tmp_path / "m.aeedge", 100 * machine(4000), signal, dtype="int16")
+    samples = np.round(100 * machine(400, seed=1))
+    samples[200:204, 1] = samples[300:304] = np.nan
+    with aeedge.load(path, threads=1) as model:
+        stream = aeedge.Stream(model)
+        events = [event for i in range(0, 400, chunk) for event in stream.push(samples[i : i + chunk])]
+    gaps = [event for event in events if event.samples is None]
+    assert [(event.verdict, event.health[0].kind, event.health[0].channel) for event in gaps] == [
+        ("bad input", "missing", "y"),
+        ("bad input", "missing", None),
+    ]

@@ -14,6 +14,7 @@ import aeedge
 from aeedge.bundle.manifest import SignalSpec
 from aeedge.cli.group import AeedgeGroup
 from aeedge.detection.calibration import alarm_band
+from aeedge.detection.scores import residual_scale
 from aeedge.files.wav import read_wav, write_wav
 from aeedge.signals import recording
 from aeedge.signals.recording import Recordings
@@ -302,6 +303,45 @@ def test_columns_come_in_any_order_with_semicolons_and_decimal_commas(tmp_path, 
         np.testing.assert_allclose(np.load(tmp_path / "z.npy"), model.encode(aeedge.window(SAMPLES, 32, 8)), atol=1e-4)
 
 
+def test_clocks_that_round_or_count_in_long_steps_make_no_gaps(tmp_path, folder):
+    """Milliseconds of 800 Hz, seconds of 100 Hz; a gap is found all the same."""
+    seconds = np.arange(800)
+    for rate, digits in ((800.0, 3), (100.0, 0)):
+        signal = TIMED._replace(rate=rate)
+        path = signal_bundle(folder / f"rounded{rate:.0f}", signal=signal)
+        times = np.floor(seconds / rate * 10**digits + 1e-9) / 10**digits
+        source = csv(tmp_path / "a.csv", machine(800), times=times)
+        assert f"{(800 - 32) // 8 + 1} windows of" in run("encode", path, source, "-o", tmp_path / "z.npy", "-f").stderr
+        times[400:] += 5
+        source = csv(tmp_path / "a.csv", machine(800), times=times)
+        assert "no window crosses: 1" in run("encode", path, source, "-o", tmp_path / "z.npy", "-f").stderr
+
+
+def test_a_time_in_two_columns_is_joined(tmp_path, folder):
+    path = signal_bundle(folder / "joined", signal=TIMED._replace(time="Date Clock"))
+    lines = ["Date,x,Clock,y"]
+    for i, (x, y) in enumerate(SAMPLES):
+        day, second = divmod(86_398 * 100 + i, 8_640_000)
+        lines.append(
+            f"{1 + day}.3.2026,{x},{second // 360000:02}:{second // 6000 % 60:02}:{second % 6000 / 100:05.2f},{y}"
+        )
+    (tmp_path / "a.csv").write_text("\n".join(lines))
+    said = run("encode", path, tmp_path / "a.csv", "-o", tmp_path / "z.csv").stderr
+    assert "47 windows" in said
+    assert "gap" not in said
+    assert "does not use" not in said
+    assert table(tmp_path / "z.csv")["start_time"][0] == "1.3.2026 23:59:58.00"
+
+
+def test_columns_without_names_are_taken_in_order_around_the_time(tmp_path, folder):
+    path = signal_bundle(folder / "nameless", signal=SignalSpec(("x0", "x2"), 32, 8, 100.0, time="1"))
+    times = np.arange(400) / 100
+    np.savetxt(tmp_path / "a.csv", np.stack([SAMPLES[:, 0], times, SAMPLES[:, 1]], 1), delimiter=",", fmt="%.7g")
+    run("encode", path, tmp_path / "a.csv", "-o", tmp_path / "z.npy", "--no-header")
+    with aeedge.load(path) as model:
+        np.testing.assert_allclose(np.load(tmp_path / "z.npy"), model.encode(aeedge.window(SAMPLES, 32, 8)), atol=1e-4)
+
+
 def wrong_channels(folder):
     return written(folder, np.zeros((100, 3)))
 
@@ -322,8 +362,11 @@ FAULTS = {
     "one channel": (lambda f: written(f, np.zeros(100)), "expected a recording with 2 channels"),
     "windows of another length": (lambda f: written(f, np.zeros((5, 16, 2))), "got an array (n, 16, 2)"),
     "a mono wav": (lambda f: wav(f, 100, 1), "got 1 channels"),
-    "a wav of another rate": (lambda f: wav(f, 200), "expected a recording at 100 Hz, as the model was trained with"),
-    "times of another rate": (lambda f: csv(f / "x.csv", SAMPLES[:100], times=GOOD_TIMES / 2), "got 200 by the column"),
+    "a wav of another rate": (lambda f: wav(f, 200), "expected 100 Hz, as the model was trained with, got 200 Hz"),
+    "times of another rate": (
+        lambda f: csv(f / "x.csv", SAMPLES[:100], times=GOOD_TIMES / 2),
+        "expected 100 Hz, as the model was trained with, got 200 Hz by the column 't'",
+    ),
     "a missing channel": (lambda f: csv(f / "x.csv", SAMPLES[:100], ["x", "z"]), "expected a column 'y', got x, z"),
     "other names": (lambda f: csv(f / "x.csv", SAMPLES[:100], ["a", "b"]), "expected columns x, y, as the model"),
     "too short": (lambda f: written(f, SAMPLES[:31]), "expected a recording of 32 samples or more"),
@@ -398,6 +441,20 @@ def test_a_bundle_is_recalibrated_with_windows_of_recordings(tmp_path, path):
         assert 0 < low <= new.detect(later).sum() <= high < old.detect(later).sum()
         assert new.manifest.input.signal == old.manifest.input.signal
         assert new.manifest.calibration.time_ordered
+
+
+def test_windows_that_fit_a_score_share_no_sample_with_those_that_calibrate(tmp_path, folder):
+    old = signal_bundle(folder / "robust", score="robust")
+    windows = aeedge.window(machine(6000, seed=32), 32, 8)
+    found = aeedge.recalibrate(old, windows, tmp_path / "new")
+    assert found.calibration_rows == 747 - 747 // 4
+    assert found.fit_rows == 747 // 4 - 3  # which cover 32 samples with the next one
+    with aeedge.load(old) as model:
+        expected = residual_scale(
+            windows[: found.fit_rows] - model.denoise(windows[: found.fit_rows]), model.manifest.score.scale
+        )
+    np.testing.assert_allclose(found.manifest.score.scale, expected, rtol=1e-5)
+    assert aeedge.recalibrate(old, windows, tmp_path / "other", time_ordered=False).fit_rows == 747 // 4
 
 
 @pytest.mark.parametrize(("noise", "verdict"), [(0.05, "as promised"), (0.15, "more than promised")])

@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aeedge.errors import InputError, printable
-from aeedge.files.times import TimeFormat, to_seconds
+from aeedge.files.times import TimeFormat, duration_text, rate_text, to_seconds
 
 GAP = 1.5  # nominal steps; a longer one is a gap
 IRREGULAR_GAP = 5.0  # median steps, between samples that are to be resampled
 _JITTER, _RARE = 0.2, 0.01  # of a nominal step, beyond which a step is uneven; share of steps that may be
+_BACKWARD = 0.1  # share of steps back, from which on a column tells no time
 _COARSE = 0.1  # share of samples with the time of the one before, from which on the clock is too coarse
 _UNREADABLE = 0.05  # share of cells
 _CONTRADICTION = 0.05  # between a rate that was given and the times
@@ -32,6 +33,7 @@ class Clock:
         breaks: (m - 1,) bool, whether there is a gap after each kept sample, or the clock goes back.
         rate: samples a second; the median one where sampling is irregular.
         irregular: whether it is.
+        longest: seconds from one sample to the next, beyond which there is a gap.
         notes: what was found, in sentences.
     """
 
@@ -39,6 +41,7 @@ class Clock:
     breaks: NDArray[np.bool_]
     rate: float
     irregular: bool
+    longest: float
     notes: tuple[str, ...]
 
 
@@ -116,6 +119,11 @@ def read_clock(
     forward = steps[steps > 0]
     if not len(forward):
         raise InputError(f"{name}: expected times that rise, but they do not; name another column (time=...)")
+    if (steps < 0).sum() > _BACKWARD * len(steps):
+        raise InputError(
+            f"{name}: expected times that rise from sample to sample, but {(steps < 0).mean():.0%} of the steps go back; "
+            "sort the rows, or name another column (time=...)"
+        )
     same = steps == 0
     if rate is not None and same.sum() > _COARSE * len(steps):
         return _coarse(times, steps, name, rate, dated)
@@ -139,8 +147,8 @@ def read_clock(
     found = _rounded(1 / step)
     if rate is not None and abs(rate * step - 1) > _CONTRADICTION and not irregular:
         raise InputError(
-            f"rate: expected {found:.6g} Hz, as the times of {name} say (a sample each {step:.6g} s), got {rate:.6g} "
-            f"Hz; leave it out, or resample (resample='{rate:.6g}Hz')"
+            f"rate: expected {rate_text(found)}, as the times of {name} say, got {rate_text(rate)}; leave it out, or "
+            f"resample (resample='{rate_text(rate)}')"
         )
     if irregular and not resample:
         share = uneven if uneven > _RARE else gaps
@@ -148,24 +156,25 @@ def read_clock(
         low, high, typical = (*np.quantile(forward, (0.05, 0.95)), _rounded(1 / float(np.median(forward))))
         raise InputError(
             f"{name}: expected samples at a constant rate, but {share:.0%} of the steps in time differ {what} "
-            f"(most are {low:.4g} to {high:.4g} s); have it resampled (resample='{typical:.3g}Hz')"
+            f"(most are {low:.4g} to {high:.4g} s); have it resampled (resample='{rate_text(typical)}')"
         )
     limit = IRREGULAR_GAP * float(np.median(forward)) if irregular else GAP * step + quantum
     broken, more = _breaks(times, steps, limit, dated)
-    return Clock(keep, broken, found if rate is None else rate, irregular, (*notes, *more))
+    return Clock(keep, broken, found if rate is None else rate, irregular, limit, (*notes, *more))
 
 
 def _coarse(times: NDArray[np.float64], steps: NDArray[np.float64], name: str, rate: float, dated: bool) -> Clock:
     """A clock that counts in longer steps than samples come in: it only shows gaps."""
     tick = float(np.median(steps[steps > 0]))
-    broken, notes = _breaks(times, steps, tick + GAP / rate + 1e-9, dated)
+    longest = tick + GAP / rate + 1e-9
+    broken, notes = _breaks(times, steps, longest, dated)
     inside = ~broken & ~np.isnan(steps)
     found = inside.sum() / max(float(steps[inside].sum()), 1e-30)
     if abs(found / rate - 1) > _CONTRADICTION and inside.sum() * _CONTRADICTION > 2 * tick * rate:
         raise InputError(
-            f"rate: expected about {found:.6g} Hz, as the times of {name} say, got {rate:.6g} Hz; correct it"
+            f"rate: expected about {rate_text(found)}, as the times of {name} say, got {rate_text(rate)}; correct it"
         )
-    return Clock(None, broken, rate, False, (f"its clock counts in steps of {tick:.4g} s", *notes))
+    return Clock(None, broken, rate, False, longest, (f"its clock counts in steps of {tick:.4g} s", *notes))
 
 
 def _breaks(
@@ -177,7 +186,7 @@ def _breaks(
         places = np.flatnonzero(where)
         if len(places):
             worst = places[np.argmax(np.abs(steps[places]))]
-            largest = f"{np.abs(steps[worst]):.6g} s after {shown_time(times[worst], dated)}"
+            largest = f"{duration_text(float(np.abs(steps[worst])))} after {shown_time(times[worst], dated)}"
             many = what.replace("gap", "gaps").replace("step ", "steps ")
             notes.append(f"{counted(len(places), what, many)}, the largest {largest}")
     return (steps > limit) | (steps < 0), notes

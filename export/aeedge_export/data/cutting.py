@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from aeedge.bundle.manifest import CALENDAR, Missing, SignalSpec
 from aeedge.errors import InputError, printable, shortened
+from aeedge.files.times import duration_text, rate_text
 from aeedge.signals.layout import calendar_channels
 from aeedge.signals.window import as_count
 from aeedge.signals.window import window as views_of
@@ -31,6 +32,7 @@ class Windows:
         starts: (n,) float64, the time of each window's first sample: seconds since 1970 where times have dates, else
             seconds from the start of its recording, or samples where the rate is not known.
         notes: what was found, guessed and left out, in sentences.
+        findings: those of `notes` that are about rates, gaps and windows.
         missing: how missing values were told and treated, None where they were not.
         labels: a class for each window, (n,): of its samples the rarest class; None without.
         spans: (n, 2), the first sample of each window and the one after its last, of all recordings laid end to end.
@@ -42,6 +44,7 @@ class Windows:
     signal: SignalSpec
     starts: NDArray[np.float64]
     notes: tuple[str, ...] = ()
+    findings: tuple[str, ...] = ()
     missing: Missing | None = None
     labels: NDArray[Any] | None = None
     spans: NDArray[np.intp] = field(default_factory=lambda: np.zeros((0, 2), np.intp))
@@ -91,29 +94,34 @@ class Cutting:
         return max(1, self.window // 4) if self.hop is None else self.hop
 
 
-def cut(recordings: Sequence[Recording], cutting: Cutting, like: SignalSpec | None = None) -> Windows:
+def cut(
+    recordings: Sequence[Recording], cutting: Cutting, like: SignalSpec | None = None, *, keep: bool = False
+) -> Windows:
     """Cut recordings into windows.
 
     Args:
         recordings: one or more, each later than the one before.
         cutting: how.
-        like: what the windows are that a model was trained on, if these are others for it: missing values stay NaN then
-            where they are to be filled.
+        like: what the windows are that a model was trained on; these must be alike.
+        keep: whether missing values that are to be filled stay NaN, to be filled by another training's medians.
 
     Raises:
         InputError: see `window`.
     """
     cutting = cutting.checked()
     _check_alike(recordings, like)
-    treated, masks, missing, notes = without_missing(recordings, cutting.missing, keep=like is not None)
+    treated, masks, missing, notes = without_missing(recordings, cutting.missing, keep=keep)
     parts = [_cut_one(one, mask, cutting) for one, mask in zip(treated, masks)]
     rate = _common_rate([part.rate for part in parts], recordings, like)
+    alike = len({part.source for part in parts}) == 1
+    notes += filter(None, [parts[0].source if alike else ""])
     for part, one in zip(parts, recordings):
+        notes += [] if alike or not part.source else [f"{one.name}: {part.source}"]
         notes += [f"{one.name}: {note}" for note in part.notes]
     X = [views for part in parts for views in part.views]
     first = recordings[0]
     step, length = cutting.step, cutting.window
-    seconds = f" ({length / rate:.4g} s, every {step / rate:.4g} s)" if rate else ""
+    seconds = f" ({duration_text(length / rate)}, every {duration_text(step / rate)})" if rate else ""
     stretches = counted(len(X), "stretch", "stretches")
     count = sum(map(len, X))
     notes.append(f"windows: {count:,} of {length:,} samples, hop {step:,}{seconds}, from {stretches} without a gap")
@@ -129,6 +137,7 @@ def cut(recordings: Sequence[Recording], cutting: Cutting, like: SignalSpec | No
         units=first.units,
         time=first.time,
         calendar=cutting.calendar,
+        longest_step=max((part.longest for part in parts if part.longest is not None), default=None),
     )
     offsets = np.cumsum([0, *(len(one.samples) for one in recordings)])
     spans = np.concatenate([part.spans + offset for part, offset in zip(parts, offsets)])
@@ -137,6 +146,7 @@ def cut(recordings: Sequence[Recording], cutting: Cutting, like: SignalSpec | No
         signal=signal,
         starts=np.concatenate([part.starts for part in parts]),
         notes=tuple(dict.fromkeys((*(note for one in recordings for note in one.notes), *notes))),
+        findings=tuple(notes),
         missing=None if missing is None else of_windows(missing, signal),
         labels=_labels(recordings, spans),
         spans=spans,
@@ -146,20 +156,22 @@ def cut(recordings: Sequence[Recording], cutting: Cutting, like: SignalSpec | No
 
 
 class _Part(NamedTuple):
-    """What became of one recording: its windows by stretch, the lengths of stretches that were too short."""
+    """What became of one recording: windows by stretch, lengths of stretches too short for one, its rate."""
 
     views: list[NDArray[Any]]
     starts: NDArray[np.float64]
     spans: NDArray[np.intp]
     short: list[int]
     rate: float | None
+    longest: float | None
+    source: str
     notes: list[str]
 
 
 def _cut_one(recording: Recording, bad: NDArray[np.bool_] | None, cutting: Cutting) -> _Part:
     length, step = cutting.window, cutting.step
     _check_size(recording.name, len(recording.samples), cutting)
-    found, rate, notes = segments(recording, bad, cutting.rate, cutting.resample)
+    found, rate, longest, notes = segments(recording, bad, cutting.rate, cutting.resample)
     long = [one for one in found if len(one.samples) >= length]
     if not long:
         longest = max((len(one.samples) for one in found), default=0)
@@ -180,8 +192,8 @@ def _cut_one(recording: Recording, bad: NDArray[np.bool_] | None, cutting: Cutti
         spans.append(np.stack([rows[first], rows[first + length - 1] + 1], axis=1))
         starts.append(rows[first] / (rate or 1.0) if one.times is None else one.times[first])
     short = [len(one.samples) for one in found if len(one.samples) < length]
-    shown = [] if rate is None else [f"{rate:.6g} Hz" + _source_of(recording, cutting)]
-    return _Part(views, np.concatenate(starts), np.concatenate(spans), short, rate, [*shown, *notes])
+    source = "" if rate is None else f"rate {rate_text(rate)}{_source_of(recording, cutting)}"
+    return _Part(views, np.concatenate(starts), np.concatenate(spans), short, rate, longest, source, notes)
 
 
 def _source_of(recording: Recording, cutting: Cutting) -> str:
@@ -236,8 +248,8 @@ def _common_rate(
     for rate, name in known[1:]:
         if abs(rate / known[0][0] - 1) > SAME_RATE:
             raise InputError(
-                f"{name}: expected {known[0][0]:.6g} Hz, the rate of {known[0][1]}, got {rate:.6g} Hz; bring both "
-                f"to one rate (resample='{min(rate, known[0][0]):.6g}Hz')"
+                f"{name}: expected {rate_text(known[0][0])}, the rate of {known[0][1]}, got {rate_text(rate)}; bring "
+                f"both to one rate (resample='{rate_text(min(rate, known[0][0]))}')"
             )
     return known[0][0] if known else None
 

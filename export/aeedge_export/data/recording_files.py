@@ -47,13 +47,8 @@ def read_recordings(paths: Sequence[str | os.PathLike[str]], wanted: Selection, 
         one = _read(sources[0], replace(wanted, labels=None), missing)
         return [replace(one, labels=label_file(Path(wanted.labels), len(one.samples)))]
     first = _read(sources[0], wanted, missing)
-    same = replace(wanted, columns=first.channels, drop=(), time=wanted.time or _column(first))
+    same = replace(wanted, columns=first.channels, drop=())
     return [first, *(_read(source, same, missing, first) for source in sources[1:])]
-
-
-def _column(recording: Recording) -> str | None:
-    """The one column that the time is from; a date and a time of day are found again."""
-    return recording.time if recording.time is None or " " not in recording.time else None
 
 
 def _read(source: Source, wanted: Selection, missing: bool, first: Recording | None = None) -> Recording:

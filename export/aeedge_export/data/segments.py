@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import firwin, resample_poly
 
 from aeedge.errors import InputError
+from aeedge.files.times import rate_text
 from aeedge_export.data.clocks import Clock, read_clock
 
 _TAPS, _PASSED = 40, 0.85  # of the low-pass: taps for each factor, and what it lets pass of the new Nyquist frequency
@@ -67,10 +68,26 @@ class Segment:
     times: NDArray[np.float64] | None
 
 
+class Stretches(NamedTuple):
+    """What a recording is cut into at gaps.
+
+    Attributes:
+        segments: without a gap.
+        rate: samples a second, after resampling; None if unknown.
+        longest: seconds from one sample to the next, beyond which there is a gap; None if unknown.
+        notes: what was found, in sentences.
+    """
+
+    segments: list[Segment]
+    rate: float | None
+    longest: float | None
+    notes: list[str]
+
+
 def segments(
     recording: Recording, bad: NDArray[np.bool_] | None, rate: float | None, resample: float | None
-) -> tuple[list[Segment], float | None, list[str]]:
-    """The stretches of a recording, its rate after resampling, and what was found, in sentences.
+) -> Stretches:
+    """The stretches of a recording.
 
     Args:
         recording: one.
@@ -84,8 +101,8 @@ def segments(
     known, times = recording.rate if rate is None else rate, recording.times
     if rate is not None and recording.rate is not None and abs(rate / recording.rate - 1) > SAME_RATE:
         raise InputError(
-            f"rate: expected {recording.rate:.6g} Hz, as the header of {recording.name} says, got {rate:.6g} Hz; leave "
-            f"it out, or resample (resample='{rate:.6g}Hz')"
+            f"rate: expected {rate_text(recording.rate)}, as the header of {recording.name} says, got "
+            f"{rate_text(rate)}; leave it out, or resample (resample='{rate_text(rate)}')"
         )
     clock = None
     if times is not None:
@@ -96,15 +113,16 @@ def segments(
     found = _runs(recording, clock, bad)
     notes = [] if clock is None else list(clock.notes)
     if resample is None:
-        return found, known, notes
+        return Stretches(found, known, None if clock is None else clock.longest, notes)
     if known is None:
         raise InputError(
             f"resample: the rate of {recording.name} is not known; give it (rate=...), or a column of times"
         )
     if clock is not None and not clock.irregular and abs(known / resample - 1) < 1e-9:
-        return found, resample, notes
-    notes.append(f"resampled from {'about ' if clock and clock.irregular else ''}{known:.6g} to {resample:.6g} Hz")
-    return [_resampled(one, known, resample) for one in found if len(one.samples) > 1], resample, notes
+        return Stretches(found, resample, clock.longest, notes)
+    about = "about " if clock is not None and clock.irregular else ""
+    notes.append(f"resampled from {about}{rate_text(known)} to {rate_text(resample)}")
+    return Stretches([_resampled(one, known, resample) for one in found if len(one.samples) > 1], resample, None, notes)
 
 
 def _runs(recording: Recording, clock: Clock | None, bad: NDArray[np.bool_] | None) -> list[Segment]:

@@ -116,17 +116,17 @@ class LogMel(FrontEnd):
         high = _option(options, "high", rate / 2, _between(low, rate / 2), f"Hz above `low`, up to {rate / 2:g}")
         if window < n_fft:
             raise InputError(
-                f"front_end 'log_mel': a frame of {1000 * n_fft / rate:.3g} ms is {n_fft} samples at {rate:g} Hz, the "
-                f"window has {window}; cut windows of {n_fft + 4 * hop} samples for 5 frames, or pass a shorter frame, "
-                f"front_end_options={{'n_fft': {2 ** int(math.log2(max(8, window)))}}}"
+                f"front_end: 'log_mel' needs windows of {n_fft} samples or more, a frame of {1000 * n_fft / rate:.3g} "
+                f"ms at {rate:g} Hz, got {window}; cut windows of {n_fft + 4 * hop}, for 5 frames, or take shorter frames "
+                f"(option n_fft, {2 ** int(math.log2(window))} or less)"
             )
         wanted = _MELS if "mels" not in options else (_option(options, "mels", 0, _whole(1), "a whole number above 0"),)
         banks = ((mels, mel_filters(rate, n_fft, mels, low, high)) for mels in wanted)
         found = next(((mels, bank) for mels, bank in banks if bank.any(axis=1).all()), None)
         if found is None:
             raise InputError(
-                f"front_end 'log_mel': {wanted[-1]} mels are too narrow for frames of {n_fft} samples, some hold no "
-                "frequency; pass fewer mels, or longer frames (n_fft)"
+                f"front_end: 'log_mel': {wanted[-1]} mels are too narrow for frames of {n_fft} samples, some hold no "
+                "frequency; take fewer (option mels), or longer frames (n_fft)"
             )
         mels, bank = found
         self.options = {"n_fft": n_fft, "hop": hop, "mels": mels, "low": float(low), "high": float(high)}
@@ -173,9 +173,9 @@ class Envelope(FrontEnd):
         lines = np.flatnonzero((frequency > 0) & (frequency <= most))
         if inside.sum() < 2 or not len(lines):
             raise InputError(
-                f"front_end 'envelope': windows of {window} samples at {rate:g} Hz tell {rate / window:.3g} Hz apart, "
-                f"too coarse for the band {low:g} to {high:g} Hz with lines up to {most:g} Hz; cut longer windows, or "
-                "pass a wider band"
+                f"front_end: 'envelope': windows of {window} samples tell {rate / window:.3g} Hz apart, which is too "
+                f"coarse for the band {low:g} to {high:g} Hz and lines up to {most:g} Hz; cut longer windows, or take "
+                "a wider band (options band, most)"
             )
         mask = np.zeros(window)  # of negative frequencies; the mean is taken out
         mask[1 : len(inside)] = 2.0 * inside[1:]
@@ -235,7 +235,7 @@ def front_end(
         raise InputError(f"front_end_options: expected {', '.join(_OPTIONS[kind])} for {kind!r}, got {unknown[0]!r}")
     if window < _LEAST_WINDOW:
         raise InputError(
-            f"front_end {kind!r}: expected windows of {_LEAST_WINDOW} samples or more, got {window}; cut longer ones"
+            f"front_end: {kind!r} takes windows of {_LEAST_WINDOW} samples or more, got {window}; cut longer ones"
         )
     made = _MADE[kind](window, channels, rate, options, kind)
     return made.eval()
@@ -426,7 +426,6 @@ def _between(low: float, high: float) -> Callable[[Any], bool]:
 def _needed(rate: float | None, kind: str) -> float:
     if rate is None:
         raise InputError(
-            f"front_end {kind!r}: needs the rate of the recordings in samples a second; say it (--rate, or "
-            "signal=SignalSpec(..., rate=...))"
+            f"front_end: {kind!r} needs the rate of the recordings in samples a second; pass rate=... with the windows"
         )
     return rate

@@ -69,6 +69,8 @@ class Stream:
         false_alarm_rate: float | None = None,
         adapt: bool = False,
     ) -> None:
+        if not hasattr(model, "manifest"):
+            raise InputError(f"model: expected what aeedge.load gives, got {model!r:.80}")
         self._model, self._layout = model, Layout(model)
         signal, dtype = self._layout.signal, self._layout.dtype
         self._signal, self.hop = signal, signal.hop if hop is None else as_count("hop", hop)
@@ -273,6 +275,13 @@ class Stream:
             return None
         alarms = AlarmLogic(**self._options)  # type: ignore[arg-type]
         return alarms_per_day(self._model, self._signal, self.hop, self.threshold, alarms)
+
+    def __repr__(self) -> str:
+        rate = "" if self.rate is None else f" at {self.rate:g} Hz"
+        name = self._model.manifest.name
+        return (
+            f"<aeedge.Stream of {name!r}: {len(self.channels)} channels{rate}, {self.window} samples every {self.hop}>"
+        )
 
     def reset(self) -> None:
         """Forget everything that was pushed: the next event is that of a new stream."""

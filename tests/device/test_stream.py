@@ -2,6 +2,8 @@
 
 import itertools
 import math
+from datetime import datetime, timezone
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ import aeedge
 from aeedge import InputError, Stream, window
 from aeedge.bundle.manifest import SignalSpec
 
+DATA = Path(__file__).parents[1] / "data"
 WINDOW, HOP, RATE = 32, 8, 100.0
 
 
@@ -316,3 +319,27 @@ def test_expected_false_alarms(watched):
     plain = Stream(watched).expected_false_alarms_per_day
     assert plain == pytest.approx(watched.false_alarm_rate * 86_400 * RATE / HOP)
     assert Stream(watched, false_alarm_rate=0.2).expected_false_alarms_per_day > plain
+
+
+def test_int8_scores_are_the_same_to_the_bit_for_any_chunks():
+    """Integer sums do not depend on how many windows are scored together."""
+    with aeedge.load(DATA / "bundle_v1_robust_int8", variant="int8") as model:
+        rows = np.tile(model.golden_rows(), (40, 1))
+        rows = rows.reshape(-1, 1) if model.input.features is None else rows
+        whole = [event.score for event in Stream(model).push(rows)]
+        for size in (1, 7, 64):
+            stream = Stream(model)
+            found = [e.score for at in range(0, len(rows), size) for e in stream.push(rows[at : at + size])]
+            assert found == whole
+    assert len(set(whole)) > 10
+
+
+def test_times_may_be_dates(watched):
+    """Seconds since 1970 UTC are what dates are; those without a zone are taken as UTC."""
+    clean, start = machine(64, seed=3), 1_700_000_000.0
+    expected = Stream(watched).push(clean, start)
+    when = datetime.fromtimestamp(start, timezone.utc)
+    each = np.datetime64(int(start), "s") + (np.arange(64) * 1e7).astype("timedelta64[ns]")
+    for time in (when, when.replace(tzinfo=None), np.datetime64(int(start), "s"), each):
+        found = Stream(watched).push(clean, time)
+        assert [event.end for event in found] == pytest.approx([event.end for event in expected], abs=1e-6)

@@ -6,11 +6,14 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 import aeedge
 from aeedge.bundle.manifest import SignalSpec
 from aeedge.bundle.reader import Bundle
+from aeedge.cli.group import AeedgeGroup
 from aeedge.errors import InputError
+from aeedge.signals.drift import LEAST_WINDOWS, fit_reference
 from aeedge.signals.window import window as cut
 from aeedge_export import Autoencoder
 
@@ -83,3 +86,46 @@ def test_what_does_not_fit_windows_is_one_sentence(params, changes, message):
     with pytest.raises(InputError, match=message) as caught:
         small(**params).fit_rows(cut(signal(), 32, 8), signal=SPEC._replace(**changes))
     assert "\n" not in str(caught.value)
+
+
+# --- what drift is found by
+
+
+def test_bundles_have_a_drift_reference_of_windows_that_training_did_not_see(tmp_path):
+    windows = cut(signal(16000), 32, 8)
+    ae = small(calibration=0.2).fit_rows(windows, signal=SPEC)
+    parts = ae.run_.split(len(windows))
+    apart = np.concatenate([rows[::4] for rows in parts[1:]])
+    np.testing.assert_array_equal(ae.run_.reference, windows[apart])
+    ae.save(tmp_path / "run")
+    again = Autoencoder.load(tmp_path / "run")
+    np.testing.assert_array_equal(again.run_.reference, windows[apart])
+    again.export(tmp_path / "m.aeedge", variants=["int8", "fp32"], calibration=windows)
+    found = {}
+    for variant in ("fp32", "int8"):
+        with aeedge.load(tmp_path / "m.aeedge", variant=variant) as model:
+            found[variant] = model.drift_reference
+            expected = fit_reference(model.encode(windows[apart]), model.score(windows[apart]))
+            for name, array in expected._asdict().items():
+                np.testing.assert_allclose(getattr(found[variant], name), array, rtol=0.02, atol=1e-3)
+    assert (found["int8"].projection != found["fp32"].projection).any()
+    text = CliRunner().invoke(AeedgeGroup.build(), ["info", str(tmp_path / "m.aeedge")]).output
+    assert "components of 2 latents (fp32)" in text
+    again.partial_fit(windows[:100])
+    assert again.run_.reference is None
+
+
+def test_training_windows_are_the_reference_where_others_are_too_few(tmp_path):
+    windows = cut(signal(3000), 32, 8)
+    run = small().fit_rows(windows, signal=SPEC).run_
+    held = sum(len(part[::4]) for part in run.split(len(windows))[1:])
+    assert held < LEAST_WINDOWS <= len(run.reference) <= len(windows) / 4
+    assert small().fit_rows(windows[:150], signal=SPEC).run_.reference is None
+    assert small(channels="last", time_ordered=True).fit_rows(windows).run_.reference is None
+
+
+def test_a_run_with_a_reference_of_other_rows_is_refused(tmp_path):
+    small().fit_rows(cut(signal(), 32, 8), signal=SPEC).save(tmp_path / "run")
+    np.save(tmp_path / "run" / "reference.npy", np.zeros((60, 32, 3), np.float32))
+    with pytest.raises(InputError, match=r"reference\.npy"):
+        Autoencoder.load(tmp_path / "run")

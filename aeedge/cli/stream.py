@@ -24,7 +24,6 @@ from aeedge.cli.types import (
 )
 from aeedge.cli.wording import say
 from aeedge.errors import InputError, printable, shortened
-from aeedge.files.dialect import Dialect
 from aeedge.files.replacing import check_file
 from aeedge.files.source import STDIN
 from aeedge.loading import load
@@ -141,7 +140,7 @@ def stream(
     with load(bundle, variant=variant, threads=threads, allow_ops=allow_ops) as model, Stopping() as stopping:
         spec = Layout(model).signal
         _check(spec, channels, rate)
-        fields = Fields.of(spec, time, Dialect.parse(model.input.dialect), dialect_options(header, delimiter, decimal))
+        fields = Fields.of(spec, time, model.input.dialect, dialect_options(header, delimiter, decimal))
         name = f"topic {address.topic}" if address else "standard input" if source == STDIN else source
         parser = parser_of(format, fields, name)
         live = Stream(model, **options)

@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from common import fingerprint, progress, publish
 from nab_scoring import Outcome, Scored, Window, best_outcome, outcome, probationary
 from numpy.typing import NDArray
 

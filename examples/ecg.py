@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -94,7 +95,7 @@ def quiet_stretch(recording: Recording) -> tuple[int, int]:
     """First and last sample of the first two minutes or more without an ectopic beat."""
     ectopic = recording.beats[np.isin(recording.symbols, ("A", "V"))]
     edges = np.concatenate([[0], ectopic, [len(recording.signal)]])
-    for first, last in zip(edges, edges[1:]):
+    for first, last in pairwise(edges):
         if last - first > (LEAST + 4) * recording.rate:
             return int(first) + 2 * recording.rate, int(last) - 2 * recording.rate
     raise SystemExit(f"expected {LEAST} seconds without an ectopic beat, got none")

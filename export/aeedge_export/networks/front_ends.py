@@ -117,8 +117,8 @@ class LogMel(FrontEnd):
         if window < n_fft:
             raise InputError(
                 f"front_end: 'log_mel' needs windows of {n_fft} samples or more, a frame of {1000 * n_fft / rate:.3g} "
-                f"ms at {rate:g} Hz, got {window}; cut windows of {n_fft + 4 * hop}, for 5 frames, or take shorter frames "
-                f"(option n_fft, {2 ** int(math.log2(window))} or less)"
+                f"ms at {rate:g} Hz, got {window}; cut windows of {n_fft + 4 * hop}, for 5 frames, or take shorter "
+                f"frames (option n_fft, {2 ** int(math.log2(window))} or less)"
             )
         wanted = _MELS if "mels" not in options else (_option(options, "mels", 0, _whole(1), "a whole number above 0"),)
         banks = ((mels, mel_filters(rate, n_fft, mels, low, high)) for mels in wanted)

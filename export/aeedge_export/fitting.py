@@ -161,7 +161,7 @@ def resume(run: Run, X: NDArray[Any], params: Mapping[str, Any], on_epoch: RunHo
     train_rows = parts.train
     statistics = fit_statistics(X, train_rows)
     last = run.design.channels_last
-    scaler = fit_scaler(params["scaling"], statistics, pick_rows(X, train_rows), channels_last=last)
+    scaler = fit_scaler(_scaling(params), statistics, pick_rows(X, train_rows), channels_last=last)
     if not (np.array_equal(scaler.mean, run.scaler.mean) and np.array_equal(scaler.scale, run.scaler.scale)):
         raise InputError("resume: expected the rows that the run was trained on, got others; fit anew instead")
     facts = Facts(scaler, statistics, crowded(X, train_rows, statistics), last, _span(params))
@@ -322,7 +322,7 @@ def _begin(
         raise InputError(
             f"X: expected training rows that differ, got {len(train_rows)} without a difference: nothing can be learned"
         )
-    scaler = fit_scaler(params["scaling"], statistics, pick_rows(X, train_rows), channels_last=last)
+    scaler = fit_scaler(_scaling(params), statistics, pick_rows(X, train_rows), channels_last=last)
     facts = Facts(scaler, statistics, crowded(X, train_rows, statistics), last, _span({**params, **split_as}))
     resolved = resolve(params, facts, drawn)
     network = build(params["family"], resolved.design, drawn, (params["encoder"], params["decoder"]))
@@ -366,6 +366,12 @@ def _begin(
         *_nearly_constant_columns(X, train_rows, scaler, names),
     )
     return run, resolved, X
+
+
+def _scaling(params: Mapping[str, Any]) -> str:
+    """How to scale: features of a front end are no pixels, whatever their statistics are like."""
+    auto = params["scaling"] == "auto" and params["front_end"] != "none"
+    return "standard" if auto else params["scaling"]
 
 
 def made_front_end(params: Mapping[str, Any], X: NDArray[Any], signal: SignalSpec | None) -> FrontEnd | None:

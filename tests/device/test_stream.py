@@ -338,6 +338,21 @@ def test_int8_scores_are_the_same_to_the_bit_for_any_chunks():
     assert len(set(whole)) > 10
 
 
+def test_nothing_among_numbers_is_a_missing_value(watched):
+    """None in lists is what NaN is in arrays."""
+    clean = machine(64, seed=3)
+    listed, broken = clean.tolist(), clean.copy()
+    listed[40][1], broken[40, 1] = None, np.nan
+    assert_same(Stream(watched).push(listed), Stream(watched).push(broken))
+
+
+def test_a_stream_says_what_it_is(watched):
+    """In a shell, and where it was given a path for a model."""
+    assert repr(Stream(watched)) == "<aeedge.Stream of 'machine': 2 channels at 100 Hz, 32 samples every 8>"
+    with pytest.raises(InputError, match="model: expected what aeedge.load gives"):
+        Stream(watched.path)
+
+
 def test_times_may_be_dates(watched):
     """Seconds since 1970 UTC are what dates are; those without a zone are taken as UTC."""
     clean, start = machine(64, seed=3), 1_700_000_000.0

@@ -85,7 +85,9 @@ class SignalSpec(Record):
     `channels` names the measured channels, `units` theirs; `hop` is the number of samples from one window's start to
     the next in training; `rate` is in samples a second (Hz), None if unknown. `time` names the column with the time of
     each sample. For each of `calendar`, "day" and "week", two more channels follow the measured ones: sine and cosine
-    of the time of day, and of the time since Monday. `reference` is what health checks compare windows with, as JSON.
+    of the time of day, and of the time since Monday. `longest_step` is how many seconds may pass from one sample to the
+    next without a gap; None for one and a half periods. `reference` is what health checks compare windows with, as
+    JSON.
     """
 
     channels: tuple[str, ...]
@@ -95,6 +97,7 @@ class SignalSpec(Record):
     units: tuple[str, ...] | None = None
     time: str | None = None
     calendar: tuple[str, ...] = ()
+    longest_step: float | None = None
     reference: Mapping[str, Any] = MappingProxyType({})
 
     @property
@@ -122,6 +125,7 @@ class SignalSpec(Record):
             "units": None if self.units is None else list(self.units),
             "time": self.time,
             "calendar": list(self.calendar),
+            **({} if self.longest_step is None else {"longest_step": self.longest_step}),
             "reference": dict(self.reference),
         }
 
@@ -567,6 +571,7 @@ def read_signal(node: Node) -> SignalSpec:
         units=units,
         time=node.get("time").optional(Node.text),
         calendar=calendar,
+        longest_step=node.get("longest_step").optional(lambda n: n.number(0.0)),
         reference=node.get("reference").optional(lambda n: _reference(n, len(channels))) or {},
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,11 +23,13 @@ class SampleClock:
 
     Args:
         rate: samples a second; None if unknown: then gaps are not found, only a clock that goes backwards.
+        longest_step: seconds from one sample to the next, beyond which some are missing; None for half a period more
+            than one.
     """
 
-    def __init__(self, rate: float | None) -> None:
+    def __init__(self, rate: float | None, longest_step: float | None = None) -> None:
         self._period, self._known = 1.0 if rate is None else 1.0 / rate, rate is not None
-        self._most = (GAP - 1.0) * self._period if self._known else math.inf  # seconds that a sample may be late
+        self._longest = longest_step or (GAP * self._period if self._known else math.inf)
         self.clear()
 
     def clear(self) -> None:
@@ -89,7 +92,7 @@ class SampleClock:
         """Where one of several times is too far from the one before; `before`: whether the first one has such."""
         steps = np.diff(times, prepend=self.next - self._period if before else times[0] - self._period)
         found = []
-        for at in np.flatnonzero((steps > self._most + self._period) | (steps < 0)).tolist():
+        for at in np.flatnonzero((steps > self._longest) | (steps < 0)).tolist():
             fault = self._jump(float(steps[at]) - self._period, 0.0)
             if fault is not None:
                 found.append((at, fault))
@@ -101,7 +104,7 @@ class SampleClock:
         Over the `elapsed` time, of which nothing was told, the sensor's clock may have gone wrong a little.
         """
         slack = _RATE_ERROR * elapsed
-        if late > self._most + slack:
+        if late + self._period > self._longest + slack:
             return Fault("gap", None, f"{late:.6g} s without samples")
         if late < -self._period - slack:
             return Fault("clock", None, f"the clock went back by {-late - self._period:.6g} s")
@@ -109,7 +112,7 @@ class SampleClock:
 
     def _checked(self, given: float | ArrayLike, count: int) -> NDArray[np.float64]:
         try:
-            found = np.asarray(given, np.float64)
+            found = _seconds(given)
         except (TypeError, ValueError):
             raise InputError(f"time: expected seconds, one number or one for each sample, got {given!r:.60}") from None
         if found.shape not in ((), (count,)) or not np.isfinite(found).all():
@@ -133,3 +136,14 @@ class SampleClock:
         """
         self._origin, self._count = float(state["origin"]), int(state["count"])
         self._told, self._begun = bool(state["told"]), bool(state["begun"])
+
+
+def _seconds(given: Any) -> NDArray[np.float64]:
+    """Numbers as they are; dates (datetime, datetime64) in seconds since 1970 UTC, those without a zone as UTC."""
+    if isinstance(given, datetime):
+        zoned = given if given.tzinfo is not None else given.replace(tzinfo=timezone.utc)
+        return np.asarray(zoned.timestamp())
+    found = np.asarray(given)
+    if found.dtype.kind == "M":
+        return np.asarray((found - np.datetime64(0, "s")) / np.timedelta64(1, "s"), np.float64)
+    return np.asarray(found, np.float64)

@@ -5,7 +5,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -51,10 +53,19 @@ def call(bundle, data, *options):
     return done.exit_code, [json.loads(line) for line in done.stdout.splitlines()], done.stderr
 
 
+@contextmanager
 def started(bundle, *options, **pipes):
     command = [sys.executable, "-m", "aeedge", "stream", str(bundle), *map(str, options)]
     pipe = subprocess.PIPE
-    return subprocess.Popen(command, env=environment(), **{"stdin": pipe, "stdout": pipe, "stderr": pipe} | pipes)
+    process = subprocess.Popen(command, env=environment(), **{"stdin": pipe, "stdout": pipe, "stderr": pipe} | pipes)
+    limit = threading.Timer(TIMEOUT, process.kill)
+    limit.start()
+    try:
+        yield process
+    finally:
+        limit.cancel()
+        process.kill()
+        process.communicate()
 
 
 def ended(process):

@@ -137,6 +137,7 @@ def cut(
         units=first.units,
         time=first.time,
         calendar=cutting.calendar,
+        longest_step=max((part.longest for part in parts if part.longest is not None), default=None),
     )
     offsets = np.cumsum([0, *(len(one.samples) for one in recordings)])
     spans = np.concatenate([part.spans + offset for part, offset in zip(parts, offsets)])
@@ -155,13 +156,14 @@ def cut(
 
 
 class _Part(NamedTuple):
-    """What became of one recording: windows by stretch, lengths of stretches too short for one, its rate in words."""
+    """What became of one recording: windows by stretch, lengths of stretches too short for one, its rate."""
 
     views: list[NDArray[Any]]
     starts: NDArray[np.float64]
     spans: NDArray[np.intp]
     short: list[int]
     rate: float | None
+    longest: float | None
     source: str
     notes: list[str]
 
@@ -169,7 +171,7 @@ class _Part(NamedTuple):
 def _cut_one(recording: Recording, bad: NDArray[np.bool_] | None, cutting: Cutting) -> _Part:
     length, step = cutting.window, cutting.step
     _check_size(recording.name, len(recording.samples), cutting)
-    found, rate, notes = segments(recording, bad, cutting.rate, cutting.resample)
+    found, rate, longest, notes = segments(recording, bad, cutting.rate, cutting.resample)
     long = [one for one in found if len(one.samples) >= length]
     if not long:
         longest = max((len(one.samples) for one in found), default=0)
@@ -191,7 +193,7 @@ def _cut_one(recording: Recording, bad: NDArray[np.bool_] | None, cutting: Cutti
         starts.append(rows[first] / (rate or 1.0) if one.times is None else one.times[first])
     short = [len(one.samples) for one in found if len(one.samples) < length]
     source = "" if rate is None else f"rate {rate_text(rate)}{_source_of(recording, cutting)}"
-    return _Part(views, np.concatenate(starts), np.concatenate(spans), short, rate, source, notes)
+    return _Part(views, np.concatenate(starts), np.concatenate(spans), short, rate, longest, source, notes)
 
 
 def _source_of(recording: Recording, cutting: Cutting) -> str:

@@ -25,7 +25,9 @@ def from_objects(recordings: Any, channels: Sequence[str] | None, times: Any) ->
     Raises:
         InputError: something else, columns that are not there, or times that do not fit.
     """
-    several = isinstance(recordings, (list, tuple)) and len(recordings) > 0 and not np.isscalar(recordings[0])
+    if isinstance(recordings, (list, tuple)) and not len(recordings):
+        raise InputError("recordings: expected one or more, got none")
+    several = isinstance(recordings, (list, tuple)) and not np.isscalar(recordings[0])
     if several and isinstance(recordings[0], (list, tuple)):  # the rows of one
         several = False
     given = list(recordings) if several else [recordings]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,10 +68,26 @@ class Segment:
     times: NDArray[np.float64] | None
 
 
+class Stretches(NamedTuple):
+    """What a recording is cut into at gaps.
+
+    Attributes:
+        segments: without a gap.
+        rate: samples a second, after resampling; None if unknown.
+        longest: seconds from one sample to the next, beyond which there is a gap; None if unknown.
+        notes: what was found, in sentences.
+    """
+
+    segments: list[Segment]
+    rate: float | None
+    longest: float | None
+    notes: list[str]
+
+
 def segments(
     recording: Recording, bad: NDArray[np.bool_] | None, rate: float | None, resample: float | None
-) -> tuple[list[Segment], float | None, list[str]]:
-    """The stretches of a recording, its rate after resampling, and what was found, in sentences.
+) -> Stretches:
+    """The stretches of a recording.
 
     Args:
         recording: one.
@@ -97,16 +113,16 @@ def segments(
     found = _runs(recording, clock, bad)
     notes = [] if clock is None else list(clock.notes)
     if resample is None:
-        return found, known, notes
+        return Stretches(found, known, None if clock is None else clock.longest, notes)
     if known is None:
         raise InputError(
             f"resample: the rate of {recording.name} is not known; give it (rate=...), or a column of times"
         )
     if clock is not None and not clock.irregular and abs(known / resample - 1) < 1e-9:
-        return found, resample, notes
+        return Stretches(found, resample, clock.longest, notes)
     about = "about " if clock is not None and clock.irregular else ""
     notes.append(f"resampled from {about}{rate_text(known)} to {rate_text(resample)}")
-    return [_resampled(one, known, resample) for one in found if len(one.samples) > 1], resample, notes
+    return Stretches([_resampled(one, known, resample) for one in found if len(one.samples) > 1], resample, None, notes)
 
 
 def _runs(recording: Recording, clock: Clock | None, bad: NDArray[np.bool_] | None) -> list[Segment]:

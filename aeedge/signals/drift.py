@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 LEAST_WINDOWS, MOST_WINDOWS = 50, 2048  # of a reference
 AVERAGE_RUN_LENGTH = 100_000  # windows to a false alarm: a day of windows of a second
-_LEAST_EFFECTIVE = 20  # independent windows that tell as much: a component that changes more slowly is not looked at
+_LEAST_EFFECTIVE = 15  # independent windows that tell as much; a component with less than half of that is left out
 _PER_COMPONENT = 10  # windows of the reference for each component
 _WEIGHT = 0.01  # of a new window
 _LEVELS = np.array(LEVELS)
@@ -173,14 +173,15 @@ def fit_reference(latents: ArrayLike, scores: ArrayLike) -> DriftReference:
     standard = (x - mean) / scale
     rotation, normal = _whitening(standard.T @ standard / len(x), len(x)), _normal_scores(s)
     effective = _effective(np.column_stack([standard @ rotation.T, normal]))
-    rotation = rotation[effective[:-1] >= _LEAST_EFFECTIVE]
+    least = min(float(np.median(effective[:-1])), effective[-1])
+    if least < _LEAST_EFFECTIVE:
+        raise InputError(
+            f"latents: of {len(x)} windows, which change slowly, there are as few as {least:.1f} independent ones, "
+            f"expected {_LEAST_EFFECTIVE} or more; take a longer reference"
+        )
+    rotation = rotation[effective[:-1] >= _LEAST_EFFECTIVE / 2]
     axes = rotation / np.linalg.norm(rotation, axis=1, keepdims=True)
     rotation = rotation[: max(1, len(x) // _PER_COMPONENT)]
-    if not len(rotation) or effective[-1] < _LEAST_EFFECTIVE:
-        raise InputError(
-            f"latents: of {len(x)} windows, that change slowly, there are as few as {effective.min():.1f} independent "
-            f"ones, expected {_LEAST_EFFECTIVE} or more; take a longer reference"
-        )
     y = standard @ rotation.T
     edges = np.quantile(s, _LEVELS)
     edges = np.minimum(edges + np.abs(edges) * (_RAISED - 1) + _FLOOR, LARGEST_SCORE)
@@ -281,8 +282,8 @@ class _Process:
 def _reflections(x: Array, most: int) -> Array:
     """Partial autocorrelations (most,) by Burg's method, up to the lag that Akaike's corrected criterion prefers.
 
-    The first is raised by its bias and its standard error: few windows often seem to be more independent than they are,
-    and false alarms follow from that.
+    The first is raised by its bias and two standard errors: few windows often seem to be more independent than they
+    are, and false alarms follow from that.
     """
     n, found, best, keep = len(x), np.zeros(most), 0.0, 1
     forward, backward, loss = x[1:], x[:-1], 0.0
@@ -297,7 +298,7 @@ def _reflections(x: Array, most: int) -> Array:
             best, keep = criterion, lag
     found[keep:] = 0.0
     r = found[0]
-    found[0] = min(r + (1 + 3 * r) / n + math.sqrt((1 - r * r) / n), max(r, _MOST_ALIKE))
+    found[0] = min(r + (1 + 3 * r) / n + 2 * math.sqrt((1 - r * r) / n), max(r, _MOST_ALIKE))
     return found
 
 

@@ -70,7 +70,9 @@ class Layout:
         taken = given if type(given) is np.ndarray else as_rows(given, "samples", channels if self._named else None)
         try:
             found: NDArray[Any] = np.asarray(taken)
-        except ValueError as error:  # lists of unequal length
+            if found.dtype == object:  # None among numbers is a missing value
+                found = found.astype(np.float64)
+        except (ValueError, TypeError) as error:  # lists of unequal length
             raise InputError(f"samples: expected numbers (k, {len(channels)}), got {error}") from None
         if found.ndim == 1:
             found = found[:, np.newaxis] if len(channels) == 1 else found[np.newaxis]

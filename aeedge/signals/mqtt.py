@@ -246,8 +246,9 @@ class Broker:
     def _on_connect(self, client: Any, _data: Any, flags: Any, reason: Any, _properties: Any) -> None:
         if reason.is_failure:
             what = f"{self._name} refuses the connection ({reason})"
+            advice = "it has to speak MQTT 5" if "protocol" in str(reason).lower() else _ADVICE
             first = not self._connection
-            self._inbox.put(InputError(f"mqtt: {what}; {_ADVICE}") if first else f"{what}; it is tried again")
+            self._inbox.put(InputError(f"mqtt: {what}; {advice}") if first else f"{what}; it is tried again")
             return
         if self._connection and not flags.session_present:
             self._inbox.put(f"{self._name} has forgotten the session, messages may be lost")

@@ -255,7 +255,7 @@ class Recordings:
             row, column = np.argwhere(~np.isfinite(block))[0].tolist()
             raise InputError(
                 f"{name}: expected finite numbers, got {block[row, column]} in sample {first + row} (counted from 0), "
-                f"channel '{printable(channels[column])}'; leave it out, or pass invalid='propagate'"
+                f"channel '{printable(channels[column])}'; clean the data, or pass invalid='propagate' to get NaN there"
             )
         try:
             return self._layout.samples(block)

@@ -1,16 +1,19 @@
 """aeedge stream with a real broker: nothing is lost and nothing taken twice while the one or the other is restarted."""
 
 import json
+import re
+import shlex
 import signal
 import subprocess
 import sys
 import threading
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from helpers.brokers import Client, running
+from helpers.brokers import Client, free_port, running
 from helpers.children import TIMEOUT
 from helpers.signals import machine, signal_bundle
 from helpers.streams import environment
@@ -23,6 +26,7 @@ from aeedge.errors import InputError
 from aeedge.signals.mqtt import Address, default_client_id
 
 SIGNAL = SignalSpec(("x", "y"), window=32, hop=8, rate=100.0)
+EXAMPLE = Path(__file__).parents[2] / "examples" / "gateway"
 IN, OUT = "plant/motor", "plant/motor/events"
 
 
@@ -359,3 +363,30 @@ def test_options_that_do_not_fit_are_refused(bundle, options, env, words, monkey
     done = CliRunner().invoke(AeedgeGroup.build(), command)
     assert (done.exit_code, done.stdout) == (2, "")
     assert words in done.stderr
+
+
+# examples/gateway
+
+
+def test_the_broker_takes_the_examples_configuration(tmp_path, keys):
+    lines = (EXAMPLE / "mosquitto.conf").read_text()
+    lines = lines.replace("#listener 8883", f"listener {free_port()}").replace("#cafile", "cafile")
+    lines = lines.replace("#certfile", "certfile").replace("#keyfile", "keyfile")
+    lines = lines.replace("/etc/mosquitto/certs", str(keys)).replace("/etc/mosquitto/aeedge.passwords", f"{tmp_path}/p")
+    (tmp_path / "p").write_text("")
+    (tmp_path / "p").chmod(0o600)
+    kept = [line for line in lines.splitlines() if not line.startswith("listener 1883")]
+    with running(tmp_path, *kept) as broker:  # on a port of its own
+        assert broker.port
+
+
+def test_the_command_of_the_unit_can_be_called():
+    unit = (EXAMPLE / "aeedge-stream@.service").read_text().replace("\\\n", " ")
+    command = re.search("^ExecStart=(.*)$", unit, re.MULTILINE)[1]
+    words = shlex.split(command)
+    assert words[0].endswith("/aeedge")
+    made = AeedgeGroup.build().get_command(None, words[1]).make_context("stream", words[2:])
+    assert made.params["state"]
+    assert made.params["publish"] != made.params["mqtt"].split("/", 3)[3]
+    assert "Restart=always" in unit
+    assert "DynamicUser=yes" in unit

@@ -604,3 +604,27 @@ def test_a_run_with_a_reference_of_other_rows_is_refused(tmp_path):
     np.save(tmp_path / "run" / "reference.npy", np.zeros((60, 32, 3), np.float32))
     with pytest.raises(InputError, match=r"reference\.npy"):
         Autoencoder.load(tmp_path / "run")
+
+
+def test_calibration_scores_are_kept_in_time_order(tmp_path):
+    """A device counts false alarms by stretches of the calibration recording."""
+    windows = cut(signal(6000), 32, 4)
+    small(calibration=0.3).fit_rows(windows, signal=SPEC._replace(hop=4)).export(tmp_path / "m.aeedge")
+    with aeedge.load(tmp_path / "m.aeedge") as model:
+        spec, sequence = model.manifest.calibration, model.calibration_sequence
+        assert spec is not None
+        assert spec.spacing == 1.0
+        np.testing.assert_array_equal(np.sort(sequence), model.calibration.scores)
+        stream = aeedge.Stream(model)
+        each_window = model.false_alarm_rate * 86_400 * stream.rate / stream.hop
+        assert 0 < stream.expected_false_alarms_per_day < each_window
+
+
+def test_few_windows_of_a_long_recording_calibrate_too(tmp_path):
+    """A stream without a threshold would watch nothing."""
+    windows = cut(signal(8000), 32, 32)
+    run = small().fit_rows(windows, signal=SPEC._replace(hop=32)).run_
+    assert len(windows) < 495
+    assert len(run.calibration) == round(0.2 * len(windows))
+    assert run.alarm is not None
+    assert small(goal="compress").fit_rows(windows, signal=SPEC._replace(hop=32)).run_.alarm is None

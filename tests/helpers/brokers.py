@@ -16,6 +16,12 @@ from helpers.children import TIMEOUT
 from helpers.waiting import soon
 
 
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
 class Mosquitto:
     """A broker with a port and a folder of its own, which keeps sessions when it is stopped."""
 
@@ -24,9 +30,7 @@ class Mosquitto:
             self._program, self._environment = mosquitto.command()
         except UnavailableError as error:
             pytest.skip(f"NOTHING WAS TESTED, there is no mosquitto here: {error}")
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         settings = [f"listener {self.port} 127.0.0.1", "persistence true", f"persistence_location {folder}/"]
         settings += [f"user {getpass.getuser()}", *(lines or ["allow_anonymous true"])]
         self._config = folder / "mosquitto.conf"

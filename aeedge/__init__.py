@@ -22,6 +22,7 @@ from aeedge.model import Model
 
 if TYPE_CHECKING:
     from aeedge.recalibration import recalibrate
+    from aeedge.signals.crossfade import denoise_signal
     from aeedge.signals.stream import Stream
     from aeedge.signals.window import window
 
@@ -37,6 +38,7 @@ __all__ = [
     "Stream",
     "VerificationError",
     "__version__",
+    "denoise_signal",
     "load",
     "recalibrate",
     "window",
@@ -44,6 +46,7 @@ __all__ = [
 
 _LATER = {  # what few programs need is imported when it is first used
     "Stream": "aeedge.signals.stream",
+    "denoise_signal": "aeedge.signals.crossfade",
     "recalibrate": "aeedge.recalibration",
     "window": "aeedge.signals.window",
 }

@@ -18,6 +18,7 @@ from aeedge.runtime.methods import NAMES
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
+    from aeedge.bundle.drift_reference import DriftReference
     from aeedge.bundle.reader import Bundle
     from aeedge.detection.explain import Cause
     from aeedge.runtime.dispatch import Dispatcher
@@ -162,9 +163,14 @@ class Model:
         return self._bundle.calibration_sequence(self.variant)
 
     @property
-    def drift_reference(self) -> Any:
-        """What `aeedge.signals.drift.DriftMonitor` compares latents and scores with; None where the bundle has none."""
-        return None
+    def drift_reference(self) -> DriftReference | None:
+        """What `aeedge.signals.drift.DriftMonitor` compares latents and scores with; None where the bundle has none.
+
+        Raises:
+            CorruptBundleError: calibration.npz is missing or damaged.
+        """
+        self._check("encode")
+        return self._bundle.drift_reference(self.variant)
 
     @property
     def threads(self) -> int:
@@ -435,6 +441,7 @@ class Model:
         self._check("encode")
         if self.calibration_size:
             self._bundle.calibration(self.variant)
+            self._bundle.drift_reference(self.variant)
         calls = {"latent": self.encode, "reconstruction": self.reconstruct, "score": self.score}
         if self.manifest.front_end is not None:
             calls["features"] = self.features

@@ -39,10 +39,12 @@ from aeedge.files.replacing import BUNDLE, check_folder
 from aeedge.loading import load
 from aeedge.runtime.batch import InputBatch
 from aeedge.runtime.missing import fill_missing, missing_rows
+from aeedge.signals.drift import MOST_WINDOWS, fit_reference
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
+    from aeedge.bundle.drift_reference import DriftReference
     from aeedge.model import Model
     from aeedge.types import Block, Floats
 
@@ -106,7 +108,9 @@ def recalibrate(
             smallest rate that so few rows support. A threshold is one of fp32 scores.
         keep_score: keep the score's parameters, so that all rows calibrate.
         time_ordered: whether the rows are in the order of time: the first ones fit and the later ones calibrate, else
-            they are drawn at random. None for what the old bundle's calibration was.
+            they are drawn at random. None for what the old bundle's calibration was; windows of a signal are. Of these
+            a few less fit, so that none shares a sample with those that calibrate, and they are also the new reference
+            for drift; without an order the new bundle has none.
         overwrite: replace an existing bundle that holds no other files; the old bundle itself is never replaced.
         allow_ops: see `aeedge.load`.
         progress: called with what is being done.
@@ -125,16 +129,22 @@ def recalibrate(
         _check_score(source, fits)
         rows, notes = _normal(normal_rows, manifest.input)
         before = manifest.calibration
-        time_ordered = bool(before and before.time_ordered) if time_ordered is None else bool(time_ordered)
+        signal = manifest.input.signal
+        if time_ordered is None:
+            time_ordered = signal is not None or bool(before and before.time_ordered)
         latents = 0 if kind == "robust" else manifest.latent
         count = _fit_count(len(rows), latents) if fits else 0
         rule = _rule(rule, before, len(rows) - count)
         _check_enough(len(rows), rule, (lambda n: _fit_count(n, latents)) if fits else (lambda n: 0))
         order = np.arange(len(rows)) if time_ordered else np.random.default_rng(0).permutation(len(rows))
-        fit, rest = (part[chosen(len(part), time_ordered=time_ordered)] for part in (order[:count], order[count:]))
-        scoring, scores = _scores(source, rows[fit] if fits else None, rows[rest], notes, progress)
+        last, windows = count, None
+        if signal is not None and time_ordered:  # the last ones share samples with those that calibrate
+            last = max(min(count, _LEAST_FIT), count + 1 - signal.span)
+            windows = rows[:: signal.span][-MOST_WINDOWS:]
+        fit, rest = (part[chosen(len(part), time_ordered=time_ordered)] for part in (order[:last], order[count:]))
+        scoring, scores, references = _scores(source, rows[fit] if fits else None, rows[rest], windows, notes, progress)
         spacing = (len(order) - count) / len(rest) if time_ordered else None
-        calibration, data = calibrated(scores, rule, time_ordered=time_ordered, spacing=spacing)
+        calibration, data = calibrated(scores, rule, time_ordered=time_ordered, spacing=spacing, references=references)
         made, files = _bundle(source, scoring, calibration, notes)
         files[CALIBRATION] = data
         for variant, values in scores.items():
@@ -247,10 +257,18 @@ def _check_score(source: Bundle, fits: bool) -> None:
 
 
 def _scores(
-    source: Bundle, fit: Block | None, rest: Block, notes: list[str], progress: Callable[[str], object]
-) -> tuple[Scoring | None, dict[str, Floats]]:
-    """A score fitted to `fit`, None for the old one, and the scores of `rest` by variant, for those that run here."""
-    scoring, scores, reasons = None, {}, []
+    source: Bundle,
+    fit: Block | None,
+    rest: Block,
+    windows: Block | None,
+    notes: list[str],
+    progress: Callable[[str], object],
+) -> tuple[Scoring | None, dict[str, Floats], dict[str, DriftReference]]:
+    """A score fitted to `fit`, None for the old one, the scores of `rest` and the drift references of `windows`.
+
+    Scores and references are by variant, for those that run here.
+    """
+    scoring, scores, references, reasons = None, {}, {}, []
     for variant in sorted(source.manifest.variants, key=lambda name: name != "fp32"):
         model = _opened(source.path, variant, source.allow_ops)
         if isinstance(model, str):
@@ -265,9 +283,14 @@ def _scores(
                 scoring = _fitted(model, fit)
             progress(f"{variant}: scoring {len(rest):,} rows")
             scores[variant] = _scored(model, scoring, rest)
+            if windows is not None:
+                try:
+                    references[variant] = fit_reference(model.encode(windows), _scored(model, scoring, windows))
+                except InputError as error:
+                    notes.append(f"{variant}: drift will not be found: {error}")
     if not scores:
         raise VerificationError(reasons[0])
-    return scoring, scores
+    return scoring, scores, references
 
 
 def _opened(path: str, variant: str, allow_ops: Names) -> Model | str:

@@ -13,7 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 BUNDLE = ROOT / "tests" / "data" / "bundle_v1"
 HEAVY = {"torch", "onnx", "onnxscript", "scikit-learn", "scipy", "matplotlib", "pyarrow", "safetensors", "rich"}
-HEAVY |= {"pillow"}
+HEAVY |= {"pillow", "paho-mqtt"}
 
 ENCODE = f"""
 import sys, numpy as np, aeedge

@@ -5,7 +5,7 @@
 
 What a combination says is printed when it is done: `make test` runs other tests beside this.
 
-Each combination gets an environment with the wheel, Pillow, pytest and hypothesis: no torch, no onnx.
+Each combination gets an environment with the wheel, Pillow, paho, pytest and hypothesis: no torch, no onnx.
 """
 
 from __future__ import annotations
@@ -60,6 +60,7 @@ def run_pair(version: str, runtime: str, numpy: str, wheel: Path) -> bool | None
             "pytest>=8",
             "hypothesis>=6.100",
             "pillow>=10",
+            "paho-mqtt>=2",
         ]
         subprocess.run([*install, *packages], check=True)
         subprocess.run(

@@ -16,10 +16,10 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+from debian_packages import UnavailableError, done, download, fetched, kept, unpack
 
 ROOT = Path(__file__).resolve().parent.parent
 CACHE = ROOT / ".isa"
@@ -46,37 +46,6 @@ ARM_RUNTIME = "1.27.0"
 PACKAGES = ["python3", "libstdc++6"]  # the wheels need the second; apt adds what these two need
 GLIBC_MINORS = range(17, 37)  # manylinux_2_17 to 2_36, the glibc of Debian 12; pip wants each one named
 
-# Messages of apt, pip and proxies about an unreachable registry. Anything else is an ordinary error.
-_UNREACHABLE = re.compile(
-    r"Could not resolve|Temporary failure|[Cc]ould not connect|Unable to connect|Could not wait for server"
-    r"|[Cc]onnection (refused|timed out|failed|reset|broken)|timed out|Network is unreachable|No route to host"
-    r"|NewConnectionError|ProxyError|Max retries exceeded"
-    r"|Forbidden|Bad Gateway|Service Unavailable|Gateway Time-?out|Proxy Authentication Required"
-)
-
-# apt with separate state: needs no privileges and leaves the machine's packages alone. Mirrors, keys and proxies come
-# from the machine's configuration, which apt reads first; hooks for the real state are cleared.
-_APT_CONF = """\
-#clear APT::Update;
-#clear DPkg;
-#clear APT::Architectures;
-APT::Architecture "{architecture}";
-APT::Architectures {{ "{architecture}"; }};
-APT::Install-Recommends "false";
-APT::Sandbox::User "";
-Acquire::Languages "none";
-Acquire::Retries "1";
-Acquire::http::Timeout "30";
-Dir::State "{state}";
-Dir::State::status "{state}/status";
-Dir::Cache "{state}/cache";
-Dir::Log "{state}";
-"""
-
-
-class UnavailableError(RuntimeError):
-    """The emulators cannot be installed: no registry reachable, or not x86-64 Linux with apt."""
-
 
 def command(name: str) -> list[str]:
     """The command that starts Python on a machine; what is missing is installed first, half a minute once.
@@ -98,26 +67,26 @@ def command(name: str) -> list[str]:
 
 def environment() -> dict[str, str]:
     """Environment variables of an emulated Python: aeedge from the source tree, one thread, no bytecode written."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
+    own = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
     # numpy's BLAS would start a thread per CPU, which is slower under emulation.
     threads = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"), "1")
     # On an AMD host numpy's BLAS takes an emulated Nehalem for a Haswell, and dies of the first AVX instruction.
     core = {"OPENBLAS_CORETYPE": "Nehalem"}
-    return {**kept, **threads, **core, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+    return {**own, **threads, **core, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
 
 
 def arm_root() -> Path:
     """The folder with Debian's Python for arm64 and the wheels; its name lists the versions."""
     wheels = [f"onnxruntime=={ARM_RUNTIME}", _pinned("numpy"), _pinned("click")]
     name = "-".join(["arm64", *(wheel.replace("==", "-") for wheel in wheels)])
-    return _kept(name, lambda folder, scratch: _make_arm_root(folder, scratch, wheels))
+    return kept(CACHE, name, lambda folder, scratch: _make_arm_root(folder, scratch, wheels))
 
 
 def _qemu(name: str) -> str:
     """The emulator on the PATH, or the one in Debian's package."""
     if found := shutil.which(name):
         return found
-    return str(_kept("qemu", _make_qemu) / "usr/bin" / name)
+    return str(kept(CACHE, "qemu", _make_qemu) / "usr/bin" / name)
 
 
 def _pinned(package: str) -> str:
@@ -129,36 +98,13 @@ def _pinned(package: str) -> str:
     return found.group()
 
 
-def _kept(name: str, make: Callable[[Path, Path], None]) -> Path:
-    """A folder of the cache; `make` fills it if it does not exist.
-
-    It is filled under a temporary name and renamed when complete, so that an interrupted run leaves no partial folder.
-    """
-    kept = CACHE / name
-    if kept.is_dir():
-        return kept
-    CACHE.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="making-", dir=CACHE) as aside:
-        folder, scratch = Path(aside, "made"), Path(aside, "scratch")
-        folder.mkdir()
-        scratch.mkdir()
-        print(f"emulated: creating {kept} …", file=sys.stderr, flush=True)
-        make(folder, scratch)
-        try:
-            folder.rename(kept)
-        except OSError:  # another run was faster
-            if not kept.is_dir():
-                raise
-    return kept
-
-
 def _make_qemu(folder: Path, scratch: Path) -> None:
     """The two emulators from Debian's package."""
     names = sorted({machine.emulator for machine in MACHINES.values()})
-    (package,) = _debian("amd64", ["qemu-user-static"], scratch, closure=False)
-    _unpack(package, folder, *(f"./usr/bin/{name}" for name in names))
+    (package,) = download("amd64", ["qemu-user-static"], scratch)
+    unpack(package, folder, *(f"./usr/bin/{name}" for name in names))
     for name in names:
-        _done([str(folder / "usr/bin" / name), "--version"])
+        done([str(folder / "usr/bin" / name), "--version"])
 
 
 def _make_arm_root(folder: Path, scratch: Path, wheels: list[str]) -> None:
@@ -166,73 +112,18 @@ def _make_arm_root(folder: Path, scratch: Path, wheels: list[str]) -> None:
     for name in ("bin", "lib", "sbin"):  # one /usr: packages of Debian 12 still name /lib, later ones do not
         (folder / "usr" / name).mkdir(parents=True)
         (folder / name).symlink_to(f"usr/{name}")
-    for package in _debian("arm64", PACKAGES, scratch, closure=True):
-        _unpack(package, folder)
+    for package in download("arm64", PACKAGES, scratch, closure=True):
+        unpack(package, folder)
     version = (folder / "usr/bin/python3").readlink().name.removeprefix("python")
     platforms = [f"--platform=manylinux_2_{minor}_aarch64" for minor in GLIBC_MINORS]
     options = ["--no-deps", "--only-binary=:all:", "--implementation=cp", f"--python-version={version}", "--retries=1"]
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--quiet"]
-    _fetched([*pip, *options, *platforms, "--dest", str(scratch / "wheels"), *wheels])
+    fetched([*pip, *options, *platforms, "--dest", str(scratch / "wheels"), *wheels])
     for wheel in (scratch / "wheels").glob("*.whl"):
         shutil.unpack_archive(wheel, folder / "usr/lib/python3/dist-packages", "zip")
     emulator = _qemu("qemu-aarch64-static")
     python = [emulator, "-L", str(folder), str(folder / "usr/bin/python3")]
-    _done([*python, "-c", "import click, numpy, onnxruntime"], env=environment())
-
-
-def _debian(architecture: str, packages: list[str], scratch: Path, *, closure: bool) -> list[Path]:
-    """Packages from the machine's Debian mirror, signatures checked; with `closure` also their dependencies."""
-    if not shutil.which("apt-get"):
-        raise UnavailableError("the emulators come from Debian packages, and this machine has no apt-get")
-    state = scratch / "apt"
-    for name in ("lists/partial", "cache/archives/partial"):
-        (state / name).mkdir(parents=True)
-    (state / "status").touch()  # an empty machine: nothing is installed, so the closure is complete
-    conf = state / "apt.conf"
-    conf.write_text(_APT_CONF.format(architecture=architecture, state=state))
-    apt = ["apt-get", "--config-file", str(conf), "--quiet", "--yes"]
-    # apt-get update succeeds although mirrors did not respond; its output explains why the next step finds nothing.
-    said = _fetched([*apt, "update"], cwd=state)
-    fetch = ["install", "--download-only"] if closure else ["download"]
-    _fetched([*apt, *fetch, *packages], cwd=state, before=said)
-    return sorted([*state.glob("*.deb"), *state.glob("cache/archives/*.deb")])
-
-
-def _unpack(package: Path, folder: Path, *members: str) -> None:
-    """All of a Debian package, or some members; `dpkg-deb -x` would replace the links by folders."""
-    archive = folder.with_name("package.tar")
-    with archive.open("wb") as out:
-        subprocess.run(["dpkg-deb", "--fsys-tarfile", str(package)], stdout=out, check=True)
-    _done(["tar", "-x", "--no-same-owner", "--keep-directory-symlink", "-C", str(folder), "-f", str(archive), *members])
-    archive.unlink()
-
-
-def _done(words: list[str], **options: Any) -> str:
-    """Run a command and return its output."""
-    done = _ran(words, **options)
-    if done.returncode != 0:
-        raise RuntimeError(f"{' '.join(words)} ended with {done.returncode}:\n{done.stdout[-3000:]}")
-    return done.stdout
-
-
-def _fetched(words: list[str], *, before: str = "", **options: Any) -> str:
-    """As `_done`, for commands that need a registry; `before` is an earlier step's output, to explain a failure."""
-    done = _ran(words, **options)
-    silent = [line.strip() for line in (before + done.stdout).splitlines() if _UNREACHABLE.search(line)]
-    if done.returncode != 0 and silent:
-        raise UnavailableError(f"a package registry cannot be reached: {silent[-1]}")
-    if done.returncode != 0:
-        raise RuntimeError(f"{' '.join(words)} ended with {done.returncode}:\n{(before + done.stdout)[-3000:]}")
-    return done.stdout
-
-
-def _ran(words: list[str], env: dict[str, str] | None = None, **options: Any) -> subprocess.CompletedProcess[str]:
-    """A finished command with both output streams merged, in English because the output is parsed."""
-    env = {**(os.environ if env is None else env), "LC_ALL": "C"}
-    done: subprocess.CompletedProcess[str] = subprocess.run(
-        words, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options
-    )
-    return done
+    done([*python, "-c", "import click, numpy, onnxruntime"], env=environment())
 
 
 def main() -> int:

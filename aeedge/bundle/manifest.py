@@ -32,10 +32,12 @@ VARIANTS = ("fp32", "int8")
 DTYPES = ("float32", "uint8", "int16")
 MISSING = ("drop", "median")
 CALENDAR = ("day", "week")
+HEALTH = ("low", "high", "longest_run", "at_extreme", "zeros", "missing")  # of each channel; see signals/health.py
 SCORES = ("mse", "robust", "mahalanobis", "both")
 SENTINELS = ("none", "first", "all")
 OUTPUTS = ("features", "latent", "reconstruction", "score")
 MOST_SCORES = 4096  # of a variant in calibration.npz
+MOST_DRIFT_LATENTS = 48  # of a drift reference there
 LARGEST_SCORE = (2 - 2**-23) * 2.0**127  # of float32
 
 _SEAL = '"manifest_sha256": "'
@@ -83,7 +85,9 @@ class SignalSpec(Record):
     `channels` names the measured channels, `units` theirs; `hop` is the number of samples from one window's start to
     the next in training; `rate` is in samples a second (Hz), None if unknown. `time` names the column with the time of
     each sample. For each of `calendar`, "day" and "week", two more channels follow the measured ones: sine and cosine
-    of the time of day, and of the time since Monday. `reference` is what health checks compare windows with, as JSON.
+    of the time of day, and of the time since Monday. `longest_step` is how many seconds may pass from one sample to the
+    next without a gap; None for one and a half periods. `reference` is what health checks compare windows with, as
+    JSON.
     """
 
     channels: tuple[str, ...]
@@ -93,6 +97,7 @@ class SignalSpec(Record):
     units: tuple[str, ...] | None = None
     time: str | None = None
     calendar: tuple[str, ...] = ()
+    longest_step: float | None = None
     reference: Mapping[str, Any] = MappingProxyType({})
 
     @property
@@ -105,6 +110,11 @@ class SignalSpec(Record):
         """Number of channels of a window."""
         return len(self.channels) + 2 * len(self.calendar)
 
+    @property
+    def span(self) -> int:
+        """Hops from a window to the next that shares no sample with it."""
+        return -(-self.window // self.hop)
+
     def document(self) -> dict[str, Any]:
         """This as JSON."""
         return {
@@ -115,6 +125,7 @@ class SignalSpec(Record):
             "units": None if self.units is None else list(self.units),
             "time": self.time,
             "calendar": list(self.calendar),
+            **({} if self.longest_step is None else {"longest_step": self.longest_step}),
             "reference": dict(self.reference),
         }
 
@@ -215,7 +226,8 @@ class CalibrationSpec(Record):
     `file`: of calibration.npz; `rows`: how many scores of each variant it has; `false_alarm_rate`: of these thresholds;
     `rule`: how they were asked for; `time_ordered`: whether the rows are a stretch of time after the training rows;
     `drift`: what was found in a later stretch, and other facts for people; `spacing`: where the scores are kept in time
-    order too, hops (`SignalSpec.hop`, or rows) from one to the next; None where they are not.
+    order too, hops (`SignalSpec.hop`, or rows) from one to the next; None where they are not; `drift_references`: the
+    numbers of latents and of components of each variant that has a drift reference.
     """
 
     file: FileEntry
@@ -226,6 +238,7 @@ class CalibrationSpec(Record):
     time_ordered: bool = False
     drift: Mapping[str, Any] = MappingProxyType({})
     spacing: float | None = None
+    drift_references: Mapping[str, tuple[int, int]] = MappingProxyType({})
 
 
 class Manifest(Record):
@@ -409,8 +422,13 @@ def _calibration_document(spec: CalibrationSpec) -> dict[str, Any]:
         "rule": dict(spec.rule),
         "time_ordered": spec.time_ordered,
         **({} if spec.spacing is None else {"spacing": spec.spacing}),
+        **({} if not spec.drift_references else {"drift_references": _lists(spec.drift_references)}),
         **({"drift": dict(spec.drift)} if spec.drift else {}),
     }
+
+
+def _lists(sizes: Mapping[str, tuple[int, int]]) -> dict[str, list[int]]:
+    return {variant: list(both) for variant, both in sizes.items()}
 
 
 def _shortest(scale: NDArray[np.float32]) -> Any:
@@ -553,8 +571,22 @@ def read_signal(node: Node) -> SignalSpec:
         units=units,
         time=node.get("time").optional(Node.text),
         calendar=calendar,
-        reference=node.get("reference").optional(Node.plain) or {},
+        longest_step=node.get("longest_step").optional(lambda n: n.number(0.0)),
+        reference=node.get("reference").optional(lambda n: _reference(n, len(channels))) or {},
     )
+
+
+def _reference(node: Node, channels: int) -> dict[str, Any]:
+    """What health checks compare with: numbers for each channel, and anything of a later aeedge."""
+    found = node.plain()
+    for key in HEALTH:
+        numbers = node.get(key).optional(_numbers)
+        least = -LARGEST_SCORE if key in ("low", "high") else 0.0
+        if numbers is not None and (len(numbers) != channels or not all(least <= n <= LARGEST_SCORE for n in numbers)):
+            raise node.get(key).wrong(f"{channels} numbers from {least:g} to {LARGEST_SCORE:g}, one for each channel")
+    if any(low > high for low, high in zip(found.get("low") or (), found.get("high") or ())):
+        raise node.get("high").wrong("numbers that are not below those of 'low'")
+    return found
 
 
 def _missing(node: Node) -> Missing:
@@ -610,8 +642,21 @@ def _calibration(node: Node) -> CalibrationSpec:
         rule=node.get("rule").plain(),
         time_ordered=node.get("time_ordered").boolean(),
         spacing=node.get("spacing").optional(lambda n: n.number(1.0)),
+        drift_references=node.get("drift_references").optional(_drift_references) or {},
         drift=node.get("drift").optional(Node.plain) or {},
     )
+
+
+def _drift_references(node: Node) -> dict[str, tuple[int, int]]:
+    found = {}
+    for variant, item in node.mapping().items():
+        sizes = item.items()
+        if len(sizes) != 2:
+            raise item.wrong("the numbers of latents and of components")
+        latents = sizes[0].integer(1, MOST_DRIFT_LATENTS)
+        if variant in VARIANTS:
+            found[variant] = (latents, sizes[1].integer(1, latents))
+    return found
 
 
 def _score(node: Node, shape: tuple[int, ...]) -> ScoreSpec:

@@ -24,6 +24,7 @@ from aeedge.errors import AeedgeError, BundleError, CorruptBundleError, Incompat
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from aeedge.bundle.drift_reference import DriftReference
     from aeedge.bundle.golden import Wanted
 
 MANIFEST = "manifest.json"
@@ -256,6 +257,29 @@ class Bundle:
                 "export the bundle again"
             )
         return found
+
+    def drift_reference(self, variant: str) -> DriftReference | None:
+        """What windows of a stream are compared with, of a variant; None where there is none.
+
+        Raises:
+            CorruptBundleError: calibration.npz is missing, damaged, or has not what the manifest promises.
+        """
+        from aeedge.bundle.drift_reference import checked, wanted  # streams alone need it
+
+        spec = self.manifest.calibration
+        if spec is None or variant not in spec.drift_references:
+            return None
+        sizes, prefix = spec.drift_references[variant], f"{variant}.drift."
+        arrays = {
+            name: self._arrays(CALIBRATION, spec.file, {prefix + name: of})[prefix + name]
+            for name, of in wanted(*sizes).items()
+        }
+        try:
+            return checked(arrays, *sizes, self.manifest.latent)
+        except ValueError as error:
+            raise CorruptBundleError(
+                f"{os.path.join(self.path, CALIBRATION)}: {error} of {variant}; export the bundle again"
+            ) from None
 
     def _arrays(self, name: str, entry: FileEntry, wanted: Mapping[str, Wanted]) -> dict[str, NDArray[Any]]:
         from aeedge.bundle.golden import read_arrays  # most loads need none

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from aeedge.bundle.manifest import SignalSpec
 from aeedge.cli.reading import Result
 from aeedge.detection.calibration import alarm_band
 from aeedge.errors import InputError
@@ -73,9 +74,9 @@ class Detector:
         found: Any = self.model.explain(samples, top=top, invalid="propagate")
         return [[(cause.name, float(f"{cause.share:.4g}")) for cause in causes] for causes in found]
 
-    def layout(self, keep: Sequence[str]) -> Layout:
-        """The columns of `table`."""
-        kinds = dict.fromkeys(keep, "any")
+    def layout(self, keep: Mapping[str, str]) -> Layout:
+        """The columns of `table`; `keep`: kinds of those that are kept."""
+        kinds = dict(keep)
         found = {"score": "<f4"} | ({"p_value": "<f8"} if self.has_p_values else {})
         found |= {} if self.limit is None else {"alarm": "|b1"}
         for i in range(1, self.top + 1):
@@ -163,7 +164,7 @@ def _by_score(row: Scored) -> float:
     return np.inf if np.isnan(row.score) else -row.score
 
 
-def shown(detector: Detector, keep: Sequence[str], rows: Sequence[Scored], top: int) -> str:
+def shown(detector: Detector, keep: Iterable[str], rows: Sequence[Scored], top: int) -> str:
     """Rows as a table on the terminal."""
     scores = np.array([row.score for row in rows], np.float32)
     cells = [[str(row.number), *(_short(value) for value in row.kept), f"{row.score:.6g}"] for row in rows]
@@ -186,7 +187,7 @@ def shown(detector: Detector, keep: Sequence[str], rows: Sequence[Scored], top: 
 
 
 def _short(value: Any) -> str:
-    text = "" if value is None else str(value)
+    text = "" if value is None else f"{value:.9g}" if isinstance(value, float) else str(value)
     return text if len(text) <= _CONTEXT else text[:_CONTEXT] + "…"
 
 
@@ -198,9 +199,12 @@ def quantiles(scores: Sequence[NDArray[np.float32]]) -> str:
     return f"median {median:.4g}, 90 % {high:.4g}, 99 % {highest:.4g}"
 
 
-def summary(detector: Detector, keep: Sequence[str], tally: Tally) -> str:
-    """Counts, the rate of alarms against the promised one, and the first and worst alarms."""
-    lines = [("rows", f"{tally.count:,}"), ("scores", quantiles(tally.scores))]
+def summary(detector: Detector, keep: Iterable[str], tally: Tally, signal: SignalSpec | None = None) -> str:
+    """Counts, the rate of alarms against the promised one, and the first and worst alarms.
+
+    `signal`: what rows are windows of that were cut at its hop; None for other rows.
+    """
+    lines = [("rows" if signal is None else "windows", f"{tally.count:,}"), ("scores", quantiles(tally.scores))]
     if tally.unscored:
         lines.append(("not scored", f"{tally.unscored:,}, for missing values, NaN or infinity; they count as alarms"))
     if detector.limit is None:
@@ -208,7 +212,7 @@ def summary(detector: Detector, keep: Sequence[str], tally: Tally) -> str:
         return pairs(lines, 100)
     rate = tally.alarms / tally.count
     lines.append(("alarms", f"{tally.alarms:,} ({100 * rate:.3g} %) above {detector.limit:.6g}"))
-    lines += _promised(detector, tally) if detector.has_p_values else []
+    lines += _promised(detector, tally, signal) if detector.has_p_values else []
     parts = [pairs(lines, 100)]
     if tally.alarms:
         worst = [row for row in tally.highest if row.score > np.float32(detector.limit)]
@@ -217,22 +221,32 @@ def summary(detector: Detector, keep: Sequence[str], tally: Tally) -> str:
     return "\n\n".join(parts)
 
 
-def _promised(detector: Detector, tally: Tally) -> list[tuple[str, str]]:
-    """The rate of alarms that the calibration promises for normal rows, and whether it was kept."""
-    calibration = detector.model.calibration
+def _promised(detector: Detector, tally: Tally, signal: SignalSpec | None) -> list[tuple[str, str]]:
+    """The rate of alarms that the calibration promises for normal rows, and whether it was kept.
+
+    Windows that overlap raise alarms together: they vary as much as so many that share no sample.
+    """
+    calibration, spec, what = detector.model.calibration, detector.model.manifest.calibration, "rows"
     assert detector.limit is not None
-    rate = calibration.rate(detector.limit)
-    low, high = alarm_band(rate, calibration.size, tally.count)
-    found = f"{100 * rate:.3g} % of normal rows: {low:,} to {high:,} of {tally.count:,} (99 % of the time)"
+    rate, calibrated, count, overlap = calibration.rate(detector.limit), calibration.size, tally.count, 1.0
+    if signal is not None:
+        what, overlap = "windows", max(1.0, signal.window / signal.hop)
+        spacing = spec.spacing if spec is not None and spec.spacing is not None else 1.0
+        calibrated = max(1, round(calibrated / max(1.0, overlap / spacing)))
+        count = max(1, round(count / overlap))
+    low, high = (round(overlap * limit) for limit in alarm_band(rate, calibrated, count))
+    chance = "99 % of the time" + (
+        f"; they overlap, and vary as {count:,} do that share no sample" if overlap > 1 else ""
+    )
+    found = f"{100 * rate:.3g} % of normal {what}: {low:,} to {min(high, tally.count):,} of {tally.count:,} ({chance})"
     word = "promised" if detector.promises else "expected"
     if tally.alarms > high:
         verdict = f"more than {word}: drift, or anomalies"
     elif tally.alarms < low:
-        verdict = f"fewer than {word}: these rows are not like the calibration rows"
+        verdict = f"fewer than {word}: these {what} are not like the calibration {what}"
     else:
-        verdict = f"as {word}, within what chance explains with {calibration.size:,} calibration rows"
+        verdict = f"as {word}, within what chance explains with {calibration.size:,} calibration {what}"
     lines = [(word, found), ("", verdict)]
-    spec = detector.model.manifest.calibration
     drift = {} if spec is None else spec.drift
     if drift.get("drift") is True and detector.limit == detector.model.threshold:
         known = f"{drift.get('alarms')} of {drift.get('rows')} rows that came later raised an alarm"

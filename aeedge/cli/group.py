@@ -26,6 +26,7 @@ DEVICE = {
     "decode": "Reconstruct rows from a file of latents.",
     "denoise": "Reconstruct a file of rows with encoder and decoder.",
     "score": "Compute the anomaly score of each row of a file.",
+    "stream": "Score a live signal: lines of samples in, a line for each window out.",
     "recalibrate": "Calibrate a bundle again, for what is normal on this machine.",
     "doctor": "Report on this machine, its packages, and how a bundle runs here.",
     "tune": "Find the fastest way to run a bundle on this machine, and keep it.",
@@ -38,6 +39,7 @@ WORKSTATION = {  # listed here so that --help need not import the workstation
 }
 _MODULES = dict.fromkeys(("encode", "decode", "denoise"), "aeedge.cli.transform") | {
     "score": "aeedge.cli.score",
+    "stream": "aeedge.cli.stream",
     "bench": "aeedge.cli.bench",
     "doctor": "aeedge.cli.doctor",
     "tune": "aeedge.cli.tune",

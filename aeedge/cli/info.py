@@ -12,6 +12,7 @@ from aeedge.bundle.manifest import Manifest, SignalSpec
 from aeedge.bundle.reader import Bundle
 from aeedge.cli.streams import show
 from aeedge.errors import shortened
+from aeedge.files.times import duration_text, rate_text
 from aeedge.table import human_bytes, pairs
 
 
@@ -80,8 +81,12 @@ def _signal(signal: SignalSpec) -> list[tuple[str, str]]:
     units = signal.units or ("",) * len(signal.channels)
     named = [f"{name} ({unit})" if unit else name for name, unit in zip(signal.channels, units)]
     length, step = signal.window, signal.hop
-    seconds = "" if signal.rate is None else f" ({length / signal.rate:.4g} s, every {step / signal.rate:.4g} s)"
-    rate = "not known" if signal.rate is None else f"{signal.rate:.6g} Hz"
+    seconds = (
+        ""
+        if signal.rate is None
+        else f" ({duration_text(length / signal.rate)}, every {duration_text(step / signal.rate)})"
+    )
+    rate = "not known" if signal.rate is None else rate_text(signal.rate)
     time = [] if signal.time is None else [("time", signal.time)]
     calendar = [("calendar", f"time of {' and '.join(signal.calendar)}")] if signal.calendar else []
     windows = ("windows", f"{length:,} samples, hop {step:,}{seconds}")
@@ -107,6 +112,10 @@ def _alarms(m: Manifest) -> list[tuple[str, str]]:
             alarms, later, low, high = (spec.drift.get(name) for name in ("alarms", "rows", "low", "high"))
             found = f"{alarms} of {later} later rows raised an alarm, chance explains {low} to {high}"
             rows.append(("drift", found))
+    if m.calibration is not None and m.calibration.drift_references:
+        sizes = m.calibration.drift_references.items()
+        found = ", ".join(f"{components} components of {latents} latents ({of})" for of, (latents, components) in sizes)
+        rows.append(("monitors", found))
     if m.parent is not None:
         rows.append(("parent", f"{m.parent}, recalibrated"))
     return rows

@@ -7,7 +7,8 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import compress
+from itertools import compress, groupby
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import click
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aeedge.bundle.manifest import InputSpec
+from aeedge.bundle.reader import Bundle
 from aeedge.cli.types import (
     allow_ops_option,
     resize_option,
@@ -24,12 +26,14 @@ from aeedge.cli.types import (
     variant_option,
 )
 from aeedge.cli.wording import say
-from aeedge.errors import InputError, shortened
+from aeedge.errors import InputError, printable, shortened
 from aeedge.files.rows import Part, RowFile, Wanted, open_all
 from aeedge.files.source import STDIN
 from aeedge.model import Model
 from aeedge.runtime.missing import fill_missing, missing_rows
 from aeedge.runtime.prefetch import prefetch
+from aeedge.signals.crossfade import Crossfade
+from aeedge.signals.recording import Piece, Recordings
 
 
 class Result(NamedTuple):
@@ -46,6 +50,22 @@ class Result(NamedTuple):
     samples: NDArray[Any]
     kept: list[list[Any]]
     numbers: NDArray[np.int64]
+
+
+class Samples(NamedTuple):
+    """What a method of a model is called with.
+
+    Attributes:
+        rows: in the model's shape; what is kept beside them, and last the numbers of the rows.
+        kept: names of the columns that are kept, the numbers apart, and their kinds as in `writing.Layout`. Of windows
+            that were cut from a recording the first ones are "start", the number of the first sample, and where that is
+            known its "start_time"; the others have their values at the last sample.
+        recordings: what these windows are cut from; None for other samples.
+    """
+
+    rows: RowFile
+    kept: dict[str, str]
+    recordings: Recordings | None = None
 
 
 def row_options(output: str, *more: Callable[[Any], Any], required: bool = True) -> Callable[[Any], Any]:
@@ -86,21 +106,62 @@ def row_options(output: str, *more: Callable[[Any], Any], required: bool = True)
 
 
 def open_samples(
-    model: Model, what: str, sources: Sequence[str], invalid: str, reading: Mapping[str, Any], keep: Sequence[str] = ()
-) -> RowFile:
-    """Rows for a method of a model, in its shape, missing values treated; row numbers are the last kept column."""
+    model: Model,
+    what: str,
+    sources: Sequence[str],
+    invalid: str,
+    reading: Mapping[str, Any],
+    keep: Sequence[str] = (),
+    *,
+    numbers: bool = False,
+) -> Samples:
+    """Samples for a method of a model, in its shape, missing values treated; of recordings windows.
+
+    `keep`: names of columns. `numbers`: whether the time of windows is to be a number, not what stands in a file.
+    """
     spec, propagate = model.input, invalid == "propagate"
-    if what == "decode":
-        wanted, treated = Wanted(shape=model.latent_shape), False
+    kept, cut = dict.fromkeys(keep, "any"), None
+    treated = what != "decode" and spec.missing is not None
+    if what != "decode" and spec.signal is not None:
+        recordings = open_recordings(model, sources, reading, missing=treated or propagate, keep=keep, numbers=numbers)
+        rows, wanted = RowFile(recordings.windows, None, recordings.notes), Wanted(shape=spec.shape, dtype=spec.dtype)
+        if recordings.are_windows and keep:
+            raise InputError(f"{sources[0]}: expected a table with a column '{printable(keep[0])}', got an array")
+        if not recordings.are_windows:
+            cut, time = recordings, {} if recordings.time is None else {"start_time": recordings.time}
+            twice = next((name for name in keep if name in ("start", *time)), None)
+            if twice is not None:
+                raise InputError(f"keep: a column of the result is called '{twice}', too; rename the input's")
+            kept = {"start": "<i8", **time, **kept}
     else:
-        wanted, treated = Wanted(spec.features, spec.shape, spec.dtype, spec.dialect, keep), spec.missing is not None
-    rows = open_all(sources, wanted, missing=treated or propagate, **reading)
+        wanted = Wanted(spec.features, spec.shape, spec.dtype, spec.dialect, keep)
+        if what == "decode":
+            of_encode = (
+                [f"latent_{i}" for i in range(model.latent_size)]
+                if spec.signal and not model.manifest.ordered
+                else None
+            )
+            wanted = Wanted(of_encode, model.latent_shape)
+        rows = open_all(sources, wanted, missing=treated or propagate, **reading)
 
     def parts() -> Iterator[Part]:
         numbered = _shaped(rows.parts(), wanted)
         return _treated(numbered, spec, rows.notes, drop=not propagate) if treated else numbered
 
-    return replace(rows, parts=parts)
+    return Samples(replace(rows, parts=parts), kept, cut)
+
+
+def open_recordings(
+    model: Model | Bundle, sources: Sequence[str], reading: Mapping[str, Any], **options: Any
+) -> Recordings:
+    """Recordings for a model of a signal.
+
+    Raises:
+        InputError: options for images, and what `Recordings` raises.
+    """
+    if reading["resize"] or reading["skip_bad"]:
+        raise InputError(f"{sources[0]}: only images can be resized or skipped; leave --resize and --skip-bad out")
+    return Recordings(model, sources, array=reading["array"], dialect=reading["dialect"], **options)
 
 
 def _shaped(parts: Iterable[Part], wanted: Wanted) -> Iterator[Part]:
@@ -148,28 +209,60 @@ def results(model: Model, what: str, rows: RowFile, sources: Sequence[str], inva
     Raises:
         InputError: what reading and computing raise, or no rows at all.
     """
-    name = named(sources)
-    waiting: deque[Part] = deque()
+    name, waiting = named(sources), deque[Part]()
 
     def blocks() -> Iterator[NDArray[Any]]:
         for part in rows.parts():
             waiting.append(part)
             yield part[0]
 
-    def say_notes(shown: int) -> int:
-        for note in rows.notes[shown:]:
-            say(f"Note: {name}: {note}", err=True)
-        return len(rows.notes)
-
-    shown, count = say_notes(0), 0
+    shown, count = _say_notes(rows.notes, 0, name), 0
     computed = prefetch(model.map_iter(what, blocks(), invalid=invalid, fresh=True))
     for values in _progress(computed, rows, f"{what} {name}"):
         samples, (*kept, numbers) = waiting.popleft()
         count += len(values)
         yield Result(values, samples, kept, np.asarray(numbers))
-    say_notes(shown)
+    _say_notes(rows.notes, shown, name)
     if not count:
         raise InputError(f"{shortened(sources)}: expected at least one row, got none")
+
+
+def denoised(
+    model: Model, recordings: Recordings, sources: Sequence[str], invalid: str
+) -> Iterator[tuple[NDArray[np.float32], list[Any]]]:
+    """Denoised samples of recordings, (m, channels), and what there is to say of the time of each.
+
+    Raises:
+        InputError: what reading and computing raise.
+    """
+    name, missing, lost = named(sources), model.input.missing, 0
+    are_dropped = missing is not None and missing.policy == "drop"
+    crossfade = Crossfade(model, what=name, invalid="propagate" if are_dropped else invalid)
+    shown = _say_notes(recordings.notes, 0, name)
+    for _, stretch in groupby(prefetch(recordings.pieces()), key=attrgetter("stretch")):
+        cells: list[Any] = []
+        for samples in crossfade(_with_cells(stretch, cells)):
+            lost += int(np.isnan(samples).any(axis=1).sum())
+            yield samples, cells[: len(samples)]
+            del cells[: len(samples)]
+    recordings.notes.append(f"denoised in windows of {crossfade.layout.window} samples, hop {crossfade.hop}")
+    if lost:
+        recordings.notes.append(f"{lost:,} samples are NaN, for no window without missing values covers them")
+    _say_notes(recordings.notes, shown, name)
+
+
+def _with_cells(pieces: Iterable[Piece], cells: list[Any]) -> Iterator[NDArray[Any]]:
+    """The samples of pieces; what is kept first beside them is appended to `cells`."""
+    for piece in pieces:
+        cells += piece.kept[0] if piece.kept else []
+        yield piece.samples
+
+
+def _say_notes(notes: Sequence[str], shown: int, name: str) -> int:
+    """Print the notes of an input that were not shown yet; gives how many are."""
+    for note in notes[shown:]:
+        say(f"Note: {name}: {note}", err=True)
+    return len(notes)
 
 
 def named(sources: Sequence[str]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import click
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aeedge.bundle.reader import Bundle
-from aeedge.cli.reading import named, shaped
+from aeedge.cli.reading import named, open_recordings, shaped
 from aeedge.cli.streams import show
 from aeedge.cli.types import (
     allow_ops_option,
@@ -39,7 +39,8 @@ from aeedge.table import pairs
 @click.option(
     "--time-ordered/--no-time-ordered",
     default=None,
-    help="Whether NORMAL is in the order of time: the first rows fit, the later ones calibrate [default: as BUNDLE].",
+    help="Whether NORMAL is in the order of time: the first rows fit, the later ones calibrate [default: as BUNDLE; "
+    "windows are].",
 )
 @allow_ops_option
 @click.option("--array", help="Name of the array inside an .npz.")
@@ -67,9 +68,10 @@ def recalibrate(
     """Calibrate a bundle again, for what is normal on this machine.
 
     NORMAL is one or more files of rows of normal operation, as 'aeedge score' reads them, that the network was not
-    trained with. A quarter of the rows fits the scales of the score anew (a third where there are many latents), the
-    others calibrate: their scores give the threshold of each variant, with the promised false-alarm rate. BUNDLE stays
-    as it is; NEW has an id of its own, and BUNDLE's as its parent.
+    trained with; of a bundle of a signal recordings, which are cut into windows. A quarter of the rows fits the scales
+    of the score anew (a third where there are many latents), the others calibrate: their scores give the threshold of
+    each variant, with the promised false-alarm rate. BUNDLE stays as it is; NEW has an id of its own, and BUNDLE's as
+    its parent.
 
     \b
     Examples:
@@ -78,12 +80,9 @@ def recalibrate(
     """
     check_folder(output, overwrite=force, kinds=[BUNDLE], inputs=[bundle, *normal])
     reading["dialect"] = dialect_options(header, delimiter, decimal)
-    spec = Bundle(bundle).manifest.input
-    wanted = Wanted(spec.features, spec.shape, spec.dtype, spec.dialect)
-    rows = open_all(normal, wanted, missing=spec.missing is not None, **reading)
     found = recalibrated(
         bundle,
-        _rows(rows, wanted, normal),
+        _rows(Bundle(bundle), normal, reading),
         output,
         false_alarm_rate=false_alarm_rate,
         quantile=quantile,
@@ -102,8 +101,15 @@ def recalibrate(
     click.echo(f"\nwrote {printable(output, None)}")
 
 
-def _rows(rows: RowFile, wanted: Wanted, sources: tuple[str, ...]) -> NDArray[Any]:
-    """All rows, in the model's shape."""
+def _rows(bundle: Bundle, sources: tuple[str, ...], reading: Mapping[str, Any]) -> NDArray[Any]:
+    """All rows, in the model's shape; of recordings all windows."""
+    spec = bundle.manifest.input
+    wanted = Wanted(spec.features, spec.shape, spec.dtype, spec.dialect)
+    if spec.signal is None:
+        rows = open_all(sources, wanted, missing=spec.missing is not None, **reading)
+    else:
+        recordings = open_recordings(bundle, sources, reading, missing=spec.missing is not None)
+        rows = RowFile(recordings.windows, None, recordings.notes)
     blocks, count = [], 0
     for block in rows.blocks():
         blocks.append(shaped(block, wanted))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import click
@@ -11,7 +11,7 @@ from aeedge.cli.alarms import Detector, Tally, quantiles, shown, summary
 from aeedge.cli.group import DEVICE
 from aeedge.cli.reading import open_samples, results, row_options
 from aeedge.cli.streams import check_stdout, show
-from aeedge.cli.transform import FORMATS, checked_output, written
+from aeedge.cli.transform import FORMATS, OF_SIGNALS, checked_output, written
 from aeedge.cli.types import dialect_options
 from aeedge.errors import printable
 from aeedge.files.writing import STDOUT, output_format
@@ -26,10 +26,13 @@ _HELP = f"""{DEVICE["score"]}
     and share_1, … the values that cause them and their shares of the score. An .npy holds the scores; with a
     calibration it is an array with the fields score, p_value and alarm.
 
+    {OF_SIGNALS} --keep gives the value at a window's last sample.
+
     \b
     Examples:
       aeedge score motor.aeedge rows.csv -o scores.csv --keep time
       aeedge score motor.aeedge rows.csv --summary --false-alarm-rate 0.001
+      aeedge score pump.aeedge recording.wav -o scores.csv
     """
 
 
@@ -70,34 +73,35 @@ def score(
     **reading: Any,
 ) -> None:
     """Scores of files, to a file or the terminal."""
-    keep = tuple(dict.fromkeys(keep))
+    keep, is_npy = tuple(dict.fromkeys(keep)), False
     if output is None:
         check_stdout()
     else:
         output = checked_output(output, sources, force)
-        if output_format(output, format) == "npy":
-            top = top or 0
+        is_npy = output_format(output, format) == "npy"
+        top = top or 0 if is_npy else top
     with load(bundle, variant=variant, threads=threads, allow_ops=allow_ops) as model:
         detector = Detector(model, false_alarm_rate, threshold, top)
         reading["dialect"] = dialect_options(header, delimiter, decimal)
-        rows = open_samples(model, "score", sources, invalid, reading, keep)
+        rows, kept, cut = open_samples(model, "score", sources, invalid, reading, keep, numbers=is_npy)
+        signal = None if cut is None else cut.signal
         found = results(model, "score", rows, sources, invalid)
         tally = Tally(detector, _EXAMPLES if summarise else _LISTED)
         if output is None:
             for part in found:
                 tally.add(part)
-            show(summary(detector, keep, tally) if summarise else _table(detector, keep, tally))
+            show(summary(detector, kept, tally, signal) if summarise else _table(detector, kept, tally))
             return
-        with written(output, detector.layout(keep), force=force, format=format) as writer:
+        with written(output, detector.layout(kept), force=force, format=format) as writer:
             for part in found:
                 writer.write(detector.table(part))
                 if summarise:
                     tally.add(part)
         if summarise:
-            click.echo(printable(summary(detector, keep, tally), None, "\n"), err=output == STDOUT)
+            click.echo(printable(summary(detector, kept, tally, signal), None, "\n"), err=output == STDOUT)
 
 
-def _table(detector: Detector, keep: Sequence[str], tally: Tally) -> str:
+def _table(detector: Detector, keep: Iterable[str], tally: Tally) -> str:
     """All scores of a few rows, otherwise the highest ones."""
     if tally.count <= _LISTED:
         return shown(detector, keep, tally.first, detector.top)

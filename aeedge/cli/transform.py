@@ -3,26 +3,37 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import click
 
 from aeedge.cli.group import DEVICE
-from aeedge.cli.reading import open_samples, results, row_options
+from aeedge.cli.reading import denoised, open_samples, results, row_options
 from aeedge.cli.streams import check_stdout
 from aeedge.cli.types import dialect_options
 from aeedge.errors import printable
 from aeedge.files.replacing import check_file
-from aeedge.files.writing import STDOUT, Layout, RowWriter, is_stream, row_writer
+from aeedge.files.wav import wav_format
+from aeedge.files.writing import STDOUT, Layout, RowWriter, is_stream, output_format, row_writer
 from aeedge.loading import load
 from aeedge.model import Model
+from aeedge.signals.recording import Recordings
 
 FORMATS = """IN is one or more of .npy, .npz, .csv (.tsv, .txt), .jsonl (.ndjson: on each line an object or an array of
-    numbers), .parquet, also with .gz, folders of them or of images, or - for standard input. An array of the shape of
-    one sample is one row, and gives one row. OUT is .npy, .csv, .jsonl (.ndjson) or .parquet, or - for standard output
-    (CSV, or JSON lines with --format jsonl; UTF-8). Files of any size are streamed; OUT appears when it is whole."""
+    numbers), .parquet, .wav, also with .gz, folders of them or of images, or - for standard input. An array of the
+    shape of one sample is one row, and gives one row. OUT is .npy, .csv, .jsonl (.ndjson) or .parquet, or - for
+    standard output (CSV, or JSON lines with --format jsonl; UTF-8). Files of any size are streamed; OUT appears when it
+    is whole."""
+OF_SIGNALS = """Of a bundle of a signal, IN is recordings with a row for each sample. They are cut into windows as for
+    training, none across files or gaps in time. Each gives a row, with the number of its first sample (from 0) as its
+    start, and its start_time where that is known (in an .npy, seconds from the file's first sample). An array (n,
+    window, channels) is windows as they are."""
+_OF_ENCODE = " An .npy has no starts."
+_OF_DENOISE = """Of a bundle of a signal, IN is recordings with a row for each sample, and OUT, which may be .wav,
+    has as many: windows that overlap are denoised, and fade into each other. An array (n, window, channels) is windows
+    as they are."""
 
 
 def _command(name: str, example: str) -> click.Command:
@@ -46,15 +57,16 @@ def _command(name: str, example: str) -> click.Command:
         output = checked_output(output, sources, force)
         with load(bundle, variant=variant, threads=threads, allow_ops=allow_ops) as model:
             reading["dialect"] = dialect_options(header, delimiter, decimal)
-            rows = open_samples(model, name, sources, invalid, reading)
-            with written(output, _layout(name, model), force=force, format=format) as writer:
-                for found in results(model, name, rows, sources, invalid):
-                    writer.write(found.values)
+            layout, blocks = _computed(name, model, sources, invalid, reading, output_format(output, format))
+            with written(output, layout, force=force, format=format) as writer:
+                for block in blocks:
+                    writer.write(block)
 
+    more = {"encode": f"\n    {OF_SIGNALS}{_OF_ENCODE}\n", "denoise": f"\n    {_OF_DENOISE}\n"}.get(name, "")
     run.__doc__ = f"""{DEVICE[name]}
 
     {FORMATS}
-
+{more}
     \b
     Example:
       {example}
@@ -91,18 +103,48 @@ def written(output: str, layout: Layout, *, force: bool, format: str | None) -> 
     click.echo(said, err=is_stream(output))
 
 
-def _layout(what: str, model: Model) -> Layout:
-    """What the rows of a result are."""
+def _computed(
+    what: str, model: Model, sources: Sequence[str], invalid: str, reading: Mapping[str, Any], format: str
+) -> tuple[Layout, Iterator[Any]]:
+    """What the rows of a result are, and the rows, block by block."""
+    samples = open_samples(model, what, sources, invalid, reading)
+    if what == "denoise" and samples.recordings is not None:
+        return _denoised(model, samples.recordings, sources, invalid, format)
+    row, names = _row(what, model)
+    found = results(model, what, samples.rows, sources, invalid)
+    if not samples.kept or format == "npy":
+        return Layout.of_array(row, names), (part.values for part in found)
+    layout = Layout([*samples.kept, *names], [*samples.kept.values(), *["<f4"] * len(names)])
+    return layout, ([*part.kept, *part.values.reshape(len(part.values), -1).T] for part in found)
+
+
+def _row(what: str, model: Model) -> tuple[tuple[int, ...], list[str]]:
+    """Shape of a row of a result, and names of its values."""
     if what == "encode":
-        return Layout.of_array(model.latent_shape, [f"latent_{i}" for i in range(model.latent_size)])
+        return model.latent_shape, [f"latent_{i}" for i in range(model.latent_size)]
     spec, front_end = model.input, model.manifest.front_end
     if front_end is not None:
-        names = front_end.names  # of log-mels one for several frames
-        unique = names if len(set(names)) == len(names) else [f"feature_{i}" for i in range(len(names))]
-        return Layout.of_array(front_end.shape, unique)
-    return Layout.of_array(spec.shape, spec.features or [f"x{i}" for i in range(spec.size)])
+        names = list(front_end.names)  # of log-mels one for several frames
+        return front_end.shape, names if len(set(names)) == len(names) else [f"feature_{i}" for i in range(len(names))]
+    return spec.shape, list(spec.features or [f"x{i}" for i in range(spec.size)])
+
+
+def _denoised(
+    model: Model, recordings: Recordings, sources: Sequence[str], invalid: str, format: str
+) -> tuple[Layout, Iterator[Any]]:
+    """A recording as long as that of the input, its column of time kept where the format can hold it."""
+    signal, wav = recordings.signal, recordings.wav
+    parts, width = denoised(model, recordings, sources, invalid), len(signal.channels)
+    if recordings.time == "any" and format not in ("npy", "wav"):
+        layout = Layout([recordings.time_name, *signal.channels], ["any", *["<f4"] * width])
+        return layout, ([cells, *samples.T] for samples, cells in parts)
+    layout = Layout.of_array((width,), signal.channels)
+    if format == "wav":
+        encoding = wav.encoding if wav else "pcm16" if model.input.dtype == "int16" else "float32"
+        layout = layout._replace(wav=wav_format(wav.rate if wav else signal.rate, width, encoding))
+    return layout, (samples for samples, _ in parts)
 
 
 encode = _command("encode", "aeedge encode motor.aeedge rows.npy -o latents.npy")
 decode = _command("decode", "aeedge decode motor.aeedge latents.npy -o rows.npy")
-denoise = _command("denoise", "aeedge denoise motor.aeedge rows.csv -o clean.csv")
+denoise = _command("denoise", "aeedge denoise motor.aeedge long.wav -o clean.wav")

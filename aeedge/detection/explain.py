@@ -40,9 +40,9 @@ class Cause(Record):
     """A value of a sample, and its part in the sample's anomaly score.
 
     Attributes:
-        name: the feature's name, or its position as text; "channel 2" of signals, "sample 117" where they have one
-            channel; "pixel (3, 4)" of images, with ", channel 2" where there are several; with a front end
-            "x 120-125 Hz", "x mel 17 (421 Hz)".
+        name: the feature's name, or its position as text; of windows of a recording the channel's name; "channel 2" of
+            other signals, "sample 117" where they have one channel; "pixel (3, 4)" of images, with ", channel 2" where
+            there are several; with a front end "x 120-125 Hz", "x mel 17 (421 Hz)".
         index: where the value is in the sample; of a channel, the value that is farthest from what is expected.
         share: of the score, 0 to 1: what it loses when the value (the channel) is as expected. The shares of a sample
             add up to at most 1.
@@ -63,17 +63,19 @@ class Parts:
     """The parts of a sample that are explained: values, or the channels of signals.
 
     Args:
-        spec: of one sample. Two axes are signals of several channels, but images if they are bytes.
+        spec: of one sample. Two axes are signals of several channels, but images if they are bytes and no windows.
         channels_last: whether the channels are the last axis.
     """
 
     def __init__(self, spec: InputSpec, channels_last: bool) -> None:
-        self._spec, self._last = spec, channels_last
-        shape, axes = spec.shape, len(spec.shape)
-        is_signal = axes == 2 and spec.dtype != "uint8"
-        self._channel_axis = (axes - 1 if channels_last else 0) if is_signal or axes == 3 else None
+        shape, axes, signal = spec.shape, len(spec.shape), spec.signal
+        self._spec, self._last = spec, channels_last or signal is not None
+        is_signal = signal is not None or (axes == 2 and spec.dtype != "uint8")
+        self._channel_axis = (axes - 1 if self._last else 0) if is_signal or axes == 3 else None
         self._channels = 1 if self._channel_axis is None else shape[self._channel_axis]
-        self.are_channels = is_signal and self._channels > 1
+        self.are_channels = is_signal and (self._channels > 1 or signal is not None)
+        self._names = None if signal is None else signal.names
+        self.explained = None if signal is None else len(signal.channels)  # those of the calendar come last
 
     def __call__(self, samples: NDArray[Any]) -> NDArray[Any]:
         """A view of C-contiguous samples (n, *shape) as (n, parts, values of a part)."""
@@ -94,7 +96,7 @@ class Parts:
         channel = -1 if self._channel_axis is None else index[self._channel_axis]
         place = index if self._channel_axis is None else tuple(np.delete(index, self._channel_axis).tolist())
         if self.are_channels:
-            return f"channel {channel}"
+            return f"channel {channel}" if self._names is None else self._names[channel]
         if len(place) == 1:
             return f"sample {place[0]}"
         return f"pixel {place}" + (f", channel {channel}" if self._channels > 1 else "")
@@ -181,13 +183,14 @@ class Explainer:
         )
 
     def _candidates(self, block: Block) -> NDArray[np.intp]:
-        """The parts that are tried, (n, k): all, or those of the largest residuals."""
+        """The parts that are tried, (n, k): all but the calendar, or those of the largest residuals."""
         n, parts, _ = self._parts(block).shape
+        parts = self._parts.explained or parts
         if parts <= CANDIDATES:
             return np.broadcast_to(np.arange(parts), (n, parts))
         with np.errstate(all="ignore"):
             residual = self._parts(np.ascontiguousarray(block - self._reconstructed(block))) / self._scale
-            error = np.nan_to_num((residual * residual).sum(axis=2), nan=np.inf)
+            error = np.nan_to_num((residual * residual).sum(axis=2)[:, :parts], nan=np.inf)
         return np.sort(np.argpartition(-error, CANDIDATES, axis=1)[:, :CANDIDATES], axis=1)
 
     def _expected(self, samples: Block, at: tuple[NDArray[np.intp], ...]) -> NDArray[Any]:

@@ -13,6 +13,7 @@ from aeedge.bundle.manifest import CalibrationSpec, FileEntry, sha256_hex
 from aeedge.detection.calibration import Calibration, ThresholdRule, calibrate, kept_of, raised
 
 if TYPE_CHECKING:
+    from aeedge.bundle.drift_reference import DriftReference
     from aeedge.types import Floats
 
 DEFAULT_RATE = 0.01
@@ -40,6 +41,8 @@ def calibrated(
     drift: Mapping[str, Any] = MappingProxyType({}),
     left_out: int = 0,
     spacing: float | None = None,
+    inflation: float = 1.0,
+    references: Mapping[str, DriftReference] = MappingProxyType({}),
 ) -> tuple[CalibrationSpec, bytes]:
     """The manifest's entry and calibration.npz.
 
@@ -50,10 +53,14 @@ def calibrated(
         drift: what was found in a later stretch, as JSON.
         left_out: how many more samples there were, with gross outliers; recorded beside the rule.
         spacing: of samples in time order, hops from one to the next; their scores are then kept in this order too.
+        inflation: what the scores are multiplied by first, because the samples had a say in training; recorded beside
+            the rule.
+        references: what drift is found by, of variants.
 
     Raises:
         InputError: the rule is none, or needs more samples.
     """
+    scores = {variant: np.float32(inflation) * values for variant, values in scores.items()}
     first, *others = scores
     rule = completed(rule, len(scores[first]))
     found = {variant: calibrate(values, rule) for variant, values in scores.items()}
@@ -67,18 +74,26 @@ def calibrated(
         arrays |= {
             f"{variant}.sequence": _in_time_order(scores[variant], len(arrays[f"{variant}.score"])) for variant in found
         }
+    for variant, reference in references.items():
+        arrays |= {f"{variant}.drift.{name}": values for name, values in reference._asdict().items()}
     data = archive(arrays)
     spec = CalibrationSpec(
         file=FileEntry(sha256_hex(data), len(data)),
         rows=found[first][0].size,
         false_alarm_rate=rate,
         thresholds=thresholds,
-        rule={**rule.document(), **({"left_out": left_out} if left_out else {})},
+        rule={**rule.document(), **_other_than({"left_out": (left_out, 0), "inflation": (inflation, 1.0)})},
         time_ordered=time_ordered,
         drift=dict(drift),
         spacing=spacing,
+        drift_references={name: (len(of.index), len(of.offset)) for name, of in references.items()},
     )
     return spec, data
+
+
+def _other_than(values: Mapping[str, tuple[float, float]]) -> dict[str, float]:
+    """Numbers that are not the second ones, which go without saying."""
+    return {name: value for name, (value, usual) in values.items() if value != usual}
 
 
 def _in_time_order(scores: Floats, kept: int) -> Floats:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from aeedge.files.jsonlines import JsonTable
 from aeedge.files.parquet import ParquetTable
 from aeedge.files.sniffing import DialectOptions, Head, detect, fits
 from aeedge.files.source import STDIN, SUFFIXES, Source, reading
-from aeedge.files.wav import WavFile
+from aeedge.files.wav import WavFile, WavFormat
 
 Part = tuple[NDArray[Any], list[list[Any]]]
 """Rows (m, *row), and of each column that is kept beside them its m values, as text or Python objects."""
@@ -36,6 +36,8 @@ class Wanted:
         dtype: of the values.
         recorded: how the table was written that it was trained on, from its manifest; None if unknown.
         keep: names of columns whose values are wanted beside the rows, as they are.
+        time: name of a column that is kept before the others, if it is there; its position where columns have no names;
+            "DAY HOUR" for two columns that are joined.
     """
 
     columns: Sequence[str] | None = None
@@ -43,6 +45,7 @@ class Wanted:
     dtype: str = "float32"
     recorded: Mapping[str, Any] | None = None
     keep: Sequence[str] = ()
+    time: str | None = None
 
     @property
     def size(self) -> int | None:
@@ -54,12 +57,19 @@ class Wanted:
 class RowFile:
     """An input: `parts()` yields rows and what is kept beside them; `count` is the number of rows, if it is known.
 
-    `notes` says what was guessed or left out; more may be added while parts are read.
+    `notes` says what was guessed or left out; more may be added while parts are read. Of an array `row` is the shape of
+    a row, of a WAV file `wav` its format; a table has `names` of its columns, if they have some, and the `decimal` mark
+    of its text. `has_time`: whether the first of the columns that are kept is the wanted time.
     """
 
     parts: Callable[[], Iterator[Part]]
     count: int | None
     notes: list[str] = field(default_factory=list)
+    row: tuple[int, ...] | None = None
+    wav: WavFormat | None = None
+    names: Sequence[str] | None = None
+    decimal: str = "."
+    has_time: bool = False
 
     def blocks(self) -> Iterator[NDArray[Any]]:
         """The rows alone: arrays of shape (m, *row)."""
@@ -102,7 +112,8 @@ def open_rows(
             )
         if source.kind == "wav":
             file = WavFile(source)
-            return RowFile(lambda: ((block, []) for block in file.blocks()), file.count, file.notes)
+            row = (file.format.channels,)
+            return RowFile(lambda: ((block, []) for block in file.blocks()), file.count, file.notes, row, file.format)
         if source.kind == "npy":
             return _array_rows(npy.npy_header(source).shape, lambda: npy.npy_blocks(source), wanted)
         member = npy.npz_member(source, array)
@@ -114,15 +125,25 @@ def open_rows(
     notes[:0] = [f"read as {kind}{table.describe()}"] if source.is_pipe else []
     if isinstance(table, JsonTable):
         _check_keys(source.name, table.names, wanted.columns)
-    order, more = column_order(source.name, table.names, table.width, wanted)
-    kept = _positions(source.name, table.names, wanted.keep)
+    time = _time_places(table.names, table.width, wanted)
+    known = wanted
+    if time and table.names is None:
+        others = [i for i in range(table.width) if i not in time]
+        known = replace(wanted, recorded={"width": table.width, "columns": others})
+    elif time and table.names is not None:
+        known = replace(wanted, keep=(*wanted.keep, *(table.names[i] for i in time)))
+    order, more = column_order(source.name, table.names, table.width, known)
+    kept = time + _positions(source.name, table.names, wanted.keep)
     notes += more
+    decimal = table.head.dialect.decimal if isinstance(table, delimited.TextTable) else "."
 
     def parts() -> Iterator[Part]:
         for block, columns in table.blocks(order, missing=missing, text=kept):
+            if len(time) > 1:
+                columns = [[f"{day} {hour}" for day, hour in zip(*columns[:2])], *columns[2:]]
             yield block, [[Cell(v) for v in column] for column in columns] if source.kind == "text" else columns
 
-    return RowFile(parts, table.count, notes)
+    return RowFile(parts, table.count, notes, names=table.names, decimal=decimal, has_time=bool(time))
 
 
 def _table(
@@ -158,10 +179,23 @@ def _positions(name: str, names: Sequence[str] | None, keep: Sequence[str]) -> l
     return [places[each] for each in keep]
 
 
+def _time_places(names: Sequence[str] | None, width: int, wanted: Wanted) -> list[int]:
+    """Where the column of times stands, or those of day and hour whose names make the wanted one; else nothing."""
+    if wanted.time is None:
+        return []
+    if names is None:
+        at = int(wanted.time) if wanted.time.isdecimal() else width
+        return [at] if at < width == len(wanted.columns or ()) + 1 else []
+    if wanted.time in names:
+        return [list(names).index(wanted.time)]
+    pairs = ([i, j] for i, day in enumerate(names) for j, hour in enumerate(names) if f"{day} {hour}" == wanted.time)
+    return next(pairs, [])
+
+
 def _array_rows(shape: tuple[int, ...], blocks: Callable[[], Iterator[NDArray[Any]]], wanted: Wanted) -> RowFile:
     """The rows of an array; for a model, one that has the shape of a row, or a single axis, is one row."""
     if wanted.shape is None or shape[0] == 0 or (shape != wanted.shape and len(shape) > 1):
-        return RowFile(lambda: ((block, []) for block in blocks()), shape[0])
+        return RowFile(lambda: ((block, []) for block in blocks()), shape[0], row=shape[1:])
     return RowFile(lambda: iter([(np.concatenate(list(blocks()))[np.newaxis], [])]), 1)
 
 

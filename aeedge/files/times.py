@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import math
 import re
+import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import date, datetime, time, timedelta, timezone
 from itertools import pairwise
 from typing import Any
@@ -15,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from aeedge.errors import InputError
 from aeedge.files.dialect import MISSING, number
 from aeedge.record import Record
 
@@ -51,6 +54,8 @@ _CLOCK = re.compile(
     re.IGNORECASE | re.ASCII,
 )
 _OFFSET = re.compile(r"([+-])(\d\d):?(\d\d)?$")
+_RATE = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)\s*([a-zµμ/]*)", re.IGNORECASE | re.ASCII)
+_RATE_UNITS = {"": 1.0, "hz": 1.0, "khz": 1e3, "MHz": 1e6, "mHz": 1e-3, "sps": 1.0}
 _SAMPLE = 1000  # cells that show how a column is written
 
 
@@ -124,14 +129,59 @@ def _offset(zone: str) -> int:
     return 0 if found is None else int(f"{found[1]}1") * (3600 * int(found[2]) + 60 * int(found[3] or 0))
 
 
+def as_rate(name: str, value: Any) -> float:
+    """A rate in samples a second: from a number of Hz, or text such as "50Hz", "8kHz", "100/s", or a period: "5min".
+
+    Args:
+        name: of the parameter, for messages.
+        value: a number or text.
+
+    Raises:
+        InputError: something else, or not above 0.
+    """
+    rate = math.nan
+    if isinstance(value, str) and (found := _RATE.fullmatch(value.strip())):
+        number, unit = float(found[1]), found[2]
+        factor = _RATE_UNITS.get(unit, _RATE_UNITS.get(unit.lower()))
+        period = next((s for names, s in _UNITS.items() if re.fullmatch(names, unit.removeprefix("/"), re.I)), 0.0)
+        if factor is not None:
+            rate = number * factor
+        elif period and number:
+            rate = number / period if unit.startswith("/") else 1 / (number * period)
+    elif isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool):
+        rate = float(value)
+    if not 0 < rate < math.inf:
+        raise InputError(
+            f"{name}: expected samples a second above 0, such as 50Hz, 8kHz or 100/s, or the time between two, such as "
+            f"5min, got {value!r:.60}"
+        )
+    return rate
+
+
+def rate_text(rate: float) -> str:
+    """A rate in Hz as text that `as_rate` reads: "50Hz", or where samples are rare the time between two: "5min"."""
+    if rate >= 0.5:
+        return f"{rate:.6g}Hz"
+    seconds = float(f"{1 / rate:.6g}")
+    size, unit = next(((s, u) for s, u in ((86400, "d"), (3600, "h"), (60, "min")) if seconds % s == 0), (1, "s"))
+    return f"{seconds / size:.6g}{unit}"
+
+
+def duration_text(seconds: float) -> str:
+    """Seconds for people."""
+    return f"{seconds:.4g} s" if seconds < 1000 else f"{seconds:,.0f} s"
+
+
 class TimeFormat(Record):
     """How the cells of a column tell the time.
 
-    `unit`: seconds that a number counts in. `day_first`: whether 1.2.2026 is in February. `compact`: whether numbers
-    such as 20260131 are dates. `decimal`: the decimal mark of text. `dated`: whether times count from 1970, otherwise
-    from some start. `note`: what was guessed, a part of a sentence; empty where nothing was.
+    `numbers`: whether text is numbers rather than dates. `unit`: seconds that a number counts in. `day_first`: whether
+    1.2.2026 is in February. `compact`: whether numbers such as 20260131 are dates. `decimal`: the decimal mark of text.
+    `dated`: whether times count from 1970, otherwise from some start. `note`: what was guessed, a part of a sentence;
+    empty where nothing was.
     """
 
+    numbers: bool = False
     unit: float = 1.0
     day_first: bool = True
     compact: bool = False
@@ -142,11 +192,7 @@ class TimeFormat(Record):
     def seconds(self, cell: Any) -> float:
         """The time that one cell tells, NaN where it cannot be read or is missing."""
         if isinstance(cell, str):
-            value = None if self.compact else number(cell, self.decimal)
-            if value is None:
-                found = moment(cell, day_first=self.day_first)
-                return math.nan if found is None else found
-            return value * self.unit if math.isfinite(value) else math.nan
+            return self._of_text(cell)
         if isinstance(cell, (int, float, np.integer, np.floating)) and not isinstance(cell, bool):
             if self.compact:
                 return self.seconds(f"{cell:.0f}" if math.isfinite(cell) else "")
@@ -157,6 +203,18 @@ class TimeFormat(Record):
             return _of_datetime(cell)
         return math.nan
 
+    def _of_text(self, cell: str) -> float:
+        """What was decided is tried first: it is fast."""
+        for as_number in (self.numbers, not self.numbers):
+            found = self._number(cell) if as_number else moment(cell, day_first=self.day_first)
+            if found is not None:
+                return found
+        return math.nan
+
+    def _number(self, cell: str) -> float | None:
+        value = None if self.compact else number(cell, self.decimal)
+        return value if value is None else value * self.unit if math.isfinite(value) else math.nan
+
     def column(self, cells: Sequence[Any] | NDArray[Any]) -> NDArray[np.float64]:
         """The times of many cells, (n,), or an array of numbers or dates; NaN where one cannot be read."""
         if isinstance(cells, np.ndarray) and cells.dtype.kind == "M":
@@ -164,6 +222,10 @@ class TimeFormat(Record):
         if isinstance(cells, np.ndarray) and cells.dtype.kind in "fiu" and not self.compact:
             values = cells.astype(np.float64) * self.unit
             return np.where(np.isfinite(values), values, np.nan)
+        if not self.numbers and all(isinstance(cell, str) and len(cell) > 9 and cell[4] == "-" for cell in cells):
+            with suppress(ValueError), warnings.catch_warnings():  # of zones
+                warnings.simplefilter("ignore")
+                return _of_datetime64(np.array(cells, "datetime64[us]"))
         return np.array([self.seconds(cell) for cell in cells], np.float64)
 
 
@@ -178,6 +240,8 @@ def find_format(cells: Sequence[Any] | NDArray[Any], *, decimal: str = ".", name
     """
     if isinstance(cells, np.ndarray) and cells.dtype.kind == "M":
         return TimeFormat()
+    if len(cells) > _SAMPLE:
+        cells = [cells[i] for i in np.linspace(0, len(cells) - 1, _SAMPLE).astype(int)]
     texts = [cell for cell in cells if isinstance(cell, str) and cell.strip().lower() not in MISSING]
     numbers = [
         float(cell)
@@ -207,18 +271,17 @@ def _of_numbers(values: Sequence[float], decimal: str, name: str) -> TimeFormat:
     middle = sorted(values)[len(values) // 2]
     for low, high, unit in EPOCHS:
         if low <= middle <= high:
-            return TimeFormat(unit, decimal=decimal, note=f"numbers are taken for {_NAMES[unit]} since 1970")
+            return TimeFormat(True, unit, decimal=decimal, note=f"numbers are taken for {_NAMES[unit]} since 1970")
     if 1.9e13 < middle < 2.1e13 and moment(f"{middle:.0f}") is not None:
         return TimeFormat(compact=True, decimal=decimal, note=f"numbers such as {middle:.0f} are taken for dates")
     unit = next((unit for pattern, unit in _UNIT_IN_NAME.items() if pattern.fullmatch(name)), 1.0)
-    return TimeFormat(unit, decimal=decimal, dated=False, note=f"numbers are taken for {_NAMES[unit]}")
+    return TimeFormat(True, unit, decimal=decimal, dated=False, note=f"numbers are taken for {_NAMES[unit]}")
 
 
 def _of_texts(texts: Sequence[str], decimal: str) -> TimeFormat:
     """Day or month first: under which more dates can be read, then under which they rise in the smaller steps."""
-    sample = texts if len(texts) <= _SAMPLE else [texts[i] for i in np.linspace(0, len(texts) - 1, _SAMPLE).astype(int)]
-    readings = {day_first: [moment(text, day_first=day_first) for text in sample] for day_first in (True, False)}
-    unlike = next((text for text, *both in zip(sample, *readings.values()) if both[0] != both[1]), None)
+    readings = {day_first: [moment(text, day_first=day_first) for text in texts] for day_first in (True, False)}
+    unlike = next((text for text, *both in zip(texts, *readings.values()) if both[0] != both[1]), None)
 
     def badness(day_first: bool) -> tuple[int, float]:
         known = [value for value in readings[day_first] if value is not None]

@@ -1,4 +1,4 @@
-"""Rows written to .npy, .csv, .jsonl or .parquet: a file that appears when it is complete, or standard output ("-")."""
+"""Rows written to .npy, .csv, .jsonl, .parquet or .wav: a file that appears when it is complete, or standard output."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ from aeedge.errors import InputError, of_system
 from aeedge.files.atomic import atomic_file
 from aeedge.files.dialect import JSON_NUMBER, Cell
 from aeedge.files.parquet import ParquetRows
+from aeedge.files.wav import WavFormat, WavWriter
 
 STDOUT = "-"
-FORMATS = {".npy": "npy", ".csv": "csv", ".parquet": "parquet", ".pq": "parquet"} | dict.fromkeys(
+FORMATS = {".npy": "npy", ".csv": "csv", ".parquet": "parquet", ".pq": "parquet", ".wav": "wav"} | dict.fromkeys(
     (".jsonl", ".ndjson"), "jsonl"
 )
 """Formats of output by suffix."""
@@ -37,14 +38,16 @@ class Layout(NamedTuple):
 
     Attributes:
         names: of the columns.
-        kinds: of each, "<f4", "<f8" or "|b1" as numpy writes dtypes; "number" and "text" for Python objects, None for
-            nothing; "any" for values of an input as they are.
+        kinds: of each, "<f4", "<f8", "<i8" or "|b1" as numpy writes dtypes; "number" and "text" for Python objects,
+            None for nothing; "any" for values of an input as they are.
         row: shape of a row of the array; None where columns are given one by one.
+        wav: how the rows of an array are written to a WAV file; None where they are no recording.
     """
 
     names: Sequence[str]
     kinds: Sequence[str]
     row: tuple[int, ...] | None = None
+    wav: WavFormat | None = None
 
     @classmethod
     def of_array(cls, row: tuple[int, ...], names: Sequence[str]) -> Layout:
@@ -147,6 +150,8 @@ class TextWriter(RowWriter):
         """Values of a column for a template, and their part of it."""
         if kind in ("<f4", "<f8"):
             return self._floats(np.asarray(values))
+        if kind == "<i8":
+            return "%d", np.asarray(values).tolist()
         if kind == "|b1":
             return "%s", [self._truth[value] for value in np.asarray(values).tolist()]
         return "%s", [self._text(value) for value in values]
@@ -224,11 +229,33 @@ class ParquetWriter(RowWriter):
         self._rows.discard()
 
 
+class WavRows(RowWriter):
+    """A recording, whose samples are the rows."""
+
+    def __init__(self, stream: IO[bytes], layout: Layout) -> None:
+        super().__init__(stream, layout)
+        if layout.wav is None:
+            raise InputError("a WAV holds recordings alone; name an output that ends in .npy, .csv, .jsonl or .parquet")
+        self._writer, self._format = WavWriter(stream, layout.wav), layout.wav
+
+    def _write(self, rows: NDArray[np.float32] | Sequence[Any]) -> None:
+        self._writer.write(np.asarray(rows))
+
+    def finish(self) -> None:
+        """Write the number of samples, which is known now."""
+        self._writer.finish()
+
+    def describe(self) -> str:
+        """What was written, such as "30×2 pcm16 at 8000 Hz"."""
+        return f"{self.count}×{self._format.channels} {self._format.encoding} at {self._format.rate} Hz"
+
+
 _WRITERS: dict[str, type[RowWriter]] = {
     "npy": NpyWriter,
     "csv": CsvWriter,
     "jsonl": JsonWriter,
     "parquet": ParquetWriter,
+    "wav": WavRows,
 }
 
 
@@ -278,7 +305,7 @@ def row_writer(
     """Write rows; a file appears once it is complete, standard output, pipes and devices get text as it is computed.
 
     Args:
-        path: .npy, .csv, .jsonl (.ndjson) or .parquet (.pq), or "-" for standard output.
+        path: .npy, .csv, .jsonl (.ndjson), .parquet (.pq) or .wav, or "-" for standard output.
         layout: what the rows are.
         overwrite: whether a file may be replaced.
         format: "csv" or "jsonl", where the name does not say which.

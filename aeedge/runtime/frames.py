@@ -48,7 +48,7 @@ def as_rows(x: Any, what: str, features: Sequence[str] | None = None, first: int
     Raises:
         InputError: a name that is missing or there twice, a column that is not numbers, lists of unequal length.
     """
-    found = _columns(x)
+    found = frame_columns(x)
     return _unmasked(x) if found is None else _stacked(*found, what, features, first)[0]
 
 
@@ -58,7 +58,7 @@ def named_rows(x: Any, what: str) -> tuple[Any, tuple[str, ...] | None]:
     Raises:
         InputError: as `as_rows`.
     """
-    found = _columns(x)
+    found = frame_columns(x)
     if found is None:
         return _unmasked(x), None
     labels = found[0]
@@ -69,7 +69,7 @@ def named_rows(x: Any, what: str) -> tuple[Any, tuple[str, ...] | None]:
     return rows, None if labels == list(range(len(labels))) else tuple(names)
 
 
-def _columns(x: Any) -> tuple[list[Any], Callable[[int], Any], bool] | None:
+def frame_columns(x: Any) -> tuple[list[Any], Callable[[int], Any], bool] | None:
     """Labels of a frame's columns, a function from a position to a column, and whether it may be a single sample.
 
     None where it is no frame.
@@ -95,7 +95,7 @@ def _columns(x: Any) -> tuple[list[Any], Callable[[int], Any], bool] | None:
 
 
 def _columns_of_others(x: Any) -> tuple[list[Any], Callable[[int], Any], bool] | None:
-    """`_columns` by what packages share; the first two see all columns in one order of rows, also of a query."""
+    """`frame_columns` by what packages share; the first two see all columns in one order of rows, also of a query."""
     if hasattr(x, "__arrow_c_stream__") or hasattr(x, "__dataframe__"):
         from aeedge.runtime.interchange import from_arrow, from_interchange
 

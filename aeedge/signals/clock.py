@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,10 +23,13 @@ class SampleClock:
 
     Args:
         rate: samples a second; None if unknown: then gaps are not found, only a clock that goes backwards.
+        longest_step: seconds from one sample to the next, beyond which some are missing; None for half a period more
+            than one.
     """
 
-    def __init__(self, rate: float | None) -> None:
+    def __init__(self, rate: float | None, longest_step: float | None = None) -> None:
         self._period, self._known = 1.0 if rate is None else 1.0 / rate, rate is not None
+        self._longest = longest_step or (GAP * self._period if self._known else math.inf)
         self.clear()
 
     def clear(self) -> None:
@@ -67,40 +71,40 @@ class SampleClock:
                     "day or week, got none"
                 )
             self._anew = False
-            return np.asarray(self._origin + (self._count + np.arange(count)) * self._period, np.float64), []
+            return self._spaced(self._count, count, self._origin), []
         found = self._checked(given, count)
         self._anew, self._each = True, found.ndim > 0
-        if found.ndim == 0:
-            late = float(found) - self.next
-            found = np.asarray(float(found) + np.arange(count) * self._period, np.float64)
-            jumps = self._jump(late, GAP - 1.0 if self._known else math.inf, self._count * self._period)
-            breaks = [(0, jumps)] if self._begun and self._told and jumps else []
-        else:
-            breaks = self._breaks(found)
-        self._told = True
-        return found, breaks
+        before, self._told = self._begun and self._told, True
+        if self._each:
+            return found, self._breaks(found, before)
+        first = float(found)
+        jump = self._jump(first - self.next, self._count * self._period) if before else None
+        return self._spaced(0, count, first), [] if jump is None else [(0, jump)]
 
-    def _breaks(self, times: NDArray[np.float64]) -> list[tuple[int, Fault]]:
-        """Where one of several times is too far from the one before."""
-        before = self.next - self._period if self._begun and self._told else times[0] - self._period
-        steps = np.diff(times, prepend=before)
-        most = GAP * self._period if self._known else math.inf
-        if not (self._begun and self._told):
-            steps[0] = self._period
+    def _spaced(self, first: int, count: int, origin: float) -> NDArray[np.float64]:
+        """The times of samples that are a period apart."""
+        times: NDArray[np.float64] = np.arange(first, first + count, dtype=np.float64)
+        times *= self._period
+        times += origin
+        return times
+
+    def _breaks(self, times: NDArray[np.float64], before: bool) -> list[tuple[int, Fault]]:
+        """Where one of several times is too far from the one before; `before`: whether the first one has such."""
+        steps = np.diff(times, prepend=self.next - self._period if before else times[0] - self._period)
         found = []
-        for at in np.flatnonzero((steps > most) | (steps < 0)).tolist():
-            fault = self._jump(float(steps[at]) - self._period, GAP - 1.0 if self._known else math.inf, 0.0)
+        for at in np.flatnonzero((steps > self._longest) | (steps < 0)).tolist():
+            fault = self._jump(float(steps[at]) - self._period, 0.0)
             if fault is not None:
                 found.append((at, fault))
         return found
 
-    def _jump(self, late: float, most: float, elapsed: float) -> Fault | None:
-        """A fault where a sample is so late that some are missing, or earlier than the one before; in seconds.
+    def _jump(self, late: float, elapsed: float) -> Fault | None:
+        """A fault where a sample is so many seconds late that some are missing, or earlier than the one before.
 
-        `most` is in sample periods; over the `elapsed` time the sensor's clock may have gone wrong a little.
+        Over the `elapsed` time, of which nothing was told, the sensor's clock may have gone wrong a little.
         """
         slack = _RATE_ERROR * elapsed
-        if late > most * self._period + slack:
+        if late + self._period > self._longest + slack:
             return Fault("gap", None, f"{late:.6g} s without samples")
         if late < -self._period - slack:
             return Fault("clock", None, f"the clock went back by {-late - self._period:.6g} s")
@@ -108,7 +112,7 @@ class SampleClock:
 
     def _checked(self, given: float | ArrayLike, count: int) -> NDArray[np.float64]:
         try:
-            found = np.asarray(given, np.float64)
+            found = _seconds(given)
         except (TypeError, ValueError):
             raise InputError(f"time: expected seconds, one number or one for each sample, got {given!r:.60}") from None
         if found.shape not in ((), (count,)) or not np.isfinite(found).all():
@@ -132,3 +136,14 @@ class SampleClock:
         """
         self._origin, self._count = float(state["origin"]), int(state["count"])
         self._told, self._begun = bool(state["told"]), bool(state["begun"])
+
+
+def _seconds(given: Any) -> NDArray[np.float64]:
+    """Numbers as they are; dates (datetime, datetime64) in seconds since 1970 UTC, those without a zone as UTC."""
+    if isinstance(given, datetime):
+        zoned = given if given.tzinfo is not None else given.replace(tzinfo=timezone.utc)
+        return np.asarray(zoned.timestamp())
+    found = np.asarray(given)
+    if found.dtype.kind == "M":
+        return np.asarray((found - np.datetime64(0, "s")) / np.timedelta64(1, "s"), np.float64)
+    return np.asarray(found, np.float64)

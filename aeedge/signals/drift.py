@@ -20,55 +20,29 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from aeedge.bundle.drift_reference import LEVELS, DriftReference
+from aeedge.bundle.manifest import LARGEST_SCORE, MOST_DRIFT_LATENTS
 from aeedge.errors import InputError
-from aeedge.record import Record
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     Array = NDArray[np.float64]
 
-LEAST_WINDOWS = 50
-MOST_LATENTS = 48
+LEAST_WINDOWS, MOST_WINDOWS = 50, 2048  # of a reference
 AVERAGE_RUN_LENGTH = 100_000  # windows to a false alarm: a day of windows of a second
-_PER_COMPONENT = 5  # windows of the reference for each component
-_LEVELS = np.arange(1, 16) / 16  # of the quantiles of scores
-_MEAN_WEIGHT, _SLOW_WEIGHT = 0.02, 0.02  # of a new window, in the mean of latents; in second moments and scores
-_CLIP = 3.0  # standard deviations: a single window must not count for many
+_LEAST_EFFECTIVE = 15  # independent windows that tell as much; a component with less than half of that is left out
+_PER_COMPONENT = 10  # windows of the reference for each component
+_WEIGHT = 0.01  # of a new window
+_LEVELS = np.array(LEVELS)
 _ROUNDING = 1e-3  # of a latent's largest magnitude: less than this differs from machine to machine
 _RAISED, _FLOOR = 1.00001, 1e-9  # quantiles of scores, as calibration scores are
 _REFERENCES, _PATHS, _STEPS, _EVERY = 64, 12, 512, 4  # of the simulation
 _BURN_IN = 100
+_ASSURANCE = 0.95  # the share of references whose average run length is at least the stated one
 _MOST_LAGS = 8
-_LEAST_SPREAD = 0.05  # of the variance that independent windows have, so that dead latents do not divide by 0
+_MOST_ALIKE = 0.98  # autocorrelation
 _MARGIN = 1.1  # times the largest value on the reference itself
-
-
-class DriftReference(Record):
-    """What latents and scores of non-overlapping windows are compared with; q ≤ 48 latents, m ≤ q components.
-
-    Attributes:
-        index: (q,) int64, which of the flattened latents are looked at, ascending.
-        projection, offset: (m, q) and (m,), components = projection @ latents - offset: whitened.
-        second: (m, m), the mean of the products of two components, clipped.
-        mean_scale, second_scale: (m,) and (m, m), standard deviations of the EWMAs while nothing changes.
-        edges, shares, share_scale: (15,), quantiles of scores; the share of scores that are no higher, and the standard
-            deviation of its EWMA.
-        limits: (3,), of the statistics of mean, second moments and scores.
-
-    All but `index` are float32.
-    """
-
-    index: NDArray[np.int64]
-    projection: NDArray[np.float32]
-    offset: NDArray[np.float32]
-    second: NDArray[np.float32]
-    mean_scale: NDArray[np.float32]
-    second_scale: NDArray[np.float32]
-    edges: NDArray[np.float32]
-    shares: NDArray[np.float32]
-    share_scale: NDArray[np.float32]
-    limits: NDArray[np.float32]
 
 
 class DriftMonitor:
@@ -91,6 +65,7 @@ class DriftMonitor:
         self._second_unit = 1 / (second_limit * r["second_scale"])
         self._share_unit = 1 / (score_limit * r["share_scale"])
         m = len(self._offset)
+        self._longest = _longest(m)
         self._moved_mean, self._moved_second = np.zeros(m), np.zeros((m, m))  # from the reference's
         self._moved_shares = np.zeros(len(self._edges))
         self.parts = (0.0, 0.0, 0.0)
@@ -113,23 +88,25 @@ class DriftMonitor:
         Returns:
             `value`.
         """
-        y = self._projection @ latent[self._index].astype(np.float64) - self._offset
-        if not math.isfinite(float(y @ y) + score):
+        x = latent[self._index].astype(np.float64)
+        if not math.isfinite(float(x @ x) + score):
             return self.value
-        np.minimum(y, _CLIP, out=y)
-        np.maximum(y, -_CLIP, out=y)
+        y = self._projection @ x - self._offset
+        length = math.sqrt(y @ y)
+        if length > self._longest:
+            y *= self._longest / length
         mean, second, shares = self._moved_mean, self._moved_second, self._moved_shares
         change = np.multiply(y[:, np.newaxis], y)
         change -= self._second
         change -= second
-        change *= _SLOW_WEIGHT
+        change *= _WEIGHT
         second += change
         y -= mean
-        y *= _MEAN_WEIGHT
+        y *= _WEIGHT
         mean += y
         below = (score <= self._edges) - self._shares
         below -= shares
-        below *= _SLOW_WEIGHT
+        below *= _WEIGHT
         shares += below
         self._compare()
         return self.value
@@ -177,7 +154,8 @@ def fit_reference(latents: ArrayLike, scores: ArrayLike) -> DriftReference:
         scores: (n,), of the same windows.
 
     Raises:
-        InputError: fewer than `LEAST_WINDOWS` windows, or numbers that are not finite.
+        InputError: fewer than `LEAST_WINDOWS` windows, or windows that change so slowly that they tell too little; or
+            numbers that are not finite.
     """
     x, s = np.asarray(latents, np.float64), np.asarray(scores, np.float64)
     x = x.reshape(len(x), -1)
@@ -188,17 +166,25 @@ def fit_reference(latents: ArrayLike, scores: ArrayLike) -> DriftReference:
         )
     if not (np.isfinite(x).all() and np.isfinite(s).all()):
         raise InputError("latents: expected finite latents and scores, got NaN or infinity")
-    index = np.sort(np.argsort(-x.var(axis=0), kind="stable")[:MOST_LATENTS])
+    index = np.sort(np.argsort(-x.var(axis=0), kind="stable")[:MOST_DRIFT_LATENTS])
     x = x[:, index]
     mean, scale = x.mean(axis=0), np.sqrt(x.var(axis=0) + (_ROUNDING * np.abs(x).max(axis=0)) ** 2)
     scale[scale == 0] = 1.0
     standard = (x - mean) / scale
-    most = max(1, min(len(index), len(x) // _PER_COMPONENT))
-    rotation = _whitening(standard.T @ standard / len(x), len(x))[:most]
+    rotation, normal = _whitening(standard.T @ standard / len(x), len(x)), _normal_scores(s)
+    effective = _effective(np.column_stack([standard @ rotation.T, normal]))
+    least = min(float(np.median(effective[:-1])), effective[-1])
+    if least < _LEAST_EFFECTIVE:
+        raise InputError(
+            f"latents: of {len(x)} windows, which change slowly, there are as few as {least:.1f} independent ones, "
+            f"expected {_LEAST_EFFECTIVE} or more; take a longer reference"
+        )
+    rotation = rotation[effective[:-1] >= _LEAST_EFFECTIVE / 2]
+    axes = rotation / np.linalg.norm(rotation, axis=1, keepdims=True)
+    rotation = rotation[: max(1, len(x) // _PER_COMPONENT)]
     y = standard @ rotation.T
-    normal = _normal_scores(s)
     edges = np.quantile(s, _LEVELS)
-    edges = edges + np.abs(edges) * (_RAISED - 1) + _FLOOR
+    edges = np.minimum(edges + np.abs(edges) * (_RAISED - 1) + _FLOOR, LARGEST_SCORE)
     fitted = {
         "index": index.astype(np.int64),
         "projection": rotation / scale,
@@ -207,7 +193,7 @@ def fit_reference(latents: ArrayLike, scores: ArrayLike) -> DriftReference:
         "edges": edges,
         "shares": (s[:, np.newaxis] <= edges).mean(axis=0),
     }
-    limits = _simulated(np.column_stack([y, normal]))
+    limits = _simulated(np.column_stack([standard @ axes.T, normal]), len(rotation))
     reference = DriftReference(
         **{name: values if name == "index" else values.astype(np.float32) for name, values in (fitted | limits).items()}
     )
@@ -226,18 +212,31 @@ def _whitening(covariance: Array, count: int) -> Array:
     return found
 
 
+def _longest(m: int) -> float:
+    """The length of m components beyond which they are shortened: a single window must not count for many."""
+    return math.sqrt(m) + 2.0
+
+
+def _shortened(y: Array) -> Array:
+    """Components (..., m) of the longest length or less."""
+    length = np.sqrt((y * y).sum(axis=-1, keepdims=True))
+    longest = y.dtype.type(_longest(y.shape[-1]))
+    found: Array = y * (longest / np.maximum(length, longest))
+    return found
+
+
 def _second(y: Array) -> Array:
-    """Means of products of clipped components: (..., n, m) to (..., m, m)."""
-    clipped = np.clip(y, -_CLIP, _CLIP)
-    found: Array = clipped.swapaxes(-1, -2) @ clipped / y.shape[-2]
+    """Means of products of shortened components: (..., n, m) to (..., m, m)."""
+    y = _shortened(y)
+    found: Array = y.swapaxes(-1, -2) @ y / y.shape[-2]
     return found
 
 
 def _normal_scores(scores: Array) -> Array:
-    """Scores as a normal distribution has them, by their ranks."""
+    """Scores as a normal distribution has them, by their ranks; equal ones in any order."""
     from statistics import NormalDist
 
-    ranks = np.argsort(np.argsort(scores, kind="stable"), kind="stable")
+    ranks = np.argsort(np.lexsort((np.random.default_rng(0).random(len(scores)), scores)))
     inverse = NormalDist().inv_cdf
     return np.array([inverse((rank + 0.5) / len(scores)) for rank in ranks.tolist()])
 
@@ -255,12 +254,15 @@ class _Process:
     def __init__(self, x: Array) -> None:
         most = min(_MOST_LAGS, len(x) // 20)
         x = x - x.mean(axis=0)
-        self.coefficients = np.stack([_autoregression(column, most) for column in x.T], axis=-1)  # (lags, d)
+        reflections = np.stack([_reflections(column, most) for column in x.T], axis=-1)  # (lags, d)
+        self.coefficients = _coefficients(reflections)
         lags = len(self.coefficients)
         left = x[lags:].copy()
         for lag, coefficient in enumerate(self.coefficients, start=1):
             left -= coefficient * x[lags - lag : len(x) - lag]
-        self.noise = left - left.mean(axis=0)
+        left -= left.mean(axis=0)
+        variance = x.var(axis=0) * (1 - reflections**2).prod(axis=0)
+        self.noise = left * np.sqrt(variance / np.maximum(left.var(axis=0), 1e-300))
 
     def paths(self, count: int, rng: np.random.Generator) -> Iterator[Array]:
         """Windows (count, d), one after the other, for ever."""
@@ -277,46 +279,67 @@ class _Process:
                 yield x
 
 
-def _autoregression(x: Array, most: int) -> Array:
-    """Coefficients (most,) of Burg's method, of the order that Akaike's corrected criterion prefers; zeros after it."""
-    n, coefficients, best = len(x), np.zeros(0), np.zeros(most)
-    power = float(x @ x) / n
-    if power <= 0:
-        return best
-    least = n * math.log(power)
-    forward, backward = x[1:], x[:-1]
-    for order in range(1, most + 1):
-        reflection = 2 * float(forward @ backward) / max(float(forward @ forward + backward @ backward), 1e-300)
-        coefficients = np.append(coefficients - reflection * coefficients[::-1], reflection)
-        forward, backward = (forward - reflection * backward)[1:], (backward - reflection * forward)[:-1]
-        power *= max(1 - reflection**2, 1e-9)
-        criterion = n * math.log(power) + 2 * order * n / (n - order - 1)
-        if criterion < least:
-            least, best = criterion, np.append(coefficients, np.zeros(most - order))
-    return best
+def _reflections(x: Array, most: int) -> Array:
+    """Partial autocorrelations (most,) by Burg's method, up to the lag that Akaike's corrected criterion prefers.
+
+    The first is raised by its bias and two standard errors: few windows often seem to be more independent than they
+    are, and false alarms follow from that.
+    """
+    n, found, best, keep = len(x), np.zeros(most), 0.0, 1
+    forward, backward, loss = x[1:], x[:-1], 0.0
+    for lag in range(1, most + 1):
+        energy = float(forward @ forward + backward @ backward)
+        found[lag - 1] = 2 * float(forward @ backward) / energy if energy > 0 else 0.0
+        r = found[lag - 1]
+        forward, backward = (forward - r * backward)[1:], (backward - r * forward)[:-1]
+        loss += n * math.log(max(1 - r * r, 1e-9))
+        criterion = loss + 2 * lag * n / (n - lag - 1)
+        if criterion < best:
+            best, keep = criterion, lag
+    found[keep:] = 0.0
+    r = found[0]
+    found[0] = min(r + (1 + 3 * r) / n + 2 * math.sqrt((1 - r * r) / n), max(r, _MOST_ALIKE))
+    return found
 
 
-def _simulated(x: Array) -> dict[str, Array]:
+def _coefficients(reflections: Array) -> Array:
+    """Autoregressive coefficients of partial autocorrelations, (lags, d) to the same (Levinson and Durbin)."""
+    found = np.zeros((0, reflections.shape[1]))
+    for r in reflections:
+        found = np.concatenate([found - r * found[::-1], r[np.newaxis]])
+    return found
+
+
+def _effective(x: Array) -> Array:
+    """How many independent windows tell as much of the mean as these, (d,), of each column of (n, d)."""
+    process = _Process(x)
+    variance = np.maximum(x.var(axis=0), 1e-300)
+    alone = process.noise.var(axis=0) / (1 - process.coefficients.sum(axis=0)) ** 2  # at frequency 0
+    found: Array = len(x) * np.minimum(1.0, variance / np.maximum(alone, 1e-300))
+    return found
+
+
+def _simulated(x: Array, components: int) -> dict[str, Array]:
     """Standard deviations of the EWMAs, and limits.
 
     Args:
-        x: components and the scores as normal ones, (n, m + 1).
+        x: latents along their principal axes, and the scores as normal ones, (n, d).
+        components: how many are looked at.
     """
     process, rng = _Process(x), np.random.default_rng(0)
-    rounds = process.paths(_REFERENCES, rng)
-    references = np.stack([next(rounds) for _ in range(len(x))], axis=1)  # (references, n, m + 1)
-    spreads: list[tuple[Array, ...]] = []
-    for moved in _moved(process, references, 2, rng):
+    drawn = _Drawn(process, len(x), components, rng)
+    spreads: list[tuple[NDArray[Any], ...]] = []
+    for moved in _moved(process, drawn, 2, rng):
         spreads.append(tuple((values**2).mean(axis=(0, 1)) for values in moved))
     half = len(spreads) // 4
     mean, second, share = (np.mean(values, axis=0) for values in zip(*spreads[half:]))
-    steady = [_LEAST_SPREAD * weight / (2 - weight) for weight in (_MEAN_WEIGHT, _SLOW_WEIGHT)]
-    mean, second, share = np.maximum(mean, steady[0]), np.maximum(second, steady[1]), np.maximum(share, 0.1 * steady[1])
+    least = _WEIGHT / (2 - _WEIGHT)  # of independent windows: where a latent is dead, one must not count for more
+    mean, second, share = np.maximum(mean, least), np.maximum(second, least), np.maximum(share, 0.1 * least)
     most = np.zeros((3, _REFERENCES, _PATHS))
-    for z, s, f in _moved(process, references, _PATHS, rng):
+    for z, s, f in _moved(process, drawn, _PATHS, rng):
         found = (z**2 / mean).mean(axis=-1), (s**2 / second).mean(axis=(-1, -2)), (f**2 / share).mean(axis=-1)
         np.maximum(most, found, out=most)
-    limits = np.array([_gumbel_quantile(values.ravel()) for values in np.sqrt(most)])
+    limits = np.array([max(_limit(values), 1.0) for values in np.sqrt(most)])
     return {
         "mean_scale": np.sqrt(mean),
         "second_scale": np.sqrt(second),
@@ -325,44 +348,52 @@ def _simulated(x: Array) -> dict[str, Array]:
     }
 
 
+class _Drawn:
+    """References of n windows, drawn from a process: what each of them makes the monitor compare with."""
+
+    def __init__(self, process: _Process, n: int, components: int, rng: np.random.Generator) -> None:
+        x = np.empty((_REFERENCES, n, process.noise.shape[1]), np.float32)
+        for t, windows in zip(range(n), process.paths(_REFERENCES, rng)):
+            x[:, t] = windows
+        self.edges = np.quantile(x[..., -1], _LEVELS, axis=1).T[:, np.newaxis]
+        x = x[..., :-1]
+        self.mean = x.mean(axis=1, keepdims=True)
+        x = x - self.mean
+        rotation = _whitening(x.swapaxes(1, 2) @ x / np.float32(n), n)[:, :components]
+        self.rotation = rotation.swapaxes(1, 2).astype(np.float32)
+        self.second = _second(x @ self.rotation)[:, np.newaxis]
+
+
 def _moved(
-    process: _Process, references: Array, paths: int, rng: np.random.Generator
-) -> Iterator[tuple[Array, Array, Array]]:
+    process: _Process, drawn: _Drawn, paths: int, rng: np.random.Generator
+) -> Iterator[tuple[NDArray[Any], ...]]:
     """The EWMAs' distances from each of the references, every few windows, for several paths of each."""
-    count, n, d = references.shape
-    of, scores = references[..., :-1], references[..., -1]
-    mean = of.mean(axis=1)
-    centred = of - mean[:, np.newaxis]
-    rotation = _whitening(centred.swapaxes(1, 2) @ centred / n, n)
-    second = _second(centred @ rotation.swapaxes(1, 2)).astype(np.float32)[:, np.newaxis]
-    edges = np.quantile(scores, _LEVELS, axis=1).T[:, np.newaxis]
-    rotation = rotation.swapaxes(1, 2).astype(np.float32)
-    z, s = np.zeros((count, paths, d - 1)), np.zeros((count, paths, d - 1, d - 1), np.float32)
+    count, _, components = drawn.rotation.shape
+    z, s = np.zeros((count, paths, components)), np.zeros((count, paths, components, components), np.float32)
     f = np.zeros((count, paths, len(_LEVELS)))
-    windows = process.paths(count * paths, rng)
-    for step in range(1, _STEPS + 1):
-        x = next(windows).reshape(count, paths, d)
-        y = np.clip((x[..., :-1] - mean[:, np.newaxis]).astype(np.float32) @ rotation, -_CLIP, _CLIP)
+    for step, windows in zip(range(1, _STEPS + 1), process.paths(count * paths, rng)):
+        x = windows.reshape(count, paths, -1)
+        y = _shortened((x[..., :-1] - drawn.mean).astype(np.float32) @ drawn.rotation)
         change = y[..., np.newaxis] * y[..., np.newaxis, :]
-        change -= second
+        change -= drawn.second
         change -= s
-        change *= np.float32(_SLOW_WEIGHT)
+        change *= np.float32(_WEIGHT)
         s += change
-        z += _MEAN_WEIGHT * (y - z)
-        f += _SLOW_WEIGHT * ((x[..., -1:] <= edges) - _LEVELS - f)
+        z += _WEIGHT * (y - z)
+        f += _WEIGHT * ((x[..., -1:] <= drawn.edges) - _LEVELS - f)
         if step % _EVERY == 0:
             yield z, s, f
 
 
-def _gumbel_quantile(largest: Array) -> float:
-    """The level that one of the three statistics exceeds so rarely that all three have the average run length.
+def _limit(largest: Array) -> float:
+    """The level that a statistic exceeds so rarely that all three have the average run length, for most references.
 
     Args:
-        largest: the largest values of paths of `_STEPS` windows.
+        largest: the largest values of paths of `_STEPS` windows, (references, paths), which have a Gumbel distribution.
     """
     chance = _STEPS / AVERAGE_RUN_LENGTH / 3
-    scale = float(largest.std()) * math.sqrt(6) / math.pi
-    return float(largest.mean()) + scale * (-math.log(-math.log1p(-chance)) - 0.5772156649015329)
+    deviations = math.sqrt(6) / math.pi * (-math.log(-math.log1p(-chance)) - np.euler_gamma)
+    return float(np.quantile(largest.mean(axis=1) + deviations * largest.std(axis=1), _ASSURANCE))
 
 
 def _at_least_seen(reference: DriftReference, latents: NDArray[Any], scores: Array) -> NDArray[np.float32]:

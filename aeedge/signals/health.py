@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from aeedge.bundle.manifest import HEALTH
 from aeedge.errors import InputError
 from aeedge.record import Record
 from aeedge.runtime.missing import missing_values
@@ -21,11 +22,12 @@ if TYPE_CHECKING:
 
     from aeedge.bundle.manifest import InputSpec
 
-FEW = 8  # samples: runs, flat tops and zeros that are no fault, whatever training had
+FEW = {"longest_run": 5, "at_extreme": 8, "zeros": 8, "missing": 0}  # samples that are no fault, whatever training had
+FEW_NEW_ZEROS = 3  # likewise, where training had no zeros at all
 TIMES = 3.0  # as many as in any training window are no fault
 MARGIN = 1.0  # of the training range, on both sides of it
 LEVEL = 0.1  # of the largest magnitude: the least margin, for channels that hardly moved in training
-COUNTS = ("longest_run", "at_extreme", "zeros", "missing")
+COUNTS = HEALTH[2:]
 _BLOCK_BYTES = 2**22
 _LARGEST = float(np.finfo(np.float32).max)
 
@@ -60,17 +62,19 @@ class HealthCheck:
     ) -> None:
         self._names, self._dtype, self._spec = tuple(names), np.dtype(dtype), spec
         self._has_codes = spec is not None and spec.missing is not None and bool(spec.missing.codes)
-        self._known = all(key in reference for key in ("low", "high", *COUNTS))
+        self._known = all(reference.get(key) is not None for key in HEALTH)
         self._measured = len(reference["low"]) if self._known else len(self._names)
         if not self._known:
             return
         low, high = (np.array(reference[key], np.float64) for key in ("low", "high"))
         with np.errstate(over="ignore"):
             margin = np.maximum(MARGIN * (high - low), LEVEL * np.maximum(np.abs(low), np.abs(high)))
+            margin[low == high] = np.inf  # set points may be set
         self._range, (self._low, self._high) = (low, high), _limits(low - margin, high + margin, self._dtype)
         self._usual = {key: np.array(reference[key], np.float64) for key in COUNTS}
-        self._most = {key: np.maximum(FEW, TIMES * found) for key, found in self._usual.items()}
+        self._most = {key: np.clip(TIMES * found, FEW[key], 2**31) for key, found in self._usual.items()}
         self._most["missing"] = self._usual["missing"]
+        self._most["zeros"][self._usual["zeros"] == 0] = FEW_NEW_ZEROS
         self._least = {key: float(found.min(initial=np.inf)) for key, found in self._most.items()}
 
     def check(self, window: ArrayLike) -> tuple[Fault, ...]:
@@ -87,7 +91,7 @@ class HealthCheck:
             )
         rows = np.ascontiguousarray(samples.T[: self._measured])
         missing = self._coded(samples) if self._has_codes else None
-        if not rows.size or (missing is None and (self._is_clear(rows) or self._is_usual(rows))):
+        if not rows.size or (missing is None and self._is_usual(rows)):
             return ()
         found: list[Fault] = []
         with np.errstate(all="ignore"):
@@ -101,28 +105,35 @@ class HealthCheck:
 
         One quick look instead of one for each window.
         """
-        return not self._has_codes and self._is_clear(np.ascontiguousarray(samples.T[: self._measured]))
+        rows = np.ascontiguousarray(samples.T[: self._measured])
+        return not self._has_codes and self._is_usual(rows, flat=False)
 
-    def _is_clear(self, rows: NDArray[Any]) -> bool:
-        """Whether sums over all of (channels, samples) exclude a fault in any of them."""
+    def _is_usual(self, rows: NDArray[Any], *, flat: bool = True) -> bool:
+        """Whether (channels, samples) are without a fault; with `flat` false equal neighbours make them not so."""
         if not self._known:
             return rows.dtype.kind != "f" or np.count_nonzero(np.isfinite(rows)) == rows.size
-        return (
-            self._is_within(rows)
-            and rows.size - np.count_nonzero(rows) <= self._least["zeros"]
-            and not np.count_nonzero(rows[:, 1:] == rows[:, :-1])
-        )
-
-    def _is_within(self, rows: NDArray[Any]) -> bool:
-        """Whether all samples are in the range of their channel; NaN never is."""
-        low, high = np.minimum.reduce(rows, 1), np.maximum.reduce(rows, 1)
-        return np.count_nonzero((low >= self._low) & (high <= self._high)) == self._measured
-
-    def _is_usual(self, rows: NDArray[Any]) -> bool:
-        """Whether all that is counted in each channel is as in training."""
-        if not self._known or not self._is_within(rows):
+        low, high = np.minimum.reduce(rows, 1), np.maximum.reduce(rows, 1)  # NaN, where there is any
+        if np.count_nonzero((low >= self._low) & (high <= self._high)) < self._measured:
             return False
-        return all((of <= self._most[key]).all() for key, of in zip(COUNTS, counts(rows)))
+        zeros = rows.size - np.count_nonzero(rows)  # of all channels, which is counted fastest
+        if zeros > self._least["zeros"] and (not flat or (_sums(rows == 0) > self._most["zeros"]).any()):
+            return False
+        same = rows[:, 1:] == rows[:, :-1]
+        return not np.count_nonzero(same) or (flat and self._is_as_flat(rows, low, high, same))
+
+    def _is_as_flat(self, rows: NDArray[Any], low: NDArray[Any], high: NDArray[Any], same: NDArray[np.bool_]) -> bool:
+        """Whether runs of equal samples, and samples at the extremes, are as in training."""
+        extreme = _sums((rows == low[:, np.newaxis]) | (rows == high[:, np.newaxis])) - 2
+        if (extreme > self._most["at_extreme"]).any():
+            return False
+        text, length, most = same.tobytes(), same.shape[1], self._most["longest_run"].astype(np.int64)
+        if b"\1" * min(length, int(most.min())) not in text:  # a search of bytes is the fastest way
+            return True
+        starts = range(0, len(text), length)
+        return all(
+            few > length or text.find(b"\1" * few, start, start + length) < 0
+            for few, start in zip(most.tolist(), starts)
+        )
 
     def _coded(self, samples: NDArray[Any]) -> NDArray[np.bool_] | None:
         """Mask of the codes for missing values, (channels, samples); None where there are none."""
@@ -136,13 +147,14 @@ class HealthCheck:
         row = np.array(row, np.result_type(row, np.float32))
         if coded is not None:
             row[coded] = np.nan
-        found, length = [], len(row)
-        missing, infinite = np.count_nonzero(np.isnan(row)), np.count_nonzero(np.isinf(row))
+        found: list[tuple[str, str]] = []
+        length = len(row)
+        missing, infinite = (int(np.count_nonzero(of(row))) for of in (np.isnan, np.isinf))
         usual = {key: int(of[i]) for key, of in self._usual.items()} if self._known else {"missing": 0}
-        if missing > usual["missing"]:
-            may_be_missing = self._spec is not None and self._spec.missing is not None
-            found += [_said("missing", missing, length, "missing", usual["missing"])] if may_be_missing else []
-            infinite += 0 if may_be_missing else missing
+        if self._spec is None or self._spec.missing is None:
+            infinite += missing
+        elif missing > usual["missing"]:
+            found += [_said("missing", missing, length, "missing", usual["missing"])]
         if infinite:
             found += [("not finite", f"{infinite} of {length} samples are NaN or infinite")]
         if not self._known or missing == length:
@@ -153,26 +165,31 @@ class HealthCheck:
             worst = low if low < self._low[i] else high
             found += [("out of range", f"{worst:g}, in training {self._range[0][i]:g} to {self._range[1][i]:g}")]
         run, extreme, zeros = (int(of[0]) for of in counts(row[np.newaxis]))
-        is_clipped = extreme > self._most["at_extreme"][i] and self._is_clipped(row, low, high)
+        is_clipped = extreme > self._most["at_extreme"][i] and self._is_clipped(i, row, low, high)
         if is_clipped:
             found += [_said("saturated", extreme, length, f"at {low:g} or {high:g}", usual["at_extreme"])]
         if run > self._most["longest_run"][i] and (not is_clipped or low == high):
-            found += [_said("stuck", run, length, f"at {_longest(row):g} in a row", usual["longest_run"])]
+            found += [_said("stuck", run, length, f"{_longest(row):g} in a row", usual["longest_run"])]
         if zeros > self._most["zeros"][i] and low < high:
             found += [_said("missing", zeros, length, "0", usual["zeros"])]
         return found
 
-    def _is_clipped(self, row: NDArray[Any], low: Any, high: Any) -> bool:
-        """Whether samples at the extremes are flat tops: at the limit of the dtype, or reached and left."""
+    def _is_clipped(self, i: int, row: NDArray[Any], low: Any, high: Any) -> bool:
+        """Whether samples at the extremes are flat tops: at the limit of the dtype, or reached and left.
+
+        What sits at an end of the training range, as at 0 of what is never negative, is natural.
+        """
         if self._dtype.kind in "iu":
             limits = np.iinfo(self._dtype)
             if high >= limits.max or low <= limits.min < 0:
                 return True
-        at = np.concatenate([[False], (row == low) | (row == high), [False]])
+        natural = [end for end, usual in ((low, self._range[0][i]), (high, self._range[1][i])) if end == usual]
+        at = np.concatenate([[False], ((row == low) | (row == high)) & ~np.isin(row, natural), [False]])
+        if np.count_nonzero(at) <= self._most["at_extreme"][i]:
+            return False
         starts, ends = np.flatnonzero(at[1:] & ~at[:-1]), np.flatnonzero(at[:-1] & ~at[1:])
-        tops = ends - starts > 1
-        inside = tops & (starts > 0) & (ends < len(row))
-        return bool(low < high and (np.count_nonzero(tops) > 1 or inside.any()))
+        inside = (ends - starts > 1) & (starts > 0) & (ends < len(row))
+        return bool(low < high and (len(starts) > 2 or inside.any()))
 
 
 def counts(rows: NDArray[Any]) -> tuple[NDArray[np.intp], ...]:
@@ -186,11 +203,12 @@ def counts(rows: NDArray[Any]) -> tuple[NDArray[np.intp], ...]:
     return run, np.maximum(extreme - 2, 0), np.count_nonzero(rows == 0, axis=1)
 
 
-def reference_of(windows: ArrayLike) -> dict[str, list[float]]:
+def reference_of(windows: ArrayLike, rows: NDArray[np.intp] | None = None) -> dict[str, list[float]]:
     """What health checks compare with, as JSON: lists with a number for each channel.
 
     Args:
         windows: raw training windows (n, samples, channels), of the measured channels alone.
+        rows: indices of those that count; None for all.
 
     Returns:
         "low" and "high" ends of the range; the most in any window of "longest_run" (equal samples), "at_extreme"
@@ -206,24 +224,34 @@ def reference_of(windows: ArrayLike) -> dict[str, list[float]]:
     low, high = np.full(channels, np.inf), np.full(channels, -np.inf)
     most = np.zeros((len(COUNTS), channels), np.int64)
     step = max(1, _BLOCK_BYTES // (8 * given[0].size))
-    for start in range(0, len(given), step):
-        rows = given[start : start + step].swapaxes(1, 2).reshape(-1, given.shape[1])
-        rows = np.array(rows, np.result_type(rows, np.float32))
-        rows[np.isinf(rows)] = np.nan
-        found = [*counts(rows), np.count_nonzero(np.isnan(rows), axis=1)]
+    for start in range(0, len(given) if rows is None else len(rows), step):
+        block = given[start : start + step] if rows is None else given[rows[start : start + step]]
+        lines = block.swapaxes(1, 2).reshape(-1, given.shape[1])
+        lines = np.array(lines, np.result_type(lines, np.float32))
+        lines[np.isinf(lines)] = np.nan
+        with np.errstate(invalid="ignore"):  # of NaN alone
+            found = [*counts(lines), np.count_nonzero(np.isnan(lines), axis=1)]
+            low = np.fmin(low, np.fmin.reduce(np.fmin.reduce(lines, 1).reshape(-1, channels)))
+            high = np.fmax(high, np.fmax.reduce(np.fmax.reduce(lines, 1).reshape(-1, channels)))
         most = np.maximum(most, [of.reshape(-1, channels).max(axis=0) for of in found])
-        low = np.fmin(low, np.fmin.reduce(rows, 1).reshape(-1, channels).min(axis=0))
-        high = np.fmax(high, np.fmax.reduce(rows, 1).reshape(-1, channels).max(axis=0))
     low[unknown := low > high] = -_LARGEST
     high[unknown] = _LARGEST
     ends = {"low": np.clip(low, -_LARGEST, _LARGEST), "high": np.clip(high, -_LARGEST, _LARGEST)}
     return {key: of.tolist() for key, of in {**ends, **dict(zip(COUNTS, most))}.items()}
 
 
+def _sums(found: NDArray[np.bool_]) -> NDArray[np.int32]:
+    """How many there are in each row."""
+    sums: NDArray[np.int32] = np.add.reduce(found, 1, np.int32)
+    return sums
+
+
 def _limits(low: NDArray[np.float64], high: NDArray[np.float64], dtype: np.dtype[Any]) -> tuple[NDArray[Any], ...]:
     """Limits as finite numbers of a dtype, which are compared fastest."""
     if dtype.kind == "f":
         return tuple(np.clip(of, -_LARGEST, _LARGEST).astype(np.float32) for of in (low, high))
+    if dtype.itemsize > 2:
+        return low, high
     most = np.iinfo(dtype)
     return tuple(np.clip(of, most.min, most.max).astype(dtype) for of in (np.ceil(low), np.floor(high)))
 
@@ -235,4 +263,4 @@ def _longest(row: NDArray[Any]) -> Any:
 
 
 def _said(kind: str, count: int, length: int, what: str, usual: int) -> tuple[str, str]:
-    return kind, f"{count} of {length} samples {what}, {usual} at most in training"
+    return kind, f"{count} of {length} samples are {what}, {usual} at most in training"

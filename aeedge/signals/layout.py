@@ -14,6 +14,7 @@ from aeedge.runtime.frames import as_rows
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
+    from aeedge.bundle.reader import Bundle
     from aeedge.model import Model
 
 _DAY, _WEEK = 86_400.0, 604_800.0
@@ -35,8 +36,8 @@ class Layout:
         InputError: samples of the model are no windows, as images.
     """
 
-    def __init__(self, model: Model) -> None:
-        spec = model.input
+    def __init__(self, model: Model | Bundle) -> None:
+        spec = model.manifest.input
         self.dtype = np.dtype(spec.dtype)
         self._shape = spec.shape
         self._channels_first = spec.signal is None and model.manifest.training.get("channels", "first") == "first"
@@ -45,8 +46,8 @@ class Layout:
         self._turned = len(self._shape) == 2 and self._channels_first
         self._named = spec.signal is not None or spec.features is not None
 
-    def _guessed(self, model: Model) -> SignalSpec:
-        spec, shape = model.input, model.input.shape
+    def _guessed(self, model: Model | Bundle) -> SignalSpec:
+        spec, shape = model.manifest.input, model.manifest.input.shape
         if len(shape) == 1 and spec.features is not None:
             return SignalSpec(spec.features, 1, 1, units=spec.units)
         if len(shape) == 1:
@@ -69,7 +70,9 @@ class Layout:
         taken = given if type(given) is np.ndarray else as_rows(given, "samples", channels if self._named else None)
         try:
             found: NDArray[Any] = np.asarray(taken)
-        except ValueError as error:  # lists of unequal length
+            if found.dtype == object:  # None among numbers is a missing value
+                found = found.astype(np.float64)
+        except (ValueError, TypeError) as error:  # lists of unequal length
             raise InputError(f"samples: expected numbers (k, {len(channels)}), got {error}") from None
         if found.ndim == 1:
             found = found[:, np.newaxis] if len(channels) == 1 else found[np.newaxis]
@@ -101,6 +104,10 @@ class Layout:
         if self._turned:
             return windows.swapaxes(1, 2)
         return windows if len(self._shape) == 2 else windows.reshape(len(windows), *self._shape)
+
+    def windows(self, rows: NDArray[Any]) -> NDArray[Any]:
+        """The reverse of `rows`: (n, window, width)."""
+        return rows.swapaxes(1, 2) if self._turned else rows.reshape(len(rows), self.window, self.width)
 
 
 def calendar_channels(times: NDArray[np.float64], calendar: tuple[str, ...]) -> NDArray[np.float32]:

@@ -20,6 +20,7 @@ from aeedge.signals.drift import DriftMonitor
 from aeedge.signals.event import Block, Event
 from aeedge.signals.health import Fault, HealthCheck
 from aeedge.signals.layout import Layout
+from aeedge.signals.likelihood import Likelihood, adapted_threshold
 from aeedge.signals.window import as_count
 
 if TYPE_CHECKING:
@@ -44,6 +45,9 @@ class Stream:
         threshold: the score above which a window is anomalous; None for that of `false_alarm_rate`.
         false_alarm_rate: share of normal windows above the threshold; None for the bundle's own threshold. A bundle
             without a calibration raises no alarms.
+        adapt: whether windows are judged by how rare what is new in them is among the stream's last 2 000 windows, for
+            signals that do not stay as they were in training: by `Event.likelihood` in place of the score. `threshold`
+            is a likelihood then, and 1 - false_alarm_rate, by default 0.999. Alarms tell where something begins.
 
     Windows with faulty sensors (`Event.health`) have no say in alarms, unless a channel is only out of its range or
     saturated, as it may be where a machine breaks. A gap in time ends an alarm, and windows do not cross it.
@@ -63,32 +67,45 @@ class Stream:
         hysteresis: float = 0.0,
         threshold: float | None = None,
         false_alarm_rate: float | None = None,
+        adapt: bool = False,
     ) -> None:
+        if not hasattr(model, "manifest"):
+            raise InputError(f"model: expected what aeedge.load gives, got {model!r:.80}")
         self._model, self._layout = model, Layout(model)
         signal, dtype = self._layout.signal, self._layout.dtype
         self._signal, self.hop = signal, signal.hop if hop is None else as_count("hop", hop)
         self._options = {"patience": patience, "cooldown": cooldown, "hysteresis": hysteresis}
-        self._limit = {"threshold": threshold, "false_alarm_rate": false_alarm_rate}
+        self._limit = {"threshold": threshold, "false_alarm_rate": false_alarm_rate, "adapt": adapt}
         self.threshold = self._threshold(threshold, false_alarm_rate)
         self._scores = model.has_decoder or model.manifest.score.needs_scorer
+        if adapt and not self._scores:
+            raise InputError(f"adapt: {model.path} has no scores to judge by; export it with its decoder")
+        self._has_changes = model.has_decoder and model.manifest.front_end is None and signal.window > 1
         self._alarms = AlarmLogic(**self._options)  # type: ignore[arg-type]
         self._buffer = WindowBuffer(signal.window, self.hop, signal.width, dtype.name)
-        self._clock = SampleClock(signal.rate)
-        self._check = HealthCheck(signal.reference, signal.channels, dtype)
+        self._clock = SampleClock(signal.rate, signal.longest_step)
+        self._check = HealthCheck(signal.reference, signal.channels, dtype, model.input)
         self._drift_reference = model.drift_reference
-        self._look_every = max(1, signal.window // 4 // self.hop) if self._scores else 1  # windows
-        self._drift_every = max(1, -(-signal.window // self.hop))
+        self._look_every = max(1, signal.window // self.hop)  # windows: no sample is passed over
+        self._drift_every = max(1, -(-signal.window // self.hop))  # that share no sample
         self.reset()
 
     def _threshold(self, threshold: float | None, rate: float | None) -> float | None:
-        """The score above which windows are anomalous, as float32; None for no alarms."""
+        """The score, as float32, or the likelihood above which windows are anomalous; None for no alarms."""
         if threshold is not None and rate is not None:
             raise InputError("expected a false_alarm_rate or a threshold, got both; leave one out")
+        if self._limit["adapt"]:
+            return adapted_threshold(threshold, rate)
         if threshold is not None:
             return float(np.float32(as_threshold(threshold)))
         if rate is not None:
             return self._model.calibration.threshold(rate)
         return self._model.threshold if self._model.calibration_size else None
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What it was made with, the hop as it is."""
+        return {"hop": self.hop, **self._options, **self._limit}
 
     @property
     def channels(self) -> tuple[str, ...]:
@@ -161,17 +178,19 @@ class Stream:
             if whole:
                 self._take(part.astype(self._layout.dtype), part_times, events)
             else:
-                self._lost_at(len(part), events)
+                broken = np.flatnonzero(~np.isfinite(part[0]))  # of the first sample, however many come in a chunk
+                channel = self._signal.channels[broken[0]] if len(broken) == 1 else None
+                self._lost_at(len(part), events, channel)
 
     def _lost(self, count: int) -> list[Event]:
         events: list[Event] = []
         self._lost_at(count, events)
         return events
 
-    def _lost_at(self, count: int, events: list[Event]) -> None:
+    def _lost_at(self, count: int, events: list[Event], channel: str | None = None) -> None:
         time = self._clock.next
         self._clock.skip(count)
-        self._gap(Fault("missing", None, "samples are missing"), events, time)
+        self._gap(Fault("missing", channel, "samples are missing"), events, time)
         self._in_gap = True
 
     def _gap(self, fault: Fault, events: list[Event], time: float) -> None:
@@ -189,23 +208,41 @@ class Stream:
         """An event for each window."""
         block = Block(self._model, self._layout, windows.samples.copy(), self.hop)
         scores = self._scored(block)
+        novelty = None if self._likelihood is None else self._novelty(block, scores)
         limit, alarms, drift = self.threshold, self._alarms, self._drift
         times = zip(windows.start.tolist(), windows.end.tolist())
         for at, ((start, end), score) in enumerate(zip(times, scores)):
-            exceeded = limit is not None and score > limit
-            if exceeded or (score != score and self._scores) or self._windows % self._look_every == 0:
+            exceeded = self._likelihood is None and limit is not None and score > limit
+            if (
+                self._likelihood is not None
+                or exceeded
+                or (score != score and self._scores)
+                or self._windows % self._look_every == 0
+            ):
                 self._health = self._looked(block.windows[at], score)
             blind = bool(self._health) and any(fault.kind in _BLIND for fault in self._health)
-            raised = False
+            raised, judged = False, score
+            if self._likelihood is not None and novelty is not None:
+                judged = math.nan if blind else self._likelihood.update(novelty[at])
+                exceeded = limit is not None and judged > limit
             if limit is not None and not blind:
-                raised = alarms.update(score, limit, end)
+                raised = alarms.update(judged, limit, end)
             if drift is not None and not blind and self._windows % self._drift_every == 0:
                 drift.update(self._model.encode(block.rows[at : at + 1]).reshape(-1), score)
             self._windows += 1
             value = math.nan if drift is None else drift.value
-            on = alarms.on
-            events.append(Event(self._index, start, end, score, exceeded, on, raised, self._health, value, block, at))
+            on, likelihood = alarms.on, math.nan if self._likelihood is None else judged
+            events.append(
+                Event(self._index, start, end, score, exceeded, on, raised, self._health, value, block, at, likelihood)
+            )
             self._index += 1
+
+    def _novelty(self, block: Block, scores: list[float]) -> list[list[float]]:
+        """What a stream that adapts compares windows by."""
+        if not self._has_changes:
+            return [[score] for score in scores]
+        found: list[list[float]] = block.novelty(self.hop).tolist()
+        return found
 
     def _scored(self, block: Block) -> list[float]:
         if not self._scores:
@@ -228,14 +265,23 @@ class Stream:
         Windows overlap, so that one odd moment makes several of them score high: what is counted is the share of
         stretches of time as long as a window in which an alarm begins, (1 + number of such stretches of the calibration
         recording) / (1 + number of all). Where the calibration windows are in no order, each window above the threshold
-        is taken for an alarm, which is rather too high.
+        is taken for an alarm, which is rather too high. So it is for a stream that adapts.
         """
-        from aeedge.signals.expectation import alarms_per_day
+        from aeedge.signals.expectation import DAY, alarms_per_day
 
+        if self._limit["adapt"] and self.threshold is not None and self.rate is not None:
+            return (1 - self.threshold) * DAY * self.rate / self.hop
         if self.threshold is None or self.rate is None or not self._model.calibration_size:
             return None
         alarms = AlarmLogic(**self._options)  # type: ignore[arg-type]
         return alarms_per_day(self._model, self._signal, self.hop, self.threshold, alarms)
+
+    def __repr__(self) -> str:
+        rate = "" if self.rate is None else f" at {self.rate:g} Hz"
+        name = self._model.manifest.name
+        return (
+            f"<aeedge.Stream of {name!r}: {len(self.channels)} channels{rate}, {self.window} samples every {self.hop}>"
+        )
 
     def reset(self) -> None:
         """Forget everything that was pushed: the next event is that of a new stream."""
@@ -243,6 +289,7 @@ class Stream:
         self._alarms.clear()
         self._clock.clear()
         self._drift = None if self._drift_reference is None else DriftMonitor(self._drift_reference)
+        self._likelihood = Likelihood(2 if self._has_changes else 1) if self._limit["adapt"] else None
         self._index = self._windows = 0  # events; windows since the last gap
         self._health, self._in_gap = _NO_FAULTS, False
 
@@ -252,9 +299,7 @@ class Stream:
             "format": _FORMAT,
             "bundle": self._model.manifest.id,
             "variant": self._model.variant,
-            "hop": self.hop,
-            **self._options,
-            **self._limit,
+            **self.options,
             "index": self._index,
             "windows": self._windows,
             "in_gap": self._in_gap,
@@ -265,6 +310,8 @@ class Stream:
         arrays = {f"buffer.{name}": value for name, value in self._buffer.state().items()}
         if self._drift is not None:
             arrays |= {f"drift.{name}": value for name, value in self._drift.state().items()}
+        if self._likelihood is not None:
+            arrays |= {f"likelihood.{name}": value for name, value in self._likelihood.state().items()}
         file = io.BytesIO()
         arrays["document"] = np.frombuffer(json.dumps(document).encode(), np.uint8)
         np.savez(file, **arrays)  # type: ignore[arg-type]
@@ -289,7 +336,7 @@ class Stream:
                     f"{str(document.get(what))[:12]!r}; begin a new stream, or load the {what} that it is of"
                 )
         try:
-            options = ("hop", "patience", "cooldown", "hysteresis", "threshold", "false_alarm_rate")
+            options = ("hop", "patience", "cooldown", "hysteresis", "threshold", "false_alarm_rate", "adapt")
             stream = cls(model, **{name: document[name] for name in options})
             stream._index, stream._windows = int(document["index"]), int(document["windows"])
             stream._in_gap = bool(document["in_gap"])
@@ -299,6 +346,8 @@ class Stream:
             stream._buffer.restore(_part(arrays, "buffer."))
             if stream._drift is not None:
                 stream._drift.restore(_part(arrays, "drift."))
+            if stream._likelihood is not None:
+                stream._likelihood.restore(_part(arrays, "likelihood."))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(f"state: expected what Stream.state() gave, got a damaged one ({error!r:.80})") from None
         return stream

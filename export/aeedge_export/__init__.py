@@ -8,5 +8,6 @@ ae.export("motor.aeedge")
 
 from aeedge_export.autoencoder import Autoencoder
 from aeedge_export.bundle import export_bundle
+from aeedge_export.data.recordings import Windows, window
 
-__all__ = ["Autoencoder", "export_bundle"]
+__all__ = ["Autoencoder", "Windows", "export_bundle", "window"]

@@ -30,6 +30,8 @@ class Normal:
         drift: what was found in a later stretch, as JSON.
         left_out: how many more there were, with gross outliers.
         spacing: of samples in time order, hops from one to the next.
+        inflation: what scores are multiplied by, because the samples had a say in training after all.
+        reference: raw windows (m, *shape) that do not overlap, in time order, which drift is found by; None without.
     """
 
     rows: NDArray[Any]
@@ -38,6 +40,8 @@ class Normal:
     drift: Mapping[str, Any] = field(default_factory=dict)
     left_out: int = 0
     spacing: float = 1.0
+    inflation: float = 1.0
+    reference: NDArray[Any] | None = None
 
     def kept(self) -> NDArray[Any]:
         """The samples whose scores go into the bundle."""
@@ -75,7 +79,7 @@ def set_alarm(run: Run) -> None:
     run.alarm = None
     if run.calibration is None:
         return
-    scores = run.scores(run.calibration)
+    scores = run.calibration_scores(run.calibration)
     found, threshold = calibrate(scores, completed(run.rule, len(scores)))
     rate, drift = found.rate(threshold), {}
     if run.later is not None:
@@ -116,5 +120,13 @@ def normal_of(run: Run) -> Normal | None:
     if run.calibration is None or run.alarm is None:
         return None
     in_order = run.time_ordered and not run.calibration_given
-    spacing = run.calibration_spacing
-    return Normal(run.calibration, run.rule, in_order, run.alarm.drift, run.calibration_left_out, spacing)
+    return Normal(
+        run.calibration,
+        run.rule,
+        in_order,
+        run.alarm.drift,
+        run.calibration_left_out,
+        run.calibration_spacing,
+        run.inflation,
+        run.reference,
+    )

@@ -23,6 +23,7 @@ from aeedge_export.acceptance import Reference
 from aeedge_export.conversion.graph import RawDecoder, RawEncoder, Scaling, frozen, in_float32
 from aeedge_export.conversion.messages import first_line
 from aeedge_export.data.tensors import without_tensor
+from aeedge_export.data.windows import with_reference
 
 _ROOM = 1e3  # between outputs for the example and what float32 can hold: devices also meet rows beyond the example
 
@@ -71,7 +72,9 @@ def _spec(
     if fault := missing_fault(spec):
         raise InputError(f"missing: expected {fault}, got {missing}")
     check_signal(signal, spec.shape)
-    return spec
+    if signal is None or signal.reference:
+        return spec
+    return spec._replace(signal=with_reference(signal, rows))
 
 
 def check_signal(signal: SignalSpec | None, shape: tuple[int, ...]) -> None:

@@ -79,10 +79,13 @@ class Autoencoder(Detector, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         weight_decay: decoupled weight decay, or "auto".
         schedule: "cosine", "plateau" or "constant".
         gradient_clip: maximum norm of the gradient, or None.
-        validation: share of rows held out to choose the best weights, 0 to 0.9; 0 for none.
+        validation: share of rows held out to choose the best weights, 0 to 0.9; 0 for none, as with calibration "cross".
         calibration: share of rows held out to set thresholds by, 0 to 0.5, which have no say in the training; or
             "auto": a tenth, 105 to 4 096 rows, none of fewer than 495 rows or for goal "compress". A run keeps at most
-            4 096 of them.
+            4 096 of them. "cross": all rows are trained on, and four more trainings, each without a stretch of the
+            rows, tell how much higher the scores of such a stretch are; "auto" does so where windows overlap and a
+            recording is shorter than 100 of them. Then "auto" for `hidden` and `epochs` is a network that is linear
+            (family "dense") or starts at PCA, and few epochs.
         time_ordered: whether the rows are in time order. Validation and calibration rows are then blocks at the end
             instead of random rows, and half as many rows after the calibration rows show whether scores drift. "auto":
             where rows are windows that overlap, with a note.
@@ -90,7 +93,8 @@ class Autoencoder(Detector, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
             window spans where windows overlap, otherwise 1.
         score_kind: how rows are scored: "mse" (squared reconstruction error in scaled units), "robust" (the same in
             units of each value's own residuals), "mahalanobis" (distance of the latents), "both" (the sum of these
-            two), or "auto": "both", with more than 256 latents "robust".
+            two), or "auto": "both", with more than 256 latents "robust"; for windows of a signal "mse", because a
+            channel that hardly changes in training may change slowly afterwards.
         patience: epochs without improvement after which training stops, None for never, or "auto".
         device: "auto" (torch's accelerator if there is one), "cpu", "cuda", "cuda:1", "mps".
         threads: number of threads that torch uses during training on the CPU, 1 to 1024, or "auto": one, or all that

@@ -7,6 +7,7 @@ import json
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from onnx import ModelProto
 from torch import nn
 
+from aeedge.bundle.drift_reference import DriftReference
 from aeedge.bundle.manifest import (
     CalibrationSpec,
     FileEntry,
@@ -41,6 +43,7 @@ from aeedge.files.atomic import atomic_directory
 from aeedge.files.replacing import BUNDLE, check_folder
 from aeedge.runtime.nonfinite import find_sentinels
 from aeedge.runtime.session import Session
+from aeedge.signals.drift import fit_reference
 from aeedge_export.acceptance import (
     Reference,
     accept,
@@ -374,7 +377,21 @@ def _calibrated(normal: Normal, variants: Mapping[str, EncoderDecoder]) -> tuple
     if "int8" in found and (reason := disagreement(found["fp32"], found["int8"])):
         raise NotQuantizableError(reason)
     options: dict[str, Any] = {"time_ordered": normal.time_ordered, "drift": normal.drift, "left_out": normal.left_out}
-    return calibrated(found, normal.rule, spacing=spacing, **options)
+    references = (
+        {} if normal.reference is None else _references(normal.reference, {name: variants[name] for name in found})
+    )
+    return calibrated(found, normal.rule, spacing=spacing, inflation=normal.inflation, references=references, **options)
+
+
+def _references(rows: NDArray[Any], variants: Mapping[str, EncoderDecoder]) -> dict[str, DriftReference]:
+    """What drift is found by, of the variants for which the windows suffice."""
+    found = {}
+    for name, variant in variants.items():
+        (latents, _), scores = variant.latents_and_errors(rows), variant.scores(rows)
+        assert scores is not None
+        with suppress(InputError):  # too few windows, or too much alike
+            found[name] = fit_reference(latents, scores)
+    return found
 
 
 def _check_operators(role: str, graph: bytes) -> None:

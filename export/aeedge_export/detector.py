@@ -85,7 +85,7 @@ class Detector(OutlierMixin):  # type: ignore[misc]
                 warnings.warn("X: these rows were trained on, so no false-alarm rate holds", UserWarning, stacklevel=2)
             kept = kept_rows(np.arange(len(rows)), most_calibration(run.row_bytes), run.drawn_seed, time_ordered=False)
             run.calibration, run.later = as_samples(rows[kept], run.input_spec, "X"), None
-            run.calibration_given, run.calibration_left_out = True, 0
+            run.calibration_given, run.calibration_left_out, run.calibration_inflation = True, 0, {}
         elif run.calibration is None:
             raise InputError("X: expected rows of normal operation, for fit held none out; pass calibrate(X)")
         set_alarm(run)

@@ -15,14 +15,17 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
+from scipy import stats
 from sklearn.utils import check_random_state
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from aeedge.bundle.manifest import SignalSpec, missing_fault
-from aeedge.detection.calibration import ThresholdRule
+from aeedge.detection.calibration import ThresholdRule, calibrate
+from aeedge.detection.thresholds import completed
 from aeedge.errors import InputError, printable
 from aeedge.runtime.frames import as_rows
 from aeedge.runtime.missing import fill_missing, missing_rows
+from aeedge.signals.drift import LEAST_WINDOWS, MOST_WINDOWS
 from aeedge_export.alarms import check_rule, described_drift, set_alarm
 from aeedge_export.arguments import check_signal
 from aeedge_export.conversion.graph import check_one_input
@@ -31,6 +34,8 @@ from aeedge_export.data.columns import label_notes
 from aeedge_export.data.corruption import corruption
 from aeedge_export.data.outliers import find_outliers
 from aeedge_export.data.rows import (
+    LEAST_ROWS_TO_CALIBRATE,
+    CROSS,
     SPLIT,
     Split,
     fingerprint,
@@ -52,7 +57,7 @@ from aeedge_export.data.scaling import (
     robust_statistics,
 )
 from aeedge_export.data.tensors import without_tensor
-from aeedge_export.data.windows import windows_per_span
+from aeedge_export.data.windows import windows_per_span, with_reference
 from aeedge_export.networks import CUSTOM, build
 from aeedge_export.networks.base import Design, Network, multiply_adds
 from aeedge_export.networks.front_ends import FrontEnd, front_end
@@ -60,7 +65,7 @@ from aeedge_export.networks.front_ends import features as features_of
 from aeedge_export.networks.linear import Principal
 from aeedge_export.run import Run
 from aeedge_export.scoring import check_kind, fit_scoring
-from aeedge_export.training.defaults import Facts, Resolved, resolve
+from aeedge_export.training.defaults import Facts, Resolved, few_windows, resolve
 from aeedge_export.training.devices import pick_device
 from aeedge_export.training.loop import State, evaluate, train, trial_step
 from aeedge_export.training.progress import Progress, Silence
@@ -70,6 +75,10 @@ RunHook = Callable[[Run], None]
 _OF_ROWS = ("channels", "axes", "front_end", "front_end_options")  # parameters that resumed training keeps
 _NOT_KEPT = ("random_state", "verbose", "encoder", "decoder")  # parameters that a run does not hold
 _SAMPLE_ROWS, _SAMPLE_BYTES = 512, 2**24
+_SHARE = 0.2  # of few windows of a long recording, to calibrate with
+_FOLDS = 4  # of a recording that is too short to hold out some of it
+_MOST_INFLATION = 1e6
+_BELOW = 0.9  # probability that the scores of another such stretch stay below the threshold
 _START_ROWS, _START_BYTES = 20_000, 2**28  # for PCA and the balance of latents
 
 
@@ -104,12 +113,27 @@ def fit(
         params = {**params, **_of_windows(signal, params)}
     order, order_notes = _time_order(X, params)
     params = {**params, **order, **({} if calibration_rows is None else {"calibration": 0.0})}
+    if (signal is not None or order_notes) and _is_short(len(X), params):
+        params["calibration"] = CROSS
+        order_notes = [
+            f"rows are windows of a recording that is as long as {len(X) / params['gap']:.0f} of them, too few to hold "
+            f"some out: all are trained on, and the threshold comes from {_FOLDS} more trainings, each without a part "
+            "of the recording; calibration=0.2 for held-out windows at the end"
+        ]
+    elif signal is not None and _detects(params) and len(X) < LEAST_ROWS_TO_CALIBRATE:
+        params["calibration"] = _SHARE  # a stream without a threshold watches nothing
     front_end = made_front_end(params, X, signal)
     run, resolved, inner = _begin(X, params, features, split_options(params), weights, front_end)
     run = replace(run, fingerprint=fingerprint(X, run.dtype), **known)
+    if signal is not None:
+        run.signal = with_reference(signal, X, run.split(len(X)).fitted)
+    run.reference = _reference(run, X)
     if fault := missing_fault(run.input_spec):
         raise InputError(f"missing: expected {fault}, got {run.missing}")
-    _warn(run, *order_notes)
+    if signal is None:
+        _warn(run, *order_notes)
+    else:
+        run.notes.extend(order_notes)  # nothing was guessed
     if calibration_rows is not None:
         run.calibration = _given_calibration(run, calibration_rows)
     run.rule = rule
@@ -140,9 +164,8 @@ def resume(run: Run, X: NDArray[Any], params: Mapping[str, Any], on_epoch: RunHo
     scaler = fit_scaler(_scaling(params), statistics, pick_rows(X, train_rows), channels_last=last)
     if not (np.array_equal(scaler.mean, run.scaler.mean) and np.array_equal(scaler.scale, run.scaler.scale)):
         raise InputError("resume: expected the rows that the run was trained on, got others; fit anew instead")
-    resolved = resolve(
-        params, Facts(scaler, statistics, crowded(X, train_rows, statistics), last), run.drawn_seed, run.design
-    )
+    facts = Facts(scaler, statistics, crowded(X, train_rows, statistics), last, _span(params))
+    resolved = resolve(params, facts, run.drawn_seed, run.design)
     if run.state.epoch >= resolved.settings.epochs:
         raise InputError(
             f"resume: all {run.state.epoch} epochs are done; ask for more (--epochs, resume(X, epochs=...))"
@@ -179,7 +202,7 @@ def partial_fit(
         resolved = resolve(params, facts, run.drawn_seed, run.design)
     one_pass = replace(resolved.settings, epochs=run.state.epoch + 1, schedule="constant", patience=None)
     run.state.best_loss = np.inf  # losses of different rows do not compare: the last weights count
-    run.calibration = run.later = run.rule = None  # these rows may be among them
+    run.calibration = run.later = run.reference = run.rule = None  # these rows may be among them
     parts = split(len(X), 0.0, run.drawn_seed, run.left_out, run.sample_weight)
     _train(run, X, replace(resolved, settings=one_pass), params, parts, None, finish=False)
     return run
@@ -202,9 +225,27 @@ def _time_order(X: NDArray[Any], params: Mapping[str, Any]) -> tuple[dict[str, A
     ]
 
 
+def _detects(params: Mapping[str, Any]) -> bool:
+    """Whether alarms are wanted, and it was not said how many rows are to calibrate them."""
+    return isinstance(params["calibration"], str) and params["goal"] == "detect"
+
+
+def _is_short(count: int, params: Mapping[str, Any]) -> bool:
+    """Whether a recording of so many windows in time order is too short for held-out ones, but not for folds."""
+    asked = _detects(params) and params["family"] != CUSTOM
+    gap = params["gap"]
+    enough = 3 * count // _FOLDS - 2 * gap >= max(2, gap // 2)  # left beside a fold
+    return asked and bool(params["time_ordered"]) and enough and count < few_windows(gap)
+
+
+def _span(params: Mapping[str, Any]) -> int:
+    """The `span` of `Facts`."""
+    return int(params["gap"]) if params["calibration"] == CROSS else 0
+
+
 def _of_windows(signal: SignalSpec, params: Mapping[str, Any]) -> dict[str, Any]:
     """Parameters for windows of a signal: held-out windows are later, and share no sample with the others."""
-    span = -(-signal.window // signal.hop)
+    span = signal.span
     if params["channels"] == "first" or params["axes"] not in (None, "ntc"):
         raise InputError("channels: windows of a signal are (window, channels), so these are last; leave it out")
     if params["time_ordered"] is False and span > 1:
@@ -222,6 +263,18 @@ def _of_windows(signal: SignalSpec, params: Mapping[str, Any]) -> dict[str, Any]
         "time_ordered": params["time_ordered"] is not False,
         "gap": span if params["gap"] == "auto" else params["gap"],
     }
+
+
+def _reference(run: Run, X: NDArray[Any]) -> NDArray[Any] | None:
+    """Windows that do not overlap, in time order, to find drift by; None where order or number do not allow it."""
+    if run.signal is None or not run.time_ordered:
+        return None
+    parts, span = run.split(len(X)), run.signal.span
+    chosen = np.concatenate([rows[::span] for rows in parts[1:]])
+    if len(chosen) < LEAST_WINDOWS:
+        chosen = np.concatenate([np.unique(parts.train)[::span], chosen])
+    chosen = chosen[-min(MOST_WINDOWS, most_calibration(run.row_bytes)) :]
+    return np.array(X[chosen], run.dtype) if len(chosen) >= LEAST_WINDOWS else None
 
 
 def _kept(params: Mapping[str, Any]) -> dict[str, Any]:
@@ -270,11 +323,14 @@ def _begin(
             f"X: expected training rows that differ, got {len(train_rows)} without a difference: nothing can be learned"
         )
     scaler = fit_scaler(_scaling(params), statistics, pick_rows(X, train_rows), channels_last=last)
-    resolved = resolve(params, Facts(scaler, statistics, crowded(X, train_rows, statistics), last), drawn)
+    facts = Facts(scaler, statistics, crowded(X, train_rows, statistics), last, _span({**params, **split_as}))
+    resolved = resolve(params, facts, drawn)
     network = build(params["family"], resolved.design, drawn, (params["encoder"], params["decoder"]))
     check_kind(params["score_kind"], network.design.latent)
     sample_rows = _sample_rows(raw, validation_rows if len(validation_rows) else train_rows)
     held = len(free.calibration) - len(calibration)
+    if split_as.get("calibration") == CROSS:
+        calibration, held = np.unique(train_rows), len(left_out)
     most, time_ordered = most_calibration(row_bytes), bool(params["time_ordered"])
     found_rows, calibration = len(calibration), kept_rows(calibration, most, drawn, time_ordered=time_ordered)
     later = kept_rows(later, max(1, most // 2), drawn, time_ordered=time_ordered)
@@ -451,6 +507,27 @@ def _train(
     *,
     finish: bool = True,
 ) -> None:
+    """Train on the training rows of `parts`, and find out how rows are scored and when they are anomalous."""
+    _train_network(run, X, resolved, params, parts, on_epoch, finish=finish)
+    _fit_score(run, X, parts, params["score_kind"])
+    if run.calibration is not None and run.params["calibration"] == CROSS and not run.calibration_given:
+        run.calibration_inflation = _cross_validated(run, X, resolved, params, np.unique(parts.train))
+    set_alarm(run)
+    drift = {} if run.alarm is None else run.alarm.drift
+    if drift.get("drift"):
+        _warn(run, described_drift(drift))
+
+
+def _train_network(
+    run: Run,
+    X: NDArray[Any],
+    resolved: Resolved,
+    params: Mapping[str, Any],
+    parts: Split,
+    on_epoch: RunHook | None,
+    *,
+    finish: bool = True,
+) -> None:
     """Train on the training rows of `parts`; `finish` balances the latents, after which training is complete."""
     run.created = datetime.now(timezone.utc).isoformat(timespec="seconds")
     device = pick_device(params["device"])
@@ -467,7 +544,6 @@ def _train(
         work = float(X.size) * run.design.size  # of the covariance
         with run.threads.during(resolved.settings.threads, torch.device("cpu"), None, work, 1), run.threads.kept():
             run.state = _solve(network, run, X, train_rows, validation_rows)
-        _finish_detection(run, X, parts, params["score_kind"])
         return
     rows = place_rows(X, train_rows, validation_rows, run.scaler, device, run.sample_weight)
     spread = torch.from_numpy(run.scaler(X[_spread(X, train_rows)]))
@@ -500,18 +576,55 @@ def _train(
             "use a lower learning rate",
         )
     run.state.best_weights = _copy(network)
-    _finish_detection(run, X, parts, params["score_kind"])
 
 
-def _finish_detection(run: Run, X: NDArray[Any], parts: Split, kind: str) -> None:
-    """Fit the score to rows that had a say in the training, and the threshold to those that had none."""
+def _fit_score(run: Run, X: NDArray[Any], parts: Split, kind: str) -> None:
+    """Fit the score to rows that had a say in the training."""
     rows = X[_spread(X, parts.fitted)]
     latent = run.encode_features(rows)
+    if kind == "auto" and len(run.design.input_shape) == 2 and (run.signal is not None or _span(run.params)):
+        kind = "mse"
     run.scoring = fit_scoring(kind, run.scaler.scale, rows, latent, run.decode(latent))
-    set_alarm(run)
-    drift = {} if run.alarm is None else run.alarm.drift
-    if drift.get("drift"):
-        _warn(run, described_drift(drift))
+
+
+def _cross_validated(
+    run: Run, X: NDArray[Any], resolved: Resolved, params: Mapping[str, Any], rows: NDArray[np.intp]
+) -> dict[str, float]:
+    """What the scores of rows in time order, all of which were trained on, are to be multiplied by, for each kind.
+
+    Networks that are trained without a stretch of them score this stretch. The highest scores of the stretches are
+    taken as log-normal: the threshold becomes the upper prediction limit of the highest score in another stretch (Hahn
+    and Meeker, "Statistical Intervals", 1991), which is the farther off the fewer they are and the more they differ.
+
+    Args:
+        run: trained.
+        X: what scaler and network take, of all rows.
+        resolved: settings of the training.
+        params: the estimator's parameters, by name.
+        rows: indices of the rows, sorted.
+    """
+    assert run.scoring is not None
+    assert run.calibration is not None
+    gap, none = run.params["gap"], np.zeros(0, np.intp)
+    kinds = {run.scoring.kind, "mse", *(("robust", "mahalanobis") if run.scoring.kind == "both" else ())}
+    highest: dict[str, list[float]] = {kind: [] for kind in kinds}
+    for fold in np.array_split(rows, _FOLDS):
+        kept = rows[(rows < fold[0] - gap) | (rows > fold[-1] + gap)]
+        network = build(params["family"], resolved.design, run.drawn_seed)
+        other = replace(run, network=network, state=State(), notes=[], calibration=None)
+        parts = Split(kept, none, none, none)
+        _train_network(other, X, resolved, {**params, "verbose": False}, parts, None)
+        _fit_score(other, X, parts, run.scoring.kind)
+        for kind, found in highest.items():
+            found.append(float(replace(other, score_part=kind).score_features(X[fold]).max()))
+    inflation = {}
+    for kind, found in highest.items():
+        logs = np.log(np.maximum(found, np.finfo(np.float32).tiny))
+        width = stats.t.ppf(_BELOW, len(logs) - 1) * logs.std(ddof=1) * math.sqrt(1 + 1 / len(logs))
+        own = replace(run, score_part=kind).scores(run.calibration)
+        threshold = max(calibrate(own, completed(None, len(own)))[1], float(np.finfo(np.float32).tiny))
+        inflation[kind] = float(np.clip(np.exp(logs.mean() + width) / threshold, 1.0, _MOST_INFLATION))
+    return inflation
 
 
 def _solve(

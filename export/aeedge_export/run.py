@@ -73,6 +73,8 @@ class Run:
         calibration: raw rows to set thresholds by, (m, *input_shape), at most 4 096 and 64 MB, which had no say in the
             training; None without.
         later: of rows in time order some after those, likewise, half as many at most; None without.
+        reference: raw windows of a signal that do not overlap, in time order, which drift is found by: those that had
+            no say in the weights where they are enough, at most 2 048 and 64 MB; None without.
         left_out: indices of rows with gross outliers or codes for missing values, left out of training and comparison.
         notes: findings about the data and the training, in sentences.
         state: progress of training, with the best weights.
@@ -89,6 +91,8 @@ class Run:
         calibration_given: whether the calibration rows came from `calibrate`, so that nothing is known of their order.
         calibration_spacing: of calibration rows in time order, rows of the data from one to the next.
         calibration_left_out: how many calibration rows had gross outliers and were left out.
+        calibration_inflation: of calibration by cross-validation, what scores of each kind are multiplied by, because
+            all rows were trained on; empty where calibration rows had no say in the training.
         rule: how the threshold was asked for; None for the default, a false-alarm rate of 1 % or the smallest possible.
         alarm: the threshold; None without rows to calibrate with.
         threads: what was measured about torch's threads; not saved.
@@ -108,6 +112,7 @@ class Run:
     sample: NDArray[Any]
     calibration: NDArray[Any] | None = None
     later: NDArray[Any] | None = None
+    reference: NDArray[Any] | None = None
     left_out: NDArray[np.intp] = field(default_factory=lambda: np.zeros(0, np.intp))
     fingerprint: dict[str, Any] | None = None
     sample_weight: NDArray[np.float32] | None = None
@@ -126,6 +131,7 @@ class Run:
     calibration_given: bool = False
     calibration_left_out: int = 0
     calibration_spacing: float = 1.0
+    calibration_inflation: Mapping[str, float] = field(default_factory=dict)
     rule: ThresholdRule | None = None
     alarm: Alarm | None = None
     threads: ThreadChoice = field(default_factory=ThreadChoice)
@@ -196,6 +202,10 @@ class Run:
 
     def scores(self, X: NDArray[Any]) -> NDArray[np.float32]:
         """Anomaly scores of raw rows, higher is more anomalous: (n, *input_shape) to (n,)."""
+        return self.score_features(self.extract(X))
+
+    def score_features(self, F: NDArray[Any]) -> NDArray[np.float32]:
+        """Anomaly scores of what `extract` gives, (n, *design.input_shape), to (n,)."""
         scoring = self.scored_as
         units = self.scaler.scale / scoring.scale
 
@@ -204,7 +214,16 @@ class Run:
             residual = rows - self.network.decoder(latent)
             return torch.from_numpy(scoring.combined(residual.numpy() * units, latent.numpy()))
 
-        return _in_blocks(scored, self.extract(X), self.scaler)
+        return _in_blocks(scored, F, self.scaler)
+
+    @property
+    def inflation(self) -> float:
+        """What scores of the calibration rows are multiplied by, from 1."""
+        return self.calibration_inflation.get(self.scored_as.kind, 1.0)
+
+    def calibration_scores(self, X: NDArray[Any]) -> NDArray[np.float32]:
+        """Scores of calibration rows (n, *input_shape), as if they had no say in the training, (n,)."""
+        return (self.inflation * self.scores(X).astype(np.float64)).astype(np.float32)
 
     def summary(self) -> dict[str, Any]:
         """The training in a few numbers, for a bundle's manifest."""

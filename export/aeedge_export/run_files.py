@@ -1,5 +1,5 @@
 """A trained run on disk: run.json, weights.safetensors, checkpoint.safetensors, history.jsonl, sample.npy,
-and calibration.npy, later.npy where there are such rows. No pickle.
+and calibration.npy, later.npy, reference.npy where there are such rows. No pickle.
 
 weights.safetensors holds the best weights and the scaler, enough for transform and export; checkpoint.safetensors holds
 the last weights and the optimiser's state, for resuming. run.json holds the sha256 of all files, its own computed with
@@ -42,7 +42,7 @@ from aeedge_export.versions import versions
 
 FORMAT, VERSION = "aeedge-run", 3  # version 1 had no sums, 2 no rows for calibration
 _DATA = ("weights.safetensors", "checkpoint.safetensors", "history.jsonl", "sample.npy")
-_OPTIONAL = ("calibration.npy", "later.npy")
+_OPTIONAL = ("calibration.npy", "later.npy", "reference.npy")
 _BEFORE: dict[str, Any] = {
     "calibration": 0.0,
     "time_ordered": False,
@@ -77,7 +77,11 @@ def save(run: Run, path: str | os.PathLike[str], *, overwrite: bool) -> None:
         "history.jsonl": "".join(json.dumps(epoch) + "\n" for epoch in state.history).encode(),
         "sample.npy": _npy(run.sample),
     }
-    files |= {name: _npy(rows) for name, rows in zip(_OPTIONAL, (run.calibration, run.later)) if rows is not None}
+    files |= {
+        name: _npy(rows)
+        for name, rows in zip(_OPTIONAL, (run.calibration, run.later, run.reference))
+        if rows is not None
+    }
     sums = {"run.json": _BLANK} | {name: _sha256(data) for name, data in files.items()}
     text = json.dumps(
         {"format": FORMAT, "version": VERSION, "sha256": sums} | _document(run), indent=1, ensure_ascii=False
@@ -122,6 +126,7 @@ def _document(run: Run) -> dict[str, Any]:
         "calibration_given": run.calibration_given,
         "calibration_left_out": run.calibration_left_out,
         "calibration_spacing": run.calibration_spacing,
+        "calibration_inflation": dict(run.calibration_inflation),
         "rule": None if run.rule is None else run.rule.document(),
         "alarm": None if run.alarm is None else asdict(run.alarm),
         "labels": None if run.labels is None else run.labels.tolist(),
@@ -236,6 +241,7 @@ def _assemble(
         sample=_rows(files["sample.npy"]),
         calibration=_rows(files["calibration.npy"]) if "calibration.npy" in files else None,
         later=_rows(files["later.npy"]) if "later.npy" in files else None,
+        reference=_rows(files["reference.npy"]) if "reference.npy" in files else None,
         left_out=np.array(document.get("left_out", ()), np.intp),  # not in runs of former versions
         fingerprint=document.get("fingerprint"),
         sample_weight=checkpoint["sample_weight"].numpy() if "sample_weight" in checkpoint else None,
@@ -254,6 +260,7 @@ def _assemble(
         calibration_given=bool(document.get("calibration_given")),
         calibration_left_out=document.get("calibration_left_out", 0),
         calibration_spacing=document.get("calibration_spacing", 1.0),
+        calibration_inflation=document.get("calibration_inflation", {}),
         rule=None if document.get("rule") is None else ThresholdRule(**document["rule"]).checked(),
         alarm=None if document.get("alarm") is None else Alarm(**document["alarm"]),
     )
@@ -293,7 +300,7 @@ def _faults(run: Run) -> Iterator[str]:
             yield f"scaler.{name} is not finite, not above 0, or no float32"
     if not _is_whole(run.rows, 2):
         yield f"rows is {run.rows!r}, expected a whole number from 2"
-    for name in ("sample", "calibration", "later"):
+    for name in ("sample", "calibration", "later", "reference"):
         rows = getattr(run, name)
         if rows is not None and (run.dtype not in DTYPES or rows.dtype.name != run.dtype or rows.shape[1:] != shape):
             yield f"{name}.npy holds rows {rows.shape[1:]} {rows.dtype}, expected {shape} {run.dtype}"
@@ -333,6 +340,8 @@ def _faults_of_scoring(run: Run) -> Iterator[str]:
         yield "score_part or calibration_left_out is none"
     if not (_is_number(run.calibration_spacing) and 1 <= run.calibration_spacing < math.inf):
         yield f"calibration_spacing is {run.calibration_spacing!r}, expected a number from 1"
+    if not all(_is_number(factor) and 1 <= factor < math.inf for factor in run.calibration_inflation.values()):
+        yield f"calibration_inflation is {run.calibration_inflation!r}, expected numbers from 1"
     if alarm is not None and not (_is_number(alarm.threshold) and math.isfinite(alarm.threshold)):
         yield f"alarm.threshold is {alarm.threshold!r}, expected a finite number"
 

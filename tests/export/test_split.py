@@ -283,8 +283,8 @@ def test_tables_and_images_do_not_overlap(digits):
 
 
 def test_windows_that_overlap_are_split_in_time_order():
-    recording = np.sin(np.arange(2500) / 9) + 0.1 * np.random.default_rng(0).normal(size=2500)
-    windows = np.stack([recording[start : start + 32] for start in range(0, 2400, 2)]).astype(np.float32)
+    recording = np.sin(np.arange(3400) / 9) + 0.1 * np.random.default_rng(0).normal(size=3400)
+    windows = np.stack([recording[start : start + 32] for start in range(0, 3300, 2)]).astype(np.float32)
     with pytest.warns(UserWarning, match=r"rows overlap, .* 16 rows later\): .* blocks at the end, 16 rows apart"):
         ae = Autoencoder(latent=2, hidden=(8,), epochs=1, random_state=0).fit(windows)
     parts = ae.run_.split(len(windows))

@@ -22,11 +22,13 @@ def machine(count, channels=2, seed=0, noise=0.05, rate=100.0):
     return (mixed + noise * rng.normal(size=(count, channels))).astype(np.float32)
 
 
-def signal_bundle(path, recording=None, signal=None, *, latents=6, dtype="float32", rate=0.05, identity=False):
+def signal_bundle(
+    path, recording=None, signal=None, *, latents=6, dtype="float32", rate=0.05, identity=False, score="mse"
+):
     """Write a bundle of windows of a recording (samples, signal.width); returns its path.
 
     The first half fits the network, the second calibrates at the false-alarm rate `rate`, None for no calibration. With
-    `identity` the network reconstructs its input, as far as float32 goes.
+    `identity` the network reconstructs its input, as far as float32 goes. `score`: "mse" or "robust", of one scale.
     """
     signal = signal or SignalSpec(("x", "y"), window=32, hop=8, rate=100.0)
     recording = machine(4000, signal.width) if recording is None else recording
@@ -73,7 +75,7 @@ def signal_bundle(path, recording=None, signal=None, *, latents=6, dtype="float3
         variants={"fp32": Variant(entries["encoder"], entries["decoder"], tolerance)},
         default_variant="fp32",
         golden=_write(path / "golden.npz", _archive(found)),
-        score=ScoreSpec("mse", scale),
+        score=ScoreSpec(score, scale),
         opset=17,
         min_onnxruntime="1.12.1",
         training=MappingProxyType({"channels": "last"}),

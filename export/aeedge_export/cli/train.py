@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import inspect
 import shlex
-import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from time import monotonic, strftime
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -24,9 +24,20 @@ from aeedge.detection.calibration import ThresholdRule
 from aeedge.errors import InputError, printable
 from aeedge.files.atomic import atomic_file
 from aeedge.files.replacing import check_folder, is_same
+from aeedge_export.cli.windows import (
+    as_dataset,
+    cutting_of,
+    evaluate_windows,
+    read_windows,
+    recording_options,
+    summarize,
+    window_options,
+)
+from aeedge_export.data.cutting import Cutting, Windows
 from aeedge_export.data.dataset import Dataset, Selection
 from aeedge_export.data.files import read
 from aeedge_export.data.missing import POLICIES, treat_as_trained, treat_missing
+from aeedge_export.data.recording_files import selected_alike
 from aeedge_export.data.rows import row_keys
 from aeedge_export.reporting.detection import described
 from aeedge_export.reporting.evaluation import against_pca
@@ -109,7 +120,12 @@ def _patience(ctx: click.Context, param: click.Parameter, value: str) -> Any:
 @click.option(
     "--scaling", default="auto", show_default=True, help="Of the inputs: standard, robust, minmax, none or auto."
 )
-@click.option("--channels", default="auto", show_default=True, help="Of signals and images: first, last or auto.")
+@click.option(
+    "--channels",
+    default="auto",
+    show_default=True,
+    help="Of recordings: the channels to take, such as a,b,c. Of arrays of windows or images: first, last or auto.",
+)
 @click.option("--axes", help="The same spelled out: nct, ntc (signals), nchw or nhwc (images).")
 @click.option(
     "--front-end",
@@ -169,6 +185,8 @@ def _patience(ctx: click.Context, param: click.Parameter, value: str) -> Any:
 @click.option("--device", default="auto", show_default=True, help="Device to train on: auto, cpu, cuda, …")
 @click.option("--threads", default="auto", callback=_number_or_auto(int), help="CPU threads; auto: as measured.")
 @click.option("--seed", default=0, show_default=True, help="Makes training repeatable.")
+@window_options
+@recording_options
 @click.option("--array", help="Name of the array inside an .npz.")
 @table_options
 @click.option("--columns", multiple=True, metavar="NAME", help="Use only this column of a table (repeatable).")
@@ -205,6 +223,12 @@ def train(
     delimiter: str | None,
     decimal: str | None,
     missing: str,
+    window: int | None,
+    hop: int | None,
+    rate: float | None,
+    time: str | None,
+    resample: float | None,
+    calendar: str | None,
     weights: str | None,
     resume: bool,
     quiet: bool,
@@ -224,17 +248,21 @@ def train(
     out: str,
     **params: Any,
 ) -> None:
-    """Train an autoencoder on rows of DATA.
+    """Train an autoencoder on rows of DATA, or with --window on windows of recordings.
 
     DATA is one or more files: .npy (memory-mapped, so it may be larger than memory), .npz, .csv (.tsv, .txt: delimiter,
     decimal mark and header are found out), .jsonl (.ndjson: on each line an object or an array of numbers), .parquet,
     all also with .gz; a folder of them or of images; or - for standard input. Columns that are no features are left
     out, and named. Ctrl-C keeps the best weights so far; --resume continues from there.
 
+    With --window each file is a recording: a table with a row for each sample, an array (samples, channels), or .wav.
+    No window crosses a file or a gap in time; held-out windows are the last ones.
+
     \b
     Examples:
       aeedge train motor.csv -o run --latent 8
       aeedge train motor.csv -o run --resume --epochs 200
+      aeedge train monday.csv tuesday.csv -o run --window 256 --hop 64
       aeedge train parts/ -o run --family conv2d --noise gaussian:0.1
       aeedge train mnist.npy -o run --latent 32 --hidden none --latent-activation relu --output-activation sigmoid \\
         --loss bce --scaling minmax --batch-size 256 --epochs 50 --schedule constant --learning-rate 0.001 \\
@@ -251,21 +279,33 @@ def train(
         )
     dialect = dialect_options(header, delimiter, decimal)
     selection = Selection(columns, drop, labels, weights, array, dialect, resize, skip_bad, select)
-    wants_times = not resume and params["time_ordered"] is not False
-    found, treated = _read(data, replace(selection, times=wants_times), missing)
-    calibration_rows = _read_calibration(calibration_files, found, selection, missing)
-    saved = time.monotonic()
+    cut_as: dict[str, Any] = {"window": window, "hop": hop, "calendar": calendar}
+    read_as: dict[str, Any] = {"rate": rate, "time": time, "resample": resample}
+    resumed = _resumed(target, cut_as) if resume else None
+    cutting = cutting_of(missing, **cut_as, **read_as)
+    windows = None
+    if cutting is not None:
+        channels = () if params["channels"] == "auto" else tuple(params["channels"].split(","))
+        selection = _of_recordings(replace(selection, time=time), channels)
+        windows = read_windows(data, selection, cutting, None if resumed is None else resumed.run_.signal)
+        found, treated = as_dataset(windows), windows.missing
+        params["channels"] = "auto"
+    else:
+        wants_times = not resume and params["time_ordered"] is not False
+        found, treated = _read(data, replace(selection, times=wants_times), missing)
+    calibration_rows = _read_calibration(calibration_files, found, selection, missing, cutting, windows)
+    saved = monotonic()
 
     def checkpoint(state: State) -> None:
         nonlocal saved, target
-        if time.monotonic() - saved >= _CHECKPOINT_SECONDS:
+        if monotonic() - saved >= _CHECKPOINT_SECONDS:
             target = _save(ae, target)
-            saved = time.monotonic()
+            saved = monotonic()
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # the notes are printed below
-        if resume:
-            ae = workstation.Autoencoder.load(target)
+        if resumed is not None:
+            ae = resumed
             ae.verbose = not quiet
             epochs = params["epochs"]
             ae.resume(found.X, epochs=None if epochs == "auto" else epochs, on_epoch=checkpoint)
@@ -279,13 +319,17 @@ def train(
                 "units": found.units,
                 "missing": treated,
                 "dialect": found.dialect,
+                "signal": None if windows is None else windows.signal,
                 "calibration_rows": calibration_rows,
                 "rule": None if rule == ThresholdRule() else rule,
             }
             ae.fit_rows(found.X, **known, sample_weight=found.weights, on_epoch=checkpoint)
         target = _save(ae, target)  # before the evaluation: whatever happens there, the training is kept
         ae.evaluate(found.X, found.labels)
-        if select and labels and "-" not in data:
+        tested = select is not None and labels is not None and "-" not in data
+        if tested and windows is not None and cutting is not None:
+            evaluate_windows(ae, data, selection, cutting, windows)
+        elif tested:
             test = _all_rows(data, selection, ae)
             fitted = row_keys(found.X[ae.run_.split(len(found.X)).fitted], test.X.dtype)
             held_out = np.flatnonzero(~np.isin(row_keys(test.X, test.X.dtype), fitted))
@@ -293,7 +337,35 @@ def train(
     target = _save(ae, target)
     with atomic_file(target / "report.html", overwrite=True) as part:
         part.write_text(render(ae.run_), encoding="utf-8")
-    _summarize(ae, target, ctx.command)
+    _summarize(ae, target, ctx.command, windows)
+
+
+def _resumed(target: Path, cut_as: dict[str, Any]) -> workstation.Autoencoder:
+    """The run to continue; what its windows are is put into `cut_as`.
+
+    Raises:
+        InputError: no run, or options that it keeps.
+    """
+    ae = workstation.Autoencoder.load(target)
+    given = next((name for name, value in cut_as.items() if value is not None), None)
+    if given is not None:
+        raise InputError(f"--{given}: a run that is continued keeps its windows; leave it out, or train a new run")
+    if (signal := ae.run_.signal) is not None:
+        cut_as |= {"window": signal.window, "hop": signal.hop, "calendar": ",".join(signal.calendar) or None}
+    return ae
+
+
+def _of_recordings(selection: Selection, channels: tuple[str, ...]) -> Selection:
+    """What is read of recordings.
+
+    Raises:
+        InputError: channels twice, or options that only rows have.
+    """
+    if channels and selection.columns:
+        raise InputError("--channels, --columns: both name the channels to take; leave one out")
+    if selection.resize or selection.skip_bad:
+        raise InputError("--resize, --skip-bad: only images can be resized or skipped; leave them out")
+    return replace(selection, columns=channels or selection.columns)
 
 
 def _read(data: Sequence[str], selection: Selection, missing: str) -> tuple[Dataset, Missing | None]:
@@ -310,10 +382,22 @@ def _all_rows(data: Sequence[str], selection: Selection, ae: workstation.Autoenc
     return treat_as_trained(read(*data, selection=whole, missing=True), ae.run_.input_spec)
 
 
-def _read_calibration(files: Sequence[str], found: Dataset, selection: Selection, missing: str) -> NDArray[Any] | None:
+def _read_calibration(
+    files: Sequence[str],
+    found: Dataset,
+    selection: Selection,
+    missing: str,
+    cutting: Cutting | None,
+    windows: Windows | None,
+) -> NDArray[Any] | None:
     """The rows of --calibration, None without."""
     if not files:
         return None
+    if cutting is not None and windows is not None:
+        like, note = selected_alike(files[0], replace(selection, labels=None))
+        if note:
+            say(f"Read for calibration: {note}", err=True)
+        return read_windows(files, like, cutting, windows.signal, keep=True, of=" for calibration").X
     rows = read(*files, selection=selection, missing=missing != "refuse", like=found)
     for note in rows.notes:
         if not note.startswith("inputs ("):  # they are those of the training
@@ -349,7 +433,7 @@ def _save(ae: workstation.Autoencoder, target: Path) -> Path:
         ae.save(target, overwrite=True)
         return target
     except InputError as error:
-        other = target.with_name(f"{target.name}-{time.strftime('%Y%m%d-%H%M%S')}")
+        other = target.with_name(f"{target.name}-{strftime('%Y%m%d-%H%M%S')}")
         try:
             ae.save(other)
         except InputError:
@@ -388,7 +472,9 @@ def _parts(run: Run) -> str:
     return ", ".join(counts + ([f"{len(parts.later):,} later"] if len(parts.later) else []))
 
 
-def _summarize(ae: workstation.Autoencoder, target: Path, command: click.Command) -> None:
+def _summarize(
+    ae: workstation.Autoencoder, target: Path, command: click.Command, windows: Windows | None = None
+) -> None:
     for note in ae.notes_:
         say(f"Note: {reworded(note, command)}", err=True)
     state = ae.run_.state
@@ -401,6 +487,8 @@ def _summarize(ae: workstation.Autoencoder, target: Path, command: click.Command
         f"wrote {target}: {ae.family} {widths}, {best} ({STOPPED[state.stopped]}), "
         f"validation loss {state.best_loss:.6g}"
     )
+    if windows is not None:
+        summarize(windows)
     health = ae.evaluation_["health"]
     say(
         f"latents: {health['dead']} dead of {len(health['variance'])}, effective rank {health['effective_rank']:.1f}, "

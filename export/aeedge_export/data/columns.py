@@ -99,6 +99,8 @@ def why_not_by_values(name: str, values: NDArray[np.float32]) -> str | None:
     distinct = len(np.unique(known))
     if _ID_NAME.fullmatch(name) and whole and distinct == len(known):
         return "an identifier: a different whole number in each row"
+    if _ID_NAME.fullmatch(name) and whole and distinct == 1:
+        return "an identifier: the same in all rows"
     if _TIME_NAME.fullmatch(name) and (_mostly_rises(steps) or _is_epoch(known)):
         return "timestamps"
     if _LABEL_NAME.fullmatch(name) and whole and distinct <= _most_classes(len(known)):
@@ -125,6 +127,15 @@ def note_by_values(name: str, values: NDArray[np.float32]) -> str | None:
     if len(values) < 2 * _LEAST_ROWS or values[1] <= values[0] or not (np.diff(values.astype(np.float64)) > 0).all():
         return None
     return f"column '{printable(name)}' only rises, as a clock or a counter does"
+
+
+def rises_evenly(values: Sequence[float | None]) -> bool:
+    """Whether numbers rise in nearly equal steps, as the times of samples do; not by one, as an index does."""
+    if len(values) < _LEAST_ROWS or any(value is None for value in values):
+        return False
+    steps = np.diff(np.array(values, np.float64))
+    step = float(np.median(steps))
+    return step > 0 and step != 1 and bool((np.abs(steps - step) <= 0.2 * step).mean() > 0.9)
 
 
 def _most_classes(rows: int) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -30,6 +30,8 @@ class Selection:
         skip_bad: of images, leave out files that cannot be read or are of another shape than most, with a note.
         select: only these rows of a table or an .npz, such as "anomaly == 0" (`data.conditions`).
         times: whether to see if a table's time columns rise.
+        time: the column that tells the time of each row; it is no feature.
+        clock: whether the cells of columns that may tell the time are wanted, for `Dataset.clock`.
     """
 
     columns: Sequence[str] = ()
@@ -42,6 +44,8 @@ class Selection:
     skip_bad: bool = False
     select: str | None = None
     times: bool = False
+    time: str | None = None
+    clock: bool = False
 
     @property
     def condition(self) -> tuple[Comparison, ...]:
@@ -50,8 +54,8 @@ class Selection:
 
     @property
     def others(self) -> tuple[str, ...]:
-        """Columns that are read beside the features: labels, weights, those of `select`."""
-        names = (self.labels, self.weights, *(comparison.column for comparison in self.condition))
+        """Columns that are read beside the features: labels, weights, time, those of `select`."""
+        names = (self.labels, self.weights, self.time, *(comparison.column for comparison in self.condition))
         return tuple(dict.fromkeys(name for name in names if name is not None))
 
 
@@ -69,6 +73,7 @@ class Dataset:
         time_column: name of the column that tells the time of each row; None without, or where nobody asked.
         time_ordered: whether its values rise.
         selected: mask of the rows that `Selection.select` wants; None for all.
+        clock: cells of the columns that may tell the time, by name; empty where nobody asked.
         notes: what was found, guessed and left out, in sentences.
     """
 
@@ -81,6 +86,7 @@ class Dataset:
     time_column: str | None = None
     time_ordered: bool = False
     selected: NDArray[np.bool_] | None = None
+    clock: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     notes: tuple[str, ...] = field(default=())
 
     @property

@@ -51,12 +51,12 @@ def read(
     wanted = selection or Selection(**selected)
     if like is not None:
         wanted = replace(wanted, columns=(), drop=(), labels=None, weights=None)
-    label_file = wanted.labels if wanted.labels is not None and wanted.labels.endswith(".npy") else None
-    if label_file is not None:
+    labels = wanted.labels if wanted.labels is not None and wanted.labels.endswith(".npy") else None
+    if labels is not None:
         wanted = replace(wanted, labels=None)
     found = _read(paths, wanted, missing or wanted.select is not None, like)
-    if label_file is not None:
-        found = replace(found, labels=_label_file(Path(label_file), len(found.X)))
+    if labels is not None:
+        found = replace(found, labels=label_file(Path(labels), len(found.X)))
     return found if found.selected is None else _selected(found, wanted.select or "", missing)
 
 
@@ -108,6 +108,10 @@ def _read(paths: Sequence[str | os.PathLike[str]], wanted: Selection, missing: b
             array=wanted.array if kinds == {"npz"} else None,
             dialect=dialect,
         )
+    if "wav" in kinds:
+        raise InputError(
+            f"{sources[0].name}: a recording is trained on in windows; say of how many samples (--window N)"
+        )
     if kinds <= {"npy", "npz"}:
         return _arrays(sources, wanted)
     table = read_tables(sources, wanted, missing)
@@ -129,7 +133,7 @@ def _arrays(sources: Sequence[Source], wanted: Selection) -> Dataset:
         raise InputError(f"{name}: an array can be named in an .npz only; leave --array {wanted.array} out")
     if wanted.labels is not None and sources[0].kind != "npz":
         raise InputError(f"{name}: an .npy holds no labels; pass them as a separate file (--labels y.npy)")
-    rows = [_array(source, wanted.array) for source in sources]
+    rows = [stored_array(source, wanted.array) for source in sources]
     shapes = {found.shape[1:] for found in rows}
     if len(shapes) > 1:
         raise InputError(f"{name}, …: expected rows of one shape in all files, got {' and '.join(map(str, shapes))}")
@@ -167,7 +171,12 @@ def _selected_by_arrays(sources: Sequence[Source], wanted: Selection, count: int
     return matching(wanted.condition, columns, ".", name)
 
 
-def _array(source: Source, array: str | None) -> NDArray[Any]:
+def stored_array(source: Source, array: str | None, *, least: int = 2, numbers: bool = True) -> NDArray[Any]:
+    """The array of a .npy, memory-mapped, or of an .npz by name, None for the only one or X.
+
+    Raises:
+        InputError: no such array, fewer than `least` axes, or no numbers where these are needed.
+    """
     found: NDArray[Any]
     if source.kind == "npy":
         npy.npy_header(source)  # refuses what holds no numbers
@@ -175,9 +184,10 @@ def _array(source: Source, array: str | None) -> NDArray[Any]:
             found = np.load(source.path, mmap_mode="r") if source.path else np.load(source.open_seekable())
     else:
         member = npy.npz_member(source, array)
-        npy.npz_header(source, member)  # refuses what holds no numbers
+        if numbers:
+            npy.npz_header(source, member)  # refuses what holds no numbers
         found = _npz(source, member)
-    if found.ndim < 2 or not found.size:
+    if found.ndim < least or not found.size:
         raise InputError(f"{source.name}: expected rows of shape (n, ...), got an array of shape {found.shape}")
     return found
 
@@ -189,7 +199,8 @@ def _npz(source: Source, member: str) -> NDArray[Any]:
     return found
 
 
-def _label_file(place: Path, count: int) -> NDArray[Any]:
+def label_file(place: Path, count: int) -> NDArray[Any]:
+    """A class for each of `count` rows, from a .npy file."""
     with _loading(str(place)):
         found = np.load(place)
     if not isinstance(found, np.ndarray):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,8 @@ from aeedge.errors import InputError
 from aeedge.files.dialect import MISSING
 
 UNLABELLED = ""
+_ANOMALOUS = ("1", "1.0", "true", "yes", "anomaly", "anomalous", "abnormal", "outlier", "fault", "faulty", "attack")
+_NORMAL = ("0", "0.0", "false", "no", "normal", "ok", "good", "nominal", "healthy", "inlier", "n", "benign")
 
 
 def as_classes(labels: ArrayLike, count: int, where: str = "labels") -> NDArray[Any]:
@@ -37,6 +40,16 @@ def as_classes(labels: ArrayLike, count: int, where: str = "labels") -> NDArray[
     except (ValueError, OverflowError):
         return texts
     return whole
+
+
+def anomalous_class(classes: Sequence[str], counts: Sequence[int]) -> str | None:
+    """Which of two classes is the anomalous one: by its name, else the rarer one; None where there are not two."""
+    if len(classes) != 2:
+        return None
+    for one, other in (classes, classes[::-1]):
+        if one.lower() in _ANOMALOUS or other.lower() in _NORMAL or (one, other) in (("-1", "1"), ("-1.0", "1.0")):
+            return one
+    return classes[int(np.argmin(counts))]
 
 
 def _whole(text: str) -> int:

@@ -19,6 +19,8 @@ _CHUNKS_MIXED = 4  # chunks shuffled together
 _HASHED_BYTES = 2**26
 _VALIDATION_ROWS = 10_000  # enough for an estimate, few enough to stay in memory
 _LEAST_CALIBRATION, _RESERVE = 99, 6  # a rate of 1 % needs 99; some of them may be left out
+LEAST_ROWS_TO_CALIBRATE = 5 * _LEAST_CALIBRATION
+"""Of fewer, none are held out to calibrate with, unless that is asked for."""
 _MOST_CALIBRATION, _CALIBRATION_BYTES = 4096, 2**26
 
 
@@ -32,6 +34,7 @@ class Rows(Protocol):
         """All training rows once, in an order drawn from `generator`."""
 
 
+CROSS = "cross"  # calibration by cross-validation: every row is trained on
 SPLIT = ("validation", "calibration", "time_ordered", "gap")  # the estimator's parameters that `split` takes
 
 
@@ -82,7 +85,7 @@ def split(
         weights: of the rows; None for all alike.
         calibration: share of calibration rows, or "auto": a tenth of the rows, at least 105 (a false-alarm rate of 1 %
             needs 99, and some may be left out), at most 4 096 and 64 MB; none of fewer than 495 rows, or where less
-            than half of the rows beside validation would be left to train on.
+            than half of the rows beside validation would be left to train on. "cross": all rows are training rows.
         time_ordered: whether the parts are blocks in the order of the rows: training, validation, calibration, later
             rows (half as many as for calibration). Otherwise they are drawn at random, and there are no later ones.
         gap: number of rows before each block that are in no part.
@@ -127,6 +130,8 @@ def _sizes(
     count: int, validation: float, calibration: float | str, time_ordered: bool, gap: int, row_bytes: int
 ) -> list[int]:
     """Numbers of training, validation, calibration and later rows."""
+    if calibration == CROSS:
+        return [count, 0, 0, 0]
     held_out = min(round(count * validation), _VALIDATION_ROWS, count - 1) if validation else 0
     held_out = max(held_out, 1) if validation and count > 1 else held_out
 
@@ -151,7 +156,7 @@ def _sizes(
 
 def _enough_to_calibrate(count: int, row_bytes: int) -> int:
     """Number of calibration rows of `count`, for "auto"."""
-    if count < 5 * _LEAST_CALIBRATION:
+    if count < LEAST_ROWS_TO_CALIBRATE:
         return 0
     return min(max(round(count / 10), _LEAST_CALIBRATION + _RESERVE), most_calibration(row_bytes))
 

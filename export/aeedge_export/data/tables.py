@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from aeedge.errors import InputError, printable, shortened
 from aeedge.files.delimited import Advice, TextTable
+from aeedge.files.dialect import number
 from aeedge.files.jsonlines import JsonTable, value_of
 from aeedge.files.parquet import ParquetTable
 from aeedge.files.rows import Wanted, column_order
@@ -23,6 +24,7 @@ from aeedge_export.data.columns import (
     kind_of_cells,
     kind_of_values,
     note_by_values,
+    rises_evenly,
     time_columns,
     why_not_by_kind,
     why_not_by_values,
@@ -69,6 +71,12 @@ class _Table:
     def times(self) -> tuple[str, ...]:
         """Columns that may hold times; an index may, too."""
         return time_columns(self.names, self.rows.kinds if isinstance(self.rows, ParquetTable) else self.kinds)
+
+    @property
+    def clock(self) -> tuple[str, ...]:
+        """Columns that may tell the time of samples: `times`, or a first column that rises evenly from the start."""
+        first = [number(row[0], self.decimal) for _, row in self.head.records] if self.head else []
+        return self.times or (self.names[:1] if rises_evenly(first) else ())
 
     def read(
         self, order: Sequence[int], others: Sequence[int], *, missing: bool
@@ -135,8 +143,11 @@ def read_tables(sources: Sequence[Source], wanted: Selection, missing: bool) -> 
         raise InputError(f"{sources[0].name}: an array can be named in an .npz only; leave --array {wanted.array} out")
     first = _open_table(sources[0], wanted.dialect)
     names, left_out = _chosen(first, wanted)
+    clock = () if not wanted.clock else (wanted.time,) if wanted.time else first.clock
     times = first.times if wanted.times else ()
-    rows, others, starts = _read_all(first, sources[1:], names, (*wanted.others, *times), wanted.dialect, missing)
+    rows, others, starts = _read_all(
+        first, sources[1:], names, (*wanted.others, *times, *clock), wanted.dialect, missing
+    )
     if not len(rows):
         raise InputError(f"{sources[0].name}: expected rows of numbers, but it has none")
     keep = range(len(names))
@@ -172,6 +183,7 @@ def read_tables(sources: Sequence[Source], wanted: Selection, missing: bool) -> 
         time_column,
         time_ordered,
         selected,
+        {name: others[name] for name in clock},
         tuple(notes),
     )
 
@@ -219,9 +231,8 @@ def _chosen(table: _Table, wanted: Selection) -> tuple[list[str], dict[str, str]
             )
     left_out = dict.fromkeys((one.column for one in wanted.condition if one.column not in wanted.columns), "--select")
     left_out |= dict.fromkeys(wanted.drop, "--drop")
-    left_out |= {
-        name: why for name, why in ((wanted.labels, "labels"), (wanted.weights, "weights")) if name is not None
-    }
+    beside = ((wanted.labels, "labels"), (wanted.weights, "weights"), (wanted.time, "the time"))
+    left_out |= {name: why for name, why in beside if name is not None}
     if wanted.columns:
         return [name for name in wanted.columns if name not in left_out], left_out
     chosen = []

@@ -1,4 +1,4 @@
-"""Whether rows are windows that overlap: cut from one recording, each a few samples after the one before."""
+"""Rows that are windows of a recording: whether they overlap, and what their channels usually look like."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from aeedge.bundle.manifest import SignalSpec
+from aeedge.signals.health import reference_of
 
 _PAIRS = 8  # of neighbours that must agree
 _LEAST_SAMPLES = 8  # of a window
@@ -27,6 +30,21 @@ def windows_per_span(X: NDArray[Any]) -> int:
             if all(map(_overlap, pairs, [hop] * _PAIRS)):
                 return -(-length // hop)
     return 0
+
+
+def with_reference(signal: SignalSpec, X: NDArray[Any], rows: NDArray[np.intp] | None = None) -> SignalSpec:
+    """A signal that knows its windows' range, runs, …, which a device's health checks compare with.
+
+    Args:
+        signal: what a row is.
+        X: raw windows (n, window, width).
+        rows: indices of those that count, in order; None for all. Of windows that overlap by more than half some are
+            passed over: the others have their samples.
+    """
+    rows = np.arange(len(X)) if rows is None else rows
+    step = max(1, signal.window // (2 * signal.hop))
+    measured = X[..., : len(signal.channels)]
+    return signal._replace(reference=reference_of(measured, np.union1d(rows[::step], rows[-1:])))
 
 
 def _overlap(pair: NDArray[Any], hop: int) -> bool:

@@ -119,11 +119,13 @@ class Network(nn.Module):
     def start(self, rows: Tensor, *, as_pca: bool = False) -> None:
         """Initialise mean row, linear path (PCA) and bias of the output from scaled rows (n, *input_shape).
 
-        With `as_pca` the network beside the linear path starts at zero.
+        With `as_pca` the network beside the linear path starts at zero; without hidden layers it is the linear path.
         """
         if isinstance(self.encoder, Encoder) and isinstance(self.body, Decoder):
-            principal.start(self.encoder, self.body, rows, sigmoid=self.design.output == "sigmoid")
-            if as_pca:
+            alone = as_pca and self.encoder.linear is None
+            sigmoid = self.design.output == "sigmoid"
+            principal.start(self.encoder, self.body, rows, sigmoid=sigmoid, alone=alone)
+            if as_pca and not alone:
                 for layer in ends(self.encoder, self.body):
                     nn.init.zeros_(layer.weight)
 

@@ -21,24 +21,31 @@ def components(rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def start(encoder: Encoder, body: Decoder, rows: Tensor, *, sigmoid: bool) -> None:
-    """Initialise the mean row, the linear path (PCA with whitened scores) and the bias of the output."""
+def start(encoder: Encoder, body: Decoder, rows: Tensor, *, sigmoid: bool, alone: bool = False) -> None:
+    """Initialise the mean row, the linear path (PCA with whitened scores) and the bias of the output.
+
+    `alone`: there are no other layers, so that the last layer of the encoder and the first of the decoder are it.
+    """
     mean = rows.mean(dim=0)
     if encoder.center is not None:
         encoder.center.mean.copy_(mean)
         encoder.center.scale.copy_((rows - mean).square().mean().sqrt().clamp_min(1e-6))
-    if encoder.linear is None or body.linear is None:
+    first, last = (encoder.head, body.tail) if alone else (encoder.linear, body.linear)
+    if first is None or last is None:
         return
-    axes, deviation = components(encoder.centered(rows).flatten(1), encoder.linear.out_features)
+    centred = rows - mean if alone else encoder.centered(rows)
+    axes, deviation = components(centred.flatten(1), first.out_features)
     deviation = deviation.clamp_min(1e-4 * deviation[0].clamp_min(1e-12))
     count = len(axes)  # more latents than values: the others start at 0
-    encoder.linear.weight.zero_()[:count] = axes / deviation[:, None]
+    first.weight.zero_()[:count] = axes / deviation[:, None]
+    if alone:
+        encoder.head.bias.copy_(-encoder.head.weight @ mean.flatten())
     back = axes.T * deviation  # to centred rows, whose scale is about right for a sigmoid's slope
     if encoder.center is not None and not sigmoid:
         back = back * encoder.center.scale
-    body.linear.weight.zero_()[:, :count] = back
+    last.weight.zero_()[:, :count] = back
     bias = torch.logit(mean.clamp(0.01, 0.99)) if sigmoid else mean
-    body.linear.bias.copy_(bias.flatten())
+    last.bias.copy_(bias.flatten())
 
 
 @torch.no_grad()

@@ -5,7 +5,6 @@ Computed while the rows are at hand, and kept with the run for its report.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,14 +16,12 @@ from aeedge.detection.explain import Cause, Explainer, FeatureExplainer
 from aeedge.errors import printable
 from aeedge_export.alarms import described_drift
 from aeedge_export.data.axes import channels_first
-from aeedge_export.data.labels import UNLABELLED
+from aeedge_export.data.labels import UNLABELLED, anomalous_class
 from aeedge_export.reporting.pictures import of_residual
 from aeedge_export.run import Run
 
 _MOST_ROWS, _WORST, _CAUSES, _BINS, _CURVE = 200_000, 10, 3, 40, 60
 _LEAST_OF_A_CLASS = 5  # held-out rows, for rates to say something
-_ANOMALOUS = ("1", "1.0", "true", "yes", "anomaly", "anomalous", "abnormal", "outlier", "fault", "faulty", "attack")
-_NORMAL = ("0", "0.0", "false", "no", "normal", "ok", "good", "nominal", "healthy", "inlier", "n", "benign")
 
 
 def detection(
@@ -48,7 +45,7 @@ def detection(
         rows = np.linspace(0, len(X) - 1, _MOST_ROWS).astype(np.intp)
     scores = run.scores(X if len(rows) == len(X) else X[rows])
     found: dict[str, Any] = {"rows": len(rows)}
-    known = None if run.calibration is None else Calibration(run.scores(run.calibration))
+    known = None if run.calibration is None else Calibration(run.calibration_scores(run.calibration))
     worst = np.argsort(-scores, kind="stable")[:_WORST]
     shown = X[rows[worst]]
     causes: Any = explainer(run)(shown, _CAUSES, "raise")
@@ -115,16 +112,6 @@ def explainer(run: Run) -> Explainer | FeatureExplainer:
         names = run.front_end.names
         return FeatureExplainer(run.input_spec, names, run.scored_as.scale, typical, features, denoise)
     return Explainer(run.input_spec, run.scored_as.scale, typical, run.design.channels_last, score, denoise)
-
-
-def anomalous_class(classes: Sequence[str], counts: Sequence[int]) -> str | None:
-    """Which of two classes is the anomalous one: by its name, else the rarer one; None where there are not two."""
-    if len(classes) != 2:
-        return None
-    for one, other in (classes, classes[::-1]):
-        if one.lower() in _ANOMALOUS or other.lower() in _NORMAL or (one, other) in (("-1", "1"), ("-1.0", "1.0")):
-            return one
-    return classes[int(np.argmin(counts))]
 
 
 def _against_labels(

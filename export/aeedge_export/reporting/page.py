@@ -74,7 +74,7 @@ def _detection(run: Run) -> dict[str, Any]:
         return {}
     shown: dict[str, Any] = {"detection": found, "alarm": alarm, "described": described(run)}
     if run.calibration is not None:
-        counts = histogram(np.sort(run.scores(run.calibration)))
+        counts = histogram(np.sort(run.calibration_scores(run.calibration)))
         mark = None if alarm is None else alarm.threshold
         shown["scores"] = charts.histogram(**counts, mark=mark, label="anomaly score, logarithmic")
     signals = [(one["row"], one["signal"]) for one in found.get("worst", ()) if "signal" in one][:_SIGNALS]

@@ -27,6 +27,8 @@ from aeedge_export.training.loop import Settings
 _LINEAR_PATH_SIZE = 4096  # values in a row; beyond, a linear path and its PCA cost more than they gain
 _CROWDED = 0.05  # with this share of values at their bounds, the output is bounded
 _LEAST_ROWS = 32  # for normalisation over batches
+_FEW_WINDOWS = 100  # lengths of a window in a recording: fewer show hardly more than linear relations
+_PASSES = 300  # over each sample of such a recording
 
 
 @dataclass(frozen=True)
@@ -38,17 +40,25 @@ class Facts:
         statistics: of the raw rows.
         crowded: share of values at the common bounds.
         channels_last: whether the channels of signals and images are the last axis of a row.
+        span: how many rows on from a row the first one is that shares no sample with it, in a recording that is too
+            short to hold out some of it; 0 otherwise.
     """
 
     scaler: Scaler
     statistics: Statistics
     crowded: float
     channels_last: bool = False
+    span: int = 0
 
     @property
     def rows(self) -> int:
         """Number of training rows."""
         return self.statistics.rows
+
+    @property
+    def few_windows(self) -> bool:
+        """Whether rows are windows of a recording that is so short that they show hardly more than linear relations."""
+        return self.rows < few_windows(self.span)
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -98,6 +108,11 @@ class Resolved:
     noise: tuple[tuple[str, float], ...]
     bounds: tuple[NDArray[np.float64], NDArray[np.float64]]
     notes: tuple[str, ...]
+
+
+def few_windows(span: int) -> int:
+    """How many windows are as many as a recording may have to be short; `span` as in `Facts`."""
+    return _FEW_WINDOWS * span
 
 
 def resolve(params: Mapping[str, Any], facts: Facts, seed: int, design: Design | None = None) -> Resolved:
@@ -183,7 +198,10 @@ def _settings(params: Mapping[str, Any], facts: Facts, design: Design, batch_siz
     steps = max(1, facts.rows // batch_size)
     wanted = 1700 if convolutional else 5000 if _is_table(facts) else 2800
     most = 100 if _is_table(facts) else 60
-    epochs = int(_given(params["epochs"], np.clip(round(wanted / steps), 10, most)))
+    enough = np.clip(round(wanted / steps), 10, most)
+    if facts.few_windows:  # nothing is held out to stop by
+        enough = np.clip(round(_PASSES / facts.span), 5, most)
+    epochs = int(_given(params["epochs"], enough))
     rate, decay = (2e-3, 1e-4) if _is_table(facts) else (4e-3, 1.0) if convolutional else (8e-3, 0.5)
     if not _is_table(facts) and design.output == "linear":
         decay *= 4 if not convolutional else 1
@@ -197,7 +215,7 @@ def _settings(params: Mapping[str, Any], facts: Facts, design: Design, batch_siz
         weight_decay=float(_given(params["weight_decay"], decay)),
         schedule=params["schedule"],
         gradient_clip=None if clip is None else float(clip),
-        from_pca=design.linear_path and params["goal"] == "compress",
+        from_pca=(design.linear_path and params["goal"] == "compress") or facts.few_windows,
         patience=None if patience is None else int(_given(patience, max(15, epochs // 4))),
         seed=seed,
         threads=int(_given(params["threads"], 0)) or None,
@@ -220,6 +238,8 @@ def _hidden(value: Any, facts: Facts, family: str) -> tuple[int, ...]:
     if isinstance(value, str):
         if family == "conv2d":
             return (16, 32)
+        if family == "dense" and facts.few_windows:
+            return ()
         if family == "conv1d":
             return (16, 32, 32)[: max(1, int(np.log2(max(2, facts.input_shape[0 if facts.channels_last else -1]))) - 1)]
         return (int(np.clip(2 ** round(np.log2(4 * facts.size)), 128, 512)),)

@@ -16,6 +16,7 @@ from aeedge.bundle.manifest import SCORES
 from aeedge.errors import InputError
 from aeedge_export.data.axes import AXES, CHANNELS
 from aeedge_export.data.corruption import parse_noise
+from aeedge_export.data.rows import CROSS
 from aeedge_export.data.scaling import SCALINGS
 from aeedge_export.networks import CUSTOM, FAMILIES
 from aeedge_export.networks.dense import parse_sparsity
@@ -129,8 +130,11 @@ def _check_whole(name: str, value: Any, *, optional: bool) -> None:
 
 def _check_split(params: Mapping[str, Any]) -> None:
     share, gap = params["calibration"], params["gap"]
-    if not _is_auto(share) and not (_is_number(share) and 0 <= share <= _MOST_CALIBRATION):
-        raise InputError(f"calibration: expected 'auto' or a share from 0 to {_MOST_CALIBRATION:g}, got {share!r}")
+    words = isinstance(share, str) and share in ("auto", CROSS)
+    if not words and not (_is_number(share) and 0 <= share <= _MOST_CALIBRATION):
+        raise InputError(
+            f"calibration: expected 'auto', {CROSS!r} or a share from 0 to {_MOST_CALIBRATION:g}, got {share!r}"
+        )
     if not _is_auto(gap) and (not _is_whole(gap) or gap < 0):
         raise InputError(f"gap: expected 'auto' or a whole number of rows from 0, got {gap!r}")
 

@@ -1,0 +1,178 @@
+"""An electrocardiogram, from recording to alarms: windows, training, export, stream, events, picture.
+
+    python examples/ecg.py [FOLDER]
+
+FOLDER has ecg.npz, record 100 of the MIT-BIH Arrhythmia Database (`signal`, `rate_hz`, `gain_per_mv`, `baseline`,
+`beat_sample`, `beat_symbol`); without it a signal is simulated. The network learns from the first minutes without an
+ectopic beat; what it has not seen there raises an alarm: a ventricular beat (V), and now and then an atrial one (A),
+which looks like a normal beat but comes too early. Leaves the bundle and a picture in demo-out/.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import matplotlib as mpl
+
+mpl.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+
+import aeedge
+import aeedge_export
+from aeedge_export import Autoencoder
+
+OUT = Path("demo-out")
+LEADS = ("MLII", "V5")
+WINDOW, HOP = 256, 64  # samples: a beat and what is around it
+LEAST = 120  # seconds to train on
+
+
+class Recording(NamedTuple):
+    """An electrocardiogram in mV, (samples, 2), its rate in Hz, and the sample and the symbol of each beat."""
+
+    signal: np.ndarray
+    rate: int
+    beats: np.ndarray
+    symbols: np.ndarray
+
+
+def main() -> None:
+    """Run the demo."""
+    began = time.perf_counter()
+    recording = read(Path(sys.argv[1])) if len(sys.argv) > 1 else simulate(12 * 60, np.random.default_rng(0))
+    OUT.mkdir(exist_ok=True)
+    found, events = measured(recording, OUT)
+    for name, value in found.items():
+        print(f"{name:32} {value}")
+    picture(recording, events, found["threshold"], OUT / "ecg.png")
+    print(f"left in {OUT}/: ecg.aeedge (the bundle), ecg.png")
+    print(f"done in {time.perf_counter() - began:.0f} s")
+
+
+def measured(recording: Recording, folder: Path) -> tuple[dict[str, Any], list[aeedge.Event]]:
+    """What a stream of the rest of a recording finds when it was trained on the first minutes without ectopic beats."""
+    first, last = quiet_stretch(recording)
+    windows = aeedge_export.window(
+        recording.signal[first:last], window=WINDOW, hop=HOP, rate=recording.rate, channels=LEADS, units=("mV", "mV")
+    )
+    ae = Autoencoder(calibration="cross", epochs=10, random_state=0).fit_rows(windows.X, signal=windows.signal)
+    ae.export(folder / "ecg.aeedge", overwrite=True)
+
+    model = aeedge.load(folder / "ecg.aeedge")  # numpy and onnxruntime alone
+    stream = aeedge.Stream(model, cooldown=5)
+    events = []
+    for start in range(last, len(recording.signal), recording.rate):  # a second at a time, as a sensor gives them
+        chunk = recording.signal[start : start + recording.rate]
+        events += stream.push(chunk, time=start / recording.rate)
+    return {
+        "trained on": f"{first / recording.rate:.0f} s to {last / recording.rate:.0f} s",
+        **counted(recording, events),
+        "threshold": round(float(model.threshold), 4),
+    }, events
+
+
+def counted(recording: Recording, events: list[aeedge.Event]) -> dict[str, Any]:
+    """Which ectopic beats are in a window above the threshold, and how often an alarm begins where there are none."""
+    times, began = recording.beats / recording.rate, events[0].start
+    found: dict[str, Any] = {}
+    for symbol in ("V", "A"):
+        beats = [beat for beat in times[recording.symbols == symbol] if beat > began]
+        seen = sum(any(e.exceeded and e.start <= beat <= e.end for e in events) for beat in beats)
+        found[f"{symbol} beats found"] = f"{seen} of {len(beats)}"
+    ectopic = times[np.isin(recording.symbols, ("A", "V"))]
+    # A pause follows an early beat.
+    false = sum(e.raised and not ((ectopic > e.start - 1.5) & (ectopic < e.end + 0.5)).any() for e in events)
+    hours = (events[-1].end - began) / 3600
+    return {**found, "hours streamed": round(hours, 2), "false alarms an hour": round(false / hours, 1)}
+
+
+def quiet_stretch(recording: Recording) -> tuple[int, int]:
+    """First and last sample of the first two minutes or more without an ectopic beat."""
+    ectopic = recording.beats[np.isin(recording.symbols, ("A", "V"))]
+    edges = np.concatenate([[0], ectopic, [len(recording.signal)]])
+    for first, last in zip(edges, edges[1:]):
+        if last - first > (LEAST + 4) * recording.rate:
+            return int(first) + 2 * recording.rate, int(last) - 2 * recording.rate
+    raise SystemExit(f"expected {LEAST} seconds without an ectopic beat, got none")
+
+
+def read(folder: Path) -> Recording:
+    """The recording in `folder`."""
+    data = np.load(folder / "ecg.npz")
+    signal = (data["signal"] - data["baseline"]) / data["gain_per_mv"]
+    return Recording(
+        signal.astype(np.float32), int(data["rate_hz"]), data["beat_sample"], data["beat_symbol"].astype(str)
+    )
+
+
+def simulate(seconds: int, rng: np.random.Generator) -> Recording:
+    """A signal like an electrocardiogram: each wave of a beat is a bell; some beats come early, or are ventricular."""
+    rate = 360
+    signal = np.zeros((seconds * rate, 2))
+    beats, symbols, at = [], [], 0.5
+    while at < seconds - 1.5:
+        symbol = rng.choice(["N", "A", "V"], p=[0.98, 0.01, 0.01]) if at > LEAST + 30 else "N"
+        at -= 0.0 if symbol == "N" else 0.25
+        _add_beat(signal, rate, at, symbol, rng)
+        beats.append(round(at * rate))
+        symbols.append(symbol)
+        at += 0.8 * (1 + 0.04 * np.sin(2 * np.pi * at / 4) + 0.02 * rng.normal()) + (0.0 if symbol == "N" else 0.3)
+    t = np.arange(len(signal)) / rate
+    signal += 0.05 * np.sin(2 * np.pi * t / 4.3)[:, np.newaxis] + 0.01 * rng.normal(size=signal.shape)
+    return Recording(signal.astype(np.float32), rate, np.array(beats), np.array(symbols))
+
+
+def _add_beat(signal: np.ndarray, rate: int, at: float, symbol: str, rng: np.random.Generator) -> None:
+    """Waves P, Q, R, S and T of a beat at `at` seconds; a ventricular one has no P and is broad."""
+    normal = [(-0.17, 0.025, 0.12), (-0.025, 0.010, -0.1), (0.0, 0.011, 1.1), (0.027, 0.010, -0.25), (0.25, 0.05, 0.2)]
+    waves = [(0.0, 0.05, 1.4), (0.10, 0.04, -0.5), (0.32, 0.07, -0.4)] if symbol == "V" else normal
+    samples = np.arange(max(0, round((at - 0.5) * rate)), min(len(signal), round((at + 0.8) * rate)))
+    for delay, width, height in waves:
+        bell = np.exp(-0.5 * ((samples / rate - at - delay) / width) ** 2)
+        signal[samples] += np.outer(bell, [1.0, 0.6]) * height * (1 + 0.05 * rng.normal())
+
+
+def picture(recording: Recording, events: list[aeedge.Event], threshold: float, path: Path) -> None:
+    """The signal around a ventricular beat with its alarm, and the score of all windows."""
+    ink, alarm = "#4a5a6a", "#c8102e"
+    times, began = recording.beats / recording.rate, events[0].start
+    shown = next(beat for beat in times[recording.symbols == "V"] if beat > began)
+    plt.rcParams.update({"font.size": 11, "axes.spines.top": False, "axes.spines.right": False})
+    figure, (above, below) = plt.subplots(2, 1, figsize=(9, 5.6), layout="constrained")
+    part = slice(round((shown - 4) * recording.rate), round((shown + 4) * recording.rate))
+    above.plot(np.arange(part.start, part.stop) / recording.rate, recording.signal[part, 0], color=ink, lw=1)
+    near = [event for event in events if event.exceeded and abs(event.start - shown) < 4]
+    above.axvspan(near[0].start, near[-1].end, color=alarm, alpha=0.15, lw=0) if near else None
+    above.annotate("V", (shown, 1), xycoords=("data", "axes fraction"), ha="center", va="top", color=alarm)
+    above.set(ylabel="mV", xlabel="seconds", xlim=(shown - 4, shown + 4))
+
+    minutes, scores = (np.array([getattr(event, name) for event in events]) for name in ("end", "score"))
+    below.semilogy(minutes / 60, scores, color=ink, lw=0.5)
+    below.axhline(threshold, color="black", lw=1.2, label="threshold")
+    for symbol, colour, height in (("V", alarm, 0.98), ("A", "#0072b2", 0.90)):
+        beats = times[(recording.symbols == symbol) & (times > began)] / 60
+        label = {"V": "ventricular beat (V)", "A": "atrial beat (A)"}[symbol]
+        below.plot(
+            beats,
+            np.full(len(beats), height),
+            "v",
+            color=colour,
+            ms=6,
+            transform=below.get_xaxis_transform(),
+            label=label,
+        )
+    below.set(
+        ylabel="score", xlabel="minutes", xlim=(minutes[0] / 60, minutes[-1] / 60), ylim=(None, scores.max() * 20)
+    )
+    below.legend(ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.2), frameon=False)
+    figure.suptitle("A ventricular beat scores far above anything that the network has learned", fontsize=13)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    main()

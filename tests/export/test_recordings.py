@@ -609,3 +609,13 @@ def test_calibration_scores_are_kept_in_time_order(tmp_path):
         stream = aeedge.Stream(model)
         each_window = model.false_alarm_rate * 86_400 * stream.rate / stream.hop
         assert 0 < stream.expected_false_alarms_per_day < each_window
+
+
+def test_few_windows_of_a_long_recording_calibrate_too(tmp_path):
+    """A stream without a threshold would watch nothing."""
+    windows = cut(signal(8000), 32, 32)
+    run = small().fit_rows(windows, signal=SPEC._replace(hop=32)).run_
+    assert len(windows) < 495
+    assert len(run.calibration) == round(0.2 * len(windows))
+    assert run.alarm is not None
+    assert small(goal="compress").fit_rows(windows, signal=SPEC._replace(hop=32)).run_.alarm is None

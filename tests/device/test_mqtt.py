@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from helpers.brokers import Client, free_port, running
+from helpers.brokers import Client, Proxy, free_port, running
 from helpers.children import TIMEOUT
 from helpers.signals import machine, signal_bundle
 from helpers.streams import environment
@@ -157,6 +157,29 @@ def test_nothing_is_lost_or_taken_twice_while_the_broker_is_restarted(
     assert is_same(told(listener.messages), wanted)
     assert "is lost" in err
     assert f"{len(samples):,} samples" in err
+
+
+@pytest.fixture
+def network(broker):
+    found = Proxy(broker)
+    yield found
+    found.close()
+
+
+def test_nothing_is_lost_or_taken_twice_where_the_network_breaks(network, sensor, listener, bundle, samples):
+    wanted, parts = expected(bundle, samples), payloads(samples)
+    with streaming(network, bundle, "--publish", OUT) as process:
+        ready(process)
+        for number, payload in enumerate(parts):
+            sensor.publish(IN, payload)
+            if number % 25 == 24:
+                before = len(listener.messages)
+                assert soon(lambda before=before: len(listener.messages) > before + 2)
+                network.cut()
+        assert soon(lambda: len(told(listener.messages)) >= len(wanted))
+        assert ended(process)[0] == 0
+    assert network.cuts == 4
+    assert is_same(told(listener.messages), wanted)
 
 
 def test_nothing_is_lost_or_taken_twice_when_the_command_is_killed(broker, sensor, listener, bundle, samples, tmp_path):

@@ -79,7 +79,7 @@ class Autoencoder(Detector, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         weight_decay: decoupled weight decay, or "auto".
         schedule: "cosine", "plateau" or "constant".
         gradient_clip: maximum norm of the gradient, or None.
-        validation: share of rows held out to choose the best weights, 0 to 0.9; 0 for none, as with calibration "cross".
+        validation: share of rows held out to choose the best weights, 0 to 0.9; 0 for none, as with "cross" below.
         calibration: share of rows held out to set thresholds by, 0 to 0.5, which have no say in the training; or
             "auto": a tenth, 105 to 4 096 rows, none of fewer than 495 rows or for goal "compress". A run keeps at most
             4 096 of them. "cross": all rows are trained on, and four more trainings, each without a stretch of the

@@ -417,6 +417,15 @@ def test_recordings_in_files_of_every_kind(tmp_path):
     assert "column 'x0' rises evenly: taken for the time" in " ".join(window(tmp_path / "none.csv", window=32).notes)
 
 
+def test_the_unit_of_a_column_of_times(tmp_path):
+    for names, unit in (("time;a;b\nms;g;V", 1000), ("time_ms;a;b", 1000), ("t [µs];a;b", 1e6), ("time;a;b", 1)):
+        rows = [f"{round(unit * i / RATE, 3):g};{a:.6f};{b:.6f}" for i, (a, b) in enumerate(zip(A, B))]
+        (tmp_path / "x.csv").write_text("\n".join([names, *rows]) + "\n")
+        w = window(tmp_path / "x.csv", window=32)
+        assert w.signal.rate == pytest.approx(50, rel=1e-3), names
+        assert w.signal.units == (("g", "V") if "g" in names else None)
+
+
 def test_a_sound_file_has_its_rate(tmp_path):
     x = (1000 * signal(N)).astype(np.int16)
     with wave.open(str(tmp_path / "x.wav"), "wb") as sound:
@@ -609,3 +618,13 @@ def test_calibration_scores_are_kept_in_time_order(tmp_path):
         stream = aeedge.Stream(model)
         each_window = model.false_alarm_rate * 86_400 * stream.rate / stream.hop
         assert 0 < stream.expected_false_alarms_per_day < each_window
+
+
+def test_few_windows_of_a_long_recording_calibrate_too(tmp_path):
+    """A stream without a threshold would watch nothing."""
+    windows = cut(signal(8000), 32, 32)
+    run = small().fit_rows(windows, signal=SPEC._replace(hop=32)).run_
+    assert len(windows) < 495
+    assert len(run.calibration) == round(0.2 * len(windows))
+    assert run.alarm is not None
+    assert small(goal="compress").fit_rows(windows, signal=SPEC._replace(hop=32)).run_.alarm is None

@@ -438,3 +438,18 @@ def test_output_comes_although_the_input_stays_open(bundle, samples):
         assert soon(lambda: process.poll() is not None)
         process.communicate()
     assert first["window"] == 0
+
+
+def test_with_adapt_windows_are_judged_by_likelihood(bundle, samples):
+    """The threshold is a likelihood, which the lines have, and which is refused where it is none."""
+    code, found, said = call(bundle, csv(samples), "--adapt", "--false-alarm-rate", "0.002")
+    assert code == 0
+    assert "likelihood 0.998" in said
+    expected = aeedge.Stream(aeedge.load(bundle), adapt=True, false_alarm_rate=0.002).push(samples)
+    assert [line["raised"] for line in found] == [event.raised for event in expected]
+    likelihoods = [[line["likelihood"] for line in found], [event.likelihood for event in expected]]
+    np.testing.assert_allclose(*likelihoods, atol=1e-3)
+    assert not any("likelihood" in line for line in call(bundle, csv(samples))[1])
+    code, _, said = call(bundle, csv(samples), "--adapt", "--threshold", "5")
+    assert code == 2
+    assert "--threshold: expected a likelihood between 0 and 1" in said

@@ -56,8 +56,8 @@ def test_the_first_verdict_counts():
         2,
         2,
     )
-    row = {"faults": dict.fromkeys(FAULTS, found)}
-    assert by_fault([row])[0] == ["stuck", "3", "66.7%", "2", "2", "100.0%"]
+    row = {"1 of 1": {"faults": dict.fromkeys(FAULTS, found)}}
+    assert by_fault([row], "1 of 1")[0] == ["stuck", "3", "66.7%", "2", "2", "100.0%"]
 
 
 def test_only_what_is_far_out_of_the_range_may_be_called_bad_input():

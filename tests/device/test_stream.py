@@ -349,7 +349,7 @@ def test_nothing_among_numbers_is_a_missing_value(watched):
 def test_a_stream_says_what_it_is(watched):
     """In a shell, and where it was given a path for a model."""
     assert repr(Stream(watched)) == "<aeedge.Stream of 'machine': 2 channels at 100 Hz, 32 samples every 8>"
-    with pytest.raises(InputError, match="model: expected what aeedge.load gives"):
+    with pytest.raises(InputError, match=r"model: expected what aeedge\.load gives"):
         Stream(watched.path)
 
 

@@ -417,6 +417,15 @@ def test_recordings_in_files_of_every_kind(tmp_path):
     assert "column 'x0' rises evenly: taken for the time" in " ".join(window(tmp_path / "none.csv", window=32).notes)
 
 
+def test_the_unit_of_a_column_of_times(tmp_path):
+    for names, unit in (("time;a;b\nms;g;V", 1000), ("time_ms;a;b", 1000), ("t [µs];a;b", 1e6), ("time;a;b", 1)):
+        rows = [f"{round(unit * i / RATE, 3):g};{a:.6f};{b:.6f}" for i, (a, b) in enumerate(zip(A, B))]
+        (tmp_path / "x.csv").write_text("\n".join([names, *rows]) + "\n")
+        w = window(tmp_path / "x.csv", window=32)
+        assert w.signal.rate == pytest.approx(50, rel=1e-3), names
+        assert w.signal.units == (("g", "V") if "g" in names else None)
+
+
 def test_a_sound_file_has_its_rate(tmp_path):
     x = (1000 * signal(N)).astype(np.int16)
     with wave.open(str(tmp_path / "x.wav"), "wb") as sound:

@@ -2,8 +2,9 @@
 
 Recordings of several kinds: sines with couplings, autoregressive noise, a machine with bursts, a plant with slow
 sensors, converters with few steps; and where a FOLDER is given, the normal part of the pump files (pump/*.csv) and an
-ECG (ecg.npz). A model is trained by the defaults on the first part of each. The rest is streamed through
-`aeedge.Stream` by its defaults, as it is, and with faults injected that last for some windows, one at a time:
+ECG (ecg.npz). A model is trained by the defaults on the first part of each, of a pump on the three other files. The
+rest is streamed through `aeedge.Stream`, by its default patience and by "3 of 5", as it is, and with faults injected
+that last for some windows, one at a time:
 
   bad input   stuck, dropout to 0 or NaN, samples that are missing, a clock that jumps
   anomaly     gain, offset, noise ("bad input" is right as well where values are beyond the range of the training by
@@ -22,6 +23,7 @@ import argparse
 import csv
 import tempfile
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,8 +38,9 @@ from aeedge.bundle.manifest import SignalSpec
 from aeedge_export import Autoencoder
 
 WINDOW, HOP = 64, 16
-TRAINING, REST = 24_000, 16_000  # samples of synthetic recordings
-BEFORE, DURING = 2, 6  # windows of an episode: healthy ones, and ones with the fault
+TRAINING, REST = 48_000, 16_000  # samples of synthetic recordings
+PATIENCES = ("1 of 1", "3 of 5")
+BEFORE, DURING, REGIME = 2, 6, 60  # windows of an episode: healthy ones, with a fault, in another regime
 SEVERITIES = {"gain": (1.5, 4.0), "offset": (3.0, 8.0), "noise": (1.0, 4.0)}  # a factor; standard deviations
 BAD_INPUT = ("stuck", "dropout to 0", "dropout to NaN", "missing", "clock")
 ANOMALY = ("gain", "offset", "noise")
@@ -48,13 +51,18 @@ Random = np.random.Generator
 
 @dataclass(frozen=True)
 class Recording:
-    """A recording (samples, channels), of which the first `training` samples are trained on."""
+    """Recordings (samples, channels) to train on, and one to stream."""
 
     name: str
+    training: tuple[Samples, ...]
     samples: Samples
-    training: int
     window: int = WINDOW
     hop: int = HOP
+
+    @property
+    def usual(self) -> Samples:
+        """All samples that are trained on."""
+        return np.concatenate(self.training).astype(np.float64)
 
 
 def sines(rng: Random, n: int) -> Samples:
@@ -117,28 +125,34 @@ def recordings(folder: Path | None, seed: int, *, quick: bool) -> Iterator[Recor
     for name, make in SYNTHETIC.items():
         rng = np.random.default_rng([seed, len(name)])
         share = 2 if quick else 1
-        samples = make(rng, (TRAINING + REST) // share)
+        samples, training = make(rng, (TRAINING + REST) // share), TRAINING // share
         samples = samples if samples.dtype == np.int16 else samples.astype(np.float32)
-        yield Recording(name, samples, TRAINING // share)
+        yield Recording(name, (samples[:training],), samples[training:])
     if folder is None:
         return
+    pumps = {}
     for path in sorted((folder / "pump").glob("*.csv")):
         with path.open(newline="") as file:
             rows = list(csv.DictReader(file, delimiter=";"))
         sensors = [name for name in rows[0] if name not in ("datetime", "anomaly", "changepoint")]
         samples = np.array([[float(row[name]) for name in sensors] for row in rows], np.float32)
         normal = int(np.argmax([float(row["anomaly"]) for row in rows]))
-        yield Recording(f"pump {path.stem}", samples[:normal], 400, window=16, hop=1)
+        pumps[f"pump {path.stem}"] = samples[:normal]
+    for name, samples in pumps.items():
+        others = tuple(other for key, other in pumps.items() if key != name)
+        yield Recording(name, others, samples, window=32, hop=2)
     with np.load(folder / "ecg.npz") as data:
         part = data["signal"][: 20_000 if quick else 120_000]
-    yield Recording("ecg", part, len(part) * 3 // 5, window=128, hop=32)
+    cut = len(part) * 3 // 5
+    yield Recording("ecg", (part[:cut],), part[cut:], window=128, hop=32)
 
 
 def trained(recording: Recording, seed: int, folder: str) -> aeedge.Model:
     """A model of the first part of a recording, by the defaults."""
     channels = tuple(f"sensor {i}" for i in range(recording.samples.shape[1]))
     signal = SignalSpec(channels, recording.window, recording.hop, rate=1.0)
-    windows = aeedge.window(recording.samples[: recording.training], recording.window, recording.hop)
+    parts = [aeedge.window(part, recording.window, recording.hop) for part in recording.training]
+    windows = np.concatenate(parts)
     ae = Autoencoder(random_state=seed, threads=1).fit_rows(windows, signal=signal)
     path = f"{folder}/{recording.name}.aeedge"
     ae.export(path, variants="fp32")
@@ -166,11 +180,11 @@ class Episode:
 
 def injected(kind: str, recording: Recording, at: int, channel: int, rng: Random) -> Episode:
     """The stretch of the recording that begins with sample `at`, with a fault."""
-    before, during = BEFORE * recording.window, DURING * recording.window
+    before, during = BEFORE * recording.window, (REGIME if kind == "regime" else DURING) * recording.window
     original = recording.samples[at : at + before + during]
     samples = original.astype(np.float64)
     episode = Episode(samples, np.arange(len(samples), dtype=np.float64), before, channel)
-    usual = recording.samples[: recording.training, channel].astype(np.float64)
+    spread = recording.usual[:, channel].std()
     x = samples[before:, channel]
     if kind == "stuck":
         x[:] = samples[before - 1, channel]
@@ -179,9 +193,9 @@ def injected(kind: str, recording: Recording, at: int, channel: int, rng: Random
     elif kind == "gain":
         x *= np.exp(rng.uniform(*np.log(SEVERITIES[kind])))
     elif kind == "offset":
-        x += rng.choice([-1, 1]) * rng.uniform(*SEVERITIES[kind]) * usual.std()
+        x += rng.choice([-1, 1]) * rng.uniform(*SEVERITIES[kind]) * spread
     elif kind == "noise":
-        x += rng.uniform(*SEVERITIES[kind]) * usual.std() * rng.normal(size=len(x))
+        x += rng.uniform(*SEVERITIES[kind]) * spread * rng.normal(size=len(x))
     elif kind == "regime":
         _other_regime(recording, samples, at, before, rng)
         episode.channel = None
@@ -211,26 +225,24 @@ def _other_regime(recording: Recording, samples: Samples, at: int, before: int, 
     count = len(samples) - before
     later = recording.samples[at + before :].astype(np.float64)
     places = np.arange(count) * speed % max(1, len(later) - 1)
-    mean = recording.samples[: recording.training].mean(axis=0)
+    mean = recording.usual.mean(axis=0)
     for i, line in enumerate(later.T):
         samples[before:, i] = mean[i] + strength * (np.interp(places, np.arange(len(line)), line) - mean[i])
 
 
 def pushed(stream: aeedge.Stream, episode: Episode) -> list[Any]:
-    """Events of an episode in a new stream."""
+    """Events of an episode in a new stream, those that have a sample of the fault."""
     stream.reset()
     start = episode.start
-    events = list(stream.push(episode.samples[:start], episode.times[0]))
+    stream.push(episode.samples[:start], episode.times[0])
     if episode.lost:
-        events += stream.push(None, missing=episode.lost)
-        return events + list(stream.push(episode.samples[start:]))
-    return events + list(stream.push(episode.samples[start:], episode.times[start]))
+        return [*stream.push(None, missing=episode.lost), *stream.push(episode.samples[start:])]
+    return list(stream.push(episode.samples[start:], episode.times[start]))
 
 
 def judged(kind: str, recording: Recording, episode: Episode, events: list[Any]) -> dict[str, Any]:
-    """Whether the first verdict in the fault is right, after how many windows it came, and whose fault it is said to be."""
-    begun = [event for event in events if event.index > 0 and not _is_before(event, episode, events)]
-    found = next(((i, event) for i, event in enumerate(begun) if event.verdict != "ok"), None)
+    """Whether the first verdict is right, after how many windows it came, and whether the right channel is named."""
+    found = next(((i, event) for i, event in enumerate(events) if event.verdict != "ok"), None)
     if found is None:
         return {"verdict": "ok", "right": False}
     delay, event = found
@@ -240,11 +252,6 @@ def judged(kind: str, recording: Recording, episode: Episode, events: list[Any])
         "delay": delay,
         "culprit": None if episode.channel is None else culprit(event) == f"sensor {episode.channel}",
     }
-
-
-def _is_before(event: Any, episode: Episode, events: list[Any]) -> bool:
-    """Whether a window has no sample of the fault."""
-    return events.index(event) < len(events) and event.end < episode.start and not event.health
 
 
 def culprit(event: Any) -> str | None:
@@ -259,7 +266,7 @@ def right_verdicts(kind: str, recording: Recording, episode: Episode) -> tuple[s
     """What may be said of a fault."""
     if kind in BAD_INPUT:
         return ("bad input",)
-    usual = recording.samples[: recording.training].astype(np.float64)
+    usual = recording.usual
     low, high = usual.min(axis=0), usual.max(axis=0)
     faulty = episode.samples[episode.start :]
     beyond = ((faulty > 2 * high - low) | (faulty < 2 * low - high)).any()
@@ -267,46 +274,71 @@ def right_verdicts(kind: str, recording: Recording, episode: Episode) -> tuple[s
 
 
 def examined(recording: Recording, seed: int, episodes: int) -> dict[str, Any]:
-    """Verdicts on a recording's rest as it is, and with `episodes` faults of each kind."""
-    rng = np.random.default_rng([seed, 7])
-    length = (BEFORE + DURING) * recording.window
-    rest = range(recording.training, len(recording.samples) - length)
-    found: dict[str, list[dict[str, Any]]] = {kind: [] for kind in FAULTS}
+    """Verdicts on a recording's rest as it is, and with `episodes` faults of each kind, by patience."""
     with tempfile.TemporaryDirectory() as folder, trained(recording, seed, folder) as model:
-        stream = aeedge.Stream(model)
-        quiet = [event.verdict for event in stream.push(recording.samples[recording.training :])]
-        moving = np.flatnonzero(np.ptp(recording.samples[: recording.training].astype(float), axis=0))
-        for kind in FAULTS:
-            for at in rng.choice(rest, episodes):
-                episode = injected(kind, recording, int(at), int(rng.choice(moving)), rng)
-                found[kind].append(judged(kind, recording, episode, pushed(stream, episode)))
-    healthy = {verdict: quiet.count(verdict) for verdict in ("ok", "anomaly", "drift", "bad input")}
-    right = {kind: f"{np.mean([one['right'] for one in of]):.0%}" for kind, of in found.items()}
-    progress(f"{recording.name}: {healthy}, right: {right}")
-    return {"name": recording.name, "healthy": healthy, "faults": found}
+        found = {patience: streamed(model, patience, recording, seed, episodes) for patience in PATIENCES}
+    return {"name": recording.name, **found}
 
 
-def by_fault(found: list[dict[str, Any]]) -> list[list[str]]:
+def streamed(model: aeedge.Model, patience: str, recording: Recording, seed: int, episodes: int) -> dict[str, Any]:
+    """The same for one patience."""
+    rng, stream = np.random.default_rng([seed, 7]), aeedge.Stream(model, patience=patience)
+    quiet = Counter(event.verdict for event in stream.push(recording.samples))
+    moving = np.flatnonzero(np.ptp(recording.usual, axis=0))
+    faults = {}
+    for kind in FAULTS:
+        length = (BEFORE + (REGIME if kind == "regime" else DURING)) * recording.window
+        found = []
+        for at in rng.integers(max(1, len(recording.samples) - length), size=episodes):
+            episode = injected(kind, recording, int(at), int(rng.choice(moving)), rng)
+            found.append(judged(kind, recording, episode, pushed(stream, episode)))
+        faults[kind] = counted(found)
+    right = {kind: f"{of['right'] / of['faults']:.0%}" for kind, of in faults.items()}
+    progress(f"{recording.name}, patience {patience}: {dict(quiet)}, right: {right}")
+    return {
+        "healthy": {verdict: quiet[verdict] for verdict in ("ok", "anomaly", "drift", "bad input")},
+        "faults": faults,
+    }
+
+
+def counted(of: list[dict[str, Any]]) -> dict[str, Any]:
+    """Verdicts on faults of a kind: how many are right, after how many windows, and whether the channel is named."""
+    right = [one for one in of if one["right"]]
+    named = [one["culprit"] for one in right if one["culprit"] is not None]
+    return {
+        "faults": len(of),
+        "right": len(right),
+        "verdicts": dict(sorted(Counter(one["verdict"] for one in of).items())),
+        "delays": {str(delay): n for delay, n in sorted(Counter(one["delay"] for one in right).items())},
+        "channels": len(named),
+        "named": sum(named),
+    }
+
+
+def by_fault(found: list[dict[str, Any]], patience: str) -> list[list[str]]:
     """A row for each kind of fault, of all recordings, and one for all."""
     lines = []
     for kind in (*FAULTS, "all"):
-        of = [one for row in found for name in FAULTS if kind in (name, "all") for one in row["faults"][name]]
-        right = [one["right"] for one in of]
-        delay = [one["delay"] for one in of if one["right"]] or [np.nan]
-        culprits = [one["culprit"] for one in of if one["right"] and one["culprit"] is not None]
-        named = f"{np.mean(culprits):.1%}" if culprits else "-"
+        of = [row[patience]["faults"][name] for row in found for name in FAULTS if kind in (name, "all")]
+        count, right, channels, named = (
+            sum(one[key] for one in of) for key in ("faults", "right", "channels", "named")
+        )
+        delay = np.concatenate([np.repeat(int(d), n) for one in of for d, n in one["delays"].items()] or [[np.nan]])
         delays = [f"{np.median(delay):.0f}", f"{np.quantile(delay, 0.9):.0f}"]
-        lines.append([kind, f"{len(of)}", f"{np.mean(right):.1%}", *delays, named])
+        lines.append(
+            [kind, f"{count}", f"{right / count:.1%}", *delays, f"{named / channels:.1%}" if channels else "-"]
+        )
     return lines
 
 
-def by_recording(found: list[dict[str, Any]]) -> list[list[str]]:
+def by_recording(found: list[dict[str, Any]], patience: str) -> list[list[str]]:
     """A row for each recording: windows without a fault, and right verdicts by fault."""
     lines = []
     for row in found:
-        count = sum(row["healthy"].values())
-        shares = [f"{np.mean([one['right'] for one in row['faults'][kind]]):.0%}" for kind in FAULTS]
-        lines.append([row["name"], f"{count}", f"{row['healthy']['ok'] / count:.1%}", *shares])
+        healthy, faults = row[patience]["healthy"], row[patience]["faults"]
+        count = sum(healthy.values())
+        shares = [f"{of['right'] / of['faults']:.0%}" for of in faults.values()]
+        lines.append([row["name"], f"{count}", f"{healthy['ok'] / count:.1%}", *shares])
     return lines
 
 
@@ -319,15 +351,20 @@ def main() -> None:
     warnings.simplefilter("ignore")
     episodes = 8 if asked.quick else 40
     found = [examined(one, asked.seed, episodes) for one in recordings(asked.folder, asked.seed, quick=asked.quick)]
-    tables = {
-        "By fault": (
-            ["fault", "faults", "verdict right", "delay (median)", "delay (90 %)", "culprit"],
-            by_fault(found),
-        ),
-        "By recording": (["recording", "windows", "ok without a fault", *FAULTS], by_recording(found)),
+    faults = ["fault", "faults", "verdict right", "delay (median)", "delay (90 %)", "culprit"]
+    tables = {}
+    for patience in PATIENCES:
+        tables[f"By fault, patience {patience}"] = faults, by_fault(found, patience)
+        head = ["recording", "windows", "ok without a fault", *FAULTS]
+        tables[f"By recording, patience {patience}"] = head, by_recording(found, patience)
+    result = {
+        "fingerprint": fingerprint(),
+        "seed": asked.seed,
+        "severities": SEVERITIES,
+        "recordings": found,
     }
-    result = {"fingerprint": fingerprint(), "seed": asked.seed, "severities": SEVERITIES, "recordings": found}
-    parts = [f"seed{asked.seed}"] if asked.seed else [] if asked.folder else ["synthetic"]
+    parts = [] if asked.folder else ["synthetic"]
+    parts += [f"seed{asked.seed}"] if asked.seed else []
     publish_all(kept_as("signal_faults", asked.quick, parts), result, tables)
 
 

@@ -187,7 +187,7 @@ def shown(detector: Detector, keep: Iterable[str], rows: Sequence[Scored], top: 
 
 
 def _short(value: Any) -> str:
-    text = "" if value is None else str(value)
+    text = "" if value is None else f"{value:.9g}" if isinstance(value, float) else str(value)
     return text if len(text) <= _CONTEXT else text[:_CONTEXT] + "…"
 
 

@@ -245,6 +245,7 @@ def denoised(
             lost += int(np.isnan(samples).any(axis=1).sum())
             yield samples, cells[: len(samples)]
             del cells[: len(samples)]
+    recordings.notes.append(f"denoised in windows of {crossfade.layout.window} samples, hop {crossfade.hop}")
     if lost:
         recordings.notes.append(f"{lost:,} samples are NaN, for no window without missing values covers them")
     _say_notes(recordings.notes, shown, name)

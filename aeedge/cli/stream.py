@@ -24,7 +24,6 @@ from aeedge.cli.types import (
 )
 from aeedge.cli.wording import say
 from aeedge.errors import InputError, printable, shortened
-from aeedge.files.dialect import Dialect
 from aeedge.files.replacing import check_file
 from aeedge.files.source import STDIN
 from aeedge.loading import load
@@ -38,7 +37,7 @@ from aeedge.signals.sources import RAW, parser_of, read_pieces
 from aeedge.signals.stream import Stream
 from aeedge.system.stopping import Stopped, Stopping
 
-_PAUSE, _PROGRESS_EVERY = 1.0, 0.5  # seconds
+_PAUSE, _PROGRESS_EVERY, _OLD = 1.0, 0.5, 86_400.0  # seconds; a lag from which on the signal is an old one
 _RATE = Quantity(
     "rate",
     "samples a second above 0 such as 8000, 8kHz or 12/min",
@@ -56,7 +55,8 @@ _HELP = f"""{DEVICE["stream"]}
 
     For each window one line of JSON is written: window (a count), start, end (seconds), score, p_value, alarm (it is
     on), raised (it begins here), verdict ("ok", "anomaly", "drift" or "bad input"), health (what is wrong with
-    sensors), drift (1 or more is drift), causes (of alarms); with --adapt also likelihood. SIGTERM ends the command cleanly, with exit code 0.
+    sensors), drift (1 or more is drift), causes (of alarms); with --adapt also likelihood. SIGTERM ends the command
+    cleanly, with exit code 0.
 
     \b
     Examples:
@@ -140,7 +140,7 @@ def stream(
     with load(bundle, variant=variant, threads=threads, allow_ops=allow_ops) as model, Stopping() as stopping:
         spec = Layout(model).signal
         _check(spec, channels, rate)
-        fields = Fields.of(spec, time, Dialect.parse(model.input.dialect), dialect_options(header, delimiter, decimal))
+        fields = Fields.of(spec, time, model.input.dialect, dialect_options(header, delimiter, decimal))
         name = f"topic {address.topic}" if address else "standard input" if source == STDIN else source
         parser = parser_of(format, fields, name)
         live = Stream(model, **options)
@@ -167,7 +167,11 @@ def stream(
             ended = reason.number
         finally:
             keeper.close(state=address is None)
-            say(f"{printable(model.manifest.name)}: {_counts(gateway)}", err=True)
+            if gateway.samples or ended is not None:
+                click.echo(
+                    "\r\x1b[K" if sys.stderr.isatty() else "", nl=False, err=True
+                )  # in the place of the progress
+                say(f"{printable(model.manifest.name)}: {_counts(gateway)}", err=True)
     if ended == signals.SIGINT:
         raise KeyboardInterrupt
     if ended not in (None, signals.SIGTERM):
@@ -213,7 +217,7 @@ def _tell(
 def _about(model: Model, spec: SignalSpec, live: Stream) -> str:
     """What is streamed, in a sentence."""
     names = f"{len(spec.channels)} channel{'s' * (len(spec.channels) > 1)} ({shortened(spec.channels, 4)})"
-    rate = "" if spec.rate is None else f" at {spec.rate:g} Hz"
+    rate = "" if spec.rate is None else f" at {spec.rate:g} Hz" if spec.rate >= 1 else f" every {1 / spec.rate:.4g} s"
     seconds = "" if spec.rate is None else f" ({spec.window / spec.rate:.4g} s)"
     cut = f"a window of {spec.window:,} samples{seconds} every {live.hop:,}"
     text = f"{printable(model.manifest.name)}: {names}{rate}, {cut}"
@@ -227,11 +231,12 @@ def _about(model: Model, spec: SignalSpec, live: Stream) -> str:
 
 def _counts(gateway: Gateway) -> str:
     values = gateway.metrics.values
-    parts = [f"{gateway.samples:,} samples", f"{values['windows_total']:,.0f} windows"]
-    parts += [f"{values['alarms_total']:,.0f} alarms", f"{values['bad_windows_total']:,.0f} with bad input"]
+    count = {"sample": gateway.samples, "window": values["windows_total"], "alarm": values["alarms_total"]}
+    parts = [f"{n:,.0f} {what}{'s' * (n != 1)}" for what, n in count.items()]
+    parts += [f"{values['bad_windows_total']:,.0f} with bad input"]
     parts += [f"{values['unreadable_total']:,.0f} unreadable"] if values["unreadable_total"] else []
     lag = values["lag_seconds"]
-    return ", ".join(parts) + ("" if lag is None else f"; lag {lag:.3g} s")
+    return ", ".join(parts) + ("" if lag is None or lag > _OLD else f"; lag {lag:.3g} s")
 
 
 def _rounded(count: float) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from aeedge.bundle.reader import CALIBRATION, GOLDEN, Bundle, file_name
+from aeedge.bundle.reader import CALIBRATION, FEATURES, GOLDEN, Bundle, file_name
 from aeedge.cli.streams import check_stdout, show, show_json
 from aeedge.cli.types import allow_ops_option
 from aeedge.cli.wording import reworded
@@ -82,6 +82,7 @@ def _check(bundle: str, variant: str, allow_ops: tuple[str, ...]) -> dict[str, A
         return _failed(variant, str(error))
     arithmetic, entries = model.arithmetic.replace(" ", "_"), model.manifest.variants[variant]
     files = [file_name(role, variant) for role in ("encoder", "decoder", "scorer") if getattr(entries, role)]
+    files += [file_name(FEATURES, variant)] if model.manifest.front_end is not None else []
     files += [CALIBRATION] if model.calibration_size else []
     result = {"variant": variant, "ok": True, "arithmetic": arithmetic, "files": files}
     return result | {"outputs": found, "message": None}

@@ -36,12 +36,15 @@ class Kind(NamedTuple):
 _STEM_BYTES = 100  # of a target's name in a temporary one
 _RUN_FILES = (
     *("run.json", "weights.safetensors", "checkpoint.safetensors", "history.jsonl"),
-    *("sample.npy", "calibration.npy", "later.npy", "report.html"),
+    *("sample.npy", "calibration.npy", "later.npy", "reference.npy", "report.html"),
 )
 _GRAPHS = (f"{role}{variant}.onnx" for role in ("encoder", "decoder", "scorer") for variant in ("", ".int8"))
 RUN = Kind("run", "run.json", "aeedge-run", frozenset(_RUN_FILES))
 BUNDLE = Kind(
-    "bundle", "manifest.json", "aeedge", frozenset(("manifest.json", "golden.npz", "calibration.npz", *_GRAPHS))
+    "bundle",
+    "manifest.json",
+    "aeedge",
+    frozenset(("manifest.json", "golden.npz", "calibration.npz", "features.onnx", *_GRAPHS)),
 )
 
 

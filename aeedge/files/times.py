@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import math
 import re
+import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import date, datetime, time, timedelta, timezone
 from itertools import pairwise
 from typing import Any
@@ -66,11 +68,9 @@ def moment(text: str, *, day_first: bool = True) -> float | None:
         day_first: whether 1.2.2026 is in February.
     """
     text = text.strip()
-    if _ISO.fullmatch(text):  # fast
-        try:
+    if _ISO.fullmatch(text):  # fast; not of leap seconds, nor of 24:00 before Python 3.14
+        with suppress(ValueError):
             return _of_datetime(datetime.fromisoformat(text))
-        except ValueError:
-            return None
     text = text[found.end() :] if (found := _WEEKDAY.match(text)) else text
     days, rest = _date(text, day_first)
     if days is None or (rest == text and not re.match(r"\d{1,2}:\d\d", text)):
@@ -173,11 +173,13 @@ def duration_text(seconds: float) -> str:
 class TimeFormat(Record):
     """How the cells of a column tell the time.
 
-    `unit`: seconds that a number counts in. `day_first`: whether 1.2.2026 is in February. `compact`: whether numbers
-    such as 20260131 are dates. `decimal`: the decimal mark of text. `dated`: whether times count from 1970, otherwise
-    from some start. `note`: what was guessed, a part of a sentence; empty where nothing was.
+    `numbers`: whether text is numbers rather than dates. `unit`: seconds that a number counts in. `day_first`: whether
+    1.2.2026 is in February. `compact`: whether numbers such as 20260131 are dates. `decimal`: the decimal mark of text.
+    `dated`: whether times count from 1970, otherwise from some start. `note`: what was guessed, a part of a sentence;
+    empty where nothing was.
     """
 
+    numbers: bool = False
     unit: float = 1.0
     day_first: bool = True
     compact: bool = False
@@ -188,11 +190,7 @@ class TimeFormat(Record):
     def seconds(self, cell: Any) -> float:
         """The time that one cell tells, NaN where it cannot be read or is missing."""
         if isinstance(cell, str):
-            value = None if self.compact else number(cell, self.decimal)
-            if value is None:
-                found = moment(cell, day_first=self.day_first)
-                return math.nan if found is None else found
-            return value * self.unit if math.isfinite(value) else math.nan
+            return self._of_text(cell)
         if isinstance(cell, (int, float, np.integer, np.floating)) and not isinstance(cell, bool):
             if self.compact:
                 return self.seconds(f"{cell:.0f}" if math.isfinite(cell) else "")
@@ -203,6 +201,18 @@ class TimeFormat(Record):
             return _of_datetime(cell)
         return math.nan
 
+    def _of_text(self, cell: str) -> float:
+        """What was decided is tried first: it is fast."""
+        for as_number in (self.numbers, not self.numbers):
+            found = self._number(cell) if as_number else moment(cell, day_first=self.day_first)
+            if found is not None:
+                return found
+        return math.nan
+
+    def _number(self, cell: str) -> float | None:
+        value = None if self.compact else number(cell, self.decimal)
+        return value if value is None else value * self.unit if math.isfinite(value) else math.nan
+
     def column(self, cells: Sequence[Any] | NDArray[Any]) -> NDArray[np.float64]:
         """The times of many cells, (n,), or an array of numbers or dates; NaN where one cannot be read."""
         if isinstance(cells, np.ndarray) and cells.dtype.kind == "M":
@@ -210,6 +220,10 @@ class TimeFormat(Record):
         if isinstance(cells, np.ndarray) and cells.dtype.kind in "fiu" and not self.compact:
             values = cells.astype(np.float64) * self.unit
             return np.where(np.isfinite(values), values, np.nan)
+        if not self.numbers and all(isinstance(cell, str) and len(cell) > 9 and cell[4] == "-" for cell in cells):
+            with suppress(ValueError), warnings.catch_warnings():  # of zones
+                warnings.simplefilter("ignore")
+                return _of_datetime64(np.array(cells, "datetime64[us]"))
         return np.array([self.seconds(cell) for cell in cells], np.float64)
 
 
@@ -224,6 +238,8 @@ def find_format(cells: Sequence[Any] | NDArray[Any], *, decimal: str = ".", name
     """
     if isinstance(cells, np.ndarray) and cells.dtype.kind == "M":
         return TimeFormat()
+    if len(cells) > _SAMPLE:
+        cells = [cells[i] for i in np.linspace(0, len(cells) - 1, _SAMPLE).astype(int)]
     texts = [cell for cell in cells if isinstance(cell, str) and cell.strip().lower() not in MISSING]
     numbers = [
         float(cell)
@@ -253,18 +269,17 @@ def _of_numbers(values: Sequence[float], decimal: str, name: str) -> TimeFormat:
     middle = sorted(values)[len(values) // 2]
     for low, high, unit in EPOCHS:
         if low <= middle <= high:
-            return TimeFormat(unit, decimal=decimal, note=f"numbers are taken for {_NAMES[unit]} since 1970")
+            return TimeFormat(True, unit, decimal=decimal, note=f"numbers are taken for {_NAMES[unit]} since 1970")
     if 1.9e13 < middle < 2.1e13 and moment(f"{middle:.0f}") is not None:
         return TimeFormat(compact=True, decimal=decimal, note=f"numbers such as {middle:.0f} are taken for dates")
     unit = next((unit for pattern, unit in _UNIT_IN_NAME.items() if pattern.fullmatch(name)), 1.0)
-    return TimeFormat(unit, decimal=decimal, dated=False, note=f"numbers are taken for {_NAMES[unit]}")
+    return TimeFormat(True, unit, decimal=decimal, dated=False, note=f"numbers are taken for {_NAMES[unit]}")
 
 
 def _of_texts(texts: Sequence[str], decimal: str) -> TimeFormat:
     """Day or month first: under which more dates can be read, then under which they rise in the smaller steps."""
-    sample = texts if len(texts) <= _SAMPLE else [texts[i] for i in np.linspace(0, len(texts) - 1, _SAMPLE).astype(int)]
-    readings = {day_first: [moment(text, day_first=day_first) for text in sample] for day_first in (True, False)}
-    unlike = next((text for text, *both in zip(sample, *readings.values()) if both[0] != both[1]), None)
+    readings = {day_first: [moment(text, day_first=day_first) for text in texts] for day_first in (True, False)}
+    unlike = next((text for text, *both in zip(texts, *readings.values()) if both[0] != both[1]), None)
 
     def badness(day_first: bool) -> tuple[int, float]:
         known = [value for value in readings[day_first] if value is not None]

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 class Slot:
     """An input array and what the methods make of it; `Model.bind` makes one, for one thread.
 
-    Write samples into `input`, then call `encode()`, `denoise()`, `residual()` or `score()`. Each returns the same
-    array at every call, float32, which is valid until the next call of this slot: (n, *latent_shape), (n, *shape)
-    twice, (n,).
+    Write samples into `input`, then call `encode()`, `denoise()`, `residual()`, `score()` or `features()`. Each returns
+    the same array at every call, float32, which is valid until the next call of this slot, of the shape that the
+    model's method of this name gives.
 
     A call raises InputError for NaN or infinity, which it names, or with invalid="propagate" gives NaN for those
     samples; AeedgeError once the model is closed.
@@ -53,6 +53,11 @@ class Slot:
     def residual(self) -> Callable[[], Floats]:
         """Residuals of `input` in scaled units, (n, *shape)."""
         return self._bind("residual", self.input)
+
+    @cached_property
+    def features(self) -> Callable[[], Floats]:
+        """What a front end makes of `input`, (n, *features_shape)."""
+        return self._bind("features", self.input)
 
     @cached_property
     def score(self) -> Callable[[], Floats]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -111,7 +112,7 @@ class SampleClock:
 
     def _checked(self, given: float | ArrayLike, count: int) -> NDArray[np.float64]:
         try:
-            found = np.asarray(given, np.float64)
+            found = _seconds(given)
         except (TypeError, ValueError):
             raise InputError(f"time: expected seconds, one number or one for each sample, got {given!r:.60}") from None
         if found.shape not in ((), (count,)) or not np.isfinite(found).all():
@@ -135,3 +136,14 @@ class SampleClock:
         """
         self._origin, self._count = float(state["origin"]), int(state["count"])
         self._told, self._begun = bool(state["told"]), bool(state["begun"])
+
+
+def _seconds(given: Any) -> NDArray[np.float64]:
+    """Numbers as they are; dates (datetime, datetime64) in seconds since 1970 UTC, those without a zone as UTC."""
+    if isinstance(given, datetime):
+        zoned = given if given.tzinfo is not None else given.replace(tzinfo=timezone.utc)
+        return np.asarray(zoned.timestamp())
+    found = np.asarray(given)
+    if found.dtype.kind == "M":
+        return np.asarray((found - np.datetime64(0, "s")) / np.timedelta64(1, "s"), np.float64)
+    return np.asarray(found, np.float64)

@@ -81,6 +81,7 @@ class Crossfade:
 
     Attributes:
         layout: of the model's windows.
+        hop: samples from the start of one window to that of the next.
 
     Raises:
         InputError: a hop that is too large, or a model that has no windows.
@@ -89,11 +90,11 @@ class Crossfade:
     def __init__(self, model: Model, hop: int | None = None, *, what: str = "samples", invalid: str = "raise") -> None:
         self._model, self._what, self._invalid, self.layout = model, what, invalid, Layout(model)
         length, width = self.layout.window, self.layout.width
-        self._hop = max(1, length // 4) if hop is None else as_count("hop", hop)
-        if self._hop > max(1, length // 2):
+        self.hop = max(1, length // 4) if hop is None else as_count("hop", hop)
+        if self.hop > max(1, length // 2):
             raise InputError(
                 f"hop: expected at most half a window of {length} samples, so that windows can fade into each other, "
-                f"got {self._hop}"
+                f"got {self.hop}"
             )
         self._weights = np.sin(np.pi * (np.arange(length) + 0.5) / length)[:, np.newaxis] ** 2
         window_bytes = length * width * self.layout.dtype.itemsize
@@ -105,7 +106,7 @@ class Crossfade:
         Raises:
             InputError: the stretch is shorter than a window, or samples that the model refuses.
         """
-        length, hop, block = self.layout.window, self._hop, self._most * self._hop
+        length, hop, block = self.layout.window, self.hop, self._most * self.hop
         held: NDArray[Any] | None = None  # from the last window on that was denoised
         sums = np.zeros((0, len(self.layout.signal.channels) + 1))  # of the windows until now; weights last
         start = 0  # of the next window in what is held
@@ -132,7 +133,7 @@ class Crossfade:
 
     def _added(self, sums: NDArray[Any], held: NDArray[Any], start: int, count: int) -> NDArray[np.float64]:
         """Weighted sums and weights of all samples that are held, with `count` windows more from `start` on."""
-        length, hop = self.layout.window, self._hop
+        length, hop = self.layout.window, self.hop
         found = np.zeros((len(held) + hop, sums.shape[1]))
         found[: len(sums)] = sums
         if count:

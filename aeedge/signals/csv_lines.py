@@ -9,9 +9,9 @@ from typing import Any
 
 from aeedge.errors import InputError, printable, shortened
 from aeedge.files.dialect import DELIMITERS, SEPARATOR_LINE, Dialect, number
-from aeedge.signals.lines import Fields, LineError, LineParser, shown
+from aeedge.signals.lines import Fields, LineError, LineParser, shown, time_of
 
-_DEFAULT_NAME = re.compile(r"x?\d+")  # of channels without a name
+_DEFAULT_NAME = re.compile(r"(?:x|ch|channel[ _]?)?\d+")  # of channels without a name
 
 
 class CsvParser(LineParser):
@@ -28,9 +28,12 @@ class CsvParser(LineParser):
         self._delimiters = [options.delimiter] if options.delimiter else [recorded.delimiter, *DELIMITERS]
         self._decimals = [options.decimal] if options.decimal else list(dict.fromkeys([recorded.decimal, ".", ","]))
         self._quote = recorded.quote
+        # A row of numbers may look like names that are numbers
+        are_numbers = all(name.isdecimal() for name in fields.channels)
+        self._row_first = are_numbers and recorded.header == "none" and not options.header
         self._delimiter, self._decimal = "", ""
         self._columns: list[int] = []
-        self._time: int | None = None
+        self._time: list[int] = []
         self._width, self._under_header = 0, False
         self._header: list[str] | None = None
 
@@ -52,7 +55,8 @@ class CsvParser(LineParser):
                 "format='s16le'"
             )
         if not self._columns:
-            if self.fields.options.header is not False and self._is_header(text):
+            may_have_names = self.fields.options.header is not False
+            if may_have_names and ((not self._row_first and self._is_header(text)) or self._is_foreign_header(text)):
                 self._under_header = True
                 return None
             self._find_layout(text)
@@ -78,15 +82,17 @@ class CsvParser(LineParser):
                 twice = next((name for name in names if cells.count(name) > 1), None)
                 if twice is not None:
                     raise InputError(f"{self.name}: expected each column once, got '{printable(twice)}' twice")
-                if self.fields.time_given and time not in cells:
-                    raise InputError(
-                        f"{self.name}: expected a column '{printable(str(time))}' with the time, got {shortened(cells)}"
-                    )
+                self._time = time_of(cells, time)
+                if not self._time and self.fields.time_given and time is not None:
+                    if not time.isdecimal() or int(time) >= len(cells):
+                        raise InputError(
+                            f"{self.name}: expected a column '{printable(time)}' with the time, got {shortened(cells)}"
+                        )
+                    self._time = [int(time)]
                 self._delimiter, self._header, self._width = delimiter, cells, len(cells)
                 self._columns = [cells.index(name) for name in names]
-                self._time = cells.index(time) if time in cells else None
                 return True
-        return self._is_foreign_header(text)
+        return False
 
     def _is_foreign_header(self, text: str) -> bool:
         """Whether a line has names of other columns; taken by their order where the bundle has none but numbers.
@@ -96,6 +102,8 @@ class CsvParser(LineParser):
         """
         names = self.fields.channels
         for delimiter in self._delimiters:
+            if delimiter == " " != self._delimiters[0]:  # words
+                continue
             cells = self._cells(text, delimiter)
             known = set(cells) & set(names)
             is_text = all(number(cell, mark) is None for cell in cells for mark in self._decimals)
@@ -111,22 +119,34 @@ class CsvParser(LineParser):
         return False
 
     def _by_order(self, cells: Sequence[str]) -> bool:
-        """Take columns in the order of the channels, with one more for the time; False where their number differs."""
-        count, time = len(self.fields.channels), self.fields.time
-        extra = len(cells) - count
-        if extra not in ((0, 1) if time is not None else (0,)):
+        """Take columns in the order of the channels, with one more for the time, or where they were in training.
+
+        False where there are neither so many.
+        """
+        fields, width = self.fields, len(cells)
+        is_known = width == fields.width != len(fields.channels)
+        extra = width - len(fields.channels)
+        if not is_known and extra not in ((0, 1) if fields.time is not None else (0,)):
             return False
-        named = time is not None and time.isdecimal() and int(time) <= count
-        self._time = None if not extra else int(time) if named and time else 0
-        self._columns = [i for i in range(len(cells)) if i != self._time]
-        self._width = len(cells)
-        return True
+        at = re.fullmatch(r"x?(\d+)", fields.time or "")
+        others = [i for i in range(width) if i not in fields.places] if is_known else list(range(extra))
+        if at and int(at[1]) < width and (extra or fields.time_given):
+            self._time = [int(at[1])]
+        else:
+            self._time = others if fields.time is not None and len(others) == 1 else []
+        self._columns = list(fields.places) if is_known else [i for i in range(width) if i not in self._time]
+        self._width = width
+        return len(self._columns) == len(fields.channels)
 
     def _find_layout(self, text: str) -> None:
         """Delimiter, decimal mark and columns of rows without names, by the first one."""
         for delimiter in self._delimiters:
             cells = self._cells(text, delimiter)
-            if len(cells) == len(self.fields.channels) + 2 and not cells[-1]:
+            if (
+                len(cells) > 1
+                and not cells[-1]
+                and len(cells) - 1 in (self.fields.width, len(self.fields.channels) + 1)
+            ):
                 cells.pop()
             for decimal in self._decimals if self._by_order(cells) else ():
                 if self._numbers(cells, decimal):
@@ -163,7 +183,9 @@ class CsvParser(LineParser):
         values = self._numbers(cells, self._decimal)
         if values is None:
             raise self._not_a_number(cells)
-        return [values], None if self._time is None else self._seconds(cells[self._time], self._decimal)
+        if not self._time:
+            return [values], None
+        return [values], self._seconds(" ".join(cells[i] for i in self._time), self._decimal)
 
     def _numbers(self, cells: Sequence[str], decimal: str) -> list[float] | None:
         found = [number(cells[i], decimal) for i in self._columns]

@@ -4,8 +4,9 @@ Three statistics of non-overlapping windows, each an exponentially weighted movi
 
 - the mean of the whitened latents: MEWMA (Lowry, Woodall, Champ and Rigdon, Technometrics 34, 1992);
 - their second moments: squared differences from the reference's, each in units of its own variance;
-- the distribution of scores: the share of them below each of the reference's quantiles, compared as Anderson and
-  Darling (1954) compare a sample with a distribution.
+- the distribution of scores: the share of them below each of the reference's quantiles, of which the first three
+  components are compared, location, spread and skew (Durbin and Knott, Journal of the Royal Statistical Society B 34,
+  1972).
 
 The limits come from simulation, when the reference is made: windows like those of the reference, autocorrelated as they
 are (the sieve bootstrap of Bühlmann, Bernoulli 3, 1997), are compared with references that are drawn in the same way,
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aeedge.bundle.drift_reference import LEVELS, DriftReference
+from aeedge.bundle.drift_reference import LEVELS, WAVES, DriftReference
 from aeedge.bundle.manifest import LARGEST_SCORE, MOST_DRIFT_LATENTS
 from aeedge.errors import InputError
 
@@ -31,16 +32,18 @@ if TYPE_CHECKING:
 
 LEAST_WINDOWS, MOST_WINDOWS = 50, 2048  # of a reference
 AVERAGE_RUN_LENGTH = 100_000  # windows to a false alarm: a day of windows of a second
-_LEAST_EFFECTIVE = 15  # independent windows that tell as much: a component that changes more slowly is not looked at
+_LEAST_EFFECTIVE = 15  # independent windows that tell as much; a component with less than half of that is left out
 _PER_COMPONENT = 10  # windows of the reference for each component
 _WEIGHT = 0.01  # of a new window
 _LEVELS = np.array(LEVELS)
+_WAVES = np.sin(np.pi * np.outer(np.arange(1, WAVES + 1), _LEVELS))  # components of a difference of distributions
 _ROUNDING = 1e-3  # of a latent's largest magnitude: less than this differs from machine to machine
 _RAISED, _FLOOR = 1.00001, 1e-9  # quantiles of scores, as calibration scores are
 _REFERENCES, _PATHS, _STEPS, _EVERY = 64, 12, 512, 4  # of the simulation
 _BURN_IN = 100
 _ASSURANCE = 0.95  # the share of references whose average run length is at least the stated one
 _MOST_LAGS = 8
+_MOST_ALIKE = 0.98  # autocorrelation
 _MARGIN = 1.1  # times the largest value on the reference itself
 
 
@@ -62,7 +65,7 @@ class DriftMonitor:
         mean_limit, second_limit, score_limit = r["limits"]
         self._mean_unit = 1 / (mean_limit * r["mean_scale"])
         self._second_unit = 1 / (second_limit * r["second_scale"])
-        self._share_unit = 1 / (score_limit * r["share_scale"])
+        self._share_unit = _WAVES / (score_limit * r["share_scale"])[:, np.newaxis]
         m = len(self._offset)
         self._longest = _longest(m)
         self._moved_mean, self._moved_second = np.zeros(m), np.zeros((m, m))  # from the reference's
@@ -113,7 +116,7 @@ class DriftMonitor:
     def _compare(self) -> None:
         mean = self._moved_mean * self._mean_unit
         second = (self._moved_second * self._second_unit).ravel()
-        shares = self._moved_shares * self._share_unit
+        shares = self._share_unit @ self._moved_shares
         self.parts = (
             math.sqrt(mean @ mean / len(mean)),
             math.sqrt(second @ second / len(second)),
@@ -170,16 +173,17 @@ def fit_reference(latents: ArrayLike, scores: ArrayLike) -> DriftReference:
     mean, scale = x.mean(axis=0), np.sqrt(x.var(axis=0) + (_ROUNDING * np.abs(x).max(axis=0)) ** 2)
     scale[scale == 0] = 1.0
     standard = (x - mean) / scale
-    most = max(1, min(len(index), len(x) // _PER_COMPONENT))
-    rotation = _whitening(standard.T @ standard / len(x), len(x))[:most]
-    normal = _normal_scores(s)
+    rotation, normal = _whitening(standard.T @ standard / len(x), len(x)), _normal_scores(s)
     effective = _effective(np.column_stack([standard @ rotation.T, normal]))
-    rotation = rotation[effective[:-1] >= _LEAST_EFFECTIVE]
-    if not len(rotation) or effective[-1] < _LEAST_EFFECTIVE:
+    least = min(float(np.median(effective[:-1])), effective[-1])
+    if least < _LEAST_EFFECTIVE:
         raise InputError(
-            f"latents: of {len(x)} windows, that change slowly, there are as few as {effective.min():.1f} independent "
-            f"ones, expected {_LEAST_EFFECTIVE} or more; take a longer reference"
+            f"latents: of {len(x)} windows, which change slowly, there are as few as {least:.1f} independent ones, "
+            f"expected {_LEAST_EFFECTIVE} or more; take a longer reference"
         )
+    rotation = rotation[effective[:-1] >= _LEAST_EFFECTIVE / 2]
+    axes = rotation / np.linalg.norm(rotation, axis=1, keepdims=True)
+    rotation = rotation[: max(1, len(x) // _PER_COMPONENT)]
     y = standard @ rotation.T
     edges = np.quantile(s, _LEVELS)
     edges = np.minimum(edges + np.abs(edges) * (_RAISED - 1) + _FLOOR, LARGEST_SCORE)
@@ -191,7 +195,7 @@ def fit_reference(latents: ArrayLike, scores: ArrayLike) -> DriftReference:
         "edges": edges,
         "shares": (s[:, np.newaxis] <= edges).mean(axis=0),
     }
-    limits = _simulated(np.column_stack([y, normal]))
+    limits = _simulated(np.column_stack([standard @ axes.T, normal]), len(rotation))
     reference = DriftReference(
         **{name: values if name == "index" else values.astype(np.float32) for name, values in (fitted | limits).items()}
     )
@@ -252,12 +256,15 @@ class _Process:
     def __init__(self, x: Array) -> None:
         most = min(_MOST_LAGS, len(x) // 20)
         x = x - x.mean(axis=0)
-        self.coefficients = np.stack([_autoregression(column, most) for column in x.T], axis=-1)  # (lags, d)
+        reflections = np.stack([_reflections(column, most) for column in x.T], axis=-1)  # (lags, d)
+        self.coefficients = _coefficients(reflections)
         lags = len(self.coefficients)
         left = x[lags:].copy()
         for lag, coefficient in enumerate(self.coefficients, start=1):
             left -= coefficient * x[lags - lag : len(x) - lag]
-        self.noise = left - left.mean(axis=0)
+        left -= left.mean(axis=0)
+        variance = x.var(axis=0) * (1 - reflections**2).prod(axis=0)
+        self.noise = left * np.sqrt(variance / np.maximum(left.var(axis=0), 1e-300))
 
     def paths(self, count: int, rng: np.random.Generator) -> Iterator[Array]:
         """Windows (count, d), one after the other, for ever."""
@@ -274,23 +281,35 @@ class _Process:
                 yield x
 
 
-def _autoregression(x: Array, most: int) -> Array:
-    """Coefficients (most,) of Burg's method, of the order that Akaike's corrected criterion prefers; zeros after it."""
-    n, coefficients, best = len(x), np.zeros(0), np.zeros(most)
-    power = float(x @ x) / n
-    if power <= 0:
-        return best
-    least = n * math.log(power)
-    forward, backward = x[1:], x[:-1]
-    for order in range(1, most + 1):
-        reflection = 2 * float(forward @ backward) / max(float(forward @ forward + backward @ backward), 1e-300)
-        coefficients = np.append(coefficients - reflection * coefficients[::-1], reflection)
-        forward, backward = (forward - reflection * backward)[1:], (backward - reflection * forward)[:-1]
-        power *= max(1 - reflection**2, 1e-9)
-        criterion = n * math.log(power) + 2 * order * n / (n - order - 1)
-        if criterion < least:
-            least, best = criterion, np.append(coefficients, np.zeros(most - order))
-    return best
+def _reflections(x: Array, most: int) -> Array:
+    """Partial autocorrelations (most,) by Burg's method, up to the lag that Akaike's corrected criterion prefers.
+
+    The first is raised by its bias and two standard errors: few windows often seem to be more independent than they
+    are, and false alarms follow from that.
+    """
+    n, found, best, keep = len(x), np.zeros(most), 0.0, 1
+    forward, backward, loss = x[1:], x[:-1], 0.0
+    for lag in range(1, most + 1):
+        energy = float(forward @ forward + backward @ backward)
+        found[lag - 1] = 2 * float(forward @ backward) / energy if energy > 0 else 0.0
+        r = found[lag - 1]
+        forward, backward = (forward - r * backward)[1:], (backward - r * forward)[:-1]
+        loss += n * math.log(max(1 - r * r, 1e-9))
+        criterion = loss + 2 * lag * n / (n - lag - 1)
+        if criterion < best:
+            best, keep = criterion, lag
+    found[keep:] = 0.0
+    r = found[0]
+    found[0] = min(r + (1 + 3 * r) / n + 2 * math.sqrt((1 - r * r) / n), max(r, _MOST_ALIKE))
+    return found
+
+
+def _coefficients(reflections: Array) -> Array:
+    """Autoregressive coefficients of partial autocorrelations, (lags, d) to the same (Levinson and Durbin)."""
+    found = np.zeros((0, reflections.shape[1]))
+    for r in reflections:
+        found = np.concatenate([found - r * found[::-1], r[np.newaxis]])
+    return found
 
 
 def _effective(x: Array) -> Array:
@@ -302,26 +321,26 @@ def _effective(x: Array) -> Array:
     return found
 
 
-def _simulated(x: Array) -> dict[str, Array]:
+def _simulated(x: Array, components: int) -> dict[str, Array]:
     """Standard deviations of the EWMAs, and limits.
 
     Args:
-        x: components and the scores as normal ones, (n, m + 1).
+        x: latents along their principal axes, and the scores as normal ones, (n, d).
+        components: how many are looked at.
     """
     process, rng = _Process(x), np.random.default_rng(0)
-    rounds = process.paths(_REFERENCES, rng)
-    references = np.stack([next(rounds) for _ in range(len(x))], axis=1)  # (references, n, m + 1)
-    spreads: list[tuple[Array, ...]] = []
-    for moved in _moved(process, references, 2, rng):
+    drawn = _Drawn(process, len(x), components, rng)
+    spreads: list[tuple[NDArray[Any], ...]] = []
+    for moved in _moved(process, drawn, 2, rng):
         spreads.append(tuple((values**2).mean(axis=(0, 1)) for values in moved))
     half = len(spreads) // 4
     mean, second, share = (np.mean(values, axis=0) for values in zip(*spreads[half:]))
-    least = _WEIGHT / (
-        2 - _WEIGHT
-    )  # of independent windows: where latents are dead, one window must not count for more
-    mean, second, share = np.maximum(mean, least), np.maximum(second, least), np.maximum(share, 0.1 * least)
+    least = _WEIGHT / (2 - _WEIGHT)  # of independent windows: where a latent is dead, one must not count for more
+    apart = _WAVES @ (np.minimum(_LEVELS, _LEVELS[:, np.newaxis]) - np.outer(_LEVELS, _LEVELS)) @ _WAVES.T
+    mean, second = np.maximum(mean, least), np.maximum(second, least)
+    share = np.maximum(share, least * np.diag(apart))
     most = np.zeros((3, _REFERENCES, _PATHS))
-    for z, s, f in _moved(process, references, _PATHS, rng):
+    for z, s, f in _moved(process, drawn, _PATHS, rng):
         found = (z**2 / mean).mean(axis=-1), (s**2 / second).mean(axis=(-1, -2)), (f**2 / share).mean(axis=-1)
         np.maximum(most, found, out=most)
     limits = np.array([max(_limit(values), 1.0) for values in np.sqrt(most)])
@@ -333,33 +352,41 @@ def _simulated(x: Array) -> dict[str, Array]:
     }
 
 
+class _Drawn:
+    """References of n windows, drawn from a process: what each of them makes the monitor compare with."""
+
+    def __init__(self, process: _Process, n: int, components: int, rng: np.random.Generator) -> None:
+        x = np.empty((_REFERENCES, n, process.noise.shape[1]), np.float32)
+        for t, windows in zip(range(n), process.paths(_REFERENCES, rng)):
+            x[:, t] = windows
+        self.edges = np.quantile(x[..., -1], _LEVELS, axis=1).T[:, np.newaxis]
+        x = x[..., :-1]
+        self.mean = x.mean(axis=1, keepdims=True)
+        x = x - self.mean
+        rotation = _whitening(x.swapaxes(1, 2) @ x / np.float32(n), n)[:, :components]
+        self.rotation = rotation.swapaxes(1, 2).astype(np.float32)
+        self.second = _second(x @ self.rotation)[:, np.newaxis]
+
+
 def _moved(
-    process: _Process, references: Array, paths: int, rng: np.random.Generator
-) -> Iterator[tuple[Array, Array, Array]]:
+    process: _Process, drawn: _Drawn, paths: int, rng: np.random.Generator
+) -> Iterator[tuple[NDArray[Any], ...]]:
     """The EWMAs' distances from each of the references, every few windows, for several paths of each."""
-    count, n, d = references.shape
-    of, scores = references[..., :-1], references[..., -1]
-    mean = of.mean(axis=1)
-    centred = of - mean[:, np.newaxis]
-    rotation = _whitening(centred.swapaxes(1, 2) @ centred / n, n)
-    second = _second(centred @ rotation.swapaxes(1, 2)).astype(np.float32)[:, np.newaxis]
-    edges = np.quantile(scores, _LEVELS, axis=1).T[:, np.newaxis]
-    rotation = rotation.swapaxes(1, 2).astype(np.float32)
-    z, s = np.zeros((count, paths, d - 1)), np.zeros((count, paths, d - 1, d - 1), np.float32)
+    count, _, components = drawn.rotation.shape
+    z, s = np.zeros((count, paths, components)), np.zeros((count, paths, components, components), np.float32)
     f = np.zeros((count, paths, len(_LEVELS)))
-    windows = process.paths(count * paths, rng)
-    for step in range(1, _STEPS + 1):
-        x = next(windows).reshape(count, paths, d)
-        y = _shortened((x[..., :-1] - mean[:, np.newaxis]).astype(np.float32) @ rotation)
+    for step, windows in zip(range(1, _STEPS + 1), process.paths(count * paths, rng)):
+        x = windows.reshape(count, paths, -1)
+        y = _shortened((x[..., :-1] - drawn.mean).astype(np.float32) @ drawn.rotation)
         change = y[..., np.newaxis] * y[..., np.newaxis, :]
-        change -= second
+        change -= drawn.second
         change -= s
         change *= np.float32(_WEIGHT)
         s += change
         z += _WEIGHT * (y - z)
-        f += _WEIGHT * ((x[..., -1:] <= edges) - _LEVELS - f)
+        f += _WEIGHT * ((x[..., -1:] <= drawn.edges) - _LEVELS - f)
         if step % _EVERY == 0:
-            yield z, s, f
+            yield z, s, f @ _WAVES.T
 
 
 def _limit(largest: Array) -> float:
@@ -370,7 +397,8 @@ def _limit(largest: Array) -> float:
     """
     chance = _STEPS / AVERAGE_RUN_LENGTH / 3
     deviations = math.sqrt(6) / math.pi * (-math.log(-math.log1p(-chance)) - np.euler_gamma)
-    return float(np.quantile(largest.mean(axis=1) + deviations * largest.std(axis=1), _ASSURANCE))
+    spread = math.sqrt(largest.var(axis=1, ddof=1).mean())  # of one reference alone, it would be too uncertain
+    return float(np.quantile(largest.mean(axis=1), _ASSURANCE)) + deviations * spread
 
 
 def _at_least_seen(reference: DriftReference, latents: NDArray[Any], scores: Array) -> NDArray[np.float32]:

@@ -39,15 +39,18 @@ class Block:
         return self._model.encode(self.rows, invalid="propagate")
 
     def novelty(self, hop: int) -> NDArray[np.float64]:
-        """Mean squared residuals, in units of the score's scale, of the last `hop` samples of each window: (n,).
+        """How unlike others the last `hop` samples of each window are, (n, 2): by their residuals, and by their changes
+        from sample to sample; means of squares, in units of the score's scale.
 
         Channels that are made of the time have no say.
         """
-        residual = self._model.residual(self.rows, invalid="propagate")
-        newest = self._layout.windows(residual)[:, -hop:, : len(self._layout.signal.channels)].astype(np.float64)
+        width = len(self._layout.signal.channels)
+        residual = self._layout.windows(self._model.residual(self.rows, invalid="propagate"))
+        scale = np.broadcast_to(self._model.manifest.score.scale, self._model.input.shape)[np.newaxis]
+        change = np.diff(self.windows.astype(np.float64), axis=1) / self._layout.windows(scale)[:, 1:]
         with np.errstate(all="ignore"):
-            found: NDArray[np.float64] = np.square(newest).mean(axis=(1, 2))
-        return found
+            means = [np.square(part[:, -hop:, :width]).mean(axis=(1, 2)) for part in (residual, change)]
+        return np.stack(means, axis=1)
 
     def p_value(self, score: float) -> float:
         """The conformal p-value of a score; NaN where the bundle has no calibration."""

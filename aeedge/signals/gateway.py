@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from aeedge.errors import InputError
 from aeedge.files.atomic import atomic_file
@@ -168,7 +167,7 @@ def document_of(event: Event, top: int) -> dict[str, Any]:
         "window": event.index,
         "start": _plain(event.start),
         "end": _plain(event.end),
-        "score": _number(float(str(np.float32(event.score)))),
+        "score": _number(float(f"{event.score:.9g}")),
         "p_value": _number(event.p_value),
         **({} if event.likelihood != event.likelihood else {"likelihood": float(f"{event.likelihood:.9g}")}),
         "alarm": event.alarm,
@@ -181,7 +180,7 @@ def document_of(event: Event, top: int) -> dict[str, Any]:
 
 
 def _number(value: float) -> float | None:
-    return value if np.isfinite(value) else None
+    return value if math.isfinite(value) else None
 
 
 def _plain(seconds: float) -> float:

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
     from aeedge.bundle.manifest import InputSpec
 
-FEW = 8  # samples: runs, flat tops and zeros that are no fault, whatever training had
+FEW = {"longest_run": 5, "at_extreme": 8, "zeros": 8, "missing": 0}  # samples that are no fault, whatever training had
+FEW_NEW_ZEROS = 3  # likewise, where training had no zeros at all
 TIMES = 3.0  # as many as in any training window are no fault
 MARGIN = 1.0  # of the training range, on both sides of it
 LEVEL = 0.1  # of the largest magnitude: the least margin, for channels that hardly moved in training
@@ -68,10 +69,12 @@ class HealthCheck:
         low, high = (np.array(reference[key], np.float64) for key in ("low", "high"))
         with np.errstate(over="ignore"):
             margin = np.maximum(MARGIN * (high - low), LEVEL * np.maximum(np.abs(low), np.abs(high)))
+            margin[low == high] = np.inf  # set points may be set
         self._range, (self._low, self._high) = (low, high), _limits(low - margin, high + margin, self._dtype)
         self._usual = {key: np.array(reference[key], np.float64) for key in COUNTS}
-        self._most = {key: np.clip(TIMES * found, FEW, 2**31) for key, found in self._usual.items()}
+        self._most = {key: np.clip(TIMES * found, FEW[key], 2**31) for key, found in self._usual.items()}
         self._most["missing"] = self._usual["missing"]
+        self._most["zeros"][self._usual["zeros"] == 0] = FEW_NEW_ZEROS
         self._least = {key: float(found.min(initial=np.inf)) for key, found in self._most.items()}
 
     def check(self, window: ArrayLike) -> tuple[Fault, ...]:
@@ -162,22 +165,28 @@ class HealthCheck:
             worst = low if low < self._low[i] else high
             found += [("out of range", f"{worst:g}, in training {self._range[0][i]:g} to {self._range[1][i]:g}")]
         run, extreme, zeros = (int(of[0]) for of in counts(row[np.newaxis]))
-        is_clipped = extreme > self._most["at_extreme"][i] and self._is_clipped(row, low, high)
+        is_clipped = extreme > self._most["at_extreme"][i] and self._is_clipped(i, row, low, high)
         if is_clipped:
             found += [_said("saturated", extreme, length, f"at {low:g} or {high:g}", usual["at_extreme"])]
         if run > self._most["longest_run"][i] and (not is_clipped or low == high):
-            found += [_said("stuck", run, length, f"at {_longest(row):g} in a row", usual["longest_run"])]
+            found += [_said("stuck", run, length, f"{_longest(row):g} in a row", usual["longest_run"])]
         if zeros > self._most["zeros"][i] and low < high:
             found += [_said("missing", zeros, length, "0", usual["zeros"])]
         return found
 
-    def _is_clipped(self, row: NDArray[Any], low: Any, high: Any) -> bool:
-        """Whether samples at the extremes are flat tops: at the limit of the dtype, or reached and left."""
+    def _is_clipped(self, i: int, row: NDArray[Any], low: Any, high: Any) -> bool:
+        """Whether samples at the extremes are flat tops: at the limit of the dtype, or reached and left.
+
+        What sits at an end of the training range, as at 0 of what is never negative, is natural.
+        """
         if self._dtype.kind in "iu":
             limits = np.iinfo(self._dtype)
             if high >= limits.max or low <= limits.min < 0:
                 return True
-        at = np.concatenate([[False], (row == low) | (row == high), [False]])
+        natural = [end for end, usual in ((low, self._range[0][i]), (high, self._range[1][i])) if end == usual]
+        at = np.concatenate([[False], ((row == low) | (row == high)) & ~np.isin(row, natural), [False]])
+        if np.count_nonzero(at) <= self._most["at_extreme"][i]:
+            return False
         starts, ends = np.flatnonzero(at[1:] & ~at[:-1]), np.flatnonzero(at[:-1] & ~at[1:])
         inside = (ends - starts > 1) & (starts > 0) & (ends < len(row))
         return bool(low < high and (len(starts) > 2 or inside.any()))
@@ -241,6 +250,8 @@ def _limits(low: NDArray[np.float64], high: NDArray[np.float64], dtype: np.dtype
     """Limits as finite numbers of a dtype, which are compared fastest."""
     if dtype.kind == "f":
         return tuple(np.clip(of, -_LARGEST, _LARGEST).astype(np.float32) for of in (low, high))
+    if dtype.itemsize > 2:
+        return low, high
     most = np.iinfo(dtype)
     return tuple(np.clip(of, most.min, most.max).astype(dtype) for of in (np.ceil(low), np.floor(high)))
 
@@ -252,4 +263,4 @@ def _longest(row: NDArray[Any]) -> Any:
 
 
 def _said(kind: str, count: int, length: int, what: str, usual: int) -> tuple[str, str]:
-    return kind, f"{count} of {length} samples {what}, {usual} at most in training"
+    return kind, f"{count} of {length} samples are {what}, {usual} at most in training"

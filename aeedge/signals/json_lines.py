@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from aeedge.errors import printable, shortened
-from aeedge.signals.lines import Chunk, LineError, LineParser, shown
+from aeedge.signals.lines import Chunk, LineError, LineParser, shown, time_of
 
 
 class JsonParser(LineParser):
@@ -93,12 +93,16 @@ class JsonParser(LineParser):
         return [list(row) for row in zip(*columns)], times
 
     def _time_of(self, found: dict[str, Any]) -> Any:
-        for key in dict.fromkeys((self.fields.time, "time")):
-            if key in found:
-                value = found[key]
-                return np.array([self._seconds(v) for v in value]) if isinstance(value, list) else self._seconds(value)
-            if self.fields.time_given:
-                raise LineError(f"expected the key '{printable(str(key))}' with the time, but it is not there")
+        keys, time = list(found), self.fields.time
+        at = time_of(keys, time)
+        if not at and self.fields.time_given:
+            raise LineError(f"expected the key '{printable(str(time))}' with the time, but it is not there")
+        at = at or time_of(keys, "time")
+        if len(at) == 2:
+            return self._seconds(" ".join(str(found[keys[i]]) for i in at))
+        if at:
+            value = found[keys[at[0]]]
+            return np.array([self._seconds(v) for v in value]) if isinstance(value, list) else self._seconds(value)
         return None
 
     @staticmethod

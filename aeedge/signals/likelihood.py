@@ -1,4 +1,4 @@
-"""How rare a score is among those that a stream had lately: for signals that do not stay as they were in training.
+"""How rare a window is among those that a stream had lately: for signals that do not stay as they were in training.
 
 The idea is the anomaly likelihood of Ahmad, Lavin, Purdy and Agha, "Unsupervised real-time anomaly detection for
 streaming data" (Neurocomputing 262, 2017): a score means little by itself where a signal wanders, its place in the
@@ -9,7 +9,7 @@ large as residuals, have heavier tails than a normal distribution.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,59 +28,68 @@ _LEAST_SPREAD = 0.01  # of root scores, plus as much of their mean: signals with
 
 
 class Likelihood:
-    """The likelihood that a score is higher than normal operation explains, 0 to 1, window by window.
+    """The likelihood that scores are higher than normal operation explains, 0 to 1, window by window.
 
-    Mean m and standard deviation s of the root of the scores are those of about the last `memory` windows,
-    exponentially weighted. A score whose root is z = (√score - m) / s above them has the likelihood 1 - exp(-1 - z).
-    So, while nothing changes, no more than a share p of all windows has a likelihood above 1 - p, if the roots have no
-    heavier tail than an exponential distribution; those of normally distributed residuals have a lighter one.
+    Of each score, mean m and standard deviation s of its root are those of about the last `memory` windows,
+    exponentially weighted. A window is z = (√score - m) / s above them, by the score with the largest z, and has the
+    likelihood 1 - k exp(-1 - z), at least 0, with k scores. So, while nothing changes, no more than a share p of all
+    windows has a likelihood above 1 - p, if the roots have no heavier tail than an exponential distribution; those of
+    normally distributed residuals have a lighter one.
 
     What goes on is not news: the likelihood is 0 where z is not above its largest value so far, which is forgotten to
     1/e within a quarter of the memory. The first windows have the likelihood 0.
 
     Args:
+        scores: how many a window has, k.
         memory: windows, at least 100.
     """
 
-    def __init__(self, memory: int = MEMORY) -> None:
+    def __init__(self, scores: int = 1, memory: int = MEMORY) -> None:
         self.memory = memory
         self._forget = math.exp(-1 / (_HELD * memory))
-        self._count, self._mean, self._variance, self._peak = 0, 0.0, 0.0, 0.0
+        self._count, self._peak = 0, 0.0
+        self._mean, self._variance = [0.0] * scores, [0.0] * scores
 
-    def update(self, score: float) -> float:
-        """Take the score of a window, at least 0; one that is not finite is passed over, and has the likelihood NaN."""
-        if not 0 <= score < math.inf:
+    def update(self, scores: Sequence[float]) -> float:
+        """Take the scores of a window (k,), at least 0; a window with NaN or infinity is passed over: NaN."""
+        if not all(0 <= score < math.inf for score in scores):
             return math.nan
-        root = math.sqrt(score)
-        change = root - self._mean
-        z = 0.0
-        if self._count >= _WARM_UP:
-            z = change / (math.sqrt(self._variance) + _LEAST_SPREAD * (1 + self._mean))
+        warm = self._count >= _WARM_UP
         self._count = min(self._count + 1, self.memory)
-        weight = 1 / self._count
-        self._mean += weight * change
-        self._variance = (1 - weight) * (self._variance + weight * change * change)
+        weight, z = 1 / self._count, 0.0
+        for i, score in enumerate(scores):
+            mean, variance = self._mean[i], self._variance[i]
+            change = math.sqrt(score) - mean
+            if warm:
+                z = max(z, change / (math.sqrt(variance) + _LEAST_SPREAD * (1 + mean)))
+            self._mean[i] = mean + weight * change
+            self._variance[i] = (1 - weight) * (variance + weight * change * change)
         self._peak *= self._forget
         if z <= self._peak:
             return 0.0
         self._peak = z
-        return -math.expm1(-1 - z)
+        return max(0.0, 1 - len(scores) * math.exp(-1 - z))
 
     def state(self) -> dict[str, NDArray[Any]]:
-        """What is to be kept over a restart: an array of four numbers."""
-        return {"values": np.array([self._count, self._mean, self._variance, self._peak])}
+        """What is to be kept over a restart: an array of 2 + 2 k numbers."""
+        return {"values": np.array([self._count, self._peak, *self._mean, *self._variance], np.float64)}
 
     def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
         """Go on where `state` was called.
 
         Raises:
-            InputError: this is no state, or one of another memory.
+            InputError: this is no state, or one of another number of scores.
         """
-        values = np.asarray(state.get("values"))
-        if values.shape != (4,) or values.dtype != np.float64 or not (np.isfinite(values) & (values >= 0)).all():
-            raise InputError("state: expected that of a likelihood, four numbers from 0, got something else")
-        count, self._mean, self._variance, self._peak = values.tolist()
+        values, k = np.asarray(state.get("values")), len(self._mean)
+        if (
+            values.shape != (2 + 2 * k,)
+            or values.dtype != np.float64
+            or not (np.isfinite(values) & (values >= 0)).all()
+        ):
+            raise InputError(f"state: expected that of a likelihood, {2 + 2 * k} numbers from 0, got something else")
+        count, self._peak = values[:2].tolist()
         self._count = min(int(count), self.memory)
+        self._mean, self._variance = values[2 : 2 + k].tolist(), values[2 + k :].tolist()
 
 
 def adapted_threshold(threshold: float | None, false_alarm_rate: float | None) -> float:

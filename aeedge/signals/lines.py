@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -48,6 +48,8 @@ class Fields(NamedTuple):
         time_given: whether it was asked for, and must be there.
         dialect: of the text files that the model was trained with.
         options: what is known about the text.
+        places: of the channels among the columns of these files, where those have no names.
+        width: number of these columns.
     """
 
     channels: tuple[str, ...]
@@ -55,13 +57,29 @@ class Fields(NamedTuple):
     time_given: bool = False
     dialect: Dialect | None = None
     options: DialectOptions = DialectOptions()
+    places: tuple[int, ...] = ()
+    width: int = 0
 
     @classmethod
     def of(
-        cls, signal: SignalSpec, time: str | None, dialect: Dialect | None, options: DialectOptions | None
+        cls, signal: SignalSpec, time: str | None, recorded: Mapping[str, Any] | None, options: DialectOptions | None
     ) -> Fields:
-        """Those of a bundle's signal; `time` in place of the bundle's column of time."""
-        return cls(signal.channels, time or signal.time, time is not None, dialect, options or DialectOptions())
+        """Those of a bundle's signal.
+
+        Args:
+            signal: of the manifest.
+            time: in place of the bundle's column of time; None for that.
+            recorded: the manifest's dialect.
+            options: what is known about the text.
+        """
+        found = cls(signal.channels, time or signal.time, time is not None, Dialect.parse(recorded))
+        found = found._replace(options=options or DialectOptions())
+        places, width = (recorded or {}).get("columns"), (recorded or {}).get("width")
+        if not isinstance(width, int) or not isinstance(places, (list, tuple)) or len(places) != len(signal.channels):
+            return found
+        if not all(isinstance(place, int) and 0 <= place < width for place in places):
+            return found
+        return found._replace(places=tuple(places), width=width)
 
 
 class LineError(Exception):
@@ -208,6 +226,16 @@ class LineParser:
         if is_hopeless and not self._is_right and not self._messages:
             raise InputError(message)
         return Chunk(None, missing=int(self._is_right), fault=message)
+
+
+def time_of(names: Sequence[str], time: str | None) -> list[int]:
+    """Where the time is among columns or keys: one, or those of day and hour whose names make the wanted one."""
+    if time is None:
+        return []
+    if time in names:
+        return [list(names).index(time)]
+    pairs = ([i, j] for i, day in enumerate(names) for j, hour in enumerate(names) if f"{day} {hour}" == time)
+    return next(pairs, [])
 
 
 def shown(text: str) -> str:

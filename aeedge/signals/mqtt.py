@@ -24,7 +24,7 @@ _PORTS = {"mqtt": 1883, "mqtts": 8883}
 _MOST_UNACKNOWLEDGED = 100  # messages that the broker may send before the first is acknowledged
 _REMEMBERED = 1000  # messages that are known when they come again
 _FOREVER = 2**32 - 1  # seconds that the broker keeps the session
-_KEEPALIVE, _POLL = 30, 0.05  # seconds
+_KEEPALIVE, _POLL, _SHORT = 30, 0.02, 10.0  # seconds
 _TAKEN_OVER = 142  # reason code of MQTT 5
 _ADVICE = "the user's name and password come from the environment (AEEDGE_MQTT_USERNAME, AEEDGE_MQTT_PASSWORD)"
 
@@ -66,13 +66,12 @@ class Message(NamedTuple):
         payload: its content.
         number: by which it is acknowledged.
         again: whether the broker has sent it before.
-        session, connection: in which of them it came.
+        connection: in which one it came, counted.
     """
 
     payload: bytes
     number: int
     again: bool
-    session: int
     connection: int
 
     @property
@@ -113,7 +112,8 @@ class Broker:
         self.taken = dict(taken)
         self._name = f"{address.host}:{address.port}"
         self._inbox: queue.SimpleQueue[Message | str | InputError] = queue.SimpleQueue()
-        self._session = self._connection = 0  # counted
+        self._connection = 0  # counted
+        self._since, self._short = 0.0, 0  # when it was connected last, and how often in a row only for a short time
         self._unacknowledged: list[Message] = []
         self._unpublished: dict[int, None] = {}  # numbers of events, in order
         self._published: set[int] = set()  # of which the broker has confirmed these
@@ -139,8 +139,6 @@ class Broker:
                 raise found
             if isinstance(found, str):
                 self._warn(found)
-            elif found.session != self._session:
-                continue  # the connection was lost since then: it comes again
             elif found.again and self.taken.get(found.number) == found.digest:
                 self._unacknowledged.append(found)
             else:
@@ -245,14 +243,13 @@ class Broker:
     def _on_connect(self, client: Any, _data: Any, flags: Any, reason: Any, _properties: Any) -> None:
         if reason.is_failure:
             what = f"{self._name} refuses the connection ({reason})"
+            advice = "it has to speak MQTT 5" if "protocol" in str(reason).lower() else _ADVICE
             first = not self._connection
-            self._inbox.put(InputError(f"mqtt: {what}; {_ADVICE}") if first else f"{what}; it is tried again")
+            self._inbox.put(InputError(f"mqtt: {what}; {advice}") if first else f"{what}; it is tried again")
             return
         if self._connection and not flags.session_present:
             self._inbox.put(f"{self._name} has forgotten the session, messages may be lost")
-        self._connection += 1
-        if flags.session_present:  # all that was not acknowledged comes again
-            self._session += 1
+        self._connection, self._since = self._connection + 1, time.monotonic()
         from paho.mqtt.subscribeoptions import SubscribeOptions
 
         never = SubscribeOptions.RETAIN_DO_NOT_SEND  # an old message, and at each connection
@@ -264,8 +261,10 @@ class Broker:
     def _on_disconnect(self, _client: Any, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
         if getattr(reason, "value", 0) == _TAKEN_OVER:
             self._inbox.put(InputError("mqtt: another client has the same id; give each its own (--client-id)"))
-        else:
-            self._inbox.put(f"the connection to {self._name} is lost ({reason}); it is tried again")
+            return
+        self._short = self._short + 1 if time.monotonic() - self._since < _SHORT else 0
+        hint = "; does another client have the same id (--client-id)?" if self._short >= 3 else ""
+        self._inbox.put(f"the connection to {self._name} is lost ({reason}); it is tried again{hint}")
 
     def _on_subscribe(self, _client: Any, _data: Any, _number: int, reasons: Any, _properties: Any) -> None:
         if any(reason.is_failure for reason in reasons):
@@ -274,8 +273,7 @@ class Broker:
             self._inbox.put(f"listens to {self.address.topic} of {self._name}")
 
     def _on_message(self, _client: Any, _data: Any, message: Any) -> None:
-        session, connection = self._session, self._connection
-        self._inbox.put(Message(bytes(message.payload), message.mid, message.dup, session, connection))
+        self._inbox.put(Message(bytes(message.payload), message.mid, message.dup, self._connection))
 
     def _on_publish(self, _client: Any, _data: Any, number: int, reason: Any, _properties: Any) -> None:
         if reason.is_failure:

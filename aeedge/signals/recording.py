@@ -209,16 +209,17 @@ class Recordings:
             rows = self._opened(file) if i else self._first
             self._name = "standard input" if os.fspath(file) == STDIN else os.fspath(file)
             yield self._name, rows
-            self._note(rows)
+            self._add(*rows.notes)
 
-    def _note(self, rows: RowFile) -> None:
-        self.notes.extend(note for note in rows.notes if note not in self.notes)
+    def _add(self, *notes: str) -> None:
+        """Notes, each once."""
+        self.notes.extend(note for note in notes if note not in self.notes)
 
     def _opened(self, path: str | os.PathLike[str]) -> RowFile:
         """A file that can be one of the model's recordings, as far as its head tells."""
         name = "standard input" if os.fspath(path) == STDIN else os.fspath(path)
         rows = open_rows(path, self._wanted, missing=self._missing, **self._options)
-        self._note(rows)
+        self._add(*rows.notes)
         signal = self.signal
         are_named = not all(map(_DEFAULT_NAME.fullmatch, signal.channels))
         if rows.names is not None and are_named and set(rows.names).isdisjoint(signal.channels):
@@ -232,6 +233,8 @@ class Recordings:
                 "resample it"
             )
         lacks_time = not rows.has_time and rows.row != self._spec.shape
+        if lacks_time and signal.time is not None:
+            self._add(f"no column '{printable(signal.time)}' with times: gaps are not seen")
         if lacks_time and (signal.calendar or (self._files.index(path) and self.time == "any")):
             why = "for the model takes the time of day or week" if signal.calendar else "as the first file has"
             got = "got none" if rows.names is None else f"got {shortened(rows.names)}"
@@ -252,7 +255,7 @@ class Recordings:
             row, column = np.argwhere(~np.isfinite(block))[0].tolist()
             raise InputError(
                 f"{name}: expected finite numbers, got {block[row, column]} in sample {first + row} (counted from 0), "
-                f"channel '{printable(channels[column])}'; leave it out, or pass invalid='propagate'"
+                f"channel '{printable(channels[column])}'; clean the data, or pass invalid='propagate' to get NaN there"
             )
         try:
             return self._layout.samples(block)

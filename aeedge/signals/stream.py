@@ -69,6 +69,8 @@ class Stream:
         false_alarm_rate: float | None = None,
         adapt: bool = False,
     ) -> None:
+        if not hasattr(model, "manifest"):
+            raise InputError(f"model: expected what aeedge.load gives, got {model!r:.80}")
         self._model, self._layout = model, Layout(model)
         signal, dtype = self._layout.signal, self._layout.dtype
         self._signal, self.hop = signal, signal.hop if hop is None else as_count("hop", hop)
@@ -78,7 +80,7 @@ class Stream:
         self._scores = model.has_decoder or model.manifest.score.needs_scorer
         if adapt and not self._scores:
             raise InputError(f"adapt: {model.path} has no scores to judge by; export it with its decoder")
-        self._has_residuals = model.has_decoder and model.manifest.front_end is None
+        self._has_changes = model.has_decoder and model.manifest.front_end is None and signal.window > 1
         self._alarms = AlarmLogic(**self._options)  # type: ignore[arg-type]
         self._buffer = WindowBuffer(signal.window, self.hop, signal.width, dtype.name)
         self._clock = SampleClock(signal.rate, signal.longest_step)
@@ -206,7 +208,7 @@ class Stream:
         """An event for each window."""
         block = Block(self._model, self._layout, windows.samples.copy(), self.hop)
         scores = self._scored(block)
-        novelty = scores if self._likelihood is None or not self._has_residuals else block.novelty(self.hop).tolist()
+        novelty = None if self._likelihood is None else self._novelty(block, scores)
         limit, alarms, drift = self.threshold, self._alarms, self._drift
         times = zip(windows.start.tolist(), windows.end.tolist())
         for at, ((start, end), score) in enumerate(zip(times, scores)):
@@ -220,7 +222,7 @@ class Stream:
                 self._health = self._looked(block.windows[at], score)
             blind = bool(self._health) and any(fault.kind in _BLIND for fault in self._health)
             raised, judged = False, score
-            if self._likelihood is not None:
+            if self._likelihood is not None and novelty is not None:
                 judged = math.nan if blind else self._likelihood.update(novelty[at])
                 exceeded = limit is not None and judged > limit
             if limit is not None and not blind:
@@ -234,6 +236,13 @@ class Stream:
                 Event(self._index, start, end, score, exceeded, on, raised, self._health, value, block, at, likelihood)
             )
             self._index += 1
+
+    def _novelty(self, block: Block, scores: list[float]) -> list[list[float]]:
+        """What a stream that adapts compares windows by."""
+        if not self._has_changes:
+            return [[score] for score in scores]
+        found: list[list[float]] = block.novelty(self.hop).tolist()
+        return found
 
     def _scored(self, block: Block) -> list[float]:
         if not self._scores:
@@ -267,13 +276,20 @@ class Stream:
         alarms = AlarmLogic(**self._options)  # type: ignore[arg-type]
         return alarms_per_day(self._model, self._signal, self.hop, self.threshold, alarms)
 
+    def __repr__(self) -> str:
+        rate = "" if self.rate is None else f" at {self.rate:g} Hz"
+        name = self._model.manifest.name
+        return (
+            f"<aeedge.Stream of {name!r}: {len(self.channels)} channels{rate}, {self.window} samples every {self.hop}>"
+        )
+
     def reset(self) -> None:
         """Forget everything that was pushed: the next event is that of a new stream."""
         self._buffer.clear()
         self._alarms.clear()
         self._clock.clear()
         self._drift = None if self._drift_reference is None else DriftMonitor(self._drift_reference)
-        self._likelihood = Likelihood() if self._limit["adapt"] else None
+        self._likelihood = Likelihood(2 if self._has_changes else 1) if self._limit["adapt"] else None
         self._index = self._windows = 0  # events; windows since the last gap
         self._health, self._in_gap = _NO_FAULTS, False
 

@@ -200,18 +200,17 @@ def tolerances(reference: Reference, example: NDArray[Any], scaling: Scaling, to
         )
     result = {"latent": Tolerance(rtol=tolerance, atol=_round(tolerance * _rms(found["latent"]) + last_digit))}
     residual_step = residual_error = 0.0
+    scale = scaling.scale if scoring is None else scoring.scale
+    if "features" in found:
+        scaled = found["features"] / scale
+        residual_step = 4 * _last_digit(reference, example, scaled, what="features", scale=scale)
+        result["features"] = Tolerance(rtol=tolerance, atol=_round(tolerance * _rms(scaled) + residual_step))
     if "reconstruction" in found:
         steps = _steps(seen, scaling.scale)
         _check_rounding(
             "reconstructions", float(steps.max(where=_varying(seen), initial=0.0)), seen / scaling.scale, tolerance
         )
-        scale = scaling.scale if scoring is None else scoring.scale
-        residual_step = float(_steps(seen, scale).max())
-        if "features" in found:
-            last_digits = 4 * _last_digit(reference, example, found["features"] / scale, what="features", scale=scale)
-            residual_step += last_digits
-            atol = _round(tolerance * _rms(found["features"] / scale) + residual_step)
-            result["features"] = Tolerance(rtol=tolerance, atol=atol)
+        residual_step += float(_steps(seen, scale).max())
         residual_error = tolerance * _rms((found["reconstruction"] - scaling.mean) / scale) + residual_step
         result["reconstruction"] = Tolerance(rtol=tolerance, atol=_round(residual_error))
     if scoring is not None:

@@ -387,9 +387,10 @@ def _references(rows: NDArray[Any], variants: Mapping[str, EncoderDecoder]) -> d
     """What drift is found by, of the variants for which the windows suffice."""
     found = {}
     for name, variant in variants.items():
-        outputs = variant.outputs(rows)
+        (latents, _), scores = variant.latents_and_errors(rows), variant.scores(rows)
+        assert scores is not None
         with suppress(InputError):  # too few windows, or too much alike
-            found[name] = fit_reference(outputs["latent"], outputs["score"])
+            found[name] = fit_reference(latents, scores)
     return found
 
 

@@ -35,6 +35,7 @@ from aeedge_export.data.corruption import corruption
 from aeedge_export.data.outliers import find_outliers
 from aeedge_export.data.rows import (
     CROSS,
+    LEAST_ROWS_TO_CALIBRATE,
     SPLIT,
     Split,
     fingerprint,
@@ -74,6 +75,7 @@ RunHook = Callable[[Run], None]
 _OF_ROWS = ("channels", "axes", "front_end", "front_end_options")  # parameters that resumed training keeps
 _NOT_KEPT = ("random_state", "verbose", "encoder", "decoder")  # parameters that a run does not hold
 _SAMPLE_ROWS, _SAMPLE_BYTES = 512, 2**24
+_SHARE = 0.2  # of few windows of a long recording, to calibrate with
 _FOLDS = 4  # of a recording that is too short to hold out some of it
 _MOST_INFLATION = 1e6
 _BELOW = 0.9  # probability that the scores of another such stretch stay below the threshold
@@ -118,6 +120,8 @@ def fit(
             f"some out: all are trained on, and the threshold comes from {_FOLDS} more trainings, each without a part "
             "of the recording; calibration=0.2 for held-out windows at the end"
         ]
+    elif signal is not None and _detects(params) and len(X) < LEAST_ROWS_TO_CALIBRATE:
+        params["calibration"] = _SHARE  # a stream without a threshold watches nothing
     front_end = made_front_end(params, X, signal)
     run, resolved, inner = _begin(X, params, features, split_options(params), weights, front_end)
     run = replace(run, fingerprint=fingerprint(X, run.dtype), **known)
@@ -157,7 +161,7 @@ def resume(run: Run, X: NDArray[Any], params: Mapping[str, Any], on_epoch: RunHo
     train_rows = parts.train
     statistics = fit_statistics(X, train_rows)
     last = run.design.channels_last
-    scaler = fit_scaler(params["scaling"], statistics, pick_rows(X, train_rows), channels_last=last)
+    scaler = fit_scaler(_scaling(params), statistics, pick_rows(X, train_rows), channels_last=last)
     if not (np.array_equal(scaler.mean, run.scaler.mean) and np.array_equal(scaler.scale, run.scaler.scale)):
         raise InputError("resume: expected the rows that the run was trained on, got others; fit anew instead")
     facts = Facts(scaler, statistics, crowded(X, train_rows, statistics), last, _span(params))
@@ -221,9 +225,14 @@ def _time_order(X: NDArray[Any], params: Mapping[str, Any]) -> tuple[dict[str, A
     ]
 
 
+def _detects(params: Mapping[str, Any]) -> bool:
+    """Whether alarms are wanted, and it was not said how many rows are to calibrate them."""
+    return isinstance(params["calibration"], str) and params["goal"] == "detect"
+
+
 def _is_short(count: int, params: Mapping[str, Any]) -> bool:
     """Whether a recording of so many windows in time order is too short for held-out ones, but not for folds."""
-    asked = isinstance(params["calibration"], str) and params["goal"] == "detect" and params["family"] != CUSTOM
+    asked = _detects(params) and params["family"] != CUSTOM
     gap = params["gap"]
     enough = 3 * count // _FOLDS - 2 * gap >= max(2, gap // 2)  # left beside a fold
     return asked and bool(params["time_ordered"]) and enough and count < few_windows(gap)
@@ -313,7 +322,7 @@ def _begin(
         raise InputError(
             f"X: expected training rows that differ, got {len(train_rows)} without a difference: nothing can be learned"
         )
-    scaler = fit_scaler(params["scaling"], statistics, pick_rows(X, train_rows), channels_last=last)
+    scaler = fit_scaler(_scaling(params), statistics, pick_rows(X, train_rows), channels_last=last)
     facts = Facts(scaler, statistics, crowded(X, train_rows, statistics), last, _span({**params, **split_as}))
     resolved = resolve(params, facts, drawn)
     network = build(params["family"], resolved.design, drawn, (params["encoder"], params["decoder"]))
@@ -357,6 +366,12 @@ def _begin(
         *_nearly_constant_columns(X, train_rows, scaler, names),
     )
     return run, resolved, X
+
+
+def _scaling(params: Mapping[str, Any]) -> str:
+    """How to scale: features of a front end are no pixels, whatever their statistics are like."""
+    auto = params["scaling"] == "auto" and params["front_end"] != "none"
+    return "standard" if auto else params["scaling"]
 
 
 def made_front_end(params: Mapping[str, Any], X: NDArray[Any], signal: SignalSpec | None) -> FrontEnd | None:

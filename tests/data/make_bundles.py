@@ -15,8 +15,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from aeedge.bundle.manifest import SignalSpec
 from aeedge_export import export_bundle
 from aeedge_export.alarms import Normal
+from aeedge_export.networks.front_ends import features, front_end
 from aeedge_export.quantization.qdq import quantize
 
 
@@ -250,6 +252,44 @@ def robust(folder: Path) -> None:
         )
 
 
+def machine(count: int, seed: int) -> np.ndarray:
+    """Windows (count, 320, 2) of two vibrations at 1 kHz: a rotation of 40 Hz with its harmonics, and noise."""
+    rng = np.random.default_rng(seed)
+    time, phase = np.arange(320) / 1000, rng.uniform(0, 2 * np.pi, (count, 1))
+    speed = 40 * (1 + 0.02 * rng.normal(size=(count, 1)))
+    tones = [
+        np.sin(2 * np.pi * k * speed * time + k * phase) * rng.uniform(0.5, 1.5, (count, 1)) / k for k in (1, 2, 3)
+    ]
+    noise = rng.normal(size=(2, count, 320)) * 0.2
+    return np.stack([sum(tones) + noise[0], 3 + 0.1 * tones[0] + 0.1 * noise[1]], axis=2).astype(np.float32)
+
+
+def spectra(folder: Path) -> None:
+    """Windows of a machine, whose spectra are encoded: 322 features, three latents, calibrated at 1 %."""
+    torch.manual_seed(10)
+    rows = machine(800, 1)
+    made = front_end("spectrum", 320, ("x", "y"), 1000.0)
+    spectrum = features(made, rows)
+    mean, scale = spectrum.mean(axis=0), spectrum.std(axis=0)
+    down = nn.Sequential(nn.Linear(322, 8), nn.ReLU(), nn.Linear(8, 3))
+    up = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 322))
+    trained(down, up, torch.from_numpy((spectrum - mean) / scale), 300)
+    export_bundle(
+        encoder=down,
+        decoder=up,
+        path=folder / "bundle_v3_spectrum",
+        example=rows,
+        scaler=(mean, scale),
+        family="dense",
+        signal=SignalSpec(channels=("x", "y"), window=320, hop=320, rate=1000.0),
+        front_end=made,
+        created="2026-11-26T00:00:00+00:00",
+        training={"channels": "last"},
+        score_kind="both",
+        normal=machine(300, 2),
+    )
+
+
 def alarms(folder: Path) -> None:
     """Bundles with kinds of scores and with calibration scores."""
     for make in (both, mahalanobis, robust):
@@ -258,5 +298,5 @@ def alarms(folder: Path) -> None:
 
 if __name__ == "__main__":
     target = Path(sys.argv[1])
-    for make in (sensors, pixels, encoder_only, camera, saturating, scorers, maps, alarms):
+    for make in (sensors, pixels, encoder_only, camera, saturating, scorers, maps, alarms, spectra):
         make(target)

@@ -16,6 +16,8 @@ import pytest
 from helpers.waiting import PATIENCE
 
 import aeedge.files.atomic
+from aeedge.bundle.manifest import VARIANTS
+from aeedge.bundle.reader import CALIBRATION, FEATURES, GOLDEN, MANIFEST, ROLES, file_name
 from aeedge.errors import InputError
 from aeedge.files.atomic import atomic_directory, atomic_file
 from aeedge.files.replacing import BUNDLE, RUN, check_file, check_folder
@@ -225,6 +227,11 @@ def test_many_foreign_files_are_counted(tmp_path):
         (tmp_path / f"{i:02}.txt").touch()
     with pytest.raises(InputError, match=r"\(00\.txt, 01\.txt, 02\.txt and 9 more\)"):
         check_folder(tmp_path, overwrite=True)
+
+
+def test_a_bundle_is_replaced_whatever_of_its_files_it_has():
+    graphs = {file_name(role, variant) for role in ROLES for variant in VARIANTS}
+    assert BUNDLE.files == graphs | {MANIFEST, GOLDEN, CALIBRATION, file_name(FEATURES, "fp32")}
 
 
 def test_runs_bundles_and_empty_folders_are_replaced(tmp_path, old):

@@ -1,10 +1,19 @@
 """Drift of latents and scores: found where it is, not found where it is not."""
 
+import io
+import shutil
+
 import numpy as np
 import pytest
+from helpers.signals import machine, signal_bundle
+from helpers.tampering import replace_calibration_bytes, reseal
 
-from aeedge.errors import InputError
+import aeedge
+from aeedge.bundle.reader import Bundle
+from aeedge.errors import CorruptBundleError, InputError
+from aeedge.recalibration import recalibrate
 from aeedge.signals.drift import AVERAGE_RUN_LENGTH, LEAST_WINDOWS, DriftMonitor, fit_reference
+from aeedge.signals.window import window
 
 MIX = np.random.default_rng(3).normal(size=(6, 6))
 
@@ -34,19 +43,19 @@ def reference():
 @pytest.mark.parametrize("memory", [0.0, 0.5, 0.9])
 def test_nothing_is_found_where_nothing_changes(memory):
     for seed in range(3):
-        monitor = DriftMonitor(fit_reference(*windows(600, 2 * seed + 1, memory=memory)))
+        monitor = DriftMonitor(fit_reference(*windows(1000, 2 * seed + 1, memory=memory)))
         found = values(monitor, *windows(3000, 2 * seed + 2, memory=memory))
         assert found.max() < 1
         assert found[-1000:].max() > 0.2  # it has looked
 
 
 @pytest.mark.parametrize(
-    "change", [{"shift": 1.5}, {"shift": -1.5}, {"spread": 3.0}, {"spread": 0.1}, {"offset": 1.0}, {"offset": -1.0}]
+    "change", [{"shift": 1.5}, {"shift": -1.5}, {"spread": 3.0}, {"offset": 1.0}, {"offset": -1.0}]
 )
 def test_a_change_is_found(reference, change):
     monitor = DriftMonitor(reference)
     assert values(monitor, *windows(300, 5)).max() < 1
-    found = values(monitor, *windows(400, 6, **change))
+    found = values(monitor, *windows(600, 6, **change))
     assert found[-1] >= 1
     assert found[0] < 1  # one window is no drift
     assert values(monitor, *windows(1500, 7))[-1] < 1  # and it is over when it is over
@@ -128,11 +137,8 @@ def test_dead_latents_do_no_harm_and_are_found_when_they_move():
 def test_all_latents_and_scores_may_be_constant():
     reference = fit_reference(np.full((60, 3), 2.0, np.float32), np.zeros(60, np.float32))
     monitor = DriftMonitor(reference)
-    assert (
-        monitor.update(np.full(3, 2.0, np.float32), 0.0)
-        == monitor.update(np.full(3, 2.000001, np.float32), 1e-10)
-        < 0.1
-    )
+    assert monitor.update(np.full(3, 2.0, np.float32), 0.0) == 0
+    assert monitor.update(np.full(3, 2.000001, np.float32), 1e-10) < 0.01
     assert all(np.isfinite(array).all() for array in reference._asdict().values())
 
 
@@ -185,3 +191,102 @@ def test_the_same_reference_comes_of_the_same_windows(reference):
     for name, array in reference._asdict().items():
         np.testing.assert_array_equal(getattr(again, name), array)
     assert DriftMonitor(reference).average_run_length == AVERAGE_RUN_LENGTH
+
+
+# --- in bundles
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    """A bundle of windows of a signal, recalibrated in time order: (its path, rows)."""
+    path = tmp_path_factory.mktemp("drift")
+    rows = window(machine(6000), 32, 8)
+    signal_bundle(path / "old.aeedge")
+    found = recalibrate(path / "old.aeedge", rows, path / "new.aeedge", time_ordered=True)
+    assert not found.notes
+    return path / "new.aeedge", rows
+
+
+def test_recalibration_makes_a_reference_of_windows_that_do_not_overlap(bundle):
+    path, rows = bundle
+    assert aeedge.load(path.parent / "old.aeedge").drift_reference is None
+    with aeedge.load(path) as model:
+        apart = rows[::4]
+        expected = fit_reference(model.encode(apart), model.score(apart))
+        for name, array in expected._asdict().items():
+            found = getattr(model.drift_reference, name)
+            assert found.dtype == array.dtype
+            np.testing.assert_allclose(found, array, rtol=1e-4, atol=1e-6)
+        model.self_check()
+        monitor = DriftMonitor(model.drift_reference)
+        assert values(monitor, model.encode(apart), model.score(apart)).max() < 1
+
+
+def test_without_an_order_there_is_no_reference(bundle, tmp_path):
+    path, rows = bundle
+    recalibrate(path, rows, tmp_path / "b.aeedge", time_ordered=False)
+    assert aeedge.load(tmp_path / "b.aeedge").drift_reference is None
+
+
+def test_too_few_windows_are_a_note(bundle, tmp_path):
+    path, rows = bundle
+    found = recalibrate(path, rows[:150], tmp_path / "b.aeedge")
+    assert [note.startswith("fp32: drift will not be found: ") for note in found.notes] == [True]
+    assert aeedge.load(tmp_path / "b.aeedge").drift_reference is None
+
+
+FORGERIES = {
+    "NaN": lambda a: a["projection"].__setitem__((0, 0), np.nan),
+    "infinity": lambda a: a["edges"].__setitem__(-1, np.inf),
+    "limit 0": lambda a: a["limits"].__setitem__(1, 0),
+    "negative scale": lambda a: a["second_scale"].__setitem__((0, 0), -1),
+    "edges out of order": lambda a: a["edges"].__setitem__(0, a["edges"][-1] + 1),
+    "share above 1": lambda a: a["shares"].__setitem__(3, 1.5),
+    "latent that is none": lambda a: a["index"].__setitem__(-1, 6),
+    "latent below 0": lambda a: a["index"].__setitem__(0, -1),
+    "latents out of order": lambda a: a["index"].__setitem__(1, 0),
+    "a row less": lambda a: a.__setitem__("offset", a["offset"][:-1]),
+    "a limit more": lambda a: a.__setitem__("limits", np.ones(4, np.float32)),
+    "another width": lambda a: a.__setitem__("projection", a["projection"][:, :-1]),
+    "float64": lambda a: a.__setitem__("second", a["second"].astype(np.float64)),
+    "text": lambda a: a.__setitem__("shares", np.full(15, "x")),
+    "missing": lambda a: a.pop("mean_scale"),
+}
+
+
+@pytest.fixture
+def copy(bundle, tmp_path):
+    return shutil.copytree(bundle[0], tmp_path / "copy.aeedge")
+
+
+@pytest.mark.parametrize("change", FORGERIES.values(), ids=FORGERIES)
+def test_a_forged_reference_is_refused(copy, change):
+    with np.load(copy / "calibration.npz") as archive:
+        arrays = dict(archive)
+    own = {name[len("fp32.drift.") :]: array for name, array in arrays.items() if ".drift." in name}
+    change(own)
+    kept = {name: array for name, array in arrays.items() if ".drift." not in name}
+    replace_calibration_bytes(copy, _npz(kept | {f"fp32.drift.{name}": array for name, array in own.items()}))
+    with aeedge.load(copy) as model:
+        for use in (lambda: model.drift_reference, model.self_check):
+            with pytest.raises(CorruptBundleError, match=r"calibration\.npz: .*; export the bundle again"):
+                use()
+        assert model.calibration.size  # what does not need it goes on
+
+
+@pytest.mark.parametrize("sizes", [[6], [0, 0], [6, 7], [49, 6], [6, -1], "6", [6, 5], [5, 5], [6.5, 6], None])
+def test_forged_sizes_are_refused(copy, sizes):
+    reseal(copy, lambda document: document["calibration"]["drift_references"].__setitem__("fp32", sizes))
+    with pytest.raises(CorruptBundleError, match="export the bundle again"):
+        aeedge.load(copy).self_check()
+
+
+def test_a_later_variant_is_ignored(copy):
+    reseal(copy, lambda document: document["calibration"]["drift_references"].__setitem__("int4", [6, 6]))
+    assert Bundle(copy).manifest.calibration.drift_references.keys() == {"fp32"}
+
+
+def _npz(arrays):
+    file = io.BytesIO()
+    np.savez(file, **arrays)
+    return file.getvalue()

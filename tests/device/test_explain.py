@@ -5,6 +5,7 @@ import copy
 import numpy as np
 import pytest
 from helpers import tampering
+from helpers.signals import machine, signal_bundle
 
 import aeedge
 from aeedge.bundle.manifest import InputSpec
@@ -397,3 +398,12 @@ def test_explaining_is_independent_of_how_often_it_is_done(model, plain):
     first = model.explain(plain)
     assert first == model.explain(plain)
     assert copy.copy(first[0][0]) == first[0][0]
+
+
+def test_channels_of_a_signal_have_their_names(tmp_path):
+    with aeedge.load(signal_bundle(tmp_path / "machine")) as model:
+        windows = np.array(aeedge.window(machine(200, seed=1), 32, 32))
+        for channel, name in enumerate("xy"):
+            broken = windows.copy()
+            broken[:, :, channel] += 3
+            assert [causes[0].name for causes in model.explain(broken)] == [name] * len(broken)

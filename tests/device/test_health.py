@@ -143,7 +143,7 @@ def test_the_limits_of_integers_are_saturated(dtype, top):
 def test_what_is_constant_or_coarse_in_training_is_not_stuck():
     rng = np.random.default_rng(1)
     t = np.arange(9000)
-    point = np.where(t < 8200, 50.0, 55.0)  # a set point, and another one later
+    point = np.where(t < 8200, 50.0, 90.0)  # a set point, and another one later
     switch = (t // 700 % 2).astype(float)  # on and off for longer than a window
     coarse_ = np.round(np.sin(t / 400) * 3)  # a few steps of a slow signal
     values = np.stack([point, switch, coarse_], 1).astype(np.float32)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from helpers.signals import machine, signal_bundle
 from helpers.tampering import change_golden
 
 import aeedge.autotune
@@ -106,6 +107,17 @@ def test_tune(objective, tmp_path):
     missing = compare("tune", call("tune", path, "--for", objective, "--json"))
     assert missing == {key for key in missing if key.startswith("measurements.")}
     assert "measurements.rejected.*" not in missing
+
+
+def test_stream(tmp_path):
+    bundle = signal_bundle(tmp_path / "m.aeedge")
+    rows = [*machine(2000).tolist(), None, *(100 * machine(100, noise=1.0)).tolist()]
+    text = "".join(f"{json.dumps(row)}\n" for row in rows)
+    lines = []
+    for options in (["--threshold", "0.1"], ["--adapt"]):
+        result = CliRunner().invoke(AeedgeGroup.build(), ["stream", str(bundle), *options], input=text)
+        lines += result.stdout.splitlines()
+    assert not compare("stream", *map(json.loads, lines))
 
 
 def test_every_code_is_documented():

@@ -16,12 +16,14 @@ TAILS = {
     "normal residuals, one value": RNG.normal(size=60_000) ** 2,
     "normal residuals, eight values": (RNG.normal(size=(60_000, 8)) ** 2).mean(axis=1),
     "residuals with an exponential tail": RNG.exponential(size=60_000) ** 2,
+    "two scores": RNG.exponential(size=(60_000, 2)) ** 2,
 }
 
 
 def all_of(scores, memory=2000):
-    likelihood = Likelihood(memory)
-    return np.array([likelihood.update(float(score)) for score in scores])
+    scores = np.asarray(scores, float).reshape(len(scores), -1)
+    likelihood = Likelihood(scores.shape[1], memory)
+    return np.array([likelihood.update(row) for row in scores.tolist()])
 
 
 @pytest.mark.parametrize("scores", TAILS.values(), ids=list(TAILS))
@@ -62,19 +64,19 @@ def test_scores_that_are_not_finite_are_passed_over():
     scores = RNG.chisquare(4, 500).tolist()
     for number, score in enumerate(scores):
         if number % 7 == 0:
-            assert math.isnan(with_gaps.update(math.nan))
-            assert math.isnan(with_gaps.update(math.inf))
-        assert with_gaps.update(score) == without.update(score)
+            assert math.isnan(with_gaps.update([math.nan]))
+            assert math.isnan(with_gaps.update([math.inf]))
+        assert with_gaps.update([score]) == without.update([score])
 
 
 def test_its_state_is_small_and_goes_on_to_the_bit():
-    scores = RNG.chisquare(2, 4000).tolist()
-    whole = Likelihood(500)
+    scores = RNG.chisquare(2, (4000, 2)).tolist()
+    whole = Likelihood(2, 500)
     for score in scores[:2500]:
         whole.update(score)
     state = whole.state()
     assert sum(values.nbytes for values in state.values()) < 100
-    restored = Likelihood(500)
+    restored = Likelihood(2, 500)
     restored.restore(state)
     assert [whole.update(s) for s in scores[2500:]] == [restored.update(s) for s in scores[2500:]]
 
@@ -117,12 +119,13 @@ def test_a_stream_that_adapts_finds_odd_moments_of_a_signal_that_wanders(watched
 
 
 def test_what_is_new_in_a_window_is_what_counts(watched, wandering):
-    """The likelihood is that of the residuals of the newest samples, as many as a hop has."""
-    hop = 3
-    likelihood = Likelihood()
+    """The likelihood is that of residuals and changes of the newest samples, as many as a hop has."""
+    hop, scale = 3, watched.manifest.score.scale
+    likelihood = Likelihood(2)
     for event in Stream(watched, hop=hop, adapt=True).push(wandering):
-        residual = watched.residual(event.samples)[-hop:]
-        assert event.likelihood == pytest.approx(likelihood.update(float(np.square(residual).mean())), abs=1e-3)
+        parts = watched.residual(event.samples)[-hop:], np.diff(event.samples, axis=0)[-hop:] / scale
+        expected = likelihood.update([float(np.square(part).mean()) for part in parts])
+        assert event.likelihood == pytest.approx(expected, abs=1e-3)
 
 
 def test_chunks_and_restarts_are_no_matter(watched, wandering):

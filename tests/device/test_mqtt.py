@@ -1,14 +1,19 @@
 """aeedge stream with a real broker: nothing is lost and nothing taken twice while the one or the other is restarted."""
 
 import json
+import re
+import shlex
 import signal
 import subprocess
 import sys
+import threading
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.brokers import Client, running
+from click.testing import CliRunner
+from helpers.brokers import Client, Proxy, free_port, running
 from helpers.children import TIMEOUT
 from helpers.signals import machine, signal_bundle
 from helpers.streams import environment
@@ -16,10 +21,12 @@ from helpers.waiting import soon
 
 import aeedge
 from aeedge.bundle.manifest import SignalSpec
+from aeedge.cli.group import AeedgeGroup
 from aeedge.errors import InputError
 from aeedge.signals.mqtt import Address, default_client_id
 
 SIGNAL = SignalSpec(("x", "y"), window=32, hop=8, rate=100.0)
+EXAMPLE = Path(__file__).parents[2] / "examples" / "gateway"
 IN, OUT = "plant/motor", "plant/motor/events"
 
 
@@ -55,15 +62,18 @@ def listener(broker):
 
 
 @contextmanager
-def streaming(broker, bundle, *options, env=(), scheme="mqtt"):
-    """The command, killed at the end if it still runs."""
-    url = broker.url(IN, scheme)
-    command = [sys.executable, "-m", "aeedge", "stream", str(bundle), "--mqtt", url, *map(str, options)]
+def streaming(broker, bundle, *options, env=(), scheme="mqtt", first=""):
+    """The command after the line of Python `first`, killed at the end if it still runs."""
+    url, code = broker.url(IN, scheme), f"{first}\nimport aeedge.cli\naeedge.cli.main()"
+    command = [sys.executable, "-c", code, "stream", str(bundle), "--mqtt", url, *map(str, options)]
     pipe = subprocess.PIPE
     process = subprocess.Popen(command, env=environment() | dict(env), stdout=pipe, stderr=pipe)
+    limit = threading.Timer(TIMEOUT, process.kill)
+    limit.start()
     try:
         yield process
     finally:
+        limit.cancel()
         process.kill()
         process.communicate()
 
@@ -149,6 +159,29 @@ def test_nothing_is_lost_or_taken_twice_while_the_broker_is_restarted(
     assert f"{len(samples):,} samples" in err
 
 
+@pytest.fixture
+def network(broker):
+    found = Proxy(broker)
+    yield found
+    found.close()
+
+
+def test_nothing_is_lost_or_taken_twice_where_the_network_breaks(network, sensor, listener, bundle, samples):
+    wanted, parts = expected(bundle, samples), payloads(samples)
+    with streaming(network, bundle, "--publish", OUT) as process:
+        ready(process)
+        for number, payload in enumerate(parts):
+            sensor.publish(IN, payload)
+            if number % 25 == 24:
+                before = len(listener.messages)
+                assert soon(lambda before=before: len(listener.messages) > before + 2)
+                network.cut()
+        assert soon(lambda: len(told(listener.messages)) >= len(wanted))
+        assert ended(process)[0] == 0
+    assert network.cuts == 4
+    assert is_same(told(listener.messages), wanted)
+
+
 def test_nothing_is_lost_or_taken_twice_when_the_command_is_killed(broker, sensor, listener, bundle, samples, tmp_path):
     wanted, parts, state = expected(bundle, samples), payloads(samples), tmp_path / "state"
     for number, step in enumerate(np.split(np.array(parts), 4)):
@@ -162,6 +195,27 @@ def test_nothing_is_lost_or_taken_twice_when_the_command_is_killed(broker, senso
                 assert soon(lambda: len(told(listener.messages)) >= len(wanted))
             process.kill()  # in the middle of the messages
             process.wait(TIMEOUT)
+    assert is_same(told(listener.messages), wanted)
+
+
+@pytest.mark.parametrize("place", ["acknowledge", "settled", "done"])
+def test_a_crash_anywhere_between_a_message_and_its_acknowledgement_loses_and_doubles_nothing(
+    broker, sensor, listener, bundle, samples, tmp_path, place
+):
+    wanted, parts, state = expected(bundle, samples), payloads(samples), tmp_path / "state"
+    crash = f"import os; from aeedge.signals.mqtt import Broker; Broker.{place} = lambda *_: os._exit(9)"
+    with streaming(broker, bundle, "--publish", OUT, "--state", state) as process:
+        ready(process)
+        for payload in parts[:30]:
+            sensor.publish(IN, payload)
+        assert soon(lambda: len(listener.messages) > 20)
+        assert ended(process)[0] == 0
+    for payload in parts[30:]:
+        sensor.publish(IN, payload)
+    with streaming(broker, bundle, "--publish", OUT, "--state", state, first=crash) as process:
+        assert process.wait(TIMEOUT) == 9
+    with streaming(broker, bundle, "--publish", OUT, "--state", state):
+        assert soon(lambda: len(told(listener.messages)) >= len(wanted))
     assert is_same(told(listener.messages), wanted)
 
 
@@ -195,9 +249,8 @@ def test_garbage_is_told_of_and_is_missing_samples(broker, sensor, bundle, sampl
                 for garbage in (b"garbage", b"\xff\x00", b"[1]", b"", b"{", b"[" * 100_000):
                     sensor.publish(IN, garbage)
         assert sensor.has_sent_all()
-        lines = []
-        while not lines or lines[-1]["window"] < 44:
-            lines.append(json.loads(process.stdout.readline()))
+        count = (210 - 32) // 8 + 1 + 1 + (190 - 32) // 8 + 1
+        lines = [json.loads(process.stdout.readline()) for _ in range(count)]
         code, _, err = ended(process)
     assert code == 0
     assert [line["health"][0]["kind"] for line in lines if line["verdict"] == "bad input"] == ["missing"]
@@ -241,14 +294,12 @@ def test_the_command_waits_for_a_broker_that_is_not_there_yet(broker, bundle, sa
 
 
 def test_two_commands_with_one_client_id_are_told_so(broker, bundle):
-    with streaming(broker, bundle) as first:
-        ready(first)
-        with streaming(broker, bundle) as second:
-            ready(second)
-            _, err = first.communicate(timeout=TIMEOUT)
-            assert first.returncode == 2
-            assert b"another client has the same id" in err
-            assert ended(second)[0] == 0
+    with streaming(broker, bundle) as first, streaming(broker, bundle):
+        said = []
+        while not said or b"does another client have the same id" not in said[-1]:
+            said.append(first.stderr.readline())  # they push each other out
+            assert said[-1]
+        assert ended(first)[0] == 0
 
 
 @pytest.fixture(scope="module")
@@ -350,10 +401,36 @@ def test_addresses():
     ],
 )
 def test_options_that_do_not_fit_are_refused(bundle, options, env, words, monkeypatch):
-    from test_stream_command import call
-
     for name, value in env.items():
         monkeypatch.setenv(name, value)
-    code, documents, said = call(bundle, b"", "--mqtt", f"mqtt://127.0.0.1:1/{IN}", *options)
-    assert (code, documents) == (2, [])
-    assert words in said
+    command = ["stream", str(bundle), "--mqtt", f"mqtt://127.0.0.1:1/{IN}", *options]
+    done = CliRunner().invoke(AeedgeGroup.build(), command)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert words in done.stderr
+
+
+# examples/gateway
+
+
+def test_the_broker_takes_the_examples_configuration(tmp_path, keys):
+    lines = (EXAMPLE / "mosquitto.conf").read_text()
+    lines = lines.replace("#listener 8883", f"listener {free_port()}").replace("#cafile", "cafile")
+    lines = lines.replace("#certfile", "certfile").replace("#keyfile", "keyfile")
+    lines = lines.replace("/etc/mosquitto/certs", str(keys)).replace("/etc/mosquitto/aeedge.passwords", f"{tmp_path}/p")
+    (tmp_path / "p").write_text("")
+    (tmp_path / "p").chmod(0o600)
+    kept = [line for line in lines.splitlines() if not line.startswith("listener 1883")]
+    with running(tmp_path, *kept) as broker:  # on a port of its own
+        assert broker.port
+
+
+def test_the_command_of_the_unit_can_be_called():
+    unit = (EXAMPLE / "aeedge-stream@.service").read_text().replace("\\\n", " ")
+    command = re.search("^ExecStart=(.*)$", unit, re.MULTILINE)[1]
+    words = shlex.split(command)
+    assert words[0].endswith("/aeedge")
+    made = AeedgeGroup.build().get_command(None, words[1]).make_context("stream", words[2:])
+    assert made.params["state"]
+    assert made.params["publish"] != made.params["mqtt"].split("/", 3)[3]
+    assert "Restart=always" in unit
+    assert "DynamicUser=yes" in unit

@@ -113,7 +113,8 @@ def test_a_recording_of_any_format_is_cut_into_the_windows_of_the_bundle(tmp_pat
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_recording_is_denoised_into_one_of_the_same_length_in_any_format(tmp_path, path, model, kind):
     source, expected = written_as(kind, tmp_path), aeedge.denoise_signal(model, SAMPLES)
-    run("denoise", path, source, "-o", tmp_path / "clean.npy")
+    said = run("denoise", path, source, "-o", tmp_path / "clean.npy").stderr
+    assert f"Note: {source}: denoised in windows of 32 samples, hop 8" in said
     np.testing.assert_allclose(np.load(tmp_path / "clean.npy"), expected, atol=1e-5)
     run("denoise", path, source, "-o", tmp_path / "clean.csv")
     found = table(tmp_path / "clean.csv")
@@ -199,6 +200,15 @@ def test_kept_columns_have_the_value_at_the_end_of_a_window_and_the_time_that_of
     assert "start_time" in shown
     summary = run("score", timed, source, "--summary").stdout
     assert summary.startswith("windows")
+
+
+def test_a_table_without_the_column_of_time_is_one_stretch_and_that_is_said(tmp_path, timed):
+    said = run("score", timed, csv(tmp_path / "a.csv", SAMPLES), "-o", tmp_path / "s.csv").stderr
+    assert "no column 't' with times: gaps are not seen" in said
+    np.testing.assert_allclose(np.array(table(tmp_path / "s.csv")["start_time"], float), np.array(STARTS) / 100)
+    source = csv(tmp_path / "b.csv", SAMPLES, times=np.arange(400) / 100)
+    said = run("score", timed, source, tmp_path / "a.csv", "-o", tmp_path / "no.csv", code=2).stderr
+    assert f"{tmp_path / 'a.csv'}: expected a column 't', as the first file has, got x, y" in said
 
 
 def test_blocks_make_no_difference(tmp_path, timed, monkeypatch):

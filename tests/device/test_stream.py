@@ -2,6 +2,10 @@
 
 import itertools
 import math
+from datetime import datetime, timezone
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +16,10 @@ from hypothesis import strategies as st
 import aeedge
 from aeedge import InputError, Stream, window
 from aeedge.bundle.manifest import SignalSpec
+from aeedge.signals.alarm_logic import AlarmLogic
+from aeedge.signals.expectation import alarms_per_day
 
+DATA = Path(__file__).parents[1] / "data"
 WINDOW, HOP, RATE = 32, 8, 100.0
 
 
@@ -316,3 +323,58 @@ def test_expected_false_alarms(watched):
     plain = Stream(watched).expected_false_alarms_per_day
     assert plain == pytest.approx(watched.false_alarm_rate * 86_400 * RATE / HOP)
     assert Stream(watched, false_alarm_rate=0.2).expected_false_alarms_per_day > plain
+
+
+def test_int8_scores_are_the_same_to_the_bit_for_any_chunks():
+    """Integer sums do not depend on how many windows are scored together."""
+    with aeedge.load(DATA / "bundle_v1_robust_int8", variant="int8") as model:
+        rows = np.tile(model.golden_rows(), (40, 1))
+        rows = rows.reshape(-1, 1) if model.input.features is None else rows
+        whole = [event.score for event in Stream(model).push(rows)]
+        for size in (1, 7, 64):
+            stream = Stream(model)
+            found = [e.score for at in range(0, len(rows), size) for e in stream.push(rows[at : at + size])]
+            assert found == whole
+    assert len(set(whole)) > 10
+
+
+def test_nothing_among_numbers_is_a_missing_value(watched):
+    """None in lists is what NaN is in arrays."""
+    clean = machine(64, seed=3)
+    listed, broken = clean.tolist(), clean.copy()
+    listed[40][1], broken[40, 1] = None, np.nan
+    assert_same(Stream(watched).push(listed), Stream(watched).push(broken))
+
+
+def test_a_stream_says_what_it_is(watched):
+    """In a shell, and where it was given a path for a model."""
+    assert repr(Stream(watched)) == "<aeedge.Stream of 'machine': 2 channels at 100 Hz, 32 samples every 8>"
+    with pytest.raises(InputError, match=r"model: expected what aeedge\.load gives"):
+        Stream(watched.path)
+
+
+def test_times_may_be_dates(watched):
+    """Seconds since 1970 UTC are what dates are; those without a zone are taken as UTC."""
+    clean, start = machine(64, seed=3), 1_700_000_000.0
+    expected = Stream(watched).push(clean, start)
+    when = datetime.fromtimestamp(start, timezone.utc)
+    each = np.datetime64(int(start), "s") + (np.arange(64) * 1e7).astype("timedelta64[ns]")
+    for time in (when, when.replace(tzinfo=None), np.datetime64(int(start), "s"), each):
+        found = Stream(watched).push(clean, time)
+        assert [event.end for event in found] == pytest.approx([event.end for event in expected], abs=1e-6)
+
+
+def test_alarms_a_day_are_counted_by_stretches_of_the_calibration():
+    """Windows that overlap make one alarm of one odd moment; more patience promises less, and never nothing."""
+    signal = SignalSpec(("x",), window=40, hop=10, rate=10.0)
+    scores = np.zeros(400, np.float32)
+    scores[[50, 51, 52, 200, 201, 300]] = 2.0  # three moments in 100 stretches of four windows
+    spec = SimpleNamespace(spacing=1.0)
+    model: Any = SimpleNamespace(manifest=SimpleNamespace(calibration=spec), calibration_sequence=scores)
+    stretches_a_day = 86_400 * 10.0 / 40
+    for patience, moments in (("1 of 1", 3), ("2 of 4", 2), ("3 of 4", 1), ("4 of 4", 0)):
+        found = alarms_per_day(model, signal, 10, 1.0, AlarmLogic(patience))
+        assert found == pytest.approx((moments + 1) / 101 * stretches_a_day)
+    assert alarms_per_day(model, signal, 10, 1.0, AlarmLogic("1 of 1", cooldown=1e6)) == pytest.approx(
+        2 / 101 * stretches_a_day
+    )

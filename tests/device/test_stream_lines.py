@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aeedge.bundle.manifest import SignalSpec
 from aeedge.errors import InputError
 from aeedge.files.dialect import Dialect
 from aeedge.files.sniffing import DialectOptions
@@ -108,6 +109,37 @@ def test_a_column_of_the_time_can_be_named_where_columns_have_no_names():
     assert parsed(b"1,2,30\n3,4,31\n", TIMED._replace(time="2", time_given=True))[:2] == ([[1, 2], [3, 4]], [30, 31])
 
 
+def test_a_column_of_the_time_can_be_named_by_its_place_beside_names():
+    fields = TIMED._replace(time="1", time_given=True)
+    assert parsed(b"x,when,y\n1,30,2\n3,31,4\n", fields)[:2] == ([[1, 2], [3, 4]], [30, 31])
+    with pytest.raises(InputError, match="expected a column '7' with the time"):
+        parsed(b"x,when,y\n1,30,2\n", fields._replace(time="7"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"x,day,y,hour\n1,2026-01-31,2,10:00:01\n3,2026-01-31,4,10:00:02\n",
+        b'{"x": 1, "y": 2, "day": "31.1.2026", "hour": "10:00:01"}\n'
+        b'{"hour": "10:00:02", "day": "31.1.2026", "x": 3, "y": 4}\n',
+    ],
+)
+def test_a_day_and_an_hour_are_a_time(text):
+    start = 1_769_853_600
+    assert parsed(text, TIMED._replace(time="day hour"))[:2] == ([[1, 2], [3, 4]], [start + 1, start + 2])
+
+
+def test_columns_without_names_stand_where_they_were_in_training():
+    recorded = {"delimiter": ",", "decimal": ".", "header": "none", "quote": '"', "comment": "#", "width": 4}
+    spec = SignalSpec(("x1", "x3"), 8, 2, time="x0")
+    fields = Fields.of(spec, None, recorded | {"columns": [1, 3]}, None)
+    assert parsed(b"7,1,n,2\n8,3,n,4\n", fields)[:2] == ([[1, 2], [3, 4]], [7, 8])
+    assert parsed(b"7,1,2\n8,3,4\n", fields)[:2] == ([[1, 2], [3, 4]], [7, 8])
+    assert parsed(b"1,2\n3,4\n", fields)[:2] == ([[1, 2], [3, 4]], [])
+    for wrong in ([1, 4], [1], "x", [1, -1]):
+        assert Fields.of(spec, None, recorded | {"columns": wrong}, None).places == ()
+
+
 def test_a_block_has_the_time_of_its_first_sample():
     parser = parser_of("jsonl", XY, "pipe")
     (chunk,) = parser.feed(b'{"time": 5, "x": [1, 2], "y": [3, null]}\n')
@@ -146,6 +178,19 @@ def test_a_line_that_is_no_sample_is_one_missing_sample_named_by_its_line(first,
     assert fault.startswith("pipe, line 2: ")
     assert "expected" in fault
     assert len(fault) < 300
+
+
+@pytest.mark.parametrize("line", [b"# x is the first axis", b"x axis ready", b"# y", b"the x, and more"])
+def test_words_at_the_start_are_no_names(line):
+    assert parsed(line + b"\n1,2\n")[0] == [[1, 2]]
+
+
+def test_a_row_of_numbers_is_no_row_of_names():
+    fields = Fields(("0", "1"))
+    assert parsed(b"0,1\n2,3\n", fields)[0] == [[0, 1], [2, 3]]
+    named = fields._replace(dialect=Dialect(header="row"))
+    assert parsed(b"0,1\n2,3\n", named)[0] == [[2, 3]]
+    assert parsed(b"0,1\n2,3\n", named._replace(options=DialectOptions(header=False)))[0] == [[0, 1], [2, 3]]
 
 
 def test_a_line_that_was_cut_before_the_first_one_is_no_sample_at_all():

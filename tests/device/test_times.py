@@ -8,7 +8,8 @@ import math
 import numpy as np
 import pytest
 
-from aeedge.files.times import TimeFormat, find_format, moment, to_seconds
+from aeedge.errors import InputError
+from aeedge.files.times import TimeFormat, as_rate, find_format, moment, rate_text, to_seconds
 
 UTC = datetime.timezone.utc
 NOON = datetime.datetime(2026, 1, 31, 12, tzinfo=UTC).timestamp()
@@ -119,6 +120,48 @@ def test_what_may_be_day_or_month_first_is_decided_by_the_column_and_said():
     assert find_format(["01/02/2026"]).day_first
     certain = find_format(["1/31/2026", "2/1/2026"])
     assert (certain.day_first, certain.note) == (False, "")
+
+
+@pytest.mark.parametrize("zone", ["", "Z", "+01:00", "-05:30"])
+def test_a_column_is_read_as_its_cells(zone):
+    cells = [f"{day.isoformat()}.25{zone}" for day in DAYS]
+    for given in (cells, [*cells, ""], [*cells, "2026-01-31 25:00"], [cell.replace("T", " ") for cell in cells]):
+        found, how = to_seconds(given)
+        np.testing.assert_array_equal(found, [how.seconds(cell) for cell in given])
+        assert found[0] == moment(cells[0])
+
+
+@pytest.mark.parametrize(
+    ("text", "rate"),
+    [
+        ("50Hz", 50),
+        ("8kHz", 8000),
+        ("5min", 1 / 300),
+        ("100/s", 100),
+        (" 0.5 Hz", 0.5),
+        ("20ms", 50),
+        ("30/min", 0.5),
+        ("1h", 1 / 3600),
+        ("44.1kHz", 44100),
+        ("2MHz", 2000000.0),
+        ("2mHz", 0.002),
+        ("50", 50),
+        (50, 50),
+        (0.1, 0.1),
+        ("1e3", 1000),
+    ],
+)
+def test_rates(text, rate):
+    assert as_rate("rate", text) == pytest.approx(rate)
+    assert as_rate("rate", rate_text(rate)) == pytest.approx(rate)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "0", "-5Hz", "0min", "fast", "50 apples", math.nan, math.inf, True, None, "Hz", 0, -1]
+)
+def test_what_is_no_rate_is_one_sentence(text):
+    with pytest.raises(InputError, match="rate: expected samples a second above 0, such as 50Hz"):
+        as_rate("rate", text)
 
 
 def test_decimal_commas_and_times_of_day():

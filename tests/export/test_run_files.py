@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from aeedge.errors import InputError
+from aeedge.files.replacing import RUN
 from aeedge_export import Autoencoder, run_files
 
 FILES = ("run.json", "weights.safetensors", "checkpoint.safetensors", "history.jsonl", "sample.npy")
@@ -308,3 +309,7 @@ def test_a_run_that_is_killed_while_it_is_saved_loads_and_continues_to_the_bit(r
     killed.resume(rows, epochs=killed.n_iter_ + 2)
     for name, tensor in whole.network_.state_dict().items():
         np.testing.assert_array_equal(killed.network_.state_dict()[name].numpy(), tensor.numpy())
+
+
+def test_a_run_is_replaced_whatever_of_its_files_it_has():
+    assert RUN.files == {"run.json", *run_files._DATA, *run_files._OPTIONAL, "report.html"}

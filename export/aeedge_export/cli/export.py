@@ -19,6 +19,8 @@ from aeedge.files.replacing import BUNDLE, check_folder
 from aeedge.files.rows import Wanted, open_all
 from aeedge.table import columns, human_bytes
 from aeedge_export.alarms import described_drift
+from aeedge_export.cli.windows import windows_as_trained
+from aeedge_export.data.dataset import Selection
 
 
 @click.command()
@@ -115,6 +117,8 @@ def _calibration(path: str | None, names: tuple[str, ...], autoencoder: workstat
     if path is None:
         raise InputError("--variants int8: expected --calibration DATA, rows like the training rows; got none")
     spec = autoencoder.run_.input_spec
+    if spec.signal is not None:
+        return windows_as_trained([path], Selection(), spec).X
     rows = open_all(
         [path], Wanted(spec.features, spec.shape, spec.dtype, spec.dialect), missing=spec.missing is not None
     )

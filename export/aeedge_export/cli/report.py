@@ -14,6 +14,7 @@ from aeedge.errors import InputError, printable
 from aeedge.files.atomic import atomic_file
 from aeedge.files.replacing import check_page
 from aeedge_export.autoencoder import Autoencoder
+from aeedge_export.cli.windows import as_dataset, recording_options, windows_as_trained
 from aeedge_export.data.dataset import Dataset, Selection
 from aeedge_export.data.files import read
 from aeedge_export.data.missing import treat_as_trained
@@ -28,6 +29,7 @@ from aeedge_export.reporting.page import render
 @click.option("--test", metavar="DATA", multiple=True, type=click.Path(), help="Rows to detect anomalies in.")
 @click.option("--labels", help="Labels of --test: a column, an array of the .npz, or an .npy file.")
 @click.option("--array", help="Name of the array inside an .npz of --test.")
+@recording_options
 @table_options
 @click.option("-f", "--force", is_flag=True, help="Overwrite HTML; RUN/report.html is always replaced.")
 def report(
@@ -37,6 +39,9 @@ def report(
     test: tuple[str, ...],
     labels: str | None,
     array: str | None,
+    rate: float | None,
+    time: str | None,
+    resample: float | None,
     header: bool | None,
     delimiter: str | None,
     decimal: str | None,
@@ -59,8 +64,14 @@ def report(
         check_page(target, overwrite=force)
     ae = Autoencoder.load(run)
     if test:
-        selection = Selection(labels=labels, array=array, dialect=dialect_options(header, delimiter, decimal))
-        rows = _test_rows(test, selection, ae)
+        dialect = dialect_options(header, delimiter, decimal)
+        selection = Selection(labels=labels, array=array, dialect=dialect, time=time)
+        if ae.run_.signal is not None:
+            rows = as_dataset(windows_as_trained(test, selection, ae.run_.input_spec, rate, resample))
+        elif (rate, time, resample) != (None, None, None):
+            raise InputError("--rate, --time, --resample: RUN is of rows, not of recordings; leave them out")
+        else:
+            rows = _test_rows(test, selection, ae)
         ae.evaluate_detection(rows.X, rows.labels)
         for line in described(ae.run_):
             say(line)

@@ -37,6 +37,7 @@ from aeedge_export.data.cutting import Cutting, Windows
 from aeedge_export.data.dataset import Dataset, Selection
 from aeedge_export.data.files import read
 from aeedge_export.data.missing import POLICIES, treat_as_trained, treat_missing
+from aeedge_export.data.recording_files import selected_alike
 from aeedge_export.data.rows import row_keys
 from aeedge_export.reporting.detection import described
 from aeedge_export.reporting.evaluation import against_pca
@@ -393,7 +394,9 @@ def _read_calibration(
     if not files:
         return None
     if cutting is not None and windows is not None:
-        like = replace(selection, labels=None)
+        like, note = selected_alike(files[0], replace(selection, labels=None))
+        if note:
+            say(f"Read for calibration: {note}", err=True)
         return read_windows(files, like, cutting, windows.signal, keep=True, of=" for calibration").X
     rows = read(*files, selection=selection, missing=missing != "refuse", like=found)
     for note in rows.notes:

@@ -80,14 +80,6 @@ def cutting_of(
     return Cutting(window, hop, rate, resample, periods, missing).checked()
 
 
-def cutting_like(
-    signal: SignalSpec, spec: InputSpec, rate: float | None = None, resample: float | None = None
-) -> Cutting:
-    """How recordings are cut for a model of windows."""
-    policy = "refuse" if spec.missing is None else spec.missing.policy
-    return Cutting(signal.window, signal.hop, rate, resample, signal.calendar, policy)
-
-
 def read_windows(
     paths: Sequence[str],
     selection: Selection,
@@ -95,7 +87,7 @@ def read_windows(
     like: SignalSpec | None = None,
     *,
     keep: bool = False,
-    of: str = "",
+    of: str | None = "",
 ) -> Windows:
     """The windows of recordings; what was found is printed.
 
@@ -105,13 +97,13 @@ def read_windows(
         cutting: how.
         like: what the windows are that a model was trained on; its channels are read.
         keep: see `cut`.
-        of: what they are for, for people.
+        of: what they are for, for people; None to print nothing.
     """
     if like is not None:
         selection = replace(selection, columns=like.channels, drop=())
     found = cut(read_recordings(paths, selection, missing=cutting.missing != "refuse"), cutting, like, keep=keep)
     for note in found.notes:
-        if like is None or not note.startswith("inputs ("):  # they are those of the training
+        if of is not None and (like is None or not note.startswith("inputs (")):  # they are those of the training
             say(f"Read{of}: {note}", err=True)
     return found
 
@@ -121,6 +113,39 @@ def as_dataset(windows: Windows) -> Dataset:
     return Dataset(windows.X, labels=windows.labels, dialect=windows.dialect, notes=windows.notes)
 
 
+def windows_as_trained(
+    paths: Sequence[str],
+    selection: Selection,
+    spec: InputSpec,
+    rate: float | None = None,
+    resample: float | None = None,
+    *,
+    of: str | None = "",
+) -> Windows:
+    """Windows like those that a model was trained on; missing values are filled as there, or no window has them.
+
+    Args:
+        paths: of the files.
+        selection: which columns, and how; the channels are those of the training.
+        spec: of the model's input, with its signal.
+        rate, resample: see `Cutting`.
+        of: see `read_windows`.
+    """
+    signal = spec.signal
+    assert signal is not None
+    policy = "drop" if spec.missing is None else spec.missing.policy
+    cutting = Cutting(signal.window, signal.hop, rate, resample, signal.calendar, policy)
+    found = read_windows(paths, selection, cutting, signal, keep=True, of=of)
+    if spec.missing is None:
+        return found
+    X, _ = fill_missing(found.X, spec)
+    whole = ~np.isnan(X).any(axis=(1, 2))
+    if not whole.any():
+        raise InputError(f"{paths[0]}: expected windows without missing values, but every one has some; use others")
+    labels = None if found.labels is None else found.labels[whole]
+    return replace(found, X=X[whole], starts=found.starts[whole], spans=found.spans[whole], labels=labels)
+
+
 def evaluate_windows(
     ae: Autoencoder, paths: Sequence[str], selection: Selection, cutting: Cutting, trained: Windows
 ) -> None:
@@ -128,13 +153,10 @@ def evaluate_windows(
 
     Only windows that share no sample with the training's are compared with labels.
     """
-    whole = replace(selection, select=None, columns=trained.signal.channels, drop=())
-    if cutting.missing == "refuse":  # others may have missing values
-        cutting = replace(cutting, missing="drop")
-    test = cut(read_recordings(paths, whole, missing=True), cutting, trained.signal, keep=True)
+    whole = replace(selection, select=None)
+    test = windows_as_trained(paths, whole, ae.run_.input_spec, cutting.rate, cutting.resample, of=None)
     fitted = trained.spans[ae.run_.split(len(trained.X)).fitted]
-    rows, _ = fill_missing(test.X, ae.run_.input_spec)
-    ae.evaluate_detection(rows, test.labels, held_out=apart_from(test, fitted))
+    ae.evaluate_detection(test.X, test.labels, held_out=apart_from(test, fitted))
 
 
 def apart_from(windows: Windows, fitted: NDArray[np.intp]) -> NDArray[np.intp]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -46,7 +48,11 @@ class Clock:
 
 
 def find_times(
-    columns: Mapping[str, Sequence[Any]], decimal: str, where: str, asked: str | None = None
+    columns: Mapping[str, Sequence[Any]],
+    decimal: str,
+    where: str,
+    asked: str | None = None,
+    units: Mapping[str, str] = MappingProxyType({}),
 ) -> tuple[str, NDArray[np.float64], TimeFormat] | None:
     """The column that tells the time of each sample, its times (n,) in seconds and their format; None without.
 
@@ -55,11 +61,15 @@ def find_times(
         decimal: the decimal mark of text.
         where: the file, for messages.
         asked: the column that must be it.
+        units: of the columns, as far as they are known.
 
     Raises:
         InputError: `asked` tells no time.
     """
-    found = {name: to_seconds(cells, decimal=decimal, name=name) for name, cells in columns.items()}
+    found = {
+        name: to_seconds(cells, decimal=decimal, name=f"{name} {units.get(name, '')}".rstrip())
+        for name, cells in columns.items()
+    }
     readable = {name: one for name, one in found.items() if np.isnan(one[0]).mean() <= _UNREADABLE}
     if asked is not None and asked not in readable:
         cell = next((c for c, t in zip(columns[asked], found[asked][0]) if np.isnan(t)), None)
@@ -76,7 +86,7 @@ def find_times(
     if days and hours and asked is None:
         day, hour = readable[days[0]], readable[hours[0]]
         return f"{days[0]} {hours[0]}", day[0] + hour[0], day[1]
-    rising = [n for n, (t, _) in readable.items() if _mostly_rises(t)]
+    rising = [n for n, (t, how) in readable.items() if _rises(t, 0.5 if how.dated or n in hours else 0.99)]
     dated = [n for n, (_, how) in readable.items() if how.dated]
     name = next((n for n in (*dated, *rising, *readable) if (asked is None and n in rising) or n == asked), None)
     if name is None:
@@ -95,9 +105,10 @@ def _is_clock(cells: Sequence[Any]) -> bool:
     return ":" in str(_first(cells))
 
 
-def _mostly_rises(times: NDArray[np.float64]) -> bool:
+def _rises(times: NDArray[np.float64], least: float) -> bool:
+    """Whether at least this share of the steps do not go back, and some go on: a name alone is no proof."""
     steps = np.diff(times[~np.isnan(times)])
-    return len(steps) > 0 and bool((steps >= 0).mean() >= 0.5) and bool((steps > 0).any())
+    return len(steps) > 0 and bool((steps >= 0).mean() >= least) and bool((steps > 0).any())
 
 
 def read_clock(
@@ -121,8 +132,8 @@ def read_clock(
         raise InputError(f"{name}: expected times that rise, but they do not; name another column (time=...)")
     if (steps < 0).sum() > _BACKWARD * len(steps):
         raise InputError(
-            f"{name}: expected times that rise from sample to sample, but {(steps < 0).mean():.0%} of the steps go back; "
-            "sort the rows, or name another column (time=...)"
+            f"{name}: expected times that rise from sample to sample, but {(steps < 0).mean():.0%} of the steps go "
+            "back; sort the rows, or name another column (time=...)"
         )
     same = steps == 0
     if rate is not None and same.sum() > _COARSE * len(steps):
@@ -141,8 +152,11 @@ def read_clock(
     even = forward[forward <= GAP * np.median(forward)]
     step = float(even.mean())
     quantum = _quantum(times)
-    uneven = (np.abs(even - step) > max(_JITTER * step, 1.01 * quantum)).mean()
-    gaps = (forward > GAP * step + quantum).mean()
+    ticks = step / quantum if quantum else 0.0
+    rounded = abs(ticks - round(ticks)) > _RARE  # then steps differ by one tick of the clock
+    limit = max(GAP * step, 1.001 * quantum * math.ceil(ticks - _RARE))
+    uneven = (np.abs(even - step) > max(_JITTER * step, 1.01 * quantum * rounded)).mean()
+    gaps = (forward > limit).mean()
     irregular = bool(uneven > _RARE or gaps > 0.25)
     found = _rounded(1 / step)
     if rate is not None and abs(rate * step - 1) > _CONTRADICTION and not irregular:
@@ -158,7 +172,7 @@ def read_clock(
             f"{name}: expected samples at a constant rate, but {share:.0%} of the steps in time differ {what} "
             f"(most are {low:.4g} to {high:.4g} s); have it resampled (resample='{rate_text(typical)}')"
         )
-    limit = IRREGULAR_GAP * float(np.median(forward)) if irregular else GAP * step + quantum
+    limit = IRREGULAR_GAP * float(np.median(forward)) if irregular else limit
     broken, more = _breaks(times, steps, limit, dated)
     return Clock(keep, broken, found if rate is None else rate, irregular, limit, (*notes, *more))
 
@@ -169,8 +183,9 @@ def _coarse(times: NDArray[np.float64], steps: NDArray[np.float64], name: str, r
     longest = tick + GAP / rate + 1e-9
     broken, notes = _breaks(times, steps, longest, dated)
     inside = ~broken & ~np.isnan(steps)
-    found = inside.sum() / max(float(steps[inside].sum()), 1e-30)
-    if abs(found / rate - 1) > _CONTRADICTION and inside.sum() * _CONTRADICTION > 2 * tick * rate:
+    seconds = max(float(steps[inside].sum()), 1e-30)
+    found, doubt = inside.sum() / seconds, tick * (broken.sum() + 1) / seconds
+    if abs(found / rate - 1) > _CONTRADICTION + doubt:
         raise InputError(
             f"rate: expected about {rate_text(found)}, as the times of {name} say, got {rate_text(rate)}; correct it"
         )
@@ -213,7 +228,7 @@ def _quantum(times: NDArray[np.float64]) -> float:
     known = times[~np.isnan(times)][:10_000]
     for digits in range(7):
         scaled = known * 10.0**digits
-        if (np.abs(scaled - np.rint(scaled)) <= np.maximum(1e-9 * np.abs(scaled), 1e-6)).all():
+        if (np.abs(scaled - np.rint(scaled)) <= np.maximum(4 * np.spacing(np.abs(scaled)), 1e-6)).all():
             return float(10.0**-digits)
     return 0.0
 

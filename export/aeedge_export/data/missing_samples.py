@@ -66,7 +66,7 @@ def without_missing(
     done = (
         "samples had missing values; no window has them" if policy == "drop" else "missing values filled with medians"
     )
-    notes += [] if keep and policy == "median" else [f"{filled:,} {done}"]
+    notes += [] if not filled or (keep and policy == "median") else [f"{filled:,} {done}"]
     treated = [replace(one, samples=values) for one, values in zip(recordings, samples)]
     by_column = {str(i): tuple(found) for i, found in codes.items()}
     fill = tuple(map(float, medians)) if policy == "median" else None

@@ -25,7 +25,9 @@ def from_objects(recordings: Any, channels: Sequence[str] | None, times: Any) ->
     Raises:
         InputError: something else, columns that are not there, or times that do not fit.
     """
-    several = isinstance(recordings, (list, tuple)) and len(recordings) > 0 and not np.isscalar(recordings[0])
+    if isinstance(recordings, (list, tuple)) and not len(recordings):
+        raise InputError("recordings: expected one or more, got none")
+    several = isinstance(recordings, (list, tuple)) and not np.isscalar(recordings[0])
     if several and isinstance(recordings[0], (list, tuple)):  # the rows of one
         several = False
     given = list(recordings) if several else [recordings]
@@ -139,7 +141,7 @@ def as_samples(samples: NDArray[Any], name: str) -> NDArray[Any]:
     if samples.ndim == 3:
         raise InputError(
             f"{name}: expected a recording (samples, channels), got {samples.shape}; if these are windows already, "
-            "train on them as they are, without window=..."
+            "train on them as they are"
         )
     if samples.ndim != 2 or samples.dtype.kind not in "fiub" or not samples.shape[1]:
         raise InputError(f"{name}: expected numbers (samples, channels), got an array {samples.shape} {samples.dtype}")

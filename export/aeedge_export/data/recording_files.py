@@ -22,7 +22,7 @@ from aeedge_export.data.files import label_file, stored_array
 from aeedge_export.data.labels import as_classes
 from aeedge_export.data.recording_arrays import as_samples
 from aeedge_export.data.segments import Recording
-from aeedge_export.data.tables import read_tables
+from aeedge_export.data.tables import read_tables, table_names
 
 
 def read_recordings(paths: Sequence[str | os.PathLike[str]], wanted: Selection, *, missing: bool) -> list[Recording]:
@@ -49,6 +49,18 @@ def read_recordings(paths: Sequence[str | os.PathLike[str]], wanted: Selection, 
     first = _read(sources[0], wanted, missing)
     same = replace(wanted, columns=first.channels, drop=())
     return [first, *(_read(source, same, missing, first) for source in sources[1:])]
+
+
+def selected_alike(path: str | os.PathLike[str], wanted: Selection) -> tuple[Selection, str]:
+    """`wanted` for a file that may lack the columns to select by, which then selects nothing, and a note about that."""
+    source = Source(row_files([path])[0])
+    if not wanted.condition or source.is_pipe or source.kind in ("npy", "npz", "wav"):
+        return wanted, ""
+    names = table_names(source, wanted.dialect if source.kind == "text" else None)
+    absent = next((one.column for one in wanted.condition if one.column not in names), None)
+    if absent is None:
+        return wanted, ""
+    return replace(wanted, select=None), f"no column '{printable(absent)}' to select by: all samples are taken"
 
 
 def _read(source: Source, wanted: Selection, missing: bool, first: Recording | None = None) -> Recording:
@@ -108,7 +120,7 @@ def _of_table(source: Source, wanted: Selection, missing: bool, first: Recording
     decimal = str((data.dialect or {}).get("decimal", "."))
     names, samples, notes = data.columns, data.X, list(data.notes)
     names = names or tuple(f"x{i}" for i in range(samples.shape[1]))
-    clock = find_times(data.clock, decimal, source.name, wanted.time)
+    clock = find_times(data.clock, decimal, source.name, wanted.time, data.clock_units)
     if clock is not None and clock[0] in names and clock[0] not in wanted.columns and len(names) > 1:
         keep = [i for i, name in enumerate(names) if name != clock[0]]
         names, samples = tuple(names[i] for i in keep), np.ascontiguousarray(samples[:, keep])

@@ -19,6 +19,8 @@ _CHUNKS_MIXED = 4  # chunks shuffled together
 _HASHED_BYTES = 2**26
 _VALIDATION_ROWS = 10_000  # enough for an estimate, few enough to stay in memory
 _LEAST_CALIBRATION, _RESERVE = 99, 6  # a rate of 1 % needs 99; some of them may be left out
+LEAST_ROWS_TO_CALIBRATE = 5 * _LEAST_CALIBRATION
+"""Of fewer, none are held out to calibrate with, unless that is asked for."""
 _MOST_CALIBRATION, _CALIBRATION_BYTES = 4096, 2**26
 
 
@@ -154,7 +156,7 @@ def _sizes(
 
 def _enough_to_calibrate(count: int, row_bytes: int) -> int:
     """Number of calibration rows of `count`, for "auto"."""
-    if count < 5 * _LEAST_CALIBRATION:
+    if count < LEAST_ROWS_TO_CALIBRATE:
         return 0
     return min(max(round(count / 10), _LEAST_CALIBRATION + _RESERVE), most_calibration(row_bytes))
 

@@ -31,7 +31,7 @@ _DIRECT = 256  # samples: up to here one product takes less time than two with a
 _MOST_COLUMNS = 1024  # of the larger of two transforms: 16 MB
 _LEAST_WINDOW = 8  # samples
 _TILE, _BLOCK_VALUES = 32, 2**20
-_RANGE = 1e-8  # of the largest power in a window: what is 80 dB below counts as silence, as rounding is there
+_RANGE, _LINEAR_RANGE = 1e-8, 1e-10  # of a window's largest power, 80 and 100 dB: what is less is silence, or rounding
 _SILENCE = 1e-20  # power of a window of zeros
 _FRAME_SECONDS, _MELS = 0.064, (128, 64, 40, 20, 10)
 _BAND = 0.125, 0.45  # of the rate: where resonances are excited, and no rotation is
@@ -95,8 +95,7 @@ class Spectrum(FrontEnd):
     def channel_features(self, x: Tensor) -> Tensor:
         """(n, channels, window) -> (n, channels, 1 + window // 2)."""
         mean = x.mean(dim=-1, keepdim=True)
-        power = self.transform.power(x - mean)[..., 1:]
-        return torch.cat([mean, _decibels(power, (-1,)) if self.options["log"] else power.sqrt()], dim=-1)
+        return _levels(mean, self.transform.power(x - mean)[..., 1:], log=self.options["log"])
 
 
 class LogMel(FrontEnd):
@@ -117,7 +116,7 @@ class LogMel(FrontEnd):
         if window < n_fft:
             raise InputError(
                 f"front_end: 'log_mel' needs windows of {n_fft} samples or more, a frame of {1000 * n_fft / rate:.3g} "
-                f"ms at {rate:g} Hz, got {window}; cut windows of {n_fft + 4 * hop}, for 5 frames, or take shorter frames "
+                f"ms at {rate:g} Hz, got {window}; cut windows of {n_fft + 4 * hop} for 5 frames, or take shorter ones "
                 f"(option n_fft, {2 ** int(math.log2(window))} or less)"
             )
         wanted = _MELS if "mels" not in options else (_option(options, "mels", 0, _whole(1), "a whole number above 0"),)
@@ -190,8 +189,7 @@ class Envelope(FrontEnd):
         """(n, channels, window) -> (n, channels, 1 + lines)."""
         envelope = self.envelope(x)
         mean = envelope.mean(dim=-1, keepdim=True)
-        power = self.transform.power(envelope - mean)[..., 1:]
-        return torch.cat([mean, _decibels(power, (-1,)) if self.options["log"] else power.sqrt()], dim=-1)
+        return _levels(mean, self.transform.power(envelope - mean)[..., 1:], log=self.options["log"])
 
     def envelope(self, x: Tensor) -> Tensor:
         """The envelope of the band, (n, channels, window)."""
@@ -387,8 +385,23 @@ def _as_real(matrix: NDArray[np.complex128], *, complex_input: bool) -> NDArray[
 
 def _decibels(power: Tensor, axes: tuple[int, ...]) -> Tensor:
     """10 log10(power), no more than 80 dB below the largest of these axes (`librosa.power_to_db`)."""
-    floor = (power.amax(dim=axes, keepdim=True) * _RANGE).clamp(min=_SILENCE)
-    return torch.maximum(power, floor).log() * (10 / math.log(10))
+    return torch.maximum(power, _floor(power, axes, _RANGE)).log() * (10 / math.log(10))
+
+
+def _levels(mean: Tensor, power: Tensor, *, log: bool) -> Tensor:
+    """A mean (..., 1), and magnitudes or decibels of a power spectrum (..., lines), (..., 1 + lines).
+
+    A mean of rounding alone is 0: the floor of the magnitudes is taken from its size.
+    """
+    least = _floor(power, (-1,), _LINEAR_RANGE)
+    size = least.sqrt()
+    mean = mean - torch.minimum(torch.maximum(mean, -size), size)
+    return torch.cat([mean, _decibels(power, (-1,)) if log else torch.maximum(power, least).sqrt()], dim=-1)
+
+
+def _floor(power: Tensor, axes: tuple[int, ...], share: float) -> Tensor:
+    """This share of the largest power of these axes: below, rounding would be taken for a signal."""
+    return (power.amax(dim=axes, keepdim=True) * share).clamp(min=_SILENCE)
 
 
 def _bands(n: int, rate: float | None, lines: Any) -> list[str]:

@@ -417,6 +417,15 @@ def test_recordings_in_files_of_every_kind(tmp_path):
         assert (w.signal.channels == ("a", "b")) == named, path.name
         assert w.signal.rate == pytest.approx(50, rel=1e-4), path.name
         np.testing.assert_allclose(w.X, EXPECTED, rtol=1e-6, err_msg=path.name)
+        time = {
+            "german.csv": "zeit",
+            "two.csv": "date clock",
+            "none.csv": "0",
+            "epoch.csv": "ts",
+            "x.npz": "ts",
+            "x.npy": None,
+        }
+        assert w.signal.time == time.get(path.name, "time"), path.name
         assert np.allclose(np.diff(w.starts), 8 / RATE), path.name
         if path.name in ("comma.csv", "german.csv", "two.csv", "x.parquet", "x.jsonl", "x.csv.gz"):
             assert w.starts[0] == datetime(2026, 1, 5, 6, tzinfo=timezone.utc).timestamp(), path.name

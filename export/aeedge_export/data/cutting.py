@@ -202,7 +202,9 @@ def _source_of(recording: Recording, cutting: Cutting) -> str:
         return ""
     if recording.rate is not None:
         return ", as its header says"
-    return ", found in its times" if recording.time is None else f", found in column '{printable(recording.time)}'"
+    if recording.time is None:
+        return ", found in its times"
+    return f", found in column '{printable(f'x{recording.time}' if recording.time.isdecimal() else recording.time)}'"
 
 
 def _check_size(name: str, count: int, cutting: Cutting) -> None:

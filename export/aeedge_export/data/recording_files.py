@@ -136,13 +136,19 @@ def _of_table(source: Source, wanted: Selection, missing: bool, first: Recording
         channels=tuple(names),
         units=data.units,
         times=None if clock is None else clock[1],
-        time=None if clock is None else clock[0],
+        time=None if clock is None else _place_or_name(clock[0], data.dialect),
         dated=clock is not None and clock[2].dated,
         labels=data.labels,
         selected=data.selected,
         dialect=data.dialect,
         notes=tuple(notes),
     )
+
+
+def _place_or_name(name: str, dialect: dict[str, Any] | None) -> str:
+    """The name of a column, or its position where columns have none, from 0; such a column is called x0, x1, …"""
+    is_named = dialect is None or dialect.get("header", "none") != "none"
+    return name if is_named else name.removeprefix("x")
 
 
 def _without(data: Dataset, keep: Sequence[int]) -> Dataset:

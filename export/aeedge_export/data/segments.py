@@ -30,7 +30,7 @@ class Recording:
         channels: names.
         units: of the channels, None where they are not known.
         times: of the samples, (n,) in seconds, NaN where one is not known; None without.
-        time: name of the column that they are from, None without.
+        time: name of the column that they are from, or its position from 0 where it has none; None without.
         dated: whether they count from 1970.
         rate: in Hz, as a header says; None without.
         labels: a class for each sample, (n,), None without.

@@ -311,7 +311,9 @@ def _begin(
             matters=params["scaling"] == "auto" or params["family"] == "conv1d",
             family=params["family"],
         )
-    left_out, outlier_notes = _left_out(channels_first(X, last), names, free)
+    left_out, outlier_notes = _left_out(
+        channels_first(X, last), names, free, params["gap"] if params["time_ordered"] else 1
+    )
     train_rows, validation_rows, calibration, later = whole(left_out=left_out)
     raw = X
     if front_end is not None:
@@ -408,16 +410,20 @@ def made_front_end(params: Mapping[str, Any], X: NDArray[Any], signal: SignalSpe
     return front_end(kind, X.shape[1], channels, None if signal is None else signal.rate, options)
 
 
-def _left_out(X: NDArray[Any], names: tuple[str, ...] | None, parts: Split) -> tuple[NDArray[np.intp], list[str]]:
+def _left_out(
+    X: NDArray[Any], names: tuple[str, ...] | None, parts: Split, span: int
+) -> tuple[NDArray[np.intp], list[str]]:
     """Indices of rows with gross outliers or codes for missing values, and sentences about them.
+
+    `span` is that of `find_outliers`.
 
     Each part is judged by itself: rows for calibration are to be what a device meets as normal, and have no say.
     """
-    fitted = find_outliers(X, names, parts.fitted)
+    fitted = find_outliers(X, names, parts.fitted, span)
     gone, notes = fitted.mask, fitted.notes
     for name, rows in (("calibration", parts.calibration), ("comparison", parts.later)):
         if len(rows):
-            found = find_outliers(X, names, rows)
+            found = find_outliers(X, names, rows, span)
             gone, notes = gone | found.mask, notes + found.sentences(name)
     return np.flatnonzero(gone), notes
 

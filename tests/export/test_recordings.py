@@ -648,3 +648,15 @@ def test_few_windows_of_a_long_recording_calibrate_too(tmp_path):
     assert len(run.calibration) == round(0.2 * len(windows))
     assert run.alarm is not None
     assert small(goal="compress").fit_rows(windows, signal=SPEC._replace(hop=32)).run_.alarm is None
+
+
+def test_a_sample_that_is_in_many_windows_is_no_code_for_missing_values():
+    """One odd sample is an outlier, however many windows overlap there; a value that comes again is a code."""
+    once = signal(4000)
+    once[2000, 0] = -9999.0
+    twice = once.copy()
+    twice[500, 0] = -9999.0
+    for recording, said in ((once, "deviations away"), (twice, "looks like a code")):
+        with pytest.warns(UserWarning, match=said):
+            ae = small(epochs=1).fit_rows(cut(recording, 32, 4), signal=SPEC._replace(hop=4))
+        assert any("code" in note for note in ae.notes_) == ("code" in said)

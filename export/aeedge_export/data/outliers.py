@@ -104,7 +104,7 @@ class Outliers:
 
 
 def find_outliers(
-    X: NDArray[Any], features: Sequence[str] | None = None, rows: NDArray[np.intp] | None = None
+    X: NDArray[Any], features: Sequence[str] | None = None, rows: NDArray[np.intp] | None = None, span: int = 1
 ) -> Outliers:
     """Find gross outliers and codes for missing values.
 
@@ -112,6 +112,8 @@ def find_outliers(
         X: finite raw rows (n, *shape); a memory-mapped array is read in chunks. Images of bytes have no outliers.
         features: names of the columns of (n, features), None without.
         rows: indices of the rows to look at, (m,), all by default; others have no say.
+        span: of windows that overlap, how many rows on from a row the first one is that shares no sample with it: one
+            sample that is in all of them is no value that repeats.
     """
     mask, count = np.zeros(len(X), np.bool_), len(X) if rows is None else len(rows)
     bytes_of_images = X.dtype == np.uint8 and is_image(X.shape[1:], X.dtype)
@@ -139,6 +141,7 @@ def find_outliers(
         place = _place(index, shape, features)
         for code, mine in _sorted_out(values, inner, count, constant=spread[column] == 0):
             order = np.flatnonzero(mine)[np.argsort(-deviations[mine], kind="stable")]
+            code = None if len(order) > 1 and np.ptp(at[order]) < span else code
             found = Finding(index, place, code, at[order], values[order], deviations[order])
             (gross if code is None else codes).append(found)
     findings = (*codes, *_without_modes(gross, count))

@@ -1,4 +1,4 @@
-# make demo    train, export, verify and run: encoded digits, and alarms of a pump; in about a minute
+# make demo    train, export, verify and run: encoded digits, and alarms of a pump and an ECG; in about a minute
 # make test    all checks, as CI runs them
 # make bench   the runtime comparison; also bench-quick, bench-versions, bench-all (see benchmarks/README.md)
 # make fuzz    an hour of fuzzing; make mutation, an hour or two of mutation testing; make attacks, ten minutes
@@ -12,6 +12,7 @@ BIN := .venv/bin
 demo: .venv/ready
 	$(BIN)/python examples/digits.py
 	$(BIN)/python examples/anomaly.py
+	$(BIN)/python examples/ecg.py
 
 # Beside each other: the tests take one core, and the other one would wait
 test: .venv/ready
@@ -70,6 +71,7 @@ bench-all: bench
 	$(BIN)/python benchmarks/int8_speed.py
 	$(BIN)/python benchmarks/loadgen_reference.py
 	$(BIN)/python benchmarks/compare_trust.py
+	$(BIN)/python benchmarks/drift.py
 	$(BIN)/python benchmarks/decoder_latency.py
 	$(BIN)/python benchmarks/training_speed.py
 	$(BIN)/python benchmarks/training_threads.py

@@ -1,6 +1,6 @@
 """Univariate streams, scored as the Numenta Anomaly Benchmark scores them (standard profile).
 
-    python benchmarks/nab.py FOLDER [--output OUT] [--detector aeedge] [--save results/nab.json]
+    python benchmarks/nab.py FOLDER [--output OUT] [--detector aeedge] [--save NAME]
 
 Every CSV (timestamp, value) below FOLDER that windows.json (or combined_windows.json, with names such as
 "realTweets/file.csv") has labels for is streamed, row by row in the order of the file. The autoencoder is trained on
@@ -21,6 +21,7 @@ import csv
 import json
 import math
 import tempfile
+import warnings
 from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -29,16 +30,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from common import fingerprint, progress, publish
 from nab_scoring import Outcome, Scored, Window, best_outcome, outcome, probationary
 from numpy.typing import NDArray
 
 import aeedge
 from aeedge.errors import InputError
 from aeedge.signals.likelihood import FALSE_ALARM_RATE, Likelihood
+from aeedge.table import columns
 from aeedge_export import Autoencoder, window
 
 WINDOW = 8  # rows
 GAUSSIAN_WINDOW, GAUSSIAN_STEP = 6_400, 100  # NAB's settings
+HEAD = ["detector", "score", "windows found", "false alarms a day", "delay (share of a window)"]
 Floats = NDArray[np.float64]
 Detector = Callable[[Floats, int], Floats]  # values, rows to train on -> scores of rows
 
@@ -91,20 +95,13 @@ def autoencoder(values: Floats, first: int) -> Floats:
 def gaussian(values: Floats, first: int) -> Floats:
     """Tail probabilities of a normal distribution that is fitted to the last rows, now and then: NAB's baseline."""
     del first
-    scores, mean, std = np.zeros(len(values)), 0.0, 1.0
-    last: list[float] = []
-    new: list[float] = []
-    for row, value in enumerate(values.tolist()):
-        if last:
-            scores[row] = 1 - 0.5 * math.erfc(abs(value - mean) / std / math.sqrt(2))
-        if len(last) < GAUSSIAN_WINDOW:
-            last.append(value)
-            mean, std = float(np.mean(last)), float(np.std(last)) or 1e-6
-            continue
-        new.append(value)
-        if len(new) == GAUSSIAN_STEP:
-            last, new = last[GAUSSIAN_STEP:] + new, []
-            mean, std = float(np.mean(last)), float(np.std(last)) or 1e-6
+    scores, first_row, last_row = np.zeros(len(values)), 0, 0
+    for row in range(1, len(values)):
+        if row <= GAUSSIAN_WINDOW or (row - GAUSSIAN_WINDOW) % GAUSSIAN_STEP == 0:
+            first_row, last_row = max(0, row - GAUSSIAN_WINDOW), row
+        part = values[first_row:last_row]
+        distance = abs(values[row] - part.mean()) / (part.std() or 1e-6)
+        scores[row] = 1 - 0.5 * math.erfc(distance / math.sqrt(2))
     return scores
 
 
@@ -139,6 +136,7 @@ DETECTORS: dict[str, Detector] = {
 
 def run(detector: str, values: Floats) -> tuple[Floats, str]:
     """Scores of the rows, and why there are none."""
+    warnings.simplefilter("ignore")  # about outliers and drift in a few hundred rows
     try:
         return DETECTORS[detector](values, probationary(len(values))), ""
     except InputError as error:
@@ -170,23 +168,30 @@ def said(found: Outcome) -> dict[str, Any]:
     }
 
 
+def row_of(detector: str, found: Outcome) -> list[str]:
+    """An outcome as a row of a table."""
+    rate = found.false_alarms / max(found.days, 1e-9)
+    return [detector, f"{found.score:.1f}", f"{found.found} of {found.windows}", f"{rate:.3f}", f"{found.delay:.2f}"]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--output", type=Path, help="write per-row results in NAB's format below this folder")
     parser.add_argument("--detector", action="append", choices=list(DETECTORS), help="repeatable [default: all]")
-    parser.add_argument("--save", help="name of a file in results/")
+    parser.add_argument("--save", metavar="NAME", help="write results/NAME.json")
     parser.add_argument("--workers", type=int, default=1)
     arguments = parser.parse_args()
     series = read(arguments.folder)
     results: dict[str, Any] = {}
+    rows: list[list[str]] = []
     for detector in arguments.detector or DETECTORS:
         with ProcessPoolExecutor(arguments.workers) as pool:
             scores = list(pool.map(run, [detector] * len(series), [values for _, _, values, _ in series.values()]))
         files = []
         for (name, (stamps, seconds, values, windows)), (found, problem) in zip(series.items(), scores):
             if problem:
-                print(f"{name}: {problem}")
+                progress(f"{name}: {problem}")
             files.append(Scored(name, found, windows, probationary(len(values)), seconds - seconds[0]))
             if arguments.output:
                 write_results(arguments.output, detector, name, stamps, values, files[-1])
@@ -195,9 +200,15 @@ def main() -> None:
         for file in files:
             groups[str(Path(file.name).parent) if "/" in file.name else file.name.rsplit("_", 1)[0]].append(file)
         results[detector] = said(best) | {"groups": {k: said(outcome(v, best.threshold)) for k, v in groups.items()}}
+        rows.append(row_of(detector, best))
         if detector in ("aeedge", "change"):
-            results[detector]["at the default threshold"] = said(outcome(files, 1 - FALSE_ALARM_RATE))
-        print(detector, json.dumps(results[detector], indent=1))
+            default = outcome(files, 1 - FALSE_ALARM_RATE)
+            results[detector]["at the default threshold"] = said(default)
+            rows.append(row_of(f"{detector}, threshold {1 - FALSE_ALARM_RATE}", default))
+    if arguments.save:
+        publish(arguments.save, {"machine": fingerprint(), "detectors": results}, HEAD, rows)
+    else:
+        print(columns(HEAD, rows))
 
 
 if __name__ == "__main__":

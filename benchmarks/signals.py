@@ -45,7 +45,7 @@ def main() -> None:
     found: dict[str, Any] = {}
     files = sorted((options.folder / "pump").glob("*.csv"))
     if files:
-        found["pump"] = compared({file.stem: read_pump(file) for file in files})
+        found["pump"] = compared({file.stem: read_pump(file) for file in files}, ("autoencoder", "conv1d", "trivial"))
     if options.plants:
         found["plants"] = compared({str(seed): plant(seed) for seed in range(1000, 1000 + options.plants)})
     if (options.folder / "ecg.npz").exists():
@@ -67,13 +67,12 @@ def read_pump(file: Path) -> tuple[NDArray[np.float32], Mask]:
     return rows[:, :-2].astype(np.float32), rows[:, lines[0].index("anomaly") - 1] > 0
 
 
-def compared(recordings: dict[str, tuple[NDArray[np.float32], Mask]]) -> dict[str, Any]:
+def compared(
+    recordings: dict[str, tuple[NDArray[np.float32], Mask]], detectors: tuple[str, ...] = ("autoencoder", "trivial")
+) -> dict[str, Any]:
     """Rates of each detector for each recording and for all of them."""
-    detectors = {"autoencoder": autoencoder, "conv1d": conv1d, "trivial": trivial}
-    return {
-        name: _rates({key: detector(*found) for key, found in recordings.items()})
-        for name, detector in detectors.items()
-    }
+    known = {"autoencoder": autoencoder, "conv1d": conv1d, "trivial": trivial}
+    return {name: _rates({key: known[name](*found) for key, found in recordings.items()}) for name in detectors}
 
 
 def autoencoder(x: NDArray[np.float32], faulty: Mask, **parameters: Any) -> dict[str, int]:

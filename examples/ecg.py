@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,7 +28,7 @@ from aeedge_export import Autoencoder
 
 OUT = Path("demo-out")
 LEADS = ("MLII", "V5")
-WINDOW, HOP = 256, 64  # samples: a beat and what is around it
+WINDOW, HOP = 360, 90  # samples: a second, which holds a beat and more, and a quarter of it
 LEAST = 120  # seconds to train on
 
 
@@ -59,11 +60,11 @@ def measured(recording: Recording, folder: Path) -> tuple[dict[str, Any], list[a
     windows = aeedge_export.window(
         recording.signal[first:last], window=WINDOW, hop=HOP, rate=recording.rate, channels=LEADS, units=("mV", "mV")
     )
-    ae = Autoencoder(calibration="cross", epochs=10, random_state=0).fit_rows(windows.X, signal=windows.signal)
+    ae = Autoencoder(calibration="cross", epochs=20, random_state=0).fit_rows(windows.X, signal=windows.signal)
     ae.export(folder / "ecg.aeedge", overwrite=True)
 
     model = aeedge.load(folder / "ecg.aeedge")  # numpy and onnxruntime alone
-    stream = aeedge.Stream(model, cooldown=5)
+    stream = aeedge.Stream(model, patience="2 of 2", cooldown=5)  # a beat is in four windows
     events = []
     for start in range(last, len(recording.signal), recording.rate):  # a second at a time, as a sensor gives them
         chunk = recording.signal[start : start + recording.rate]
@@ -76,12 +77,12 @@ def measured(recording: Recording, folder: Path) -> tuple[dict[str, Any], list[a
 
 
 def counted(recording: Recording, events: list[aeedge.Event]) -> dict[str, Any]:
-    """Which ectopic beats are in a window above the threshold, and how often an alarm begins where there are none."""
+    """Which ectopic beats are in a window with an alarm, and how often an alarm begins where there are none."""
     times, began = recording.beats / recording.rate, events[0].start
     found: dict[str, Any] = {}
     for symbol in ("V", "A"):
         beats = [beat for beat in times[recording.symbols == symbol] if beat > began]
-        seen = sum(any(e.exceeded and e.start <= beat <= e.end for e in events) for beat in beats)
+        seen = sum(any(e.alarm and e.start <= beat <= e.end for e in events) for beat in beats)
         found[f"{symbol} beats found"] = f"{seen} of {len(beats)}"
     ectopic = times[np.isin(recording.symbols, ("A", "V"))]
     # A pause follows an early beat.
@@ -94,7 +95,7 @@ def quiet_stretch(recording: Recording) -> tuple[int, int]:
     """First and last sample of the first two minutes or more without an ectopic beat."""
     ectopic = recording.beats[np.isin(recording.symbols, ("A", "V"))]
     edges = np.concatenate([[0], ectopic, [len(recording.signal)]])
-    for first, last in zip(edges, edges[1:]):
+    for first, last in pairwise(edges):
         if last - first > (LEAST + 4) * recording.rate:
             return int(first) + 2 * recording.rate, int(last) - 2 * recording.rate
     raise SystemExit(f"expected {LEAST} seconds without an ectopic beat, got none")
@@ -145,7 +146,7 @@ def picture(recording: Recording, events: list[aeedge.Event], threshold: float, 
     figure, (above, below) = plt.subplots(2, 1, figsize=(9, 5.6), layout="constrained")
     part = slice(round((shown - 4) * recording.rate), round((shown + 4) * recording.rate))
     above.plot(np.arange(part.start, part.stop) / recording.rate, recording.signal[part, 0], color=ink, lw=1)
-    near = [event for event in events if event.exceeded and abs(event.start - shown) < 4]
+    near = [event for event in events if event.alarm and abs(event.start - shown) < 4]
     above.axvspan(near[0].start, near[-1].end, color=alarm, alpha=0.15, lw=0) if near else None
     above.annotate("V", (shown, 1), xycoords=("data", "axes fraction"), ha="center", va="top", color=alarm)
     above.set(ylabel="mV", xlabel="seconds", xlim=(shown - 4, shown + 4))

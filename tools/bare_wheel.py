@@ -1,4 +1,4 @@
-"""Install the wheel without extras in a fresh environment, and encode with the committed bundle.
+"""Install the wheel without extras in a fresh environment; encode and stream with committed bundles.
 
 Fails if anything beyond numpy, onnxruntime and click is installed or needed.
 """
@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-BUNDLE = ROOT / "tests" / "data" / "bundle_v1"
+BUNDLE, SIGNALS = (ROOT / "tests" / "data" / name for name in ("bundle_v1", "bundle_v3_spectrum"))
 HEAVY = {"torch", "onnx", "onnxscript", "scikit-learn", "scipy", "matplotlib", "pyarrow", "safetensors", "rich"}
 HEAVY |= {"pillow", "paho-mqtt"}
 
@@ -22,6 +22,10 @@ with np.load({str(BUNDLE / "golden.npz")!r}) as golden:
 model = aeedge.load({str(BUNDLE)!r}, check="golden")
 assert np.allclose(model.encode(rows), latents, rtol=1e-4, atol=1e-4)
 assert "site-packages" in aeedge.__file__, aeedge.__file__
+with np.load({str(SIGNALS / "golden.npz")!r}) as golden:
+    samples = golden["input"][0]
+stream = aeedge.Stream(aeedge.load({str(SIGNALS)!r}))
+assert len(stream.push(samples)) == 1 and aeedge.window(samples, 100, 50).shape == (5, 100, 2)
 """
 
 
@@ -47,10 +51,17 @@ def main() -> None:
             raise SystemExit(f"the wheel without extras installs {', '.join(sorted(installed & HEAVY))}")
         subprocess.run([python, "-c", ENCODE], check=True, cwd=folder)
         subprocess.run([command, "verify", str(BUNDLE)], check=True, cwd=folder)
-        missing = subprocess.run([command, "train", "x", "-o", "y"], capture_output=True, text=True, check=False)
-        if missing.returncode != 2 or "aeedge[export]" not in missing.stderr:
-            raise SystemExit(f"'aeedge train' without the extra printed: {missing.stderr}")
-        print(f"bare wheel: {len(installed)} packages ({', '.join(sorted(installed))}), encodes and verifies")
+        streamed = subprocess.run(
+            [command, "stream", str(SIGNALS)], input="0,3\n" * 640, capture_output=True, text=True, check=True
+        )
+        if streamed.stdout.count('"score"') != 2:
+            raise SystemExit(f"'aeedge stream' printed: {streamed.stdout}{streamed.stderr}")
+        train, mqtt = ["train", "x", "-o", "y"], ["stream", str(SIGNALS), "--mqtt", "mqtt://localhost/x"]
+        for extra, arguments in (("export", train), ("mqtt", mqtt)):
+            missing = subprocess.run([command, *arguments], capture_output=True, text=True, check=False)
+            if missing.returncode != 2 or f"aeedge[{extra}]" not in missing.stderr:
+                raise SystemExit(f"'aeedge {arguments[0]}' without the extra {extra} printed: {missing.stderr}")
+        print(f"bare wheel: {len(installed)} packages ({', '.join(sorted(installed))}), encodes, verifies and streams")
 
 
 if __name__ == "__main__":

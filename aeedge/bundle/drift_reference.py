@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from aeedge.bundle.golden import Wanted
 
 LEVELS = tuple(i / 16 for i in range(1, 16))  # of the quantiles of scores
+WAVES = 3  # components of their shares
 
 
 class DriftReference(Record):
@@ -27,8 +28,8 @@ class DriftReference(Record):
         projection, offset: (m, q) and (m,), components = projection @ latents - offset, of variance 1 about 0.
         second: (m, m), the mean of the products of two components.
         mean_scale, second_scale: (m,) and (m, m), standard deviations of the moving averages while nothing changes.
-        edges, shares, share_scale: (15,), quantiles of scores; the share of scores that are no higher, and the standard
-            deviation of its moving average.
+        edges, shares: (15,), quantiles of scores, and the share of scores that are no higher.
+        share_scale: (3,), standard deviations of the first components of the moving averages of shares.
         limits: (3,), of the statistics of mean, second moments and scores.
 
     All but `index` are float32. `aeedge.signals.drift` makes and uses them.
@@ -63,7 +64,7 @@ def checked(arrays: Mapping[str, NDArray[Any]], latents: int, components: int, m
     Raises:
         ValueError: they have not; the message is the part of a sentence that follows the file's name.
     """
-    count = {"index": latents, "edges": len(LEVELS), "shares": len(LEVELS), "share_scale": len(LEVELS), "limits": 3}
+    count = {"index": latents, "edges": len(LEVELS), "shares": len(LEVELS), "share_scale": WAVES, "limits": 3}
     for name, values in arrays.items():
         rows = count.get(name, components)
         if len(values) != rows or not np.isfinite(values).all():

@@ -167,8 +167,11 @@ def stream(
             ended = reason.number
         finally:
             keeper.close(state=address is None)
-            click.echo("\r\x1b[K" if sys.stderr.isatty() else "", nl=False, err=True)  # in the place of the progress
-            say(f"{printable(model.manifest.name)}: {_counts(gateway)}", err=True)
+            if gateway.samples or ended is not None:
+                click.echo(
+                    "\r\x1b[K" if sys.stderr.isatty() else "", nl=False, err=True
+                )  # in the place of the progress
+                say(f"{printable(model.manifest.name)}: {_counts(gateway)}", err=True)
     if ended == signals.SIGINT:
         raise KeyboardInterrupt
     if ended not in (None, signals.SIGTERM):

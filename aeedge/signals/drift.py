@@ -4,8 +4,9 @@ Three statistics of non-overlapping windows, each an exponentially weighted movi
 
 - the mean of the whitened latents: MEWMA (Lowry, Woodall, Champ and Rigdon, Technometrics 34, 1992);
 - their second moments: squared differences from the reference's, each in units of its own variance;
-- the distribution of scores: the share of them below each of the reference's quantiles, compared as Anderson and
-  Darling (1954) compare a sample with a distribution.
+- the distribution of scores: the share of them below each of the reference's quantiles, of which the first three
+  components are compared, location, spread and skew (Durbin and Knott, Journal of the Royal Statistical Society B 34,
+  1972).
 
 The limits come from simulation, when the reference is made: windows like those of the reference, autocorrelated as they
 are (the sieve bootstrap of Bühlmann, Bernoulli 3, 1997), are compared with references that are drawn in the same way,
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aeedge.bundle.drift_reference import LEVELS, DriftReference
+from aeedge.bundle.drift_reference import LEVELS, WAVES, DriftReference
 from aeedge.bundle.manifest import LARGEST_SCORE, MOST_DRIFT_LATENTS
 from aeedge.errors import InputError
 
@@ -35,6 +36,7 @@ _LEAST_EFFECTIVE = 15  # independent windows that tell as much; a component with
 _PER_COMPONENT = 10  # windows of the reference for each component
 _WEIGHT = 0.01  # of a new window
 _LEVELS = np.array(LEVELS)
+_WAVES = np.sin(np.pi * np.outer(np.arange(1, WAVES + 1), _LEVELS))  # components of a difference of distributions
 _ROUNDING = 1e-3  # of a latent's largest magnitude: less than this differs from machine to machine
 _RAISED, _FLOOR = 1.00001, 1e-9  # quantiles of scores, as calibration scores are
 _REFERENCES, _PATHS, _STEPS, _EVERY = 64, 12, 512, 4  # of the simulation
@@ -63,7 +65,7 @@ class DriftMonitor:
         mean_limit, second_limit, score_limit = r["limits"]
         self._mean_unit = 1 / (mean_limit * r["mean_scale"])
         self._second_unit = 1 / (second_limit * r["second_scale"])
-        self._share_unit = 1 / (score_limit * r["share_scale"])
+        self._share_unit = _WAVES / (score_limit * r["share_scale"])[:, np.newaxis]
         m = len(self._offset)
         self._longest = _longest(m)
         self._moved_mean, self._moved_second = np.zeros(m), np.zeros((m, m))  # from the reference's
@@ -114,7 +116,7 @@ class DriftMonitor:
     def _compare(self) -> None:
         mean = self._moved_mean * self._mean_unit
         second = (self._moved_second * self._second_unit).ravel()
-        shares = self._moved_shares * self._share_unit
+        shares = self._share_unit @ self._moved_shares
         self.parts = (
             math.sqrt(mean @ mean / len(mean)),
             math.sqrt(second @ second / len(second)),
@@ -334,7 +336,9 @@ def _simulated(x: Array, components: int) -> dict[str, Array]:
     half = len(spreads) // 4
     mean, second, share = (np.mean(values, axis=0) for values in zip(*spreads[half:]))
     least = _WEIGHT / (2 - _WEIGHT)  # of independent windows: where a latent is dead, one must not count for more
-    mean, second, share = np.maximum(mean, least), np.maximum(second, least), np.maximum(share, 0.1 * least)
+    apart = _WAVES @ (np.minimum(_LEVELS, _LEVELS[:, np.newaxis]) - np.outer(_LEVELS, _LEVELS)) @ _WAVES.T
+    mean, second = np.maximum(mean, least), np.maximum(second, least)
+    share = np.maximum(share, least * np.diag(apart))
     most = np.zeros((3, _REFERENCES, _PATHS))
     for z, s, f in _moved(process, drawn, _PATHS, rng):
         found = (z**2 / mean).mean(axis=-1), (s**2 / second).mean(axis=(-1, -2)), (f**2 / share).mean(axis=-1)
@@ -382,7 +386,7 @@ def _moved(
         z += _WEIGHT * (y - z)
         f += _WEIGHT * ((x[..., -1:] <= drawn.edges) - _LEVELS - f)
         if step % _EVERY == 0:
-            yield z, s, f
+            yield z, s, f @ _WAVES.T
 
 
 def _limit(largest: Array) -> float:
@@ -393,7 +397,8 @@ def _limit(largest: Array) -> float:
     """
     chance = _STEPS / AVERAGE_RUN_LENGTH / 3
     deviations = math.sqrt(6) / math.pi * (-math.log(-math.log1p(-chance)) - np.euler_gamma)
-    return float(np.quantile(largest.mean(axis=1) + deviations * largest.std(axis=1), _ASSURANCE))
+    spread = math.sqrt(largest.var(axis=1, ddof=1).mean())  # of one reference alone, it would be too uncertain
+    return float(np.quantile(largest.mean(axis=1), _ASSURANCE)) + deviations * spread
 
 
 def _at_least_seen(reference: DriftReference, latents: NDArray[Any], scores: Array) -> NDArray[np.float32]:

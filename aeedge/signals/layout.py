@@ -9,7 +9,7 @@ import numpy as np
 
 from aeedge.bundle.manifest import SignalSpec
 from aeedge.errors import InputError
-from aeedge.runtime.frames import as_rows
+from aeedge.runtime.batch import as_array
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -67,13 +67,12 @@ class Layout:
             InputError: another number of channels, no numbers, or numbers that an integer model cannot take.
         """
         channels = self.signal.channels
-        taken = given if type(given) is np.ndarray else as_rows(given, "samples", channels if self._named else None)
-        try:
-            found: NDArray[Any] = np.asarray(taken)
-            if found.dtype == object:  # None among numbers is a missing value
+        found = as_array(given, "samples", channels if self._named else None)
+        if found.dtype == object:  # None among numbers is a missing value
+            try:
                 found = found.astype(np.float64)
-        except (ValueError, TypeError) as error:  # lists of unequal length
-            raise InputError(f"samples: expected numbers (k, {len(channels)}), got {error}") from None
+            except (ValueError, TypeError) as error:
+                raise InputError(f"samples: expected numbers (k, {len(channels)}), got {error}") from None
         if found.ndim == 1:
             found = found[:, np.newaxis] if len(channels) == 1 else found[np.newaxis]
         if found.ndim != 2 or found.shape[1] != len(channels) or found.dtype.kind not in "fiub":

@@ -66,13 +66,12 @@ class Message(NamedTuple):
         payload: its content.
         number: by which it is acknowledged.
         again: whether the broker has sent it before.
-        session, connection: in which of them it came.
+        connection: in which one it came, counted.
     """
 
     payload: bytes
     number: int
     again: bool
-    session: int
     connection: int
 
     @property
@@ -113,7 +112,7 @@ class Broker:
         self.taken = dict(taken)
         self._name = f"{address.host}:{address.port}"
         self._inbox: queue.SimpleQueue[Message | str | InputError] = queue.SimpleQueue()
-        self._session = self._connection = 0  # counted
+        self._connection = 0  # counted
         self._since, self._short = 0.0, 0  # when it was connected last, and how often in a row only for a short time
         self._unacknowledged: list[Message] = []
         self._unpublished: dict[int, None] = {}  # numbers of events, in order
@@ -140,8 +139,6 @@ class Broker:
                 raise found
             if isinstance(found, str):
                 self._warn(found)
-            elif found.session != self._session:
-                continue  # the connection was lost since then: it comes again
             elif found.again and self.taken.get(found.number) == found.digest:
                 self._unacknowledged.append(found)
             else:
@@ -253,8 +250,6 @@ class Broker:
         if self._connection and not flags.session_present:
             self._inbox.put(f"{self._name} has forgotten the session, messages may be lost")
         self._connection, self._since = self._connection + 1, time.monotonic()
-        if flags.session_present:  # all that was not acknowledged comes again
-            self._session += 1
         from paho.mqtt.subscribeoptions import SubscribeOptions
 
         never = SubscribeOptions.RETAIN_DO_NOT_SEND  # an old message, and at each connection
@@ -278,8 +273,7 @@ class Broker:
             self._inbox.put(f"listens to {self.address.topic} of {self._name}")
 
     def _on_message(self, _client: Any, _data: Any, message: Any) -> None:
-        session, connection = self._session, self._connection
-        self._inbox.put(Message(bytes(message.payload), message.mid, message.dup, session, connection))
+        self._inbox.put(Message(bytes(message.payload), message.mid, message.dup, self._connection))
 
     def _on_publish(self, _client: Any, _data: Any, number: int, reason: Any, _properties: Any) -> None:
         if reason.is_failure:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from aeedge.errors import InputError
+from aeedge.runtime.batch import as_array
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -26,7 +27,7 @@ def window(samples: ArrayLike, length: int, hop: int | None = None) -> NDArray[A
     Raises:
         InputError: no recording, a length or a hop that is none, or a recording shorter than a window.
     """
-    recording = np.asarray(samples)
+    recording = as_array(samples, "samples")
     if recording.ndim == 1:
         recording = recording[:, np.newaxis]
     if recording.ndim != 2 or recording.dtype.kind not in "fiub":

@@ -79,13 +79,14 @@ class Autoencoder(Detector, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         weight_decay: decoupled weight decay, or "auto".
         schedule: "cosine", "plateau" or "constant".
         gradient_clip: maximum norm of the gradient, or None.
-        validation: share of rows held out to choose the best weights, 0 to 0.9; 0 for none, as with calibration "cross".
+        validation: share of rows held out to choose the best weights, 0 to 0.9; 0 for none, as with calibration
+            "cross".
         calibration: share of rows held out to set thresholds by, 0 to 0.5, which have no say in the training; or
-            "auto": a tenth, 105 to 4 096 rows, none of fewer than 495 rows or for goal "compress". A run keeps at most
-            4 096 of them. "cross": all rows are trained on, and four more trainings, each without a stretch of the
-            rows, tell how much higher the scores of such a stretch are; "auto" does so where windows overlap and a
-            recording is shorter than 100 of them. Then "auto" for `hidden` and `epochs` is a network that is linear
-            (family "dense") or starts at PCA, and few epochs.
+            "auto": a tenth, 105 to 4 096 rows, of fewer than 495 rows none, or a fifth where they are windows of a
+            signal; none for goal "compress". A run keeps at most 4 096 of them. "cross": all rows are trained on, and
+            four more trainings, each without a stretch of the rows, tell how much higher the scores of such a stretch
+            are; "auto" does so where windows overlap and a recording is shorter than 100 of them. Then "auto" for
+            `hidden` and `epochs` is a network that is linear (family "dense") or starts at PCA, and few epochs.
         time_ordered: whether the rows are in time order. Validation and calibration rows are then blocks at the end
             instead of random rows, and half as many rows after the calibration rows show whether scores drift. "auto":
             where rows are windows that overlap, with a note.

@@ -34,8 +34,8 @@ from aeedge_export.data.columns import label_notes
 from aeedge_export.data.corruption import corruption
 from aeedge_export.data.outliers import find_outliers
 from aeedge_export.data.rows import (
-    LEAST_ROWS_TO_CALIBRATE,
     CROSS,
+    LEAST_ROWS_TO_CALIBRATE,
     SPLIT,
     Split,
     fingerprint,

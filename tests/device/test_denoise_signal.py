@@ -2,6 +2,7 @@
 
 import tracemalloc
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from aeedge.errors import IncompatibleBundleError
 from aeedge.signals import crossfade
 from aeedge.signals.crossfade import Crossfade
 
+DATA = Path(__file__).parent.parent / "data"
 DAY = SignalSpec(("x",), window=24, hop=6, rate=1 / 300, calendar=("day", "week"))
 
 
@@ -165,9 +167,9 @@ def test_what_is_no_recording_of_the_model_is_refused(model):
     ):
         with pytest.raises(InputError, match=message):
             denoise_signal(model, given, hop)
-    with aeedge.load("tests/data/bundle_v1_encoder") as encoder, pytest.raises(IncompatibleBundleError):
+    with aeedge.load(DATA / "bundle_v1_encoder") as encoder, pytest.raises(IncompatibleBundleError):
         denoise_signal(encoder, np.zeros(10))
-    with aeedge.load("tests/data/bundle_v1_uint8") as images, pytest.raises(InputError, match="a model of windows"):
+    with aeedge.load(DATA / "bundle_v1_uint8") as images, pytest.raises(InputError, match="a model of windows"):
         denoise_signal(images, np.zeros(10))
 
 
@@ -186,7 +188,7 @@ def test_nan_touches_only_what_no_other_window_covers(model):
 
 def test_models_whose_windows_are_rows_are_taken_too():
     """As those that were trained before bundles said what a window is: rows of one moment, by name."""
-    with aeedge.load("tests/data/bundle_v1") as model:
+    with aeedge.load(DATA / "bundle_v1") as model:
         rows = model.golden_rows()
         np.testing.assert_allclose(denoise_signal(model, rows), model.denoise(rows), rtol=1e-5)
 

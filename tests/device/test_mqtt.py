@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from helpers.brokers import Client, free_port, running
+from helpers.brokers import Client, Proxy, free_port, running
 from helpers.children import TIMEOUT
 from helpers.signals import machine, signal_bundle
 from helpers.streams import environment
@@ -62,10 +62,10 @@ def listener(broker):
 
 
 @contextmanager
-def streaming(broker, bundle, *options, env=(), scheme="mqtt"):
-    """The command, killed at the end if it still runs."""
-    url = broker.url(IN, scheme)
-    command = [sys.executable, "-m", "aeedge", "stream", str(bundle), "--mqtt", url, *map(str, options)]
+def streaming(broker, bundle, *options, env=(), scheme="mqtt", first=""):
+    """The command after the line of Python `first`, killed at the end if it still runs."""
+    url, code = broker.url(IN, scheme), f"{first}\nimport aeedge.cli\naeedge.cli.main()"
+    command = [sys.executable, "-c", code, "stream", str(bundle), "--mqtt", url, *map(str, options)]
     pipe = subprocess.PIPE
     process = subprocess.Popen(command, env=environment() | dict(env), stdout=pipe, stderr=pipe)
     limit = threading.Timer(TIMEOUT, process.kill)
@@ -159,6 +159,29 @@ def test_nothing_is_lost_or_taken_twice_while_the_broker_is_restarted(
     assert f"{len(samples):,} samples" in err
 
 
+@pytest.fixture
+def network(broker):
+    found = Proxy(broker)
+    yield found
+    found.close()
+
+
+def test_nothing_is_lost_or_taken_twice_where_the_network_breaks(network, sensor, listener, bundle, samples):
+    wanted, parts = expected(bundle, samples), payloads(samples)
+    with streaming(network, bundle, "--publish", OUT) as process:
+        ready(process)
+        for number, payload in enumerate(parts):
+            sensor.publish(IN, payload)
+            if number % 25 == 24:
+                before = len(listener.messages)
+                assert soon(lambda before=before: len(listener.messages) > before + 2)
+                network.cut()
+        assert soon(lambda: len(told(listener.messages)) >= len(wanted))
+        assert ended(process)[0] == 0
+    assert network.cuts == 4
+    assert is_same(told(listener.messages), wanted)
+
+
 def test_nothing_is_lost_or_taken_twice_when_the_command_is_killed(broker, sensor, listener, bundle, samples, tmp_path):
     wanted, parts, state = expected(bundle, samples), payloads(samples), tmp_path / "state"
     for number, step in enumerate(np.split(np.array(parts), 4)):
@@ -172,6 +195,27 @@ def test_nothing_is_lost_or_taken_twice_when_the_command_is_killed(broker, senso
                 assert soon(lambda: len(told(listener.messages)) >= len(wanted))
             process.kill()  # in the middle of the messages
             process.wait(TIMEOUT)
+    assert is_same(told(listener.messages), wanted)
+
+
+@pytest.mark.parametrize("place", ["acknowledge", "settled", "done"])
+def test_a_crash_anywhere_between_a_message_and_its_acknowledgement_loses_and_doubles_nothing(
+    broker, sensor, listener, bundle, samples, tmp_path, place
+):
+    wanted, parts, state = expected(bundle, samples), payloads(samples), tmp_path / "state"
+    crash = f"import os; from aeedge.signals.mqtt import Broker; Broker.{place} = lambda *_: os._exit(9)"
+    with streaming(broker, bundle, "--publish", OUT, "--state", state) as process:
+        ready(process)
+        for payload in parts[:30]:
+            sensor.publish(IN, payload)
+        assert soon(lambda: len(listener.messages) > 20)
+        assert ended(process)[0] == 0
+    for payload in parts[30:]:
+        sensor.publish(IN, payload)
+    with streaming(broker, bundle, "--publish", OUT, "--state", state, first=crash) as process:
+        assert process.wait(TIMEOUT) == 9
+    with streaming(broker, bundle, "--publish", OUT, "--state", state):
+        assert soon(lambda: len(told(listener.messages)) >= len(wanted))
     assert is_same(told(listener.messages), wanted)
 
 

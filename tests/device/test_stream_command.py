@@ -123,7 +123,17 @@ def test_times_of_the_signal_are_those_of_the_windows(bundle, samples, expected)
     _, documents, said = call(bundle, csv(samples, times))
     assert [d["start"] for d in documents] == pytest.approx([START + d["start"] for d in expected])
     assert [d["score"] for d in documents] == [d["score"] for d in expected]
-    assert "lag" in said
+    assert "lag" not in said  # of an old recording
+
+
+def test_the_lag_is_from_the_last_sample_of_a_window_where_samples_have_dates(bundle, samples, tmp_path):
+    times = time.time() - 500 + np.arange(len(samples)) / 100
+    _, documents, _ = call(bundle, csv(samples, times), "--metrics-file", tmp_path / "m.prom")
+    (lag,) = [
+        line.split()[-1] for line in (tmp_path / "m.prom").read_text().splitlines() if line.startswith("aeedge_lag")
+    ]
+    assert float(lag) == pytest.approx(time.time() - documents[-1]["end"], abs=100)
+    assert float(lag) > 400
 
 
 def test_a_window_is_told_of_before_the_next_sample_comes(bundle, samples):

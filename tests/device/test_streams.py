@@ -37,6 +37,9 @@ def folder(tmp_path, monkeypatch):
     shutil.copytree(FOREIGN, "failing")
     change_golden(Path("failing"), "fp32.latent", (3, 0), 1.0)
     np.save("x.npy", np.zeros((30, 12), np.float32))
+    header = ",".join(names)
+    np.savetxt("x.csv", np.zeros((30, 12)), delimiter=",", header=header, comments="", encoding="utf-8")
+    Path("bad.csv").write_text(header.replace(" 0", " other", 1) + "\n", encoding="utf-8")
     np.save("nan.npy", np.full((2, 12), np.nan))
     np.save("z.npy", np.zeros((30, 3), np.float32))
     return tmp_path
@@ -58,6 +61,8 @@ COMMANDS = {
     "denoise": (["denoise", FOREIGN, "x.npy", "-o", "d.csv", "-f"], 0),
     "score": (["score", FOREIGN, "x.npy"], 0),
     "recalibrate": (["recalibrate", FOREIGN, "x.npy", "-o", f"{FOREIGN} new", "-f"], 0),
+    "stream to standard output": (["stream", FOREIGN, "x.csv"], 0),
+    "stream, other columns": (["stream", FOREIGN, "bad.csv"], 2),
     "tune": (["tune", FOREIGN, "--for", "memory"], 0),
     "tune, JSON": (["tune", FOREIGN, "--for", "memory", "--json"], 0),
     "bench": (["bench", FOREIGN, "--quick", "--seconds", "0.05", "--profile", "--html", f"{FOREIGN}.html", "-f"], 0),

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from helpers.signals import machine
 from PIL import Image
 
 import aeedge
@@ -18,6 +19,7 @@ from aeedge.errors import InputError
 from aeedge.files.images import Images
 from aeedge.files.replacing import BUNDLE, RUN
 from aeedge_export import Autoencoder
+from aeedge_export import window as cut
 from aeedge_export.data.files import read
 
 QUICK = ["--latent", "2", "--hidden", "8", "--epochs", "3", "-q"]
@@ -213,11 +215,17 @@ def test_force_replaces_runs_bundles_and_empty_folders(place):
 @pytest.mark.usefixtures("time_has_no_say")
 def test_everything_in_a_run_or_bundle_belongs_to_it(place, rows):
     """Otherwise --force would refuse what aeedge itself has written."""
-    Autoencoder(latent=2, calibration=0.2, time_ordered=True, epochs=1).fit(rows).save("run", overwrite=True)
-    call("report", "run")
-    Autoencoder.load("run").export("both.aeedge", variants=("fp32", "int8"), calibration=rows)
-    assert {p.name for p in (place / "run").iterdir()} == RUN.files
-    assert {p.name for p in (place / "both.aeedge").iterdir()} <= BUNDLE.files
+    windows = cut(machine(8000), window=32, hop=8, rate=100.0)
+    settings = {"latent": 2, "calibration": 0.2, "time_ordered": True, "epochs": 1}
+    for X, spec, front_end, variants, absent in (
+        (rows, None, "none", ("fp32", "int8"), {"reference.npy"}),
+        (windows.X, windows.signal, "spectrum", ("fp32",), set()),
+    ):
+        Autoencoder(**settings, front_end=front_end).fit_rows(X, signal=spec).save("run", overwrite=True)
+        call("report", "run")
+        Autoencoder.load("run").export("m.aeedge", variants=variants, calibration=X, overwrite=True)
+        assert {p.name for p in (place / "run").iterdir()} == RUN.files - absent
+        assert {p.name for p in (place / "m.aeedge").iterdir()} <= BUNDLE.files
 
 
 def test_estimators_refuse_before_they_convert(place, trained, monkeypatch):

@@ -3,7 +3,8 @@
 import getpass
 import socket
 import subprocess
-from contextlib import contextmanager
+import threading
+from contextlib import contextmanager, suppress
 
 import mosquitto
 import paho.mqtt.client as paho
@@ -67,6 +68,54 @@ def running(folder, *lines):
         yield broker
     finally:
         broker.stop()
+
+
+class Proxy:
+    """A port that leads to a broker, and can be cut: connections end in the middle of what they carry."""
+
+    def __init__(self, broker):
+        self._target, self._open, self._pumps, self.cuts = broker.port, [], [], 0
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self.port = self._server.getsockname()[1]
+        self._acceptor = threading.Thread(target=self._accept)
+        self._acceptor.start()
+
+    def url(self, topic, scheme="mqtt"):
+        return f"{scheme}://127.0.0.1:{self.port}/{topic}"
+
+    def cut(self):
+        ends, self._open = self._open, []
+        self.cuts += bool(ends)
+        for end in ends:
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def close(self):
+        with suppress(OSError):
+            self._server.shutdown(socket.SHUT_RDWR)
+        self._acceptor.join()
+        self._server.close()
+        self.cut()
+        for pump in self._pumps:
+            pump.join()
+
+    def _accept(self):
+        with suppress(OSError):
+            while True:
+                near = self._server.accept()[0]
+                far = socket.create_connection(("127.0.0.1", self._target))
+                self._open += [near, far]
+                for source, target in ((near, far), (far, near)):
+                    self._pumps.append(threading.Thread(target=self._pump, args=(source, target)))
+                    self._pumps[-1].start()
+
+    @staticmethod
+    def _pump(source, target):
+        with source, suppress(OSError):
+            while data := source.recv(4096):
+                target.sendall(data)
+        with suppress(OSError):
+            target.shutdown(socket.SHUT_RDWR)
 
 
 class Client:

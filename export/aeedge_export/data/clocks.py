@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -47,7 +48,11 @@ class Clock:
 
 
 def find_times(
-    columns: Mapping[str, Sequence[Any]], decimal: str, where: str, asked: str | None = None
+    columns: Mapping[str, Sequence[Any]],
+    decimal: str,
+    where: str,
+    asked: str | None = None,
+    units: Mapping[str, str] = MappingProxyType({}),
 ) -> tuple[str, NDArray[np.float64], TimeFormat] | None:
     """The column that tells the time of each sample, its times (n,) in seconds and their format; None without.
 
@@ -56,11 +61,15 @@ def find_times(
         decimal: the decimal mark of text.
         where: the file, for messages.
         asked: the column that must be it.
+        units: of the columns, as far as they are known.
 
     Raises:
         InputError: `asked` tells no time.
     """
-    found = {name: to_seconds(cells, decimal=decimal, name=name) for name, cells in columns.items()}
+    found = {
+        name: to_seconds(cells, decimal=decimal, name=f"{name} {units.get(name, '')}".rstrip())
+        for name, cells in columns.items()
+    }
     readable = {name: one for name, one in found.items() if np.isnan(one[0]).mean() <= _UNREADABLE}
     if asked is not None and asked not in readable:
         cell = next((c for c, t in zip(columns[asked], found[asked][0]) if np.isnan(t)), None)

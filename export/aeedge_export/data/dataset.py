@@ -74,6 +74,7 @@ class Dataset:
         time_ordered: whether its values rise.
         selected: mask of the rows that `Selection.select` wants; None for all.
         clock: cells of the columns that may tell the time, by name; empty where nobody asked.
+        clock_units: their units, where the table has some.
         notes: what was found, guessed and left out, in sentences.
     """
 
@@ -87,6 +88,7 @@ class Dataset:
     time_ordered: bool = False
     selected: NDArray[np.bool_] | None = None
     clock: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    clock_units: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = field(default=())
 
     @property

@@ -141,7 +141,7 @@ def as_samples(samples: NDArray[Any], name: str) -> NDArray[Any]:
     if samples.ndim == 3:
         raise InputError(
             f"{name}: expected a recording (samples, channels), got {samples.shape}; if these are windows already, "
-            "train on them as they are, without window=..."
+            "train on them as they are"
         )
     if samples.ndim != 2 or samples.dtype.kind not in "fiub" or not samples.shape[1]:
         raise InputError(f"{name}: expected numbers (samples, channels), got an array {samples.shape} {samples.dtype}")

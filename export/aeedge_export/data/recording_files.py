@@ -120,7 +120,7 @@ def _of_table(source: Source, wanted: Selection, missing: bool, first: Recording
     decimal = str((data.dialect or {}).get("decimal", "."))
     names, samples, notes = data.columns, data.X, list(data.notes)
     names = names or tuple(f"x{i}" for i in range(samples.shape[1]))
-    clock = find_times(data.clock, decimal, source.name, wanted.time)
+    clock = find_times(data.clock, decimal, source.name, wanted.time, data.clock_units)
     if clock is not None and clock[0] in names and clock[0] not in wanted.columns and len(names) > 1:
         keep = [i for i, name in enumerate(names) if name != clock[0]]
         names, samples = tuple(names[i] for i in keep), np.ascontiguousarray(samples[:, keep])

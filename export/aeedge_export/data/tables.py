@@ -172,6 +172,7 @@ def read_tables(sources: Sequence[Source], wanted: Selection, missing: bool) -> 
     )
     weights = None if wanted.weights is None else _weights(others[wanted.weights], wanted.weights, sources[0].name)
     selected = matching(wanted.condition, others, first.decimal, sources[0].name) if wanted.condition else None
+    units = dict(zip(first.names, (first.head.units if first.head else None) or ()))
     time_column, time_ordered = find_time({name: others[name] for name in times}, first.decimal, starts)
     return Dataset(
         rows,
@@ -184,6 +185,7 @@ def read_tables(sources: Sequence[Source], wanted: Selection, missing: bool) -> 
         time_ordered,
         selected,
         {name: others[name] for name in clock},
+        {name: units[name] for name in clock if name in units},
         tuple(notes),
     )
 

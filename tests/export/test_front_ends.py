@@ -19,7 +19,7 @@ from aeedge_export import Autoencoder, export_bundle
 from aeedge_export.networks.front_ends import features, from_document, front_end, hann, mel_filters
 from aeedge_export.reporting.page import render
 
-LIBROSA = np.load(Path(__file__).parent.parent / "data" / "librosa_mel.npz")  # recorded with librosa 0.11.0
+LIBROSA = np.load(Path(__file__).parent.parent / "data" / "librosa_mel.npz")  # see make_librosa_mel.py
 RATE = 2000.0
 TONES = (53.0, 100.0, 170.0, 250.0, 333.0)
 WINDOW = 300  # more than one product, and no power of two

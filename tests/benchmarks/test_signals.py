@@ -1,4 +1,4 @@
-"""The benchmark of signals and the example of an electrocardiogram: recordings that are plausible, counts that add up."""
+"""The benchmark of signals and the example of an ECG: recordings that are plausible, and counts that add up."""
 
 import numpy as np
 import pytest

@@ -234,8 +234,9 @@ def _detects(params: Mapping[str, Any]) -> bool:
 
 def _leaves_enough(count: int, params: Mapping[str, Any]) -> bool:
     """Whether half of the rows that are not for validation are left to train on beside blocks of this share."""
-    rest = count * (1 - params["validation"])
-    return rest - 1.5 * _SHARE * count - 3 * params["gap"] * bool(params["time_ordered"]) >= rest / 2
+    rest = count * (1.0 - float(params["validation"]))
+    gap = int(params["gap"]) if params["time_ordered"] else 0
+    return rest - 1.5 * _SHARE * count - 3 * gap >= rest / 2
 
 
 def _is_short(count: int, params: Mapping[str, Any]) -> bool:

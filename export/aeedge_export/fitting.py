@@ -120,7 +120,9 @@ def fit(
             f"some out: all are trained on, and the threshold comes from {_FOLDS} more trainings, each without a part "
             "of the recording; calibration=0.2 for held-out windows at the end"
         ]
-    elif signal is not None and _detects(params) and len(X) < LEAST_ROWS_TO_CALIBRATE:
+    elif (
+        signal is not None and _detects(params) and len(X) < LEAST_ROWS_TO_CALIBRATE and _leaves_enough(len(X), params)
+    ):
         params["calibration"] = _SHARE  # a stream without a threshold watches nothing
     front_end = made_front_end(params, X, signal)
     run, resolved, inner = _begin(X, params, features, split_options(params), weights, front_end)
@@ -228,6 +230,13 @@ def _time_order(X: NDArray[Any], params: Mapping[str, Any]) -> tuple[dict[str, A
 def _detects(params: Mapping[str, Any]) -> bool:
     """Whether alarms are wanted, and it was not said how many rows are to calibrate them."""
     return isinstance(params["calibration"], str) and params["goal"] == "detect"
+
+
+def _leaves_enough(count: int, params: Mapping[str, Any]) -> bool:
+    """Whether half of the rows that are not for validation are left to train on beside blocks of this share."""
+    rest = count * (1.0 - float(params["validation"]))
+    gap = int(params["gap"]) if params["time_ordered"] else 0
+    return rest - 1.5 * _SHARE * count - 3 * gap >= rest / 2
 
 
 def _is_short(count: int, params: Mapping[str, Any]) -> bool:
@@ -616,7 +625,7 @@ def _cross_validated(
     highest: dict[str, list[float]] = {kind: [] for kind in kinds}
     for fold in np.array_split(rows, _FOLDS):
         kept = rows[(rows < fold[0] - gap) | (rows > fold[-1] + gap)]
-        network = build(params["family"], resolved.design, run.drawn_seed)
+        network = build(params["family"], resolved.design, run.drawn_seed, (params["encoder"], params["decoder"]))
         other = replace(run, network=network, state=State(), notes=[], calibration=None)
         parts = Split(kept, none, none, none)
         _train_network(other, X, resolved, {**params, "verbose": False}, parts, None)

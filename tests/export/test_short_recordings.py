@@ -4,6 +4,7 @@ import warnings
 
 import numpy as np
 import pytest
+from torch import nn
 
 import aeedge
 from aeedge.errors import InputError
@@ -158,3 +159,13 @@ def test_recordings_that_are_too_short_for_folds_have_no_threshold():
 def test_a_word_that_is_none_is_refused():
     with pytest.raises(InputError, match="calibration: expected 'auto', 'cross' or a share"):
         Autoencoder(calibration="crossed").fit(np.zeros((10, 3)))
+
+
+def test_explicit_cross_validation_takes_modules_of_ones_own(short):
+    found, _ = short
+    size = found.X[0].size
+    encoder = nn.Sequential(nn.Flatten(), nn.Linear(size, 3))
+    decoder = nn.Sequential(nn.Linear(3, size), nn.Unflatten(1, found.X.shape[1:]))
+    run = fitted(found, family="custom", encoder=encoder, decoder=decoder, calibration="cross", epochs=2).run_
+    assert run.alarm.threshold > 0
+    assert run.inflation >= 1

@@ -8,6 +8,7 @@ import mmap
 import re
 import wave
 from datetime import datetime, timedelta, timezone
+import warnings
 from itertools import pairwise
 
 import numpy as np
@@ -657,6 +658,8 @@ def test_a_sample_that_is_in_many_windows_is_no_code_for_missing_values():
     twice = once.copy()
     twice[500, 0] = -9999.0
     for recording, said in ((once, "deviations away"), (twice, "looks like a code")):
-        with pytest.warns(UserWarning, match=said):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
             ae = small(epochs=1).fit_rows(cut(recording, 32, 4), signal=SPEC._replace(hop=4))
+        assert any(said in note for note in ae.notes_)
         assert any("code" in note for note in ae.notes_) == ("code" in said)

@@ -6,9 +6,9 @@ import gzip
 import json
 import mmap
 import re
+import warnings
 import wave
 from datetime import datetime, timedelta, timezone
-import warnings
 from itertools import pairwise
 
 import numpy as np

@@ -101,10 +101,10 @@ def _alarms(m: Manifest) -> list[tuple[str, str]]:
         spec, order = m.calibration, ", in the order of time" if m.calibration.time_ordered else ""
         estimated = "" if "false_alarm_rate" in spec.rule else " (an estimate)"
         shown = ", ".join(f"{threshold:.6g} ({variant})" for variant, threshold in spec.thresholds.items())
-        rows += [
-            ("threshold", shown or "none"),
-            ("false alarms", f"{100 * spec.false_alarm_rate:.3g} %{estimated} of normal rows"),
-        ]
+        promised = f"{100 * spec.false_alarm_rate:.3g} %{estimated} of normal rows"
+        if "inflation" in spec.rule:
+            promised = "not promised: the threshold is from cross-validation of a short recording"
+        rows += [("threshold", shown or "none"), ("false alarms", promised)]
         out = spec.rule.get("left_out")
         more = f", {out} more with gross outliers left out" if out else ""
         rows.append(("calibration", f"{spec.rows:,} rows{order}{more}"))

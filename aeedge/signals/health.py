@@ -75,6 +75,7 @@ class HealthCheck:
         self._most = {key: np.clip(TIMES * found, FEW[key], 2**31) for key, found in self._usual.items()}
         self._most["missing"] = self._usual["missing"]
         self._most["zeros"][self._usual["zeros"] == 0] = FEW_NEW_ZEROS
+        self._crosses = (low < 0) & (high > 0) & (self._usual["zeros"] > 0)  # converters of few steps meet 0 on the way
         self._least = {key: float(found.min(initial=np.inf)) for key, found in self._most.items()}
 
     def check(self, window: ArrayLike) -> tuple[Fault, ...]:
@@ -170,7 +171,8 @@ class HealthCheck:
             found += [_said("saturated", extreme, length, f"at {low:g} or {high:g}", usual["at_extreme"])]
         if run > self._most["longest_run"][i] and (not is_clipped or low == high):
             found += [_said("stuck", run, length, f"{_longest(row):g} in a row", usual["longest_run"])]
-        if zeros > self._most["zeros"][i] and low < high:
+        most = max(self._most["zeros"][i], length / 4 if self._crosses[i] else 0)
+        if zeros > most and low < high:
             found += [_said("missing", zeros, length, "0", usual["zeros"])]
         return found
 

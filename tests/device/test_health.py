@@ -314,3 +314,16 @@ def test_a_stream_of_integers_names_the_channel_that_drops_out(tmp_path, chunk):
         ("bad input", "missing", "y"),
         ("bad input", "missing", None),
     ]
+
+
+def test_a_coarse_signal_that_crosses_zero_is_not_missing():
+    """Converters of few steps meet 0 on their way; a channel that rests at 0 is stuck."""
+    t = np.arange(6000)
+    signal = np.round(4 * np.sin(2 * np.pi * t / 40), 1)[:, np.newaxis].astype(np.float32)
+    check = HealthCheck(reference_of(window(signal, 64, 16)), ["x"], "float32")
+    slow = np.round(0.2 * np.sin(2 * np.pi * np.arange(64) / 40 * 1.3), 1)[:, np.newaxis].astype(np.float32)
+    assert np.count_nonzero(slow == 0) > 8
+    assert [fault.kind for fault in check.check(slow)] in ([], ["stuck"])
+    dropped = signal[:64].copy()
+    dropped[20:50] = 0
+    assert [fault.kind for fault in check.check(dropped)] == ["stuck", "missing"]

@@ -21,6 +21,7 @@ from aeedge.table import columns, human_bytes
 from aeedge_export.alarms import described_drift
 from aeedge_export.cli.windows import windows_as_trained
 from aeedge_export.data.dataset import Selection
+from aeedge_export.reporting.detection import INFLATED
 
 
 @click.command()
@@ -141,10 +142,9 @@ def _alarms(manifest: Manifest) -> str:
         )
     values = ", ".join(f"{value:.4g} ({name})" for name, value in spec.thresholds.items())
     drift = f"\n{described_drift(spec.drift)}" if spec.drift else ""
-    return (
-        f"score {manifest.score.kind}, threshold {values}: a false-alarm rate of {100 * spec.false_alarm_rate:.3g} %, "
-        f"from {spec.rows:,} calibration rows{drift}"
-    )
+    promised = f"a false-alarm rate of {100 * spec.false_alarm_rate:.3g} %, from {spec.rows:,} calibration rows"
+    promised = INFLATED if "inflation" in spec.rule else promised
+    return f"score {manifest.score.kind}, threshold {values}: {promised}{drift}"
 
 
 def _decided(variant: Variant) -> str:

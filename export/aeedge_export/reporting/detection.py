@@ -70,15 +70,24 @@ def detection(
     return found
 
 
+INFLATED = (
+    "what the highest score of another such stretch stays below in 9 of 10 cases; so short a recording promises no "
+    "false-alarm rate"
+)
+"""What a threshold by cross-validation means."""
+
+
 def described(run: Run) -> list[str]:
     """What is to know of the alarms of a run, in a few lines."""
     alarm, labels = run.alarm, run.evaluation.get("detection", {}).get("labels", {})
     if alarm is None:
         lines = [f"score {run.scored_as.kind}; no threshold, for no rows were held out to calibrate it"]
     else:
+        promised = f"a false-alarm rate of {100 * alarm.rate:.3g} %, from {alarm.rows:,} calibration rows"
+        if run.inflation > 1:
+            promised = INFLATED
         lines = [
-            f"score {run.scored_as.kind}, threshold {alarm.threshold:.4g}: a false-alarm rate of "
-            f"{100 * alarm.rate:.3g} %, from {alarm.rows:,} calibration rows"
+            f"score {run.scored_as.kind}, threshold {alarm.threshold:.4g}: {promised}"
             + (f" ({run.calibration_left_out:,} with gross outliers left out)" if run.calibration_left_out else "")
         ]
         if alarm.drift and not alarm.drift["drift"]:

@@ -71,6 +71,7 @@ bench-all: bench
 	$(BIN)/python benchmarks/int8_speed.py
 	$(BIN)/python benchmarks/loadgen_reference.py
 	$(BIN)/python benchmarks/compare_trust.py
+	$(BIN)/python benchmarks/drift.py
 	$(BIN)/python benchmarks/decoder_latency.py
 	$(BIN)/python benchmarks/training_speed.py
 	$(BIN)/python benchmarks/training_threads.py

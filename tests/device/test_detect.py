@@ -18,6 +18,7 @@ from helpers.children import child
 from helpers.tampering import replace_calibration, replace_calibration_bytes, reseal
 
 import aeedge
+from aeedge.bundle.manifest import FORMAT_VERSION
 from aeedge.bundle.reader import Bundle
 from aeedge.cli.group import AeedgeGroup
 
@@ -574,10 +575,9 @@ def test_bundles_of_the_second_version_are_those_that_need_it(name):
 
 
 def test_a_bundle_of_a_later_version_asks_for_an_upgrade(plant):
-    reseal(plant, lambda d: d.update(format_version=3))
-    with pytest.raises(
-        aeedge.IncompatibleBundleError, match=r"version is 3, .* up to 2; upgrade it with: pip install -U"
-    ):
+    reseal(plant, lambda d: d.update(format_version=FORMAT_VERSION + 1))
+    said = rf"version is {FORMAT_VERSION + 1}, .* up to {FORMAT_VERSION}; upgrade it with: pip install -U"
+    with pytest.raises(aeedge.IncompatibleBundleError, match=said):
         aeedge.load(plant)
 
 
@@ -587,7 +587,7 @@ def test_a_bundle_of_a_later_version_asks_for_an_upgrade(plant):
         ("false_alarm_rate", 1.5), ("false_alarm_rate", -0.1), ("rows", 0), ("rows", 4097), ("rows", 3.5),
         ("thresholds", {"fp32": 1e39}), ("thresholds", {"fp32": "1"}), ("thresholds", {"fp32": None}),
         ("thresholds", {"fp32": True}), ("thresholds", 3), ("rule", 3), ("time_ordered", 1), ("time_ordered", None),
-        ("drift", []), ("sha256", "x"), ("bytes", 0),
+        ("drift", []), ("spacing", 0.5), ("spacing", "1"), ("drift_references", [3, 2]), ("sha256", "x"), ("bytes", 0),
     ],
 )  # fmt: skip
 def test_a_calibration_entry_that_is_none(plant, key, value):

@@ -378,3 +378,20 @@ def test_alarms_a_day_are_counted_by_stretches_of_the_calibration():
     assert alarms_per_day(model, signal, 10, 1.0, AlarmLogic("1 of 1", cooldown=1e6)) == pytest.approx(
         2 / 101 * stretches_a_day
     )
+
+
+@pytest.mark.parametrize(
+    ("samples", "length", "hop", "said"),
+    [
+        ([[1, 2], [3]], 1, 1, "samples: expected rows of one shape"),
+        (None, 1, 1, "samples: expected an array of numbers"),
+        (np.zeros((4, 2, 2)), 1, 1, "samples: expected numbers"),
+        (np.zeros((4, 2)), 5, 1, "samples: expected a recording of 5 samples or more, as a window has, got 4"),
+        (np.zeros((4, 2)), 0, 1, "length: expected a whole number"),
+        (np.zeros((4, 2)), 2.0, 1, "length: expected a whole number"),
+        (np.zeros((4, 2)), 2, 0, "hop: expected a whole number"),
+    ],
+)
+def test_what_cannot_be_cut_into_windows_is_refused(samples, length, hop, said):
+    with pytest.raises(InputError, match=said):
+        aeedge.window(samples, length, hop)

@@ -80,6 +80,15 @@ def test_parts_of_windows_are_later_blocks_that_share_no_sample(window, hop):
 
 
 @pytest.mark.parametrize(
+    "params", [{}, {"hidden": "auto"}, {"hidden": ()}, {"linear_path": True}, {"family": "sparse"}]
+)
+def test_few_windows_are_trained_on_by_networks_of_any_depth(params):
+    windows = cut(signal(800), 32, 40)
+    ae = small(**params).fit_rows(windows, signal=SPEC._replace(hop=40))
+    assert np.isfinite(ae.transform(windows)).all()
+
+
+@pytest.mark.parametrize(
     ("params", "changes", "message"),
     [
         ({"channels": "first"}, {}, "channels: windows of a signal are"),
@@ -323,6 +332,7 @@ def test_frames_of_any_package():
         (signal(), {"rate": -50}, "rate: expected samples a second above 0, such as 50Hz"),
         (signal(), {"rate": "fast"}, "rate: expected samples a second above 0"),
         (signal(), {"resample": "50Hz"}, "resample: the rate of recordings is not known"),
+        (signal(), {"channels": ["a", "a"]}, "channels: expected each name once, got a, a"),
         (signal(), {"channels": ["a"]}, "channels: expected 2 different names"),
         (signal(), {"units": ["g"]}, "units: expected one for each of 2 channels"),
         (signal(), {"times": np.arange(5)}, "times: expected one for each of the 3,000 samples"),
@@ -544,6 +554,7 @@ def test_labels_select_and_calibration_files_of_windows(tmp_path):
         (["--window", 1], "window: expected 2 samples or more, got 1"),
         (["--window", 32, "--calendar", "month"], "calendar: expected day and week, got month"),
         (["--window", 32, "--columns", "a", "--channels", "b"], "both name the channels"),
+        (["--window", 32, "--channels", "a,a"], "--channels: expected each name once, got a,a"),
         (["--window", 32, "--gap", 1], "gap: expected 3 windows or more"),
     ],
 )

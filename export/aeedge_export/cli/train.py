@@ -363,6 +363,8 @@ def _of_recordings(selection: Selection, channels: tuple[str, ...]) -> Selection
     """
     if channels and selection.columns:
         raise InputError("--channels, --columns: both name the channels to take; leave one out")
+    if len(set(channels)) < len(channels):
+        raise InputError(f"--channels: expected each name once, got {','.join(channels)}")
     if selection.resize or selection.skip_bad:
         raise InputError("--resize, --skip-bad: only images can be resized or skipped; leave them out")
     return replace(selection, columns=channels or selection.columns)

@@ -61,6 +61,8 @@ def window(
         (calendar,) if isinstance(calendar, str) else tuple(calendar),
         missing,
     ).checked()
+    if channels is not None and len(set(channels)) < len(channels):
+        raise InputError(f"channels: expected each name once, got {', '.join(map(str, channels))}")
     if _are_paths(recordings):
         paths = [recordings] if isinstance(recordings, (str, os.PathLike)) else list(recordings)
         selection = Selection(columns=tuple(channels or ()), time=times)

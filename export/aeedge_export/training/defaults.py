@@ -215,7 +215,8 @@ def _settings(params: Mapping[str, Any], facts: Facts, design: Design, batch_siz
         weight_decay=float(_given(params["weight_decay"], decay)),
         schedule=params["schedule"],
         gradient_clip=None if clip is None else float(clip),
-        from_pca=(design.linear_path and params["goal"] == "compress") or facts.few_windows,
+        from_pca=(design.linear_path and (params["goal"] == "compress" or facts.few_windows))
+        or (facts.few_windows and not design.hidden),
         patience=None if patience is None else int(_given(patience, max(15, epochs // 4))),
         seed=seed,
         threads=int(_given(params["threads"], 0)) or None,

@@ -325,7 +325,10 @@ def test_rows_for_calibration_of_other_kinds(tmp_path):
         (["--calibration", "wide.npy"], r"--calibration: expected rows of shape (3,), got an array (600, 2)"),
         (["--calibration", "nan.npy"], "--calibration: expected finite numbers that fit float32, got nan in row 3"),
         (["--calibration", "wide.npy", "--calibration-share", "0.1"], "--calibration: expected a file or a share"),
-        (["--calibration-share", "0.7"], "--calibration-share: expected 'auto', 'cross' or a share from 0 to 0.5, got 0.7"),
+        (
+            ["--calibration-share", "0.7"],
+            "--calibration-share: expected 'auto', 'cross' or a share from 0 to 0.5, got 0.7",
+        ),
         (["--calibration-share", "0.5", "--validation", "0.6"], "expected rows to train on beside 360 for validation"),
         (["--gap", "-1"], "--gap: expected 'auto' or a whole number of rows from 0, got -1"),
         (["--gap", "700"], "expected rows to train on beside"),

@@ -395,3 +395,59 @@ def test_alarms_a_day_are_counted_by_stretches_of_the_calibration():
 def test_what_cannot_be_cut_into_windows_is_refused(samples, length, hop, said):
     with pytest.raises(InputError, match=said):
         aeedge.window(samples, length, hop)
+
+
+def test_a_clock_that_goes_back_does_not_silence_alarms(watched):
+    """A device that starts at 1970 again is not quiet until its old time comes."""
+    wild = machine(100, seed=3) + 10 * np.random.default_rng(0).normal(size=(100, 2)).astype(np.float32)
+    stream = Stream(watched, cooldown=30.0)
+    first = stream.push(wild, 1.7e9) + stream.push(machine(100, seed=3))
+    again = stream.push(wild, 0.0)
+    assert [sum(event.raised for event in found) for found in (first, again)] == [1, 1]
+
+
+def test_a_cooldown_goes_on_over_a_gap(watched):
+    """An alarm that a gap ends has ended: none begins for a while."""
+    wild = machine(100, seed=3) + 10 * np.random.default_rng(0).normal(size=(100, 2)).astype(np.float32)
+    for cooldown, raised in ((0.0, 2), (60.0, 1)):
+        stream = Stream(watched, cooldown=cooldown)
+        events = stream.push(wild) + stream.push(None, missing=3) + stream.push(wild)
+        assert sum(event.raised for event in events) == raised
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"cooldown": np.float32(3)},
+        {"hysteresis": np.float32(0.1)},
+        {"threshold": np.float32(1)},
+        {"false_alarm_rate": np.float32(0.1)},
+        {"adapt": np.True_},
+        {"hop": np.int16(4)},
+    ],
+)
+def test_options_that_are_numpy_numbers_have_a_state(watched, recording, options):
+    stream = Stream(watched, **options)
+    stream.push(recording[:500])
+    again = Stream.restore(watched, stream.state())
+    assert_same(again.push(recording[500:700]), stream.push(recording[500:700]))
+
+
+def test_adapt_is_true_or_false(watched):
+    with pytest.raises(InputError, match="adapt: expected True or False, got 'no'"):
+        Stream(watched, adapt="no")
+
+
+def test_a_state_with_any_bit_wrong_is_no_traceback(watched, recording):
+    """It is refused with a sentence, or nothing that matters was hit."""
+    stream = Stream(watched, adapt=True)
+    stream.push(recording[:100])
+    state, rng, refused = stream.state(), np.random.default_rng(0), 0
+    for _ in range(1500):
+        damaged = bytearray(state)
+        damaged[rng.integers(len(state))] ^= 1 << rng.integers(8)
+        try:
+            Stream.restore(watched, bytes(damaged))
+        except InputError:
+            refused += 1
+    assert refused > 500

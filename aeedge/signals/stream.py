@@ -182,16 +182,22 @@ class Stream:
             else:
                 broken = np.flatnonzero(~np.isfinite(part[0]))  # of the first sample, however many come in a chunk
                 channel = self._signal.channels[broken[0]] if len(broken) == 1 else None
-                self._lost_at(len(part), events, channel)
+                self._lost_at(len(part), events, channel, part_times)
 
     def _lost(self, count: int) -> list[Event]:
         events: list[Event] = []
         self._lost_at(count, events)
         return events
 
-    def _lost_at(self, count: int, events: list[Event], channel: str | None = None) -> None:
-        time = self._clock.next
-        self._clock.skip(count)
+    def _lost_at(
+        self, count: int, events: list[Event], channel: str | None = None, times: NDArray[np.float64] | None = None
+    ) -> None:
+        if times is None:
+            time = self._clock.next
+            self._clock.skip(count)
+        else:
+            time = float(times[0])
+            self._clock.passed(times)
         self._gap(Fault("missing", channel, "samples are missing"), events, time)
         self._in_gap = True
 

@@ -331,6 +331,8 @@ def test_frames_of_any_package():
         (signal(), {"hop": 0}, "hop: expected a whole number of at least 1, got 0"),
         (signal(), {"hop": 3001}, "hop: expected at most 3,000, the samples of recordings, got 3,001"),
         (signal(), {"rate": -50}, "rate: expected samples a second above 0, such as 50Hz"),
+        (signal(), {"rate": 1e-300}, "rate: expected samples a second above 0"),
+        (signal(), {"times": np.arange(3000) * 1e300}, "rate: expected samples a second above 0"),
         (signal(), {"rate": "fast"}, "rate: expected samples a second above 0"),
         (signal(), {"resample": "50Hz"}, "resample: the rate of recordings is not known"),
         (signal(), {"channels": ["a", "a"]}, "channels: expected each name once, got a, a"),

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 _BLOCK_BYTES = 2**22  # of windows that are given at a time
 _RATE_ERROR = 0.05  # of times against the rate of the training
 _SAME_RATE = 0.01  # of a header
+_BACKWARD = 0.1  # share of steps back, from which on rows are not in the order of time
 _COARSE = 0.1  # share of samples with the time of the one before, from which on a clock counts in longer steps
 _DEFAULT_NAME = re.compile(r"(?:x|ch|channel[ _]?)?\d+")  # of channels that had none
 
@@ -310,6 +311,11 @@ class _Clock:
             InputError: the first steps are not of the rate of the training.
         """
         steps = np.diff(times, prepend=times[0] if math.isnan(self._last) else self._last)
+        if self._longest is None and (back := float((steps < 0).mean())) > _BACKWARD:
+            raise InputError(
+                f"{self._name}: expected times that rise from sample to sample in the column "
+                f"'{printable(self._column)}', but {back:.0%} of the steps go back; sort the rows"
+            )
         if self._longest is None and (steps > 0).any():
             found = self._longest_step(steps[1:], _quantum(times))
             self._longest = found if self._known is None else self._known

@@ -389,6 +389,14 @@ FAULTS = {
         lambda f: csv(f / "x.csv", SAMPLES[:100], times=GOOD_TIMES + np.arange(100) // 20),
         "expected a stretch of 32 samples without a gap in time",
     ),
+    "rows backwards": (
+        lambda f: csv(f / "x.csv", SAMPLES[:100], times=GOOD_TIMES[::-1]),
+        "expected times that rise from sample to sample in the column 't', but 99% of the steps go back; sort the rows",
+    ),
+    "rows out of order": (
+        lambda f: csv(f / "x.csv", SAMPLES[:100], times=np.random.default_rng(0).permutation(GOOD_TIMES)),
+        "of the steps go back; sort the rows",
+    ),
     "an empty file": (lambda f: Path(f / "x.csv").write_text("") or f / "x.csv", "it is empty"),
 }
 

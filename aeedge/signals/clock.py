@@ -125,7 +125,7 @@ class SampleClock:
     def _checked(self, given: float | ArrayLike, count: int) -> NDArray[np.float64]:
         try:
             found = _seconds(given)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise InputError(f"time: expected seconds, one number or one for each sample, got {given!r:.60}") from None
         if found.shape not in ((), (count,)) or not np.isfinite(found).all():
             raise InputError(f"time: expected seconds, one finite number or {count} of them, got {found!r:.60}")
@@ -158,4 +158,6 @@ def _seconds(given: Any) -> NDArray[np.float64]:
     found = np.asarray(given)
     if found.dtype.kind == "M":
         return np.asarray((found - np.datetime64(0, "s")) / np.timedelta64(1, "s"), np.float64)
+    if found.dtype.kind == "c":
+        raise TypeError("complex")
     return np.asarray(found, np.float64)

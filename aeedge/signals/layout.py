@@ -73,8 +73,10 @@ class Layout:
         if found.dtype == object:  # None among numbers is a missing value
             try:
                 found = found.astype(np.float64)
-            except (ValueError, TypeError) as error:
+            except (ValueError, TypeError, OverflowError) as error:
                 raise InputError(f"samples: expected numbers (k, {len(channels)}), got {error}") from None
+        if found.shape == (0,):
+            found = found.reshape(0, len(channels))
         if found.ndim == 1:
             found = found[:, np.newaxis] if len(channels) == 1 else found[np.newaxis]
         if found.ndim != 2 or found.shape[1] != len(channels) or found.dtype.kind not in "fiub":

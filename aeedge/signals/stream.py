@@ -70,7 +70,7 @@ class Stream:
     ) -> None:
         self._model, self._layout = model, Layout(model)
         signal, dtype = self._layout.signal, self._layout.dtype
-        self._signal, self.hop = signal, signal.hop if hop is None else as_count("hop", hop)
+        self._signal, self.hop = signal, signal.hop if hop is None else as_count("hop", hop, 2**31 - 1)
         if not isinstance(adapt, (bool, np.bool_)):
             raise InputError(f"adapt: expected True or False, got {adapt!r:.60}")
         self._options = {"patience": patience, "cooldown": cooldown, "hysteresis": hysteresis}

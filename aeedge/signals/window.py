@@ -45,7 +45,7 @@ def window(samples: ArrayLike, length: int, hop: int | None = None) -> NDArray[A
     return views.swapaxes(1, 2)
 
 
-def as_count(name: str, value: Any) -> int:
+def as_count(name: str, value: Any, most: int = 2**53) -> int:
     """A whole number of at least 1.
 
     Raises:
@@ -53,4 +53,6 @@ def as_count(name: str, value: Any) -> int:
     """
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)) or value < 1:
         raise InputError(f"{name}: expected a whole number of at least 1, got {value!r:.60}")
+    if value > most:
+        raise InputError(f"{name}: expected a whole number of at most {most}, got a larger one")
     return int(value)

@@ -233,6 +233,7 @@ def test_bundles_without_a_signal_are_streamed_by_their_shape(model):
     [
         ({"hop": 0}, "hop: expected a whole number of at least 1, got 0"),
         ({"hop": 2.5}, "hop"),
+        ({"hop": 2**70}, "hop: expected a whole number of at most 2147483647"),
         ({"patience": "5 of 3"}, "patience: expected how many"),
         ({"patience": 3}, "patience"),
         ({"patience": "0 of 3"}, "patience"),
@@ -262,6 +263,10 @@ def test_options_out_of_range(watched, arguments, said):
         (np.zeros((5, 2)), {"time": [1.0, 2.0]}, "time: expected seconds"),
         (np.zeros((5, 2)), {"time": "noon"}, "time: expected seconds"),
         (None, {}, "missing: expected a whole number"),
+        (np.zeros((5, 2)), {"time": 10**400}, "time: expected seconds"),
+        (np.zeros((5, 2)), {"time": np.zeros(5, complex)}, "time: expected seconds"),
+        ([[10**400, 1]], {}, "samples: expected numbers"),
+        (None, {"missing": 10**400}, "missing: expected a whole number of at most"),
         (None, {"missing": 0}, "missing"),
         (None, {"missing": -3}, "missing"),
         (np.zeros((5, 2)), {"missing": 3}, "missing: expected samples or how many"),
@@ -608,3 +613,10 @@ def test_a_forged_signal_is_refused_or_streams(tmp_path, key):
             stream.push(machine(100, len(stream.channels)), 1e9)
             Stream.restore(model, stream.state())
             assert stream.expected_false_alarms_per_day is None or stream.expected_false_alarms_per_day > 0
+
+
+def test_no_samples_at_all_are_a_chunk_too(watched, recording):
+    stream = Stream(watched)
+    events = stream.push(recording[:100])
+    assert [stream.push(nothing) for nothing in ([], np.zeros((0, 2)), np.zeros(0))] == [[], [], []]
+    assert_same(events + stream.push(recording[100:]), Stream(watched).push(recording))

@@ -354,6 +354,12 @@ def test_frames_of_any_package():
         (np.array(["a"] * 50), {}, "expected numbers"),
         ([signal(), "a.csv"], {}, "expected either paths of files or arrays and frames, got some of both"),
         (["a.csv", signal()], {}, "expected either paths of files or arrays and frames, got some of both"),
+        (
+            np.where(signal() == signal()[7, 1], np.inf, signal()),
+            {"missing": "drop"},
+            "sample 7 .* infinity is no missing",
+        ),
+        (np.where(signal() == signal()[7, 1], np.inf, signal()), {"missing": "median"}, "sample 7 .* is no missing"),
         (signal(), {"channels": "ab"}, "channels: expected 2 different names"),
         (signal(), {"rate": 50, "resample": 1e12}, "resample: expected a rate at which recordings have fewer than"),
         (signal(), {"rate": 50, "resample": 1e-9}, "recordings: expected 32 samples or more, as a window has, got 1"),

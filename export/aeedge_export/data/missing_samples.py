@@ -40,6 +40,8 @@ def without_missing(
         for one, mask in zip(recordings, unwanted):
             _check_finite(one, mask)
         return list(recordings), unwanted, None, notes
+    for one, mask in zip(recordings, unwanted):
+        _check_finite(one, mask, nan=True)
     samples = [np.array(one.samples) for one in recordings]
     whole = np.concatenate(samples)
     _check_known(whole, recordings[0])
@@ -85,20 +87,26 @@ def _check_known(samples: NDArray[Any], recording: Recording) -> None:
         )
 
 
-def _check_finite(recording: Recording, unwanted: NDArray[np.bool_] | None) -> None:
+def _check_finite(recording: Recording, unwanted: NDArray[np.bool_] | None, *, nan: bool = False) -> None:
+    """Refuse NaN, unless `nan` is welcome, and infinity."""
     if recording.samples.dtype.kind != "f":
         return
     for start in range(0, len(recording.samples), _BLOCK):
-        fine = np.isfinite(recording.samples[start : start + _BLOCK])
+        block = recording.samples[start : start + _BLOCK]
+        fine = ~np.isinf(block) if nan else np.isfinite(block)
         if unwanted is not None:
             fine = fine | unwanted[start : start + _BLOCK, None]
         if not fine.all():
             row, column = (int(i) for i in np.argwhere(~fine)[0])
             value = recording.samples[start + row, column]
+            advice = (
+                "infinity is no missing value: correct it, or make it NaN"
+                if nan
+                else "split recordings there (missing='drop') or fill them (missing='median')"
+            )
             raise InputError(
                 f"{recording.name}, sample {start + row} (counted from 0), channel "
-                f"'{printable(recording.channels[column])}': expected a finite number, got {value}; split "
-                "recordings there (missing='drop') or fill them (missing='median')"
+                f"'{printable(recording.channels[column])}': expected a finite number, got {value}; {advice}"
             )
 
 

@@ -394,7 +394,9 @@ class _File:
         """Close it; it cannot be read any more."""
         handles, self._handles = self._handles, []
         for handle in handles:
-            os.close(handle)
+            self._close(handle)
+
+    _close = staticmethod(os.close)  # modules may be gone when the interpreter ends
 
     def __enter__(self) -> _File:
         return self

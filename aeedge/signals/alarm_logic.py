@@ -54,11 +54,14 @@ class AlarmLogic:
 
     def clear(self) -> None:
         """Forget all windows and alarms."""
+        self.on = False
         self.interrupt()
         self.quiet_until = -math.inf
 
-    def interrupt(self) -> None:
-        """Forget the last windows, and end an alarm: what comes next does not follow on them."""
+    def interrupt(self, time: float = -math.inf) -> None:
+        """Forget the last windows, and end an alarm at a time: what comes next does not follow on them."""
+        if self.on:
+            self.quiet_until = time + self.cooldown
         self._above = self._still = 0  # a bit for each of the last n windows
         self.on = False
 
@@ -74,7 +77,8 @@ class AlarmLogic:
             if not self.on:
                 self.quiet_until = time + self.cooldown
             return False
-        self.on = self._above.bit_count() >= self.k and time >= self.quiet_until
+        is_quiet = 0 < self.quiet_until - time <= self.cooldown  # more is left where the clock went back
+        self.on = self._above.bit_count() >= self.k and not is_quiet
         return self.on
 
     def state(self) -> dict[str, Any]:

@@ -43,6 +43,16 @@ class SampleClock:
         """When the next sample is due."""
         return self._origin + self._count * self._period
 
+    @property
+    def _last(self) -> float:
+        """The time of the last sample, to the bit as it was given."""
+        return self._origin + (self._count - 1) * self._period
+
+    @property
+    def _untold(self) -> float:
+        """Seconds since the last sample whose time was given."""
+        return max(0, self._count - 1) * self._period
+
     def skip(self, count: int) -> None:
         """Let samples pass that were lost."""
         self._count += count
@@ -50,8 +60,10 @@ class SampleClock:
 
     def passed(self, times: NDArray[np.float64]) -> None:
         """Count samples with their times, without a gap between them."""
-        if self._anew:
-            self._origin, self._count = (float(times[-1]), 1) if self._each else (float(times[0]), len(times))
+        if self._anew and self._each:
+            self._origin, self._count = float(times[-1]), 1
+        elif self._anew:
+            self._origin, self._count, self._anew = float(times[0]), len(times), False
         else:
             self._count += len(times)
         self._begun = True
@@ -78,7 +90,7 @@ class SampleClock:
         if self._each:
             return found, self._breaks(found, before)
         first = float(found)
-        jump = self._jump(first - self.next, self._count * self._period) if before else None
+        jump = self._jump(first - self._last - self._period, self._untold) if before else None
         return self._spaced(0, count, first), [] if jump is None else [(0, jump)]
 
     def _spaced(self, first: int, count: int, origin: float) -> NDArray[np.float64]:
@@ -90,10 +102,10 @@ class SampleClock:
 
     def _breaks(self, times: NDArray[np.float64], before: bool) -> list[tuple[int, Fault]]:
         """Where one of several times is too far from the one before; `before`: whether the first one has such."""
-        steps = np.diff(times, prepend=self.next - self._period if before else times[0] - self._period)
+        steps = np.diff(times, prepend=self._last if before else times[0] - self._period)
         found = []
         for at in np.flatnonzero((steps > self._longest) | (steps < 0)).tolist():
-            fault = self._jump(float(steps[at]) - self._period, 0.0)
+            fault = self._jump(float(steps[at]) - self._period, 0.0 if at else self._untold)
             if fault is not None:
                 found.append((at, fault))
         return found

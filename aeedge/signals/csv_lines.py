@@ -41,8 +41,15 @@ class CsvParser(LineParser):
         names = self.fields.channels
         return f"{len(names)} number{'s' * (len(names) > 1)} ({shortened(names, 4)})"
 
+    def row(self, line: bytes, number: int) -> tuple[Any, Any] | None:
+        """As `_row`, of a line that another parser has read and counted."""
+        self._line = number
+        found = self._row(line)
+        self._is_right = self._is_right or found is not None
+        return found
+
     def _row(self, line: bytes) -> tuple[Any, Any] | None:
-        text = line.decode("utf-8-sig" if self._line == 1 else "utf-8", "replace").strip()
+        text = line.decode("utf-8-sig", "replace").strip()
         if not text or (self._line == 1 and SEPARATOR_LINE.fullmatch(text)):
             return None
         if text[0] == "#":

@@ -15,6 +15,10 @@ from aeedge.errors import printable, shortened
 from aeedge.signals.lines import Chunk, LineError, LineParser, shown, time_of
 
 
+def _whole(text: str) -> float:
+    return int(text) if len(text) < 300 else float(text)  # infinity
+
+
 class JsonParser(LineParser):
     """JSON lines to samples.
 
@@ -26,22 +30,22 @@ class JsonParser(LineParser):
     def message(self, data: bytes) -> Iterator[Chunk]:
         """Samples of a message: one JSON document, or lines; see LineParser."""
         with suppress(ValueError, RecursionError):
-            json.loads(data)
+            json.loads(data.removeprefix(b"\xef\xbb\xbf"), parse_int=_whole)
             data = re.sub(rb"[\r\n]+", b" ", data)  # one line: no string may hold their ends
         yield from super().message(data)
 
     def _row(self, line: bytes) -> tuple[Any, Any] | None:
-        if not line.strip():
+        if not line.removeprefix(b"\xef\xbb\xbf").strip():
             return None
         try:
-            found = json.loads(line.decode("utf-8-sig" if self._line == 1 else "utf-8"))
+            found = json.loads(line.decode("utf-8-sig"), parse_int=_whole)
         except UnicodeDecodeError:
             raise LineError("expected JSON in UTF-8, got other bytes") from None
         except json.JSONDecodeError as error:
             why = f"{error.msg}, character {error.pos + 1}"
             got = shown(line.decode("utf-8", "replace").strip())
             raise LineError(f"expected a JSON object or array, got {got} ({why})") from None
-        except (ValueError, RecursionError):  # thousands of digits, thousands of brackets
+        except RecursionError:  # thousands of brackets
             raise LineError("expected a JSON object or array of numbers, got another one") from None
         if isinstance(found, dict):
             return self._of_object(found)
@@ -110,8 +114,5 @@ class JsonParser(LineParser):
         if value is None:
             return math.nan
         if isinstance(value, (int, float)):
-            try:
-                return float(value)
-            except OverflowError:  # a whole number of hundreds of digits
-                return math.inf
+            return float(value)
         raise LineError(f"'{printable(name)}': expected a number, got {shown(json.dumps(value, ensure_ascii=False))}")

@@ -18,7 +18,7 @@ from aeedge.errors import InputError
 from aeedge.files.source import STDIN, unreadable
 from aeedge.signals.csv_lines import CsvParser
 from aeedge.signals.json_lines import JsonParser
-from aeedge.signals.lines import Chunk, Fields, LineParser
+from aeedge.signals.lines import Chunk, Fields
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -116,35 +116,21 @@ class RawParser:
         return values.reshape(-1, len(self.fields.channels))
 
 
-class AnyParser:
-    """Lines of text or JSON, whichever the first one is."""
+class AnyParser(JsonParser):
+    """Lines of text or JSON, whichever the first one that is a sample is: devices say something when they start."""
 
     def __init__(self, fields: Fields, name: str) -> None:
-        self._fields, self._name, self._head = fields, name, b""
-        self._parser: LineParser | None = None
+        super().__init__(fields, name)
+        self._csv = CsvParser(fields, name)
+        self._is_json: bool | None = None
 
-    def feed(self, data: bytes) -> Iterator[Chunk]:
-        """As LineParser."""
-        if self._parser is None:
-            self._head += data
-            start = self._head.removeprefix(b"\xef\xbb\xbf").lstrip()
-            if not start:
-                return
-            data, kind = self._head, JsonParser if start[:1] in (b"{", b"[") else CsvParser
-            self._parser = kind(self._fields, self._name)
-        yield from self._parser.feed(data)
-
-    def close(self) -> Iterator[Chunk]:
-        """As LineParser."""
-        if self._parser is not None:
-            yield from self._parser.close()
-
-    def message(self, data: bytes) -> Iterator[Chunk]:
-        """As LineParser."""
-        if self._parser is None:
-            start = data.lstrip()[:1]
-            self._parser = (JsonParser if start in (b"{", b"[") else CsvParser)(self._fields, self._name)
-        yield from self._parser.message(data)
+    def _row(self, line: bytes) -> tuple[Any, Any] | None:
+        start = line.removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
+        is_json = start in (b"{", b"[") if self._is_json is None else self._is_json
+        found = super()._row(line) if is_json else self._csv.row(line, self._line)
+        if found is not None:
+            self._is_json = is_json
+        return found
 
 
 def parser_of(format: str | None, fields: Fields, name: str) -> Parser:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import math
-import zipfile
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -74,8 +73,10 @@ class Stream:
         self._model, self._layout = model, Layout(model)
         signal, dtype = self._layout.signal, self._layout.dtype
         self._signal, self.hop = signal, signal.hop if hop is None else as_count("hop", hop)
+        if not isinstance(adapt, (bool, np.bool_)):
+            raise InputError(f"adapt: expected True or False, got {adapt!r:.60}")
         self._options = {"patience": patience, "cooldown": cooldown, "hysteresis": hysteresis}
-        self._limit = {"threshold": threshold, "false_alarm_rate": false_alarm_rate, "adapt": adapt}
+        self._limit = {"threshold": threshold, "false_alarm_rate": false_alarm_rate, "adapt": bool(adapt)}
         self.threshold = self._threshold(threshold, false_alarm_rate)
         self._scores = model.has_decoder or model.manifest.score.needs_scorer
         if adapt and not self._scores:
@@ -105,7 +106,8 @@ class Stream:
     @property
     def options(self) -> dict[str, Any]:
         """What it was made with, the hop as it is."""
-        return {"hop": self.hop, **self._options, **self._limit}
+        found = {"hop": self.hop, **self._options, **self._limit}
+        return {name: value.item() if isinstance(value, np.generic) else value for name, value in found.items()}
 
     @property
     def channels(self) -> tuple[str, ...]:
@@ -180,23 +182,29 @@ class Stream:
             else:
                 broken = np.flatnonzero(~np.isfinite(part[0]))  # of the first sample, however many come in a chunk
                 channel = self._signal.channels[broken[0]] if len(broken) == 1 else None
-                self._lost_at(len(part), events, channel)
+                self._lost_at(len(part), events, channel, part_times)
 
     def _lost(self, count: int) -> list[Event]:
         events: list[Event] = []
         self._lost_at(count, events)
         return events
 
-    def _lost_at(self, count: int, events: list[Event], channel: str | None = None) -> None:
-        time = self._clock.next
-        self._clock.skip(count)
+    def _lost_at(
+        self, count: int, events: list[Event], channel: str | None = None, times: NDArray[np.float64] | None = None
+    ) -> None:
+        if times is None:
+            time = self._clock.next
+            self._clock.skip(count)
+        else:
+            time = float(times[0])
+            self._clock.passed(times)
         self._gap(Fault("missing", channel, "samples are missing"), events, time)
         self._in_gap = True
 
     def _gap(self, fault: Fault, events: list[Event], time: float) -> None:
         """Say that the signal is interrupted, and begin a new window with the next sample."""
         self._buffer.clear()
-        self._alarms.interrupt()
+        self._alarms.interrupt(time)
         self._windows, self._health = 0, _NO_FAULTS
         if self._in_gap and fault.kind != "clock":  # one event for each gap, however it is told
             return
@@ -348,7 +356,7 @@ class Stream:
                 stream._drift.restore(_part(arrays, "drift."))
             if stream._likelihood is not None:
                 stream._likelihood.restore(_part(arrays, "likelihood."))
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise InputError(f"state: expected what Stream.state() gave, got a damaged one ({error!r:.80})") from None
         return stream
 
@@ -361,7 +369,7 @@ def _opened(state: bytes) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         document = json.loads(arrays.pop("document").tobytes())
         if document["format"] != _FORMAT:
             raise InputError(f"state: expected format {_FORMAT}, got {document['format']!r:.20}; begin a new stream")
-    except (OSError, EOFError, zipfile.BadZipFile, KeyError, TypeError, ValueError) as error:
+    except Exception as error:  # of damaged archives, zipfile and numpy raise nearly everything
         if isinstance(error, InputError):
             raise
         raise InputError("state: expected the bytes that Stream.state() gave, got something else") from None

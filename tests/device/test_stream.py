@@ -1,5 +1,6 @@
 """Streams: windows of any chunks are those of the whole recording, and nothing is remembered that should not be."""
 
+import contextlib
 import itertools
 import math
 from datetime import datetime, timezone
@@ -395,3 +396,169 @@ def test_alarms_a_day_are_counted_by_stretches_of_the_calibration():
 def test_what_cannot_be_cut_into_windows_is_refused(samples, length, hop, said):
     with pytest.raises(InputError, match=said):
         aeedge.window(samples, length, hop)
+
+
+def test_a_clock_that_goes_back_does_not_silence_alarms(watched):
+    """A device that starts at 1970 again is not quiet until its old time comes."""
+    wild = machine(100, seed=3) + 10 * np.random.default_rng(0).normal(size=(100, 2)).astype(np.float32)
+    stream = Stream(watched, cooldown=30.0)
+    first = stream.push(wild, 1.7e9) + stream.push(machine(100, seed=3))
+    again = stream.push(wild, 0.0)
+    assert [sum(event.raised for event in found) for found in (first, again)] == [1, 1]
+
+
+def test_a_cooldown_goes_on_over_a_gap(watched):
+    """An alarm that a gap ends has ended: none begins for a while."""
+    wild = machine(100, seed=3) + 10 * np.random.default_rng(0).normal(size=(100, 2)).astype(np.float32)
+    for cooldown, raised in ((0.0, 2), (60.0, 1)):
+        stream = Stream(watched, cooldown=cooldown)
+        events = stream.push(wild) + stream.push(None, missing=3) + stream.push(wild)
+        assert sum(event.raised for event in events) == raised
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"cooldown": np.float32(3)},
+        {"hysteresis": np.float32(0.1)},
+        {"threshold": np.float32(1)},
+        {"false_alarm_rate": np.float32(0.1)},
+        {"adapt": np.True_},
+        {"hop": np.int16(4)},
+    ],
+)
+def test_options_that_are_numpy_numbers_have_a_state(watched, recording, options):
+    stream = Stream(watched, **options)
+    stream.push(recording[:500])
+    again = Stream.restore(watched, stream.state())
+    assert_same(again.push(recording[500:700]), stream.push(recording[500:700]))
+
+
+def test_adapt_is_true_or_false(watched):
+    with pytest.raises(InputError, match="adapt: expected True or False, got 'no'"):
+        Stream(watched, adapt="no")
+
+
+def test_a_state_with_any_bit_wrong_is_no_traceback(watched, recording):
+    """It is refused with a sentence, or nothing that matters was hit."""
+    stream = Stream(watched, adapt=True)
+    stream.push(recording[:100])
+    state, rng, refused = stream.state(), np.random.default_rng(0), 0
+    for _ in range(1500):
+        damaged = bytearray(state)
+        damaged[rng.integers(len(state))] ^= 1 << rng.integers(8)
+        try:
+            Stream.restore(watched, bytes(damaged))
+        except InputError:
+            refused += 1
+    assert refused > 500
+
+
+@pytest.mark.parametrize(("period", "start"), [(0.0097, 0.0), (0.0102, 1.7e9), (0.01, -50.0)])
+def test_times_of_values_that_an_integer_model_cannot_take_are_kept(tmp_path, period, start):
+    """However chunks end within them, the clock is that of the samples."""
+    samples = np.round(1000 * machine(400, seed=3)).astype(np.int16)
+    broken = samples.astype(np.float32)
+    broken[:20, 0] = broken[100:200, 0] = np.nan
+    times = start + period * np.arange(400)
+    with aeedge.load(signal_bundle(tmp_path / "adc.aeedge", samples, dtype="int16")) as model:
+        whole = Stream(model).push(broken, times)
+        assert [(event.start, event.health[0].kind) for event in whole if event.health] == [
+            (times[0], "missing"),
+            (times[100], "missing"),
+        ]
+        cut = Stream(model)
+        parts = [(0, 5), (5, 150), (150, 151), (151, 400)]
+        assert_same([event for a, b in parts for event in cut.push(broken[a:b], times[a:b])], whole)
+
+
+@pytest.mark.parametrize("period", [0.01005, 0.00995])
+def test_chunks_with_one_time_and_with_many_may_take_turns(watched, period):
+    """A sensor with half a per cent more or fewer samples a second, which do not always come with their time."""
+    clean, stream = machine(3000, seed=3), Stream(watched)
+    times, events = period * np.arange(3000), []
+    for at, to, time in (
+        (0, 1000, times[0]),
+        (1000, 1001, times[1000]),
+        (1001, 2000, None),
+        (2000, 3000, times[2000:]),
+    ):
+        events += stream.push(clean[at:to], time)
+    assert not [event for event in events if event.health]
+
+
+SPECS = {
+    "two channels": SignalSpec(("x", "y"), window=32, hop=8, rate=RATE),
+    "no rate": SignalSpec(("x", "y"), window=16, hop=4),
+    "one channel": SignalSpec(("x",), window=16, hop=4, rate=RATE),
+    "windows of one sample": SignalSpec(("x", "y", "z"), window=1, hop=1, rate=RATE),
+    "a hop longer than a window": SignalSpec(("x", "y"), window=8, hop=20, rate=RATE),
+    "integers": SignalSpec(("x", "y"), window=32, hop=8, rate=RATE),
+    "calendar": SignalSpec(("x",), window=12, hop=3, rate=RATE, calendar=("day",)),
+}
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """Models of all kinds of signals, by name."""
+    folder, found = tmp_path_factory.mktemp("kinds"), {}
+    with contextlib.ExitStack() as stack:
+        for name, spec in SPECS.items():
+            samples, dtype = machine(2000, spec.width), "float32"
+            if name == "integers":
+                samples, dtype = np.round(1000 * samples).astype(np.int16), "int16"
+            bundle = signal_bundle(folder / name, samples, spec, latents=min(6, spec.window * spec.width), dtype=dtype)
+            found[name] = stack.enter_context(aeedge.load(bundle))
+        yield found
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    kind=st.sampled_from(list(SPECS)),
+    count=st.integers(1, 300),
+    seed=st.integers(0, 20),
+    jumps=st.lists(st.tuples(st.integers(0, 299), st.sampled_from([2.0, 100.0, 0.5, -0.5, -50.0])), max_size=3),
+    broken=st.tuples(st.integers(0, 300), st.integers(0, 9)),
+    lost=st.tuples(st.integers(0, 300), st.integers(0, 30)),
+    skew=st.sampled_from([1.0, 1.02, 0.97]),
+    hop=st.sampled_from([None, 1, 3, 40]),
+    patience=st.sampled_from(["1 of 1", "2 of 3"]),
+    cooldown=st.sampled_from([0.0, 0.5]),
+    hysteresis=st.sampled_from([0.0, 0.3]),
+    adapt=st.booleans(),
+    timed=st.booleans(),
+    cuts=st.lists(st.integers(0, 300), max_size=30) | st.just(list(range(300))),
+)
+def test_chunks_restarts_and_resets_change_nothing_for_any_signal(
+    models, kind, count, seed, jumps, broken, lost, skew, timed, cuts, **options
+):
+    """Gaps, NaN and clocks that go wrong are where they are, however samples come and whatever came before a reset."""
+    model, rng = models[kind], np.random.default_rng(seed)
+    samples = machine(count, len(model.input.signal.channels), seed)
+    samples[count // 2 : count // 2 + 20] += 3 * rng.normal(size=samples[count // 2 : count // 2 + 20].shape)
+    samples = np.round(1000 * samples) if kind == "integers" else samples
+    samples[broken[0] : sum(broken), 0] = np.nan
+    times = rng.choice([0.0, 1.7e9]) + np.arange(count) * skew / (model.input.signal.rate or 1.0)
+    for at, jump in jumps:
+        times[at:] += jump / (model.input.signal.rate or 1.0)
+    if not timed and kind != "calendar":
+        times = None
+
+    def run(cuts, whole):
+        stream, found = Stream(model, **options), []
+        if not whole:
+            stream.push(samples, times)
+            stream.reset()
+        for a, b in itertools.pairwise(sorted({0, count, min(lost[0], count), *(min(cut, count) for cut in cuts)})):
+            if a == lost[0] and lost[1]:
+                for part in [lost[1]] if whole else [1] * lost[1]:
+                    found += stream.push(None, missing=part)
+            time = None if times is None else times[a] if b - a == 1 else times[a:b]
+            found += stream.push(samples[a:b], time)
+            stream = stream if whole else Stream.restore(model, stream.state())
+        return found
+
+    found, expected = run(cuts, False), run([], True)
+    assert_same(found, expected)
+    likelihoods = [[event.likelihood for event in events] for events in (found, expected)]
+    np.testing.assert_allclose(*likelihoods, rtol=1e-3, atol=1e-4)

@@ -306,3 +306,31 @@ def test_numbers_of_one_channel_need_no_array():
     one = Fields(("level",))
     assert parsed(b"21.5\n22\n", one)[0] == parsed(b"21.5\n22\n", one, "jsonl")[0] == [[21.5], [22]]
     assert math.isinf(parsed(b"1e999\n", one)[0][0][0])
+
+
+def _taken(parser, pieces, how="message"):
+    chunks = [chunk for piece in pieces for chunk in getattr(parser, how)(piece)]
+    return np.concatenate([chunk.samples for chunk in chunks if chunk.samples is not None]).tolist()
+
+
+@pytest.mark.parametrize("how", ["message", "feed"])
+def test_what_a_device_says_when_it_starts_does_not_decide_between_text_and_json(how):
+    """Garbage first, in any form, then samples in either."""
+    for garbage in (b"Booting...\n", b"{broken\n", b"\xef\xbb\xbf\n", b"\xff\xfe\n", b"[]\n"):
+        for good in (b'{"x": 1, "y": 2}\n', b"[1, 2]\n", b"1,2\n", b"1;2\n"):
+            parser = parser_of(None, Fields(("x", "y")), "source")
+            assert _taken(parser, [garbage, good, good], how) == [[1.0, 2.0]] * 2
+
+
+def test_each_message_may_begin_with_a_byte_order_mark():
+    for kind, good in ((None, b'{"x": 1, "y": 2}'), ("jsonl", b"[1, 2]"), ("csv", b"1,2"), (None, b"1,2")):
+        parser = parser_of(kind, Fields(("x", "y")), "topic")
+        assert _taken(parser, [b"\xef\xbb\xbf" + good] * 3) == [[1.0, 2.0]] * 3
+
+
+def test_a_time_of_hundreds_of_digits_is_no_time():
+    parser = parser_of("jsonl", Fields(("x", "y"), "t"), "source")
+    line = b'{"x": 1, "y": 2, "t": %s}\n'
+    chunks = [*parser.feed(line % b"5"), *parser.feed(line % (b"9" * 400)), *parser.feed(line % (b"9" * 5000))]
+    assert [chunk.missing for chunk in chunks] == [0, 1, 1]
+    assert all("expected a time, got 'inf'" in chunk.fault for chunk in chunks[1:])

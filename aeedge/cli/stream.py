@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal as signals
 import sys
 import time as clock
@@ -135,6 +136,8 @@ def stream(
     address = None if mqtt is None else Address.parse(mqtt)
     if publish is None:
         check_stdout()
+    if state is not None and metrics_file is not None and os.path.realpath(state) == os.path.realpath(metrics_file):
+        raise InputError(f"--metrics-file: expected another file than that of --state, got {metrics_file} for both")
     for path in filter(None, (state, metrics_file)):
         check_file(path, overwrite=True, inputs=[bundle, source])
     with load(bundle, variant=variant, threads=threads, allow_ops=allow_ops) as model, Stopping() as stopping:
@@ -205,7 +208,7 @@ def _tell(
             for line in lines:
                 publish(line)
         elif lines:
-            with stopping.waiting():
+            with stopping.writing():
                 show("\n".join(lines).encode())
         if shows_progress and clock.monotonic() - latest > _PROGRESS_EVERY:
             latest = clock.monotonic()

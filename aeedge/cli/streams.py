@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import errno
+import io
 import json
 import os
 import sys
@@ -48,6 +49,12 @@ def show(result: str | bytes) -> None:
         InputError: standard output is closed.
     """
     check_stdout()
+    raw = getattr(sys.stdout, "buffer", None)
+    if isinstance(result, bytes) and isinstance(raw, io.RawIOBase):  # PYTHONUNBUFFERED: a signal may cut a write short
+        rest = memoryview(result + b"\n")
+        while rest:
+            rest = rest[raw.write(rest) or 0 :]
+        return
     click.echo(printable(result, None, "\n") if isinstance(result, str) else result)
 
 

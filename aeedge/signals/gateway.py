@@ -68,7 +68,7 @@ class Gateway:
         tolerant: bool = False,
     ) -> None:
         self.stream, self.metrics, self.samples = stream, Metrics(model.manifest.name), 0
-        self._warn, self._only, self._recorder = warn, only, recorder
+        self.warn, self._only, self._recorder = warn, only, recorder
         self._top = top if model.has_decoder else 0
         self._strict, self._tolerant = strict, tolerant
         signal = model.input.signal
@@ -118,7 +118,7 @@ class Gateway:
         if self._strict:
             raise InputError(message)
         self._count("unreadable_total")
-        self._warn(message)
+        self.warn(message)
 
     def _told(self, events: list[Event], arrived: float) -> list[dict[str, Any]]:
         found = []
@@ -149,7 +149,7 @@ class Gateway:
         try:
             recorder.add(event, self._document(event))
         except InputError as error:
-            self._warn(str(error))
+            self.warn(str(error))
 
     def close(self) -> None:
         """End a recording that is being made."""
@@ -157,7 +157,7 @@ class Gateway:
             try:
                 self._recorder.close()
             except InputError as error:
-                self._warn(str(error))
+                self.warn(str(error))
 
 
 def document_of(event: Event, top: int) -> dict[str, Any]:
@@ -279,6 +279,11 @@ def run(pieces: Iterable[bytes], parser: Parser, gateway: Gateway, keeper: Keepe
         raise InputError(
             f"expected at least a window of {gateway.stream.window:,} samples, but the input ended after "
             f"{gateway.samples:,}"
+        )
+    if gateway.samples < gateway.stream.hop and not keeper.keeps_state:
+        gateway.warn(
+            f"hop: of {gateway.samples:,} samples, fewer than the hop of {gateway.stream.hop:,}, there is one window "
+            "at most; take a shorter hop"
         )
 
 

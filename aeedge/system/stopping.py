@@ -10,6 +10,7 @@ from types import FrameType
 from typing import Any
 
 _NAMES = ("SIGTERM", "SIGINT", "SIGHUP", "SIGBREAK")
+_GRACE = 2.0  # seconds for what is being written
 
 
 class Stopped(BaseException):
@@ -29,7 +30,7 @@ class Stopping:
 
     def __init__(self) -> None:
         self._number: int | None = None
-        self._waits = False
+        self._waits = self._writes = False
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Stopping:
@@ -37,6 +38,8 @@ class Stopping:
             for number in (getattr(signal, name) for name in _NAMES if hasattr(signal, name)):
                 if signal.getsignal(number) not in (signal.SIG_IGN, None):
                     self._before[number] = signal.signal(number, self._stop)
+            if hasattr(signal, "setitimer"):
+                self._before[signal.SIGALRM] = signal.signal(signal.SIGALRM, self._end)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -54,8 +57,35 @@ class Stopping:
         finally:
             self._waits = False
 
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Around output, which a signal lets come to its end, unless nobody takes it for two seconds."""
+        if not hasattr(signal, "setitimer"):  # Windows
+            with self.waiting():
+                yield
+            return
+        self._writes = True
+        try:
+            if self._number is not None:
+                self._limit(_GRACE)
+            yield
+        finally:
+            self._writes = False
+            if self._number is not None:
+                self._limit(0.0)
+
     def _stop(self, number: int, frame: FrameType | None) -> None:
         self._number = number
         if self._waits:
             self._waits = False
             raise Stopped(number)
+        if self._writes:
+            self._limit(_GRACE)
+
+    def _end(self, *_: object) -> None:
+        if self._writes and self._number is not None:
+            raise Stopped(self._number)
+
+    def _limit(self, seconds: float) -> None:
+        if signal.SIGALRM in self._before:
+            signal.setitimer(signal.ITIMER_REAL, seconds)

@@ -453,3 +453,53 @@ def test_with_adapt_windows_are_judged_by_likelihood(bundle, samples):
     code, _, said = call(bundle, csv(samples), "--adapt", "--threshold", "5")
     assert code == 2
     assert "--threshold: expected a likelihood between 0 and 1" in said
+
+
+def test_a_signal_while_it_is_busy_loses_no_window(bundle, tmp_path):
+    """What was read is told of before the end, and the next process goes on with what is still in the pipe."""
+    data = csv(np.round(machine(30_000, seed=3), 4), header=False)
+    read, write = os.pipe()
+
+    def fill():
+        with os.fdopen(write, "wb") as pipe:
+            pipe.write(data)
+
+    feeder = threading.Thread(target=fill, daemon=True)
+    feeder.start()
+    found = []
+    try:
+        for last in (False, False, True):
+            with started(bundle, "--state", tmp_path / "state", "--hop", 2, stdin=read) as process:
+                found.append(json.loads(process.stdout.readline()))
+                if not last:
+                    process.send_signal(signal.SIGTERM)
+                found += [json.loads(line) for line in process.stdout]
+                assert process.wait(TIMEOUT) == 0
+    finally:
+        os.close(read)
+    assert len(found) > 14_000
+    assert [document["window"] for document in found] == list(range(len(found)))
+
+
+def test_a_signal_ends_it_although_nobody_takes_what_it_says(bundle, tmp_path):
+    """A reader that hangs does not keep it alive."""
+    (tmp_path / "long.csv").write_bytes(csv(machine(20_000, seed=3)))
+    with started(bundle, tmp_path / "long.csv", "--hop", 1) as process:
+        process.stdout.readline()
+        time.sleep(0.5)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(TIMEOUT) in (0, 120)  # 120: Python could not write the rest
+
+
+def test_state_and_metrics_are_different_files(bundle, samples, tmp_path):
+    code, _, said = call(
+        bundle, csv(samples), "--state", tmp_path / "file", "--metrics-file", f"{tmp_path}/../{tmp_path.name}/file"
+    )
+    assert code == 2
+    assert "--metrics-file: expected another file than that of --state" in said
+
+
+def test_a_hop_longer_than_the_stream_is_told_of(bundle, samples):
+    code, documents, said = call(bundle, csv(samples), "--hop", 5000)
+    assert (code, len(documents)) == (0, 1)
+    assert "Note: hop: of 1,200 samples, fewer than the hop of 5,000, there is one window at most" in said

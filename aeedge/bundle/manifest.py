@@ -32,6 +32,7 @@ VARIANTS = ("fp32", "int8")
 DTYPES = ("float32", "uint8", "int16")
 MISSING = ("drop", "median")
 CALENDAR = ("day", "week")
+_RATES = (1e-9, 1e12)  # Hz
 HEALTH = ("low", "high", "longest_run", "at_extreme", "zeros", "missing")  # of each channel; see signals/health.py
 SCORES = ("mse", "robust", "mahalanobis", "both")
 SENTINELS = ("none", "first", "all")
@@ -559,7 +560,7 @@ def read_signal(node: Node) -> SignalSpec:
         raise node.get("channels").wrong("one or more names, all different")
     if units is not None and len(units) != len(channels):
         raise node.get("units").wrong(f"null, or one for each of the {len(channels)} channels")
-    if rate == 0:
+    if rate is not None and not _RATES[0] <= rate <= _RATES[1]:
         raise node.get("rate").wrong("null, or samples a second, above 0")
     if len(set(calendar)) < len(calendar) or not set(calendar) <= set(CALENDAR):
         raise node.get("calendar").wrong("'day', 'week', both or none")

@@ -56,6 +56,7 @@ _CLOCK = re.compile(
 _OFFSET = re.compile(r"([+-])(\d\d):?(\d\d)?$")
 _RATE = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)\s*([a-zµμ/]*)", re.IGNORECASE | re.ASCII)
 _RATE_UNITS = {"": 1.0, "hz": 1.0, "khz": 1e3, "MHz": 1e6, "mHz": 1e-3, "sps": 1.0}
+_RATES = (1e-9, 1e12)  # Hz: a sample in 30 years, and what no sensor gives; also of manifests
 _SAMPLE = 1000  # cells that show how a column is written
 
 
@@ -148,7 +149,7 @@ def as_rate(name: str, value: Any) -> float:
             rate = number / period if unit.startswith("/") else 1 / (number * period)
     elif isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool):
         rate = float(value)
-    if not 0 < rate < math.inf:
+    if not _RATES[0] <= rate <= _RATES[1]:
         raise InputError(
             f"{name}: expected samples a second above 0, such as 50Hz, 8kHz or 100/s, or the time between two, such as "
             f"5min, got {value!r:.60}"

@@ -45,7 +45,8 @@ def denoise_signal(
         IncompatibleBundleError: the bundle has no decoder.
     """
     crossfade = Crossfade(model, hop)
-    layout, clock = crossfade.layout, SampleClock(crossfade.layout.signal.rate)
+    layout, signal = crossfade.layout, crossfade.layout.signal
+    clock = SampleClock(signal.rate, signal.longest_step)
     given = layout.samples(samples)
     if len(given) < layout.window:
         raise InputError(

@@ -37,6 +37,8 @@ class Layout:
     """
 
     def __init__(self, model: Model | Bundle) -> None:
+        if not hasattr(model, "manifest"):
+            raise InputError(f"model: expected what aeedge.load gives, got {model!r:.80}")
         spec = model.manifest.input
         self.dtype = np.dtype(spec.dtype)
         self._shape = spec.shape

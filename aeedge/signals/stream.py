@@ -68,8 +68,6 @@ class Stream:
         false_alarm_rate: float | None = None,
         adapt: bool = False,
     ) -> None:
-        if not hasattr(model, "manifest"):
-            raise InputError(f"model: expected what aeedge.load gives, got {model!r:.80}")
         self._model, self._layout = model, Layout(model)
         signal, dtype = self._layout.signal, self._layout.dtype
         self._signal, self.hop = signal, signal.hop if hop is None else as_count("hop", hop)

@@ -201,3 +201,17 @@ def test_memory_is_the_result_and_some_blocks(model):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < samples.nbytes + 12 * 2**20  # its windows would be 19 MiB, the blocks are of 256 KiB
+
+
+def test_a_longer_step_between_samples_that_training_knew_is_no_gap(folder):
+    """As for a stream."""
+    spec = SignalSpec(("x", "y"), window=32, hop=8, rate=100.0, longest_step=10.0)
+    samples, times = machine(200, seed=1), np.arange(200) / 100
+    times[20:] += 5.0
+    with aeedge.load(signal_bundle(folder / "jitter", signal=spec, identity=True)) as model:
+        np.testing.assert_allclose(denoise_signal(model, samples, time=times), samples, atol=1e-4)
+
+
+def test_a_path_is_no_model(model):
+    with pytest.raises(InputError, match=r"model: expected what aeedge\.load gives"):
+        denoise_signal(model.path, machine(100))

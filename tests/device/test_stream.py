@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import math
+import shutil
 from datetime import datetime, timezone
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,12 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 from helpers.signals import machine, signal_bundle
+from helpers.tampering import reseal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import aeedge
 from aeedge import InputError, Stream, window
-from aeedge.bundle.manifest import SignalSpec
+from aeedge.bundle.manifest import HEALTH, SignalSpec
 from aeedge.signals.alarm_logic import AlarmLogic
 from aeedge.signals.expectation import alarms_per_day
 
@@ -588,3 +590,47 @@ def test_a_frozen_bundle_of_windows_is_streamed_with_all_that_it_says():
         assert (
             max(event.drift for event in events) >= 1 > max(event.drift for event in events if event.end < times[2000])
         )
+
+
+ODD = [
+    None,
+    0,
+    -1,
+    1.5,
+    1e308,
+    5e-324,
+    10**30,
+    True,
+    "",
+    "x",
+    [],
+    {},
+    [None],
+    ["x", "x"],
+    ["day"],
+    [0, 0],
+    [5, -5],
+    {"a": 1},
+]
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("key", [*SPECS["calendar"].document(), "longest_step", "low", "high", "longest_run", "zeros"])
+def test_a_forged_signal_is_refused_or_streams(tmp_path, key):
+    """Nothing in a manifest makes a traceback, or a warning."""
+    path = signal_bundle(tmp_path / "machine")
+    reference = {name: [1.0, 1.0] for name in HEALTH} | {"low": [-9.0, -9.0], "high": [9.0, 9.0]}
+    reseal(path, lambda document: document["input"]["signal"].update(reference=reference))
+    for value in ODD:
+
+        def change(document, value=value):
+            signal = document["input"]["signal"]
+            (signal["reference"] if key in HEALTH else signal)[key] = value
+
+        shutil.copytree(path, forged := tmp_path / "forged", dirs_exist_ok=True)
+        reseal(forged, change)
+        with contextlib.suppress(aeedge.AeedgeError), aeedge.load(forged) as model:
+            stream = Stream(model)
+            stream.push(machine(100, len(stream.channels)), 1e9)
+            Stream.restore(model, stream.state())
+            assert stream.expected_false_alarms_per_day is None or stream.expected_false_alarms_per_day > 0

@@ -335,6 +335,8 @@ def test_frames_of_any_package():
         (signal(), {"hop": 0}, "hop: expected a whole number of at least 1, got 0"),
         (signal(), {"hop": 3001}, "hop: expected at most 3,000, the samples of recordings, got 3,001"),
         (signal(), {"rate": -50}, "rate: expected samples a second above 0, such as 50Hz"),
+        (signal(), {"rate": 1e-300}, "rate: expected samples a second above 0"),
+        (signal(), {"times": np.arange(3000) * 1e300}, "rate: expected samples a second above 0"),
         (signal(), {"rate": "fast"}, "rate: expected samples a second above 0"),
         (signal(), {"resample": "50Hz"}, "resample: the rate of recordings is not known"),
         (signal(), {"channels": ["a", "a"]}, "channels: expected each name once, got a, a"),
@@ -354,6 +356,13 @@ def test_frames_of_any_package():
         (["a", "b"], {}, "expected a file, but nothing is there"),
         ([], {}, "recordings: expected one or more, got none"),
         (np.array(["a"] * 50), {}, "expected numbers"),
+        ([signal(), "a.csv"], {}, "expected either paths of files or arrays and frames, got some of both"),
+        (["a.csv", signal()], {}, "expected either paths of files or arrays and frames, got some of both"),
+        (signal(), {"channels": "ab"}, "channels: expected 2 different names"),
+        (signal(), {"rate": 50, "resample": 1e12}, "resample: expected a rate at which recordings have fewer than"),
+        (signal(), {"rate": 50, "resample": 1e-9}, "recordings: expected 32 samples or more, as a window has, got 1"),
+        (signal() * [1, np.nan], {"missing": "drop"}, "the channel 'x1', but all of its values are missing"),
+        (signal() * [1, np.nan], {"missing": "median"}, "the channel 'x1', but all of its values are missing"),
     ],
 )
 def test_recordings_that_cannot_be_cut_are_one_sentence(given, options, message):
@@ -672,3 +681,50 @@ def test_a_sample_that_is_in_many_windows_is_no_code_for_missing_values():
             ae = small(epochs=1).fit_rows(cut(recording, 32, 4), signal=SPEC._replace(hop=4))
         assert any(said in note for note in ae.notes_)
         assert any("code" in note for note in ae.notes_) == ("code" in said)
+
+
+@pytest.mark.parametrize("order", ["reversed", "shuffled"])
+@pytest.mark.parametrize("name", ["time", "Timestamp", "date"])
+def test_rows_that_are_not_in_the_order_of_time_are_refused(tmp_path, order, name):
+    """Windows of them would be of nothing that was."""
+    at = np.arange(300)[::-1] if order == "reversed" else np.random.default_rng(0).permutation(300)
+    when = [datetime(2026, 1, 1) + timedelta(seconds=int(i)) for i in at]
+    rows = "".join(f"{t},{x:.5g},{y:.5g}\n" for t, (x, y) in zip(when, signal()[at].tolist()))
+    (tmp_path / "a.csv").write_text(f"{name},x,y\n{rows}")
+    with pytest.raises(InputError, match="expected times that rise"):
+        window(tmp_path / "a.csv", window=32)
+
+
+def test_a_column_of_other_dates_is_no_time(tmp_path):
+    when = np.random.default_rng(0).permutation(300)
+    rows = "".join(f"{datetime(2020, 1, 1) + timedelta(days=int(d))},{x:.5g}\n" for d, x in zip(when, signal()[:, 0]))
+    (tmp_path / "a.csv").write_text(f"calibrated,x\n{rows}")
+    assert window(tmp_path / "a.csv", window=32).signal.channels == ("x",)
+
+
+def test_an_index_with_a_time_zone_is_the_time():
+    """Also over the end of daylight saving time."""
+    pandas = pytest.importorskip("pandas")
+    when = pandas.date_range("2023-10-25", periods=400, freq="h", tz="Europe/Berlin")
+    found = window(pandas.DataFrame({"a": signal(400)[:, 0]}, index=when), window=32)
+    assert found.signal.rate == pytest.approx(1 / 3600)
+    assert found.starts[0] == when[0].timestamp()
+    assert len(found.X) == (400 - 32) // 8 + 1
+
+
+@pytest.mark.parametrize("kind", ["npy", "wav"])
+def test_arrays_with_other_numbers_of_channels_are_refused(tmp_path, kind):
+    """Channels without names cannot be told apart: none is left out in silence."""
+    paths = []
+    for width in (1, 2):
+        paths.append(tmp_path / f"{width}.{kind}")
+        samples = np.round(1000 * signal(500)[:, :width]).astype("<i2")
+        if kind == "npy":
+            np.save(paths[-1], samples)
+        else:
+            with wave.open(str(paths[-1]), "wb") as file:
+                file.setparams((width, 2, 8000, 0, "NONE", ""))
+                file.writeframes(samples.tobytes())
+    with pytest.raises(InputError, match=r"expected the channels x0, as .* has them, got x0, x1"):
+        window(paths, window=32)
+    assert len(window(paths, window=32, channels=["x0"]).X) == 2 * len(cut(signal(500), 32))

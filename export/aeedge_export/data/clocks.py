@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
@@ -23,6 +24,7 @@ _COARSE = 0.1  # share of samples with the time of the one before, from which on
 _UNREADABLE = 0.05  # share of cells
 _CONTRADICTION = 0.05  # between a rate that was given and the times
 _DAY = 86400.0
+_OF_TIME = re.compile(r"(?:date|time|datetime|timestamp|ts)(?:[\W_].*)?", re.IGNORECASE)
 _EXACT = 2e-4  # of a rate, within which a round number is meant
 
 
@@ -89,6 +91,8 @@ def find_times(
     rising = [n for n, (t, how) in readable.items() if _rises(t, 0.5 if how.dated or n in hours else 0.99)]
     dated = [n for n, (_, how) in readable.items() if how.dated]
     name = next((n for n in (*dated, *rising, *readable) if (asked is None and n in rising) or n == asked), None)
+    if name is None:  # of rows that are out of order, as `read_clock` says
+        name = next((n for n in dated if _OF_TIME.fullmatch(n)), None)
     if name is None:
         return None
     times, how = readable[name]

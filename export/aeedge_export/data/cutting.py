@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from aeedge.bundle.manifest import CALENDAR, Missing, SignalSpec
 from aeedge.errors import InputError, printable, shortened
-from aeedge.files.times import duration_text, rate_said, rate_text
+from aeedge.files.times import as_rate, duration_text, rate_said, rate_text
 from aeedge.signals.layout import calendar_channels
 from aeedge.signals.window import as_count
 from aeedge.signals.window import window as views_of
@@ -253,7 +253,7 @@ def _common_rate(
                 f"{name}: expected {rate_said(known[0][0])}, the rate of {known[0][1]}, got {rate_said(rate)}; bring "
                 f"both to one rate (resample='{rate_text(min(rate, known[0][0]))}')"
             )
-    return known[0][0] if known else None
+    return as_rate("rate", known[0][0]) if known else None
 
 
 def _labels(recordings: Sequence[Recording], spans: NDArray[np.intp]) -> NDArray[Any] | None:

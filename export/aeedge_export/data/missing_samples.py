@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +42,7 @@ def without_missing(
         return list(recordings), unwanted, None, notes
     samples = [np.array(one.samples) for one in recordings]
     whole = np.concatenate(samples)
+    _check_known(whole, recordings[0])
     codes = {} if keep else find_codes(whole, recordings[0].channels)
     medians = np.nanmedian(whole, axis=0)
     masks: list[NDArray[np.bool_] | None] = []
@@ -71,6 +73,16 @@ def without_missing(
     by_column = {str(i): tuple(found) for i, found in codes.items()}
     fill = tuple(map(float, medians)) if policy == "median" else None
     return treated, masks, Missing(policy, by_column, fill), notes
+
+
+def _check_known(samples: NDArray[Any], recording: Recording) -> None:
+    lost = np.isnan(samples).all(axis=0)
+    if lost.any():
+        name = printable(recording.channels[int(lost.argmax())])
+        raise InputError(
+            f"{recording.name}: expected numbers in the channel '{name}', but all of its values are missing; leave it "
+            "out (channels=...)"
+        )
 
 
 def _check_finite(recording: Recording, unwanted: NDArray[np.bool_] | None) -> None:

@@ -108,8 +108,8 @@ def _frame_times(frame: Any, values: dict[str, NDArray[Any]], name: str, asked: 
         found = values[asked]
         return find_times({asked: _cells(found)}, ".", name, asked)
     index = getattr(frame, "index", None)
-    if index is not None and not callable(index) and np.asarray(index).dtype.kind == "M":
-        seconds, how = to_seconds(np.asarray(index))
+    if index is not None and not callable(index) and (np.asarray(index).dtype.kind == "M" or hasattr(index, "tz")):
+        seconds, how = to_seconds(_cells(np.asarray(index)))
         return getattr(index, "name", None), seconds, how
     dates = [label for label, found in values.items() if found.dtype.kind == "M" or not _is_numeric(found)]
     return find_times({label: _cells(values[label]) for label in dates}, ".", name)

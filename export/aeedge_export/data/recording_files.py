@@ -24,6 +24,8 @@ from aeedge_export.data.recording_arrays import as_samples
 from aeedge_export.data.segments import Recording
 from aeedge_export.data.tables import read_tables, table_names
 
+_ARRAYS = ("npy", "npz", "wav")
+
 
 def read_recordings(paths: Sequence[str | os.PathLike[str]], wanted: Selection, *, missing: bool) -> list[Recording]:
     """Read files, each a recording; the channels of the first one are read in all.
@@ -48,7 +50,14 @@ def read_recordings(paths: Sequence[str | os.PathLike[str]], wanted: Selection, 
         return [replace(one, labels=label_file(Path(wanted.labels), len(one.samples)))]
     first = _read(sources[0], wanted, missing)
     same = replace(wanted, columns=first.channels, drop=())
-    return [first, *(_read(source, same, missing, first) for source in sources[1:])]
+    return [
+        first,
+        # Arrays have no names to find channels by: all of them are as many
+        *(
+            _read(one, wanted if one.kind in _ARRAYS and not wanted.columns else same, missing, first)
+            for one in sources[1:]
+        ),
+    ]
 
 
 def selected_alike(path: str | os.PathLike[str], wanted: Selection) -> tuple[Selection, str]:
@@ -64,7 +73,7 @@ def selected_alike(path: str | os.PathLike[str], wanted: Selection) -> tuple[Sel
 
 
 def _read(source: Source, wanted: Selection, missing: bool, first: Recording | None = None) -> Recording:
-    if source.kind not in ("npy", "npz", "wav"):
+    if source.kind not in _ARRAYS:
         wanted = wanted if source.kind == "text" else replace(wanted, dialect=None)
         return _of_table(source, wanted, missing, first)
     if wanted.drop or wanted.dialect is not None or (wanted.select is not None and source.kind != "npz"):

@@ -53,6 +53,7 @@ def window(
         InputError: recordings that are too short, of unlike channels or rates, or irregular in time; or parameters that
             do not fit.
     """
+    channels = (channels,) if isinstance(channels, str) else channels
     cutting = Cutting(
         window,
         hop,
@@ -77,7 +78,14 @@ def window(
 def _are_paths(recordings: Any) -> bool:
     if isinstance(recordings, (str, os.PathLike)):
         return True
-    return isinstance(recordings, (list, tuple)) and bool(recordings) and isinstance(recordings[0], (str, os.PathLike))
+    are_paths = (
+        [isinstance(one, (str, os.PathLike)) for one in recordings] if isinstance(recordings, (list, tuple)) else []
+    )
+    if len(set(are_paths)) > 1:
+        raise InputError(
+            "recordings: expected either paths of files or arrays and frames, got some of both; read files first"
+        )
+    return bool(are_paths) and are_paths[0]
 
 
 def _with_units(recording: Recording, units: Sequence[str]) -> Recording:

@@ -15,6 +15,7 @@ from aeedge.errors import InputError
 from aeedge.files.times import rate_said, rate_text
 from aeedge_export.data.clocks import Clock, read_clock
 
+_MOST_SAMPLES = 10**9  # of a recording that is resampled
 _TAPS, _PASSED = 40, 0.85  # of the low-pass: taps for each factor, and what it lets pass of the new Nyquist frequency
 SAME_RATE = 0.01
 """By which rates of recordings may differ, relatively."""
@@ -158,6 +159,14 @@ def _resampled(segment: Segment, source: float, rate: float) -> Segment:
     """
     rows = np.asarray(segment.rows)
     times = rows / source if segment.times is None else segment.times
+    count = float(times[-1] - times[0]) * rate
+    if count > _MOST_SAMPLES:
+        raise InputError(
+            f"resample: expected a rate at which recordings have fewer than {_MOST_SAMPLES:,} samples, got "
+            f"{rate_text(rate)}, at which one has {count:.3g}; take a lower one"
+        )
+    if count < 1:
+        return Segment(segment.samples[:1].astype(np.float32), rows[:1], times[:1])
     factor = max(1, math.ceil(source / rate - 1e-6))
     fine = times[0] + np.arange(int((times[-1] - times[0]) * rate * factor + 1e-6) + 1) / (rate * factor)
     columns = segment.samples.astype(np.float64).T

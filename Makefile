@@ -67,6 +67,7 @@ bench-all: bench
 	$(BIN)/python benchmarks/runtime_speed.py
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/detection_speed.py
+	$(BIN)/python benchmarks/stream_speed.py
 	$(BIN)/python benchmarks/endurance.py
 	$(BIN)/python benchmarks/int8_speed.py
 	$(BIN)/python benchmarks/loadgen_reference.py

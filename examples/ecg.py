@@ -148,7 +148,7 @@ def picture(recording: Recording, events: list[aeedge.Event], threshold: float, 
     above.plot(np.arange(part.start, part.stop) / recording.rate, recording.signal[part, 0], color=ink, lw=1)
     near = [event for event in events if event.alarm and abs(event.start - shown) < 4]
     above.axvspan(near[0].start, near[-1].end, color=alarm, alpha=0.15, lw=0) if near else None
-    above.annotate("V", (shown, 1), xycoords=("data", "axes fraction"), ha="center", va="top", color=alarm)
+    above.annotate("V", (shown, 1), xycoords=("data", "axes fraction"), ha="center", va="bottom", color=alarm)
     above.set(ylabel="mV", xlabel="seconds", xlim=(shown - 4, shown + 4))
 
     minutes, scores = (np.array([getattr(event, name) for event in events]) for name in ("end", "score"))
@@ -165,6 +165,7 @@ def picture(recording: Recording, events: list[aeedge.Event], threshold: float, 
             ms=6,
             transform=below.get_xaxis_transform(),
             label=label,
+            clip_on=False,
         )
     below.set(
         ylabel="score", xlabel="minutes", xlim=(minutes[0] / 60, minutes[-1] / 60), ylim=(None, scores.max() * 20)

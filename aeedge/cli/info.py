@@ -12,7 +12,7 @@ from aeedge.bundle.manifest import Manifest, SignalSpec
 from aeedge.bundle.reader import Bundle
 from aeedge.cli.streams import show
 from aeedge.errors import shortened
-from aeedge.files.times import duration_text, rate_text
+from aeedge.files.times import duration_text, rate_said
 from aeedge.table import human_bytes, pairs
 
 
@@ -86,7 +86,7 @@ def _signal(signal: SignalSpec) -> list[tuple[str, str]]:
         if signal.rate is None
         else f" ({duration_text(length / signal.rate)}, every {duration_text(step / signal.rate)})"
     )
-    rate = "not known" if signal.rate is None else rate_text(signal.rate)
+    rate = "not known" if signal.rate is None else rate_said(signal.rate)
     time = [] if signal.time is None else [("time", signal.time)]
     calendar = [("calendar", f"time of {' and '.join(signal.calendar)}")] if signal.calendar else []
     windows = ("windows", f"{length:,} samples, hop {step:,}{seconds}")
@@ -97,20 +97,21 @@ def _alarms(m: Manifest) -> list[tuple[str, str]]:
     """The kind of score, and how alarms are calibrated."""
     has_score = m.score.needs_scorer or any(variant.decoder for variant in m.variants.values())
     rows = [("score", m.score.kind if has_score else "none, for there is no decoder")]
+    unit = "rows" if m.input.signal is None else "windows"
     if m.calibration is not None:
         spec, order = m.calibration, ", in the order of time" if m.calibration.time_ordered else ""
         estimated = "" if "false_alarm_rate" in spec.rule else " (an estimate)"
         shown = ", ".join(f"{threshold:.6g} ({variant})" for variant, threshold in spec.thresholds.items())
-        promised = f"{100 * spec.false_alarm_rate:.3g} %{estimated} of normal rows"
+        promised = f"{100 * spec.false_alarm_rate:.3g} %{estimated} of normal {unit}"
         if "inflation" in spec.rule:
             promised = "not promised: the threshold is from cross-validation of a short recording"
         rows += [("threshold", shown or "none"), ("false alarms", promised)]
         out = spec.rule.get("left_out")
         more = f", {out} more with gross outliers left out" if out else ""
-        rows.append(("calibration", f"{spec.rows:,} rows{order}{more}"))
+        rows.append(("calibration", f"{spec.rows:,} {unit}{order}{more}"))
         if spec.drift.get("drift") is True:
             alarms, later, low, high = (spec.drift.get(name) for name in ("alarms", "rows", "low", "high"))
-            found = f"{alarms} of {later} later rows raised an alarm, chance explains {low} to {high}"
+            found = f"{alarms} of {later} later {unit} raised an alarm, chance explains {low} to {high}"
             rows.append(("drift", found))
     if m.calibration is not None and m.calibration.drift_references:
         sizes = m.calibration.drift_references.items()

@@ -62,8 +62,10 @@ _HELP = f"""{DEVICE["stream"]}
     \b
     Examples:
       sensor | aeedge stream motor.aeedge --patience '3 of 5' --state motor.state
-      arecord -t raw -f S16_LE -r 8000 -c 2 | aeedge stream hall.aeedge --format s16le --channels 2 --rate 8000
-      aeedge stream motor.aeedge --mqtt mqtt://broker/motor --publish motor/alarms --only changes
+      arecord -t raw -f S16_LE -r 8000 -c 2 \\
+        | aeedge stream hall.aeedge --format s16le --channels 2 --rate 8000
+      aeedge stream motor.aeedge --mqtt mqtt://broker/motor \\
+        --publish motor/alarms --only changes
     """
 
 
@@ -190,7 +192,7 @@ def _check(spec: SignalSpec, channels: int | None, rate: float | None) -> None:
         )
     if rate is not None and spec.rate is not None and abs(rate - spec.rate) > _RATE_ERROR * spec.rate:
         raise InputError(
-            f"--rate: expected {spec.rate:g} Hz, as the bundle was trained with, got {rate:g}; resample the signal"
+            f"--rate: expected {spec.rate:g} Hz, as the bundle was trained with, got {rate:g} Hz; resample the signal"
         )
 
 

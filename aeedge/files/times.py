@@ -166,6 +166,11 @@ def rate_text(rate: float) -> str:
     return f"{seconds / size:.6g}{unit}"
 
 
+def rate_said(rate: float) -> str:
+    """A rate in Hz for people: "50 Hz", or "a sample every 5min"."""
+    return f"{rate:.6g} Hz" if rate >= 0.5 else f"a sample every {rate_text(rate)}"
+
+
 def duration_text(seconds: float) -> str:
     """Seconds for people."""
     return f"{seconds:.4g} s" if seconds < 1000 else f"{seconds:,.0f} s"

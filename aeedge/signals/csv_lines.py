@@ -56,6 +56,11 @@ class CsvParser(LineParser):
             if not self._columns:
                 self._is_header(text.lstrip("# \t"))
             return None
+        if self._line == 1 and line.startswith((b"RIFF", b"\x93NUMPY", b"PAR1")):
+            raise InputError(
+                f"{self.name}: expected a live signal as text or raw numbers, got a recording with a header (WAV, npy "
+                "or Parquet); 'aeedge score' reads such files"
+            )
         if b"\0" in line and not self._is_right:
             raise InputError(
                 f"{self.name}: expected text, got binary data; of raw samples say how they are written, such as "

@@ -136,6 +136,6 @@ class Event:
         return () if self._block is None else self._block.explain(self._at, top)
 
     def __repr__(self) -> str:
-        faults = "".join(f", {fault.kind}: {fault.channel}" for fault in self.health)
+        faults = "".join(f", {fault.kind}" + (f": {fault.channel}" if fault.channel else "") for fault in self.health)
         about = f"{self.start:g} to {self.end:g} s, score {self.score:g}, {self.verdict}{faults}"
         return f"<aeedge.Event {self.index}: {about}>"

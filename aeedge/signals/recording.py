@@ -15,7 +15,7 @@ from aeedge.errors import InputError, printable, shortened
 from aeedge.files.images import are_images
 from aeedge.files.rows import Part, RowFile, Wanted, open_rows, row_files
 from aeedge.files.source import STDIN
-from aeedge.files.times import TimeFormat, find_format
+from aeedge.files.times import TimeFormat, find_format, rate_said
 from aeedge.signals.clock import GAP
 from aeedge.signals.layout import Layout
 from aeedge.signals.window import window
@@ -230,8 +230,8 @@ class Recordings:
             )
         if rows.wav is not None and signal.rate and abs(rows.wav.rate / signal.rate - 1) > _SAME_RATE:
             raise InputError(
-                f"{name}: expected {_said(signal.rate)}, as the model was trained with, got {_said(rows.wav.rate)}; "
-                "resample it"
+                f"{name}: expected {rate_said(signal.rate)}, as the model was trained with, got "
+                f"{rate_said(rows.wav.rate)}; resample it"
             )
         lacks_time = not rows.has_time and rows.row != self._spec.shape
         if lacks_time and signal.time is not None:
@@ -248,8 +248,9 @@ class Recordings:
         block = block[:, np.newaxis] if block.ndim == 1 else block
         if block.ndim != 2 or block.shape[1] != len(channels):
             width = f", or windows (n, {self.signal.window}, {self.signal.width})"
+            count = f"{len(channels)} channel{'s' * (len(channels) != 1)}"
             raise InputError(
-                f"{name}: expected a recording with {len(channels)} channels ({shortened(channels)}){width}, got "
+                f"{name}: expected a recording with {count} ({shortened(channels)}){width}, got "
                 + (f"{block.shape[1]} channels" if block.ndim == 2 else f"an array (n, {str(block.shape[1:])[1:-1]})")
             )
         if not self._missing and not np.isfinite(block).all():
@@ -330,14 +331,10 @@ class _Clock:
         step = float(forward[forward <= GAP * typical + quantum].mean())
         if rate is not None and abs(step * rate - 1) > _RATE_ERROR:
             raise InputError(
-                f"{self._name}: expected {_said(rate)}, as the model was trained with, got {_said(1 / step)} by the "
-                f"column '{printable(self._column)}'; resample it"
+                f"{self._name}: expected {rate_said(rate)}, as the model was trained with, got "
+                f"{rate_said(1 / step)} by the column '{printable(self._column)}'; resample it"
             )
         return GAP * step + quantum
-
-
-def _said(rate: float) -> str:
-    return f"{rate:.6g} Hz" if rate >= 0.5 else f"a sample every {1 / rate:.6g} s"
 
 
 def _quantum(times: NDArray[np.float64]) -> float:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from aeedge.bundle.manifest import SignalSpec
 from aeedge.detection.calibration import ThresholdRule, alarm_band, calibrate, chosen
 from aeedge.detection.thresholds import completed
 from aeedge.errors import InputError
@@ -103,15 +104,20 @@ def scored_by(run: Run, kind: str) -> Run:
     return other
 
 
-def described_drift(drift: Mapping[str, Any]) -> str:
-    """A sentence about the alarms of a later stretch of time."""
-    found = f"{drift['alarms']} of {drift['rows']} rows after the calibration rows raise an alarm"
+def rows_word(signal: SignalSpec | None) -> str:
+    """What the rows of a run are called in messages: of a recording they are windows."""
+    return "rows" if signal is None else "windows"
+
+
+def described_drift(drift: Mapping[str, Any], rows: str = "rows") -> str:
+    """A sentence about the alarms of a later stretch of time; `rows` is what the rows are called."""
+    found = f"{drift['alarms']} of {drift['rows']} {rows} after the calibration {rows} raise an alarm"
     expected = f"chance explains {drift['low']} to {drift['high']}"
     if not drift["drift"]:
         return f"no drift: {found}, {expected}"
     return (
         f"drift: {found}, {expected}: the promised false-alarm rate does not hold later; calibrate with more recent "
-        "rows, train with more kinds of operation, or recalibrate on the device"
+        f"{rows}, train with more kinds of operation, or recalibrate on the device"
     )
 
 

@@ -26,7 +26,7 @@ from aeedge.errors import InputError, printable
 from aeedge.runtime.frames import as_rows
 from aeedge.runtime.missing import fill_missing, missing_rows
 from aeedge.signals.drift import LEAST_WINDOWS, MOST_WINDOWS
-from aeedge_export.alarms import check_rule, described_drift, set_alarm
+from aeedge_export.alarms import check_rule, described_drift, rows_word, set_alarm
 from aeedge_export.arguments import check_signal
 from aeedge_export.conversion.graph import check_one_input
 from aeedge_export.data.axes import channels_first, resolve_channels
@@ -530,7 +530,7 @@ def _train(
     set_alarm(run)
     drift = {} if run.alarm is None else run.alarm.drift
     if drift.get("drift"):
-        _warn(run, described_drift(drift))
+        _warn(run, described_drift(drift, rows_word(run.signal)))
 
 
 def _train_network(

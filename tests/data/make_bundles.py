@@ -16,7 +16,9 @@ import torch
 from torch import nn
 
 from aeedge.bundle.manifest import SignalSpec
-from aeedge_export import export_bundle
+from aeedge.signals.layout import calendar_channels
+from aeedge.signals.window import window
+from aeedge_export import Autoencoder, export_bundle
 from aeedge_export.alarms import Normal
 from aeedge_export.networks.front_ends import features, front_end
 from aeedge_export.quantization.qdq import quantize
@@ -290,6 +292,19 @@ def spectra(folder: Path) -> None:
     )
 
 
+def windows(folder: Path) -> None:
+    """Windows of a recording, with all that a stream goes by: calibration in time order, health, drift, a calendar."""
+    signal = SignalSpec(("x", "y"), window=32, hop=8, rate=0.01, units=("g", "A"), time="time", calendar=("day",))
+    times, rng = 100.0 * np.arange(12_000), np.random.default_rng(11)
+    load = np.sin(2 * np.pi * times / 86_400)
+    samples = np.stack([load, 5 + 0.5 * load**2], axis=1) + 0.1 * rng.normal(size=(12_000, 2))
+    recording = np.concatenate([samples, calendar_channels(times, ("day",))], axis=1, dtype=np.float32)
+    small = Autoencoder(latent=3, hidden=(8,), epochs=5, calibration=0.3, threads=1, random_state=0)
+    fitted = small.fit_rows(window(recording, 32, 8), signal=signal)
+    fitted.run_.created = "2026-11-26T00:00:00+00:00"
+    fitted.export(folder / "bundle_v1_windows")
+
+
 def alarms(folder: Path) -> None:
     """Bundles with kinds of scores and with calibration scores."""
     for make in (both, mahalanobis, robust):
@@ -298,5 +313,5 @@ def alarms(folder: Path) -> None:
 
 if __name__ == "__main__":
     target = Path(sys.argv[1])
-    for make in (sensors, pixels, encoder_only, camera, saturating, scorers, maps, alarms, spectra):
+    for make in (sensors, pixels, encoder_only, camera, saturating, scorers, maps, alarms, spectra, windows):
         make(target)

@@ -571,6 +571,32 @@ def test_chunks_restarts_and_resets_change_nothing_for_any_signal(
     np.testing.assert_allclose(*likelihoods, rtol=1e-3, atol=1e-4)
 
 
+def test_a_frozen_bundle_of_windows_is_streamed_with_all_that_it_says():
+    """What bundles of this version say of their windows is understood for ever."""
+    with aeedge.load(DATA / "bundle_v1_windows") as model:
+        assert all(found.error <= found.allowed for found in model.self_check())
+        signal = model.input.signal
+        assert (signal.channels, signal.units, signal.rate, signal.calendar) == (("x", "y"), ("g", "A"), 0.01, ("day",))
+        times = 1.7e9 + 100.0 * np.arange(4000)
+        load = np.sin(2 * np.pi * times / 86_400)
+        samples = np.stack([load, 5 + 0.5 * load**2], 1) + 0.1 * np.random.default_rng(3).normal(size=(4000, 2))
+        samples[2000:2100, 1] = 5.2
+        samples[3000:, 0] += 1.0
+        stream = Stream(model, patience="3 of 5")
+        events = stream.push(samples, times)
+        assert 0 < stream.expected_false_alarms_per_day < model.false_alarm_rate * 86_400 * 0.01 / 8
+        kinds = {fault.kind for event in events for fault in event.health}
+        assert kinds == {"stuck"}
+        assert {fault.channel for event in events for fault in event.health} == {"y"}
+        assert all(event.verdict == "anomaly" for event in events[-100:])
+        assert events[-1].explain(1)[0].name == "x"
+        before = [event.verdict for event in events if event.end < times[2000]]
+        assert before.count("ok") > 0.95 * len(before)
+        assert (
+            max(event.drift for event in events) >= 1 > max(event.drift for event in events if event.end < times[2000])
+        )
+
+
 ODD = [
     None,
     0,

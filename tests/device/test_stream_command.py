@@ -257,7 +257,7 @@ def test_raw_data_that_ends_within_a_sample_is_an_error_after_all_windows(bundle
     ("options", "data", "words"),
     [
         (["--channels", "3"], b"", "--channels: expected 2, as the bundle has (x, y), got 3"),
-        (["--rate", "50Hz"], b"", "--rate: expected 100 Hz, as the bundle was trained with, got 50"),
+        (["--rate", "50Hz"], b"", "--rate: expected 100 Hz, as the bundle was trained with, got 50 Hz;"),
         (["--rate", "-50Hz"], b"", "--rate: expected samples a second above 0"),
         (["--hop", "0"], b"", "--hop"),
         (["--patience", "5 of 3"], b"", "--patience: expected how many"),
@@ -277,6 +277,8 @@ def test_raw_data_that_ends_within_a_sample_is_an_error_after_all_windows(bundle
         ([], b"x,z\n1,2\n", "expected the columns x, y, got x, z"),
         ([], b"\x00\x01\x02" * 99, "--format"),
         ([], b"{not json\n" * 30, "expected a JSON object or array"),
+        ([], b"RIFF\x00\x00\x00\x00WAVE\n" * 9, "'aeedge score' reads such files"),
+        ([], b"\x93NUMPY\x01\x00v\x00{}\n" * 9, "got a recording with a header"),
         (["--format", "s16le"], b"RIFF....WAVE", "arecord -t raw"),
         (["--time", "when"], b"x,y\n1,2\n", "expected a column 'when'"),
     ],

@@ -185,7 +185,7 @@ def test_gaps_are_told_with_their_number_size_and_place():
     assert stretches(w) == [(0, 100), (100, 300), (300, 400), (400, N)]
     assert any("2 gaps, the largest 7,200 s after 2023-11-14 22:19:18" in note for note in w.findings)
     assert any("1 step back of the clock, the largest 1,800 s" in note for note in w.findings)
-    assert any("rate 1Hz, found in its times" in note for note in w.findings)
+    assert any("rate: 1 Hz, found in its times" in note for note in w.findings)
 
 
 def test_the_same_time_twice_is_left_out_and_said():
@@ -203,7 +203,7 @@ def test_a_clock_coarser_than_the_samples_needs_the_rate():
         window(signal(N), window=32, times=times)
     w = window(signal(N), window=32, hop=1, times=times, rate=50)
     assert stretches(w) == [(0, 300), (300, N)]
-    with pytest.raises(InputError, match=r"rate: expected about .*Hz, as the times of recordings say, got 80Hz"):
+    with pytest.raises(InputError, match=r"rate: expected about .*Hz, as the times of recordings say, got 80 Hz"):
         window(signal(N), window=32, times=times, rate=80)
 
 
@@ -249,7 +249,7 @@ def test_resampling_stays_inside_stretches():
 def test_a_rate_that_contradicts_the_times_is_refused():
     times = np.arange(N) / 50
     assert window(signal(N), window=32, times=times, rate="50.5Hz").signal.rate == 50.5
-    with pytest.raises(InputError, match=r"rate: expected 50Hz, as the times of recordings say, got 100Hz"):
+    with pytest.raises(InputError, match=r"rate: expected 50 Hz, as the times of recordings say, got 100 Hz"):
         window(signal(N), window=32, times=times, rate=100)
 
 
@@ -324,7 +324,11 @@ def test_frames_of_any_package():
         (signal(20), {}, "recordings: expected 32 samples or more, as a window has, got 20"),
         ([signal(), signal(20)], {}, "recording 1: expected 32 samples or more, as a window has, got 20"),
         ([signal(), signal()[:, :1]], {}, "recording 1: expected the channels x0, x1, as recording 0 has them, got x0"),
-        ([signal()] * 2, {"times": [np.arange(3000) / 50, np.arange(3000) / 60]}, "recording 1: expected 50Hz, .*60Hz"),
+        (
+            [signal()] * 2,
+            {"times": [np.arange(3000) / 50, np.arange(3000) / 60]},
+            "recording 1: expected 50 Hz, .*60 Hz",
+        ),
         (signal(), {"window": 0}, "window: expected a whole number of at least 1, got 0"),
         (signal(), {"window": 1}, "window: expected 2 samples or more, got 1"),
         (signal(), {"window": 2.5}, "window: expected a whole number"),
@@ -471,7 +475,7 @@ def test_a_sound_file_has_its_rate(tmp_path):
     np.testing.assert_array_equal(w.X, cut(x, 32, 8))
     one = window([tmp_path / "x.wav"] * 2, window=32, channels=["x1"])
     assert one.X.shape[2] == 1
-    with pytest.raises(InputError, match=r"rate: expected 8000Hz, as the header of .* says, got 50Hz"):
+    with pytest.raises(InputError, match=r"rate: expected 8000 Hz, as the header of .* says, got 50 Hz"):
         window(tmp_path / "x.wav", window=32, rate=50)
 
 
@@ -527,8 +531,13 @@ def test_from_recordings_to_a_bundle(tmp_path):
     second = table(both / "2.csv", time=dates(start=datetime(2026, 1, 6)), b=B, a=A)
     done = call("train", first, second, "-o", tmp_path / "run", "--window", 32, "--hop", 4, *QUICK)
     assert done.exit_code == 0, done.output
-    for line in ("channels: a, b", "rate 50Hz, found in column 'time'", "windows: 286 of 32 samples, hop 4 (0.64 s"):
+    for line in ("channels: a, b", "rate: 50 Hz, found in column 'time'", "windows: 286 of 32 samples, hop 4 (0.64 s"):
         assert line in done.stdout
+    assert "windows to train on" in done.stdout
+    assert " rows" not in done.stdout
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "Reconstructions of held-out windows" in page
+    assert "sample, channel a" in page
     run = Autoencoder.load(tmp_path / "run").run_
     assert run.signal._replace(longest_step=None, reference={}) == SignalSpec(("a", "b"), 32, 4, 50.0, time="time")
     assert (run.params["time_ordered"], run.params["gap"]) == (True, 8)
@@ -546,7 +555,7 @@ def test_from_recordings_to_a_bundle(tmp_path):
     )
     assert made.exit_code in (0, 1), made.output
     shown = " ".join(call("info", tmp_path / "m.aeedge").stdout.split())
-    for part in ("channels a, b", "rate 50Hz", "windows 32 samples, hop 4 (0.64 s, every 0.08 s)"):
+    for part in ("channels a, b", "rate 50 Hz", "windows 32 samples, hop 4 (0.64 s, every 0.08 s)"):
         assert part in shown
 
 

@@ -18,7 +18,7 @@ from aeedge.errors import InputError, printable
 from aeedge.files.replacing import BUNDLE, check_folder
 from aeedge.files.rows import Wanted, open_all
 from aeedge.table import columns, human_bytes
-from aeedge_export.alarms import described_drift
+from aeedge_export.alarms import described_drift, rows_word
 from aeedge_export.cli.windows import windows_as_trained
 from aeedge_export.data.dataset import Selection
 from aeedge_export.reporting.detection import INFLATED
@@ -135,14 +135,14 @@ def _missing(names: tuple[str, ...], manifest: Manifest) -> str:
 
 def _alarms(manifest: Manifest) -> str:
     """Threshold and promised rate, in a line."""
-    spec = manifest.calibration
+    spec, rows = manifest.calibration, rows_word(manifest.input.signal)
     if spec is None:
         return (
-            f"score {manifest.score.kind}, no threshold: no rows were held out to calibrate it ('aeedge recalibrate')"
+            f"score {manifest.score.kind}, no threshold: no {rows} were held out to calibrate it ('aeedge recalibrate')"
         )
     values = ", ".join(f"{value:.4g} ({name})" for name, value in spec.thresholds.items())
-    drift = f"\n{described_drift(spec.drift)}" if spec.drift else ""
-    promised = f"a false-alarm rate of {100 * spec.false_alarm_rate:.3g} %, from {spec.rows:,} calibration rows"
+    drift = f"\n{described_drift(spec.drift, rows)}" if spec.drift else ""
+    promised = f"a false-alarm rate of {100 * spec.false_alarm_rate:.3g} %, from {spec.rows:,} calibration {rows}"
     promised = INFLATED if "inflation" in spec.rule else promised
     return f"score {manifest.score.kind}, threshold {values}: {promised}{drift}"
 

@@ -24,6 +24,7 @@ from aeedge.detection.calibration import ThresholdRule
 from aeedge.errors import InputError, printable
 from aeedge.files.atomic import atomic_file
 from aeedge.files.replacing import check_folder, is_same
+from aeedge_export.alarms import rows_word
 from aeedge_export.cli.windows import (
     as_dataset,
     cutting_of,
@@ -264,9 +265,10 @@ def train(
       aeedge train motor.csv -o run --resume --epochs 200
       aeedge train monday.csv tuesday.csv -o run --window 256 --hop 64
       aeedge train parts/ -o run --family conv2d --noise gaussian:0.1
-      aeedge train mnist.npy -o run --latent 32 --hidden none --latent-activation relu --output-activation sigmoid \\
-        --loss bce --scaling minmax --batch-size 256 --epochs 50 --schedule constant --learning-rate 0.001 \\
-        --weight-decay 0
+      aeedge train mnist.npy -o run --latent 32 --hidden none \\
+        --latent-activation relu --output-activation sigmoid --loss bce \\
+        --scaling minmax --batch-size 256 --epochs 50 --schedule constant \\
+        --learning-rate 0.001 --weight-decay 0
     """
     target = Path(output)
     rule = ThresholdRule(false_alarm_rate, quantile, threshold, contamination).checked()
@@ -468,7 +470,7 @@ def _check_options(ctx: click.Context, *, resume: bool) -> None:
 def _parts(run: Run) -> str:
     """How many rows served what."""
     parts = run.split(run.rows)
-    counts = [f"{len(parts.train):,} rows to train on", f"{len(parts.validation):,} for validation"]
+    counts = [f"{len(parts.train):,} {rows_word(run.signal)} to train on", f"{len(parts.validation):,} for validation"]
     given = len(parts.calibration) or (0 if run.calibration is None else len(run.calibration))
     counts += [f"{given:,} for calibration"] if given else []
     return ", ".join(counts + ([f"{len(parts.later):,} later"] if len(parts.later) else []))

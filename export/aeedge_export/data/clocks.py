@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aeedge.errors import InputError, printable
-from aeedge.files.times import TimeFormat, duration_text, rate_text, to_seconds
+from aeedge.files.times import TimeFormat, duration_text, rate_said, rate_text, to_seconds
 
 GAP = 1.5  # nominal steps; a longer one is a gap
 IRREGULAR_GAP = 5.0  # median steps, between samples that are to be resampled
@@ -165,7 +165,7 @@ def read_clock(
     found = _rounded(1 / step)
     if rate is not None and abs(rate * step - 1) > _CONTRADICTION and not irregular:
         raise InputError(
-            f"rate: expected {rate_text(found)}, as the times of {name} say, got {rate_text(rate)}; leave it out, or "
+            f"rate: expected {rate_said(found)}, as the times of {name} say, got {rate_said(rate)}; leave it out, or "
             f"resample (resample='{rate_text(rate)}')"
         )
     if irregular and not resample:
@@ -191,7 +191,7 @@ def _coarse(times: NDArray[np.float64], steps: NDArray[np.float64], name: str, r
     found, doubt = inside.sum() / seconds, tick * (broken.sum() + 1) / seconds
     if abs(found / rate - 1) > _CONTRADICTION + doubt:
         raise InputError(
-            f"rate: expected about {rate_text(found)}, as the times of {name} say, got {rate_text(rate)}; correct it"
+            f"rate: expected about {rate_said(found)}, as the times of {name} say, got {rate_said(rate)}; correct it"
         )
     return Clock(None, broken, rate, False, longest, (f"its clock counts in steps of {tick:.4g} s", *notes))
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from aeedge.bundle.manifest import CALENDAR, Missing, SignalSpec
 from aeedge.errors import InputError, printable, shortened
-from aeedge.files.times import as_rate, duration_text, rate_text
+from aeedge.files.times import as_rate, duration_text, rate_said, rate_text
 from aeedge.signals.layout import calendar_channels
 from aeedge.signals.window import as_count
 from aeedge.signals.window import window as views_of
@@ -192,7 +192,7 @@ def _cut_one(recording: Recording, bad: NDArray[np.bool_] | None, cutting: Cutti
         spans.append(np.stack([rows[first], rows[first + length - 1] + 1], axis=1))
         starts.append(rows[first] / (rate or 1.0) if one.times is None else one.times[first])
     short = [len(one.samples) for one in found if len(one.samples) < length]
-    source = "" if rate is None else f"rate {rate_text(rate)}{_source_of(recording, cutting)}"
+    source = "" if rate is None else f"rate: {rate_said(rate)}{_source_of(recording, cutting)}"
     return _Part(views, np.concatenate(starts), np.concatenate(spans), short, rate, longest, source, notes)
 
 
@@ -250,7 +250,7 @@ def _common_rate(
     for rate, name in known[1:]:
         if abs(rate / known[0][0] - 1) > SAME_RATE:
             raise InputError(
-                f"{name}: expected {rate_text(known[0][0])}, the rate of {known[0][1]}, got {rate_text(rate)}; bring "
+                f"{name}: expected {rate_said(known[0][0])}, the rate of {known[0][1]}, got {rate_said(rate)}; bring "
                 f"both to one rate (resample='{rate_text(min(rate, known[0][0]))}')"
             )
     return as_rate("rate", known[0][0]) if known else None

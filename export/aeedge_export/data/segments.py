@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.signal import firwin, resample_poly
 
 from aeedge.errors import InputError
-from aeedge.files.times import rate_text
+from aeedge.files.times import rate_said, rate_text
 from aeedge_export.data.clocks import Clock, read_clock
 
 _MOST_SAMPLES = 10**9  # of a recording that is resampled
@@ -102,8 +102,8 @@ def segments(
     known, times = recording.rate if rate is None else rate, recording.times
     if rate is not None and recording.rate is not None and abs(rate / recording.rate - 1) > SAME_RATE:
         raise InputError(
-            f"rate: expected {rate_text(recording.rate)}, as the header of {recording.name} says, got "
-            f"{rate_text(rate)}; leave it out, or resample (resample='{rate_text(rate)}')"
+            f"rate: expected {rate_said(recording.rate)}, as the header of {recording.name} says, got "
+            f"{rate_said(rate)}; leave it out, or resample (resample='{rate_text(rate)}')"
         )
     clock = None
     if times is not None:
@@ -122,7 +122,7 @@ def segments(
     if clock is not None and not clock.irregular and abs(known / resample - 1) < 1e-9:
         return Stretches(found, resample, clock.longest, notes)
     about = "about " if clock is not None and clock.irregular else ""
-    notes.append(f"resampled from {about}{rate_text(known)} to {rate_text(resample)}")
+    notes.append(f"resampled from {about}{rate_said(known)} to {rate_said(resample)}")
     return Stretches([_resampled(one, known, resample) for one in found if len(one.samples) > 1], resample, None, notes)
 
 

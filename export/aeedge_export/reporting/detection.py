@@ -14,7 +14,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 from aeedge.detection.calibration import Calibration
 from aeedge.detection.explain import Cause, Explainer, FeatureExplainer
 from aeedge.errors import printable
-from aeedge_export.alarms import described_drift
+from aeedge_export.alarms import described_drift, rows_word
 from aeedge_export.data.axes import channels_first
 from aeedge_export.data.labels import UNLABELLED, anomalous_class
 from aeedge_export.reporting.pictures import of_residual
@@ -80,10 +80,11 @@ INFLATED = (
 def described(run: Run) -> list[str]:
     """What is to know of the alarms of a run, in a few lines."""
     alarm, labels = run.alarm, run.evaluation.get("detection", {}).get("labels", {})
+    rows = rows_word(run.signal)
     if alarm is None:
-        lines = [f"score {run.scored_as.kind}; no threshold, for no rows were held out to calibrate it"]
+        lines = [f"score {run.scored_as.kind}; no threshold, for no {rows} were held out to calibrate it"]
     else:
-        promised = f"a false-alarm rate of {100 * alarm.rate:.3g} %, from {alarm.rows:,} calibration rows"
+        promised = f"a false-alarm rate of {100 * alarm.rate:.3g} %, from {alarm.rows:,} calibration {rows}"
         if run.inflation > 1:
             promised = INFLATED
         lines = [
@@ -91,7 +92,7 @@ def described(run: Run) -> list[str]:
             + (f" ({run.calibration_left_out:,} with gross outliers left out)" if run.calibration_left_out else "")
         ]
         if alarm.drift and not alarm.drift["drift"]:
-            lines.append(described_drift(alarm.drift))
+            lines.append(described_drift(alarm.drift, rows))
     if labels and "roc_auc" not in labels:
         lines.append(
             f"labels: {len(labels['classes'])} classes, so no ROC AUC, which needs two; alarms by class in the report"
@@ -144,7 +145,9 @@ def _against_labels(
         return None
     of_held_out = {name: int((labels[apart] == name).sum()) for name in names}
     enough = min(of_held_out.values()) >= _LEAST_OF_A_CLASS
-    which = "rows" if held_out is None else "held-out rows" if enough else "rows, most of which were trained on"
+    which = rows_word(run.signal)
+    if held_out is not None:
+        which = f"held-out {which}" if enough else f"{which}, most of which were trained on"
     chosen = apart if enough else known
     scores, labels = scores[chosen], labels[chosen]
     found: dict[str, Any] = {"rows": len(scores), "which": which, "classes": []}

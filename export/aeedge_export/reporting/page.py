@@ -14,6 +14,7 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from aeedge.bundle.manifest import Manifest
+from aeedge_export.alarms import rows_word
 from aeedge_export.data.axes import channels_first
 from aeedge_export.reporting import charts
 from aeedge_export.reporting.detection import described, histogram
@@ -60,6 +61,7 @@ def render(run: Run, manifest: Manifest | None = None) -> str:
         variances=charts.bars([f"z{i}" for i in range(len(variance))], variance, upright=True) if variance else "",
         against_pca=against_pca(run) if run.evaluation else "",
         **_detection(run),
+        rows=rows_word(run.signal),
         manifest=manifest,
         facts=_facts(run),
         **_reconstructions(run, run.decode(latents)),
@@ -83,7 +85,7 @@ def _detection(run: Run) -> dict[str, Any]:
             range(signal["start"], signal["start"] + len(signal["input"])),
             {name: signal[name] for name in ("input", "output")},
             log=False,
-            label=f"sample, channel {signal['channel']} of row {row}",
+            label=f"sample, {_channel(run, signal['channel'])} of {rows_word(run.signal)[:-1]} {row}",
         )
         for row, signal in signals
     }
@@ -92,6 +94,10 @@ def _detection(run: Run) -> dict[str, Any]:
         rates = {"detection rate": curve["detection_rate"]}
         shown["curve"] = charts.lines(curve["false_alarm_rate"], rates, log=False, label="false-alarm rate")
     return shown
+
+
+def _channel(run: Run, channel: int) -> str:
+    return f"channel {channel if run.signal is None else run.signal.names[channel]}"
 
 
 def _losses(run: Run) -> Markup | None:
@@ -105,7 +111,7 @@ def _losses(run: Run) -> Markup | None:
 def _reconstructions(run: Run, back: NDArray[np.float32]) -> dict[str, Any]:
     """Images as images, signals as lines, tables as the error of each feature."""
     rows, back = (channels_first(part, run.design.channels_last) for part in (run.extract(run.sample), back))
-    what = "sample, first channel"
+    what = "sample, first channel" if run.signal is None else f"sample, {_channel(run, 0)}"
     if run.front_end is not None:  # as curves
         rows, back, what = rows[:, np.newaxis], back[:, np.newaxis], f"feature of {run.front_end.kind}"
     shape = image_shape(rows.shape[1:])

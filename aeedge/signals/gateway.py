@@ -353,7 +353,7 @@ def restored(path: str | os.PathLike[str], model: Model, fresh: Stream) -> tuple
     try:
         stream = Stream.restore(model, state)
     except InputError as error:
-        raise InputError(f"{path}: {error}") from None
+        raise InputError(f"{path}: {str(error).removeprefix('state: ')}") from None
     if stream.options != fresh.options:
         changed = ", ".join(f"{name} {value}" for name, value in stream.options.items() if value != fresh.options[name])
         raise InputError(f"{path}: is of a stream with other options ({changed}); give these, {advice}")

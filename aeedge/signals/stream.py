@@ -213,35 +213,32 @@ class Stream:
     def _judge(self, windows: Windows, events: list[Event]) -> None:
         """An event for each window."""
         block = Block(self._model, self._layout, windows.samples.copy(), self.hop)
-        scores = self._scored(block)
-        novelty = None if self._likelihood is None else self._novelty(block, scores)
+        scores, likelihood = self._scored(block), self._likelihood
+        novelty = None if likelihood is None else self._novelty(block, scores)
         limit, alarms, drift = self.threshold, self._alarms, self._drift
-        times = zip(windows.start.tolist(), windows.end.tolist())
-        for at, ((start, end), score) in enumerate(zip(times, scores)):
-            exceeded = self._likelihood is None and limit is not None and score > limit
-            if (
-                self._likelihood is not None
-                or exceeded
-                or (score != score and self._scores)
-                or self._windows % self._look_every == 0
-            ):
-                self._health = self._looked(block.windows[at], score)
-            blind = bool(self._health) and any(fault.kind in _BLIND for fault in self._health)
-            raised, judged = False, score
-            if self._likelihood is not None and novelty is not None:
-                judged = math.nan if blind else self._likelihood.update(novelty[at])
-                exceeded = limit is not None and judged > limit
-            if limit is not None and not blind:
-                raised = alarms.update(judged, limit, end)
+        for at, (start, end, score) in enumerate(zip(windows.start.tolist(), windows.end.tolist(), scores)):
+            blind = self._is_blind(block.windows[at], score)
+            rare = math.nan if blind or likelihood is None or novelty is None else likelihood.update(novelty[at])
+            judged = score if likelihood is None else rare
+            exceeded = limit is not None and judged > limit
+            raised = limit is not None and not blind and alarms.update(judged, limit, end)
             if drift is not None and not blind and self._windows % self._drift_every == 0:
                 drift.update(self._model.encode(block.rows[at : at + 1]).reshape(-1), score)
-            self._windows += 1
             value = math.nan if drift is None else drift.value
-            on, likelihood = alarms.on, math.nan if self._likelihood is None else judged
+            faults = self._health
             events.append(
-                Event(self._index, start, end, score, exceeded, on, raised, self._health, value, block, at, likelihood)
+                Event(self._index, start, end, score, exceeded, alarms.on, raised, faults, value, block, at, rare)
             )
+            self._windows += 1
             self._index += 1
+
+    def _is_blind(self, samples: NDArray[Any], score: float) -> bool:
+        """Look at the sensors, where it is time to or a score asks for it; whether scores mean nothing."""
+        over = self.threshold is not None and score > self.threshold
+        broken = score != score and self._scores
+        if over or broken or self._likelihood is not None or self._windows % self._look_every == 0:
+            self._health = self._looked(samples, score)
+        return bool(self._health) and any(fault.kind in _BLIND for fault in self._health)
 
     def _novelty(self, block: Block, scores: list[float]) -> list[list[float]]:
         """What a stream that adapts compares windows by."""

@@ -4,10 +4,8 @@ A network of the size of `ts` (16, 32 and 32 channels, 16 latents; see compariso
 samples of eight channels at 1 000 Hz, trained for an epoch, for speed does not depend on the weights; exported by the
 product, with its calibration, its reference for sensor health and for drift. One thread, fp32.
 
-Pushes are timed against `Model.score` of the same windows, views of the same samples, in the same loop: push, score,
-push, score. `score again` is the call a second time, and shows what differences are chance.
-`without checks` is a stream without references for health and drift. A stretch of a second is done when its windows are
-scored; how often it fits into a second is how far the stream is ahead of the sensor.
+Pushes are timed against `Model.score` of the same windows, views of the same samples; `score again` is the same once
+more, and shows what differences are chance. `without checks` is a stream that looks neither at sensors nor for drift.
 
     python benchmarks/stream_speed.py [--quick]
 """
@@ -16,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import random
 import statistics
 import tempfile
 import time
@@ -39,14 +38,15 @@ Samples = NDArray[np.float32]
 
 
 class Plan(NamedTuple):
-    """Pushes of each case, seconds of signal, samples of the endurance run."""
+    """Pushes of a round, rounds, seconds of signal, samples of the endurance run."""
 
     pushes: int
+    rounds: int
     seconds: int
     endurance: int
 
 
-FULL, QUICK = Plan(2000, 30, 10_000_000), Plan(200, 3, 500_000)
+FULL, QUICK = Plan(512, 15, 30, 10_000_000), Plan(256, 3, 3, 500_000)
 
 
 def signal(count: int, seed: int) -> Samples:
@@ -75,42 +75,57 @@ def bare(model: aeedge.Model, hop: int) -> aeedge.Stream:
     return stream
 
 
-def timed(call: Callable[[], Any]) -> tuple[float, Any]:
-    """Seconds of a call, and its result."""
-    began = time.perf_counter()
-    result = call()
-    return time.perf_counter() - began, result
+def pushes(model: aeedge.Model, chunk: int, hop: int, plan: Plan) -> dict[str, float]:
+    """Microseconds of a push that completes windows, and of scoring the same windows.
 
-
-def pushes(model: aeedge.Model, chunk: int, hop: int, count: int) -> dict[str, float]:
-    """Microseconds of a push that completes windows, and of scoring the same windows: medians, and means over all."""
-    samples = signal(WINDOW + chunk * (count + 1), 3)
+    Each contender works through a stretch of the signal by itself, as a program on a device does, and is timed call by
+    call; rounds are in shuffled order. Medians of a round are compared within the round. What health and drift cost
+    now and then is in the means.
+    """
+    samples = signal(WINDOW + chunk * plan.pushes, 3)
+    starts = range(WINDOW, len(samples), chunk)
+    rows = [_windows(samples, start, start + chunk, hop) for start in starts]
     streams = {"push": aeedge.Stream(model, hop), "without checks": bare(model, hop)}
-    for stream in streams.values():
-        stream.push(samples[:WINDOW])
-    found: dict[str, list[float]] = {name: [] for name in (*streams, "score", "score again")}
-    for start in range(WINDOW, WINDOW + chunk * count, chunk):
-        part = samples[start : start + chunk]
-        spent, events = {}, []
-        for name, stream in streams.items():
-            spent[name], events = timed(partial(stream.push, part))
-        if not events:
-            continue
-        first = round(events[0].start * RATE)
-        rows = aeedge.window(samples[first : first + WINDOW + (len(events) - 1) * hop], WINDOW, hop)
-        for name in ("score", "score again"):
-            spent[name], _ = timed(partial(model.score, rows))
-        for name, seconds in spent.items():
-            found[name].append(1e6 * seconds)
-    medians = {name: round(statistics.median(values), 2) for name, values in found.items()}
-    beyond = [push - score for push, score in zip(found["push"], found["score"])]
-    checks = statistics.fmean(found["push"]) - statistics.fmean(found["without checks"])
-    return {
-        **medians,
-        "beyond": round(statistics.median(beyond), 2),
-        "chance": round(statistics.median(np.subtract(found["score again"], found["score"])), 2),
-        "checks_share": round(checks / statistics.fmean(found["score"]), 4),
+    calls = {
+        name: [partial(stream.push, samples[at : at + chunk]) for at in starts] for name, stream in streams.items()
     }
+    calls |= {name: [partial(model.score, found) for found in rows] for name in ("score", "score again")}
+    medians: dict[str, list[float]] = {name: [] for name in calls}
+    means: dict[str, list[float]] = {name: [] for name in calls}
+    dice, names = random.Random(0), list(calls)
+    for _ in range(plan.rounds):
+        dice.shuffle(names)
+        for name in names:
+            if name in streams:
+                streams[name].reset()
+                streams[name].push(samples[:WINDOW])
+            spent = [1e6 * timed(call) for call, found in zip(calls[name], rows) if len(found) or name in streams]
+            spent = [seconds for seconds, found in zip(spent, rows) if len(found)] if name in streams else spent
+            medians[name].append(statistics.median(spent))
+            means[name].append(statistics.fmean(spent))
+    middle = {name: round(statistics.median(values), 2) for name, values in medians.items()}
+    checks = statistics.median(np.subtract(means["push"], means["without checks"]) / np.array(means["score"]))
+    return {
+        **middle,
+        "beyond": round(statistics.median(np.subtract(medians["push"], medians["score"])), 2),
+        "chance": round(statistics.median(np.subtract(medians["score again"], medians["score"])), 2),
+        "checks_share": round(float(checks), 4),
+    }
+
+
+def _windows(samples: Samples, start: int, end: int, hop: int) -> Samples:
+    """Windows, views, that the samples from `start` to `end` complete."""
+    first, last = -(-(start - WINDOW + 1) // hop), (end - WINDOW) // hop
+    if first > last:
+        return np.empty((0, WINDOW, CHANNELS), np.float32)
+    return aeedge.window(samples[first * hop : last * hop + WINDOW], WINDOW, hop)
+
+
+def timed(call: Callable[[], Any]) -> float:
+    """Seconds of a call."""
+    began = time.perf_counter()
+    call()
+    return time.perf_counter() - began
 
 
 def keeps_up(model: aeedge.Model, seconds: int, chunk: int = 10) -> float:
@@ -150,7 +165,7 @@ def main() -> None:
             found: dict[str, Any] = {"fingerprint": fingerprint(), "cases": []}
             for chunk, hop in CASES:
                 progress(f"chunks of {chunk}, hop {hop}")
-                found["cases"].append({"chunk": chunk, "hop": hop, **pushes(model, chunk, hop, plan.pushes)})
+                found["cases"].append({"chunk": chunk, "hop": hop, **pushes(model, chunk, hop, plan)})
             progress("hop 1 in chunks of 10 ms")
             found["ahead"] = round(statistics.median(keeps_up(model, plan.seconds) for _ in range(3)), 1)
             progress(f"{plan.endurance:,} samples")

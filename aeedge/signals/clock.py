@@ -95,6 +95,8 @@ class SampleClock:
 
     def _spaced(self, first: int, count: int, origin: float) -> NDArray[np.float64]:
         """The times of samples that are a period apart."""
+        if count == 1:  # the same in a third of the time: samples often come one by one
+            return np.array((first * self._period + origin,))
         times: NDArray[np.float64] = np.arange(first, first + count, dtype=np.float64)
         times *= self._period
         times += origin

@@ -27,11 +27,7 @@ class Block:
         shape = ((len(samples) - length) // hop + 1, length, samples.shape[1])
         # What `window` gives, without the many microseconds that numpy's stride tricks take.
         self.windows = np.ndarray(shape, samples.dtype, samples, 0, (hop * step, *samples.strides))
-
-    @cached_property
-    def rows(self) -> NDArray[Any]:
-        """The windows in the model's shape."""
-        return self._layout.rows(self.windows)
+        self.rows = layout.rows(self.windows)  # in the model's shape
 
     @cached_property
     def latents(self) -> Floats:

@@ -1,4 +1,4 @@
-# make demo    train, export, verify and run: encoded digits, and alarms of a pump and an ECG; in about a minute
+# make demo    train, export, verify and run: encoded digits, alarms of a pump, beats of an ECG; in about a minute
 # make test    all checks, as CI runs them
 # make bench   the runtime comparison; also bench-quick, bench-versions, bench-all (see benchmarks/README.md)
 # make fuzz    an hour of fuzzing; make mutation, an hour or two of mutation testing; make attacks, ten minutes

@@ -101,26 +101,18 @@ class HealthCheck:
                 found += [Fault(kind, self._names[i], detail) for kind, detail in faults]
         return tuple(found)
 
-    def is_clear(self, samples: NDArray[Any]) -> bool:
-        """Whether samples (n, channels) are surely without a fault, and so are all windows of them; False says nothing.
-
-        One quick look instead of one for each window.
-        """
-        rows = np.ascontiguousarray(samples.T[: self._measured])
-        return not self._has_codes and self._is_usual(rows, flat=False)
-
-    def _is_usual(self, rows: NDArray[Any], *, flat: bool = True) -> bool:
-        """Whether (channels, samples) are without a fault; with `flat` false equal neighbours make them not so."""
+    def _is_usual(self, rows: NDArray[Any]) -> bool:
+        """Whether (channels, samples) are surely without a fault, by one quick look at all channels."""
         if not self._known:
             return rows.dtype.kind != "f" or np.count_nonzero(np.isfinite(rows)) == rows.size
         low, high = np.minimum.reduce(rows, 1), np.maximum.reduce(rows, 1)  # NaN, where there is any
         if np.count_nonzero((low >= self._low) & (high <= self._high)) < self._measured:
             return False
         zeros = rows.size - np.count_nonzero(rows)  # of all channels, which is counted fastest
-        if zeros > self._least["zeros"] and (not flat or (_sums(rows == 0) > self._most["zeros"]).any()):
+        if zeros > self._least["zeros"] and (_sums(rows == 0) > self._most["zeros"]).any():
             return False
         same = rows[:, 1:] == rows[:, :-1]
-        return not np.count_nonzero(same) or (flat and self._is_as_flat(rows, low, high, same))
+        return not np.count_nonzero(same) or self._is_as_flat(rows, low, high, same)
 
     def _is_as_flat(self, rows: NDArray[Any], low: NDArray[Any], high: NDArray[Any], same: NDArray[np.bool_]) -> bool:
         """Whether runs of equal samples, and samples at the extremes, are as in training."""

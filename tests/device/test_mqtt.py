@@ -6,15 +6,13 @@ import shlex
 import signal
 import subprocess
 import sys
-import threading
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 from helpers.brokers import Client, Proxy, free_port, running
-from helpers.children import TIMEOUT
+from helpers.children import TIMEOUT, child_process
 from helpers.signals import machine, signal_bundle
 from helpers.streams import environment
 from helpers.waiting import soon
@@ -61,21 +59,11 @@ def listener(broker):
     client.close()
 
 
-@contextmanager
 def streaming(broker, bundle, *options, env=(), scheme="mqtt", first=""):
     """The command after the line of Python `first`, killed at the end if it still runs."""
     url, code = broker.url(IN, scheme), f"{first}\nimport aeedge.cli\naeedge.cli.main()"
     command = [sys.executable, "-c", code, "stream", str(bundle), "--mqtt", url, *map(str, options)]
-    pipe = subprocess.PIPE
-    process = subprocess.Popen(command, env=environment() | dict(env), stdout=pipe, stderr=pipe)
-    limit = threading.Timer(TIMEOUT, process.kill)
-    limit.start()
-    try:
-        yield process
-    finally:
-        limit.cancel()
-        process.kill()
-        process.communicate()
+    return child_process(command, env=environment() | dict(env), stdin=None)
 
 
 def ended(process, number=signal.SIGTERM):
@@ -175,6 +163,7 @@ def test_nothing_is_lost_or_taken_twice_where_the_network_breaks(network, sensor
             if number % 25 == 24:
                 before = len(listener.messages)
                 assert soon(lambda before=before: len(listener.messages) > before + 2)
+                assert soon(lambda: network.connected)  # again: what came may have been on its way before the last cut
                 network.cut()
         assert soon(lambda: len(told(listener.messages)) >= len(wanted))
         assert ended(process)[0] == 0

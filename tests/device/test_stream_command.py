@@ -3,16 +3,14 @@
 import json
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
-from contextlib import contextmanager
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from helpers.children import TIMEOUT
+from helpers.children import TIMEOUT, child_process
 from helpers.signals import machine, signal_bundle
 from helpers.streams import environment
 from helpers.waiting import soon
@@ -53,19 +51,9 @@ def call(bundle, data, *options):
     return done.exit_code, [json.loads(line) for line in done.stdout.splitlines()], done.stderr
 
 
-@contextmanager
 def started(bundle, *options, **pipes):
     command = [sys.executable, "-m", "aeedge", "stream", str(bundle), *map(str, options)]
-    pipe = subprocess.PIPE
-    process = subprocess.Popen(command, env=environment(), **{"stdin": pipe, "stdout": pipe, "stderr": pipe} | pipes)
-    limit = threading.Timer(TIMEOUT, process.kill)
-    limit.start()
-    try:
-        yield process
-    finally:
-        limit.cancel()
-        process.kill()
-        process.communicate()
+    return child_process(command, env=environment(), **pipes)
 
 
 def ended(process):

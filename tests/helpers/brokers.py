@@ -83,6 +83,10 @@ class Proxy:
     def url(self, topic, scheme="mqtt"):
         return f"{scheme}://127.0.0.1:{self.port}/{topic}"
 
+    @property
+    def connected(self):
+        return bool(self._open)
+
     def cut(self):
         ends, self._open = self._open, []
         self.cuts += bool(ends)

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -64,6 +65,21 @@ def child(code, bundle=BUNDLE, *, first="", wrap=(), **options):
     """What a fresh Python prints that runs `first`, the prelude and `code`."""
     script = first + PRELUDE + textwrap.dedent(code)
     return run([*wrap, sys.executable, "-c", script, str(bundle)], **options)
+
+
+@contextmanager
+def child_process(command, **options):
+    """A process with pipes, which is killed at the end, or after TIMEOUT."""
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(command, **{"stdin": pipe, "stdout": pipe, "stderr": pipe} | options)
+    limit = threading.Timer(TIMEOUT, process.kill)
+    limit.start()
+    try:
+        yield process
+    finally:
+        limit.cancel()
+        process.kill()
+        process.communicate()
 
 
 @contextmanager

@@ -211,8 +211,8 @@ def test_memory_is_what_the_bundle_adds_to_a_process(tmp_path, monkeypatch):
         subject.measure_memory()
         sizes.append(subject._about["memory_bytes"])
     weight_bytes = 4 * 400_000 * (wide + latents)
-    assert 0 <= sizes[0] < weight_bytes / 2
-    assert sizes[0] + 0.9 * weight_bytes < sizes[1] < sizes[0] + 6 * weight_bytes
+    assert 0 <= sizes[0] < weight_bytes / 2  # onnxruntime itself takes some tens of MB
+    assert sizes[1] - sizes[0] > 0.9 * weight_bytes
 
 
 def test_memory_where_the_system_does_not_report_it(single, monkeypatch):

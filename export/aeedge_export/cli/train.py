@@ -17,27 +17,19 @@ from click.core import ParameterSource
 from numpy.typing import NDArray
 
 import aeedge_export.autoencoder as workstation  # at the top: a missing extra is found before anything runs
-from aeedge.bundle.manifest import Missing
-from aeedge.cli.types import dialect_options, resize_option, rule_options, skip_bad_option, table_options
+from aeedge.cli.types import rule_options
 from aeedge.cli.wording import reworded, say
 from aeedge.detection.calibration import ThresholdRule
 from aeedge.errors import InputError, printable
 from aeedge.files.atomic import atomic_file
 from aeedge.files.replacing import check_folder, is_same
 from aeedge_export.alarms import rows_word
-from aeedge_export.cli.windows import (
-    as_dataset,
-    cutting_of,
-    evaluate_windows,
-    read_windows,
-    recording_options,
-    summarize,
-    window_options,
-)
-from aeedge_export.data.cutting import Cutting, Windows
+from aeedge_export.cli.training_data import Reading, TrainingData, data_options, label_file, reading_of
+from aeedge_export.cli.windows import evaluate_windows, read_windows, summarize
+from aeedge_export.data.cutting import Windows
 from aeedge_export.data.dataset import Dataset, Selection
 from aeedge_export.data.files import read
-from aeedge_export.data.missing import POLICIES, treat_as_trained, treat_missing
+from aeedge_export.data.missing import treat_as_trained
 from aeedge_export.data.recording_files import selected_alike
 from aeedge_export.data.rows import row_keys
 from aeedge_export.reporting.detection import described
@@ -186,28 +178,8 @@ def _patience(ctx: click.Context, param: click.Parameter, value: str) -> Any:
 @click.option("--device", default="auto", show_default=True, help="Device to train on: auto, cpu, cuda, …")
 @click.option("--threads", default="auto", callback=_number_or_auto(int), help="CPU threads; auto: as measured.")
 @click.option("--seed", default=0, show_default=True, help="Makes training repeatable.")
-@window_options
-@recording_options
-@click.option("--array", help="Name of the array inside an .npz.")
-@table_options
-@click.option("--columns", multiple=True, metavar="NAME", help="Use only this column of a table (repeatable).")
-@click.option("--drop", multiple=True, metavar="NAME", help="Leave this column of a table out (repeatable).")
-@click.option(
-    "--select",
-    metavar="CONDITION",
-    help="Use only such rows of a labelled file: \"anomaly == 0 and 'pump state' != off\".",
-)
-@resize_option
-@skip_bad_option
-@click.option("--labels", help="Labels for the report: a column, an array of the .npz, an .npy file, or 'folders'.")
+@data_options()
 @click.option("--weights", metavar="NAME", help="Column of a table with the weight of each row.")
-@click.option(
-    "--missing",
-    type=click.Choice(POLICIES),
-    default="refuse",
-    show_default=True,
-    help="For missing values: stop, drop their rows, or fill with medians. A device does the same.",
-)
 @click.option("--resume", is_flag=True, help="Continue RUN where it stopped; only --epochs may be changed.")
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
 @click.option("-f", "--force", is_flag=True, help="Overwrite RUN.")
@@ -217,27 +189,10 @@ def train(
     /,
     data: tuple[str, ...],
     output: str,
-    array: str | None,
-    columns: tuple[str, ...],
-    drop: tuple[str, ...],
-    header: bool | None,
-    delimiter: str | None,
-    decimal: str | None,
-    missing: str,
-    window: int | None,
-    hop: int | None,
-    rate: float | None,
-    time: str | None,
-    resample: float | None,
-    calendar: str | None,
     weights: str | None,
     resume: bool,
     quiet: bool,
     force: bool,
-    labels: str | None,
-    resize: tuple[int, int] | None,
-    skip_bad: bool,
-    select: str | None,
     calibration_files: tuple[str, ...],
     false_alarm_rate: float | None,
     quantile: float | None,
@@ -273,29 +228,18 @@ def train(
     target = Path(output)
     rule = ThresholdRule(false_alarm_rate, quantile, threshold, contamination).checked()
     _check_options(ctx, resume=resume)
-    label_file = labels if labels and labels.endswith(".npy") else None
-    check_folder(target, overwrite=True, inputs=[*data, *calibration_files, label_file])
+    check_folder(target, overwrite=True, inputs=[*data, *calibration_files, label_file(params["labels"])])
     if target.exists() and not (resume or force):
         raise InputError(
             f"{target}: already exists; choose another name, overwrite it (--force) or continue it (--resume)"
         )
-    dialect = dialect_options(header, delimiter, decimal)
-    selection = Selection(columns, drop, labels, weights, array, dialect, resize, skip_bad, select)
-    cut_as: dict[str, Any] = {"window": window, "hop": hop, "calendar": calendar}
-    read_as: dict[str, Any] = {"rate": rate, "time": time, "resample": resample}
-    resumed = _resumed(target, cut_as) if resume else None
-    cutting = cutting_of(missing, **cut_as, **read_as)
-    windows = None
-    if cutting is not None:
-        channels = () if params["channels"] == "auto" else tuple(params["channels"].split(","))
-        selection = _of_recordings(replace(selection, time=time), channels)
-        windows = read_windows(data, selection, cutting, None if resumed is None else resumed.run_.signal)
-        found, treated = as_dataset(windows), windows.missing
-        params["channels"] = "auto"
-    else:
-        wants_times = not resume and params["time_ordered"] is not False
-        found, treated = _read(data, replace(selection, times=wants_times), missing)
-    calibration_rows = _read_calibration(calibration_files, found, selection, missing, cutting, windows)
+    resumed = _resumed(target, params) if resume else None
+    reading = reading_of(params, weights)
+    selection, cutting = reading.selection, reading.cutting
+    times = not resume and params["time_ordered"] is not False
+    training = reading.read(data, like=None if resumed is None else resumed.run_.signal, times=times)
+    found, windows = training.rows, training.windows
+    calibration_rows = _read_calibration(calibration_files, training, reading)
     saved = monotonic()
 
     def checkpoint(state: State) -> None:
@@ -317,18 +261,14 @@ def train(
             params["linear_path"] = linear_path if linear_path == "auto" else linear_path == "yes"
             ae = workstation.Autoencoder(**params, verbose=not quiet)
             known: dict[str, Any] = {
-                "features": found.features,
-                "units": found.units,
-                "missing": treated,
-                "dialect": found.dialect,
-                "signal": None if windows is None else windows.signal,
+                **training.known,
                 "calibration_rows": calibration_rows,
                 "rule": None if rule == ThresholdRule() else rule,
             }
             ae.fit_rows(found.X, **known, sample_weight=found.weights, on_epoch=checkpoint)
         target = _save(ae, target)  # before the evaluation: whatever happens there, the training is kept
         ae.evaluate(found.X, found.labels)
-        tested = select is not None and labels is not None and "-" not in data
+        tested = selection.select is not None and selection.labels is not None and "-" not in data
         if tested and windows is not None and cutting is not None:
             evaluate_windows(ae, data, selection, cutting, windows)
         elif tested:
@@ -342,42 +282,19 @@ def train(
     _summarize(ae, target, ctx.command, windows)
 
 
-def _resumed(target: Path, cut_as: dict[str, Any]) -> workstation.Autoencoder:
-    """The run to continue; what its windows are is put into `cut_as`.
+def _resumed(target: Path, params: dict[str, Any]) -> workstation.Autoencoder:
+    """The run to continue; what its windows are is put into `params`.
 
     Raises:
         InputError: no run, or options that it keeps.
     """
     ae = workstation.Autoencoder.load(target)
-    given = next((name for name, value in cut_as.items() if value is not None), None)
+    given = next((name for name in ("window", "hop", "calendar") if params[name] is not None), None)
     if given is not None:
         raise InputError(f"--{given}: a run that is continued keeps its windows; leave it out, or train a new run")
     if (signal := ae.run_.signal) is not None:
-        cut_as |= {"window": signal.window, "hop": signal.hop, "calendar": ",".join(signal.calendar) or None}
+        params |= {"window": signal.window, "hop": signal.hop, "calendar": ",".join(signal.calendar) or None}
     return ae
-
-
-def _of_recordings(selection: Selection, channels: tuple[str, ...]) -> Selection:
-    """What is read of recordings.
-
-    Raises:
-        InputError: channels twice, or options that only rows have.
-    """
-    if channels and selection.columns:
-        raise InputError("--channels, --columns: both name the channels to take; leave one out")
-    if len(set(channels)) < len(channels):
-        raise InputError(f"--channels: expected each name once, got {','.join(channels)}")
-    if selection.resize or selection.skip_bad:
-        raise InputError("--resize, --skip-bad: only images can be resized or skipped; leave them out")
-    return replace(selection, columns=channels or selection.columns)
-
-
-def _read(data: Sequence[str], selection: Selection, missing: str) -> tuple[Dataset, Missing | None]:
-    """The rows without missing values; what was found and left out is printed."""
-    found, treated = treat_missing(read(*data, selection=selection, missing=missing != "refuse"), missing)
-    for note in found.notes:
-        say(f"Read: {note}", err=True)
-    return found, treated
 
 
 def _all_rows(data: Sequence[str], selection: Selection, ae: workstation.Autoencoder) -> Dataset:
@@ -386,23 +303,17 @@ def _all_rows(data: Sequence[str], selection: Selection, ae: workstation.Autoenc
     return treat_as_trained(read(*data, selection=whole, missing=True), ae.run_.input_spec)
 
 
-def _read_calibration(
-    files: Sequence[str],
-    found: Dataset,
-    selection: Selection,
-    missing: str,
-    cutting: Cutting | None,
-    windows: Windows | None,
-) -> NDArray[Any] | None:
+def _read_calibration(files: Sequence[str], training: TrainingData, reading: Reading) -> NDArray[Any] | None:
     """The rows of --calibration, None without."""
     if not files:
         return None
-    if cutting is not None and windows is not None:
+    selection, cutting, missing = reading
+    if cutting is not None and training.windows is not None:
         like, note = selected_alike(files[0], replace(selection, labels=None))
         if note:
             say(f"Read for calibration: {note}", err=True)
-        return read_windows(files, like, cutting, windows.signal, keep=True, of=" for calibration").X
-    rows = read(*files, selection=selection, missing=missing != "refuse", like=found)
+        return read_windows(files, like, cutting, training.windows.signal, keep=True, of=" for calibration").X
+    rows = read(*files, selection=selection, missing=missing != "refuse", like=training.rows)
     for note in rows.notes:
         if not note.startswith("inputs ("):  # they are those of the training
             say(f"Read for calibration: {note}", err=True)

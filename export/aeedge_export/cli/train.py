@@ -20,11 +20,20 @@ import aeedge_export.autoencoder as workstation  # at the top: a missing extra i
 from aeedge.cli.types import rule_options
 from aeedge.cli.wording import reworded, say
 from aeedge.detection.calibration import ThresholdRule
-from aeedge.errors import InputError, printable
+from aeedge.errors import InputError
 from aeedge.files.atomic import atomic_file
 from aeedge.files.replacing import check_folder, is_same
 from aeedge_export.alarms import rows_word
-from aeedge_export.cli.training_data import Reading, TrainingData, data_options, label_file, reading_of
+from aeedge_export.cli.training_data import (
+    Reading,
+    TrainingData,
+    data_options,
+    input_options,
+    label_file,
+    reading_of,
+    time_order,
+    time_ordered_option,
+)
 from aeedge_export.cli.windows import evaluate_windows, read_windows, summarize
 from aeedge_export.data.cutting import Windows
 from aeedge_export.data.dataset import Dataset, Selection
@@ -64,21 +73,6 @@ def _widths(ctx: click.Context, param: click.Parameter, value: str) -> Any:
         raise click.BadParameter(f"expected 'auto', 'none' or widths such as 256,64, got {value!r}") from None
 
 
-def _front_end_options(
-    ctx: click.Context, param: click.Parameter, given: tuple[str, ...]
-) -> dict[str, bool | int | float | list[float]] | None:
-    found: dict[str, bool | int | float | list[float]] = {}
-    for text in given:
-        name, _, value = text.partition("=")
-        try:
-            words = {"true": True, "false": False}
-            values = [words[v] if v in words else int(v) if v.isdigit() else float(v) for v in value.lower().split(",")]
-        except ValueError:
-            raise click.BadParameter(f"expected NAME=VALUE, such as band=2000,5000 or log=true, got {text!r}") from None
-        found[name] = values[0] if len(values) == 1 else values
-    return found or None
-
-
 def _patience(ctx: click.Context, param: click.Parameter, value: str) -> Any:
     return None if value == "none" else _number_or_auto(int)(ctx, param, value)
 
@@ -110,30 +104,7 @@ def _patience(ctx: click.Context, param: click.Parameter, value: str) -> Any:
 @click.option("--beta", default=0.2, show_default=True, help="For vae: weight of the KL divergence.")
 @click.option("--free-bits", default=0.25, show_default=True, help="For vae: bits per latent that are not penalised.")
 @click.option("--kl-warmup", default=0.2, show_default=True, help="For vae: share of training until beta is reached.")
-@click.option(
-    "--scaling", default="auto", show_default=True, help="Of the inputs: standard, robust, minmax, none or auto."
-)
-@click.option(
-    "--channels",
-    default="auto",
-    show_default=True,
-    help="Of recordings: the channels to take, such as a,b,c. Of arrays of windows or images: first, last or auto.",
-)
-@click.option("--axes", help="The same spelled out: nct, ntc (signals), nchw or nhwc (images).")
-@click.option(
-    "--front-end",
-    default="none",
-    show_default=True,
-    help="Of windows: spectrum, log_mel (sound), envelope (bearings) or none, for the samples themselves.",
-)
-@click.option(
-    "--front-end-option",
-    "front_end_options",
-    multiple=True,
-    metavar="NAME=VALUE",
-    callback=_front_end_options,
-    help="Of the front end, such as band=2000,5000 (repeatable; docs/front-ends.md).",
-)
+@input_options
 @click.option("--epochs", default="auto", callback=_number_or_auto(int), help="Maximum number of passes over the data.")
 @click.option("--batch-size", default="auto", callback=_number_or_auto(int), help="Rows per step.")
 @click.option("--learning-rate", default="auto", callback=_number_or_auto(float), help="Peak learning rate of AdamW.")
@@ -156,11 +127,7 @@ def _patience(ctx: click.Context, param: click.Parameter, value: str) -> Any:
     callback=_number_or_auto(float),
     help="Share of DATA held out to set thresholds by; auto: a tenth, where that is enough.",
 )
-@click.option(
-    "--time-ordered/--no-time-ordered",
-    default=None,
-    help="Hold out blocks of rows at the end, not random rows [default: where a time rises, or windows overlap].",
-)
+@time_ordered_option
 @click.option(
     "--score-kind",
     default="auto",
@@ -257,7 +224,7 @@ def train(
             ae.resume(found.X, epochs=None if epochs == "auto" else epochs, on_epoch=checkpoint)
         else:
             params |= {"output": out, "gradient_clip": gradient_clip or None, "random_state": seed}
-            params["time_ordered"] = _time_order(found, params["time_ordered"])
+            params["time_ordered"] = time_order(found, params["time_ordered"])
             params["linear_path"] = linear_path if linear_path == "auto" else linear_path == "yes"
             ae = workstation.Autoencoder(**params, verbose=not quiet)
             known: dict[str, Any] = {
@@ -318,28 +285,6 @@ def _read_calibration(files: Sequence[str], training: TrainingData, reading: Rea
         if not note.startswith("inputs ("):  # they are those of the training
             say(f"Read for calibration: {note}", err=True)
     return rows.X
-
-
-def _time_order(found: Dataset, asked: bool | None) -> bool | str:
-    """Whether rows are split in time order: as asked, otherwise where a column of times rises; a guess is printed.
-
-    Without such a column `fit` looks whether rows are windows that overlap ("auto").
-    """
-    name = printable(found.time_column or "")
-    if found.time_column and not found.time_ordered:
-        done = (
-            "taken to be in time order as they are" if asked else "split at random; sort them, or give --time-ordered"
-        )
-        say(f"Note: column '{name}' does not rise from row to row: rows are {done}", err=True)
-    elif found.time_column and asked is None:
-        say(
-            f"Note: rows are in time order (column '{name}'): held-out rows are blocks at the end; --no-time-ordered "
-            "for a random split",
-            err=True,
-        )
-    if asked is None and found.time_column is None:
-        return "auto"
-    return found.time_ordered if asked is None else asked
 
 
 def _save(ae: workstation.Autoencoder, target: Path) -> Path:

@@ -11,7 +11,7 @@ import click
 from aeedge.bundle.manifest import Missing, SignalSpec
 from aeedge.cli.types import dialect_options, resize_option, skip_bad_option, table_options
 from aeedge.cli.wording import say
-from aeedge.errors import InputError
+from aeedge.errors import InputError, printable
 from aeedge_export.cli.windows import as_dataset, cutting_of, read_windows, recording_options, window_options
 from aeedge_export.data.cutting import Cutting, Windows
 from aeedge_export.data.dataset import Dataset, Selection
@@ -84,8 +84,73 @@ class Reading(NamedTuple):
         return TrainingData(found, treated, None)
 
 
-def data_options(rate: str = "--rate", time: str = "--time") -> Callable[[Any], Any]:
-    """Adds the options that say how DATA is read; `rate` and `time`: what those two of recordings are called."""
+def _front_end_options(
+    ctx: click.Context, param: click.Parameter, given: tuple[str, ...]
+) -> dict[str, bool | int | float | list[float]] | None:
+    found: dict[str, bool | int | float | list[float]] = {}
+    for text in given:
+        name, _, value = text.partition("=")
+        try:
+            words = {"true": True, "false": False}
+            values = [words[v] if v in words else int(v) if v.isdigit() else float(v) for v in value.lower().split(",")]
+        except ValueError:
+            raise click.BadParameter(f"expected NAME=VALUE, such as band=2000,5000 or log=true, got {text!r}") from None
+        found[name] = values[0] if len(values) == 1 else values
+    return found or None
+
+
+def input_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that say what a network is given of each row."""
+    for option in (
+        click.option(
+            "--front-end-option",
+            "front_end_options",
+            multiple=True,
+            metavar="NAME=VALUE",
+            callback=_front_end_options,
+            help="Of the front end, such as band=2000,5000 (repeatable; docs/front-ends.md).",
+        ),
+        click.option(
+            "--front-end",
+            default="none",
+            show_default=True,
+            help="Of windows: spectrum, log_mel (sound), envelope (bearings) or none, for the samples themselves.",
+        ),
+        click.option("--axes", help="The same spelled out: nct, ntc (signals), nchw or nhwc (images)."),
+        click.option(
+            "--channels",
+            default="auto",
+            show_default=True,
+            help="Of recordings: the channels to take, such as a,b,c. Of arrays of windows or images: first, last or "
+            "auto.",
+        ),
+        click.option(
+            "--scaling",
+            default="auto",
+            show_default=True,
+            help="Of the inputs: standard, robust, minmax, none or auto.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+time_ordered_option = click.option(
+    "--time-ordered/--no-time-ordered",
+    default=None,
+    help="Hold out blocks of rows at the end, not random rows [default: where a time rises, or windows overlap].",
+)
+
+
+def data_options(
+    *, rate: str = "--rate", time: str = "--time", labels: str = "Labels for the report"
+) -> Callable[[Any], Any]:
+    """Adds the options that say how DATA is read.
+
+    Args:
+        rate, time: what these two of recordings are called.
+        labels: what labels are for, for people.
+    """
     options: list[Callable[[Any], Any]] = [
         window_options,
         lambda command: recording_options(command, rate, time),
@@ -100,9 +165,7 @@ def data_options(rate: str = "--rate", time: str = "--time") -> Callable[[Any], 
         ),
         resize_option,
         skip_bad_option,
-        click.option(
-            "--labels", help="Labels for the report: a column, an array of the .npz, an .npy file, or 'folders'."
-        ),
+        click.option("--labels", help=f"{labels}: a column, an array of the .npz, an .npy file, or 'folders'."),
         click.option(
             "--missing",
             type=click.Choice(POLICIES),
@@ -148,6 +211,28 @@ def reading_of(params: dict[str, Any], weights: str | None = None) -> Reading:
         selection = _of_recordings(replace(selection, time=given["time"]), channels)
         params["channels"] = "auto"
     return Reading(selection, cutting, given["missing"])
+
+
+def time_order(found: Dataset, asked: bool | None) -> bool | str:
+    """Whether rows are split in time order: as asked, otherwise where a column of times rises; a guess is printed.
+
+    Without such a column `fit` looks whether rows are windows that overlap ("auto").
+    """
+    name = printable(found.time_column or "")
+    if found.time_column and not found.time_ordered:
+        done = (
+            "taken to be in time order as they are" if asked else "split at random; sort them, or give --time-ordered"
+        )
+        say(f"Note: column '{name}' does not rise from row to row: rows are {done}", err=True)
+    elif found.time_column and asked is None:
+        say(
+            f"Note: rows are in time order (column '{name}'): held-out rows are blocks at the end; --no-time-ordered "
+            "for a random split",
+            err=True,
+        )
+    if asked is None and found.time_column is None:
+        return "auto"
+    return found.time_ordered if asked is None else asked
 
 
 def label_file(labels: str | None) -> str | None:

@@ -137,8 +137,8 @@ def result_lines(found: Search, path: str) -> Iterator[str]:
     if found.smallest_latent is not None:
         tried = [one["latent"] for one in found.curve]
         yield (
-            f"{found.smallest_latent} latents are enough: the least of {min(tried)} to {max(tried)} whose error is within "
-            f"{_tolerance(found)} of the least"
+            f"{found.smallest_latent} latents are enough: the fewest of {min(tried)} to {max(tried)} with an "
+            f"error within {_tolerance(found)} of the least"
         )
     if found.stopped != "done":
         why = "the time was up" if found.stopped == "time" else "interrupted"
@@ -146,8 +146,8 @@ def result_lines(found: Search, path: str) -> Iterator[str]:
     if found.points:
         other = next((p for p in found.front if p is not found.best), found.points[0])
         yield (
-            f"another one: aeedge export {_quoted(path, 'runs', other.trial)} -o {_quoted(other.trial + '.aeedge')}, or "
-            f"as it was measured {_quoted(path, 'bundles', other.name + '.aeedge')}"
+            f"another one: as it was measured {_quoted(path, 'bundles', other.name + '.aeedge')}, or "
+            f"aeedge export {_quoted(path, 'runs', other.trial)} -o {_quoted(other.trial + '.aeedge')}"
         )
     if found.best is not None:
         yield f"next: aeedge verify {_quoted(path, 'best.aeedge')}"

@@ -60,7 +60,7 @@ def _numbers(ctx: click.Context, param: click.Parameter, value: str) -> Any:
 @click.option("--size", type=BYTES, help="Largest size of the bundle, such as 200kB.")
 @click.option("--memory", type=BYTES, help="Largest memory that the bundle adds to a process, such as 8MB.")
 @click.option("--macs", type=COUNT, help="Most multiply-adds of encoding a sample, such as 100k.")
-@click.option("--at", type=click.IntRange(1), help="Samples per call [default: 1 for --latency, 1024 for --rate].")
+@click.option("--at", type=click.IntRange(1), help="Samples per call [default: 1 for --latency, 1,024 for --rate].")
 @click.option(
     "--max-error-vs-best",
     type=SHARE,

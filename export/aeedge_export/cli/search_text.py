@@ -32,7 +32,8 @@ class ProgressLine:
 
     def __init__(self, limit: float, *, quiet: bool = False) -> None:
         self._quiet, self._is_terminal = quiet, sys.stderr.isatty()
-        self._latest_end, self._end = monotonic() + limit, 0.0
+        self._began = monotonic()
+        self._latest_end, self._end = self._began + limit, 0.0
         self._tenth = -1
 
     def __enter__(self) -> ProgressLine:
@@ -44,29 +45,31 @@ class ProgressLine:
 
     def __call__(self, done: int, total: int, text: str, seconds_left: float | None) -> None:
         """Show what is done, what comes next, and the time left."""
-        left = self._smoothed(seconds_left)
-        tenth = 10 * done // max(total, 1)
-        if self._quiet or not (self._is_terminal or tenth > self._tenth):
+        now = monotonic()
+        left = self._smoothed(now, seconds_left)
+        share = done / max(total, 1) if left is None else (now - self._began) / max(now - self._began + left, 1e-9)
+        if self._quiet or not (self._is_terminal or int(10 * share) > self._tenth):
             return
-        self._tenth = tenth
-        line = _fitted(f"[{done}/{total}] {printable(text)}", left, min(get_terminal_size().columns, _WIDTH) - 1)
+        self._tenth = int(10 * share)
+        line = _fitted(
+            f"{printable(text)} ({done} of {total} done)", left, min(get_terminal_size().columns, _WIDTH) - 1
+        )
         click.echo(f"\r\x1b[K{line}" if self._is_terminal else line, nl=not self._is_terminal, err=True)
 
-    def _smoothed(self, seconds_left: float | None) -> str:
-        """The time left, which does not jump with each estimate and never exceeds the limit; "" where not known."""
+    def _smoothed(self, now: float, seconds_left: float | None) -> float | None:
+        """The time left, which does not jump with each estimate and never exceeds the limit."""
         if seconds_left is None:
-            return ""
-        now = monotonic()
+            return None
         end = now + seconds_left
         self._end = end if not self._end else self._end + _SMOOTHING * (end - self._end)
-        left = max(min(self._end, self._latest_end) - now, 0.0)
-        return f", {left:.0f} s left" if left < 90 else f", {left / 60:.0f} min left"
+        return max(min(self._end, self._latest_end) - now, 0.0)
 
 
-def _fitted(text: str, left: str, width: int) -> str:
+def _fitted(text: str, left: float | None, width: int) -> str:
     """Text and time left in so many characters: of the text as much as there is room for."""
-    room = max(width - len(left), 1)
-    return (text if len(text) <= room else f"{text[: room - 1]}…") + left
+    end = "" if left is None else f", {left:.0f} s left" if left < 90 else f", {left / 60:.0f} min left"
+    room = max(width - len(end), 1)
+    return (text if len(text) <= room else f"{text[: room - 1]}…") + end
 
 
 def table(found: Search) -> str:
@@ -119,15 +122,10 @@ def result_lines(found: Search, path: str) -> Iterator[str]:
     """
     measured, rows = found.details["measured"], found.details["rows"]
     if found.points:
-        error = ": as a multiple of the least, and of PCA's with as many latents" if found.objective == "error" else ""
-        yield (
-            f"{_MEASURES[found.objective]}{error}; latency of a call with {_samples(measured['latency_at'])}; rate in "
-            f"calls of {measured['rate_at']:,}; * no other network is better in error, latency, size and memory; "
-            "> best.aeedge; ! over budget"
-        )
+        yield _legend(found)
         yield f"measured on {_machine(measured)}{_noise(measured)}"
     what = rows["what"]
-    counts = f"{rows['fitted'] - rows['selection']:,} {what} trained, {rows['selection']:,} others selected"
+    counts = f"{rows['training']:,} trained, {rows['selection']:,} others selected"
     if found.best is not None:
         judged = found.best.judged if found.objective == "error" else 1 - found.best.judged
         yield (
@@ -153,6 +151,17 @@ def result_lines(found: Search, path: str) -> Iterator[str]:
         yield f"next: aeedge verify {_quoted(path, 'best.aeedge')}"
 
 
+def _legend(found: Search) -> str:
+    """What the columns and marks of the table mean."""
+    calls = found.details["measured"]
+    error = "error: mean squared, as a multiple of the least, and of PCA's with as many latents; "
+    return (
+        f"{error if found.objective == 'error' else ''}latency: of a call with {_samples(calls['latency_at'])}; rate: "
+        f"in calls with {calls['rate_at']:,}; * on the front: none is better in all of quality, latency, size and "
+        "memory; > best.aeedge; ! over the budget"
+    )
+
+
 def _samples(count: int) -> str:
     return "one sample" if count == 1 else f"{count:,} samples"
 
@@ -160,7 +169,9 @@ def _samples(count: int) -> str:
 def _machine(measured: Mapping[str, Any]) -> str:
     """Where times were measured."""
     where, machine = measured["where"] or "a device", (measured["machine"] or {}).get("processor")
-    invalid = "" if measured["status"] == "valid" else f" (INVALID: {measured['status']})"
+    invalid = (
+        "" if measured["status"] == "valid" else "; INVALID, for the machine was disturbed: measure on a quiet one"
+    )
     return f"{where}{f' ({machine})' if machine else ''}{invalid}"
 
 

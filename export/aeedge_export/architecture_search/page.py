@@ -17,13 +17,14 @@ from aeedge_export.architecture_search.pictures import (
     front,
     number,
     other_costs,
+    sentence,
     time_of,
     tolerance_shown,
 )
 from aeedge_export.reporting.templates import template
 
 _OBJECTIVES = {"error": "error", "auc": "ROC AUC", "probe": "accuracy of the linear probe"}
-_STOPPED = {"time": "the time was up", "interrupted": "interrupted"}
+_STOPPED = {"time": "the time was up", "interrupted": "it was interrupted"}
 
 
 def render(summary: Mapping[str, Any]) -> str:
@@ -48,6 +49,7 @@ def render(summary: Mapping[str, Any]) -> str:
         tiles=_tiles(summary, best) if best else {},
         fronts=[front(summary, cost), front(summary, cost, NARROW)] if points else [],
         limited=cost.limit is not None,
+        early=_STOPPED.get(summary["stopped"]),
         others=[front(summary, other, SMALL, all_names=False) for other in other_costs(summary)],
         curves=[by_latents(summary["curve"], key, summary["smallest_latent"], tolerance) for key in ("error", "probe")],
         columns=[heading for heading, _ in _columns(summary)],
@@ -57,7 +59,7 @@ def render(summary: Mapping[str, Any]) -> str:
         ],
         dropped=dropped,
         fates=Counter(trial["fate"].partition(":")[0] for trial in dropped),
-        tolerance=f"{100 * tolerance:.3g} %",
+        tolerance=f"{100 * tolerance:.3g}\N{NO-BREAK SPACE}%",
         run=shlex.quote((best or (points[0] if points else {"trial": "NAME"}))["trial"]),
         facts=_facts(summary),
     )
@@ -69,7 +71,7 @@ def front_svg(summary: Mapping[str, Any]) -> str:
     Args:
         summary: what `Search.summary` returns.
     """
-    return as_file(front(summary, time_of(summary)))
+    return as_file(front(summary, time_of(summary)) or sentence(verdict(summary)))
 
 
 def verdict(summary: Mapping[str, Any]) -> str:
@@ -187,6 +189,8 @@ def _facts(summary: Mapping[str, Any]) -> dict[str, str]:
     """How it was measured, by what it is."""
     measured, rows, data = summary["measured"], summary["rows"], summary["data"]
     machine = measured["machine"] or {}
+    parts = {"training": "for training", "selection": "for selection", "judging": "for judging"}
+    versions_there = [f"{name} {version}" for name, version in machine.get("versions", {}).items()]
     facts = {
         "measured on": measured["where"] or "",
         "processor": ", ".join(
@@ -194,17 +198,16 @@ def _facts(summary: Mapping[str, Any]) -> dict[str, str]:
             for key, unit in (("processor", ""), ("cpus", " CPUs"), ("memory_mb", " MB"))
             if machine.get(key)
         ),
-        "system": machine.get("system") or "",
+        "system": ", ".join([machine["system"], *versions_there]) if machine else "",
+        "measurement": "" if measured["status"] in (None, "valid") else measured["status"],
         "method, threads": f"{measured['method']}, {measured['threads']}",
         "noise": f"differences of times below {100 * measured['noise']:.2g} %" if number(measured["noise"]) else "",
-        rows[
-            "what"
-        ]: f"{rows['training']:,} for training, {rows['selection']:,} for selection, {rows['judging']:,} for judging",
+        rows["what"]: ", ".join(f"{rows[name]:,} {what}" for name, what in parts.items()),
         "seed": str(summary["random_state"]),
         "time": f"{_duration(summary['seconds'])} of {_duration(summary['time_limit'])}"
         + (f"; {why}" if (why := _STOPPED.get(summary["stopped"])) else ""),
         "data": f"{'×'.join(map(str, data['shape']))} {data['dtype']}, sha256 {data['sha256']}",
-        "versions": ", ".join(f"{name} {version}" for name, version in summary["versions"].items()),
+        "made with": ", ".join(f"{name} {version}" for name, version in summary["versions"].items()),
     }
     return {name: value for name, value in facts.items() if value}
 

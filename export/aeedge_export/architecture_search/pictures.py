@@ -181,6 +181,14 @@ def by_latents(curve: Sequence[Mapping[str, Any]], key: str, smallest: int | Non
     return chart.drawn(f"{what.label}, against the number of latents")
 
 
+def sentence(text: str) -> Markup:
+    """A picture of a text alone."""
+    chart = _Chart(max(WIDE, round(text_width(text, _TEXT)) + 40), 0)
+    chart.write(20, 30, text, ink="var(--ink)")
+    chart.height = 50
+    return chart.drawn(text)
+
+
 def as_file(picture: Markup) -> str:
     """A picture as an SVG file: with colours of its own, dark where the viewer prefers that, and a background."""
     text = str(picture)
@@ -326,14 +334,14 @@ class _Chart:
         for value, text in ticks:
             at = self.y.at(value)
             self._line(left, at, self.frame.right, at, "var(--line)")
-            self._text(left - 7, at + 4, text, anchor="end")
+            self.write(left - 7, at + 4, text, anchor="end")
         for value, text in self._spaced(x, x_ticks):
             at = self.x.at(value)
             self._line(at, top, at, self.frame.bottom + 4, "var(--line)")
-            self._text(at, self.frame.bottom + 18, text, anchor="middle")
+            self.write(at, self.frame.bottom + 18, text, anchor="middle")
         self._line(left, self.frame.bottom, self.frame.right, self.frame.bottom, "var(--soft)")
-        self._text(10, 19, y.label, ink="var(--ink)")
-        self._text(self.frame.right, self.frame.bottom + 36, x.label, anchor="end", ink="var(--ink)")
+        self.write(10, 19, y.label, ink="var(--ink)")
+        self.write(self.frame.right, self.frame.bottom + 36, x.label, anchor="end", ink="var(--ink)")
         self._draw_legend(legend)
 
     def _spaced(self, x: Quantity, ticks: Sequence[float] | None) -> list[tuple[float, str]]:
@@ -357,7 +365,7 @@ class _Chart:
             if left + wide > self.width - 10 and left > self.frame.left + 6:
                 left, y = self.frame.left + 6, y + _LINE + 3
             self._draw_mark(sample, left, y - 4)
-            self._text(left + 14, y, text)
+            self.write(left + 14, y, text)
             left += wide + 8
         self.height = y + 14
 
@@ -381,16 +389,16 @@ class _Chart:
         self._line(self.frame.left, y, self.frame.right, y, "var(--soft)", dash="2 4", width=1.4)
 
     def name_level(self, value: float, label: str) -> None:
-        """The name of a horizontal line, above or below it, as far to the right as is free."""
+        """The name of a horizontal line, above or below it, as far to the left as is free: fronts begin high there."""
         y, wide, tall = self.y.at(value), text_width(label, _TEXT), 1.15 * _TEXT
         places = [
-            Box(right - wide, top, right, top + tall)
-            for right in range(round(self.frame.right) - 4, round(self.frame.left + wide), -10)
+            Box(left, top, left + wide, top + tall)
+            for left in range(round(self.frame.left) + 6, round(self.frame.right - wide), 10)
             for top in (y - tall - 2, y + 2)
         ]
         box = self.labels.first_free(places)
         if box is not None:
-            self._text(box.right, box.top + 0.85 * _TEXT + 1, label, anchor="end")
+            self.write(box.left, box.top + 0.85 * _TEXT + 1, label)
 
     def forbid(self, limit: float) -> None:
         """What is right of a limit is shaded."""
@@ -402,6 +410,7 @@ class _Chart:
             )
         if self.x.low <= limit <= self.x.high:
             self._line(x, self.frame.top, x, self.frame.bottom, "var(--ink)", dash="6 4", width=1.5)
+            self.labels.crossed.append(Box(x - 1, self.frame.top, x + 1, self.frame.bottom))
 
     def name_limit(self, limit: float, label: str) -> None:
         """The name of a limit on one of its sides, as high as is free; at the edge where it is beyond."""
@@ -416,7 +425,7 @@ class _Chart:
         clear = [box for box in places if not any(box.overlaps(other) for other in self.labels.crossed)]
         box = self.labels.first_free([*clear, *places])
         if box is not None:
-            self._text(box.left, box.top + 0.85 * _TEXT + 1, label, ink="var(--ink)")
+            self.write(box.left, box.top + 0.85 * _TEXT + 1, label, ink="var(--ink)")
 
     def mark(self, one: _Placed) -> None:
         """A point; its name comes later."""
@@ -444,7 +453,7 @@ class _Chart:
         if away > _RING + 6:
             start = (_RING if one.best else _RADIUS) / away
             self._line(x + (to_x - x) * start, y + (to_y - y) * start, to_x, to_y, "var(--soft)", width=0.8)
-        self._text(
+        self.write(
             (box.left + box.right) / 2,
             box.top + 0.85 * _TEXT + 1,
             text,
@@ -484,7 +493,7 @@ class _Chart:
             f'stroke-width="{width}"{dashes}/>'
         )
 
-    def _text(
+    def write(
         self,
         x: float,
         y: float,
@@ -494,6 +503,7 @@ class _Chart:
         ink: str = "var(--soft)",
         weight: str | None = None,
     ) -> None:
+        """A text from, around or before a place; its outline keeps it readable on lines."""
         bold = f' font-weight="{weight}"' if weight else ""
         self.parts.append(
             f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{ink}"{bold} stroke="var(--card)" '

@@ -10,7 +10,8 @@ from unicodedata import east_asian_width
 
 _STEPS = ((1,), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 7))  # of a logarithmic axis, in each decade
 _NARROW, _WIDE = frozenset(" iIjl.,:;|!'-()[]"), frozenset("mwMWQ@%—…")
-_DIRECTIONS = [(math.cos(math.pi * i / 8), math.sin(math.pi * i / 8)) for i in (0, -2, -4, 4, 2, 8, -6, 6, -1, 1, 7, 9)]
+_ORDER = (0, -2, -4, 4, 2, 8, -6, 6, -1, 1, 7, 9, -3, -5, 3, 5)  # of directions that are tried, in 1/16 of a turn
+_DIRECTIONS = [(math.cos(math.pi * i / 8), math.sin(math.pi * i / 8)) for i in _ORDER]
 _DISTANCES = (7, 13, 20, 28, 38, 50, 64, 80, 100, 125, 150, 180)  # from a point to its label
 
 
@@ -150,6 +151,7 @@ class Labels:
             for order, (right, down) in enumerate(_DIRECTIONS):
                 across, along = x + right * distance, y + down * distance
                 left, top = across - wide * (1 - right) / 2, along - tall * (1 - down) / 2
+                left = max(min(left, self.frame.right - wide), self.frame.left)
                 box = Box(left, top, left + wide, top + tall)
                 if box.inside(self.frame) and self._free(box, x, y):
                     cost = distance + 0.5 * order + 25 * sum(box.overlaps(other) for other in self.crossed)

@@ -6,8 +6,11 @@ ae = Autoencoder(latent=16).fit(X)
 ae.export("motor.aeedge")
 """
 
+from aeedge_export.architecture_search.budget import Budget
+from aeedge_export.architecture_search.result import Search
+from aeedge_export.architecture_search.search import search
 from aeedge_export.autoencoder import Autoencoder
 from aeedge_export.bundle import export_bundle
 from aeedge_export.data.recordings import Windows, window
 
-__all__ = ["Autoencoder", "Windows", "export_bundle", "window"]
+__all__ = ["Autoencoder", "Budget", "Search", "Windows", "export_bundle", "search", "window"]

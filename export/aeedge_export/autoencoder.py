@@ -240,6 +240,7 @@ class Autoencoder(Detector, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         sample_weight: ArrayLike | None = None,
         calibration_rows: ArrayLike | None = None,
         rule: ThresholdRule | None = None,
+        share_of_epochs: float = 1.0,
         on_epoch: EpochHook | None = None,
     ) -> Autoencoder:
         """`fit`, with what is known of the rows besides their numbers, and a function called after each epoch.
@@ -254,6 +255,8 @@ class Autoencoder(Detector, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
                 see `aeedge_export.window`. Held-out rows are then blocks at the end that share no sample with others.
             calibration_rows: rows (m, ...) to set thresholds by, in the place of a share of `X`.
             rule: how the threshold follows from their scores, see `calibrate`.
+            share_of_epochs: how many of the epochs to train for, 0 to 1: a whole training in less time, with the
+                learning rate falling to its end.
             on_epoch: called with the state after each epoch.
 
         Raises:
@@ -267,7 +270,8 @@ class Autoencoder(Detector, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         known |= {"dialect": dialect, "signal": signal}
         with torch_defaults():
             hook = self._after_epoch(on_epoch)
-            return self._adopt(fitting.fit(X, params, features, hook, known, sample_weight, calibration_rows, rule))
+            run = fitting.fit(X, params, features, hook, known, sample_weight, calibration_rows, rule, share_of_epochs)
+            return self._adopt(run)
 
     def evaluate(self, X: ArrayLike, labels: ArrayLike | None = None) -> dict[str, Any]:
         """Compare with PCA of as many latents and check the latents for collapse; kept for `save` and the report.

@@ -91,6 +91,7 @@ def fit(
     sample_weight: ArrayLike | None = None,
     calibration_rows: ArrayLike | None = None,
     rule: ThresholdRule | None = None,
+    share_of_epochs: float = 1.0,
 ) -> Run:
     """Train a new network.
 
@@ -103,6 +104,7 @@ def fit(
         sample_weight: how much each row counts, (n,), from 0; None for all alike.
         calibration_rows: raw rows (m, *shape) to set thresholds by, in the place of a share of X.
         rule: how the threshold follows from the scores of the calibration rows; None for the default.
+        share_of_epochs: of the epochs that `params` mean, how many to train for.
 
     Raises:
         InputError: rows or parameters that do not fit; the message names them.
@@ -140,6 +142,8 @@ def fit(
         run.calibration = _given_calibration(run, calibration_rows)
     run.rule = rule
     check_rule(run)  # before the training, not after
+    epochs = max(1, round(share_of_epochs * resolved.settings.epochs))
+    resolved = replace(resolved, settings=replace(resolved.settings, epochs=epochs))
     _train(run, inner, resolved, params, run.split(len(X)), on_epoch)
     return run
 

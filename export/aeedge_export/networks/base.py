@@ -164,8 +164,8 @@ def _prefix_mask(latent: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def multiply_adds(network: Network) -> int:
-    """Multiply-adds of linear and convolutional layers to encode and decode one row, as exported.
+def multiply_adds(network: Network, *, decode: bool = True) -> int:
+    """Multiply-adds of linear and convolutional layers to encode, or to encode and decode, one row, as exported.
 
     Counted by hooks: torch's FlopCounterMode takes most of a second to be imported.
     """
@@ -177,7 +177,7 @@ def multiply_adds(network: Network) -> int:
         each = inputs[0] if isinstance(module, _TRANSPOSED) else output  # an element of it takes a row of weights
         found += each.numel() * weight[0].numel()
 
-    parts = [part.eval() for part in network.exportable()]
+    parts = [part.eval() for part in network.exportable()[: 2 if decode else 1]]
     layers = [module for part in parts for module in part.modules() if isinstance(module, _LAYERS)]
     hooks = [layer.register_forward_hook(count) for layer in layers]
     try:

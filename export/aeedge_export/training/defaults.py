@@ -223,8 +223,13 @@ def _settings(params: Mapping[str, Any], facts: Facts, design: Design, batch_siz
     )
 
 
+def default_latent(size: int) -> int:
+    """The number of latents for rows of `size` values that is not asked for."""
+    return min(32, max(2, round(size / 3)), max(1, size - 1))
+
+
 def _latent(params: Mapping[str, Any], size: int) -> int:
-    latent = int(_given(params["latent"], min(32, max(2, round(size / 3)), max(1, size - 1))))
+    latent = int(_given(params["latent"], default_latent(size)))
     asked = params["noise"]
     overcomplete = params["family"] == "sparse" or (asked != "auto" and parse_noise(asked))
     if latent > size and not overcomplete:

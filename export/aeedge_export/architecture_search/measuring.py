@@ -1,0 +1,143 @@
+"""Costs of bundles on a device: `aeedge bench --batch`, here or there, and files of its results."""
+
+from __future__ import annotations
+
+import io
+import json
+import shlex
+import subprocess
+import sys
+import tarfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from aeedge.errors import AeedgeError, InputError, printable, shortened
+from aeedge_export.architecture_search.budget import Budget, Cost
+
+SCHEMA = "aeedge-bench-batch/1"
+_PATIENCE, _PER_BUNDLE = 120.0, 30.0  # seconds, until a device counts as one that does not answer
+
+
+class DeviceError(AeedgeError):
+    """A device did not measure what it was asked to; the message says what came."""
+
+
+def measure(
+    bundles: Sequence[Path], budget: Budget, method: str, threads: int | str, seconds: float, remote: str | None = None
+) -> dict[str, Any]:
+    """The document of `aeedge bench --batch` for bundles, measured in a process of its own, here or by `remote`.
+
+    Args:
+        bundles: folders, whose names are unique.
+        budget: how many samples a call has.
+        method: "encode", "score", …
+        threads: of the device runtime.
+        seconds: for each bundle and number of samples.
+        remote: a command that runs another one on the device, such as "ssh pi@gateway"; None for this machine.
+
+    Raises:
+        DeviceError: no answer, or one that is no measurement of these bundles.
+    """
+    options = ["bench", "--batch", "-", "--json", "--method", method, "--threads", str(threads)]
+    options += ["--seconds", f"{seconds:g}"]
+    for rows in sorted({budget.latency_at, budget.rate_at}):
+        options += ["--at", str(rows)]
+    command = [sys.executable, "-m", "aeedge"] if remote is None else [*shlex.split(remote), "aeedge"]
+    timeout = _PATIENCE + (_PER_BUNDLE + 4 * seconds) * len(bundles)
+    where = "this machine" if remote is None else f"'{remote}'"
+    try:
+        done = subprocess.run([*command, *options], input=_packed(bundles), capture_output=True, timeout=timeout)
+    except OSError as error:
+        raise DeviceError(f"{where}: cannot be run: {error.strerror}; check the command") from None
+    except subprocess.TimeoutExpired:
+        raise DeviceError(f"{where}: no answer within {timeout:.0f} s; check that it can be reached") from None
+    said = printable(done.stderr.decode(errors="replace").strip()[-300:])
+    try:
+        document = json.loads(done.stdout)
+    except ValueError:
+        raise DeviceError(
+            f"{where}: expected the JSON of 'aeedge bench --batch', got exit code {done.returncode} and "
+            f"{said or 'nothing'!r}; is this version of aeedge installed there?"
+        ) from None
+    return checked(document, where)
+
+
+def checked(document: Any, where: str) -> dict[str, Any]:
+    """A document of `aeedge bench --batch`.
+
+    Raises:
+        DeviceError: something else, or what was measured is not valid.
+    """
+    if not isinstance(document, dict) or document.get("schema") != SCHEMA:
+        raise DeviceError(f"{where}: expected what 'aeedge bench --batch --json' prints ({SCHEMA}), got something else")
+    return document
+
+
+def read_measurements(path: str | Path) -> dict[str, Any]:
+    """What was measured on a device and brought back as a file.
+
+    Raises:
+        InputError: no such file, or another one.
+    """
+    try:
+        return checked(json.loads(Path(path).read_text(encoding="utf-8")), str(path))
+    except OSError as error:
+        raise InputError(f"measured: cannot read {path}: {error.strerror}") from None
+    except (ValueError, DeviceError):
+        raise InputError(
+            f"measured: expected what 'aeedge bench --batch --json' prints, got something else in {path}"
+        ) from None
+
+
+def costs(
+    document: Mapping[str, Any], budget: Budget, macs: Mapping[str, int], ids: Mapping[str, str]
+) -> dict[str, Cost]:
+    """Costs by name of bundle, of those that could be measured.
+
+    Args:
+        document: of `aeedge bench --batch`.
+        budget: how many samples a call has.
+        macs: multiply-adds by name.
+        ids: of the bundles, by name.
+
+    Raises:
+        InputError: the document is of other bundles, or of other numbers of samples.
+    """
+    found = {one["name"]: one for one in document["bundles"]}
+    others = [name for name in ids if name not in found or found[name].get("id", ids[name]) != ids[name]]
+    if others:
+        raise InputError(
+            f"measured: expected results of this search's bundles, got none or those of others for "
+            f"{shortened(others, 3)}; measure its folder 'bundles' on the device again"
+        )
+    result = {}
+    for name in ids:
+        times = found[name].get("latency_us")
+        if times is None:
+            continue
+        needed = {str(budget.latency_at), str(budget.rate_at)}
+        if not needed <= times.keys():
+            raise InputError(
+                f"measured: expected times of calls with {' and '.join(sorted(needed, key=int))} samples, got "
+                f"{', '.join(times)}; measure again with {' '.join(f'--at {at}' for at in sorted(needed, key=int))}"
+            )
+        latency, many = times[str(budget.latency_at)], times[str(budget.rate_at)]
+        rate = budget.rate_at * 1e6 / many
+        result[name] = Cost(latency, rate, found[name]["size_bytes"], found[name].get("memory_bytes"), macs[name])
+    return result
+
+
+def failures(document: Mapping[str, Any]) -> dict[str, str]:
+    """Why bundles could not be measured, by name."""
+    return {one["name"]: one["error"] for one in document["bundles"] if "error" in one}
+
+
+def _packed(bundles: Sequence[Path]) -> bytes:
+    """Bundles as a tar archive."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for bundle in bundles:
+            for file in sorted(bundle.iterdir()):
+                archive.add(file, f"{bundle.name}/{file.name}")
+    return buffer.getvalue()

@@ -14,6 +14,7 @@ import numpy as np
 
 from aeedge.bench.statistics import slope
 from aeedge.loading import load
+from aeedge.runtime.session import warm_up
 from aeedge.system.limits import read_text, resident_bytes
 from aeedge.system.timing import repeat
 
@@ -63,6 +64,22 @@ def main(moments: dict[str, int], arguments: list[str]) -> None:
     result["memory_mb"] = {name: size and size / 1e6 for name, size in sizes.items()}
     model.close()
     print(json.dumps(result))
+
+
+def added_memory(arguments: list[str]) -> None:
+    """Print how many bytes of resident memory a bundle adds to a process in which onnxruntime ran another graph.
+
+    `arguments`: path, variant, threads or "auto", method, and dtype and shape (JSON) of the rows of a call. The rows
+    are there before; what the call returns is released.
+    """
+    path, variant, threads, method, dtype, shape = arguments
+    rows = np.full(json.loads(shape), 1 / 3 if dtype == "float32" else 1, dtype)  # zero may be a missing value's code
+    warm_up()
+    before = resident_bytes()
+    with load(path, variant=variant, threads=threads if threads == "auto" else int(threads)) as model:
+        getattr(model, method)(rows)
+        after = resident_bytes()
+    print(json.dumps({"bytes": None if before is None or after is None else max(0, after - before)}))
 
 
 def _steady(call: Any, sample: Any, seconds: float) -> tuple[dict[str, Any], int | None]:

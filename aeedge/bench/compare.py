@@ -88,14 +88,16 @@ def _one_load(
     with opens[first]() as one, opens[1 - first]() as two:
         calls = [one, two] if first == 0 else [two, one]
         for call in calls:
-            _block(call, queries, block_ns, clock)
+            timed(call, queries, block_ns, clock)
         for block in range(_BLOCKS):
             found = [0.0, 0.0]
             for which in (0, 1) if (block + load) % 2 == 0 else (1, 0):
-                found[which] = _block(calls[which], queries, block_ns, clock)
+                found[which] = timed(calls[which], queries, block_ns, clock)
             yield found[0], found[1]
 
 
-def _block(call: Call, queries: list[NDArray[Any]], block_ns: int, clock: Clock) -> float:
+def timed(
+    call: Call, queries: list[NDArray[Any]], block_ns: int, clock: Clock, least_calls: int = _LEAST_CALLS
+) -> float:
     """Median nanoseconds of a call, positive even if the clock is set back, which conditions.py reports."""
-    return max(1.0, float(np.median(repeat(call, queries, least_ns=block_ns, least_calls=_LEAST_CALLS, clock=clock))))
+    return max(1.0, float(np.median(repeat(call, queries, least_ns=block_ns, least_calls=least_calls, clock=clock))))

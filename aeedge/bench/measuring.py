@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -13,6 +12,7 @@ import numpy as np
 from aeedge.bench import scenarios
 from aeedge.bench.baseline import SCHEMA
 from aeedge.bench.compare import PRECISE, compare, half_width
+from aeedge.bench.findings import Findings
 from aeedge.bench.operators import by_operator
 from aeedge.bench.phases import phases
 from aeedge.bench.plan import Plan
@@ -22,7 +22,6 @@ from aeedge.bundle.reader import Bundle
 from aeedge.errors import InputError
 from aeedge.loading import load
 from aeedge.model import Model
-from aeedge.system import conditions
 from aeedge.system.clock import Clock, reading_cost
 from aeedge.system.conditions import Finding
 from aeedge.system.fingerprint import fingerprint
@@ -39,8 +38,8 @@ LOADS = 5  # a scenario's time is divided among this many loads of the bundle
 _PROCESSES, _PROCESS_SECONDS = 3, 1.0
 _CURVE = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 _CURVE_SECONDS = 0.15
-_SINGLES = 256  # distinct single samples, used in rotation
-_LARGEST = 2**26  # values of input that are kept in memory: 256 MiB of float32
+SINGLES = 256  # distinct single samples, used in rotation
+LARGEST = 2**26  # values of input that are kept in memory: 256 MiB of float32
 
 
 class Measurement:
@@ -72,7 +71,7 @@ class Measurement:
             self._rows = _rows(model, plan, rows)
             getattr(model, plan.method)(self._rows[:1])  # a bundle without decoder is refused here
             self.document = _opening(plan, model, self._clock)
-        self._findings = [("machine", finding) for finding in conditions.standing()]
+        self._findings = Findings(self._clock)
         self._settle()
 
     def run(self) -> dict[str, Any]:
@@ -80,7 +79,7 @@ class Measurement:
         try:
             if not self.plan.quick:
                 self._progress(f"phases, in {_PROCESSES} fresh processes")
-                with self._watched("phases"):
+                with self._findings.watched("phases"):
                     self.document["phases"] = self._phases()
             for name in self.plan.scenarios:
                 self._scenario(name)
@@ -88,7 +87,7 @@ class Measurement:
                 self._fixed_rate(self.plan.rate)
             if not self.plan.quick:
                 self._progress("batch sizes")
-                with self._watched("batches"):
+                with self._findings.watched("batches"):
                     self._curve()
             if self.plan.profile:
                 self._progress("profile")
@@ -122,7 +121,7 @@ class Measurement:
             for rows in (1, min(1024, len(self._rows))):
                 self._progress(f"comparing, {rows} row{'s' * (rows > 1)} per call")
                 queries = self._singles() if rows == 1 else [self._rows[:rows]]
-                with self._watched("comparison"):
+                with self._findings.watched("comparison"):
                     found = compare(
                         lambda: self._opened(self.plan),
                         lambda: self._opened(other),
@@ -134,7 +133,7 @@ class Measurement:
                 self.document["comparison"].append(found._asdict() | {"ratio": found.ratio._asdict()})
                 if (width := half_width(found.ratio)) > PRECISE:
                     text = f"differences below {width:.0%} are not found at {rows} rows per call"
-                    self._findings.append(("comparison", Finding("warning", "noise", text)))
+                    self._findings.add("comparison", Finding("warning", "noise", text))
         except KeyboardInterrupt:
             self.document["interrupted"] = True
         return self._settle()
@@ -147,19 +146,11 @@ class Measurement:
         with load(plan.path, variant=plan.variant, threads=plan.threads, check="size") as model:
             yield getattr(model, plan.method)
 
-    @contextmanager
-    def _watched(self, part: str) -> Iterator[None]:
-        """Read the state of the machine before and after, and keep the findings."""
-        gc.collect()
-        before = conditions.read(self._clock)
-        yield
-        self._findings += [(part, finding) for finding in conditions.judge(before, conditions.read(self._clock))]
-
     def _scenario(self, name: str) -> None:
         self._progress(f"{name}, {self.plan.seconds:g} s")
         runs: list[Run] = []
         reference = []
-        with self._watched(name), suppress(KeyboardInterrupt):
+        with self._findings.watched(name), suppress(KeyboardInterrupt):
             while len(runs) < LOADS:
                 reference.append(reference_workload(self._clock))
                 with self._opened(self.plan) as call:
@@ -173,14 +164,14 @@ class Measurement:
             call(self._rows)
             return scenarios.offline(call, self._rows, seconds, self._clock)
         rows = 1 if name == "SingleStream" else scenarios.MULTISTREAM_ROWS
-        queries = self._singles() if rows == 1 else [self._rows[i : i + rows] for i in range(0, _SINGLES, rows)]
+        queries = self._singles() if rows == 1 else [self._rows[i : i + rows] for i in range(0, SINGLES, rows)]
         self._warm_up(call, queries, min(0.1, seconds / 10))
         return scenarios.back_to_back(call, queries, rows, seconds, self._clock)
 
     def _fixed_rate(self, rate: float) -> None:
         self._progress(f"{rate:g} queries per second, {self.plan.seconds:g} s")
         deadline = self.plan.deadline or 1 / rate
-        with self._opened(self.plan) as call, self._watched("FixedRate"):
+        with self._opened(self.plan) as call, self._findings.watched("FixedRate"):
             self._warm_up(call, self._singles(), 0.1)
             run = scenarios.fixed_rate(call, self._singles(), rate, self.plan.seconds, self._clock)
         late = int((run.latencies > deadline * 1e9).sum())
@@ -198,7 +189,7 @@ class Measurement:
                 f"the rate of {rate:g}/s was not reached: {extra['rate_achieved']:.0f}/s were served, and "
                 f"{run.unserved} of {run.due} queries were not answered at the end; use a lower --rate"
             )
-            self._findings.append(("FixedRate", Finding("invalid", "rate", text)))
+            self._findings.add("FixedRate", Finding("invalid", "rate", text))
         self._keep("FixedRate", [run], extra, run.interrupted)
 
     def _warm_up(self, call: Call, queries: list[Rows], seconds: float) -> None:
@@ -211,12 +202,11 @@ class Measurement:
             raise KeyboardInterrupt  # stopped before the first answer
         latencies = np.concatenate([run.latencies for run in runs])
         if (latencies < 0).any():
-            self._findings.append(
-                (name, Finding("invalid", "clock", "the clock was set back during the run; run again"))
-            )
+            self._findings.add(name, Finding("invalid", "clock", "the clock was set back during the run; run again"))
         self.document["scenarios"][name] = summarise(name, runs) | extra
         problems = [trend(name, latencies)] + ([] if interrupted else [too_few(name, len(latencies))])
-        self._findings += [(name, problem) for problem in problems if problem]
+        for problem in filter(None, problems):
+            self._findings.add(name, problem)
         if interrupted:
             raise KeyboardInterrupt
 
@@ -234,24 +224,22 @@ class Measurement:
 
     def _soak(self, seconds: float) -> None:
         self._progress(f"soak, {seconds:g} s (Ctrl-C keeps what was measured)")
-        with self._opened(self.plan) as call, self._watched("soak"):
+        with self._opened(self.plan) as call, self._findings.watched("soak"):
             found, interrupted = soak(call, self._singles(), seconds, self._clock, self._progress)
         self.document["soak"] = found
         if (drift := found["drift"]) is not None and abs(drift - 1) > 0.05:
             text = f"the median latency at the end was {drift:.2f} times that at the start"
-            self._findings.append(("soak", Finding("warning", "drift", text)))
+            self._findings.add("soak", Finding("warning", "drift", text))
         if interrupted:
             raise KeyboardInterrupt
 
     def _singles(self) -> list[Rows]:
-        return list(self._rows[:_SINGLES])
+        return list(self._rows[:SINGLES])
 
     def _settle(self) -> dict[str, Any]:
         """Bring findings and status up to date."""
-        self.document["findings"] = [
-            {"part": part, "grade": f.grade, "code": f.code, "message": f.message} for part, f in self._findings
-        ]
-        if any(f.grade == "invalid" for _, f in self._findings):
+        self.document["findings"] = self._findings.document()
+        if self._findings.is_invalid():
             self.document["status"] = "invalid"
         else:
             self.document["status"] = "interrupted" if self.document["interrupted"] else "valid"
@@ -298,11 +286,16 @@ def _opening(plan: Plan, model: Model, clock: Clock) -> dict[str, Any]:
 
 
 def _rows(model: Model, plan: Plan, given: Rows | None) -> Rows:
-    """Enough rows for Offline: the given rows or the reference inputs, repeated, C-contiguous, of the graph's dtype."""
+    """Enough rows for Offline: the given rows or the reference inputs, repeated."""
+    rows = inputs(model, plan.path, plan.method, given)
+    count = max(SINGLES, min(scenarios.OFFLINE_ROWS, LARGEST // max(rows[0].size, 1)))
+    return np.resize(rows, (count, *rows.shape[1:]))
+
+
+def inputs(model: Model, path: str, method: str, given: Rows | None = None) -> Rows:
+    """What a method takes, C-contiguous, of the graph's dtype: the given rows or the bundle's reference inputs."""
     if given is None:
-        reference = Bundle(plan.path).golden(model.variant)
-        given = reference[f"{model.variant}.latent" if plan.method == "decode" else "input"]
-    dtype = np.dtype("float32" if plan.method == "decode" else model.input.dtype)
-    rows = np.ascontiguousarray(given, dtype)
-    count = max(_SINGLES, min(scenarios.OFFLINE_ROWS, _LARGEST // max(rows[0].size, 1)))
-    return np.ascontiguousarray(np.resize(rows, (count, *rows.shape[1:])))
+        bundle = Bundle(path)
+        given = bundle.golden(model.variant)[f"{model.variant}.latent" if method == "decode" else "input"]
+        bundle.close()
+    return np.ascontiguousarray(given, "float32" if method == "decode" else model.input.dtype)

@@ -43,13 +43,27 @@ def phases(path: str, variant: str, threads: int, method: str, processes: int, s
 
 
 def _one(path: str, variant: str, threads: int, method: str, seconds: float) -> dict[str, Any]:
+    program = _PROGRAM.format(spawned=time.monotonic_ns())
+    return fresh_process(program, [path, variant, str(threads), method, str(seconds)], seconds)
+
+
+def fresh_process(program: str, arguments: list[str], seconds: float = 0.0) -> dict[str, Any]:
+    """What a program prints in a process of its own: a document in the last line.
+
+    Args:
+        program: Python code.
+        arguments: of the program, in sys.argv[1:].
+        seconds: how long it runs once it has begun.
+
+    Raises:
+        AeedgeError: such a process failed; the message ends with its last line.
+    """
     # As installed: with compiled bytecode, which some environments switch off.
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    program = _PROGRAM.format(spawned=time.monotonic_ns())
-    command = [sys.executable, "-c", program, path, variant, str(threads), method, str(seconds)]
     try:
         done = subprocess.run(
-            command,
+            [sys.executable, "-c", program, *arguments],
+            stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             errors="replace",

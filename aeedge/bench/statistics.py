@@ -64,6 +64,17 @@ class Interval(NamedTuple):
     high: float
 
 
+def median_interval(values: ArrayLike) -> Interval:
+    """The median, and order statistics below and above it: 99 % confidence for each, of seven values or more.
+
+    Of eleven values or more the interval leaves out the smallest and the largest, so that one odd value does not decide
+    it; of fewer than seven it is their whole range.
+    """
+    found = np.sort(np.asarray(values, np.float64))
+    left_out = max(0, allowed_above(len(found), 50.0))
+    return Interval(float(np.median(found)), float(found[left_out]), float(found[-1 - left_out]))
+
+
 def clustered_ratio(ratios: Floats, draws: int = 4000, seed: int = 0) -> Interval:
     """Typical ratio of blocks grouped by load, shape (loads, blocks), and its 99 % interval.
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from aeedge.table import columns, pairs
+from aeedge.table import columns, human_bytes, pairs
 
+_WIDTH = 80
+_SIZES = 3  # numbers of samples in a table of bundles
 _PHASES = {
     "start_ms": "start of Python",
     "import_numpy_ms": "import numpy",
@@ -38,6 +40,50 @@ def text(document: dict[str, Any]) -> str:
     return "\n\n".join([*parts, verdict(document)])
 
 
+def batch_text(document: dict[str, Any]) -> str:
+    """Bundles beside each other: a table, or several where there are many numbers of samples, errors and findings."""
+    measured = [entry for entry in document["bundles"] if "error" not in entry]
+    head = f"{document['method']}, threads: {document['threads']}; µs are of a whole call, ± is of the median"
+    parts = [f"{_wrapped(machine_line(document))}\n{head}"]
+    sizes = [str(size) for size in document["at"]]
+    for first in range(0, len(sizes), _SIZES) if measured else ():
+        parts.append(_bundles(measured, sizes[first : first + _SIZES], about=first == 0))
+    notes = [
+        f"{entry['name']}: {entry['asked_variant']} is not right on this machine, {entry['variant']} was measured"
+        for entry in measured
+        if entry["variant"] != entry["asked_variant"]
+    ]
+    notes += [f"ERROR {entry['name']}: {entry['error']}" for entry in document["bundles"] if "error" in entry]
+    return "\n\n".join([*parts, "\n".join([*map(_wrapped, notes), verdict(document)])])
+
+
+def _bundles(entries: list[dict[str, Any]], sizes: list[str], *, about: bool) -> str:
+    """A table of latencies; names that would make it too wide have lines of their own."""
+    head = ["bundle", *(cell for size in sizes for cell in (f"µs, {int(size):,}", "±"))]
+    rows = [
+        [entry["name"]]
+        + [cell for size in sizes for cell in (number(entry["latency_us"][size]), _noise(entry["noise"][size]))]
+        for entry in entries
+    ]
+    if about:
+        head[1:1] = ["variant"]
+        head += ["size", "memory"]
+        for entry, row in zip(entries, rows):
+            memory = entry["memory_bytes"]
+            row[1:1] = [entry["variant"]]
+            row += [human_bytes(entry["size_bytes"]), "–" if memory is None else human_bytes(memory)]
+    table = columns(head, rows)
+    if max(map(len, table.splitlines())) <= _WIDTH:
+        return table
+    lines = columns(head, [["", *row[1:]] for row in rows]).splitlines()
+    names = columns(["bundle"], [row[:1] for row in rows]).splitlines()[2:]
+    return "\n".join([*lines[:2], *(line for pair in zip(names, lines[2:]) for line in pair)])
+
+
+def _noise(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1%}"
+
+
 def number(value: float | None) -> str:
     """About three digits; a dash for what the sample does not support."""
     if value is None:
@@ -56,7 +102,7 @@ def verdict(document: dict[str, Any]) -> str:
         "invalid": "INVALID: do not use these numbers",
         "interrupted": "INTERRUPTED: these are the numbers until then",
     }
-    if document["interrupted"] and document["status"] == "invalid":
+    if document.get("interrupted") and document["status"] == "invalid":
         lines.append(closing["interrupted"])
     return "\n".join([*(_wrapped(line) for line in lines), closing[document["status"]]])
 
@@ -89,7 +135,7 @@ def _place(finding: dict[str, str]) -> str:
 def _wrapped(line: str) -> str:
     from textwrap import fill
 
-    return fill(line, 80, subsequent_indent="  ")
+    return fill(line, _WIDTH, subsequent_indent="  ")
 
 
 def _head(document: dict[str, Any]) -> str:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import sys
+from contextlib import ExitStack
 from typing import Any
 
 import click
 import numpy as np
+from click.core import ParameterSource
 from numpy.typing import NDArray
 
 from aeedge.bench.baseline import against, read_baseline
 from aeedge.bench.measuring import Measurement
 from aeedge.bench.page import page
 from aeedge.bench.plan import METHODS, SCENARIOS, Plan
-from aeedge.bench.text import text
+from aeedge.bench.text import batch_text, text
 from aeedge.bundle.reader import Bundle
 from aeedge.cli.streams import check_stdout, show, show_json
 from aeedge.cli.types import DURATION, PERCENT, RATE, Scenario, threads_option, variant_option
@@ -22,6 +24,7 @@ from aeedge.errors import InputError, printable
 from aeedge.files.atomic import atomic_file
 from aeedge.files.replacing import check_page
 from aeedge.files.rows import Wanted, open_all
+from aeedge.files.source import STDIN, standard_input
 from aeedge.system import conditions
 from aeedge.system.clock import Clock
 
@@ -29,7 +32,19 @@ _MOST_ROWS = 4096  # read from a file; they are repeated to the number that a sc
 
 
 @click.command()
-@click.argument("bundle", type=click.Path())
+@click.argument("bundle", type=click.Path(), required=False)
+@click.option(
+    "--batch",
+    type=click.Path(allow_dash=True),
+    metavar="FOLDER",
+    help="Measure all bundles of a folder, NAME.aeedge, beside each other; - for a tar of them on standard input.",
+)
+@click.option(
+    "--at",
+    multiple=True,
+    type=click.IntRange(1),
+    help="With --batch: number of samples of a call; may be repeated [default: 1 and 1024].",
+)
 @click.option(
     "--scenario",
     "scenarios",
@@ -37,7 +52,13 @@ _MOST_ROWS = 4096  # read from a file; they are repeated to the number that a sc
     type=Scenario(SCENARIOS),
     help="SingleStream, MultiStream or Offline; may be repeated [default: all three].",
 )
-@click.option("--seconds", default=5.0, show_default=True, type=click.FloatRange(0.05), help="Length of each scenario.")
+@click.option(
+    "--seconds",
+    default=5.0,
+    show_default=True,
+    type=click.FloatRange(0.05),
+    help="Length of each scenario; with --batch of each bundle and --at, where 0.5 is the default.",
+)
 @click.option("--rate", type=RATE, help="Also send queries at a fixed rate, such as 200/s.")
 @click.option(
     "--deadline",
@@ -66,8 +87,8 @@ _MOST_ROWS = 4096  # read from a file; they are repeated to the number that a sc
 @click.option("--html", type=click.Path(), help="Also write the result as an HTML page.")
 @click.option("-f", "--force", is_flag=True, help="Overwrite the page.")
 @click.pass_context
-def bench(ctx: click.Context, /, bundle: str, **options: Any) -> None:
-    """Measure latency and throughput of a bundle on this machine.
+def bench(ctx: click.Context, /, bundle: str | None, batch: str | None, at: tuple[int, ...], **options: Any) -> None:
+    """Measure latency and throughput of a bundle, or of many, on this machine.
 
     Measures single samples, small batches, many rows, the phases of a fresh process, memory, and disturbances that
     invalidate the numbers, such as other load. Exit code 0 when the result is valid; 1 when it is INVALID, when Ctrl-C
@@ -80,9 +101,16 @@ def bench(ctx: click.Context, /, bundle: str, **options: Any) -> None:
       aeedge bench motor.aeedge --compare smaller.aeedge
       aeedge bench motor.aeedge --json > kept.json
       aeedge bench motor.aeedge --baseline kept.json --fail-if-slower 5%
+      aeedge bench --batch candidates/ --at 1 --at 64
     """
-    other, limit = options["other"], options["limit"]
     check_stdout()
+    if batch is not None:
+        ctx.exit(_batch(ctx, batch, at or (1, 1024), options))
+    if bundle is None:
+        raise click.MissingParameter(ctx=ctx, param_hint="'BUNDLE'", param_type="argument")
+    if at:
+        raise InputError("--at: expected --batch with it, which measures calls of so many samples")
+    other, limit = options["other"], options["limit"]
     _check_combination(options)
     plan = Plan(
         path=bundle,
@@ -110,6 +138,44 @@ def bench(ctx: click.Context, /, bundle: str, **options: Any) -> None:
 
 
 _AS_GIVEN = ("variant", "threads", "method", "seconds", "rate", "deadline", "soak", "profile")
+
+
+_OF_BATCH = ("batch", "at", "method", "threads", "seconds", "as_json")
+
+
+def _batch(ctx: click.Context, place: str, at: tuple[int, ...], options: dict[str, Any]) -> int:
+    """Measure all bundles of a folder, or of a tar on standard input; the exit code."""
+    given = [p for p in ctx.command.params if ctx.get_parameter_source(p.name or "") is ParameterSource.COMMANDLINE]
+    for parameter in given:
+        if parameter.name not in _OF_BATCH:
+            what = "BUNDLE" if parameter.name == "bundle" else parameter.opts[-1]
+            raise InputError(
+                f"--batch: goes with --at, --method, --threads, --seconds and --json alone, got {what}; leave it out"
+            )
+    seconds = options["seconds"] if any(parameter.name == "seconds" for parameter in given) else 0.5
+    from aeedge.bench.batch import folder_of_bundles, measure  # here, and below: what a single bundle does not need
+
+    with ExitStack() as stack:
+        if place == STDIN:
+            from aeedge.files.unpacking import unpacked
+
+            place = str(stack.enter_context(unpacked(_archive(), "--batch -")))
+        paths = folder_of_bundles(place)
+        say_before(conditions.at_start(Clock()))
+        progress = _progress(quiet=not sys.stderr.isatty())
+        document = measure(
+            paths, at=at, method=options["method"], threads=options["threads"], seconds=seconds, progress=progress
+        )
+        progress("")
+    show_json(document) if options["as_json"] else show(batch_text(document))
+    return 1 if document["status"] != "valid" or any("error" in entry for entry in document["bundles"]) else 0
+
+
+def _archive() -> Any:
+    """Standard input, where somebody sends something."""
+    if sys.stdin.isatty():
+        raise InputError("--batch -: expected a tar archive on standard input, got a terminal; pipe one to it")
+    return standard_input()
 
 
 def _check_combination(options: dict[str, Any]) -> None:

@@ -113,7 +113,7 @@ class Source:
             return io.BytesIO(self._whole)
 
     def _reopened(self) -> IO[bytes]:
-        stream: Any = _standard_input() if self._path == STDIN else open(self._path, "rb")  # noqa: SIM115
+        stream: Any = standard_input() if self._path == STDIN else open(self._path, "rb")  # noqa: SIM115
         try:
             start = stream.peek(2)[:2]
         except OSError:
@@ -164,8 +164,12 @@ def unreadable(name: str, error: Exception, expected: str = "rows of numbers") -
     return InputError(f"{name}: expected {expected}, but it cannot be read ({why}); check it, or copy it again")
 
 
-def _standard_input() -> Any:
-    """A reader of its own: a thread that waits in `sys.stdin.buffer` makes Python abort when the program ends."""
+def standard_input() -> Any:
+    """Standard input, by a reader of its own: a thread that waits in `sys.stdin.buffer` makes Python abort at its end.
+
+    Raises:
+        InputError: it is closed.
+    """
     if sys.stdin is None:
         raise InputError("standard input: expected rows, but it is closed; name a file")
     try:

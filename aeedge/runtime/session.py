@@ -362,6 +362,17 @@ def profile(graph: bytes, rows: NDArray[Any], calls: int) -> tuple[list[tuple[st
     return [(name, kind, us / calls) for (name, kind), us in total.items()], whole / calls
 
 
+def warm_up() -> None:
+    """Run a tiny graph of no bundle, so that what onnxruntime allocates once in a process is there."""
+    from base64 import b64decode
+
+    from aeedge.system.ort_probe import GRAPH
+
+    session = _onnxruntime().InferenceSession(b64decode(GRAPH), _options(), providers=["CPUExecutionProvider"])
+    a, b = np.zeros((4, 64), np.float32), np.zeros((64, 32), np.float32)
+    session.run(None, {"a": a, "b": b, "u": a.astype(np.uint8), "s": b.astype(np.int8)})
+
+
 def every_output(graph: bytes, rows: NDArray[Any]) -> dict[str, NDArray[Any]]:
     """All outputs of a graph as it stands, not optimised, by name: for an exporter that looks at what is inside."""
     options = _options()

@@ -16,7 +16,7 @@ from typing import Any
 TIMEOUT = 60.0  # seconds; a slow SD card may need ten for the first import of onnxruntime
 
 # One MatMul of floats and one MatMulInteger of uint8 by int8: both kinds of kernels run. Opset 17, IR version 8.
-_GRAPH = (
+GRAPH = (
     "CAgSADquAQoRCgFhCgFiEgFmIgZNYXRNdWwKGAoBdQoBcxIBaSINTWF0TXVsSW50ZWdlchIBdFoTCgFhEg4KDAgBEggKAggECgIIQFoTCgFi"
     "Eg4KDAgBEggKAghACgIIIFoTCgF1Eg4KDAgCEggKAggECgIIQFoTCgFzEg4KDAgDEggKAghACgIIIGITCgFmEg4KDAgBEggKAggECgIIIGIT"
     "CgFpEg4KDAgGEggKAggECgIIIEIECgAQEQ=="
@@ -79,7 +79,7 @@ def probe(timeout: float = TIMEOUT) -> dict[str, Any]:
     code: int | None = None
     try:
         child = subprocess.run(
-            [sys.executable or "python3", "-c", program, _GRAPH],
+            [sys.executable or "python3", "-c", program, GRAPH],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             check=False,

@@ -34,8 +34,8 @@ def call(*args):
 def quiet_machine(monkeypatch):
     """What other processes do while the tests run is not what is tested here, nor how long calls take."""
     monkeypatch.setattr(measuring, "Clock", lambda: Simulated(tick=300_000).clock)
-    monkeypatch.setattr(measuring.conditions, "judge", lambda before, after: [])
-    monkeypatch.setattr(measuring.conditions.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(conditions, "judge", lambda before, after: [])
+    monkeypatch.setattr(conditions.time, "sleep", lambda seconds: None)
 
 
 def measured(*args):
@@ -77,7 +77,7 @@ def test_a_busy_machine_is_reported_before_the_run(monkeypatch):
     """And what is measured then decides: the load ended before the run began."""
     busy = conditions.Finding("invalid", "other_load", "other processes used 90% of the CPU time; stop them")
     said = iter([[busy]])
-    monkeypatch.setattr(measuring.conditions, "judge", lambda before, after: next(said, []))
+    monkeypatch.setattr(conditions, "judge", lambda before, after: next(said, []))
 
     class Watched(measuring.Measurement):
         def __init__(self, *args):

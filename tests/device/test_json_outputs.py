@@ -10,7 +10,6 @@ from click.testing import CliRunner
 from helpers.signals import machine, signal_bundle
 from helpers.tampering import change_golden
 
-import aeedge.autotune
 from aeedge.bench import measuring
 from aeedge.cli.group import AeedgeGroup
 from aeedge.system import conditions
@@ -71,8 +70,7 @@ def compare(command, *documents):
 def disturbed(monkeypatch):
     """One finding in each document of bench and tune."""
     found = [conditions.Finding("warning", "other_load", "other processes used 5% of the CPU time")]
-    for module in (measuring, aeedge.autotune):
-        monkeypatch.setattr(module.conditions, "judge", lambda before, after: found)
+    monkeypatch.setattr(conditions, "judge", lambda before, after: found)
 
 
 def test_doctor(tmp_path, monkeypatch):

@@ -12,7 +12,7 @@ import aeedge
 from aeedge.bundle.onnx_proto import inspect
 from aeedge.cli.doctor import text
 from aeedge.doctor import examine
-from aeedge.system.ort_probe import _GRAPH, failure, probe
+from aeedge.system.ort_probe import GRAPH, failure, probe
 
 DATA = Path(__file__).parents[1] / "data"
 
@@ -36,7 +36,7 @@ def fake(monkeypatch, tmp_path):
 def test_the_tiny_graph_is_for_the_oldest_onnxruntime():
     import base64
 
-    info = inspect(base64.b64decode(_GRAPH))
+    info = inspect(base64.b64decode(GRAPH))
     assert (info.ir_version, info.opsets) == (8, {"": 17})
 
 

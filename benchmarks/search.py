@@ -467,7 +467,7 @@ def main() -> None:
         result["default"] = {name: compared(name, t, searches[name]) for name, t in data.items() if t.hidden}
         tables |= comparison_tables(result["default"])
     if "cpus" in parts:
-        result["cpus"] = [row for name, found in searches.items() for row in on_other_cpus(name, found)]
+        result["cpus"] = [row for name, found in searches.items() if found.points for row in on_other_cpus(name, found)]
         tables |= cpu_tables(result["cpus"])
     kept_name = kept_as("search", options.minutes < 1, [*options.data, *options.part])
     publish_all(kept_name, result, {**verdicts(result), **tables})

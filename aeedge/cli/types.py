@@ -27,17 +27,20 @@ class Quantity(_Type):
         expected: what a message says was expected.
         units: factors to the base unit; "" for a bare number.
         zero: whether 0 is allowed.
+        most: the largest number in the base unit.
     """
 
-    def __init__(self, name: str, expected: str, units: Mapping[str, float], *, zero: bool = False) -> None:
-        self.name, self._expected, self._units, self._zero = name, expected, units, zero
+    def __init__(
+        self, name: str, expected: str, units: Mapping[str, float], *, zero: bool = False, most: float = math.inf
+    ) -> None:
+        self.name, self._expected, self._units, self._zero, self._most = name, expected, units, zero, most
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """The number in the base unit."""
         found = re.fullmatch(r"(\d+\.?\d*|\.\d+)(e-?\d+)?(.*)", value.strip())
         factor = self._units.get(found[3].replace(" ", "")) if found else None
-        number = float(found[1] + (found[2] or "")) * factor if found and factor else -1.0
-        if (number > 0 or (self._zero and number == 0)) and math.isfinite(number):
+        number = float(f"{float(found[1] + (found[2] or '')) * factor:.15g}") if found and factor else -1.0
+        if (number > 0 or (self._zero and number == 0)) and math.isfinite(number) and number <= self._most:
             return number
         raise InputError(f"{param.opts[-1] if param else self.name}: expected {self._expected}, got {value!r}")
 
@@ -45,9 +48,24 @@ class Quantity(_Type):
 DURATION = Quantity(
     "duration",
     "a duration above 0 such as 20ms, 90s or 30m",
-    {"us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "": 1.0, "m": 60.0, "h": 3600.0},
+    {"us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0},
+)
+LATENCY = Quantity(  # in microseconds; a bare number could be of any unit
+    "duration",
+    "a duration above 0 with its unit such as 20us or 1.5ms",
+    {"ns": 1e-3, "us": 1.0, "µs": 1.0, "ms": 1e3, "s": 1e6},
 )
 RATE = Quantity("rate", "queries per second above 0 such as 200/s", {"/s": 1.0, "": 1.0, "/m": 1 / 60, "/h": 1 / 3600})
+SAMPLE_RATE = Quantity(
+    "rate", "samples per second above 0 such as 2000/s or 50k/s", {"/s": 1.0, "k/s": 1e3, "M/s": 1e6, "": 1.0}
+)
+BYTES = Quantity(
+    "size",
+    "a size above 0 such as 200kB, 8MB or 1MiB",
+    {"": 1, "B": 1, "kB": 1e3, "KB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 2**10, "kiB": 2**10, "MiB": 2**20, "GiB": 2**30},
+)
+COUNT = Quantity("count", "a number above 0 such as 5000, 100k or 2M", {"": 1, "k": 1e3, "M": 1e6, "G": 1e9})
+SHARE = Quantity("share", "a share from 0 to 1 such as 5% or 0.05", {"%": 0.01, "": 1.0}, zero=True, most=1.0)
 PERCENT = Quantity("percent", "percent such as 5%", {"%": 0.01, "": 0.01}, zero=True)
 
 

@@ -27,10 +27,19 @@ _OPTIONS |= {
     "calibration": "--calibration-share",
     "calibration_rows": "--calibration",
 }
+_OPTIONS |= {  # of search, where --rate and --time are those of the search itself
+    "rate": "--sample-rate",
+    "time": "--time-column",
+    "latency_us": "--latency",
+    "time_limit": "--time",
+    "directory": "--output",
+}
 _PHRASES = {
     "overwrite=True": "--force",
     "keep_score=True": "--keep-score",
     "skip_bad=True": "--skip-bad",
+    "resume=True": "--resume",
+    "time_ordered=True": "--time-ordered",
     "resize=(height, width)": "--resize HEIGHTxWIDTH",
     "linear_path=True": "--linear-path yes",
     "linear_path=False": "--linear-path no",

@@ -25,12 +25,14 @@ class Kind(NamedTuple):
         marker: the file that shows the kind, JSON that begins with its format.
         format: the value of "format" in this file.
         files: names of all files that aeedge writes into such a folder.
+        folders: names of the folders in it that are runs and bundles, or hold nothing else.
     """
 
     name: str
     marker: str
     format: str
     files: frozenset[str]
+    folders: frozenset[str] = frozenset()
 
 
 _STEM_BYTES = 100  # of a target's name in a temporary one
@@ -46,6 +48,14 @@ BUNDLE = Kind(
     "aeedge",
     frozenset(("manifest.json", "golden.npz", "calibration.npz", "features.onnx", *_GRAPHS)),
 )
+SEARCH = Kind(
+    "search",
+    "search.json",
+    "aeedge-search",
+    frozenset(("search.json", "report.html", "front.svg")),
+    frozenset(("runs", "bundles", "unfinished", "best.aeedge")),
+)
+_TEMPORARY = re.compile(r"\..*\.aeedge-[0-9a-f]{8}\.(part|old)")  # left by a writer that was killed
 
 
 def check_folder(
@@ -91,12 +101,12 @@ def check_replaceable(real: Path, target: Path, kinds: Iterable[Kind]) -> None:
     if not stat.S_ISDIR(os.stat(real).st_mode):
         raise InputError(f"{target}: is a file, expected the name of a folder to make; choose another name")
     found = folder_kind(real)
-    with os.scandir(real) as entries:
-        foreign = sorted(entry.name for entry in entries if not _belongs(entry, found))
+    foreign = sorted(_foreign(real, found))
     if foreign and folder_kind(real) is not found:  # another writer was between
         check_replaceable(real, target, kinds)
     elif foreign:
-        what = "no run or bundle" if found is None else f"no part of this {found.name}"
+        own = "search" if SEARCH in kinds else "run or bundle"
+        what = f"no {own}" if found is None else f"no part of this {found.name}"
         raise InputError(
             f"{target}: holds files that are {what} ({shortened(foreign, 3)}); choose another name, or move them first"
         )
@@ -149,8 +159,8 @@ def check_page(path: str | os.PathLike[str], **options: Any) -> None:
 
 
 def folder_kind(folder: Path) -> Kind | None:
-    """Whether a folder is a run or a bundle, by the first line of its marker: a damaged one counts as well."""
-    for kind in (RUN, BUNDLE):
+    """Whether a folder is a run, a bundle or a search, by the start of its marker: a damaged one counts, too."""
+    for kind in (RUN, BUNDLE, SEARCH):
         marker = folder / kind.marker
         if marker.is_file():
             with marker.open("rb") as stream:
@@ -198,7 +208,34 @@ def _resolved(path: str | os.PathLike[str]) -> tuple[Path, Path]:
         raise InputError(f"{os.fspath(path)}: cannot be the name of a file ({error}); choose another name") from None
 
 
+def _foreign(folder: Path, kind: Kind | None) -> Iterator[str]:
+    """What is in a folder, but not aeedge's."""
+    with os.scandir(folder) as found:
+        entries = list(found)
+    for entry in entries:
+        if kind is SEARCH and entry.name in kind.folders and entry.is_dir(follow_symlinks=False):
+            yield from (f"{entry.name}/{name}" for name in _foreign_within(Path(entry.path)))
+        elif not _belongs(entry, kind):
+            yield entry.name
+
+
+def _foreign_within(folder: Path) -> Iterator[str]:
+    """What is in a folder that is a run or bundle, or holds nothing else, but not aeedge's."""
+    kind = folder_kind(folder)
+    if kind is not None:
+        yield from _foreign(folder, kind)
+        return
+    for path in sorted(folder.iterdir()):
+        if path.is_symlink() or not path.is_dir() or folder_kind(path) is None:
+            if not _TEMPORARY.fullmatch(path.name):
+                yield path.name
+        else:
+            yield from (f"{path.name}/{name}" for name in _foreign(path, folder_kind(path)))
+
+
 def _belongs(entry: os.DirEntry[str], kind: Kind | None) -> bool:
+    if kind is SEARCH and _TEMPORARY.fullmatch(entry.name):
+        return True
     return kind is not None and entry.name in kind.files and not entry.is_dir()
 
 

@@ -17,27 +17,28 @@ from click.core import ParameterSource
 from numpy.typing import NDArray
 
 import aeedge_export.autoencoder as workstation  # at the top: a missing extra is found before anything runs
-from aeedge.bundle.manifest import Missing
-from aeedge.cli.types import dialect_options, resize_option, rule_options, skip_bad_option, table_options
+from aeedge.cli.types import rule_options
 from aeedge.cli.wording import reworded, say
 from aeedge.detection.calibration import ThresholdRule
-from aeedge.errors import InputError, printable
+from aeedge.errors import InputError
 from aeedge.files.atomic import atomic_file
 from aeedge.files.replacing import check_folder, is_same
 from aeedge_export.alarms import rows_word
-from aeedge_export.cli.windows import (
-    as_dataset,
-    cutting_of,
-    evaluate_windows,
-    read_windows,
-    recording_options,
-    summarize,
-    window_options,
+from aeedge_export.cli.training_data import (
+    Reading,
+    TrainingData,
+    data_options,
+    input_options,
+    label_file,
+    reading_of,
+    time_order,
+    time_ordered_option,
 )
-from aeedge_export.data.cutting import Cutting, Windows
+from aeedge_export.cli.windows import evaluate_windows, read_windows, summarize
+from aeedge_export.data.cutting import Windows
 from aeedge_export.data.dataset import Dataset, Selection
 from aeedge_export.data.files import read
-from aeedge_export.data.missing import POLICIES, treat_as_trained, treat_missing
+from aeedge_export.data.missing import treat_as_trained
 from aeedge_export.data.recording_files import selected_alike
 from aeedge_export.data.rows import row_keys
 from aeedge_export.reporting.detection import described
@@ -72,19 +73,12 @@ def _widths(ctx: click.Context, param: click.Parameter, value: str) -> Any:
         raise click.BadParameter(f"expected 'auto', 'none' or widths such as 256,64, got {value!r}") from None
 
 
-def _front_end_options(
-    ctx: click.Context, param: click.Parameter, given: tuple[str, ...]
-) -> dict[str, bool | int | float | list[float]] | None:
-    found: dict[str, bool | int | float | list[float]] = {}
-    for text in given:
-        name, _, value = text.partition("=")
-        try:
-            words = {"true": True, "false": False}
-            values = [words[v] if v in words else int(v) if v.isdigit() else float(v) for v in value.lower().split(",")]
-        except ValueError:
-            raise click.BadParameter(f"expected NAME=VALUE, such as band=2000,5000 or log=true, got {text!r}") from None
-        found[name] = values[0] if len(values) == 1 else values
-    return found or None
+def _strides(ctx: click.Context, param: click.Parameter, value: str) -> Any:
+    try:
+        strides = value if value == "auto" else tuple(int(stride) for stride in value.split(","))
+        return strides[0] if len(strides) == 1 else strides
+    except ValueError:
+        raise click.BadParameter(f"expected 'auto' or whole numbers such as 4,2, got {value!r}") from None
 
 
 def _patience(ctx: click.Context, param: click.Parameter, value: str) -> Any:
@@ -113,35 +107,14 @@ def _patience(ctx: click.Context, param: click.Parameter, value: str) -> Any:
 @click.option("--ordered", is_flag=True, help="Train any prefix of the latents as a smaller code.")
 @click.option("--normalization", default="auto", show_default=True, help="Of hidden layers: batch, none or auto.")
 @click.option("--linear-path", type=click.Choice(["auto", "yes", "no"]), default="auto", help="Add a linear path.")
+@click.option("--strides", default="auto", callback=_strides, help="For conv1d, conv2d: of each layer, such as 4,2.")
+@click.option("--separable", is_flag=True, help="For conv1d, conv2d: depthwise and pointwise convolutions.")
 @click.option("--sparsity", default="l1:0.01", show_default=True, help="For sparse: l1:WEIGHT or kl:TARGET:WEIGHT.")
 @click.option("--contraction", default=0.01, show_default=True, help="For contractive: weight of the Jacobian's norm.")
 @click.option("--beta", default=0.2, show_default=True, help="For vae: weight of the KL divergence.")
 @click.option("--free-bits", default=0.25, show_default=True, help="For vae: bits per latent that are not penalised.")
 @click.option("--kl-warmup", default=0.2, show_default=True, help="For vae: share of training until beta is reached.")
-@click.option(
-    "--scaling", default="auto", show_default=True, help="Of the inputs: standard, robust, minmax, none or auto."
-)
-@click.option(
-    "--channels",
-    default="auto",
-    show_default=True,
-    help="Of recordings: the channels to take, such as a,b,c. Of arrays of windows or images: first, last or auto.",
-)
-@click.option("--axes", help="The same spelled out: nct, ntc (signals), nchw or nhwc (images).")
-@click.option(
-    "--front-end",
-    default="none",
-    show_default=True,
-    help="Of windows: spectrum, log_mel (sound), envelope (bearings) or none, for the samples themselves.",
-)
-@click.option(
-    "--front-end-option",
-    "front_end_options",
-    multiple=True,
-    metavar="NAME=VALUE",
-    callback=_front_end_options,
-    help="Of the front end, such as band=2000,5000 (repeatable; docs/front-ends.md).",
-)
+@input_options
 @click.option("--epochs", default="auto", callback=_number_or_auto(int), help="Maximum number of passes over the data.")
 @click.option("--batch-size", default="auto", callback=_number_or_auto(int), help="Rows per step.")
 @click.option("--learning-rate", default="auto", callback=_number_or_auto(float), help="Peak learning rate of AdamW.")
@@ -164,11 +137,7 @@ def _patience(ctx: click.Context, param: click.Parameter, value: str) -> Any:
     callback=_number_or_auto(float),
     help="Share of DATA held out to set thresholds by; auto: a tenth, where that is enough.",
 )
-@click.option(
-    "--time-ordered/--no-time-ordered",
-    default=None,
-    help="Hold out blocks of rows at the end, not random rows [default: where a time rises, or windows overlap].",
-)
+@time_ordered_option
 @click.option(
     "--score-kind",
     default="auto",
@@ -186,28 +155,8 @@ def _patience(ctx: click.Context, param: click.Parameter, value: str) -> Any:
 @click.option("--device", default="auto", show_default=True, help="Device to train on: auto, cpu, cuda, …")
 @click.option("--threads", default="auto", callback=_number_or_auto(int), help="CPU threads; auto: as measured.")
 @click.option("--seed", default=0, show_default=True, help="Makes training repeatable.")
-@window_options
-@recording_options
-@click.option("--array", help="Name of the array inside an .npz.")
-@table_options
-@click.option("--columns", multiple=True, metavar="NAME", help="Use only this column of a table (repeatable).")
-@click.option("--drop", multiple=True, metavar="NAME", help="Leave this column of a table out (repeatable).")
-@click.option(
-    "--select",
-    metavar="CONDITION",
-    help="Use only such rows of a labelled file: \"anomaly == 0 and 'pump state' != off\".",
-)
-@resize_option
-@skip_bad_option
-@click.option("--labels", help="Labels for the report: a column, an array of the .npz, an .npy file, or 'folders'.")
+@data_options()
 @click.option("--weights", metavar="NAME", help="Column of a table with the weight of each row.")
-@click.option(
-    "--missing",
-    type=click.Choice(POLICIES),
-    default="refuse",
-    show_default=True,
-    help="For missing values: stop, drop their rows, or fill with medians. A device does the same.",
-)
 @click.option("--resume", is_flag=True, help="Continue RUN where it stopped; only --epochs may be changed.")
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
 @click.option("-f", "--force", is_flag=True, help="Overwrite RUN.")
@@ -217,27 +166,10 @@ def train(
     /,
     data: tuple[str, ...],
     output: str,
-    array: str | None,
-    columns: tuple[str, ...],
-    drop: tuple[str, ...],
-    header: bool | None,
-    delimiter: str | None,
-    decimal: str | None,
-    missing: str,
-    window: int | None,
-    hop: int | None,
-    rate: float | None,
-    time: str | None,
-    resample: float | None,
-    calendar: str | None,
     weights: str | None,
     resume: bool,
     quiet: bool,
     force: bool,
-    labels: str | None,
-    resize: tuple[int, int] | None,
-    skip_bad: bool,
-    select: str | None,
     calibration_files: tuple[str, ...],
     false_alarm_rate: float | None,
     quantile: float | None,
@@ -273,29 +205,18 @@ def train(
     target = Path(output)
     rule = ThresholdRule(false_alarm_rate, quantile, threshold, contamination).checked()
     _check_options(ctx, resume=resume)
-    label_file = labels if labels and labels.endswith(".npy") else None
-    check_folder(target, overwrite=True, inputs=[*data, *calibration_files, label_file])
+    check_folder(target, overwrite=True, inputs=[*data, *calibration_files, label_file(params["labels"])])
     if target.exists() and not (resume or force):
         raise InputError(
             f"{target}: already exists; choose another name, overwrite it (--force) or continue it (--resume)"
         )
-    dialect = dialect_options(header, delimiter, decimal)
-    selection = Selection(columns, drop, labels, weights, array, dialect, resize, skip_bad, select)
-    cut_as: dict[str, Any] = {"window": window, "hop": hop, "calendar": calendar}
-    read_as: dict[str, Any] = {"rate": rate, "time": time, "resample": resample}
-    resumed = _resumed(target, cut_as) if resume else None
-    cutting = cutting_of(missing, **cut_as, **read_as)
-    windows = None
-    if cutting is not None:
-        channels = () if params["channels"] == "auto" else tuple(params["channels"].split(","))
-        selection = _of_recordings(replace(selection, time=time), channels)
-        windows = read_windows(data, selection, cutting, None if resumed is None else resumed.run_.signal)
-        found, treated = as_dataset(windows), windows.missing
-        params["channels"] = "auto"
-    else:
-        wants_times = not resume and params["time_ordered"] is not False
-        found, treated = _read(data, replace(selection, times=wants_times), missing)
-    calibration_rows = _read_calibration(calibration_files, found, selection, missing, cutting, windows)
+    resumed = _resumed(target, params) if resume else None
+    reading = reading_of(params, weights)
+    selection, cutting = reading.selection, reading.cutting
+    times = not resume and params["time_ordered"] is not False
+    training = reading.read(data, like=None if resumed is None else resumed.run_.signal, times=times)
+    found, windows = training.rows, training.windows
+    calibration_rows = _read_calibration(calibration_files, training, reading)
     saved = monotonic()
 
     def checkpoint(state: State) -> None:
@@ -313,22 +234,18 @@ def train(
             ae.resume(found.X, epochs=None if epochs == "auto" else epochs, on_epoch=checkpoint)
         else:
             params |= {"output": out, "gradient_clip": gradient_clip or None, "random_state": seed}
-            params["time_ordered"] = _time_order(found, params["time_ordered"])
+            params["time_ordered"] = time_order(found, params["time_ordered"])
             params["linear_path"] = linear_path if linear_path == "auto" else linear_path == "yes"
             ae = workstation.Autoencoder(**params, verbose=not quiet)
             known: dict[str, Any] = {
-                "features": found.features,
-                "units": found.units,
-                "missing": treated,
-                "dialect": found.dialect,
-                "signal": None if windows is None else windows.signal,
+                **training.known,
                 "calibration_rows": calibration_rows,
                 "rule": None if rule == ThresholdRule() else rule,
             }
             ae.fit_rows(found.X, **known, sample_weight=found.weights, on_epoch=checkpoint)
         target = _save(ae, target)  # before the evaluation: whatever happens there, the training is kept
         ae.evaluate(found.X, found.labels)
-        tested = select is not None and labels is not None and "-" not in data
+        tested = selection.select is not None and selection.labels is not None and "-" not in data
         if tested and windows is not None and cutting is not None:
             evaluate_windows(ae, data, selection, cutting, windows)
         elif tested:
@@ -342,42 +259,19 @@ def train(
     _summarize(ae, target, ctx.command, windows)
 
 
-def _resumed(target: Path, cut_as: dict[str, Any]) -> workstation.Autoencoder:
-    """The run to continue; what its windows are is put into `cut_as`.
+def _resumed(target: Path, params: dict[str, Any]) -> workstation.Autoencoder:
+    """The run to continue; what its windows are is put into `params`.
 
     Raises:
         InputError: no run, or options that it keeps.
     """
     ae = workstation.Autoencoder.load(target)
-    given = next((name for name, value in cut_as.items() if value is not None), None)
+    given = next((name for name in ("window", "hop", "calendar") if params[name] is not None), None)
     if given is not None:
         raise InputError(f"--{given}: a run that is continued keeps its windows; leave it out, or train a new run")
     if (signal := ae.run_.signal) is not None:
-        cut_as |= {"window": signal.window, "hop": signal.hop, "calendar": ",".join(signal.calendar) or None}
+        params |= {"window": signal.window, "hop": signal.hop, "calendar": ",".join(signal.calendar) or None}
     return ae
-
-
-def _of_recordings(selection: Selection, channels: tuple[str, ...]) -> Selection:
-    """What is read of recordings.
-
-    Raises:
-        InputError: channels twice, or options that only rows have.
-    """
-    if channels and selection.columns:
-        raise InputError("--channels, --columns: both name the channels to take; leave one out")
-    if len(set(channels)) < len(channels):
-        raise InputError(f"--channels: expected each name once, got {','.join(channels)}")
-    if selection.resize or selection.skip_bad:
-        raise InputError("--resize, --skip-bad: only images can be resized or skipped; leave them out")
-    return replace(selection, columns=channels or selection.columns)
-
-
-def _read(data: Sequence[str], selection: Selection, missing: str) -> tuple[Dataset, Missing | None]:
-    """The rows without missing values; what was found and left out is printed."""
-    found, treated = treat_missing(read(*data, selection=selection, missing=missing != "refuse"), missing)
-    for note in found.notes:
-        say(f"Read: {note}", err=True)
-    return found, treated
 
 
 def _all_rows(data: Sequence[str], selection: Selection, ae: workstation.Autoencoder) -> Dataset:
@@ -386,49 +280,21 @@ def _all_rows(data: Sequence[str], selection: Selection, ae: workstation.Autoenc
     return treat_as_trained(read(*data, selection=whole, missing=True), ae.run_.input_spec)
 
 
-def _read_calibration(
-    files: Sequence[str],
-    found: Dataset,
-    selection: Selection,
-    missing: str,
-    cutting: Cutting | None,
-    windows: Windows | None,
-) -> NDArray[Any] | None:
+def _read_calibration(files: Sequence[str], training: TrainingData, reading: Reading) -> NDArray[Any] | None:
     """The rows of --calibration, None without."""
     if not files:
         return None
-    if cutting is not None and windows is not None:
+    selection, cutting, missing = reading
+    if cutting is not None and training.windows is not None:
         like, note = selected_alike(files[0], replace(selection, labels=None))
         if note:
             say(f"Read for calibration: {note}", err=True)
-        return read_windows(files, like, cutting, windows.signal, keep=True, of=" for calibration").X
-    rows = read(*files, selection=selection, missing=missing != "refuse", like=found)
+        return read_windows(files, like, cutting, training.windows.signal, keep=True, of=" for calibration").X
+    rows = read(*files, selection=selection, missing=missing != "refuse", like=training.rows)
     for note in rows.notes:
         if not note.startswith("inputs ("):  # they are those of the training
             say(f"Read for calibration: {note}", err=True)
     return rows.X
-
-
-def _time_order(found: Dataset, asked: bool | None) -> bool | str:
-    """Whether rows are split in time order: as asked, otherwise where a column of times rises; a guess is printed.
-
-    Without such a column `fit` looks whether rows are windows that overlap ("auto").
-    """
-    name = printable(found.time_column or "")
-    if found.time_column and not found.time_ordered:
-        done = (
-            "taken to be in time order as they are" if asked else "split at random; sort them, or give --time-ordered"
-        )
-        say(f"Note: column '{name}' does not rise from row to row: rows are {done}", err=True)
-    elif found.time_column and asked is None:
-        say(
-            f"Note: rows are in time order (column '{name}'): held-out rows are blocks at the end; --no-time-ordered "
-            "for a random split",
-            err=True,
-        )
-    if asked is None and found.time_column is None:
-        return "auto"
-    return found.time_ordered if asked is None else asked
 
 
 def _save(ae: workstation.Autoencoder, target: Path) -> Path:

@@ -28,13 +28,13 @@ def _rate(ctx: click.Context, param: click.Parameter, value: str | None) -> floa
     return None if value is None else as_rate(param.opts[-1], value)
 
 
-def recording_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that say how recordings are read."""
+def recording_options(command: Callable[..., Any], rate: str = "--rate", time: str = "--time") -> Callable[..., Any]:
+    """Add the options that say how recordings are read; `rate` and `time`: what two of them are called."""
     for option in (
         click.option("--resample", metavar="RATE", callback=_rate, help="Of recordings: bring samples to this rate."),
-        click.option("--time", metavar="COLUMN", help="Of recordings: time of each sample [default: found out]."),
+        click.option(time, metavar="COLUMN", help="Of recordings: time of each sample [default: found out]."),
         click.option(
-            "--rate",
+            rate,
             metavar="RATE",
             callback=_rate,
             help="Of recordings: such as 50Hz, 8kHz, or 5min between samples [default: found in times or a header].",
@@ -74,7 +74,7 @@ def cutting_of(
         given = {"hop": hop, "rate": rate, "time": time, "resample": resample, "calendar": calendar}
         alone = next((name for name in _OF_WINDOWS if given[name] is not None), None)
         if alone is not None:
-            raise InputError(f"--{alone}: expected --window with it, which makes windows of recordings, got none")
+            raise InputError(f"{alone}: expected --window with it, which makes windows of recordings, got none")
         return None
     periods = () if calendar is None else tuple(part.strip() for part in calendar.split(","))
     return Cutting(window, hop, rate, resample, periods, missing).checked()

@@ -117,8 +117,8 @@ def of_pca(task: Task, scale: Rows) -> list[dict[str, Any]]:
     """The same with PCA, which sees what the network sees."""
     train, test = ((rows / scale).reshape(len(rows), -1).astype(np.float32) for rows in (task.train, task.test))
     pca = PCA(task.latent, random_state=0).fit(train)
-    order = np.random.default_rng(0).permutation(len(train))
-    found, choosing = np.split(order, 2)[:2] if len(train) % 2 == 0 else np.split(order[:-1], 2)
+    order, half = np.random.default_rng(0).permutation(len(train)), len(train) // 2
+    found, choosing = order[:half], order[half : 2 * half]
     latents, error = pca.transform(test).astype(np.float32), lost(test, np.float32(1))
     made = [entry("PCA, float32", 4 * task.latent, error(pca.inverse_transform(latents)))]
     for bits in BITS:

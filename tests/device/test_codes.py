@@ -415,6 +415,16 @@ def test_a_file_of_other_numbers_is_refused_in_a_sentence(coded, tmp_path, array
     assert not (tmp_path / "x.npy").exists()
 
 
+@pytest.mark.parametrize("name", ["bundle_v1", "bundle_v1_windows"])
+def test_a_table_of_codes_of_8_bits_is_none_of_4(tmp_path, name):
+    """Also where other columns beside the codes are passed over."""
+    path = add_codes(Path(shutil.copytree(DATA / name, tmp_path / "bundle")))
+    (tmp_path / "codes.csv").write_text("code_0,code_1,code_2\n1,2,3\n4,5,6\n")
+    result = call("decode", path, tmp_path / "codes.csv", "-o", tmp_path / "x.npy", "--bits", 4)
+    assert result.exit_code == 2
+    assert "expected 2 columns of codes for --bits 4, got more" in result.output
+
+
 def test_latents_of_a_table_are_no_codes(coded, tmp_path):
     (tmp_path / "latents.csv").write_text("latent_0,latent_1,latent_2\n1,2,3\n4,0.25,6\n")
     result = call("decode", coded["bundle_v1"], tmp_path / "latents.csv", "-o", tmp_path / "x.npy", "--bits", 8)

@@ -259,6 +259,14 @@ def test_latents_beyond_float32_have_no_code(models):
         list(models["bundle_v1"].encode_iter([rows[:2], rows[2], rows[3:]], bits=8))
 
 
+@pytest.mark.parametrize("n", [1, 3000])
+def test_latents_whose_sum_is_beyond_float32_have_codes(models, n):
+    scale = models["bundle_v1"].manifest.codes.scales[8]
+    codes = Coder(8, scale, (3,), False).encode(np.full((n, 3), 3e38, np.float32))
+    assert codes.shape == (n, 3)
+    assert (codes == 255).all()
+
+
 # --- codes that do not fit
 
 

@@ -112,7 +112,9 @@ class Coder:
             return given
         expected = f"up to {width}" if self._ordered else f"{width}"
         other = {8: 4, 4: 8}[self.bits]
-        hint = ""
+        hint = {"f": "; latents are decoded without bits", "i": "; convert with .astype('uint8')"}.get(
+            given.dtype.kind, ""
+        )
         if is_known and given.shape[-1] == code_bytes(self._latents, other):
             hint = f"; codes of {other} bits have that width: pass bits={other}"
         raise InputError(

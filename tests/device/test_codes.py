@@ -273,8 +273,12 @@ def test_latents_whose_sum_is_beyond_float32_have_codes(models, n):
 @pytest.mark.parametrize(
     ("codes", "bits", "message"),
     [
-        (np.zeros((5, 3), np.float32), 8, r"uint8 of 3 bytes a sample, got float32 of shape \(5, 3\)"),
-        (np.zeros((5, 3), np.int64), 8, r"got int64 of shape \(5, 3\)"),
+        (
+            np.zeros((5, 3), np.float32),
+            8,
+            r"uint8 of 3 bytes a sample, got float32 of shape \(5, 3\); latents are decoded without bits",
+        ),
+        (np.zeros((5, 3), np.int64), 8, r"got int64 of shape \(5, 3\); convert with .astype"),
         ([[1, 2, 3]], 8, r"got int64 of shape \(1, 3\)"),
         (np.zeros((5, 2), np.uint8), 8, r"got uint8 of shape \(5, 2\); codes of 4 bits have that width: pass bits=4"),
         (np.zeros((5, 3), np.uint8), 4, r"of 2 bytes a sample.*; codes of 8 bits have that width: pass bits=8"),

@@ -80,6 +80,7 @@ bench-all: bench
 	$(BIN)/python benchmarks/quality.py $(TABLES)
 	$(BIN)/python benchmarks/search.py $(TABLES)
 	$(if $(TABLES),$(BIN)/python benchmarks/detection.py $(TABLES))
+	$(if $(TABLES),$(BIN)/python benchmarks/codes.py $(TABLES))
 
 .venv/bench: .venv/ready benchmarks/requirements.txt
 	$(BIN)/python -m pip install -q -c constraints.txt -r benchmarks/requirements.txt

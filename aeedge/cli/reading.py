@@ -144,6 +144,8 @@ def open_samples(
                 row = (len(names),)
             wanted = Wanted(names if spec.signal and not model.manifest.ordered else None, row)
         rows = open_all(sources, wanted, missing=treated or propagate, **reading)
+        if what == "decode" and bits is not None and f"code_{len(names)}" in (rows.names or ()):
+            raise InputError(f"{sources[0]}: expected {len(names)} columns of codes for bits={bits}, got more")
 
     def parts() -> Iterator[Part]:
         numbered = _shaped(rows.parts(), wanted)

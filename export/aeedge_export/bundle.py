@@ -298,7 +298,7 @@ def _write(
         for name, by_role in graphs.items()
         if name == "int8" or alarms is not None
     }
-    codes = code_scales({name: EncoderDecoder(by_role, coded[1]) for name, by_role in graphs.items()}, coded[0])
+    codes = code_scales(graphs, *coded)
     if with_scorer and scoring is not None:
         for by_role in graphs.values():
             seen = FEATURES if draft.front_end is not None else ""

@@ -259,14 +259,26 @@ def test_latents_beyond_float32_have_no_code(models):
         list(models["bundle_v1"].encode_iter([rows[:2], rows[2], rows[3:]], bits=8))
 
 
+@pytest.mark.parametrize("n", [1, 3000])
+def test_latents_whose_sum_is_beyond_float32_have_codes(models, n):
+    scale = models["bundle_v1"].manifest.codes.scales[8]
+    codes = Coder(8, scale, (3,), False).encode(np.full((n, 3), 3e38, np.float32))
+    assert codes.shape == (n, 3)
+    assert (codes == 255).all()
+
+
 # --- codes that do not fit
 
 
 @pytest.mark.parametrize(
     ("codes", "bits", "message"),
     [
-        (np.zeros((5, 3), np.float32), 8, r"uint8 of 3 bytes a sample, got float32 of shape \(5, 3\)"),
-        (np.zeros((5, 3), np.int64), 8, r"got int64 of shape \(5, 3\)"),
+        (
+            np.zeros((5, 3), np.float32),
+            8,
+            r"uint8 of 3 bytes a sample, got float32 of shape \(5, 3\); latents are decoded without bits",
+        ),
+        (np.zeros((5, 3), np.int64), 8, r"got int64 of shape \(5, 3\); convert with .astype"),
         ([[1, 2, 3]], 8, r"got int64 of shape \(1, 3\)"),
         (np.zeros((5, 2), np.uint8), 8, r"got uint8 of shape \(5, 2\); codes of 4 bits have that width: pass bits=4"),
         (np.zeros((5, 3), np.uint8), 4, r"of 2 bytes a sample.*; codes of 8 bits have that width: pass bits=8"),
@@ -413,6 +425,16 @@ def test_a_file_of_other_numbers_is_refused_in_a_sentence(coded, tmp_path, array
     assert message in result.output
     assert len(result.output.strip().splitlines()) == 1
     assert not (tmp_path / "x.npy").exists()
+
+
+@pytest.mark.parametrize("name", ["bundle_v1", "bundle_v1_windows"])
+def test_a_table_of_codes_of_8_bits_is_none_of_4(tmp_path, name):
+    """Also where other columns beside the codes are passed over."""
+    path = add_codes(Path(shutil.copytree(DATA / name, tmp_path / "bundle")))
+    (tmp_path / "codes.csv").write_text("code_0,code_1,code_2\n1,2,3\n4,5,6\n")
+    result = call("decode", path, tmp_path / "codes.csv", "-o", tmp_path / "x.npy", "--bits", 4)
+    assert result.exit_code == 2
+    assert "expected 2 columns of codes for --bits 4, got more" in result.output
 
 
 def test_latents_of_a_table_are_no_codes(coded, tmp_path):

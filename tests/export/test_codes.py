@@ -16,8 +16,8 @@ from aeedge_export.alarms import Normal
 from aeedge_export.bundle import _code_rows
 from aeedge_export.networks.front_ends import front_end
 from aeedge_export.quantization.codes import choose_steps, code_scales
-from aeedge_export.quantization.encoder_decoder import EncoderDecoder
 
+UNITS = np.float32(1)
 BITS = pytest.mark.parametrize("bits", [8, 4])
 
 
@@ -39,7 +39,7 @@ def path(frozen, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def graphs(frozen):
-    return {"fp32": EncoderDecoder(canonical(frozen, factory_rows()), np.float32(1))}
+    return {"fp32": canonical(frozen, factory_rows())}
 
 
 def exported(net, path, rows=None, **options):
@@ -105,8 +105,8 @@ def test_a_recalibrated_bundle_keeps_its_codes(path, tmp_path):
 
 
 def test_fewer_rows_than_it_takes_are_no_codes(graphs, frozen, tmp_path):
-    assert code_scales(graphs, factory_rows(19)) is None
-    assert code_scales(graphs, factory_rows(20)).rows == 5
+    assert code_scales(graphs, factory_rows(19), UNITS) is None
+    assert code_scales(graphs, factory_rows(20), UNITS).rows == 5
     exported(frozen, tmp_path / "few", factory_rows(19))
     with (
         aeedge.load(tmp_path / "few") as model,
@@ -184,7 +184,7 @@ def test_latents_that_are_not_finite_have_no_codes(graphs, place):
     """Wherever the row has its say."""
     rows = factory_rows(100)
     rows[np.random.default_rng(0).permutation(100)[place]] = 3e38
-    assert code_scales(graphs, rows) is None
+    assert code_scales(graphs, rows, UNITS) is None
 
 
 def test_the_estimator_exports_codes(trained, tmp_path, rows):
@@ -256,7 +256,7 @@ def test_choosing_rows_do_not_judge(graphs):
     order = np.random.default_rng(0).permutation(400)
     changed = rows.copy()
     changed[order[300:]] = 1 - 0.3 * changed[order[300:]]
-    made = [code_scales(graphs, x) for x in (rows, changed)]
+    made = [code_scales(graphs, x, UNITS) for x in (rows, changed)]
     for bits in (8, 4):
         a, b = (codes.scales[bits] for codes in made)
         assert (a.low, a.step) == (b.low, b.step)

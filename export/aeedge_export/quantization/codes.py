@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from onnx import ModelProto
 
 from aeedge.bundle.codes_spec import BITS, LEAST_ROWS, CodeScale, CodesSpec
 from aeedge.runtime.codes import dequantize, quantize
@@ -16,26 +17,30 @@ Floats = NDArray[np.float32]
 
 _ROWS, _VALUES, _BYTES = 2048, 2**22, 2**26  # most rows, latents of them, bytes of them
 _MOST_SCALES = 4096  # latents with steps of their own; of more, most of a manifest would be steps
-_WIDTHS = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0)  # of the range of codes, as a share of the latents'
+_WIDTHS = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 3.0, 4.0)  # of the range of codes, in that of the latents
 _LARGEST = 1e37  # latents, whose range float32 holds then
 _ALIKE = 1.005  # errors that far apart are no reason to cut off more of the latents
 
 
-def code_scales(variants: Mapping[str, EncoderDecoder], rows: NDArray[Any]) -> CodesSpec | None:
+def code_scales(
+    graphs: Mapping[str, Mapping[str, ModelProto]], rows: NDArray[Any], scale: NDArray[np.float32]
+) -> CodesSpec | None:
     """Codes of the latents of fp32, which all variants share, and what they cost each variant.
 
     Half of the rows say which range the latents have, by a quarter it is chosen how much of that range the codes cover,
     and on the last quarter errors are measured.
 
     Args:
-        variants: "fp32", and others.
+        graphs: by variant, "fp32" and others, and by role.
         rows: raw rows (n, *input_shape).
+        scale: what reconstruction errors are divided by, in raw units.
 
     Returns:
         None for fewer than LEAST_ROWS rows, or where something is not finite or nearly so.
     """
     if len(rows) < LEAST_ROWS:
         return None
+    variants = {name: EncoderDecoder(by_role, scale) for name, by_role in graphs.items()}
     fp32 = variants["fp32"]
     rows = _some(rows, fp32.latents_and_errors(rows[:1])[0].size)
     latents, ends = _flat(fp32.latents_and_errors(rows)[0]), (len(rows) // 2, 3 * len(rows) // 4)

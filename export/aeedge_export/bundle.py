@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from torch import nn
 from aeedge.bundle.drift_reference import DriftReference
 from aeedge.bundle.manifest import (
     CalibrationSpec,
+    CompressionSpec,
     FileEntry,
     FrontEndSpec,
     InputSpec,
@@ -29,6 +30,7 @@ from aeedge.bundle.manifest import (
     Missing,
     ScoreSpec,
     SignalSpec,
+    SmallerLayer,
     Tolerance,
     Variant,
 )
@@ -69,8 +71,18 @@ from aeedge_export.arguments import (
     wanted_variants,
     without_missing,
 )
+from aeedge_export.compression.choice import (
+    Compressed,
+    NotCompressibleError,
+    compressed,
+    limits_of,
+    share_of,
+    tightened,
+)
 from aeedge_export.conversion.graph import (
     OPSET,
+    RawDecoder,
+    RawEncoder,
     Scaling,
     check_one_input,
     frozen,
@@ -85,7 +97,7 @@ from aeedge_export.networks.front_ends import features as features_of
 from aeedge_export.quantization.choice import LEAST_ROWS, Finetune, Int8, NotQuantizableError, choose
 from aeedge_export.quantization.encoder_decoder import EncoderDecoder, nudged
 from aeedge_export.quantization.finetuning import finetuned
-from aeedge_export.quantization.quality_limits import disagreement
+from aeedge_export.quantization.quality_limits import Quality, disagreement
 from aeedge_export.quantization.rows import apart_from, calibration_rows
 from aeedge_export.scoring import fit_scoring
 from aeedge_export.training.devices import torch_defaults
@@ -120,6 +132,8 @@ def export_bundle(
     variants: Sequence[str] | str = ("fp32",),
     calibration: ArrayLike | None = None,
     qat: bool = False,
+    compress: str | float | None = None,
+    max_error_ratio: float | None = None,
     score_kind: str | Scoring = "mse",
     normal: ArrayLike | Normal | None = None,
     rule: ThresholdRule | None = None,
@@ -127,6 +141,7 @@ def export_bundle(
     front_end: FrontEnd | None = None,
     tolerance: float = 1e-4,
     overwrite: bool = False,
+    on_progress: Callable[[str], None] | None = None,
 ) -> Manifest:
     """Write a bundle of any pair of torch modules; it is there only after aeedge has reproduced torch with it.
 
@@ -154,9 +169,14 @@ def export_bundle(
         variants: "fp32" and "int8", the one that `aeedge.load` takes by itself first; "all" for both, as far as the
             calibration rows suffice. Where no int8 form is within the quality limits (docs/decisions/0009-int8.md) it
             is left out, with a warning that gives the reason.
-        calibration: raw rows (192 or more) that int8 is calibrated and judged with; default: the example.
+        calibration: raw rows (192 or more) that int8 and compression are calibrated and judged with; default: the
+            example.
         qat: where the quality limits would keep layers in fp32, fine-tune the int8 variant for a few epochs with
             rounding in the forward pass, on the calibration rows; fp32 does not change.
+        compress: make the network smaller first (docs/compression.md): "auto" for as few multiply-adds as the quality
+            limits allow, or the share of them that may stay, such as 0.5. Where that is not within the limits the
+            network stays as it is, with a warning that gives the reason.
+        max_error_ratio: how much compression may enlarge the mean squared reconstruction error, in the place of 1.01.
         score_kind: "mse", "robust", "mahalanobis" or "both" (see `aeedge.Model.score`), whose parameters are those of
             the example; or "auto" for the best that there is. Without a decoder there is "mahalanobis" or no score.
         normal: raw rows of normal operation that had no say in training, to calibrate alarms with; None for a bundle
@@ -170,6 +190,7 @@ def export_bundle(
             (n, features), and there is no int8.
         tolerance: largest error of fp32 relative to an output's magnitude, at most 0.05.
         overwrite: replace an existing bundle that holds no other files; anything else is never replaced.
+        on_progress: called with a line for each smaller network that compression tries.
 
     Returns:
         The manifest of the bundle, whose `variants` say what was made.
@@ -182,6 +203,9 @@ def export_bundle(
     target = Path(path)
     check_folder(target, overwrite=overwrite, kinds=[BUNDLE])
     wanted = wanted_variants(variants)
+    if compress is None and max_error_ratio is not None:
+        raise InputError("max_error_ratio: only compression uses it; pass compress='auto', or leave it out")
+    share, allowed = None if compress is None else share_of(compress), limits_of(max_error_ratio)
     check_one_input(encoder, "encoder")
     if decoder is not None:
         check_one_input(decoder, "decoder")
@@ -208,11 +232,21 @@ def export_bundle(
     check_finite(reference, rows)
     alarms = _normal(normal, rule, spec, scoring)
     check_repeatable(reference, fresh, rows)
+    small, original, whole = None, None, ""
+    if compress is not None:
+        used = _apart(calibration, rows, alarms, "compression")
+        used = used if front_end is None else features_of(front_end, used)
+        room = tightened(allowed, 0.5) if "int8" in wanted and front_end is None else allowed  # int8 has the other half
+        small, whole = _smaller(raw_encoder, raw_decoder, used, scaling.scale, share, room, scoring, on_progress)
+    if small is not None:
+        original = _models(raw_encoder, raw_decoder, seen, latent) if "int8" in wanted else None
+        raw_encoder, raw_decoder = cast("RawEncoder", small.encoder), cast("RawDecoder | None", small.decoder)
+        reference = Reference(raw_encoder, raw_decoder, None, front_end)
+        reference.scoring = scoring = _scoring(score_kind, reference, rows, scaling, with_scorer=with_scorer)
+        check_finite(reference, rows)
     limits = tolerances(reference, rows, scaling, tolerance)
     check_independent(reference, rows, limits, tolerance)
-    models = {"encoder": to_onnx(raw_encoder, torch.from_numpy(seen), "encoder")}
-    if raw_decoder is not None:
-        models["decoder"] = to_onnx(raw_decoder, torch.zeros(2, *latent), "decoder")
+    models = _models(raw_encoder, raw_decoder, seen, latent)
     fp32 = {role: for_fp32(model) for role, model in models.items()}
     if front_end is not None:
         fp32[FEATURES] = to_onnx(frozen(front_end), torch.from_numpy(rows), FEATURES)
@@ -223,7 +257,7 @@ def export_bundle(
     int8: Int8 | None = None
     reason = _NO_INT8 if front_end is not None and "int8" in wanted else ""
     if not reason:
-        int8, reason = _int8(models, wanted, calibration, rows, scaling, scoring, alarms, tune)
+        int8, reason = _int8(models, wanted, calibration, rows, scaling, scoring, alarms, tune, original)
     describe = partial(
         Manifest,
         name=name or target.stem,
@@ -238,7 +272,10 @@ def export_bundle(
         made_with=versions(),
         training=dict(training or {}),
         front_end=None if front_end is None else _front_end_spec(front_end),
+        compression=None if small is None else _compression_spec(small, share, allowed),
     )
+    if whole:
+        warnings.warn(f"no compression: {whole}", stacklevel=3)  # the caller, past `torch_defaults`
     with_scorer = with_scorer and scoring is not None
     write = partial(_write, target, describe, fp32, reference, rows, limits, wanted, alarms, with_scorer, overwrite)
     if int8 is not None:
@@ -416,16 +453,51 @@ def _int8(
     scoring: Scoring | None,
     alarms: Normal | None,
     finetune: Finetune | None,
+    original: Mapping[str, ModelProto] | None,
 ) -> tuple[Int8 | None, str]:
     """The int8 variant, if it is wanted and there is one that is worth having; else the reason why there is none."""
     if "int8" not in wanted:
         return None, ""
-    rows = calibration_rows(calibration, example)
-    rows = rows if alarms is None else apart_from(rows, alarms.rows)
+    rows = _apart(calibration, example, alarms, "int8")
     try:
-        return choose(models, rows, scaling.scale, finetune=finetune, scoring=scoring), ""
+        return choose(models, rows, scaling.scale, finetune=finetune, scoring=scoring, original=original), ""
     except Exception as error:
         return None, _reason(error)
+
+
+def _apart(calibration: ArrayLike | None, example: NDArray[Any], alarms: Normal | None, purpose: str) -> NDArray[Any]:
+    """Calibration rows, without those that calibrate the threshold."""
+    rows = calibration_rows(calibration, example, purpose)
+    return rows if alarms is None else apart_from(rows, alarms.rows, purpose)
+
+
+def _smaller(*given: Any) -> tuple[Compressed | None, str]:
+    """A smaller network, if there is one within the limits; else the reason why there is none."""
+    try:
+        return compressed(*given), ""
+    except NotCompressibleError as error:
+        return None, str(error)
+
+
+def _compression_spec(small: Compressed, share: float | None, limits: Quality) -> CompressionSpec:
+    assert limits.error_ratio is not None
+    return CompressionSpec(
+        asked=share,
+        max_error_ratio=limits.error_ratio,
+        rows=small.rows[0],
+        held_out_rows=small.rows[1],
+        multiply_adds=small.work,
+        layers=tuple(SmallerLayer(**layer) for layer in small.layers),
+        quality={name: round(value, 6) for name, value in small.quality.numbers().items()},
+    )
+
+
+def _models(
+    encoder: nn.Module, decoder: nn.Module | None, rows: NDArray[Any], latent: tuple[int, ...]
+) -> dict[str, ModelProto]:
+    """Canonical graphs by role."""
+    models = {"encoder": to_onnx(encoder, torch.from_numpy(rows), "encoder")}
+    return models if decoder is None else models | {"decoder": to_onnx(decoder, torch.zeros(2, *latent), "decoder")}
 
 
 def _reason(error: Exception) -> str:
@@ -440,8 +512,7 @@ def _finetuner(encoder: nn.Module, decoder: nn.Module | None, scaling: Scaling, 
     def tune(rows: NDArray[Any]) -> dict[str, ModelProto]:
         with torch.random.fork_rng(devices=[]):
             down, up = finetuned(encoder, decoder, rows, scaling.scale)
-        models = {"encoder": to_onnx(down, torch.from_numpy(rows), "encoder")}
-        return models if up is None else models | {"decoder": to_onnx(up, torch.zeros(2, *latent), "decoder")}
+        return _models(down, up, rows, latent)
 
     return tune
 

@@ -475,8 +475,8 @@ def _smaller(*given: Any) -> tuple[Compressed | None, str]:
     """A smaller network, if there is one within the limits; else the reason why there is none."""
     try:
         return compressed(*given), ""
-    except NotCompressibleError as error:
-        return None, str(error)
+    except Exception as error:
+        return None, _reason(error)
 
 
 def _compression_spec(small: Compressed, share: float | None, limits: Quality) -> CompressionSpec:
@@ -502,7 +502,7 @@ def _models(
 
 def _reason(error: Exception) -> str:
     """What an error says; with its type where it is a fault of this program."""
-    known = isinstance(error, (NotQuantizableError, VerificationError))
+    known = isinstance(error, (NotCompressibleError, NotQuantizableError, VerificationError))
     return str(error) if known else f"{type(error).__name__}: {error}"
 
 

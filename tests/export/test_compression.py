@@ -124,6 +124,7 @@ NARROWED = {
     "normalised over units": (lambda: mixed_by(nn.LayerNorm(8)), set()),
     "softmax over units": (lambda: mixed_by(nn.Softmax(1)), set()),
     "shuffled channels": (lambda: (shuffled(), nn.Linear(3, 12)), set()),
+    "without layers": (lambda: (nn.Flatten(), nn.Tanh()), set()),
     "without hidden layers": (lambda: (nn.Linear(12, 3), nn.Linear(3, 12)), set()),
 }
 
@@ -305,6 +306,19 @@ def test_limits_that_no_smaller_network_meets_are_named(wide):
     tight = replace(LIMITS, neighbours=1.0, error_ratio=0.5)
     with pytest.raises(NotCompressibleError, match=r"error_ratio is .*, allowed is at most 0\.5"):
         compressed(*Pair(*wide).requires_grad_(False).children(), factory_rows(), ONE, None, tight)
+
+
+@pytest.mark.parametrize("parts", [(nn.Linear(24, 4), nn.Linear(4, 24)), (nn.Tanh(), nn.Identity())])
+def test_where_nothing_can_be_removed_the_reason_is_given(parts):
+    with pytest.raises(NotCompressibleError, match=r"no hidden units that could be removed \(layers with weights: "):
+        compressed(*Pair(*parts).requires_grad_(False).children(), factory_rows(), ONE)
+
+
+def test_a_fault_of_a_module_costs_only_compression(wide, tmp_path, monkeypatch):
+    monkeypatch.setattr(choice, "distil", lambda *args: 1 / 0)
+    given = {"encoder": wide[0], "decoder": wide[1], "example": factory_rows()}
+    with pytest.warns(UserWarning, match="no compression: ZeroDivisionError"):
+        assert export_bundle(**given, path=tmp_path / "m.aeedge", compress=0.1).compression is None
 
 
 def test_more_error_allows_less_work(wide, bundles, tmp_path):

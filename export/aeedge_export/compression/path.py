@@ -72,7 +72,7 @@ class Path:
             if name in plan.ranks:
                 part = plan.ranks[name] * sum(after) / (before[0] * before[1])
             left += work * part
-        return left / self.work
+        return left / max(self.work, 1)
 
     def sizes(self, name: str, plan: Plan) -> tuple[int, int]:
         """Inputs and outputs of a layer; 1 input for one that mixes no channels."""

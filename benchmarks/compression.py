@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import warnings
+from bisect import bisect_left
 from pathlib import Path
 from typing import Any
 
@@ -64,16 +65,18 @@ def fitted(params: dict[str, Any], rows: np.ndarray, epochs: int | None) -> Auto
 
 def narrower(params: dict[str, Any], rows: np.ndarray, work: int, epochs: int | None) -> tuple[Autoencoder, int]:
     """The network with narrower hidden layers whose multiply-adds are nearest, trained from the start."""
-    most, sizes = max(params["hidden"]), {}
-    for width in range(1, most + 1):
-        hidden = tuple(max(1, round(one * width / most)) for one in params["hidden"])
-        if hidden not in sizes:
-            untrained = fitted({**params, "hidden": hidden}, rows[:64], 1)
-            sizes[hidden] = multiply_adds(untrained.network_)
-        if sizes[hidden] > 1.5 * work:
-            break
-    hidden = min(sizes, key=lambda one: abs(sizes[one] - work))
-    return fitted({**params, "hidden": hidden}, rows, epochs), sizes[hidden]
+    most = max(params["hidden"])
+
+    def hidden(width: int) -> tuple[int, ...]:
+        return tuple(max(1, round(one * width / most)) for one in params["hidden"])
+
+    def size(width: int) -> int:
+        return multiply_adds(fitted({**params, "hidden": hidden(width)}, rows[:64], 1).network_)
+
+    width = bisect_left(range(most), work, lo=1, key=size)  # sizes grow with the width
+    if width > 1 and work - size(width - 1) < size(width) - work:
+        width -= 1
+    return fitted({**params, "hidden": hidden(width)}, rows, epochs), size(width)
 
 
 def error(model: aeedge.Model, rows: np.ndarray) -> float:

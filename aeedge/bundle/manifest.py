@@ -244,13 +244,60 @@ class CalibrationSpec(Record):
     drift_references: Mapping[str, tuple[int, int]] = MappingProxyType({})
 
 
+class SmallerLayer(Record):
+    """A layer that compression changed: `inputs` and `outputs` before and after; `rank` of two factors."""
+
+    graph: str
+    layer: str
+    inputs: tuple[int, int]
+    outputs: tuple[int, int]
+    rank: int | None = None
+
+    def document(self) -> dict[str, Any]:
+        """This as JSON."""
+        sizes = {"inputs": list(self.inputs), "outputs": list(self.outputs)}
+        rank = {} if self.rank is None else {"rank": self.rank}
+        return {"graph": self.graph, "layer": self.layer, **sizes, **rank}
+
+
+class CompressionSpec(Record):
+    """How the network was made smaller after training; nothing at run time depends on it.
+
+    `asked`: the share of the multiply-adds that was to stay, None for as few as the quality limits allow;
+    `max_error_ratio`: the limit of the error; `rows`: calibration rows, of which `held_out_rows` judged the result;
+    `multiply_adds`: to encode and decode one sample, before and after; `layers`: those that changed; `quality`: of fp32
+    against the network as it was trained, as `Variant.quality`.
+    """
+
+    asked: float | None
+    max_error_ratio: float
+    rows: int
+    held_out_rows: int
+    multiply_adds: tuple[int, int]
+    layers: tuple[SmallerLayer, ...]
+    quality: Mapping[str, float]
+
+    def document(self) -> dict[str, Any]:
+        """This as JSON."""
+        return {
+            "asked": "auto" if self.asked is None else self.asked,
+            "max_error_ratio": self.max_error_ratio,
+            "rows": self.rows,
+            "held_out_rows": self.held_out_rows,
+            "multiply_adds": list(self.multiply_adds),
+            "layers": [layer.document() for layer in self.layers],
+            "quality": dict(self.quality),
+        }
+
+
 class Manifest(Record):
     """All that a reader needs to know of a bundle before it opens a graph.
 
     `latent_shape` is the shape of one sample's latents; `ordered` says that any prefix of them can be decoded. `parent`
     is the id of the bundle that this one was recalibrated from. `front_end` makes features of raw windows inside the
     graphs; None where the network takes the samples themselves. `codes` says how latents become whole numbers of a few
-    bits; None where the bundle does not.
+    bits; None where the bundle does not. `compression` says how the network was made smaller after training; None where
+    it was not.
     """
 
     id: str
@@ -272,6 +319,7 @@ class Manifest(Record):
     parent: str | None = None
     front_end: FrontEndSpec | None = None
     codes: CodesSpec | None = None
+    compression: CompressionSpec | None = None
 
     @property
     def reconstruction_shape(self) -> tuple[int, ...]:
@@ -318,6 +366,7 @@ class Manifest(Record):
             "score": _score_document(self.score),
             **({} if self.calibration is None else {"calibration": _calibration_document(self.calibration)}),
             **({} if self.codes is None else {"codes": self.codes.document()}),
+            **({} if self.compression is None else {"compression": self.compression.document()}),
             "training": dict(self.training),
         }
         text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
@@ -494,6 +543,7 @@ def _manifest(root: Node) -> Manifest:
         parent=root.get("parent").optional(Node.sha256),
         front_end=front_end,
         codes=root.get("codes").optional(lambda node: _codes(node, math.prod(latent_shape))),
+        compression=root.get("compression").optional(_compression),
     )
 
 
@@ -501,6 +551,40 @@ def _codes(node: Node, latents: int) -> CodesSpec:
     from aeedge.bundle.codes_spec import read_codes  # bundles without them need not wait for it
 
     return read_codes(node, latents)
+
+
+def _compression(node: Node) -> CompressionSpec:
+    asked, layers = node.get("asked"), node.get("layers").items()
+    before, after = _two(node.get("multiply_adds"))
+    if after > before:
+        raise node.get("multiply_adds").wrong("two whole numbers, the second not above the first")
+    return CompressionSpec(
+        asked=None if asked.value == "auto" else asked.number(0.0, 1.0),
+        max_error_ratio=node.get("max_error_ratio").number(1.0),
+        rows=node.get("rows").integer(1),
+        held_out_rows=node.get("held_out_rows").integer(1),
+        multiply_adds=(before, after),
+        layers=tuple(_smaller_layer(item) for item in layers),
+        quality={name: item.number() for name, item in node.get("quality").mapping().items()},
+    )
+
+
+def _smaller_layer(node: Node) -> SmallerLayer:
+    return SmallerLayer(
+        graph=node.get("graph").text(),
+        layer=node.get("layer").text(),
+        inputs=_two(node.get("inputs")),
+        outputs=_two(node.get("outputs")),
+        rank=node.get("rank").optional(lambda n: n.integer(1)),
+    )
+
+
+def _two(node: Node) -> tuple[int, int]:
+    """Whole numbers before and after."""
+    found = node.items()
+    if len(found) != 2:
+        raise node.wrong("two whole numbers, before and after")
+    return found[0].integer(1), found[1].integer(1)
 
 
 def _front_end(node: Node) -> FrontEndSpec:

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from aeedge.bundle.codes_spec import CodeScale, code_bytes
-from aeedge.bundle.manifest import Manifest, SignalSpec
+from aeedge.bundle.manifest import CompressionSpec, Manifest, SignalSpec
 from aeedge.bundle.reader import Bundle
 from aeedge.cli.streams import show
 from aeedge.errors import shortened
@@ -59,6 +59,8 @@ def _rows(m: Manifest) -> list[tuple[str, str]]:
         options = ", ".join(f"{name} {json.dumps(_short(value))}" for name, value in front.options.items())
         shown = f"{front.kind}, {len(front.names):,} features ({front.names[0]} … {front.names[-1]})"
         rows.append(("front end", shown + (f", {options}" if options else "")))
+    if m.compression is not None:
+        rows += _compression(m.compression)
     for name, variant in m.variants.items():
         files = {"encoder": variant.encoder, "decoder": variant.decoder, "scorer": variant.scorer}
         sizes = [f"{role} {human_bytes(file.bytes)}" for role, file in files.items() if file is not None]
@@ -102,6 +104,19 @@ def _signal(signal: SignalSpec) -> list[tuple[str, str]]:
     calendar = [("calendar", f"time of {' and '.join(signal.calendar)}")] if signal.calendar else []
     windows = ("windows", f"{length:,} samples, hop {step:,}{seconds}")
     return [("channels", shortened(named)), ("rate", rate), windows, *time, *calendar]
+
+
+def _compression(spec: CompressionSpec) -> list[tuple[str, str]]:
+    """How much smaller the network was made, where, and how well it does."""
+    before, after = spec.multiply_adds
+    asked = "as few as the quality limits allow" if spec.asked is None else f"asked for {spec.asked:.0%}"
+    quality = ", ".join(f"{what.replace('_', ' ')} {value:.4f}" for what, value in spec.quality.items())
+    layers = []
+    for one in spec.layers:
+        sizes = " to ".join(f"{a:,}" if a == b else f"{b:,} of {a:,}" for a, b in (one.inputs, one.outputs))
+        layers.append(f"{one.graph} {one.layer}: {sizes}" + ("" if one.rank is None else f", rank {one.rank}"))
+    rows = [("compression", f"{after / before:.0%} of {before:,} multiply-adds ({asked}), from {spec.rows:,} rows")]
+    return [*rows, ("", f"against the network as trained: {quality}"), *(("", layer) for layer in layers)]
 
 
 def _alarms(m: Manifest) -> list[tuple[str, str]]:

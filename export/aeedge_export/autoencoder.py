@@ -501,34 +501,45 @@ class Autoencoder(Detector, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         variants: Sequence[str] | str = ("fp32",),
         calibration: ArrayLike | None = None,
         qat: bool = False,
+        compress: str | float | None = None,
+        max_error_ratio: float | None = None,
         with_scorer: bool = True,
         score_kind: str | None = None,
         name: str | None = None,
         tolerance: float = 1e-4,
         overwrite: bool = False,
+        on_progress: Callable[[str], None] | None = None,
     ) -> Manifest:
         """Write a bundle for `aeedge.load`; it appears only after aeedge has reproduced this network's outputs with it.
 
         Args:
             path: the bundle's directory, for example `motor.aeedge`.
             variants: "fp32" and "int8", the preferred one first; see `export_bundle`.
-            calibration: raw rows on which int8 is calibrated and its quality is measured (192 or more), and the steps
-                of codes (20 or more); by default codes are of the held-out rows that the run keeps.
+            calibration: raw rows, best such that had no say in training, on which int8 and compression are calibrated
+                and their quality is measured (192 or more), and the steps of codes (20 or more); by default codes are
+                of the held-out rows that the run keeps.
             qat: fine-tune int8 where the quality limits would keep layers in fp32.
+            compress: make the network smaller first: "auto", or the share of the multiply-adds that may stay; see
+                `export_bundle`.
+            max_error_ratio: how much compression may enlarge the reconstruction error, in the place of 1.01.
             with_scorer: also write encoder, decoder and score as one graph; see `export_bundle`.
             score_kind: another kind of score than that of the training, which must be a part of it: of "both" also
                 "robust", "mahalanobis" and "mse".
             name: the model's name; default: the stem of `path`.
             tolerance: maximum error of fp32 relative to an output's magnitude.
             overwrite: replace an existing bundle that holds no other files; anything else is never replaced.
+            on_progress: called with a line for each smaller network that compression tries.
 
         Raises:
-            InputError: `path` exists, or cannot be written; no calibration rows for int8, or rows that do not fit.
+            InputError: `path` exists, or cannot be written; no calibration rows for int8 or compression, or rows that
+                do not fit.
             VerificationError: aeedge's outputs differ from torch's; nothing is left behind.
         """
         check_is_fitted(self)
         if variants != "all" and "int8" in variants and calibration is None:
             raise InputError("calibration: expected rows of raw input for int8, got none; pass calibration=rows")
+        if compress is not None and calibration is None:
+            raise InputError("calibration: expected rows of raw input for compression, got none; pass calibration=rows")
         run = self.run_ if score_kind is None else scored_by(self.run_, score_kind)
         encoder, decoder = run.network.exportable()
         return export_bundle(
@@ -553,9 +564,12 @@ class Autoencoder(Detector, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
             variants=variants,
             calibration=calibration,
             qat=qat,
+            compress=compress,
+            max_error_ratio=max_error_ratio,
             with_scorer=with_scorer,
             tolerance=tolerance,
             overwrite=overwrite,
+            on_progress=on_progress,
         )
 
     def sample(self, n: int, *, random_state: int | None = None) -> NDArray[np.float32]:

@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from aeedge.bundle.codes_spec import CodesSpec
 from aeedge.bundle.drift_reference import DriftReference
 from aeedge.bundle.manifest import (
     CalibrationSpec,
+    CompressionSpec,
     FileEntry,
     FrontEndSpec,
     InputSpec,
@@ -31,6 +32,7 @@ from aeedge.bundle.manifest import (
     Missing,
     ScoreSpec,
     SignalSpec,
+    SmallerLayer,
     Tolerance,
     Variant,
 )
@@ -71,8 +73,18 @@ from aeedge_export.arguments import (
     wanted_variants,
     without_missing,
 )
+from aeedge_export.compression.choice import (
+    Compressed,
+    NotCompressibleError,
+    compressed,
+    limits_of,
+    share_of,
+    tightened,
+)
 from aeedge_export.conversion.graph import (
     OPSET,
+    RawDecoder,
+    RawEncoder,
     Scaling,
     check_one_input,
     frozen,
@@ -89,7 +101,7 @@ from aeedge_export.quantization.choice import LEAST_ROWS, Finetune, Int8, NotQua
 from aeedge_export.quantization.codes import code_scales
 from aeedge_export.quantization.encoder_decoder import EncoderDecoder, nudged
 from aeedge_export.quantization.finetuning import finetuned
-from aeedge_export.quantization.quality_limits import disagreement
+from aeedge_export.quantization.quality_limits import Quality, disagreement
 from aeedge_export.quantization.rows import apart_from, calibration_rows
 from aeedge_export.scoring import fit_scoring
 from aeedge_export.training.devices import torch_defaults
@@ -124,6 +136,8 @@ def export_bundle(
     variants: Sequence[str] | str = ("fp32",),
     calibration: ArrayLike | None = None,
     qat: bool = False,
+    compress: str | float | None = None,
+    max_error_ratio: float | None = None,
     score_kind: str | Scoring = "mse",
     normal: ArrayLike | Normal | None = None,
     rule: ThresholdRule | None = None,
@@ -131,6 +145,7 @@ def export_bundle(
     front_end: FrontEnd | None = None,
     tolerance: float = 1e-4,
     overwrite: bool = False,
+    on_progress: Callable[[str], None] | None = None,
 ) -> Manifest:
     """Write a bundle of any pair of torch modules; it is there only after aeedge has reproduced torch with it.
 
@@ -158,10 +173,14 @@ def export_bundle(
         variants: "fp32" and "int8", the one that `aeedge.load` takes by itself first; "all" for both, as far as the
             calibration rows suffice. Where no int8 form is within the quality limits (docs/decisions/0009-int8.md) it
             is left out, with a warning that gives the reason.
-        calibration: raw rows that the steps of codes are chosen and judged with (20 or more; see `Model.encode`), and
-            int8 (192 or more); default: the example, for codes also normal rows.
+        calibration: raw rows that int8 and compression are calibrated and judged with (192 or more), and the steps of
+            codes (20 or more; see `Model.encode`); default: the example, for codes also normal rows.
         qat: where the quality limits would keep layers in fp32, fine-tune the int8 variant for a few epochs with
             rounding in the forward pass, on the calibration rows; fp32 does not change.
+        compress: make the network smaller first (docs/compression.md): "auto" for as few multiply-adds as the quality
+            limits allow, or the share of them that may stay, such as 0.5. Where that is not within the limits the
+            network stays as it is, with a warning that gives the reason.
+        max_error_ratio: how much compression may enlarge the mean squared reconstruction error, in the place of 1.01.
         score_kind: "mse", "robust", "mahalanobis" or "both" (see `aeedge.Model.score`), whose parameters are those of
             the example; or "auto" for the best that there is. Without a decoder there is "mahalanobis" or no score.
         normal: raw rows of normal operation that had no say in training, to calibrate alarms with; None for a bundle
@@ -175,6 +194,7 @@ def export_bundle(
             (n, features), and there is no int8.
         tolerance: largest error of fp32 relative to an output's magnitude, at most 0.05.
         overwrite: replace an existing bundle that holds no other files; anything else is never replaced.
+        on_progress: called with a line for each smaller network that compression tries.
 
     Returns:
         The manifest of the bundle, whose `variants` say what was made.
@@ -187,6 +207,9 @@ def export_bundle(
     target = Path(path)
     check_folder(target, overwrite=overwrite, kinds=[BUNDLE])
     wanted = wanted_variants(variants)
+    if compress is None and max_error_ratio is not None:
+        raise InputError("max_error_ratio: only compression uses it; pass compress='auto', or leave it out")
+    share, allowed = None if compress is None else share_of(compress), limits_of(max_error_ratio)
     check_one_input(encoder, "encoder")
     if decoder is not None:
         check_one_input(decoder, "decoder")
@@ -213,11 +236,21 @@ def export_bundle(
     check_finite(reference, rows)
     alarms = _normal(normal, rule, spec, scoring)
     check_repeatable(reference, fresh, rows)
+    small, original, whole = None, None, ""
+    if compress is not None:
+        used = _apart(calibration, rows, alarms, "compression")
+        used = used if front_end is None else features_of(front_end, used)
+        room = tightened(allowed, 0.5) if "int8" in wanted and front_end is None else allowed  # int8 has the other half
+        small, whole = _smaller(raw_encoder, raw_decoder, used, scaling.scale, share, room, scoring, on_progress)
+    if small is not None:
+        original = _models(raw_encoder, raw_decoder, seen, latent) if "int8" in wanted else None
+        raw_encoder, raw_decoder = cast("RawEncoder", small.encoder), cast("RawDecoder | None", small.decoder)
+        reference = Reference(raw_encoder, raw_decoder, None, front_end)
+        reference.scoring = scoring = _scoring(score_kind, reference, rows, scaling, with_scorer=with_scorer)
+        check_finite(reference, rows)
     limits = tolerances(reference, rows, scaling, tolerance)
     check_independent(reference, rows, limits, tolerance)
-    models = {"encoder": to_onnx(raw_encoder, torch.from_numpy(seen), "encoder")}
-    if raw_decoder is not None:
-        models["decoder"] = to_onnx(raw_decoder, torch.zeros(2, *latent), "decoder")
+    models = _models(raw_encoder, raw_decoder, seen, latent)
     fp32 = {role: for_fp32(model) for role, model in models.items()}
     if front_end is not None:
         fp32[FEATURES] = to_onnx(frozen(front_end), torch.from_numpy(rows), FEATURES)
@@ -228,7 +261,7 @@ def export_bundle(
     int8: Int8 | None = None
     reason = _NO_INT8 if front_end is not None and "int8" in wanted else ""
     if not reason:
-        int8, reason = _int8(models, wanted, calibration, rows, scaling, scoring, alarms, tune)
+        int8, reason = _int8(models, wanted, calibration, rows, scaling, scoring, alarms, tune, original)
     describe = partial(
         Manifest,
         name=name or target.stem,
@@ -243,7 +276,10 @@ def export_bundle(
         made_with=versions(),
         training=dict(training or {}),
         front_end=None if front_end is None else _front_end_spec(front_end),
+        compression=None if small is None else _compression_spec(small, share, allowed),
     )
+    if whole:
+        warnings.warn(f"no compression: {whole}", stacklevel=3)  # the caller, past `torch_defaults`
     with_scorer = with_scorer and scoring is not None
     coded = _code_rows(rows, calibration, alarms), scaling.scale
     write = partial(
@@ -350,7 +386,7 @@ def _write(
 def _code_rows(example: NDArray[Any], calibration: ArrayLike | None, alarms: Normal | None) -> NDArray[Any]:
     """The calibration rows if there are enough; else the example, and normal rows that are not in it."""
     if calibration is not None and len(np.asarray(calibration)) >= codes_spec.LEAST_ROWS:
-        return calibration_rows(calibration, example, codes_spec.LEAST_ROWS)
+        return calibration_rows(calibration, example, "calibration", codes_spec.LEAST_ROWS)
     if alarms is None:
         return example
     own = {key.tobytes() for key in row_keys(example, example.dtype)}
@@ -439,21 +475,56 @@ def _int8(
     scoring: Scoring | None,
     alarms: Normal | None,
     finetune: Finetune | None,
+    original: Mapping[str, ModelProto] | None,
 ) -> tuple[Int8 | None, str]:
     """The int8 variant, if it is wanted and there is one that is worth having; else the reason why there is none."""
     if "int8" not in wanted:
         return None, ""
-    rows = calibration_rows(calibration, example)
-    rows = rows if alarms is None else apart_from(rows, alarms.rows)
+    rows = _apart(calibration, example, alarms, "int8")
     try:
-        return choose(models, rows, scaling.scale, finetune=finetune, scoring=scoring), ""
+        return choose(models, rows, scaling.scale, finetune=finetune, scoring=scoring, original=original), ""
     except Exception as error:
         return None, _reason(error)
 
 
+def _apart(calibration: ArrayLike | None, example: NDArray[Any], alarms: Normal | None, purpose: str) -> NDArray[Any]:
+    """Calibration rows, without those that calibrate the threshold."""
+    rows = calibration_rows(calibration, example, purpose)
+    return rows if alarms is None else apart_from(rows, alarms.rows, purpose)
+
+
+def _smaller(*given: Any) -> tuple[Compressed | None, str]:
+    """A smaller network, if there is one within the limits; else the reason why there is none."""
+    try:
+        return compressed(*given), ""
+    except Exception as error:
+        return None, _reason(error)
+
+
+def _compression_spec(small: Compressed, share: float | None, limits: Quality) -> CompressionSpec:
+    assert limits.error_ratio is not None
+    return CompressionSpec(
+        asked=share,
+        max_error_ratio=limits.error_ratio,
+        rows=small.rows[0],
+        held_out_rows=small.rows[1],
+        multiply_adds=small.work,
+        layers=tuple(SmallerLayer(**layer) for layer in small.layers),
+        quality={name: round(value, 6) for name, value in small.quality.numbers().items()},
+    )
+
+
+def _models(
+    encoder: nn.Module, decoder: nn.Module | None, rows: NDArray[Any], latent: tuple[int, ...]
+) -> dict[str, ModelProto]:
+    """Canonical graphs by role."""
+    models = {"encoder": to_onnx(encoder, torch.from_numpy(rows), "encoder")}
+    return models if decoder is None else models | {"decoder": to_onnx(decoder, torch.zeros(2, *latent), "decoder")}
+
+
 def _reason(error: Exception) -> str:
     """What an error says; with its type where it is a fault of this program."""
-    known = isinstance(error, (NotQuantizableError, VerificationError))
+    known = isinstance(error, (NotCompressibleError, NotQuantizableError, VerificationError))
     return str(error) if known else f"{type(error).__name__}: {error}"
 
 
@@ -463,8 +534,7 @@ def _finetuner(encoder: nn.Module, decoder: nn.Module | None, scaling: Scaling, 
     def tune(rows: NDArray[Any]) -> dict[str, ModelProto]:
         with torch.random.fork_rng(devices=[]):
             down, up = finetuned(encoder, decoder, rows, scaling.scale)
-        models = {"encoder": to_onnx(down, torch.from_numpy(rows), "encoder")}
-        return models if up is None else models | {"decoder": to_onnx(up, torch.zeros(2, *latent), "decoder")}
+        return _models(down, up, rows, latent)
 
     return tune
 

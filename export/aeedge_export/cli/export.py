@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 import aeedge_export.autoencoder as workstation
-from aeedge.bundle.manifest import Manifest, Variant
+from aeedge.bundle.manifest import CompressionSpec, Manifest, Variant
 from aeedge.cli.types import rule_options
+from aeedge.cli.wording import reworded, say
 from aeedge.detection.calibration import ThresholdRule
 from aeedge.errors import InputError, printable
 from aeedge.files.replacing import BUNDLE, check_folder
@@ -28,9 +29,11 @@ from aeedge_export.reporting.detection import INFLATED
 @click.argument("run", type=click.Path())
 @click.option("-o", "--output", metavar="BUNDLE", required=True, type=click.Path(), help="Bundle to write.")
 @click.option("--variants", default="fp32", show_default=True, help="fp32, or fp32,int8; devices prefer the first.")
-@click.option("--calibration", metavar="DATA", type=click.Path(), help="Rows for int8 and codes.")
+@click.option("--calibration", metavar="DATA", type=click.Path(), help="Rows for int8, --compress and codes.")
 @rule_options("as the training")
 @click.option("--qat", is_flag=True, help="Fine-tune int8 with simulated rounding if layers would stay fp32.")
+@click.option("--compress", metavar="auto|SHARE", help="Remove hidden units: share of multiply-adds that may stay.")
+@click.option("--max-error-ratio", type=float, help="Error that --compress may reach [default: 1.01].")
 @click.option("--no-scorer", is_flag=True, help="Leave out scorer.onnx (not for both, mahalanobis): half the size.")
 @click.option("--score-kind", help="Part of the trained score: of both also robust, mahalanobis, mse.")
 @click.option("--name", help="Name of the model [default: the bundle's].")
@@ -55,6 +58,8 @@ def export(
     threshold: float | None,
     contamination: float,
     qat: bool,
+    compress: str | None,
+    max_error_ratio: float | None,
     no_scorer: bool,
     score_kind: str | None,
     name: str | None,
@@ -65,13 +70,15 @@ def export(
 
     The bundle appears only after aeedge has loaded it and reproduced torch's outputs with it. An int8 variant must stay
     within quality limits on held-out rows of DATA; layers that exceed them stay in fp32. If no layer is left, the
-    bundle holds only fp32, and the exit code is 1. The threshold for alarms is that of the training, or follows from
-    the scores of the same calibration rows by another rate.
+    bundle holds only fp32, and the exit code is 1; so it is where no smaller network of --compress is within
+    them. The threshold for alarms is that of the training, or follows from the scores of the same calibration rows by
+    another rate.
 
     \b
     Examples:
       aeedge export run -o motor.aeedge
       aeedge export run -o motor.aeedge --variants int8,fp32 --calibration motor.csv
+      aeedge export run -o motor.aeedge --compress auto --calibration motor.csv
     """
     check_folder(output, overwrite=force, kinds=[BUNDLE], inputs=[run, calibration])
     names = tuple(part.strip() for part in variants.split(","))
@@ -84,7 +91,7 @@ def export(
                 "--calibration-share or --calibration, or use 'aeedge recalibrate' on the bundle"
             )
         autoencoder.calibrate(**rule._asdict())
-    rows = _calibration(calibration, names, autoencoder)
+    rows = _calibration(calibration, names, compress, autoencoder)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         manifest = autoencoder.export(
@@ -92,28 +99,36 @@ def export(
             variants=names,
             calibration=rows,
             qat=qat,
+            compress=compress,
+            max_error_ratio=max_error_ratio,
             with_scorer=not no_scorer,
             score_kind=score_kind,
             name=name,
             tolerance=tolerance,
             overwrite=force,
+            on_progress=lambda line: say(f"compress: {line}", err=True),
         )
     size = sum(f.stat().st_size for f in Path(output).iterdir())
     click.echo(f"wrote {printable(output, None)}: {human_bytes(size)}, id {manifest.id[:12]}, outputs match torch")
     click.echo(_alarms(manifest))
+    if manifest.compression is not None:
+        click.echo(_compressed(manifest.compression))
     if "int8" in manifest.variants:
         click.echo(_decided(manifest.variants["int8"]))
     click.echo(f"next: aeedge verify {shlex.quote(output)}")
-    if missing := _missing(names, manifest):
-        for warning in caught:
-            click.echo(f"{missing} was left out: {warning.message}", err=True)
+    for warning in caught:
+        say(reworded(f"Left out: {warning.message}", ctx.command), err=True)
+    if _missing(names, manifest) or (compress is not None and manifest.compression is None):
         ctx.exit(1)
 
 
-def _calibration(path: str | None, names: tuple[str, ...], autoencoder: workstation.Autoencoder) -> ArrayLike | None:
+def _calibration(
+    path: str | None, names: tuple[str, ...], compress: str | None, autoencoder: workstation.Autoencoder
+) -> ArrayLike | None:
     if path is None:
-        if "int8" in names:
-            raise InputError("--variants int8: expected --calibration DATA, rows like the training rows; got none")
+        for purpose, wanted in (("--variants int8", "int8" in names), ("--compress", compress is not None)):
+            if wanted:
+                raise InputError(f"{purpose}: expected --calibration DATA, rows like the training rows; got none")
         return None
     spec = autoencoder.run_.input_spec
     if spec.signal is not None:
@@ -143,6 +158,22 @@ def _alarms(manifest: Manifest) -> str:
     promised = f"a false-alarm rate of {100 * spec.false_alarm_rate:.3g} %, from {spec.rows:,} calibration {rows}"
     promised = INFLATED if "inflation" in spec.rule else promised
     return f"score {manifest.score.kind}, threshold {values}: {promised}{drift}"
+
+
+def _compressed(spec: CompressionSpec) -> str:
+    """What became smaller, and the quality of the result."""
+    before, after = spec.multiply_adds
+    rows = [
+        [one.graph, one.layer]
+        + [f"{a:,}" if a == b else f"{a:,} → {b:,}" for a, b in (one.inputs, one.outputs)]
+        + ["" if one.rank is None else f"two factors of rank {one.rank}"]
+        for one in spec.layers
+    ]
+    quality = ", ".join(f"{name} {value:.4f}" for name, value in spec.quality.items())
+    return (
+        f"\ncompressed to {after / before:.0%} of {before:,} multiply-adds; quality on held-out rows, against the "
+        f"network as trained: {quality}\n{columns(['graph', 'layer', 'inputs', 'outputs', ''], rows)}\n"
+    )
 
 
 def _decided(variant: Variant) -> str:

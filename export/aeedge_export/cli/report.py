@@ -25,7 +25,7 @@ from aeedge_export.reporting.page import render
 @click.command()
 @click.argument("run", type=click.Path())
 @click.option("-o", "--output", metavar="HTML", type=click.Path(), help="Page to write [default: RUN/report.html].")
-@click.option("--bundle", type=click.Path(), help="Bundle made from RUN: also show which layers run in int8, and why.")
+@click.option("--bundle", type=click.Path(), help="Bundle made from RUN: also show compression and int8.")
 @click.option("--test", metavar="DATA", multiple=True, type=click.Path(), help="Rows to detect anomalies in.")
 @click.option("--labels", help="Labels of --test: a column, an array of the .npz, or an .npy file.")
 @click.option("--array", help="Name of the array inside an .npz of --test.")

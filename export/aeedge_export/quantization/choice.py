@@ -79,6 +79,7 @@ def choose(
     limits: Quality = LIMITS,
     finetune: Finetune | None = None,
     scoring: Scoring | None = None,
+    original: Mapping[str, ModelProto] | None = None,
 ) -> Int8:
     """The int8 form of canonical fp32 graphs.
 
@@ -90,11 +91,12 @@ def choose(
         finetune: the last resort, called with rows when the limits keep layers in fp32; returns canonical graphs whose
             weights lose less by rounding, used where more layers run on integers then.
         scoring: how samples are scored; None for the mean squared reconstruction error.
+        original: fp32 graphs that quality is measured against, where `models` are a smaller network made from them.
 
     Raises:
         NotQuantizableError: no layer can run on integers, or no set of layers is within the limits.
     """
-    search = _Search(models, rows, scale, limits, scoring)
+    search = _Search(models, rows, scale, limits, scoring, original)
     try:
         found, reason = search.run(), None
     except NotQuantizableError as error:
@@ -102,7 +104,7 @@ def choose(
     if finetune is not None and (found is None or found.harmed):
         tuned = finetune(np.concatenate([search.calibrating, search.choosing]))
         try:
-            second = _Search(models, rows, scale, limits, scoring, tuned).run()
+            second = _Search(models, rows, scale, limits, scoring, original, tuned).run()
         except NotQuantizableError as error:
             reason = reason or error
         else:
@@ -122,6 +124,7 @@ class _Search:
     scale: NDArray[np.float32]
     limits: Quality
     scoring: Scoring | None = None
+    original: Mapping[str, ModelProto] | None = None
     tuned: Mapping[str, ModelProto] | None = None
     notes: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
 
@@ -130,6 +133,7 @@ class _Search:
         self.calibrating, self.choosing, self.judging = (self.rows[np.sort(part)] for part in np.array_split(order, 3))
         self.plain = {role: prepared(model) for role, model in (self.tuned or self.source).items()}
         self.fp32 = EncoderDecoder(self.source, self.scale, self.scoring)
+        self.standard = self.fp32 if self.original is None else EncoderDecoder(self.original, self.scale, self.scoring)
         self.latents = self.fp32.latents_and_errors(self.calibrating)[0]
         self.cache: dict[tuple[str, str, tuple[str, ...]], tuple[ModelProto, Any]] = {}
 
@@ -233,7 +237,7 @@ class _Search:
         return _Settings(fewer, settings.forms, settings.method, settings.corrected)
 
     def _quality(self, settings: _Settings) -> Quality:
-        return quality(self.fp32, EncoderDecoder(self._candidate(settings), self.scale, self.scoring), self.judging)
+        return quality(self.standard, EncoderDecoder(self._candidate(settings), self.scale, self.scoring), self.judging)
 
     def _result(self, settings: _Settings) -> Int8:
         models, measured = self._candidate(settings), self._quality(settings)

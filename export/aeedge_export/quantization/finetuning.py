@@ -8,7 +8,7 @@ the difference of latents and reconstructions from fp32; the weights with the sm
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -54,23 +54,47 @@ def finetuned(
     if not weights:
         return students[0], students[1] if decoder is not None else None
     targets = [target.clone() for target in targets]  # no longer inference tensors
-    optimizer = torch.optim.Adam(weights, lr=_RATE)
-    decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, _EPOCHS)
+
+    def batches() -> Iterator[Tensor]:
+        for part in torch.split(torch.randperm(len(x)), _BATCH):
+            yield _loss(_outputs(students, x[part]), [target[part] for target in targets], per)
+
     with _rounding(students, x):
-        best, kept = _whole_loss(students, x, targets, per), [w.detach().clone() for w in weights]
-        for _ in range(_EPOCHS):
-            for part in torch.split(torch.randperm(len(x)), _BATCH):
-                optimizer.zero_grad()
-                loss = _loss(_outputs(students, x[part]), [target[part] for target in targets], per)
-                loss.backward()  # type: ignore[no-untyped-call]
-                optimizer.step()
-            decay.step()
-            if (now := _whole_loss(students, x, targets, per)) < best:
-                best, kept = now, [w.detach().clone() for w in weights]
-        with torch.no_grad():
-            for weight, value in zip(weights, kept):
-                weight.copy_(value)
+        follow(weights, batches, lambda: _whole_loss(students, x, targets, per), epochs=_EPOCHS, rate=_RATE)
     return students[0].eval(), students[1].eval() if decoder is not None else None
+
+
+def follow(
+    weights: list[nn.Parameter],
+    batches: Callable[[], Iterator[Tensor]],
+    whole: Callable[[], float],
+    *,
+    epochs: int,
+    rate: float,
+) -> None:
+    """Train weights by Adam with a falling rate, and keep those with the smallest loss after an epoch.
+
+    Args:
+        weights: changed in place.
+        batches: gives the losses of the batches of an epoch.
+        whole: the loss by which weights are kept.
+        epochs: number of epochs.
+        rate: learning rate at the start.
+    """
+    optimizer = torch.optim.Adam(weights, lr=rate)
+    decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
+    best, kept = whole(), [w.detach().clone() for w in weights]
+    for _ in range(epochs):
+        for loss in batches():
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+        decay.step()
+        if (now := whole()) < best:
+            best, kept = now, [w.detach().clone() for w in weights]
+    with torch.no_grad():
+        for weight, value in zip(weights, kept):
+            weight.copy_(value)
 
 
 def _whole_loss(students: list[nn.Module], x: Tensor, targets: list[Tensor], scale: Tensor) -> float:

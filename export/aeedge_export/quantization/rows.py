@@ -15,8 +15,12 @@ from aeedge_export.quantization.choice import LEAST_ROWS
 _MARGIN, _OUTSIDE = 0.25, 0.05  # ranges beyond the example's, and the share of values that may lie there
 
 
-def calibration_rows(calibration: ArrayLike | None, example: NDArray[Any], least: int = LEAST_ROWS) -> NDArray[Any]:
+def calibration_rows(
+    calibration: ArrayLike | None, example: NDArray[Any], purpose: str = "int8", least: int = LEAST_ROWS
+) -> NDArray[Any]:
     """Rows of the example's shape and dtype; the example itself where there are no others.
+
+    `purpose` is what they are for: what can be left out where there are too few.
 
     Raises:
         InputError: too few, another shape, not numbers, NaN or infinity, or values outside the range of the example.
@@ -29,7 +33,7 @@ def calibration_rows(calibration: ArrayLike | None, example: NDArray[Any], least
     if len(rows) < least:
         raise InputError(
             f"calibration: expected {least} or more rows (a third each to calibrate, to choose, to judge), "
-            f"got {len(rows)}; pass more rows, or leave out int8"
+            f"got {len(rows)}; pass more rows, or leave out {purpose}"
         )
     if rows.dtype.kind == "f" and not np.isfinite(rows).all():
         at = tuple(int(i) for i in np.argwhere(~np.isfinite(rows))[0])
@@ -40,8 +44,8 @@ def calibration_rows(calibration: ArrayLike | None, example: NDArray[Any], least
     return np.require(rows, example.dtype, ("C", "W"))
 
 
-def apart_from(rows: NDArray[Any], normal: NDArray[Any]) -> NDArray[Any]:
-    """The rows that are not among those that calibrate the threshold, which must have no say in int8.
+def apart_from(rows: NDArray[Any], normal: NDArray[Any], purpose: str = "int8") -> NDArray[Any]:
+    """The rows that are not among those that calibrate the threshold, which must have no say in the network.
 
     Raises:
         InputError: too few are left.
@@ -55,7 +59,7 @@ def apart_from(rows: NDArray[Any], normal: NDArray[Any]) -> NDArray[Any]:
     if len(left) < LEAST_ROWS:
         raise InputError(
             f"calibration: expected {LEAST_ROWS} or more rows beside those that calibrate the threshold, got "
-            f"{len(left)} of {len(rows)}; pass more rows, or leave out int8"
+            f"{len(left)} of {len(rows)}; pass more rows, or leave out {purpose}"
         )
     return left
 

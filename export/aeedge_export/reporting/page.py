@@ -39,7 +39,7 @@ def render(run: Run, manifest: Manifest | None = None) -> str:
 
     Args:
         run: a trained run.
-        manifest: of a bundle made from it, to show the layers of its int8 variant.
+        manifest: of a bundle made from it, to show what compression did and the layers of its int8 variant.
     """
     state, latents = run.state, run.encode(run.sample)
     variance = run.evaluation["health"]["variance"][:_LATENTS] if run.evaluation else []

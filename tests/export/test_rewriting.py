@@ -7,13 +7,7 @@ import torch
 from torch import nn
 
 from aeedge.runtime.session import as_run, every_output
-from aeedge_export.conversion.exact import (
-    conv1d_as_conv2d,
-    dense_as_convolution,
-    flatten_channels_last,
-    fold_normalization,
-    fold_scaler,
-)
+from aeedge_export.conversion.exact import conv1d_as_conv2d, dense_as_convolution, fold_normalization, fold_scaler
 from aeedge_export.conversion.folding import fold_width
 from aeedge_export.conversion.graph import RawDecoder, RawEncoder, Scaling, frozen, to_onnx
 from aeedge_export.conversion.rewriting import for_fp32
@@ -156,20 +150,6 @@ def test_a_signal_is_folded_without_becoming_an_image_first():
     assert kinds(wide).count("Unsqueeze") == 1
     assert "Unsqueeze" not in kinds(folded)
     assert_same(wide, folded, (3, 32))
-
-
-@pytest.mark.parametrize("more", [(), (nn.ReLU(), nn.Linear(3, 2))], ids=["alone", "in a run"])
-def test_a_dense_layer_reads_integer_convolutions_channels_last(more):
-    module = nn.Sequential(
-        nn.Conv2d(2, 5, 3, padding=1), nn.ReLU(), nn.Conv2d(5, 4, 3, 2), nn.Flatten(), nn.Linear(24, 3), *more
-    )
-    model = graph(module, (2, 6, 8))
-    layers = layers_of(model)
-    last = flatten_channels_last(model, layers)
-    assert kinds(last).count("Transpose") == 1
-    assert_same(model, last, (2, 6, 8))
-    for fewer in (layers[1:2], layers[:1] + layers[2:], layers[:2]):  # where one of the two is in fp32
-        assert kinds(flatten_channels_last(model, fewer)) == kinds(model)
 
 
 @pytest.mark.parametrize("end", [nn.Identity(), nn.Softmax(1)], ids=["flattened", "read as a signal"])

@@ -6,7 +6,6 @@
 | `fold_scaler` | fp32 | Sub and Div read and write every raw value: 0.65 of the time of seed with uint8 input |
 | `conv1d_as_conv2d` | both | onnxruntime has no fast Conv1d: 1.6x at batch 1, 2.4x at 1024 |
 | `dense_as_convolution` | int8 | QLinearConv adds the bias while rescaling, QGemm before: 1.2x from batch 64 up |
-| `flatten_channels_last` | int8 | bytes are channels last: a transpose less, 0.97 of the time of conv, ts at one row |
 | `folding.fold_width` | int8 | QLinearConv gathers each tap of a narrow layer separately: 1.9x (conv), 1.25x (ts) |
 
 Measured and not worth a rewrite: Gemm with transB=1 or 0 and MatMul + Add take the same time at any
@@ -144,52 +143,12 @@ def conv1d_as_conv2d(model: ModelProto) -> ModelProto:
     return closed(network)
 
 
-def flatten_channels_last(model: ModelProto, layers: Collection[str]) -> ModelProto:
-    """A Gemm that reads an integer convolution's flattened result reads it channels last, its weights in that order.
-
-    Only where both are among `layers`: onnxruntime runs integer convolutions channels last, others not.
-    """
-    network = opened(model, shapes=True)
-    for gemm in list(network.graph):
-        flat = None if gemm.op_type != "Gemm" or gemm.name not in layers else _producer(gemm)
-        if flat is None or not _flattens(flat) or only_consumer(flat.outputs[0]) is None:
-            continue
-        image, shape = flat.inputs[0], _image_shape(flat.inputs[0])
-        conv = None if image is None else image.producer()
-        while conv is not None and conv.op_type == "Relu":
-            conv = _producer(conv)
-        if image is None or shape is None or conv is None or conv.op_type != "Conv" or conv.name not in layers:
-            continue
-        weight, plain = weight_of(gemm), output_axis(gemm) == 0
-        rows = weight if plain else weight.T
-        if rows.shape[1] != np.prod(shape) or only_consumer(image) is None:
-            continue
-        last = node("Transpose", [image], f"{gemm.name}.pixels", f"{gemm.name}.last", perm=[0, 2, 3, 1])
-        network.graph.insert_before(flat, last)
-        flat.replace_input_with(0, last.outputs[0])
-        moved = rows.reshape(-1, *shape).transpose(0, 2, 3, 1).reshape(rows.shape)
-        _set_weight(gemm, moved if plain else moved.T)
-    return closed(network)
-
-
-def _producer(layer: ir.Node) -> ir.Node | None:
-    return None if layer.inputs[0] is None else layer.inputs[0].producer()
-
-
 def _flattens(layer: ir.Node) -> bool:
     """Whether a node makes rows of whatever shape flat: (n, ...) to (n, k)."""
     if layer.op_type == "Flatten":
         return bool(layer.attributes.get_int("axis", 1) == 1)
     target = constant(layer.inputs[1]) if layer.op_type == "Reshape" else None
     return target is not None and len(target) == 2 and target[1] != 0
-
-
-def _image_shape(value: ir.Value | None) -> tuple[int, ...] | None:
-    """Channels, height and width of a value (n, channels, height, width); None where they are not known."""
-    if value is None or value.shape is None or len(value.shape) != 4:
-        return None
-    sizes = value.shape[1:]
-    return tuple(int(size) for size in sizes) if all(isinstance(size, int) for size in sizes) else None
 
 
 def dense_as_convolution(model: ModelProto, layers: Collection[str]) -> ModelProto:

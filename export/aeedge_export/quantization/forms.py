@@ -8,12 +8,7 @@ import onnx_ir as ir
 from onnx import ModelProto
 
 from aeedge_export.conversion.editing import bias_of, only_consumer, opened
-from aeedge_export.conversion.exact import (
-    conv1d_as_conv2d,
-    dense_as_convolution,
-    flatten_channels_last,
-    fold_normalization,
-)
+from aeedge_export.conversion.exact import conv1d_as_conv2d, dense_as_convolution, fold_normalization
 from aeedge_export.conversion.folding import fold_width
 
 _GROUP = 4  # neighbours that become channels: onnxruntime then gathers 32 bits at a time
@@ -32,7 +27,7 @@ def formed(model: ModelProto, form: str, layers: Collection[str]) -> ModelProto:
     for layer in _narrow(model):
         if layer in layers:
             model = fold_width(model, layer, _GROUP)
-    return dense_as_convolution(flatten_channels_last(model, layers), layers)
+    return dense_as_convolution(model, layers)
 
 
 def _narrow(model: ModelProto) -> list[str]:

@@ -144,6 +144,22 @@ def test_neighbours_become_channels(channels, stride, kernel):
     assert_same(model, fold_width(model, conv, 4), (channels, 8, 16))
 
 
+def test_a_signal_is_folded_without_becoming_an_image_first():
+    wide = conv1d_as_conv2d(graph(SIGNALS, (3, 32)))
+    folded = fold_width(wide, next(n.name for n in wide.graph.node if n.op_type == "Conv"), 4)
+    assert kinds(wide).count("Unsqueeze") == 1
+    assert "Unsqueeze" not in kinds(folded)
+    assert_same(wide, folded, (3, 32))
+
+
+@pytest.mark.parametrize("end", [nn.Identity(), nn.Softmax(1)], ids=["flattened", "read as a signal"])
+def test_signals_are_flattened_as_images_are(end):
+    model = graph(nn.Sequential(nn.Conv1d(3, 4, 3), nn.ReLU(), end, nn.Flatten(), nn.Linear(24, 2)), (3, 8))
+    wide = conv1d_as_conv2d(model)
+    assert ("Squeeze" in kinds(wide)) == isinstance(end, nn.Softmax)
+    assert_same(model, wide, (3, 8))
+
+
 def test_a_convolution_that_cannot_be_folded_is_refused():
     model = graph(nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.Flatten(), nn.Linear(256, 2)), (1, 8, 8))
     with pytest.raises(ValueError, match="expected a plain Conv and its Relu"):

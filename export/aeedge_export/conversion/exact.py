@@ -112,7 +112,7 @@ def fold_scaler(model: ModelProto) -> ModelProto:
 def conv1d_as_conv2d(model: ModelProto) -> ModelProto:
     """One-dimensional convolutions as two-dimensional ones of height 1, with the elementwise nodes between them.
 
-    A Squeeze follows each changed node, and remains where an unchanged node reads it.
+    A Squeeze follows each changed node, and remains where an unchanged node reads it; one that flattens needs none.
     """
     network = opened(model)
     graph = network.graph
@@ -137,7 +137,18 @@ def conv1d_as_conv2d(model: ModelProto) -> ModelProto:
         layer.replace_input_with(0, images[signal])
         graph.insert_after(layer, squeeze)
         images[squeeze.outputs[0]] = image
+        for flat in squeeze.outputs[0].consumers():
+            if _flattens(flat):
+                flat.replace_input_with(0, image)
     return closed(network)
+
+
+def _flattens(layer: ir.Node) -> bool:
+    """Whether a node makes rows of whatever shape flat: (n, ...) to (n, k)."""
+    if layer.op_type == "Flatten":
+        return bool(layer.attributes.get_int("axis", 1) == 1)
+    target = constant(layer.inputs[1]) if layer.op_type == "Reshape" else None
+    return target is not None and len(target) == 2 and target[1] != 0
 
 
 def dense_as_convolution(model: ModelProto, layers: Collection[str]) -> ModelProto:

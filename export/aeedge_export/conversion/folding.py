@@ -17,6 +17,7 @@ from aeedge_export.conversion.editing import (
     add_weight,
     bias_of,
     closed,
+    constant,
     node,
     only_consumer,
     opened,
@@ -58,15 +59,16 @@ def fold_width(model: ModelProto, layer: str, group: int) -> ModelProto:
         add_weight(network.graph, f"{layer}.band", kernel),
         add_weight(network.graph, f"{layer}.biases", np.tile(bias, group // step[1])),
     ]
+    line = _line(pixels)
     form = {"kernel_shape": kernel.shape[2:], "pads": [top, before, bottom, after], "strides": [step[0], 1]}
     new: list[ir.Node] = []
 
     def then(kind: str, end: str, name: str, *more: ir.Value, **attributes: Any) -> None:
-        source = new[-1].outputs[0] if new else pixels
+        source = new[-1].outputs[0] if new else line or pixels
         new.append(node(kind, [source, *more], f"{layer}.{end}", name, **attributes))
 
     if inputs > 1:  # of one channel, a line of pixels is a line of groups as it is
-        then("Transpose", "a", f"{layer}.last", perm=_LAST)
+        then("Transpose", "a", f"{layer}.last", perm=_LAST if line is None else [0, 2, 1])
     then("Reshape", "b", f"{layer}.fold", shapes[0])
     then("Transpose", "c", f"{layer}.first", perm=_FIRST)
     then("Conv", "d", layer, *weights, **form)
@@ -90,6 +92,13 @@ def _banded(weight: Any, step: int, left: int, group: int) -> tuple[Any, int, in
             at = pixel * step - left + tap
             kernel[pixel, :, at % group, :, :, before + at // group] = weight[:, :, :, tap].transpose(0, 1, 2)
     return kernel.reshape(pixels * outputs, group * inputs, height, -1), before, after
+
+
+def _line(pixels: ir.Value | None) -> ir.Value | None:
+    """The signal (n, channels, samples) that an image of height 1 was made of, whose operator is then not needed."""
+    wide = None if pixels is None else pixels.producer()
+    axes = None if wide is None or wide.op_type != "Unsqueeze" else constant(wide.inputs[1])
+    return wide.inputs[0] if wide is not None and axes is not None and axes.tolist() == [2] else None
 
 
 def _line_shapes(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from aeedge.bundle.drift_reference import DriftReference
     from aeedge.bundle.reader import Bundle
     from aeedge.detection.explain import Cause
+    from aeedge.runtime.codes import Coder, Codes
     from aeedge.runtime.dispatch import Dispatcher
     from aeedge.runtime.slot import Slot
     from aeedge.types import Floats
@@ -66,6 +67,7 @@ class Model:
         found = {} if spec is None else {name: np.array(limit, np.float32) for name, limit in spec.thresholds.items()}
         self._limit, self._others = found.pop(variant, None), found
         self.variant, self.arithmetic, self.choices = variant, arithmetic, choices
+        self._coders: dict[int, Coder] = {}
 
     @property
     def path(self) -> str:
@@ -177,33 +179,58 @@ class Model:
         """How many threads large batches are spread over."""
         return self._dispatcher.threads
 
-    def encode(self, x: ArrayLike, *, out: Floats | None = None, invalid: str = "raise") -> Floats:
-        """Latents of samples: (n, *input_shape) to (n, *latent_shape) float32.
+    @overload
+    def encode(
+        self, x: ArrayLike, *, bits: None = None, out: Floats | None = None, invalid: str = "raise"
+    ) -> Floats: ...
+
+    @overload
+    def encode(self, x: ArrayLike, *, bits: int, out: Codes | None = None, invalid: str = "raise") -> Codes: ...
+
+    def encode(self, x: ArrayLike, *, bits: int | None = None, out: Any = None, invalid: str = "raise") -> Any:
+        """Latents of samples: (n, *input_shape) to (n, *latent_shape) float32; or with `bits` their codes, uint8.
+
+        Codes are for narrow connections: each of the k latents, flattened in C order, is rounded to one of 256 or 16
+        even steps, which the manifest has (`manifest.codes`, with the error that it costs), and those beyond the ends
+        get the first or the last one. (n, *input_shape) to (n, k) with 8 bits, to (n, ceil(k / 2)) with 4. See
+        docs/codes.md.
 
         Args:
             x: array-like of numbers, or a frame; for models of integer input, integers within the dtype's range.
-            out: a float32 array of shape (n, *latent_shape) to write into instead of a new one; returned. Undefined
-                after an error.
-            invalid: "raise" or "propagate", see the class.
+            bits: 8 or 4 for codes, None for latents.
+            out: an array to write into instead of a new one, of the result's dtype and shape; returned. Undefined after
+                an error.
+            invalid: "raise" or "propagate", see the class. With `bits` "raise" alone: a sample with NaN or infinity has
+                no code.
 
         Raises:
             InputError: a wrong shape or dtype, no rows, NaN or infinity, an `out` that does not fit; a frame without
-                one of the model's features, or with a column of it that is not numbers.
+                one of the model's features, or with a column of it that is not numbers; other `bits`.
+            IncompatibleBundleError: `bits` for a bundle without codes.
         """
+        if bits is not None:
+            return self._coder("encode", bits, invalid).encode(self.encode(x, invalid=invalid), out)
         result = self._fast["encode"](x, out, invalid)
         return self._run("encode", x, out, invalid) if result is None else result
 
-    def decode(self, z: ArrayLike, *, out: Floats | None = None, invalid: str = "raise") -> Floats:
+    def decode(
+        self, z: ArrayLike, *, bits: int | None = None, out: Floats | None = None, invalid: str = "raise"
+    ) -> Floats:
         """Reconstructions of latents, in raw units: (n, *latent_shape) to (n, *input_shape) float32.
 
         With a front end (`manifest.front_end`) features: (n, *latent_shape) to (n, *features_shape).
 
         Where the latents are ordered (`manifest.ordered`) a prefix of j latents, (n, j), is enough.
 
+        With `bits`, 8 or 4, of codes as `encode` makes them, uint8: (n, k) or (n, ceil(k / 2)). Where the latents are
+        ordered the first j bytes, (n, j), are enough.
+
         Raises:
-            InputError: as `encode`.
-            IncompatibleBundleError: the bundle has no decoder.
+            InputError: as `encode`; codes of another width or dtype.
+            IncompatibleBundleError: the bundle has no decoder; `bits` for a bundle without codes.
         """
+        if bits is not None:
+            z = self._coder("decode", bits, invalid).decode(z)
         result = self._fast["decode"](z, out, invalid)
         return self._run("decode", z, out, invalid) if result is None else result
 
@@ -366,16 +393,27 @@ class Model:
             raise InputError(f"invalid: expected 'raise' or 'propagate', got {invalid!r}")
         return Slot(bind, self.input, n)
 
-    def encode_iter(self, batches: Iterable[ArrayLike], *, invalid: str = "raise") -> Iterator[Floats]:
-        """Latents of each array of an iterable, in order; the next one is read while one is encoded.
+    @overload
+    def encode_iter(
+        self, batches: Iterable[ArrayLike], *, bits: None = None, invalid: str = "raise"
+    ) -> Iterator[Floats]: ...
+
+    @overload
+    def encode_iter(self, batches: Iterable[ArrayLike], *, bits: int, invalid: str = "raise") -> Iterator[Codes]: ...
+
+    def encode_iter(
+        self, batches: Iterable[ArrayLike], *, bits: int | None = None, invalid: str = "raise"
+    ) -> Iterator[Any]:
+        """Latents of each array of an iterable, in order, or with `bits` codes; the next is read while one is encoded.
 
         The iterable is read on a thread of its own, and its arrays are copied there: it may fill the same one again.
         Three batches are in memory at a time. A list or a tuple is taken as it is.
 
         Raises:
             InputError: as `encode`, when the batch at fault is reached; rows are counted over all batches.
+            IncompatibleBundleError: as `encode`.
         """
-        return self.map_iter("encode", batches, invalid=invalid)
+        return self.map_iter("encode", batches, bits=bits, invalid=invalid)
 
     def score_iter(self, batches: Iterable[ArrayLike], *, invalid: str = "raise") -> Iterator[Floats]:
         """Scores of each array of an iterable, in order, as `encode_iter` gives latents."""
@@ -398,17 +436,36 @@ class Model:
         return (np.logical_not(scores <= limit) for scores in self.score_iter(batches, invalid=invalid))
 
     def map_iter(
-        self, what: str, batches: Iterable[ArrayLike], *, invalid: str = "raise", fresh: bool = False
-    ) -> Iterator[Floats]:
+        self,
+        what: str,
+        batches: Iterable[ArrayLike],
+        *,
+        bits: int | None = None,
+        invalid: str = "raise",
+        fresh: bool = False,
+    ) -> Iterator[Any]:
         """The method that `what` names, such as "encode" or "features", of each array of an iterable.
 
-        With `fresh` the arrays are not copied: each has memory of its own that nobody changes.
+        `bits`: of the codes that "encode" gives and "decode" takes. With `fresh` the arrays are not copied: each has
+        memory of its own that nobody changes.
         """
         from aeedge.runtime.prefetch import prefetch
 
         self._check(what)
+        coder = None if bits is None else self._coder(what, bits, invalid)
         in_memory = isinstance(batches, (list, tuple))
-        return self._mapped(what, batches if in_memory else prefetch(batches, _as_is if fresh else _copied), invalid)
+        given = batches if in_memory else prefetch(batches, _as_is if fresh else _copied)
+        if coder is None:
+            return self._mapped(what, given, invalid)
+        if what == "decode":
+            return self._mapped(what, map(coder.decode, given), invalid)
+        return self._encoded(coder, self._mapped(what, given, invalid))
+
+    def _encoded(self, coder: Coder, batches: Iterable[Floats]) -> Iterator[Codes]:
+        first = 0
+        for latents in batches:
+            yield coder.encode(latents, None, first)
+            first += len(latents) if latents.ndim > len(self.latent_shape) else 1
 
     def _mapped(self, what: str, batches: Iterable[ArrayLike], invalid: str) -> Iterator[Floats]:
         first, fast = 0, self._fast
@@ -442,7 +499,8 @@ class Model:
         if self.calibration_size:
             self._bundle.calibration(self.variant)
             self._bundle.drift_reference(self.variant)
-        calls = {"latent": self.encode, "reconstruction": self.reconstruct, "score": self.score}
+        calls: dict[str, Callable[[Any], Any]] = {"latent": self.encode, "reconstruction": self.reconstruct}
+        calls["score"] = self.score
         if self.manifest.front_end is not None:
             calls["features"] = self.features
         find = self._dispatcher.find_sentinels if self.nonfinite_check == "latents" else None
@@ -453,6 +511,22 @@ class Model:
         self._check(name)
         x = self._padded(x) if name == "decode" and self.manifest.ordered else x
         return self._dispatcher.run(name, x, out, invalid, first)
+
+    def _coder(self, what: str, bits: int, invalid: str) -> Coder:
+        """What makes codes of latents for "encode", and latents of codes for "decode"."""
+        self._check(what)
+        if what == "encode" and invalid == "propagate":
+            raise InputError(
+                "invalid: expected 'raise' for codes, got 'propagate': a sample with NaN or infinity has no code; "
+                "leave such samples out"
+            )
+        coder = self._coders.get(bits) if type(bits) is int else None
+        if coder is None:
+            from aeedge.runtime.codes import coder_of
+
+            coder = coder_of(self.manifest, bits, self._bundle.path)
+            self._coders[coder.bits] = coder
+        return coder
 
     @cached_property
     def _typical(self) -> NDArray[Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,22 +22,24 @@ from aeedge.bench.findings import Findings
 from aeedge.bench.measuring import LARGEST, SINGLES, inputs
 from aeedge.bench.phases import fresh_process
 from aeedge.bench.plan import METHODS
-from aeedge.bench.statistics import median_interval
+from aeedge.bench.statistics import Interval, median_interval
 from aeedge.bundle.reader import Bundle
 from aeedge.errors import AeedgeError, InputError, of_system
 from aeedge.files.unpacking import SUFFIX
 from aeedge.loading import load
 from aeedge.system.clock import Clock
+from aeedge.system.conditions import Finding
 from aeedge.system.fingerprint import fingerprint
-from aeedge.system.limits import thread_count
+from aeedge.system.limits import resident_bytes, thread_count
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SCHEMA = "aeedge-bench-batch/1"
+_NOISY = 0.1  # of a median: half the width of its interval
 ROUNDS = 11  # the fewest of which the smallest and the largest need not count (see median_interval)
 _WARM_UP = 0.1  # of the time of a turn, before it
-_MEMORY = "import sys; from aeedge.bench import child; child.added_memory(sys.argv[1:])"
+_MEMORY = "from aeedge.bench import child; child.added_memory(sys.argv[1:])"
 
 
 def measure(
@@ -70,20 +73,25 @@ def measure(
     """
     tell, used = progress or (lambda text: None), clock or Clock()
     sizes = _checked(at, method, threads, seconds)
+    if isinstance(paths, (str, os.PathLike)):
+        raise InputError(f"paths: expected a list of bundles, got {os.fspath(paths)!r}; put it into a list")
     subjects = [_Subject(os.fspath(path), sizes, method, threads) for path in paths]
     if not subjects:
         raise InputError("paths: expected at least one bundle, got none")
     machine, findings, interrupted = fingerprint(), Findings(used), False
     try:
-        for step in ("check", "measure_memory"):
-            for subject, count in _usable(subjects):
-                tell(f"{step.replace('_', ' ')}, {count}")
-                with subject.kept():
-                    getattr(subject, step)()
-        with findings.watched("rounds"):
-            interrupted = _interrupted_rounds(subjects, seconds / ROUNDS, used, tell)
+        for number, subject in enumerate(subjects, 1):
+            tell(f"checking {subject.name} ({number} of {len(subjects)})")
+            with subject.kept():
+                subject.check()
+                subject.measure_memory(findings)
+        if usable := [subject for subject in subjects if subject.error is None]:
+            with findings.watched("rounds"):
+                interrupted = _interrupted_rounds(usable, seconds / ROUNDS, used, tell)
     except KeyboardInterrupt:
         interrupted = True
+    measured = [subject for subject in subjects if subject.error is None and subject.rounds]
+    _judge_noise(measured, findings)
     status = "interrupted" if interrupted else "invalid" if findings.is_invalid() else "valid"
     return {
         "schema": SCHEMA,
@@ -94,7 +102,7 @@ def measure(
         "at": sizes,
         "seconds": seconds,
         "findings": findings.document(),
-        "bundles": [subject.document() for subject in subjects if subject.error or subject.rounds],
+        "bundles": [subject.document() for subject in subjects if subject.error or subject in measured],
     }
 
 
@@ -164,20 +172,31 @@ class _Subject:
         with os.scandir(self.path) as entries:
             self._about = about | {"size_bytes": sum(entry.stat().st_size for entry in entries if entry.is_file())}
 
-    def measure_memory(self) -> None:
-        """What it adds to a fresh process, with the largest call."""
+    def measure_memory(self, findings: Findings) -> None:
+        """What it adds to a fresh process, with the largest call; None where that cannot be known here."""
+        self._about["memory_bytes"] = None
+        if resident_bytes() is None:
+            return
         shape = json.dumps([max(self._sizes), *self._rows.shape[1:]])
         arguments = [self.path, self._variant, str(self._threads), self._method, self._rows.dtype.name, shape]
-        self._about["memory_bytes"] = fresh_process(_MEMORY, arguments)["bytes"]
+        program = f"import sys; sys.path[:] = {[str(path) for path in sys.path]!r}; {_MEMORY}"
+        try:
+            self._about["memory_bytes"] = fresh_process(program, arguments)["bytes"]
+        except (AeedgeError, OSError) as error:  # no memory or no right to start one
+            if not of_system(error):
+                raise
+            text = f"the memory of {self.name} was not measured: {error}".replace(self.path, self.file)
+            findings.add("memory", Finding("warning", "memory", text))
 
     def measure_round(self, seconds: float, clock: Clock) -> None:
         """One turn, of so many seconds for each number of samples."""
         found = []
-        rows = np.resize(self._rows, (max(SINGLES, *self._sizes), *self._rows.shape[1:]))
+        singles = min(SINGLES, max(1, LARGEST // max(self._rows[0].size, 1)))
+        rows = np.resize(self._rows, (max(singles, *self._sizes), *self._rows.shape[1:]))
         with load(self.path, variant=self._variant, threads=self._threads, check="size") as model:
             call = getattr(model, self._method)
             for size in self._sizes:
-                queries: list[NDArray[Any]] = list(rows[:SINGLES]) if size == 1 else [rows[:size]]
+                queries: list[NDArray[Any]] = list(rows[:singles]) if size == 1 else [rows[:size]]
                 for share in (_WARM_UP, 1.0):
                     ns = timed(call, queries, int(share * seconds * 1e9), clock, least_calls=1)
                 found.append(ns)
@@ -187,44 +206,54 @@ class _Subject:
         """Its entry in the result."""
         if self.error is not None:
             return {"name": self.name, "error": self.error}
-        found = {str(size): median_interval(values) for size, values in zip(self._sizes, zip(*self.rounds))}
-        numbers = {
-            "latency_us": {size: median.estimate / 1e3 for size, median in found.items()},
-            "noise": {size: half_width(median) if len(self.rounds) > 1 else None for size, median in found.items()},
-        }
-        return {"name": self.name} | self._about | numbers
+        latencies = {size: median.estimate / 1e3 for size, median in self._medians().items()}
+        return {"name": self.name} | self._about | {"latency_us": latencies, "noise": self.noise()}
+
+    def noise(self) -> dict[str, float | None]:
+        """Half the width of the interval of each median, relative to it; None after a single round."""
+        several = len(self.rounds) > 1
+        return {size: half_width(median) if several else None for size, median in self._medians().items()}
+
+    def _medians(self) -> dict[str, Interval]:
+        return {str(size): median_interval(values) for size, values in zip(self._sizes, zip(*self.rounds))}
 
 
 def _checked(at: Sequence[int], method: str, threads: int | str, seconds: float) -> list[int]:
     """The numbers of samples, each once; bad arguments are refused."""
-    for size in at:
+    sizes: list[Any] = list(at) if isinstance(at, (list, tuple, range, np.ndarray)) else [at]
+    for size in sizes:
         if isinstance(size, bool) or not isinstance(size, (int, np.integer)) or size < 1:
             raise InputError(f"at: expected whole numbers of samples, at least 1, got {size!r}")
-    if not at:
+    if not sizes:
         raise InputError("at: expected at least one number of samples, got none")
     if method not in METHODS:
         raise InputError(f"method: expected {', '.join(METHODS)}, got {method!r}")
     if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 < seconds < math.inf:
         raise InputError(f"seconds: expected a number above 0, got {seconds!r}")
     thread_count(threads)
-    return list(dict.fromkeys(map(int, at)))
+    return list(dict.fromkeys(map(int, sizes)))
 
 
-def _usable(subjects: list[_Subject]) -> Iterator[tuple[_Subject, str]]:
-    """Those without an error so far, and words for progress."""
-    for number, subject in enumerate(subjects, 1):
-        if subject.error is None:
-            yield subject, f"{subject.name} ({number} of {len(subjects)})"
+def _judge_noise(measured: list[_Subject], findings: Findings) -> None:
+    """A finding on the median that is known the least, if that is too little."""
+    known = [(noise, s.name, size) for s in measured for size, noise in s.noise().items() if noise is not None]
+    if known and (worst := max(known))[0] > _NOISY:
+        text = (
+            f"medians are known to ±{worst[0]:.0%} at worst ({worst[1]}, {int(worst[2]):,} samples), expected "
+            f"±{_NOISY:.0%}; stop other programs, use one thread, or measure longer"
+        )
+        findings.add("rounds", Finding("warning", "noise", text))
 
 
 def _interrupted_rounds(subjects: list[_Subject], seconds: float, clock: Clock, tell: Callable[[str], None]) -> bool:
     """All rounds, of which every second one goes backwards; whether Ctrl-C ended them."""
     try:
         for number in range(ROUNDS):
-            for subject, _ in _usable(subjects[:: -1 if number % 2 else 1]):
+            for subject in subjects[:: -1 if number % 2 else 1]:
                 tell(f"round {number + 1} of {ROUNDS}, {subject.name}")
-                with subject.kept():
-                    subject.measure_round(seconds, clock)
+                if subject.error is None:
+                    with subject.kept():
+                        subject.measure_round(seconds, clock)
     except KeyboardInterrupt:
         return True
     return False

@@ -81,7 +81,7 @@ def _bundles(entries: list[dict[str, Any]], sizes: list[str], *, about: bool) ->
 
 
 def _noise(value: float | None) -> str:
-    return "–" if value is None else f"{value:.1%}"
+    return "–" if value is None else f"{value:.{1 if value < 0.1 else 0}%}"
 
 
 def number(value: float | None) -> str:

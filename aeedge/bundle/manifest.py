@@ -26,6 +26,8 @@ from aeedge.record import Record
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from aeedge.bundle.codes_spec import CodesSpec
+
 FORMAT = "aeedge"
 FORMAT_VERSION = 3  # of the newest bundles; a bundle has the oldest version that says all it needs
 VARIANTS = ("fp32", "int8")
@@ -247,7 +249,8 @@ class Manifest(Record):
 
     `latent_shape` is the shape of one sample's latents; `ordered` says that any prefix of them can be decoded. `parent`
     is the id of the bundle that this one was recalibrated from. `front_end` makes features of raw windows inside the
-    graphs; None where the network takes the samples themselves.
+    graphs; None where the network takes the samples themselves. `codes` says how latents become whole numbers of a few
+    bits; None where the bundle does not.
     """
 
     id: str
@@ -268,6 +271,7 @@ class Manifest(Record):
     calibration: CalibrationSpec | None = None
     parent: str | None = None
     front_end: FrontEndSpec | None = None
+    codes: CodesSpec | None = None
 
     @property
     def reconstruction_shape(self) -> tuple[int, ...]:
@@ -313,6 +317,7 @@ class Manifest(Record):
             "golden": {"sha256": self.golden.sha256, "bytes": self.golden.bytes},
             "score": _score_document(self.score),
             **({} if self.calibration is None else {"calibration": _calibration_document(self.calibration)}),
+            **({} if self.codes is None else {"codes": self.codes.document()}),
             "training": dict(self.training),
         }
         text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
@@ -488,7 +493,14 @@ def _manifest(root: Node) -> Manifest:
         calibration=root.get("calibration").optional(_calibration),
         parent=root.get("parent").optional(Node.sha256),
         front_end=front_end,
+        codes=root.get("codes").optional(lambda node: _codes(node, math.prod(latent_shape))),
     )
+
+
+def _codes(node: Node, latents: int) -> CodesSpec:
+    from aeedge.bundle.codes_spec import read_codes  # bundles without them need not wait for it
+
+    return read_codes(node, latents)
 
 
 def _front_end(node: Node) -> FrontEndSpec:

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from aeedge.bundle.codes_spec import CodeScale, code_bytes
 from aeedge.bundle.manifest import Manifest, SignalSpec
 from aeedge.bundle.reader import Bundle
 from aeedge.cli.streams import show
@@ -71,9 +72,19 @@ def _rows(m: Manifest) -> list[tuple[str, str]]:
         if quantised:
             rows.append(("", f"{name} layers: {', '.join(quantised)}"))
         rows += [("", f"fp32 layer: {layer} ({why})") for layer, choice, why in layers if choice == "fp32"]
+    if m.codes is not None:
+        found = [f"{bits} bits: {code_bytes(m.latent, bits):,} B, {_cost(s)}" for bits, s in m.codes.scales.items()]
+        rows += [("codes" if i == 0 else "", line) for i, line in enumerate(found)]
     rows += _alarms(m)
     training = [f"{k}: {v if isinstance(v, str) else json.dumps(_short(v))}" for k, v in m.training.items()]
     return rows + [("training" if i == 0 else "", line) for i, line in enumerate(training)]
+
+
+def _cost(scale: CodeScale) -> str:
+    """What codes cost: the error of reconstructions, or else of latents."""
+    if not scale.error_ratio:
+        return f"latents off by {100 * scale.latent_error:.2g} %"
+    return "error × " + ", ".join(f"{ratio:.4g} ({variant})" for variant, ratio in scale.error_ratio.items())
 
 
 def _signal(signal: SignalSpec) -> list[tuple[str, str]]:

@@ -15,6 +15,7 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
+from aeedge.bundle.codes_spec import code_bytes
 from aeedge.bundle.manifest import InputSpec
 from aeedge.bundle.reader import Bundle
 from aeedge.cli.types import (
@@ -46,7 +47,7 @@ class Result(NamedTuple):
         numbers: of the rows in the input, counted from 0, (m,); those with missing values may have been left out.
     """
 
-    values: NDArray[np.float32]
+    values: NDArray[Any]
     samples: NDArray[Any]
     kept: list[list[Any]]
     numbers: NDArray[np.int64]
@@ -114,10 +115,12 @@ def open_samples(
     keep: Sequence[str] = (),
     *,
     numbers: bool = False,
+    bits: int | None = None,
 ) -> Samples:
     """Samples for a method of a model, in its shape, missing values treated; of recordings windows.
 
     `keep`: names of columns. `numbers`: whether the time of windows is to be a number, not what stands in a file.
+    `bits`: of the codes that "decode" takes; None for latents.
     """
     spec, propagate = model.input, invalid == "propagate"
     kept, cut = dict.fromkeys(keep, "any"), None
@@ -136,19 +139,41 @@ def open_samples(
     else:
         wanted = Wanted(spec.features, spec.shape, spec.dtype, spec.dialect, keep)
         if what == "decode":
-            of_encode = (
-                [f"latent_{i}" for i in range(model.latent_size)]
-                if spec.signal and not model.manifest.ordered
-                else None
-            )
-            wanted = Wanted(of_encode, model.latent_shape)
+            row, names = model.latent_shape, latent_names(model, bits)
+            if bits is not None:
+                row = (len(names),)
+            wanted = Wanted(names if spec.signal and not model.manifest.ordered else None, row)
         rows = open_all(sources, wanted, missing=treated or propagate, **reading)
 
     def parts() -> Iterator[Part]:
         numbered = _shaped(rows.parts(), wanted)
+        if what == "decode" and bits is not None:
+            numbered = _codes(numbered)
         return _treated(numbered, spec, rows.notes, drop=not propagate) if treated else numbered
 
     return Samples(replace(rows, parts=parts), kept, cut)
+
+
+def latent_names(model: Model, bits: int | None = None) -> list[str]:
+    """Names of the columns with a sample's latents, or with its codes of so many bits."""
+    if bits is None:
+        return [f"latent_{i}" for i in range(model.latent_size)]
+    return [f"code_{i}" for i in range(code_bytes(model.latent_size, bits))]
+
+
+def _codes(parts: Iterable[Part]) -> Iterator[Part]:
+    """Codes as bytes, where they were read as numbers, as those of a text file are."""
+    for block, kept in parts:
+        if block.dtype.kind == "f":
+            fits = (block >= 0) & (block <= 255) & (block == np.rint(block))  # False for NaN
+            if not fits.all():
+                row, column = (int(i) for i in np.argwhere(~fits.reshape(len(fits), -1))[0])
+                raise InputError(
+                    f"decode: expected codes, whole numbers from 0 to 255, got {block[row].flat[column]:.9g} in row "
+                    f"{kept[-1][row]}, column {column}; latents are decoded without --bits"
+                )
+            block = block.astype(np.uint8)
+        yield block, kept
 
 
 def open_recordings(
@@ -203,8 +228,12 @@ def _treated(parts: Iterable[Part], spec: InputSpec, notes: list[str], *, drop: 
         notes.append(f"{count} rows with missing values were left out" if drop else f"{count} missing values {done}")
 
 
-def results(model: Model, what: str, rows: RowFile, sources: Sequence[str], invalid: str) -> Iterator[Result]:
+def results(
+    model: Model, what: str, rows: RowFile, sources: Sequence[str], invalid: str, bits: int | None = None
+) -> Iterator[Result]:
     """Results block by block: this thread uses them, one computes, one reads.
+
+    `bits`: of the codes that "encode" gives and "decode" takes; None for latents.
 
     Raises:
         InputError: what reading and computing raise, or no rows at all.
@@ -217,7 +246,7 @@ def results(model: Model, what: str, rows: RowFile, sources: Sequence[str], inva
             yield part[0]
 
     shown, count = _say_notes(rows.notes, 0, name), 0
-    computed = prefetch(model.map_iter(what, blocks(), invalid=invalid, fresh=True))
+    computed = prefetch(model.map_iter(what, blocks(), bits=bits, invalid=invalid, fresh=True))
     for values in _progress(computed, rows, f"{what} {name}"):
         samples, (*kept, numbers) = waiting.popleft()
         count += len(values)

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from aeedge.cli.group import DEVICE
-from aeedge.cli.reading import denoised, open_samples, results, row_options
+from aeedge.cli.reading import denoised, latent_names, open_samples, results, row_options
 from aeedge.cli.streams import check_stdout
 from aeedge.cli.types import dialect_options
 from aeedge.errors import printable
@@ -52,12 +52,14 @@ def _command(name: str, example: str) -> click.Command:
         header: bool | None,
         delimiter: str | None,
         decimal: str | None,
+        bits: str | None = None,
         **reading: Any,
     ) -> None:
         output = checked_output(output, sources, force)
         with load(bundle, variant=variant, threads=threads, allow_ops=allow_ops) as model:
             reading["dialect"] = dialect_options(header, delimiter, decimal)
-            layout, blocks = _computed(name, model, sources, invalid, reading, output_format(output, format))
+            of_codes = None if bits is None else int(bits)
+            layout, blocks = _computed(name, model, sources, invalid, reading, output_format(output, format), of_codes)
             with written(output, layout, force=force, format=format) as writer:
                 for block in blocks:
                     writer.write(block)
@@ -71,7 +73,9 @@ def _command(name: str, example: str) -> click.Command:
     Example:
       {example}
     """
-    made: click.Command = click.command(name=name)(row_options("File to write.")(run))
+    codes = {"encode": "Write codes of so many bits a latent, bytes, in place of latents.", "decode": "IN is codes."}
+    bits = [click.option("--bits", type=click.Choice(["8", "4"]), help=codes[name])] if name in codes else []
+    made: click.Command = click.command(name=name)(row_options("File to write.", *bits)(run))
     return made
 
 
@@ -104,24 +108,32 @@ def written(output: str, layout: Layout, *, force: bool, format: str | None) -> 
 
 
 def _computed(
-    what: str, model: Model, sources: Sequence[str], invalid: str, reading: Mapping[str, Any], format: str
+    what: str,
+    model: Model,
+    sources: Sequence[str],
+    invalid: str,
+    reading: Mapping[str, Any],
+    format: str,
+    bits: int | None,
 ) -> tuple[Layout, Iterator[Any]]:
     """What the rows of a result are, and the rows, block by block."""
-    samples = open_samples(model, what, sources, invalid, reading)
+    samples = open_samples(model, what, sources, invalid, reading, bits=bits)
     if what == "denoise" and samples.recordings is not None:
         return _denoised(model, samples.recordings, sources, invalid, format)
-    row, names = _row(what, model)
-    found = results(model, what, samples.rows, sources, invalid)
+    row, names = _row(what, model, bits)
+    kind = "|u1" if what == "encode" and bits is not None else "<f4"
+    found = results(model, what, samples.rows, sources, invalid, bits)
     if not samples.kept or format == "npy":
-        return Layout.of_array(row, names), (part.values for part in found)
-    layout = Layout([*samples.kept, *names], [*samples.kept.values(), *["<f4"] * len(names)])
+        return Layout.of_array(row, names, kind), (part.values for part in found)
+    layout = Layout([*samples.kept, *names], [*samples.kept.values(), *[kind] * len(names)])
     return layout, ([*part.kept, *part.values.reshape(len(part.values), -1).T] for part in found)
 
 
-def _row(what: str, model: Model) -> tuple[tuple[int, ...], list[str]]:
+def _row(what: str, model: Model, bits: int | None) -> tuple[tuple[int, ...], list[str]]:
     """Shape of a row of a result, and names of its values."""
     if what == "encode":
-        return model.latent_shape, [f"latent_{i}" for i in range(model.latent_size)]
+        names = latent_names(model, bits)
+        return model.latent_shape if bits is None else (len(names),), names
     spec, front_end = model.input, model.manifest.front_end
     if front_end is not None:
         names = list(front_end.names)  # of log-mels one for several frames

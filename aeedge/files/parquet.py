@@ -16,7 +16,10 @@ from aeedge.files.source import DAMAGE, Source, reading
 
 _BLOCK_BYTES = 2**22
 _GROUP_ROWS = 2**16  # of a row group that is written
-_TYPES = {"<f4": "float32", "<f8": "float64", "<i8": "int64", "|b1": "bool_", "number": "float32", "text": "string"}
+_TYPES = {"<f4": "float32", "<f8": "float64", "<i8": "int64", "|u1": "uint8", "|b1": "bool_"} | {
+    "number": "float32",
+    "text": "string",
+}
 
 
 def _pyarrow() -> Any:

@@ -17,6 +17,7 @@ from tempfile import TemporaryDirectory
 from typing import IO, Any
 
 from aeedge.errors import InputError, of_system, printable
+from aeedge.files.source import reading
 
 SUFFIX = ".aeedge"
 _MOST_BYTES = (
@@ -49,43 +50,40 @@ def unpacked(stream: IO[bytes], name: str) -> Iterator[Path]:
 
 
 def _unpack(stream: _Limited, place: Path, name: str) -> None:
-    try:
-        with tarfile.open(fileobj=stream, mode="r|", tarinfo=_Member) as archive:  # type: ignore[call-overload]
-            for number, member in enumerate(archive):
-                if number >= _MOST_MEMBERS:
-                    raise InputError(f"{name}: expected at most {_MOST_MEMBERS} files in the archive; measure fewer")
-                _write(archive, member, place, name)
-            if not any(place.iterdir()):
-                raise InputError(f"{name}: expected a tar archive of bundles, but it holds none; pack some")
-    except tarfile.TarError as error:
-        if not stream.count:
+    with reading(name, tarfile.TarError, expected="an uncompressed tar archive of bundles"):
+        try:
+            with tarfile.open(fileobj=stream, mode="r|", tarinfo=_Member) as archive:  # type: ignore[call-overload]
+                for number, member in enumerate(archive):
+                    if number >= _MOST_MEMBERS:
+                        raise InputError(f"{name}: expected at most {_MOST_MEMBERS} files in the archive; send fewer")
+                    _write(archive, member, place, name)
+        except tarfile.TarError:
+            if stream.count:
+                raise
             raise InputError(f"{name}: expected a tar archive of bundles, but it is empty") from None
-        why = printable(str(error), 200)
-        raise InputError(
-            f"{name}: expected an uncompressed tar archive, but it is none or is cut short ({why}); send it again"
-        ) from None
-    except (OSError, ValueError) as error:  # the second: a name that the disk's encoding lacks
-        if isinstance(error, InputError) or not of_system(error):
-            raise
-        why = (isinstance(error, OSError) and error.strerror) or printable(str(error), 200)
-        raise InputError(f"{name}: the archive cannot be unpacked ({why}); free space, or set TMPDIR") from None
+    if not any(place.iterdir()):
+        raise InputError(f"{name}: expected a tar archive of bundles, but it holds none; pack some")
 
 
 def _write(archive: tarfile.TarFile, member: tarfile.TarInfo, place: Path, name: str) -> None:
     """Write one member, if it may be there."""
     parts = _parts(member, name)
-    if not parts:
-        return
-    folder = place / parts[0]
-    folder.mkdir(exist_ok=True)
-    if member.isdir():
-        return
     content: Any = archive.extractfile(member)
     try:
-        with open(folder / parts[1], "xb") as file:
-            shutil.copyfileobj(content, file)
+        if parts:
+            (place / parts[0]).mkdir(exist_ok=True)
+        if content is not None:
+            with open(place.joinpath(*parts), "xb") as file:
+                shutil.copyfileobj(content, file)
     except FileExistsError:
         raise InputError(f"{name}: {printable(member.name)!r} is in the archive twice; make it again") from None
+    except OSError as error:
+        if not of_system(error):
+            raise
+        raise InputError(
+            f"{name}: {printable(member.name)!r} cannot be unpacked to {place.parent} ({error.strerror}); "
+            "free space there, or set TMPDIR"
+        ) from None
 
 
 def _parts(member: tarfile.TarInfo, name: str) -> list[str]:

@@ -34,13 +34,13 @@ _READER_SECONDS = 5.0
 
 
 class Layout(NamedTuple):
-    """What the rows of a file are: a table of named columns, or also an array of float32.
+    """What the rows of a file are: a table of named columns, or also an array.
 
     Attributes:
         names: of the columns.
-        kinds: of each, "<f4", "<f8", "<i8" or "|b1" as numpy writes dtypes; "number" and "text" for Python objects,
-            None for nothing; "any" for values of an input as they are.
-        row: shape of a row of the array; None where columns are given one by one.
+        kinds: of each, "<f4", "<f8", "<i8", "|u1" or "|b1" as numpy writes dtypes; "number" and "text" for Python
+            objects, None for nothing; "any" for values of an input as they are.
+        row: shape of a row of the array, whose columns are all of one kind; None where columns are given one by one.
         wav: how the rows of an array are written to a WAV file; None where they are no recording.
     """
 
@@ -50,9 +50,9 @@ class Layout(NamedTuple):
     wav: WavFormat | None = None
 
     @classmethod
-    def of_array(cls, row: tuple[int, ...], names: Sequence[str]) -> Layout:
-        """The layout of an array (n, *row) of float32, whose values have these names in C order."""
-        return cls(names, ["<f4"] * len(names), row)
+    def of_array(cls, row: tuple[int, ...], names: Sequence[str], kind: str = "<f4") -> Layout:
+        """The layout of an array (n, *row), whose values have these names in C order."""
+        return cls(names, [kind] * len(names), row)
 
 
 class RowWriter:
@@ -68,15 +68,15 @@ class RowWriter:
         self._stream, self._layout = stream, layout
         self.count = 0
 
-    def write(self, rows: NDArray[np.float32] | Sequence[Any]) -> None:
-        """Append an array (m, *row) of float32, or m values of each column."""
+    def write(self, rows: NDArray[Any] | Sequence[Any]) -> None:
+        """Append an array (m, *row), or m values of each column."""
         self.count += len(rows) if isinstance(rows, np.ndarray) else len(rows[0])
         self._write(rows)
 
-    def _write(self, rows: NDArray[np.float32] | Sequence[Any]) -> None:
+    def _write(self, rows: NDArray[Any] | Sequence[Any]) -> None:
         raise NotImplementedError
 
-    def _columns(self, rows: NDArray[np.float32] | Sequence[Any]) -> Sequence[Any]:
+    def _columns(self, rows: NDArray[Any] | Sequence[Any]) -> Sequence[Any]:
         """Values of each column."""
         return list(rows.reshape(len(rows), len(self._layout.names)).T) if isinstance(rows, np.ndarray) else rows
 
@@ -94,11 +94,13 @@ class RowWriter:
             return f"{len(self._layout.names)} column" + ("s" if len(self._layout.names) > 1 else "")
         flat = self.flat and len(row) > 1
         size = "×".join(map(str, (self.count, math.prod(row)) if flat else (self.count, *row)))
-        return f"{size} float32" + (f", {'×'.join(map(str, row))} flattened in C order" if flat else "")
+        return f"{size} {np.dtype(self._layout.kinds[0])}" + (
+            f", {'×'.join(map(str, row))} flattened in C order" if flat else ""
+        )
 
 
 class NpyWriter(RowWriter):
-    """An array of float32, or a structured one with the columns as fields."""
+    """An array, or a structured one with the columns as fields."""
 
     flat = False
 
@@ -110,12 +112,13 @@ class NpyWriter(RowWriter):
                 f"an .npy holds numbers alone, not {', '.join(objects)}; name an output that ends in .csv, .jsonl or "
                 ".parquet"
             )
-        self._dtype = None if layout.row is not None else np.dtype(list(zip(layout.names, layout.kinds)))
+        fields = list(zip(layout.names, layout.kinds))
+        self._dtype = np.dtype(fields if layout.row is None else layout.kinds[0])
         self._stream.write(self._header())
 
-    def _write(self, rows: NDArray[np.float32] | Sequence[Any]) -> None:
+    def _write(self, rows: NDArray[Any] | Sequence[Any]) -> None:
         if isinstance(rows, np.ndarray):
-            block: NDArray[Any] = np.ascontiguousarray(rows, "<f4")
+            block: NDArray[Any] = np.ascontiguousarray(rows, self._dtype)
         else:
             block = np.empty(len(rows[0]), self._dtype)
             for name, values in zip(self._layout.names, rows):
@@ -130,7 +133,7 @@ class NpyWriter(RowWriter):
 
     def _header(self) -> bytes:
         """A header of numpy's format 1.0 whose length is the same for any count."""
-        descr = "<f4" if self._dtype is None else self._dtype.descr
+        descr = self._dtype.descr if self._dtype.names else self._dtype.str
         head = f"{{'descr': {descr!r}, 'fortran_order': False, 'shape': "
         size = 64 * math.ceil((10 + len(head) + 20 + len(str(self._layout.row)) + 5) / 64)
         text = f"{head}{(self.count, *(self._layout.row or ()))}, }}"
@@ -140,7 +143,7 @@ class NpyWriter(RowWriter):
 class TextWriter(RowWriter):
     """Lines of text, UTF-8; a format says how a row is written, and values."""
 
-    def _write(self, rows: NDArray[np.float32] | Sequence[Any]) -> None:
+    def _write(self, rows: NDArray[Any] | Sequence[Any]) -> None:
         cells = [self._cells(kind, values) for kind, values in zip(self._layout.kinds, self._columns(rows))]
         template = self._template([form for form, _ in cells])
         lines = "".join([template % row for row in zip(*[values for _, values in cells])])
@@ -150,7 +153,7 @@ class TextWriter(RowWriter):
         """Values of a column for a template, and their part of it."""
         if kind in ("<f4", "<f8"):
             return self._floats(np.asarray(values))
-        if kind == "<i8":
+        if kind in ("<i8", "|u1"):
             return "%d", np.asarray(values).tolist()
         if kind == "|b1":
             return "%s", [self._truth[value] for value in np.asarray(values).tolist()]
@@ -216,7 +219,7 @@ class ParquetWriter(RowWriter):
         super().__init__(stream, layout)
         self._rows = ParquetRows(stream, layout.names, layout.kinds)
 
-    def _write(self, rows: NDArray[np.float32] | Sequence[Any]) -> None:
+    def _write(self, rows: NDArray[Any] | Sequence[Any]) -> None:
         self._rows.write(self._columns(rows))
 
     def finish(self) -> None:
@@ -238,7 +241,7 @@ class WavRows(RowWriter):
             raise InputError("a WAV holds recordings alone; name an output that ends in .npy, .csv, .jsonl or .parquet")
         self._writer, self._format = WavWriter(stream, layout.wav), layout.wav
 
-    def _write(self, rows: NDArray[np.float32] | Sequence[Any]) -> None:
+    def _write(self, rows: NDArray[Any] | Sequence[Any]) -> None:
         self._writer.write(np.asarray(rows))
 
     def finish(self) -> None:

@@ -311,8 +311,8 @@ def accept(path: Path, reference: Reference, example: NDArray[Any], name: str) -
 
 def _compare(model: aeedge.Model, reference: Reference, example: NDArray[Any], name: str) -> None:
     rows = without_codes(trial_rows(example), example[0], model.input)
-    calls = {"latent": model.encode, "reconstruction": model.reconstruct, "score": model.score}
-    calls["features"] = model.features
+    calls: dict[str, Callable[[Any], Any]] = {"latent": model.encode, "reconstruction": model.reconstruct}
+    calls |= {"score": model.score, "features": model.features}
     allowed = model.manifest.variants["fp32"].tolerance
     compared = reference.seen(rows)
     for what, values in reference.outputs(rows).items():

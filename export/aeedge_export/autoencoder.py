@@ -68,6 +68,10 @@ class Autoencoder(Detector, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         normalization: "batch" or "none" in hidden layers, or "auto". It is folded into other layers at export.
         linear_path: whether a linear encoder and decoder, initialised with PCA, are added to the network, or "auto".
         ordered: train any prefix of the latents as a smaller code: the first j latents are the best j.
+        strides: of "conv1d" and "conv2d": by how much each convolution shrinks its input, such as (4, 2), one number
+            for all, or "auto" (2 each). A large first stride makes all that follows cheaper.
+        separable: of "conv1d" and "conv2d": whether convolutions after the first are depthwise and pointwise ones
+            (Howard et al. 2017, MobileNets), which takes fewer multiply-adds.
         sparsity: of "sparse": "l1:WEIGHT" or "kl:TARGET:WEIGHT".
         contraction: of "contractive": weight of the Jacobian's squared norm.
         beta, free_bits, kl_warmup: of "vae": weight of the KL divergence, bits per latent that are not penalised, and
@@ -146,6 +150,8 @@ class Autoencoder(Detector, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         normalization: str = "auto",
         linear_path: bool | str = "auto",
         ordered: bool = False,
+        strides: Sequence[int] | int | str = "auto",
+        separable: bool = False,
         sparsity: str = "l1:0.01",
         contraction: float = 0.01,
         beta: float = 0.2,
@@ -187,6 +193,8 @@ class Autoencoder(Detector, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         self.normalization = normalization
         self.linear_path = linear_path
         self.ordered = ordered
+        self.strides = strides
+        self.separable = separable
         self.sparsity = sparsity
         self.contraction = contraction
         self.beta = beta
@@ -504,7 +512,8 @@ class Autoencoder(Detector, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         Args:
             path: the bundle's directory, for example `motor.aeedge`.
             variants: "fp32" and "int8", the preferred one first; see `export_bundle`.
-            calibration: raw rows (192 or more) on which int8 is calibrated and its quality is measured.
+            calibration: raw rows on which int8 is calibrated and its quality is measured (192 or more), and the steps
+                of codes (20 or more); by default codes are of the held-out rows that the run keeps.
             qat: fine-tune int8 where the quality limits would keep layers in fp32.
             with_scorer: also write encoder, decoder and score as one graph; see `export_bundle`.
             score_kind: another kind of score than that of the training, which must be a part of it: of "both" also

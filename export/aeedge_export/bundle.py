@@ -19,6 +19,8 @@ from numpy.typing import ArrayLike, NDArray
 from onnx import ModelProto
 from torch import nn
 
+from aeedge.bundle import codes_spec
+from aeedge.bundle.codes_spec import CodesSpec
 from aeedge.bundle.drift_reference import DriftReference
 from aeedge.bundle.manifest import (
     CalibrationSpec,
@@ -80,9 +82,11 @@ from aeedge_export.conversion.graph import (
 )
 from aeedge_export.conversion.rewriting import for_fp32
 from aeedge_export.conversion.scorer import scorer
+from aeedge_export.data.rows import row_keys
 from aeedge_export.networks.front_ends import FrontEnd
 from aeedge_export.networks.front_ends import features as features_of
 from aeedge_export.quantization.choice import LEAST_ROWS, Finetune, Int8, NotQuantizableError, choose
+from aeedge_export.quantization.codes import code_scales
 from aeedge_export.quantization.encoder_decoder import EncoderDecoder, nudged
 from aeedge_export.quantization.finetuning import finetuned
 from aeedge_export.quantization.quality_limits import disagreement
@@ -154,7 +158,8 @@ def export_bundle(
         variants: "fp32" and "int8", the one that `aeedge.load` takes by itself first; "all" for both, as far as the
             calibration rows suffice. Where no int8 form is within the quality limits (docs/decisions/0009-int8.md) it
             is left out, with a warning that gives the reason.
-        calibration: raw rows (192 or more) that int8 is calibrated and judged with; default: the example.
+        calibration: raw rows that the steps of codes are chosen and judged with (20 or more; see `Model.encode`), and
+            int8 (192 or more); default: the example, for codes also normal rows.
         qat: where the quality limits would keep layers in fp32, fine-tune the int8 variant for a few epochs with
             rounding in the forward pass, on the calibration rows; fp32 does not change.
         score_kind: "mse", "robust", "mahalanobis" or "both" (see `aeedge.Model.score`), whose parameters are those of
@@ -240,7 +245,10 @@ def export_bundle(
         front_end=None if front_end is None else _front_end_spec(front_end),
     )
     with_scorer = with_scorer and scoring is not None
-    write = partial(_write, target, describe, fp32, reference, rows, limits, wanted, alarms, with_scorer, overwrite)
+    coded = _code_rows(rows, calibration, alarms), scaling.scale
+    write = partial(
+        _write, target, describe, fp32, reference, rows, limits, wanted, alarms, coded, with_scorer, overwrite
+    )
     if int8 is not None:
         try:
             return write(int8)
@@ -261,6 +269,7 @@ def _write(
     limits: Mapping[str, Tolerance],
     wanted: Sequence[str],
     alarms: Normal | None,
+    coded: tuple[NDArray[Any], NDArray[np.float32]],
     with_scorer: bool,
     overwrite: bool,
     int8: Int8 | None,
@@ -276,6 +285,7 @@ def _write(
         limits: tolerances of fp32.
         wanted: names of variants, in the order of preference.
         alarms: normal rows to calibrate with, None for no threshold.
+        coded: rows that codes of latents are made for, and the scale of their reconstruction errors.
         with_scorer: whether to write scorer graphs.
         overwrite: whether to replace an existing bundle.
         int8: None for fp32 alone.
@@ -288,12 +298,13 @@ def _write(
         for name, by_role in graphs.items()
         if name == "int8" or alarms is not None
     }
+    codes = code_scales({name: EncoderDecoder(by_role, coded[1]) for name, by_role in graphs.items()}, coded[0])
     if with_scorer and scoring is not None:
         for by_role in graphs.values():
             seen = FEATURES if draft.front_end is not None else ""
             by_role["scorer"] = scorer(by_role["encoder"], by_role.get("decoder"), scoring, seen)
     calibration, scores = (None, b"") if alarms is None else _calibrated(alarms, variants)
-    identity = _identity(graphs, spec, draft.score.scale, calibration)
+    identity = _identity(graphs, spec, draft.score.scale, calibration, codes)
     files = {
         file_name(role, variant): stamped(model, identity, role)
         for variant, by_role in graphs.items()
@@ -321,6 +332,7 @@ def _write(
         default_variant=next((variant for variant in wanted if variant in graphs), "fp32"),
         golden=_entry(files[GOLDEN]),
         calibration=calibration,
+        codes=codes,
     )
     if manifest.front_end is not None:
         entry = _entry(files[file_name(FEATURES, "fp32")])
@@ -333,6 +345,17 @@ def _write(
         if int8 is not None:
             accept_integer(part, rows, str(target), exact=int8.exact)
     return manifest
+
+
+def _code_rows(example: NDArray[Any], calibration: ArrayLike | None, alarms: Normal | None) -> NDArray[Any]:
+    """The calibration rows if there are enough; else the example, and normal rows that are not in it."""
+    if calibration is not None and len(np.asarray(calibration)) >= codes_spec.LEAST_ROWS:
+        return calibration_rows(calibration, example, codes_spec.LEAST_ROWS)
+    if alarms is None:
+        return example
+    own = {key.tobytes() for key in row_keys(example, example.dtype)}
+    others = [key.tobytes() not in own for key in row_keys(alarms.rows, example.dtype)]
+    return np.concatenate([example, alarms.rows[others]])
 
 
 def _scoring(
@@ -469,6 +492,7 @@ def _identity(
     spec: InputSpec,
     scale: NDArray[np.float32],
     calibration: CalibrationSpec | None,
+    codes: CodesSpec | None,
 ) -> str:
     """The bundle's id: a hash of what it computes. Stands in each graph, so it cannot be a hash of the files."""
     digest = hashlib.sha256(b"aeedge bundle 1\n")
@@ -483,6 +507,8 @@ def _identity(
         interface["signal"] = spec.signal.document()
     if calibration is not None:
         interface["calibration"] = {"sha256": calibration.file.sha256, "thresholds": dict(calibration.thresholds)}
+    if codes is not None:  # what a device sends is read by another one with a bundle of the same id
+        interface["codes"] = {str(bits): [list(scale.low), list(scale.step)] for bits, scale in codes.scales.items()}
     digest.update(json.dumps(interface, sort_keys=True).encode())
     return digest.hexdigest()
 

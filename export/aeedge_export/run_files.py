@@ -50,6 +50,8 @@ _BEFORE: dict[str, Any] = {
     "score_kind": "mse",
     "front_end": "none",
     "front_end_options": None,
+    "separable": False,
+    "strides": "auto",
 }  # parameters of former runs
 _BLANK = "0" * 64  # in place of run.json's own sha256 while that is computed
 _STATE = ("epoch", "best_loss", "best_epoch", "stopped", "plateau_scale", "plateau_epoch", "threads")

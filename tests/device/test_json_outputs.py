@@ -18,7 +18,10 @@ ROOT = Path(__file__).parents[2]
 DATA = ROOT / "tests" / "data"
 BUNDLE, INT8 = str(DATA / "bundle_v1"), str(DATA / "bundle_v1_int8")
 TYPES = {"string": str, "integer": int, "number": (int, float), "boolean": bool, "null": type(None)}
-NAMES_AS_KEYS = re.compile(r"machine\.versions|scenarios|row_us|measurements\.(\w+_us|bytes|rejected)(\.\*)?")
+WITH_MACHINE = ("doctor", "bench", "bench --batch")
+NAMES_AS_KEYS = re.compile(
+    r"machine\.versions|scenarios|bundles\[\]\.(latency_us|noise)|row_us|measurements\.(\w+_us|bytes|rejected)(\.\*)?"
+)
 
 pytestmark = pytest.mark.usefixtures("own_folders")
 
@@ -27,8 +30,8 @@ def documented(command):
     """Types by key, of a command's section and of the shared objects that it contains."""
     page = (ROOT / "docs" / "json-outputs.md").read_text(encoding="utf-8")
     sections = dict(re.findall(r"^## ([^\n]+)\n(.*?)(?=^## |\Z)", page, re.MULTILINE | re.DOTALL))
-    text = sections[f"aeedge {command}"] + (sections["Shared objects"] if command in ("doctor", "bench") else "")
-    rows = re.findall(rf"^\| `([^`]+)` \| ((?:{'|'.join(TYPES)})(?: or null)?) \|", text, re.MULTILINE)
+    text = sections[f"aeedge {command}"] + (sections["Shared objects"] if command in WITH_MACHINE else "")
+    rows = re.findall(rf"^\| `([^`]+)` \| ((?:{'|'.join(TYPES)})(?: or (?:null|string))?) \|", text, re.MULTILINE)
     return {key: tuple(types.split(" or ")) for key, types in rows}
 
 
@@ -95,6 +98,18 @@ def test_bench(tmp_path, monkeypatch):
     compared = call("bench", BUNDLE, "--compare", BUNDLE, *quick)
     again = call("bench", BUNDLE, "--baseline", tmp_path / "kept.json", *quick)
     assert not compare("bench", full, compared, again)
+
+
+@pytest.mark.usefixtures("disturbed")
+def test_bench_batch(tmp_path):
+    shutil.copytree(BUNDLE, tmp_path / "good.aeedge")
+    (shutil.copytree(BUNDLE, tmp_path / "bad.aeedge") / "encoder.onnx").write_bytes(b"")
+    documents = [
+        call("bench", "--batch", tmp_path, "--at", 1, "--seconds", "0.05", *threads, "--json")
+        for threads in ([], ["--threads", 1])
+    ]
+    assert not compare("bench --batch", *documents)
+    assert [entry["name"] for entry in documents[0]["bundles"]] == ["bad", "good"]
 
 
 @pytest.mark.usefixtures("disturbed")

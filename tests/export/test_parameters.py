@@ -36,6 +36,12 @@ NUMBERS = {  # by parameter: the family that uses it, values that fit, values th
     "hidden": ("dense", [(), (8,), 64, [8, 4], np.array([3]), np.array(8)], [0, (8, 0), 2.5, (8.0,), "deep", None, -1]),
     "linear_path": ("dense", [True, False], ["yes", None, 2]),
     "ordered": ("dense", [True, False], ["no", None, 1]),
+    "separable": ("conv2d", [True, False, np.True_], ["no", None, 1]),
+    "strides": (
+        "conv1d",
+        ["auto", 2, (4, 2), [1], np.array([8, 2])],
+        [0, (2, 0), 2.0, (2.5,), "early", None, -1, True],
+    ),
     "front_end_options": ("dense", [None, {}], ["log", 3, [1], {"log": True}]),  # which only front ends have
 }
 NAMES = ["family", "activation", "latent_activation", "output", "loss", "scaling", "normalization", "schedule"]
@@ -93,6 +99,14 @@ def test_parameters_of_another_family_are_refused(rows, name, value, owner):
     for family in {"dense", "sparse", "contractive", "vae", "conv1d", "conv2d", "pca"} - {owner}:
         with pytest.raises(InputError, match=f"{name}: only family '{owner}' uses it, this is '{family}'"):
             Autoencoder(family, **{name: value}).fit(rows)
+        check(family=family, **{name: DEFAULTS[name]})
+
+
+@pytest.mark.parametrize(("name", "value"), [("strides", (4, 2)), ("strides", 2), ("separable", True)])
+def test_parameters_of_convolutions_are_refused_elsewhere(name, value):
+    for family in ("dense", "sparse", "contractive", "vae", "pca"):
+        with pytest.raises(InputError, match=f"^{name}: only family 'conv1d' or 'conv2d' uses it, this is '{family}'"):
+            check(family=family, **{name: value})
         check(family=family, **{name: DEFAULTS[name]})
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -116,14 +116,19 @@ def _given(budget: Budget, name: str) -> bool:
 
 def human_time(microseconds: float) -> str:
     """Microseconds for people: 12.3 µs, 4.56 ms, 1.2 s."""
-    unit, factor = next((pair for pair in (("s", 1e6), ("ms", 1e3)) if microseconds >= pair[1]), ("µs", 1.0))
-    return f"{microseconds / factor:.3g} {unit}"
+    return _human(microseconds, ((1e6, " s"), (1e3, " ms"), (1.0, " µs")))
 
 
 def human_count(count: float) -> str:
     """A number for people: 950, 12.3k, 4.56M."""
-    unit, factor = next((pair for pair in (("G", 1e9), ("M", 1e6), ("k", 1e3)) if count >= pair[1]), ("", 1.0))
-    return f"{count / factor:.3g}{unit}"
+    return _human(count, ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, "")))
+
+
+def _human(value: float, units: Sequence[tuple[float, str]]) -> str:
+    """Three digits in the largest unit of which there is one, as rounded."""
+    factor, unit = next((pair for pair in units if value >= 0.9995 * pair[0]), units[-1])
+    shown = value / factor
+    return f"{shown:,.0f}{unit}" if shown >= 999.5 else f"{shown:.3g}{unit}"
 
 
 _SHOWN: dict[str, tuple[str, Any]] = {

@@ -12,10 +12,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from aeedge.bench.batch import SCHEMA
 from aeedge.errors import AeedgeError, InputError, printable, shortened
 from aeedge_export.architecture_search.budget import Budget, Cost
 
-SCHEMA = "aeedge-bench-batch/1"
 _PATIENCE, _PER_BUNDLE = 120.0, 30.0  # seconds, until a device counts as one that does not answer
 
 

@@ -9,14 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.stats import spearmanr
 
 from aeedge.bundle.manifest import Manifest
 from aeedge.bundle.reader import Bundle
 from aeedge.errors import InputError
-from aeedge.files.atomic import atomic_directory
+from aeedge.files.atomic import atomic_directory, atomic_file
 from aeedge.files.replacing import BUNDLE
 from aeedge_export.architecture_search.budget import Budget, Cost, human_time
 from aeedge_export.architecture_search.halving import non_dominated
+from aeedge_export.architecture_search.page import front_svg, render
 from aeedge_export.architecture_search.session import Session
 from aeedge_export.architecture_search.space import Candidate
 from aeedge_export.autoencoder import Autoencoder
@@ -163,8 +165,12 @@ class Search:
             shutil.copytree(self.directory / "bundles" / f"{point.name}.aeedge", part, dirs_exist_ok=True)
         return Bundle(str(path)).manifest
 
-    def write_best(self) -> None:
-        """Write `best.aeedge`, or remove that of an earlier session where no point is what was asked for."""
+    def write(self) -> None:
+        """Write page, picture and `best.aeedge`; remove that of an earlier session where there is no best point."""
+        summary = self.summary()
+        for name, text in (("report.html", render(summary)), ("front.svg", front_svg(summary))):
+            with atomic_file(self.directory / name, overwrite=True) as part:
+                part.write_text(text, encoding="utf-8")
         target = self.directory / BEST
         if self.best is not None:
             self.export(self.best, target, overwrite=True)
@@ -283,6 +289,7 @@ def _details(session: Session) -> dict[str, Any]:
             "latency_at": session.budget.latency_at,
             "rate_at": session.budget.rate_at,
             "noise": float(np.median(noise)) if noise else None,
+            "rank_agreement": _rank_agreement(session),
         },
         "trials": trials,
         "data": state.settings["data"],
@@ -292,6 +299,16 @@ def _details(session: Session) -> dict[str, Any]:
         "time_limit": session.time_limit,
         "versions": versions(),
     }
+
+
+def _rank_agreement(session: Session) -> float | None:
+    """Spearman's correlation of the latencies of a given measurement with those of the search; None without."""
+    if session.measured is None:
+        return None
+    here = {c.name: cost for c, _ in session.finished() if (cost := session.trial(c).cost) is not None}
+    there = session.finished_costs()
+    pairs = [(there[name].latency_us, cost.latency_us) for name, cost in here.items() if name in there]
+    return float(spearmanr(*zip(*pairs)).statistic) if len(pairs) > 2 else None
 
 
 def _fate(session: Session, candidate: Candidate) -> str:

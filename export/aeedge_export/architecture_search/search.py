@@ -81,7 +81,7 @@ def search(
         params: of every candidate's `Autoencoder`, such as {"goal": "detect"}; tables are encoded for "compress"
             where this does not say otherwise, but for objective "auc".
         random_state: seed of the split and of all trainings.
-        on_progress: called with what is done: trainings done, trainings planned, what comes next, seconds left.
+        on_progress: called with the number of trainings done, that of all planned, what comes next, and seconds left.
         **known: `features`, `units`, `missing`, `dialect`, `signal` as in `Autoencoder.fit_rows`.
 
     Raises:
@@ -115,7 +115,8 @@ def search(
     front_end = made_front_end(whole, X[:2], signal)
     shape = X.shape[1:] if front_end is None else (len(front_end.names),)
     asked = [default_latent(int(np.prod(shape)))] if isinstance(latents, str) else list(latents)
-    tried = candidates(shape, families, asked)
+    last = signal is not None or whole["channels"] == "last" or whole["axes"] in ("ntc", "nhwc")
+    tried = candidates(shape, families, asked, channels_last=last or _looks_channels_last(shape))
     settings = {
         "data": fingerprint(X, "float32" if X.dtype.kind not in "iu" else X.dtype.name),
         "objective": parts.objective,
@@ -153,8 +154,13 @@ def search(
     )
     session.run()
     found = Search.of(session, max_error_vs_best, kept)
-    found.write_best()
+    found.write()
     return found
+
+
+def _looks_channels_last(shape: tuple[int, ...]) -> bool:
+    """Whether the last axis is the shortest; what is tried is what such rows have room for."""
+    return len(shape) in (2, 3) and shape[-1] < min(shape[:-1])
 
 
 def _check(tolerance: float | None, variants: Sequence[str], method: str, time_limit: float) -> None:

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from aeedge.errors import InputError, shortened
+from aeedge_export.networks.convolutional import convolutional_choices
 
 FAMILIES = ("dense", "conv1d", "conv2d", "pca")
 _AXES = {"conv1d": 2, "conv2d": 3}  # of one row
 _WIDTHS = (16, 32, 64, 96, 128, 192, 256, 384, 512)
 _TWO = ((128, 64), (256, 64))
-_CHANNELS = {"conv1d": ((16,), (8, 16), (16, 32), (16, 32, 32)), "conv2d": ((16,), (8, 16), (16, 32), (32, 64))}
 
 
 @dataclass(frozen=True)
@@ -45,13 +45,16 @@ class Candidate:
         return int(self.params["latent"])
 
 
-def candidates(shape: tuple[int, ...], families: Sequence[str] | str, latents: Sequence[int]) -> list[Candidate]:
+def candidates(
+    shape: tuple[int, ...], families: Sequence[str] | str, latents: Sequence[int], *, channels_last: bool = False
+) -> list[Candidate]:
     """The candidates for rows of a shape.
 
     Args:
         shape: of one row, or of its features behind a front end.
         families: names; "auto" for all that take such rows.
         latents: numbers of latents.
+        channels_last: whether the channels of signals and images are the last axis of a row.
 
     Raises:
         InputError: an unknown family, one that does not take such rows, or more latents than values in a row.
@@ -71,19 +74,19 @@ def candidates(shape: tuple[int, ...], families: Sequence[str] | str, latents: S
     found = []
     for latent in dict.fromkeys(latents):
         for family in families:
-            for choice in _choices(shape, family):
+            for choice in _choices(shape, family, channels_last=channels_last):
                 params = {"family": family, "latent": latent, **choice}
                 found.append(Candidate(f"{family}-{_form(choice)}k{latent}", params))
     return found
 
 
-def _choices(shape: tuple[int, ...], family: str) -> list[dict[str, Any]]:
+def _choices(shape: tuple[int, ...], family: str, *, channels_last: bool) -> list[dict[str, Any]]:
     """Parameters of a family that are tried."""
     if family == "pca":
         return [{}]
     if family == "dense":
         return [{"hidden": hidden} for hidden in _widths(int(np.prod(shape)))]
-    return [{"hidden": hidden} for hidden in _CHANNELS[family]]
+    return convolutional_choices(shape, family, channels_last=channels_last)
 
 
 def _widths(size: int) -> Iterator[tuple[int, ...]]:

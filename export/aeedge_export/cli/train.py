@@ -73,6 +73,14 @@ def _widths(ctx: click.Context, param: click.Parameter, value: str) -> Any:
         raise click.BadParameter(f"expected 'auto', 'none' or widths such as 256,64, got {value!r}") from None
 
 
+def _strides(ctx: click.Context, param: click.Parameter, value: str) -> Any:
+    try:
+        strides = value if value == "auto" else tuple(int(stride) for stride in value.split(","))
+        return strides[0] if len(strides) == 1 else strides
+    except ValueError:
+        raise click.BadParameter(f"expected 'auto' or whole numbers such as 4,2, got {value!r}") from None
+
+
 def _patience(ctx: click.Context, param: click.Parameter, value: str) -> Any:
     return None if value == "none" else _number_or_auto(int)(ctx, param, value)
 
@@ -99,6 +107,8 @@ def _patience(ctx: click.Context, param: click.Parameter, value: str) -> Any:
 @click.option("--ordered", is_flag=True, help="Train any prefix of the latents as a smaller code.")
 @click.option("--normalization", default="auto", show_default=True, help="Of hidden layers: batch, none or auto.")
 @click.option("--linear-path", type=click.Choice(["auto", "yes", "no"]), default="auto", help="Add a linear path.")
+@click.option("--strides", default="auto", callback=_strides, help="For conv1d, conv2d: of each layer, such as 4,2.")
+@click.option("--separable", is_flag=True, help="For conv1d, conv2d: depthwise and pointwise convolutions.")
 @click.option("--sparsity", default="l1:0.01", show_default=True, help="For sparse: l1:WEIGHT or kl:TARGET:WEIGHT.")
 @click.option("--contraction", default=0.01, show_default=True, help="For contractive: weight of the Jacobian's norm.")
 @click.option("--beta", default=0.2, show_default=True, help="For vae: weight of the KL divergence.")

@@ -1,13 +1,15 @@
 """conv2d for images (C, H, W) and conv1d for signals (C, T), or with the channels last: strided, then transposed
 convolutions.
 
-The decoder's layers were chosen by measurement in onnxruntime (docs/decisions/0006). conv1d runs as 2-D convolutions
+The layers were chosen by measurement in onnxruntime (docs/decisions/0006 and 0025). conv1d runs as 2-D convolutions
 with 1×k kernels, for which onnxruntime has faster code.
 """
 
 from __future__ import annotations
 
 from itertools import pairwise
+from math import prod
+from typing import Any
 
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
@@ -66,7 +68,7 @@ def conv2d(design: Design) -> Network:
             f"family 'conv2d' needs images, rows of shape (channels, height, width), got {design.input_shape}; "
             "reshape the rows, or use family='dense'"
         )
-    return _build(design, _channels_first(design), (2, 2), (3, 3))
+    return _build(design, _channels_first(design), plane=True)
 
 
 def conv1d(design: Design) -> Network:
@@ -81,7 +83,7 @@ def conv1d(design: Design) -> Network:
             "reshape the rows, or use family='dense'"
         )
     channels, samples = _channels_first(design)
-    return _build(design, (channels, 1, samples), (1, 2), (1, 7))
+    return _build(design, (channels, 1, samples), plane=False)
 
 
 def _channels_first(design: Design) -> tuple[int, ...]:
@@ -89,15 +91,68 @@ def _channels_first(design: Design) -> tuple[int, ...]:
     return (last, *others) if design.channels_last else design.input_shape
 
 
-def _build(design: Design, shape: tuple[int, ...], step: tuple[int, int], kernel: tuple[int, int]) -> Network:
+def convolutional_choices(
+    input_shape: tuple[int, ...], family: str, *, channels_last: bool = False
+) -> list[dict[str, Any]]:
+    """Architectures worth a trial for rows of this shape, the cheapest first (benchmarks/convolutions.py).
+
+    Args:
+        input_shape: of one row: (C, H, W) for "conv2d", (C, T) for "conv1d", or with the channels last.
+        family: "conv1d" or "conv2d".
+        channels_last: whether the channels are the last axis of a row.
+
+    Returns:
+        Parameters `hidden`, `strides` and `separable` of `Autoencoder`, at least one dict of them.
+    """
+    sizes = input_shape[:-1] if channels_last else input_shape[1:]
+    found = [
+        {"hidden": hidden, "strides": strides, "separable": separable}
+        for hidden, strides, separable in _CHOICES[family]
+        if prod(strides) <= min(sizes)
+    ]
+    return found or [{"hidden": (16,), "strides": (1,), "separable": False}]
+
+
+_CHOICES: dict[str, list[tuple[tuple[int, ...], tuple[int, ...], bool]]] = {
+    "conv2d": [
+        ((16,), (4,), False),
+        ((16, 32), (4, 2), True),
+        ((8, 16), (2, 2), False),
+        ((16, 32), (4, 2), False),
+        ((16, 32), (2, 2), True),
+        ((16, 32), (2, 2), False),
+        ((32, 64), (4, 2), False),
+        ((16,), (2,), False),
+    ],
+    "conv1d": [
+        ((16,), (8,), False),
+        ((16, 32), (8, 4), True),
+        ((16, 32), (8, 2), False),
+        ((16, 32), (4, 4), False),
+        ((16, 32, 32), (4, 2, 2), True),
+        ((16, 32, 32), (4, 2, 2), False),
+        ((16, 32, 32), (2, 2, 2), False),
+        ((16,), (2,), False),
+    ],
+}
+
+
+def _build(design: Design, shape: tuple[int, ...], *, plane: bool) -> Network:
     channels, height, width = shape
-    depth = len(design.hidden)
-    down = (step[0] ** depth, step[1] ** depth)
-    if not depth or height < down[0] or width < down[1]:
+    strides, separable = _strides(design), bool(design.options.get("separable"))
+    factor = prod(strides)
+    down = (factor if plane else 1, factor)
+    if not strides or height < down[0] or width < down[1]:
+        stepped = f" and strides={strides}" if set(strides) - {2} else ""
         raise InputError(
-            f"family {'conv2d' if step[0] > 1 else 'conv1d'}: expected rows of at least {down[0]}×{down[1]} for "
-            f"hidden={design.hidden} channels, got {height}×{width}; use fewer (one or more), or family='dense'"
-            f"{'' if design.channels_last or width >= channels else ', or channels=' + repr('last')}"
+            f"family {'conv2d' if plane else 'conv1d'}: expected rows of at least {down[0]}×{down[1]} for "
+            f"hidden={design.hidden} channels{stepped}, got {height}×{width}; use fewer (one or more), or "
+            f"family='dense'{'' if design.channels_last or width >= channels else ', or channels=' + repr('last')}"
+        )
+    if separable and len(strides) == 1:
+        raise InputError(
+            f"separable: expected two or more hidden layers, of which all but the first are separable, got hidden="
+            f"{design.hidden}; add a layer, or leave it out"
         )
     small = (-(-height // down[0]), -(-width // down[1]))
     pad = (small[0] * down[0] - height, small[1] * down[1] - width)
@@ -106,10 +161,8 @@ def _build(design: Design, shape: tuple[int, ...], step: tuple[int, int], kernel
     trunk: list[nn.Module] = [Permute(axes, first=True)] if design.channels_last else []
     trunk += [nn.Unflatten(1, (channels, 1))] if axes == 2 else []
     trunk += [Pad(*pad)] if any(pad) else []
-    around = (kernel[0] // 2, kernel[1] // 2)
-    for fan_in, fan_out in pairwise((channels, *design.hidden)):
-        trunk += [nn.Conv2d(fan_in, fan_out, kernel, stride=step, padding=around)]
-        trunk += after(design.activation, design.normalization, nn.BatchNorm2d, fan_out)
+    for index, (fan_in, fan_out) in enumerate(pairwise((channels, *design.hidden))):
+        trunk += _down(fan_in, fan_out, strides[index], design, plane=plane, separable=separable and index > 0)
     encoder = Encoder(
         nn.Sequential(*trunk, nn.Flatten()),
         nn.Linear(features, design.latent),
@@ -120,10 +173,10 @@ def _build(design: Design, shape: tuple[int, ...], step: tuple[int, int], kernel
     rest = after(design.activation, design.normalization, nn.BatchNorm1d, features)
     rest.append(nn.Unflatten(1, (design.hidden[-1], *small)))
     ups = list(pairwise((*design.hidden[::-1], channels)))
-    wide = (kernel[0] + step[0] - 1, kernel[1] + step[1] - 1)  # an even kernel covers every output equally often
     for index, (fan_in, fan_out) in enumerate(ups):
-        rest.append(nn.ConvTranspose2d(fan_in, fan_out, wide, stride=step, padding=around))
-        if index < len(ups) - 1:
+        last = index == len(ups) - 1
+        rest += _up(fan_in, fan_out, strides[-1 - index], design, plane=plane, separable=separable and not last)
+        if not last:
             rest += after(design.activation, design.normalization, nn.BatchNorm2d, fan_out)
     rest.append(Crop(first))
     rest += [Permute(axes, first=False)] if design.channels_last else []
@@ -131,3 +184,50 @@ def _build(design: Design, shape: tuple[int, ...], step: tuple[int, int], kernel
     body = Decoder(nn.Linear(design.latent, features), nn.Sequential(*rest), design.input_shape, linear)
     draw_weights(encoder, body, small_ends=design.linear_path)
     return Network(encoder, body, design)
+
+
+def _strides(design: Design) -> tuple[int, ...]:
+    """One for each hidden layer; runs of former versions have none: 2 each."""
+    return tuple(design.options.get("strides") or (2,) * len(design.hidden))
+
+
+def _kernel(stride: int, *, plane: bool) -> int:
+    """Odd, and wide enough that a stride passes over no value."""
+    return max(3 if plane else 7, stride | 1)
+
+
+def _shaped(size: int, *, plane: bool, neutral: int) -> tuple[int, int]:
+    """A size of both axes; signals have height 1."""
+    return (size if plane else neutral, size)
+
+
+def _down(fan_in: int, fan_out: int, stride: int, design: Design, *, plane: bool, separable: bool) -> list[nn.Module]:
+    """A strided convolution, or depthwise and pointwise ones (Howard et al. 2017, MobileNets), with activations."""
+    width = _kernel(stride, plane=plane)
+    kernel, step = _shaped(width, plane=plane, neutral=1), _shaped(stride, plane=plane, neutral=1)
+    around = _shaped((width - stride + 1) // 2, plane=plane, neutral=0)  # the last values are covered too
+    if not separable:
+        layers: list[nn.Module] = [nn.Conv2d(fan_in, fan_out, kernel, stride=step, padding=around)]
+    else:
+        layers = [nn.Conv2d(fan_in, fan_in, kernel, stride=step, padding=around, groups=fan_in)]
+        layers += after(design.activation, design.normalization, nn.BatchNorm2d, fan_in)
+        layers.append(nn.Conv2d(fan_in, fan_out, 1))
+    return layers + after(design.activation, design.normalization, nn.BatchNorm2d, fan_out)
+
+
+def _up(fan_in: int, fan_out: int, stride: int, design: Design, *, plane: bool, separable: bool) -> list[nn.Module]:
+    """A transposed convolution; or a depthwise one before it, which then mixes no neighbours."""
+    step = _shaped(stride, plane=plane, neutral=1)
+    width = _kernel(stride, plane=plane)
+    if separable:
+        kernel, around = _shaped(width, plane=plane, neutral=1), _shaped(width // 2, plane=plane, neutral=0)
+        return [
+            nn.Conv2d(fan_in, fan_in, kernel, padding=around, groups=fan_in),
+            *after(design.activation, design.normalization, nn.BatchNorm2d, fan_in),
+            nn.ConvTranspose2d(fan_in, fan_out, step, stride=step),
+        ]
+    wide = -(-(width + stride - 1) // stride) * stride  # a multiple of the stride covers every output equally often
+    around = _shaped((wide - stride + 1) // 2, plane=plane, neutral=0)
+    extra = _shaped((wide - stride) % 2, plane=plane, neutral=0)
+    kernel = _shaped(wide, plane=plane, neutral=1)
+    return [nn.ConvTranspose2d(fan_in, fan_out, kernel, stride=step, padding=around, output_padding=extra)]

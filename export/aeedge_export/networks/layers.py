@@ -191,5 +191,5 @@ _WEIGHTED = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
 def _fan_in(layer: nn.Linear | nn.Conv2d | nn.ConvTranspose2d) -> float:
     """Number of products summed into one output."""
     if isinstance(layer, nn.ConvTranspose2d):
-        return layer.in_channels * math.prod(layer.kernel_size) / math.prod(layer.stride)
+        return layer.in_channels // layer.groups * math.prod(layer.kernel_size) / math.prod(layer.stride)
     return layer.weight[0].numel()

@@ -16,7 +16,7 @@ from onnx import ModelProto, TensorProto, ValueInfoProto
 
 from aeedge.bundle.manifest import ScoreSpec
 from aeedge.detection.scores import Scoring
-from aeedge.runtime.methods import methods
+from aeedge.runtime.methods import methods, score
 from aeedge.runtime.session import Session
 from aeedge_export.quantization.quality_limits import Floats, Quality, compare
 
@@ -39,7 +39,7 @@ class EncoderDecoder:
     def __init__(
         self, models: Mapping[str, ModelProto], scale: NDArray[np.float32], scoring: Scoring | None = None
     ) -> None:
-        self._scoring = scoring
+        self._scoring, self._errors_as = scoring, ScoreSpec("mse", scale)
         given, code = models["encoder"].graph.input[0], models["encoder"].graph.output[0]
         shape, latent, dtype = _row(given), _row(code), _DTYPES[given.type.tensor_type.elem_type]
         encoder = Session(models["encoder"].SerializeToString(), "encoder", dtype, shape, latent)
@@ -52,7 +52,7 @@ class EncoderDecoder:
         if "decoder" in models:
             graph = models["decoder"].SerializeToString()
             decoder = cache(partial(Session, graph, "decoder", "float32", latent, back))
-        made = methods(latent, shape, dtype, ScoreSpec("mse", scale), encoder, decoder, None, "none", features, back)
+        made = methods(latent, shape, dtype, self._errors_as, encoder, decoder, None, "none", features, back)
         self._methods = {name: make() for name, make in made.items()}
 
     def latents_and_errors(self, rows: NDArray[Any]) -> tuple[Floats, Floats | None]:
@@ -64,6 +64,21 @@ class EncoderDecoder:
         )
         assert latents is not None
         return latents, errors
+
+    def decoded_errors(self, rows: NDArray[Any], latents: Floats) -> Floats | None:
+        """Reconstruction errors (n,) of rows that are decoded from these latents, flat or not; None without a decoder.
+
+        The mean over a row of ((x - reconstruction) / scale)², where x is the front end's features if there is one.
+        """
+        decode, features = (self._methods.get(name) for name in ("decode", "features"))
+        if decode is None:
+            return None
+        shaped, found = latents.reshape(-1, *decode.row_in), []
+        for i in range(0, len(rows), _BLOCK):
+            block = rows[i : i + _BLOCK]
+            seen = block if features is None else features.run(block)
+            found.append(score(seen, decode.run(shaped[i : i + _BLOCK]), self._errors_as))
+        return np.concatenate(found)
 
     def outputs(self, rows: NDArray[Any]) -> dict[str, Floats]:
         """Latents, reconstructions and scores, as far as there are such, of all rows at once."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 from numpy.typing import NDArray
 from sklearn.decomposition import PCA
@@ -20,6 +19,7 @@ from aeedge_export.reporting import charts
 from aeedge_export.reporting.detection import described, histogram
 from aeedge_export.reporting.evaluation import against_pca
 from aeedge_export.reporting.pictures import image_shape, png
+from aeedge_export.reporting.templates import template
 from aeedge_export.run import STOPPED, Run
 from aeedge_export.versions import versions
 
@@ -32,13 +32,6 @@ _COLUMNS = (
     ("parameters", "weights", "{:,d}"),
     ("multiply_adds", "multiply-adds", "{:,d}"),
 )
-_PAGES = Environment(
-    loader=PackageLoader("aeedge_export.reporting", "."),
-    autoescape=True,
-    trim_blocks=True,
-    lstrip_blocks=True,
-    keep_trailing_newline=True,
-)
 
 
 def render(run: Run, manifest: Manifest | None = None) -> str:
@@ -50,7 +43,7 @@ def render(run: Run, manifest: Manifest | None = None) -> str:
     """
     state, latents = run.state, run.encode(run.sample)
     variance = run.evaluation["health"]["variance"][:_LATENTS] if run.evaluation else []
-    return _PAGES.get_template("page.html").render(
+    return template("page.html").render(
         title=f"{run.family}: {'×'.join(map(str, run.input_shape))} → {run.design.latent} latents",
         run=run,
         state=state,

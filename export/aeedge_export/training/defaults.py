@@ -189,7 +189,8 @@ def _design(params: Mapping[str, Any], facts: Facts, batch_size: int) -> Design:
         centered=shared and (bool(hidden) or convolutional) and family not in ("pca", "custom"),
         ordered=bool(params["ordered"]),
         channels_last=facts.channels_last,
-        options={name: params[name] for name in ("sparsity", "contraction", "beta", "free_bits", "kl_warmup")},
+        options={name: params[name] for name in ("sparsity", "contraction", "beta", "free_bits", "kl_warmup")}
+        | ({"separable": bool(params["separable"]), "strides": _strides(params, hidden)} if convolutional else {}),
     )
 
 
@@ -250,6 +251,18 @@ def _hidden(value: Any, facts: Facts, family: str) -> tuple[int, ...]:
             return (16, 32, 32)[: max(1, int(np.log2(max(2, facts.input_shape[0 if facts.channels_last else -1]))) - 1)]
         return (int(np.clip(2 ** round(np.log2(4 * facts.size)), 128, 512)),)
     return tuple(int(width) for width in np.atleast_1d(value))
+
+
+def _strides(params: Mapping[str, Any], hidden: tuple[int, ...]) -> list[int]:
+    """One for each convolution, as a list: a run that was saved and loaded has the same."""
+    given = _given(params["strides"], 2)
+    strides = [int(given)] * len(hidden) if np.ndim(given) == 0 else [int(stride) for stride in given]
+    if len(strides) != len(hidden):
+        raise InputError(
+            f"strides: expected one for each of the {len(hidden)} hidden layers {hidden}, got {tuple(strides)}; give "
+            "as many, or hidden= with as many channels"
+        )
+    return strides
 
 
 def _given(value: Any, auto: Any) -> Any:

@@ -43,8 +43,10 @@ _WHOLE = ("latent", "epochs", "batch_size", "patience", "threads")  # from 1, or
 _SHARES = {"kl_warmup": 1.0, "validation": 0.9}  # from 0 to this
 _MOST_CALIBRATION = 0.5  # share of the rows
 _WEIGHTS = ("contraction", "beta", "free_bits")
-_OF_ONE_FAMILY = {"sparsity": "sparse", "contraction": "contractive", "encoder": CUSTOM, "decoder": CUSTOM}
-_OF_ONE_FAMILY |= dict.fromkeys(("beta", "free_bits", "kl_warmup"), "vae")
+_OWNERS: dict[str, tuple[str, ...]] = {"sparsity": ("sparse",), "contraction": ("contractive",)}  # families by name
+_OWNERS |= dict.fromkeys(("beta", "free_bits", "kl_warmup"), ("vae",))
+_OWNERS |= dict.fromkeys(("encoder", "decoder"), (CUSTOM,))
+_OWNERS |= dict.fromkeys(("strides", "separable"), ("conv1d", "conv2d"))
 _UNUSED = {  # by families whose networks are given
     "pca": ("hidden", "activation", "latent_activation", "output", "loss", "noise", "normalization", "linear_path"),
     CUSTOM: ("latent", "hidden", "activation", "latent_activation", "normalization", "linear_path"),
@@ -90,13 +92,14 @@ def check_parameters(params: Mapping[str, Any], defaults: Mapping[str, Any]) -> 
     _check_split(params)
     _check_rates(params)
     check_widths(params["hidden"])
+    check_widths(params["strides"], "strides")
     parse_noise(params["noise"] if params["noise"] != "auto" else None)
     parse_sparsity(params["sparsity"])
     if params["axes"] is not None and str(params["axes"]).lower() not in AXES:
         raise InputError(f"axes: expected {', '.join(AXES)}, got {params['axes']!r}")
     if params["linear_path"] not in ("auto", True, False):
         raise InputError(f"linear_path: expected 'auto', True or False, got {params['linear_path']!r}")
-    for name in ("ordered",) if _is_auto(params["time_ordered"]) else ("ordered", "time_ordered"):
+    for name in ("ordered", "separable", *([] if _is_auto(params["time_ordered"]) else ["time_ordered"])):
         if not isinstance(params[name], (bool, np.bool_)):
             raise InputError(f"{name}: expected True or False, got {params[name]!r}")
     _check_seed(params["random_state"])
@@ -104,8 +107,8 @@ def check_parameters(params: Mapping[str, Any], defaults: Mapping[str, Any]) -> 
     _check_ignored(params, defaults)
 
 
-def check_widths(value: Any) -> None:
-    """Check `hidden`: "auto", one width, or several.
+def check_widths(value: Any, name: str = "hidden") -> None:
+    """Check `hidden` or `strides`: "auto", one whole number, or several.
 
     Raises:
         InputError: something else.
@@ -117,7 +120,7 @@ def check_widths(value: Any) -> None:
         widths = widths if isinstance(widths, Sequence) else (widths,)
         right = all(_is_whole(width) and width > 0 for width in widths)
     if not right:
-        raise InputError(f"hidden: expected 'auto' or whole numbers above 0, got {value!r}")
+        raise InputError(f"{name}: expected 'auto' or whole numbers above 0, got {value!r}")
 
 
 def _check_whole(name: str, value: Any, *, optional: bool) -> None:
@@ -159,9 +162,10 @@ def _check_seed(value: Any) -> None:
 def _check_ignored(params: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
     """No parameter may be set that the family does not use."""
     family = params["family"]
-    for name, owner in _OF_ONE_FAMILY.items():
-        if family != owner and not _same(params[name], defaults[name]):
-            raise InputError(f"{name}: only family {owner!r} uses it, this is {family!r}; pass family={owner!r}")
+    for name, owners in _OWNERS.items():
+        if family not in owners and not _same(params[name], defaults[name]):
+            those = " or ".join(map(repr, owners))
+            raise InputError(f"{name}: only family {those} uses it, this is {family!r}; pass family={those}")
     for name in _UNUSED.get(family, ()):
         if not (_same(params[name], defaults[name]) or _same(params[name], _NOTHING.get(name))):
             raise InputError(f"{name}: family {family!r} does not use it, got {params[name]!r}; leave it out")

@@ -39,6 +39,7 @@ _PHRASES = {
     "keep_score=True": "--keep-score",
     "skip_bad=True": "--skip-bad",
     "resume=True": "--resume",
+    "(resume)": "(--resume)",
     "time_ordered=True": "--time-ordered",
     "resize=(height, width)": "--resize HEIGHTxWIDTH",
     "linear_path=True": "--linear-path yes",

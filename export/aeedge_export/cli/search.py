@@ -169,8 +169,12 @@ def search(
         )
     for note in found.notes:
         say(f"Note: {reworded(note, ctx.command)}", err=True)
+    nearest = reworded(found.nearest, ctx.command)
     if as_json:
-        show_json({"schema": SCHEMA, "path": output, **found.summary()})
+        document = {"schema": SCHEMA, "path": output, **found.summary(), "nearest": nearest or None}
+        measured_how = dict(document["measured"])
+        document |= {"machine": measured_how.pop("machine"), "measured": measured_how}
+        show_json(document)
     else:
         if found.points:
             show(table(found))
@@ -178,8 +182,8 @@ def search(
             summarize(training.windows)
         for line in result_lines(found, output):
             say(line)
-    if found.nearest:
-        say(reworded(found.nearest, ctx.command), err=True)
+    if nearest:
+        say(nearest, err=True)
     ctx.exit(1 if found.best is None or found.stopped == "interrupted" else 0)
 
 

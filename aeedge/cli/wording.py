@@ -39,6 +39,7 @@ _PHRASES = {
     "keep_score=True": "--keep-score",
     "skip_bad=True": "--skip-bad",
     "resume=True": "--resume",
+    "(resume)": "(--resume)",
     "time_ordered=True": "--time-ordered",
     "resize=(height, width)": "--resize HEIGHTxWIDTH",
     "linear_path=True": "--linear-path yes",
@@ -69,7 +70,7 @@ def reworded(text: str, command: click.Command) -> str:
     text = _ASSIGNMENT.sub(assigned, _OPENING.sub(lambda match: option(match[1]) or match[1], text))
     if "--allow-ops" in known:
         text = text.replace("in allow_ops", "with --allow-ops")
-    if "--latent" in known:  # a command with all parameters of the estimator
+    if known & {"--latent", "--latents"}:  # a command with all parameters of the estimator
         text = re.sub(r"\bNone\b", "none", re.sub(r"^X:", "DATA:", text))
     return printable(_ROW.sub(r"row \1 (counted from 0)", text), None)
 

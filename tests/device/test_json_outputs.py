@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from helpers.json_outputs import compare
 from helpers.signals import machine, signal_bundle
 from helpers.tampering import change_golden
 
@@ -17,35 +18,8 @@ from aeedge.system import conditions
 ROOT = Path(__file__).parents[2]
 DATA = ROOT / "tests" / "data"
 BUNDLE, INT8 = str(DATA / "bundle_v1"), str(DATA / "bundle_v1_int8")
-TYPES = {"string": str, "integer": int, "number": (int, float), "boolean": bool, "null": type(None)}
-WITH_MACHINE = ("doctor", "bench", "bench --batch")
-NAMES_AS_KEYS = re.compile(
-    r"machine\.versions|scenarios|bundles\[\]\.(latency_us|noise)|row_us|measurements\.(\w+_us|bytes|rejected)(\.\*)?"
-)
 
 pytestmark = pytest.mark.usefixtures("own_folders")
-
-
-def documented(command):
-    """Types by key, of a command's section and of the shared objects that it contains."""
-    page = (ROOT / "docs" / "json-outputs.md").read_text(encoding="utf-8")
-    sections = dict(re.findall(r"^## ([^\n]+)\n(.*?)(?=^## |\Z)", page, re.MULTILINE | re.DOTALL))
-    text = sections[f"aeedge {command}"] + (sections["Shared objects"] if command in WITH_MACHINE else "")
-    rows = re.findall(rf"^\| `([^`]+)` \| ((?:{'|'.join(TYPES)})(?: or (?:null|string))?) \|", text, re.MULTILINE)
-    return {key: tuple(types.split(" or ")) for key, types in rows}
-
-
-def leaves(value, path=""):
-    """Keys and values of a document, as the page writes them."""
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            name = "*" if NAMES_AS_KEYS.fullmatch(path) and not isinstance(inner, list) else key
-            yield from leaves(inner, f"{path}.{name}" if path else name)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from leaves(inner, f"{path}[]")
-    else:
-        yield path, value
 
 
 def call(*args):
@@ -53,20 +27,6 @@ def call(*args):
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return json.loads(result.stdout)
-
-
-def compare(command, *documents):
-    described, produced = documented(command), set()
-    for document in documents:
-        for key, value in leaves(document):
-            if value is None and any(other.startswith(f"{key}.") for other in described):
-                continue  # an object that is not there
-            assert key in described, key
-            kinds = tuple(TYPES[kind] for kind in described[key])
-            assert isinstance(value, bool) == ("boolean" in described[key]), key
-            assert any(isinstance(value, kind) for kind in kinds), (key, value)
-            produced.add(key)
-    return set(described) - produced
 
 
 @pytest.fixture

@@ -203,9 +203,9 @@ def test_results_of_other_bundles_are_refused(found: Search, tmp_path: Path, mea
 
 
 def test_other_data_or_settings_do_not_go_on(found: Search, tmp_path: Path, measured: None) -> None:
-    with pytest.raises(InputError, match="data: expected what the search began with"):
+    with pytest.raises(InputError, match="X: expected the rows that the search began with"):
         search(rows_of(seed=1), latents=(2, 3), directory=found.directory, resume=True, **QUICK)
-    with pytest.raises(InputError, match="candidates: expected what the search began with"):
+    with pytest.raises(InputError, match=r"(latents|families): expected what the search began with"):
         search(rows_of(), latents=(2, 4), directory=found.directory, resume=True, **QUICK)
     with pytest.raises(InputError, match="a folder that 'aeedge search' made"):
         search(rows_of(), directory=tmp_path, resume=True, **QUICK)

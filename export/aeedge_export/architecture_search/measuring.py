@@ -43,7 +43,7 @@ def measure(
     options += ["--seconds", f"{seconds:g}"]
     for rows in sorted({budget.latency_at, budget.rate_at}):
         options += ["--at", str(rows)]
-    command = [sys.executable, "-m", "aeedge"] if remote is None else [*shlex.split(remote), "aeedge"]
+    command = [sys.executable, "-m", "aeedge"] if remote is None else [*as_command(remote), "aeedge"]
     timeout = _PATIENCE + (_PER_BUNDLE + 4 * seconds) * len(bundles)
     where = "this machine" if remote is None else f"'{remote}'"
     try:
@@ -61,6 +61,23 @@ def measure(
             f"{said or 'nothing'!r}; is this version of aeedge installed there?"
         ) from None
     return checked(document, where)
+
+
+def as_command(remote: str) -> list[str]:
+    """The words of a command.
+
+    Raises:
+        InputError: there are none, or a quotation mark is missing.
+    """
+    try:
+        words = shlex.split(remote)
+    except ValueError:
+        words = []
+    if not words:
+        raise InputError(
+            f"remote: expected a command that runs another one on the device, such as 'ssh pi@gateway', got {remote!r}"
+        )
+    return words
 
 
 def checked(document: Any, where: str) -> dict[str, Any]:

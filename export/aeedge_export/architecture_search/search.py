@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from aeedge.errors import InputError
+from aeedge.errors import InputError, shortened
 from aeedge.runtime.frames import named_rows
 from aeedge_export.architecture_search.budget import Budget
 from aeedge_export.architecture_search.judging import Judge, parts_of
-from aeedge_export.architecture_search.measuring import read_measurements
+from aeedge_export.architecture_search.measuring import as_command, read_measurements
 from aeedge_export.architecture_search.result import Search
 from aeedge_export.architecture_search.session import Progress, Session
 from aeedge_export.architecture_search.space import candidates
@@ -94,6 +94,8 @@ def search(
         raise InputError("measured: expected resume=True with it: the bundles of an earlier search were measured")
     if measured is not None and remote is not None:
         raise InputError("measured, remote: both say how a device is measured; give one of them")
+    if remote is not None:
+        as_command(remote)
     if resume and directory is None:
         raise InputError("resume: expected the directory of the search to go on with, got none")
     X, names = named_rows(without_tensor(X, "X"), "X")
@@ -104,12 +106,12 @@ def search(
     signal = known.get("signal")
     span = None if signal is None else signal.span
     fixed = dict(params or {})
+    whole = Autoencoder(**fixed, random_state=random_state)._checked_params()
     parts = parts_of(
         X, classes, objective, seed=random_state, span=span, time_ordered=fixed.get("time_ordered", "auto")
     )
     if X.ndim == 2 and parts.objective != "auc":
         fixed.setdefault("goal", "compress")
-    whole = Autoencoder(**fixed).get_params()
     front_end = made_front_end(whole, X[:2], signal)
     shape = X.shape[1:] if front_end is None else (len(front_end.names),)
     asked = [default_latent(int(np.prod(shape)))] if isinstance(latents, str) else list(latents)
@@ -118,6 +120,8 @@ def search(
     settings = {
         "data": fingerprint(X, "float32" if X.dtype.kind not in "iu" else X.dtype.name),
         "objective": parts.objective,
+        "families": list(dict.fromkeys(candidate.family for candidate in tried)),
+        "latents": list(dict.fromkeys(candidate.latent for candidate in tried)),
         "candidates": [candidate.name for candidate in tried],
         "variants": list(variants),
         "method": method,
@@ -163,7 +167,8 @@ def _check(tolerance: float | None, variants: Sequence[str], method: str, time_l
     if tolerance is not None and not (isinstance(tolerance, (int, float)) and 0 <= tolerance < 10):
         raise InputError(f"max_error_vs_best: expected a share from 0, such as 0.05, got {tolerance!r}")
     if isinstance(variants, str) or not variants or set(variants) - {"fp32", "int8"}:
-        raise InputError(f"variants: expected 'fp32', 'int8' or both in a sequence, got {variants!r}")
+        got = repr(variants) if isinstance(variants, str) else shortened(variants, 3)
+        raise InputError(f"variants: expected fp32, int8 or both in a sequence, got {got or 'none'}")
     if method not in METHODS:
         raise InputError(f"method: expected {', '.join(METHODS)}, got {method!r}")
     if not time_limit > 0:

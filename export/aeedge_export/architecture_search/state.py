@@ -92,12 +92,21 @@ class State:
         Raises:
             InputError: they differ; the message says in what.
         """
-        for name, value in settings.items():
-            if self.settings.get(name) != json.loads(json.dumps(value)):
-                began = _short(self.settings.get(name))
+        wanted: dict[str, Any] = json.loads(json.dumps(settings))
+        if self.settings.get("data") != wanted["data"]:
+            raise InputError("X: expected the rows that the search began with, got others; start a new search")
+        for name, given in _flat(wanted).items():
+            if (began := _flat(self.settings).get(name)) != given:
+                began, given = _short(began), _short(given)
                 raise InputError(
-                    f"{name}: expected what the search began with, {began}, got {_short(value)}; start a new search"
+                    f"{name}: expected what the search began with, {began}, got {given}; start a new search"
                 )
+
+
+def _flat(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings by name, those of every Autoencoder among them."""
+    params: dict[str, Any] = settings.get("params", {})
+    return settings | params
 
 
 def _trial(document: dict[str, Any]) -> Trial:
@@ -107,5 +116,5 @@ def _trial(document: dict[str, Any]) -> Trial:
 
 
 def _short(value: Any) -> str:
-    text = json.dumps(value)
+    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
     return text if len(text) <= 80 else text[:79] + "…"

@@ -152,7 +152,7 @@ def search(
     fixed = {name: params[name] for name in _PARAMS if _is_given(ctx, name) and params[name] != "auto"}
     ordered = time_order(training.rows, time_ordered)
     fixed |= {} if ordered == "auto" else {"time_ordered": ordered}
-    with _moved_aside(target, force=force), _state_kept(target), ProgressLine(time, quiet=quiet) as progress:
+    with _place(target, resume=resume), _state_kept(target), ProgressLine(time, quiet=quiet) as progress:
         found = search_networks(
             training.rows.X,
             training.rows.labels,
@@ -169,8 +169,12 @@ def search(
         )
     for note in found.notes:
         say(f"Note: {reworded(note, ctx.command)}", err=True)
+    nearest = reworded(found.nearest, ctx.command)
     if as_json:
-        show_json({"schema": SCHEMA, "path": output, **found.summary()})
+        document = {"schema": SCHEMA, "path": output, **found.summary(), "nearest": nearest or None}
+        measured_how = dict(document["measured"])
+        document |= {"machine": measured_how.pop("machine"), "measured": measured_how}
+        show_json(document)
     else:
         if found.points:
             show(table(found))
@@ -178,8 +182,8 @@ def search(
             summarize(training.windows)
         for line in result_lines(found, output):
             say(line)
-    if found.nearest:
-        say(reworded(found.nearest, ctx.command), err=True)
+    if nearest:
+        say(nearest, err=True)
     ctx.exit(1 if found.best is None or found.stopped == "interrupted" else 0)
 
 
@@ -211,22 +215,23 @@ def _check_target(target: Path, inputs: Sequence[str | None], *, resume: bool, f
 
 
 @contextmanager
-def _moved_aside(target: Path, *, force: bool) -> Iterator[None]:
-    """Replace a search by what is written meanwhile; it comes back where no new one began."""
+def _place(target: Path, *, resume: bool) -> Iterator[None]:
+    """Move aside what will be replaced; it comes back, and nothing new stays, where the search does not begin."""
     real = Path(os.path.realpath(target))
-    if not force or not real.exists():
-        yield
-        return
-    aside = temporary(real, ".old")
+    aside = temporary(real, ".old") if real.exists() and not resume else None
     with input_errors(target):
-        os.rename(real, aside)
+        if aside is not None:
+            os.rename(real, aside)
     try:
         yield
-    finally:
-        if folder_kind(real) is SEARCH:
-            shutil.rmtree(aside, ignore_errors=True)
-        else:
+    except InputError:
+        if not resume and not (real / "runs").exists():
             shutil.rmtree(real, ignore_errors=True)
+        raise
+    finally:
+        if aside is not None and real.exists():
+            shutil.rmtree(aside, ignore_errors=True)
+        elif aside is not None:
             os.rename(aside, real)
 
 
@@ -236,8 +241,8 @@ def _state_kept(target: Path) -> Iterator[None]:
     try:
         yield
     except DeviceError as error:
-        raise DeviceError(f"{error}; what was trained is kept, go on with --resume") from error
+        raise DeviceError(f"{error}. What was trained is kept; go on with --resume") from error
     except KeyboardInterrupt:
         if folder_kind(target) is not SEARCH:
             raise
-        raise click.ClickException(f"interrupted; what was trained is kept in {target}, go on with --resume") from None
+        raise click.ClickException(f"interrupted; what was trained is kept in {target}: go on with --resume") from None

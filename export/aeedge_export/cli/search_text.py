@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 import sys
 from collections.abc import Iterator, Mapping
@@ -67,9 +68,15 @@ class ProgressLine:
 
 def _fitted(text: str, left: float | None, width: int) -> str:
     """Text and time left in so many characters: of the text as much as there is room for."""
-    end = "" if left is None else f", {left:.0f} s left" if left < 90 else f", {left / 60:.0f} min left"
+    end = "" if left is None else f", {_duration(left)}"
     room = max(width - len(end), 1)
     return (text if len(text) <= room else f"{text[: room - 1]}…") + end
+
+
+def _duration(left: float) -> str:
+    if left < 1:
+        return "nearly done"
+    return f"{left:.0f} s left" if left < 90 else f"{left / 60:.0f} min left"
 
 
 def table(found: Search) -> str:
@@ -110,7 +117,8 @@ def _quality(found: Search, point: Point) -> dict[str, str]:
 
 
 def _ratio(loss: float, other: float) -> str:
-    return f"{loss / other:.3f}" if other > 0 else "" if loss > 0 else "1.000"
+    ratio = loss / other if other > 0 else math.inf if loss > 0 else 1.0
+    return f"{ratio:.3f}" if ratio < 10 else f"{ratio:.4g}"
 
 
 def result_lines(found: Search, path: str) -> Iterator[str]:

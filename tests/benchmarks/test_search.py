@@ -1,7 +1,11 @@
 """The benchmark of the search: rules by which points are chosen, ranks, and an encoder's layers for other runtimes."""
 
+import shutil
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
+import emulated
 import numpy as np
 import onnx
 import pytest
@@ -120,3 +124,16 @@ def test_unknown_data_is_refused_and_a_folder_adds_its_tables(tmp_path):
     found = search.tasks(tmp_path, ["cardio"])
     assert list(found) == ["cardio"]
     assert found["cardio"].settings["labels"].tolist() == ["normal", "normal", "anomaly", "normal"]
+
+
+def test_bundles_are_measured_by_another_python_and_its_children(tmp_path, monkeypatch):
+    started = tmp_path / "started"
+    monkeypatch.setattr(
+        emulated, "command", lambda _: ["/bin/sh", "-c", f'echo >> {started}; exec {sys.executable} "$@"', "sh"]
+    )
+    (tmp_path / "bundles").mkdir()
+    shutil.copytree(Path(__file__).parent.parent / "data" / "bundle_v1", tmp_path / "bundles" / "one.aeedge")
+    found = search.latencies(tmp_path / "bundles", "cortex-a72")
+    assert found.keys() == {"one"}
+    assert found["one"] > 0
+    assert len(started.read_text()) >= 2  # the command, and the process in which memory is measured

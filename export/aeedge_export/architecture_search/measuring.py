@@ -60,7 +60,24 @@ def measure(
             f"{where}: expected the JSON of 'aeedge bench --batch', got exit code {done.returncode} and "
             f"{said or 'nothing'!r}; is this version of aeedge installed there?"
         ) from None
-    return checked(document, where)
+    found = checked(document, where)
+    answers = {one["name"]: one for one in found["bundles"]}
+    others = [bundle.stem for bundle in bundles if not _is_of(answers.get(bundle.stem), bundle, budget)]
+    if others:
+        raise DeviceError(
+            f"{where}: expected results of the {len(bundles)} bundles that were sent, got none or those of others for "
+            f"{shortened(others, 3)}"
+        )
+    return found
+
+
+def _is_of(answer: dict[str, Any] | None, bundle: Path, budget: Budget) -> bool:
+    """Whether an answer is of a bundle, and of the calls that were asked for."""
+    if answer is None or "error" in answer:
+        return answer is not None
+    manifest = json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))
+    asked = {str(budget.latency_at), str(budget.rate_at)}
+    return bool(answer["id"] == manifest["id"] and asked <= answer["latency_us"].keys())
 
 
 def as_command(remote: str) -> list[str]:
@@ -84,11 +101,29 @@ def checked(document: Any, where: str) -> dict[str, Any]:
     """A document of `aeedge bench --batch`.
 
     Raises:
-        DeviceError: something else, or what was measured is not valid.
+        DeviceError: something else.
     """
-    if not isinstance(document, dict) or document.get("schema") != SCHEMA:
+    is_one = isinstance(document, dict) and document.get("schema") == SCHEMA
+    if not is_one or not all(map(_is_entry, _as_list(document.get("bundles")))):
         raise DeviceError(f"{where}: expected what 'aeedge bench --batch --json' prints ({SCHEMA}), got something else")
-    return document
+    found: dict[str, Any] = document
+    return found
+
+
+def _as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [None]
+
+
+def _is_entry(one: Any) -> bool:
+    """Whether something is what was measured of a bundle, or why it was not."""
+    if not isinstance(one, dict) or not isinstance(one.get("name"), str):
+        return False
+    if "error" in one:
+        return isinstance(one["error"], str)
+    times = one.get("latency_us")
+    if not (isinstance(one.get("id"), str) and isinstance(one.get("size_bytes"), int) and isinstance(times, dict)):
+        return False
+    return all(isinstance(us, (int, float)) and us > 0 for us in times.values())
 
 
 def read_measurements(path: str | Path) -> dict[str, Any]:

@@ -95,18 +95,17 @@ class State:
         wanted: dict[str, Any] = json.loads(json.dumps(settings))
         if self.settings.get("data") != wanted["data"]:
             raise InputError("X: expected the rows that the search began with, got others; start a new search")
-        for name, given in _flat(wanted).items():
-            if (began := _flat(self.settings).get(name)) != given:
-                began, given = _short(began), _short(given)
-                raise InputError(
-                    f"{name}: expected what the search began with, {began}, got {given}; start a new search"
-                )
+        began, given = _flat(self.settings), _flat(wanted)
+        for name in given | began:
+            if began.get(name) != given.get(name):
+                one, other = (_short(values.get(name, "the default")) for values in (began, given))
+                raise InputError(f"{name}: expected what the search began with, {one}, got {other}; start a new search")
 
 
 def _flat(settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings by name, those of every Autoencoder among them."""
-    params: dict[str, Any] = settings.get("params", {})
-    return settings | params
+    """Settings by name, the parameters of every Autoencoder among them."""
+    rest = {name: value for name, value in settings.items() if name != "params"}
+    return rest | dict(settings.get("params", {}))
 
 
 def _trial(document: dict[str, Any]) -> Trial:

@@ -131,7 +131,7 @@ def result_lines(found: Search, path: str) -> Iterator[str]:
     measured, rows = found.details["measured"], found.details["rows"]
     if found.points:
         yield _legend(found)
-        yield f"measured on {_machine(measured)}{_noise(measured)}"
+        yield f"measured on {_machine(measured)}{_noise(measured)}{_agreement(measured)}"
     what = rows["what"]
     counts = f"{rows['training']:,} trained, {rows['selection']:,} others selected"
     if found.best is not None:
@@ -185,6 +185,11 @@ def _machine(measured: Mapping[str, Any]) -> str:
 
 def _noise(measured: Mapping[str, Any]) -> str:
     return "" if measured["noise"] is None else f", times within ±{measured['noise']:.1%}"
+
+
+def _agreement(measured: Mapping[str, Any]) -> str:
+    ranks = measured["rank_agreement"]
+    return "" if ranks is None else f", ranked as by the search with a correlation of {ranks:.2f}"
 
 
 def _tolerance(found: Search) -> str:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from helpers.factory import factory_rows, fitted
+from helpers.signals import machine
 from torch import nn
 
 import aeedge
@@ -17,6 +18,7 @@ from aeedge.bundle.manifest import Manifest
 from aeedge.cli.group import AeedgeGroup
 from aeedge.errors import CorruptBundleError, InputError
 from aeedge_export import Autoencoder, export_bundle
+from aeedge_export import window as cut
 from aeedge_export.compression import choice, factors, path
 from aeedge_export.compression.choice import NotCompressibleError, compressed
 from aeedge_export.compression.factors import bases, factored
@@ -377,6 +379,18 @@ def test_thresholds_are_those_of_the_smaller_network(tmp_path, wide):
     with aeedge.load(tmp_path / "m.aeedge") as model:
         alarms = int((model.score(normal) > model.threshold).sum())
     assert 1 <= alarms <= 0.011 * len(normal)
+
+
+def test_features_of_a_front_end_are_what_is_compressed(tmp_path):
+    windows = cut(machine(6000), window=32, hop=4, rate=100.0)
+    ae = Autoencoder(front_end="spectrum", latent=2, hidden=(24,), epochs=10, random_state=0)
+    ae.fit_rows(windows.X[:900], signal=windows.signal)
+    manifest = ae.export(tmp_path / "m.aeedge", compress=0.9, calibration=windows.X[900:], max_error_ratio=1.1)
+    assert manifest.front_end is not None
+    features = manifest.front_end.shape[0]
+    assert manifest.compression.multiply_adds[0] >= 2 * 24 * (features + 2)
+    with aeedge.load(tmp_path / "m.aeedge") as model:
+        assert np.isfinite(model.encode(windows.X[:5])).all()
 
 
 @pytest.mark.parametrize(

@@ -90,6 +90,11 @@ class Facts:
         step = 1e-6 + float(np.finfo(np.float32).eps * np.max(np.abs(self.scaler.mean) / self.scaler.scale))
         return low >= -step and high <= 1 + step
 
+    @property
+    def bounded(self) -> bool:
+        """Whether values share a scale and crowd at its bounds, as pixels do."""
+        return self.scaler.kind == "shared" and self.unit_range and self.crowded >= _CROWDED
+
 
 @dataclass(frozen=True)
 class Resolved:
@@ -151,8 +156,7 @@ def _is_table(facts: Facts) -> bool:
 def _design(params: Mapping[str, Any], facts: Facts, batch_size: int) -> Design:
     family, loss, output = params["family"], params["loss"], params["output"]
     latent = _latent(params, facts.size)
-    shared = facts.scaler.kind == "shared"
-    bounded = shared and facts.unit_range and facts.crowded >= _CROWDED
+    shared, bounded = facts.scaler.kind == "shared", facts.bounded
     if output == "auto":
         output = "sigmoid" if loss == "bce" or (loss == "auto" and bounded) else "linear"
     if loss == "auto":
@@ -243,7 +247,10 @@ def _hidden(value: Any, facts: Facts, family: str) -> tuple[int, ...]:
             return ()
         if family == "conv1d":
             return (16, 32, 32)[: max(1, int(np.log2(max(2, facts.input_shape[0 if facts.channels_last else -1]))) - 1)]
-        return (int(np.clip(2 ** round(np.log2(4 * facts.size)), 128, 512)),)
+        width = int(np.clip(2 ** round(np.log2(4 * facts.size)), 128, 256))
+        # Long windows of signals are worth more: a second layer, at fewer multiply-adds than 512 units in one.
+        deep = 4 * facts.size >= 512 and not facts.bounded and not _is_table(facts)
+        return (width, width // 2) if deep else (width,)
     return tuple(int(width) for width in np.atleast_1d(value))
 
 

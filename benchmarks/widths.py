@@ -1,13 +1,13 @@
 """How wide should a network be? The error of every width on rows that were not trained on, over several kinds of data.
 
-Errors are multiples of those of PCA with as many latents, in standardised units (pixels: 0..1), means over seeds, and
-stand beside the multiply-adds to encode and decode a row: no times. Of MNIST's 5 000 images only the 4 000 are used that
-quality.py trains on; 800 of them are held out here, so its test images have no say in the choice. Tables are trained
-with goal "compress". For goal "detect" the number is ROC AUC: on tables of scikit-learn to choose by, and on those of
-ODDS (FOLDER, as in quality.py, other splits) to see what the choice does there.
+Errors are multiples of those of PCA with as many latents, in standardised units (pixels: 0..1), and stand beside the
+multiply-adds to encode and decode a row: no times. Of MNIST's 5 000 images only the 4 000 are used that quality.py
+trains on; 800 of them are held out here, so its test images have no say in the choice. Tables are trained with goal
+"compress". For goal "detect" there is the ROC AUC on tables of scikit-learn: those of ODDS are left to quality.py.
 
-FOLDER may have cardio, letter, satellite and vowels .npz, and ecg.npz; what is missing is passed over. Each cell is
-written to results/widths.json when it is done, and a cell that is there is not measured again.
+FOLDER may have the tables of ODDS (cardio, letter, satellite, vowels, as .npz) and ecg.npz (record 100 of the MIT-BIH
+Arrhythmia Database); what is missing is passed over. Each cell is written to results/widths.json when it is done, and
+a cell that is there is not measured again.
 
     python benchmarks/widths.py [FOLDER] [--only NAME]
 """
@@ -17,17 +17,19 @@ from __future__ import annotations
 import argparse
 import json
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from common import RESULTS, fingerprint
+from common import RESULTS
 from comparison.data import sound_frames, vibration
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from plants import plant
-from quality import mnist
+from quality import TABLES, mnist
 from sklearn import datasets
 from sklearn.decomposition import PCA
 from sklearn.metrics import roc_auc_score
@@ -40,66 +42,177 @@ from aeedge_export import Autoencoder
 from aeedge_export.networks.base import multiply_adds
 
 FILE = RESULTS / "widths.json"
-ODDS = ("cardio", "letter", "satellite", "vowels")
-WIDTHS: tuple[tuple[int, ...], ...] = (
-    *((), (16,), (32,), (64,), (96,), (128,), (192,), (256,), (384,), (512,)),
-    *((256, 128), (128, 64), (256, 64)),
-)
-SOME: tuple[tuple[int, ...], ...] = ((512,), (256,), (256, 128), (128,), (64,), (192,))
-CHANNELS = ((8,), (8, 16), (16, 32), (8, 16, 16), (16, 32, 32))
-RANKED = ((16,), (32,), (64,), (128,), (256,), (512,))
-WITHIN = 1.01  # of the best error
-Rows = NDArray[np.float32]
+Hidden = tuple[int, ...]
+LARGE: tuple[Hidden, ...] = ((256,), (256, 128), (512,))
+SOME: tuple[Hidden, ...] = ((64,), (128,), (192,), (256,), (512,), (256, 128))
+MANY: tuple[Hidden, ...] = ((), (16,), (32,), (64,), (96,), (128,), (192,), (256,), (384,), (512,), (256, 128))
+DEEP: tuple[Hidden, ...] = ((128, 128), (256, 64))
+CHANNELS: tuple[Hidden, ...] = ((8,), (8, 16), (16, 32), (8, 16, 16), (16, 32, 32))
+Rows = NDArray[Any]
+Halves = tuple[Rows, Rows]  # to train on, to choose by
 
 
-class Task(NamedTuple):
-    """Rows to train on and rows to choose by, and how.
+@dataclass(frozen=True)
+class Data:
+    """Rows, and how networks are trained on them.
 
-    `labels` of the rows to choose by are 1 for outliers: then the number is ROC AUC.
+    Attributes:
+        name: for people.
+        halves: makes rows to train on and rows to choose by.
+        latents: their number, or "auto".
+        hidden: the shapes that are tried.
+        seeds: of the networks; errors are means over them.
+        options: of the estimator.
     """
 
     name: str
-    rows: Callable[[], tuple[Rows, Rows]]
-    latents: Sequence[int | str] = ("auto",)
-    options: dict[str, Any] = {}
-    shapes: Sequence[tuple[int, ...]] = WIDTHS
-    seeds: Sequence[int] = (0, 1, 2)
+    halves: Callable[[], Halves]
+    latents: int | str = "auto"
+    hidden: Sequence[Hidden] = SOME
+    seeds: Sequence[int] = (0,)
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
-class Ranking(NamedTuple):
-    """Rows with labels (1 for outliers), of which 60 % are trained on."""
+def main() -> None:
+    """Measure what is not in the file yet, write, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, nargs="?")
+    parser.add_argument("--only", default="", metavar="NAME", help="only the data of this name")
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")
+    found = json.loads(FILE.read_text()) if FILE.exists() else {"errors": {}, "auc": {}}
+    for data in everything(options.folder):
+        if options.only in ("", data.name):
+            key = f"{data.name}, {data.latents} latents"
+            measure(found, found["errors"].setdefault(key, {}), data.hidden, data.seeds, partial(error, data))
+            print(key, table(found["errors"][key]), sep="\n", flush=True)
+    for name, labelled in outliers().items():
+        if options.only in ("", name):
+            measure(found, found["auc"].setdefault(name, {}), SOME, (10, 11, 12), partial(auc, *labelled))
+            print(f"ROC AUC, {name}", table(found["auc"][name]), sep="\n", flush=True)
 
-    name: str
-    table: Callable[[], tuple[Rows, NDArray[Any]]]
-    seeds: Sequence[int] = (10, 11, 12)
+
+def measure(
+    found: dict[str, Any],
+    cells: dict[str, Any],
+    shapes: Sequence[Hidden],
+    seeds: Sequence[int],
+    one: Callable[[Hidden, int], dict[str, float]],
+) -> None:
+    """Fill the cells of one kind of data that are still missing, and write all that is found."""
+    for hidden in shapes:
+        cell = cells.setdefault(",".join(map(str, hidden)) or "none", {"seeds": {}})
+        for seed in seeds:
+            if str(seed) not in cell["seeds"]:
+                known = one(hidden, seed)
+                cell["seeds"][str(seed)] = round(known.pop("value"), 4)
+                cell |= known
+                FILE.write_text(json.dumps(found, indent=1) + "\n")
 
 
-def images() -> tuple[Rows, Rows]:
-    """Pixels 0..1 of MNIST, (3 200, 784) and (800, 784)."""
-    return halves(mnist()[0], 800)
+def table(cells: Mapping[str, Any]) -> str:
+    """Means over seeds."""
+    rows = [
+        [name, f"{np.mean(list(cell['seeds'].values())):.4f}", str(cell.get("multiply_adds", ""))]
+        for name, cell in cells.items()
+    ]
+    return columns(["hidden", "mean", "multiply-adds"], rows)
 
 
-def halves(rows: Rows, held: float) -> tuple[Rows, Rows]:
-    """Shuffled rows to train on and to choose by."""
+def error(data: Data, hidden: Hidden, seed: int) -> dict[str, float]:
+    """The error as a multiple of PCA's, multiply-adds and the number of latents."""
+    train, held = data.halves()
+    ae = Autoencoder(
+        latent=data.latents, hidden=hidden, calibration=0, random_state=seed, threads=1, **data.options
+    ).fit(train)
+    back = ae.inverse_transform(ae.transform(held)).reshape(len(held), -1)
+    train, held = train.reshape(len(train), -1), held.reshape(len(held), -1)
+    pca = PCA(ae.design_.latent, random_state=0).fit(train)
+    reference = np.square(held - pca.inverse_transform(pca.transform(held))).mean()
+    ratio = float(np.square(held - back).mean() / reference)
+    return {"value": ratio, "multiply_adds": multiply_adds(ae.network_), "latent": ae.design_.latent}
+
+
+def auc(X: Rows, y: Rows, hidden: Hidden, seed: int) -> dict[str, float]:
+    """ROC AUC of reconstruction errors, as in quality.py."""
+    train, test, _, labels = train_test_split(X, y, test_size=0.4, random_state=seed, stratify=y)
+    train, test = standardised(train, test)
+    ae = Autoencoder(hidden=hidden, random_state=seed, threads=1).fit(train)
+    return {"value": float(roc_auc_score(labels, ae.reconstruction_error(test)))}
+
+
+def everything(folder: Path | None) -> Iterator[Data]:
+    """All data whose errors are measured."""
+    yield Data("mnist", images, 32, MANY, (0, 1, 2))
+    for latents in (8, 16):
+        yield Data("mnist", images, latents, LARGE)
+    digits = datasets.load_digits().data.astype(np.float32)
+    yield Data("digits", partial(split, digits), "auto", MANY, (0, 1, 2))
+    yield Data("digits", partial(split, digits), 8, ((128,), *LARGE))
+    yield Data("photographs 16x16", photographs, 32, options={"channels": "first"})
+    compress = {"goal": "compress"}
+    for name in ("breast_cancer", "wine", "diabetes"):
+        X = getattr(datasets, f"load_{name}")().data
+        yield Data(name, partial(split_table, X), "auto", MANY, (0, 1, 2), compress)
+        yield Data(name, partial(split_table, X), 4, MANY, (0, 1, 2), compress)
+    for name in TABLES if folder else ():
+        if (folder / f"{name}.npz").exists():
+            yield Data(name, partial(split_table, np.load(folder / f"{name}.npz")["X"]), options=compress)
+    yield Data("sound 640", partial(machine, sound_frames), 32, ((128,), *LARGE), options=compress)
+    blocks = {"channels": "last", "time_ordered": True}
+    recording = plant(3000, 20_000)[0][:10_000]  # its fault comes later
+    yield Data("plant 60x8", partial(windows, recording, 60, 2), 32, options={**blocks, "gap": 29})
+    if folder and (folder / "ecg.npz").exists():
+        data = np.load(folder / "ecg.npz")
+        ecg = ((data["signal"] - data["baseline"]) / data["gain_per_mv"]).astype(np.float32)
+        long, short = partial(windows, ecg[:400_000], 360, 90), partial(windows, ecg[:200_000], 64, 32)
+        yield Data("ecg 360x2", long, 32, (*SOME, *DEEP), options={**blocks, "gap": 3})
+        yield Data("ecg 64x2", short, 8, (*SOME, *DEEP), options={**blocks, "gap": 1})
+        yield Data("ecg 360x2, conv1d", long, 32, CHANNELS, options={**blocks, "gap": 3, "family": "conv1d"})
+    signals = {"channels": "first"}
+    yield Data("vibration 3x256", partial(machine, vibration), 32, LARGE, options=signals)
+    yield Data(
+        "vibration 3x256, conv1d", partial(machine, vibration), 32, CHANNELS[1:], options=signals | {"family": "conv1d"}
+    )
+
+
+def outliers() -> dict[str, Halves]:
+    """Tables and labels (1 for outliers, of which only some are kept)."""
+    found = {}
+    for name, loaded, odd, kept in (
+        ("breast_cancer", datasets.load_breast_cancer(), 0, 40),
+        ("wine", datasets.load_wine(), 2, 12),
+        ("digits", datasets.load_digits(), 4, 80),
+    ):
+        few = np.flatnonzero(loaded.target == odd)[:kept]
+        rows = np.sort(np.concatenate([few, np.flatnonzero(loaded.target != odd)]))
+        found[name] = loaded.data[rows], loaded.target[rows] == odd
+    return found
+
+
+def split(rows: Rows, held: float = 0.3) -> Halves:
+    """At random."""
     first, second = train_test_split(rows, test_size=held, random_state=1)
     return first, second
 
 
-def table(rows: Rows) -> tuple[Rows, Rows]:
-    """Halves of a table, standardised."""
-    first, second = halves(rows, 0.3)
-    scaler = StandardScaler().fit(first)
-    return scaler.transform(first).astype(np.float32), scaler.transform(second).astype(np.float32)
+def images() -> Halves:
+    """Pixels 0..1 of MNIST, (3 200, 784) and (800, 784)."""
+    return split(mnist()[0], 800)
 
 
-def windows(signal: Rows, length: int, hop: int) -> tuple[Rows, Rows]:
-    """Windows (n, length, channels) of the first 60 % of a recording and of the last 35 %, standardised by channel."""
-    one, two = signal[: int(0.6 * len(signal))], signal[int(0.65 * len(signal)) :]
-    mean, scale = one.mean(axis=0), one.std(axis=0) + 1e-6
-    return aeedge.window((one - mean) / scale, length, hop), aeedge.window((two - mean) / scale, length, hop)
+def standardised(train: Rows, held: Rows) -> Halves:
+    """Each column by the training rows, float32."""
+    scaler = StandardScaler().fit(train)
+    return scaler.transform(train).astype(np.float32), scaler.transform(held).astype(np.float32)
 
 
-def photographs() -> tuple[Rows, Rows]:
+def split_table(rows: Rows) -> Halves:
+    """At random, standardised."""
+    return standardised(*split(rows.astype(np.float32)))
+
+
+def photographs() -> Halves:
     """Grey patches (n, 1, 16, 16) of two photographs: of their left 60 % and of their right 35 %."""
     parts: tuple[list[Rows], list[Rows]] = ([], [])
     for image in datasets.load_sample_images().images:
@@ -111,166 +224,19 @@ def photographs() -> tuple[Rows, Rows]:
     return np.concatenate(parts[0]), np.concatenate(parts[1])
 
 
-def made(rows: Callable[..., Rows]) -> tuple[Rows, Rows]:
-    """Synthetic machine signals."""
+def windows(signal: Rows, length: int, hop: int) -> Halves:
+    """Windows (n, length, channels) of the first 60 % of a recording and of the last 35 %, standardised by channel."""
+    one, two = signal[: int(0.6 * len(signal))], signal[int(0.65 * len(signal)) :]
+    mean, scale = one.mean(axis=0), one.std(axis=0) + 1e-6
+    return aeedge.window((one - mean) / scale, length, hop), aeedge.window((two - mean) / scale, length, hop)
+
+
+def machine(rows: Callable[[int, int, bool], Rows]) -> Halves:
+    """Synthetic signals of a machine, standardised by column or channel."""
     one, two = rows(3000, 0, False), rows(600, 1, False)
     axes = (0,) if one.ndim == 2 else (0, 2)
     mean, scale = one.mean(axes, keepdims=True), one.std(axes, keepdims=True) + 1e-6
     return (one - mean) / scale, (two - mean) / scale
-
-
-def tasks(folder: Path | None) -> Iterator[Task]:
-    """What is measured."""
-    small = {"goal": "compress"}
-    yield Task("mnist", images, (32,), {}, (*WIDTHS[:-2], ), (0,1,2)[:3])
-    yield Task("mnist", images, (8,), {}, SOME, (0,))
-    yield Task("digits", lambda: halves(datasets.load_digits().data.astype(np.float32), 0.3), ("auto",))
-    yield Task("digits", lambda: halves(datasets.load_digits().data.astype(np.float32), 0.3), (8,), {}, SOME, (0,))
-    for name in ("breast_cancer", "wine", "diabetes"):
-        rows = getattr(datasets, f"load_{name}")().data.astype(np.float32)
-        yield Task(name, lambda rows=rows: table(rows), ("auto", 4), small)
-    if folder:
-        for name in ODDS:
-            if (folder / f"{name}.npz").exists():
-                rows = np.load(folder / f"{name}.npz")["X"].astype(np.float32)
-                yield Task(name, lambda rows=rows: table(rows), ("auto",), small, SOME, (0,))
-    blocks = {"channels": "last", "time_ordered": True}
-    if folder and (folder / "ecg.npz").exists():
-        data = np.load(folder / "ecg.npz")
-        ecg = ((data["signal"] - data["baseline"]) / data["gain_per_mv"]).astype(np.float32)
-        yield Task("ecg 360x2", lambda: windows(ecg[:400_000], 360, 90), (32,), {**blocks, "gap": 3}, ((256, 128), (128, 128), (256, 64), *SOME), (0,))
-        yield Task("ecg 64x2", lambda: windows(ecg[:200_000], 64, 32), (8,), {**blocks, "gap": 1}, (*SOME, (128, 128), (256, 64)), (0,))
-    for seed in (3000, 3001):
-        recording = plant(seed, 20_000)[0][:10_000]  # its fault comes later
-        yield Task(f"plant {seed}", lambda r=recording: windows(r, 60, 2), (32,), {**blocks, "gap": 29}, SOME, (0,))
-    yield Task("photographs 16x16", photographs, (32,), {"channels": "first"}, SOME, (0,))
-    yield Task("sound 640", lambda: made(sound_frames), (32,), small, SOME, (0,))
-    yield Task("vibration 3x256", lambda: made(vibration), (32,), {"channels": "first"}, SOME, (0,))
-    yield Task(
-        "digits, conv2d",
-        lambda: tuple(part.reshape(-1, 1, 8, 8) for part in halves(datasets.load_digits().data.astype(np.float32), 0.3)),
-        ("auto",),
-        {"family": "conv2d"},
-        CHANNELS,
-        (0, 1),
-    )
-    yield Task(
-        "mnist, conv2d",
-        lambda: tuple(part.reshape(-1, 1, 28, 28) for part in images()),
-        (32,),
-        {"family": "conv2d"},
-        CHANNELS,
-        (0,),
-    )
-    if folder and (folder / "ecg.npz").exists():
-        yield Task(
-            "ecg 360x2, conv1d",
-            lambda: windows(ecg[:400_000], 360, 90),
-            (32,),
-            {**blocks, "gap": 3, "family": "conv1d"},
-            CHANNELS,
-            (0,),
-        )
-    yield Task(
-        "vibration 3x256, conv1d", lambda: made(vibration), (32,), {"channels": "first", "family": "conv1d"}, CHANNELS, (0,)
-    )
-
-
-def rankings(folder: Path | None) -> Iterator[Ranking]:
-    """Tables with outliers: scikit-learn's, and those of ODDS."""
-    cancer = datasets.load_breast_cancer()
-    few = np.flatnonzero(cancer.target == 0)[:40]
-    kept = np.sort(np.concatenate([few, np.flatnonzero(cancer.target == 1)]))
-    yield Ranking("breast_cancer", lambda: (cancer.data[kept], cancer.target[kept] == 0))
-    digits = datasets.load_digits()
-    for odd in (4,):
-        few = np.flatnonzero(digits.target == odd)[:80]
-        rows = np.sort(np.concatenate([few, np.flatnonzero(digits.target != odd)]))
-        yield Ranking(f"digits, {odd} is odd", lambda rows=rows, odd=odd: (digits.data[rows], digits.target[rows] == odd))
-    wine = datasets.load_wine()
-    few = np.flatnonzero(wine.target == 2)[:12]
-    rows = np.sort(np.concatenate([few, np.flatnonzero(wine.target != 2)]))
-    yield Ranking("wine", lambda: (wine.data[rows], wine.target[rows] == 2))
-    for name in ODDS if folder else ():
-        if (folder / f"{name}.npz").exists():
-            data = np.load(folder / f"{name}.npz")
-            yield Ranking(f"ODDS {name}", lambda data=data: (data["X"], data["y"] == 1))
-
-
-def error_ratio(task: Task, latent: int | str, hidden: Sequence[int], seed: int, **more: Any) -> tuple[float, int, int]:
-    """Error as a multiple of PCA's, multiply-adds and the number of latents."""
-    train, held = task.rows()
-    ae = Autoencoder(
-        latent=latent, hidden=hidden, calibration=0, random_state=seed, threads=1, **{**task.options, **more}
-    ).fit(train)
-    back = ae.inverse_transform(ae.transform(held))
-    flat = [part.reshape(len(part), -1) for part in (train, held)]
-    pca = PCA(ae.design_.latent, random_state=0).fit(flat[0])
-    reference = np.square(flat[1] - pca.inverse_transform(pca.transform(flat[1]))).mean()
-    error = np.square(np.asarray(back).reshape(flat[1].shape) - flat[1]).mean()
-    return float(error / reference), multiply_adds(ae.network_), ae.design_.latent
-
-
-def auc(task: Ranking, hidden: Sequence[int], seed: int) -> float:
-    """ROC AUC of reconstruction errors, as in quality.py."""
-    X, y = task.table()
-    train, test, _, labels = train_test_split(X, y, test_size=0.4, random_state=seed, stratify=y)
-    scaler = StandardScaler().fit(train)
-    train, test = scaler.transform(train).astype(np.float32), scaler.transform(test).astype(np.float32)
-    ae = Autoencoder(hidden=hidden, random_state=seed, threads=1).fit(train)
-    return float(roc_auc_score(labels, ae.reconstruction_error(test)))
-
-
-def main() -> None:
-    """Measure what is not in the file yet, write, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, nargs="?")
-    parser.add_argument("--only", default="", metavar="NAME", help="only data whose name contains this")
-    parser.add_argument("--errors", action="store_true", help="errors alone, no ROC AUC")
-    options = parser.parse_args()
-    warnings.simplefilter("ignore")
-    found = json.loads(FILE.read_text()) if FILE.exists() else {"errors": {}, "auc": {}}
-    for task in tasks(options.folder):
-        if options.only in ("", task.name):
-            for latent in task.latents:
-                for hidden in task.shapes:
-                    errors(found["errors"], task, latent, hidden)
-                    keep(found)
-    for ranking in rankings(options.folder):
-        if options.only in ("", ranking.name) and not options.errors:
-            for hidden in RANKED:
-                cells = found["auc"].setdefault(ranking.name, {})
-                values = cells.setdefault(shape(hidden), {})
-                for seed in ranking.seeds:
-                    if str(seed) not in values:
-                        values[str(seed)] = round(auc(ranking, hidden, seed), 4)
-                keep(found)
-            print(ranking.name, {key: round(mean(cell), 3) for key, cell in cells.items()}, flush=True)
-
-
-def errors(found: dict[str, Any], task: Task, latent: int | str, hidden: Sequence[int]) -> None:
-    """One width, every seed."""
-    cell = found.setdefault(f"{task.name}, {latent} latents", {}).setdefault(shape(hidden), {"seeds": {}})
-    for seed in task.seeds:
-        if str(seed) not in cell["seeds"]:
-            ratio, cell["multiply_adds"], cell["latent"] = error_ratio(task, latent, hidden, seed)
-            cell["seeds"][str(seed)] = round(ratio, 4)
-    print(task.name, latent, shape(hidden), round(mean(cell["seeds"]), 4), cell["multiply_adds"], flush=True)
-
-
-def shape(hidden: Sequence[int]) -> str:
-    """As on the command line."""
-    return ",".join(map(str, hidden)) or "none"
-
-
-def mean(values: dict[str, float]) -> float:
-    """Over seeds."""
-    return float(np.mean(list(values.values())))
-
-
-def keep(found: dict[str, Any]) -> None:
-    """Write to the file."""
-    FILE.write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -169,7 +169,7 @@ def _design(params: Mapping[str, Any], facts: Facts, batch_size: int) -> Design:
             f"{name} {got!r} needs values from 0 to 1 after scaling, got {low:.4g} to {high:.4g}; "
             f"use scaling='minmax', or {name}={instead!r}"
         )
-    hidden = _hidden(params["hidden"], facts, family)
+    hidden = _hidden(params, facts, latent)
     convolutional = family in ("conv1d", "conv2d")
     rich = bool(hidden) and not _is_table(facts) and facts.rows >= _LEAST_ROWS and batch_size > 1
     normalization = params["normalization"]
@@ -239,19 +239,29 @@ def _latent(params: Mapping[str, Any], size: int) -> int:
     return latent
 
 
-def _hidden(value: Any, facts: Facts, family: str) -> tuple[int, ...]:
-    if isinstance(value, str):
-        if family == "conv2d":
-            return (16, 32)
-        if family == "dense" and facts.few_windows:
-            return ()
-        if family == "conv1d":
-            return (16, 32, 32)[: max(1, int(np.log2(max(2, facts.input_shape[0 if facts.channels_last else -1]))) - 1)]
-        width = int(np.clip(2 ** round(np.log2(4 * facts.size)), 128, 256))
-        # Long windows of signals are worth more: a second layer, at fewer multiply-adds than 512 units in one.
-        deep = 4 * facts.size >= 512 and not facts.bounded and not _is_table(facts)
-        return (width, width // 2) if deep else (width,)
-    return tuple(int(width) for width in np.atleast_1d(value))
+def _hidden(params: Mapping[str, Any], facts: Facts, latent: int) -> tuple[int, ...]:
+    value, family = params["hidden"], params["family"]
+    if not isinstance(value, str):
+        return tuple(int(width) for width in np.atleast_1d(value))
+    if family == "conv2d":
+        return (16, 32)
+    if family == "dense" and facts.few_windows:
+        return ()
+    if family == "conv1d":
+        return (16, 32, 32)[: max(1, int(np.log2(max(2, facts.input_shape[0 if facts.channels_last else -1]))) - 1)]
+    return _widths(facts, latent, params["goal"])
+
+
+def _widths(facts: Facts, latent: int, goal: str) -> tuple[int, ...]:
+    """The smallest within 1 % of the best error in benchmarks/widths.py; four units for each value in between."""
+    squeezed = facts.size / latent  # values for each latent
+    if _is_table(facts):
+        most = 128 if goal == "compress" else 512  # narrower ones rank anomalies worse
+    elif facts.size >= 128 and (not facts.bounded or squeezed > 64):
+        return (256, 128)
+    else:
+        most = 256 if squeezed <= 32 else 512
+    return (int(np.clip(2 ** round(np.log2(4 * facts.size)), 128, most)),)
 
 
 def _given(value: Any, auto: Any) -> Any:

@@ -14,7 +14,7 @@ from helpers.signals import machine
 from torch import nn
 
 import aeedge
-from aeedge.bundle.manifest import Manifest
+from aeedge.bundle.manifest_reading import read_manifest
 from aeedge.cli.group import AeedgeGroup
 from aeedge.errors import CorruptBundleError, InputError
 from aeedge_export import Autoencoder, export_bundle
@@ -301,7 +301,7 @@ def test_what_breaks_the_limits_is_not_shipped_and_the_message_says_what_would_b
     with pytest.warns(UserWarning, match=r"0\.08 of the multiply-adds.*allowed is.*within the limits is 0\.\d\d"):
         manifest = export_bundle(**given, path=tmp_path / "m.aeedge", compress=0.08)
     assert manifest.compression is None
-    assert manifest.id == Manifest.parse((bundles[0] / "manifest.json").read_bytes()).id
+    assert manifest.id == read_manifest((bundles[0] / "manifest.json").read_bytes()).id
 
 
 def test_limits_that_no_smaller_network_meets_are_named(wide):
@@ -488,11 +488,11 @@ def test_the_command_says_why_not(place, args, code, message):
 )
 def test_a_record_that_is_none_is_refused(bundles, key, value):
     manifest = bundles[2]
-    assert Manifest.parse(manifest.dumps().encode()).compression.document() == manifest.compression.document()
+    assert read_manifest(manifest.dumps().encode()).compression.document() == manifest.compression.document()
     document = {**manifest.compression.document(), key: value}
     broken = type("Broken", (), {"document": lambda self: document})()
     with pytest.raises(CorruptBundleError, match=rf"\$\.compression\.{key}"):
-        Manifest.parse(manifest._replace(compression=broken).dumps().encode())
+        read_manifest(manifest._replace(compression=broken).dumps().encode())
 
 
 def test_the_smallest_within_the_limits_is_judged_first_and_the_next_if_it_fails(wide, monkeypatch):

@@ -94,7 +94,7 @@ def measured(workload: str, quick: bool) -> list[dict[str, Any]]:
 
         def kept(ae: Autoencoder, name: str, share: float, note: str = "", **options: Any) -> Any:
             path = Path(place) / f"{len(networks)}.aeedge"
-            manifest = ae.export(path, with_scorer=False, **options)
+            manifest = ae.export(path, **options)
             if manifest.compression is not None:
                 before, after = manifest.compression.multiply_adds
                 share, note = after / before, shape_of(manifest)

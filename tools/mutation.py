@@ -35,7 +35,7 @@ ACCEPTED = ROOT / "tools" / "mutation_accepted.json"
 SUBJECTS = {  # file -> tests that know it, the fastest first
     "aeedge/verification.py": ["device/verification", "device/bundle", "device/nonfinite_sentinels", "device/int8"],
     "aeedge/runtime/nonfinite.py": ["device/nonfinite_sentinels", "device/nonfinite"],
-    "aeedge/bundle/manifest.py": ["device/bundle", "device/odd_manifests", "device/missing"],
+    "aeedge/bundle/manifest_reading.py": ["device/bundle", "device/odd_manifests", "device/missing"],
     "aeedge/bundle/onnx_proto.py": [
         "export/onnx_reader",
         "device/forged_graphs",

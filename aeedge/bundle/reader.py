@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from aeedge.bundle.manifest import FileEntry, Manifest, sha256
+from aeedge.bundle.manifest_reading import read_manifest
 from aeedge.bundle.onnx_proto import inspect
 from aeedge.bundle.operators import operator_fault
 from aeedge.errors import AeedgeError, BundleError, CorruptBundleError, IncompatibleBundleError, of_system
@@ -95,7 +96,7 @@ class Bundle:
                     raise CorruptBundleError(
                         f"{place}: {file.size} bytes are too many for a manifest; export the bundle again"
                     )
-                self.manifest = Manifest.parse(file.read(file.size), place)
+                self.manifest = read_manifest(file.read(file.size), place)
             for name in _names(self.manifest):
                 self._files[name] = _File(os.path.join(self.path, name), self._place, folder)
         self._closed = False

@@ -27,7 +27,8 @@ from safetensors.torch import save as to_bytes
 from torch import nn
 
 from aeedge.bundle.json_node import Node
-from aeedge.bundle.manifest import DTYPES, SCORES, Missing, read_signal
+from aeedge.bundle.manifest import DTYPES, SCORES, Missing
+from aeedge.bundle.manifest_reading import read_signal
 from aeedge.detection.calibration import ThresholdRule
 from aeedge.detection.scores import Scoring
 from aeedge.errors import InputError

@@ -10,7 +10,8 @@ from helpers.signals import machine, signal_bundle
 
 import aeedge
 from aeedge.bundle.json_node import Node
-from aeedge.bundle.manifest import HEALTH, InputSpec, Missing, SignalSpec, read_signal
+from aeedge.bundle.manifest import HEALTH, InputSpec, Missing, SignalSpec
+from aeedge.bundle.manifest_reading import read_signal
 from aeedge.errors import CorruptBundleError
 from aeedge.signals.health import Fault, HealthCheck, reference_of
 from aeedge.signals.window import window

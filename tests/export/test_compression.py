@@ -10,13 +10,15 @@ import pytest
 import torch
 from click.testing import CliRunner
 from helpers.factory import factory_rows, fitted
+from helpers.signals import machine
 from torch import nn
 
 import aeedge
-from aeedge.bundle.manifest import Manifest
+from aeedge.bundle.manifest_reading import read_manifest
 from aeedge.cli.group import AeedgeGroup
 from aeedge.errors import CorruptBundleError, InputError
 from aeedge_export import Autoencoder, export_bundle
+from aeedge_export import window as cut
 from aeedge_export.compression import choice, factors, path
 from aeedge_export.compression.choice import NotCompressibleError, compressed
 from aeedge_export.compression.factors import bases, factored
@@ -299,7 +301,7 @@ def test_what_breaks_the_limits_is_not_shipped_and_the_message_says_what_would_b
     with pytest.warns(UserWarning, match=r"0\.08 of the multiply-adds.*allowed is.*within the limits is 0\.\d\d"):
         manifest = export_bundle(**given, path=tmp_path / "m.aeedge", compress=0.08)
     assert manifest.compression is None
-    assert manifest.id == Manifest.parse((bundles[0] / "manifest.json").read_bytes()).id
+    assert manifest.id == read_manifest((bundles[0] / "manifest.json").read_bytes()).id
 
 
 def test_limits_that_no_smaller_network_meets_are_named(wide):
@@ -377,6 +379,18 @@ def test_thresholds_are_those_of_the_smaller_network(tmp_path, wide):
     with aeedge.load(tmp_path / "m.aeedge") as model:
         alarms = int((model.score(normal) > model.threshold).sum())
     assert 1 <= alarms <= 0.011 * len(normal)
+
+
+def test_features_of_a_front_end_are_what_is_compressed(tmp_path):
+    windows = cut(machine(6000), window=32, hop=4, rate=100.0)
+    ae = Autoencoder(front_end="spectrum", latent=2, hidden=(24,), epochs=10, random_state=0)
+    ae.fit_rows(windows.X[:900], signal=windows.signal)
+    manifest = ae.export(tmp_path / "m.aeedge", compress=0.9, calibration=windows.X[900:], max_error_ratio=1.1)
+    assert manifest.front_end is not None
+    features = manifest.front_end.shape[0]
+    assert manifest.compression.multiply_adds[0] >= 2 * 24 * (features + 2)
+    with aeedge.load(tmp_path / "m.aeedge") as model:
+        assert np.isfinite(model.encode(windows.X[:5])).all()
 
 
 @pytest.mark.parametrize(
@@ -474,11 +488,11 @@ def test_the_command_says_why_not(place, args, code, message):
 )
 def test_a_record_that_is_none_is_refused(bundles, key, value):
     manifest = bundles[2]
-    assert Manifest.parse(manifest.dumps().encode()).compression.document() == manifest.compression.document()
+    assert read_manifest(manifest.dumps().encode()).compression.document() == manifest.compression.document()
     document = {**manifest.compression.document(), key: value}
     broken = type("Broken", (), {"document": lambda self: document})()
     with pytest.raises(CorruptBundleError, match=rf"\$\.compression\.{key}"):
-        Manifest.parse(manifest._replace(compression=broken).dumps().encode())
+        read_manifest(manifest._replace(compression=broken).dumps().encode())
 
 
 def test_the_smallest_within_the_limits_is_judged_first_and_the_next_if_it_fails(wide, monkeypatch):

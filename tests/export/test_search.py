@@ -17,7 +17,7 @@ from aeedge.errors import InputError
 from aeedge_export import Budget, Search, search
 from aeedge_export.architecture_search import measuring, session, space
 from aeedge_export.architecture_search.budget import Cost
-from aeedge_export.architecture_search.halving import kept, non_dominated, ordered
+from aeedge_export.architecture_search.halving import kept, non_dominated, ordered, planned
 from aeedge_export.architecture_search.judging import parts_of
 from aeedge_export.architecture_search.measuring import DeviceError
 from aeedge_export.architecture_search.space import candidates
@@ -292,7 +292,7 @@ def test_windows_in_time_order_are_judged_on_the_last_ones() -> None:
         ({"families": ("dense", "forest")}, "families: expected some of dense, conv1d, conv2d, pca, got forest"),
         ({"families": ("conv1d",)}, "families: 'conv1d' takes signals"),
         ({"latents": (3, 40)}, "latents: expected numbers from 1 to 12, the values in a row, got 40"),
-        ({"variants": ("int4",)}, "variants: expected 'fp32', 'int8' or both"),
+        ({"variants": ("int4",)}, "variants: expected fp32, int8 or both in a sequence, got int4"),
         ({"variants": "int8"}, "variants: expected"),
         ({"method": "train"}, "method: expected encode"),
         ({"time_limit": 0}, "time_limit: expected seconds above 0"),
@@ -371,6 +371,13 @@ def test_the_front_is_kept_before_what_it_beats_and_spread_out() -> None:
     assert order[:2] == [39, 20]  # the most accurate, and what is farthest from it
     assert len(kept(np.concatenate([beaten, front]))) == 20
     assert len(kept(front[:3])) == 3
+
+
+@pytest.mark.parametrize(
+    ("count", "trainings"), [(3, [3, 0, 3]), (13, [13, 0, 8]), (26, [26, 13, 8]), (40, [40, 20, 10])]
+)
+def test_a_rung_that_drops_no_candidate_is_left_out(count: int, trainings: list[int]) -> None:
+    assert planned(count, 0) == trainings
 
 
 @pytest.mark.parametrize("shape", [(1,), (5,), (784,), (3, 40), (40, 3), (1, 28, 28), (28, 28, 3), (2, 2), (1, 3, 3)])

@@ -9,7 +9,8 @@ import emulated
 import numpy as np
 import pytest
 
-from aeedge.bundle.manifest import FileEntry, Manifest, sha256_hex
+from aeedge.bundle.manifest import FileEntry, sha256_hex
+from aeedge.bundle.manifest_reading import read_manifest
 
 DATA = Path(__file__).parent.parent / "data"
 PROBE = Path(__file__).parent / "probe.py"
@@ -82,7 +83,7 @@ def _rows(bundle):
 def _recorded_wrongly(bundle, copy):
     """A sound copy of a bundle, but for one recorded latent that no machine can reproduce."""
     copy.mkdir()
-    manifest = Manifest.parse((bundle / "manifest.json").read_bytes())
+    manifest = read_manifest((bundle / "manifest.json").read_bytes())
     with np.load(bundle / "golden.npz") as golden:
         arrays = dict(golden)
     arrays["fp32.latent"][0, 0] += 1

@@ -59,10 +59,15 @@ def kept(values: NDArray[np.float64]) -> list[int]:
 
 
 def planned(count: int, rung: int) -> list[int]:
-    """How many of `count` candidates are trained in this rung and those after it."""
-    found = [count]
-    for _ in SHARES[rung + 1 :]:
-        found.append(_left(found[-1]))
+    """How many of `count` candidates are trained in this rung and those after it; 0 in one that would drop none.
+
+    The first rung is never left out, for it tells what candidates cost.
+    """
+    found, last = list[int](), len(SHARES) - 1
+    for each in range(rung, last + 1):
+        left = count if each == last else _left(count)
+        found.append(0 if 0 < each < last and left == count else count)
+        count = left
     return found
 
 

@@ -124,6 +124,8 @@ class Session:
         going = [self.candidates[i] for i in np.random.default_rng(0).permutation(len(self.candidates))]
         for rung in range(len(SHARES)):  # in any order, so that what is reached in time is a sample
             left = planned(len(going), rung)
+            if not left[0]:
+                continue
             self._work = self._worked + sum(share * count for share, count in zip(SHARES[rung:], left))
             self._planned = self._trainings + sum(left)
             done = self._rung(going, rung)
@@ -133,8 +135,9 @@ class Session:
             faults = [fault for trial in map(self.trial, going) if (fault := trial.fault)]
             if len(faults) == len(going):
                 raise InputError(f"no candidate can be trained: {faults[0]}")
-            if not done:
+            if not done and rung == 0:
                 return
+            done = done or going  # too slow for this rung; the last one has more time
             if rung < _LAST:
                 going = [done[i] for i in kept(self._values(done, rung))]
         if len({candidate.latent for candidate in self.candidates}) > 1 and not self.state.curve:
@@ -277,11 +280,12 @@ class Session:
         return going
 
     def _values(self, done: Sequence[Candidate], rung: int) -> NDArray[np.float64]:
-        """Loss, latency and size of candidates."""
+        """Loss after this rung, or the last one that was reached, latency and size of candidates."""
         found = []
         for trial in map(self.trial, done):
             assert trial.cost is not None
-            found.append([trial.losses[rung], trial.cost.latency_us, float(trial.cost.size)])
+            reached = max(each for each in trial.losses if each <= rung)
+            found.append([trial.losses[reached], trial.cost.latency_us, float(trial.cost.size)])
         return np.array(found, np.float64)
 
     def finished(self) -> list[tuple[Candidate, str]]:

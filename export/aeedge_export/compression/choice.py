@@ -20,7 +20,7 @@ from aeedge.detection.scores import Scoring
 from aeedge.errors import InputError
 from aeedge_export.compression.distilling import distil, mixed
 from aeedge_export.compression.path import Path, Plan
-from aeedge_export.compression.units import Pair, layers_of
+from aeedge_export.compression.units import Pair, layers_of, outputs_of
 from aeedge_export.quantization.quality_limits import LIMITS, Quality, compare
 
 _MOST_FITTED, _MOST_JUDGED = 8192, 2000
@@ -263,7 +263,7 @@ class _Search:
     @torch.no_grad()
     def _outputs(self, network: Pair, rows: Tensor) -> tuple[NDArray[Any], NDArray[Any] | None, NDArray[Any] | None]:
         """Latents, reconstruction errors and scores."""
-        found = [torch.cat(parts) for parts in zip(*(network(part) for part in torch.split(rows, 256)))]
+        found = outputs_of(network, rows)
         latent, back = found[0].numpy(), found[1].numpy() if len(found) > 1 else None
         errors = None
         if back is not None:

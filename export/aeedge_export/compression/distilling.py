@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from itertools import chain
 
 import torch
 from torch import Tensor, nn
 
-from aeedge_export.compression.units import Pair, layers_of
+from aeedge_export.compression.units import Pair, layers_of, outputs_of
 from aeedge_export.quantization.finetuning import follow
 
-_BATCH, _RATE, _STEPS, _LEAST_EPOCHS, _MOST_EPOCHS = 64, 1e-3, 1500, 20, 60
+_BATCH, _RATE, _STEPS, _MOST_EPOCHS = 64, 1e-3, 2000, 60
+_SECONDS = 30.0  # of a training
 _LATENT = 20.0  # weight of the latents: their limits are that much tighter than that of the reconstruction error
 
 
@@ -30,7 +32,7 @@ def level_of(teacher: Pair, rows: Tensor, scale: Tensor) -> Tensor:
     """The teacher's mean squared reconstruction error in scaled units; 1 without a decoder."""
     if teacher.decoder is None:
         return torch.ones(())
-    level: Tensor = ((teacher(rows)[1] - rows) / scale).square().mean().clamp(min=1e-12)
+    level: Tensor = ((outputs_of(teacher, rows)[1] - rows) / scale).square().mean().clamp(min=1e-12)
     return level
 
 
@@ -53,8 +55,7 @@ def distil(student: Pair, teacher: Pair, rows: Tensor, held_out: Tensor, scale: 
     """
     weights = list(chain.from_iterable(layer.parameters() for layer in layers_of(student).values()))
     level = level_of(teacher, rows, scale)
-    with torch.no_grad():
-        wanted = teacher(held_out)
+    wanted = outputs_of(teacher, held_out)
 
     def batches() -> Iterator[Tensor]:
         for part in torch.split(torch.randperm(len(rows)), _BATCH):
@@ -64,12 +65,20 @@ def distil(student: Pair, teacher: Pair, rows: Tensor, held_out: Tensor, scale: 
             yield gap(student(x), target, scale, level)
 
     def whole() -> float:
-        with torch.no_grad():
-            return float(gap(student(held_out), wanted, scale, level))
+        return float(gap(outputs_of(student, held_out), wanted, scale, level))
 
-    epochs = min(max(_STEPS * _BATCH // len(rows), _LEAST_EPOCHS), _MOST_EPOCHS)
     for weight in weights:
         weight.requires_grad_(True)
+    steps = min(_STEPS, int(_SECONDS / min(_seconds(batches) for _ in range(3))) + 1)
+    rows = rows[: steps * _BATCH]
+    epochs = min(max(steps * _BATCH // len(rows), 1), _MOST_EPOCHS)
     follow(weights, batches, whole, epochs=epochs, rate=_RATE)
     for weight in weights:
         weight.requires_grad_(False)
+
+
+def _seconds(batches: Callable[[], Iterator[Tensor]]) -> float:
+    """How long a step takes."""
+    began = time.perf_counter()
+    next(batches()).backward()  # type: ignore[no-untyped-call]
+    return time.perf_counter() - began

@@ -16,7 +16,7 @@ import torch
 from onnx import ModelProto, TensorProto
 from torch import Tensor, nn
 
-from aeedge_export.compression.units import Pair, hooked
+from aeedge_export.compression.units import Pair, inputs_of
 from aeedge_export.conversion.graph import IR_VERSION, OPSET
 from aeedge_export.quantization.encoder_decoder import EncoderDecoder, time_ratio
 
@@ -37,10 +37,8 @@ class Basis:
 def bases(network: Pair, names: Iterable[str], rows: Tensor) -> dict[str, Basis]:
     """By name of a linear layer, for inputs (n, *shape) on which its outputs are to be kept."""
     layers = {name: network.get_submodule(name) for name in names}
-    inputs: dict[str, Tensor] = {}
-    with hooked(layers, lambda name, x, y: inputs.__setitem__(name, x.flatten(0, -2).double())):
-        network(rows)
-    return {name: _basis(layers[name], inputs[name]) for name in layers}
+    inputs = inputs_of(network, layers, rows)
+    return {name: _basis(layers[name], inputs[name].flatten(0, -2).double()) for name in layers}
 
 
 def _basis(layer: nn.Module, x: Tensor) -> Basis:

@@ -23,9 +23,8 @@ from aeedge_export.compression.units import (
     Group,
     Indices,
     Pair,
-    channels_last,
     groups_of,
-    hooked,
+    inputs_of,
     layers_of,
     mixes,
     output_axis,
@@ -66,10 +65,8 @@ def rankings(network: Pair, rows: Tensor) -> list[Ranking]:
         rows: inputs (n, *shape) whose activations are to be kept.
     """
     groups = [group for group in groups_of(network, rows[:2]) if _removable(network, group, rows[:8])]
-    inputs: dict[str, Tensor] = {}
     wanted = {name: layer for name, layer in layers_of(network).items() if any(name in one.reads for one in groups)}
-    with hooked(wanted, lambda name, x, y: inputs.__setitem__(name, channels_last(wanted[name], x))):
-        network(rows[:_SAMPLES])
+    inputs = inputs_of(network, wanted, rows[:_SAMPLES])
     return [_ranking(wanted, group, inputs) for group in groups]
 
 

@@ -27,7 +27,8 @@ Indices = NDArray[np.intp]
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-_ROWS = 256  # of a batch in which each row moves another channel
+_ROWS = 256  # of a batch, also of that in which each row moves another channel
+_VALUES, _LEAST_ROWS = 2**26, 64  # of the inputs of layers that are kept, and of rows that they are of
 _SAME = 1e-6  # what rounding changes in a batch of another size
 _FAR = 10.0  # how far a channel is moved, as a multiple of the largest output: past the zeros of ReLU
 
@@ -114,6 +115,24 @@ def hooked(layers: dict[str, nn.Module], hook: Callable[[str, Tensor, Tensor], T
     finally:
         for handle in handles:
             handle.remove()
+
+
+@torch.no_grad()
+def outputs_of(network: nn.Module, rows: Tensor) -> list[Tensor]:
+    """What a network of several outputs gives for rows, block by block."""
+    return [torch.cat(parts) for parts in zip(*(network(part) for part in torch.split(rows, _ROWS)))]
+
+
+@torch.no_grad()
+def inputs_of(network: nn.Module, layers: dict[str, nn.Module], rows: Tensor) -> dict[str, Tensor]:
+    """What layers are given for the first of the rows, as many as there is room for: (n, ..., channels)."""
+    found: dict[str, list[Tensor]] = {name: [] for name in layers}
+    with hooked(layers, lambda name, x, y: found[name].append(channels_last(layers[name], x))):
+        network(rows[:1])
+        room = _VALUES // max(1, sum(part[0].numel() for part in found.values() if part))
+        for part in torch.split(rows[1 : max(room, _LEAST_ROWS)], _ROWS):
+            network(part)
+    return {name: torch.cat(parts) for name, parts in found.items()}
 
 
 @torch.no_grad()

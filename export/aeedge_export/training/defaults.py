@@ -90,6 +90,11 @@ class Facts:
         step = 1e-6 + float(np.finfo(np.float32).eps * np.max(np.abs(self.scaler.mean) / self.scaler.scale))
         return low >= -step and high <= 1 + step
 
+    @property
+    def bounded(self) -> bool:
+        """Whether values share a scale and crowd at its bounds, as pixels do."""
+        return self.scaler.kind == "shared" and self.unit_range and self.crowded >= _CROWDED
+
 
 @dataclass(frozen=True)
 class Resolved:
@@ -151,8 +156,7 @@ def _is_table(facts: Facts) -> bool:
 def _design(params: Mapping[str, Any], facts: Facts, batch_size: int) -> Design:
     family, loss, output = params["family"], params["loss"], params["output"]
     latent = _latent(params, facts.size)
-    shared = facts.scaler.kind == "shared"
-    bounded = shared and facts.unit_range and facts.crowded >= _CROWDED
+    shared, bounded = facts.scaler.kind == "shared", facts.bounded
     if output == "auto":
         output = "sigmoid" if loss == "bce" or (loss == "auto" and bounded) else "linear"
     if loss == "auto":
@@ -165,7 +169,7 @@ def _design(params: Mapping[str, Any], facts: Facts, batch_size: int) -> Design:
             f"{name} {got!r} needs values from 0 to 1 after scaling, got {low:.4g} to {high:.4g}; "
             f"use scaling='minmax', or {name}={instead!r}"
         )
-    hidden = _hidden(params["hidden"], facts, family)
+    hidden = _hidden(params, facts, latent)
     convolutional = family in ("conv1d", "conv2d")
     rich = bool(hidden) and not _is_table(facts) and facts.rows >= _LEAST_ROWS and batch_size > 1
     normalization = params["normalization"]
@@ -241,16 +245,29 @@ def _latent(params: Mapping[str, Any], size: int) -> int:
     return latent
 
 
-def _hidden(value: Any, facts: Facts, family: str) -> tuple[int, ...]:
-    if isinstance(value, str):
-        if family == "conv2d":
-            return (16, 32)
-        if family == "dense" and facts.few_windows:
-            return ()
-        if family == "conv1d":
-            return (16, 32, 32)[: max(1, int(np.log2(max(2, facts.input_shape[0 if facts.channels_last else -1]))) - 1)]
-        return (int(np.clip(2 ** round(np.log2(4 * facts.size)), 128, 512)),)
-    return tuple(int(width) for width in np.atleast_1d(value))
+def _hidden(params: Mapping[str, Any], facts: Facts, latent: int) -> tuple[int, ...]:
+    value, family = params["hidden"], params["family"]
+    if not isinstance(value, str):
+        return tuple(int(width) for width in np.atleast_1d(value))
+    if family == "conv2d":
+        return (16, 32)
+    if family == "dense" and facts.few_windows:
+        return ()
+    if family == "conv1d":
+        return (16, 32, 32)[: max(1, int(np.log2(max(2, facts.input_shape[0 if facts.channels_last else -1]))) - 1)]
+    return _widths(facts, latent, params["goal"])
+
+
+def _widths(facts: Facts, latent: int, goal: str) -> tuple[int, ...]:
+    """The smallest within 1 % of the best error in benchmarks/widths.py; four units for each value in between."""
+    squeezed = facts.size / latent  # values for each latent
+    if _is_table(facts):
+        most = 128 if goal == "compress" else 512  # narrower ones rank anomalies worse
+    elif facts.size >= 128 and (not facts.bounded or squeezed > 64):
+        return (256, 128)
+    else:
+        most = 256 if squeezed <= 32 else 512
+    return (int(np.clip(2 ** round(np.log2(4 * facts.size)), 128, most)),)
 
 
 def _strides(params: Mapping[str, Any], hidden: tuple[int, ...]) -> list[int]:

@@ -56,8 +56,9 @@ def main() -> None:
         )
         if streamed.stdout.count('"score"') != 2:
             raise SystemExit(f"'aeedge stream' printed: {streamed.stdout}{streamed.stderr}")
-        train, mqtt = ["train", "x", "-o", "y"], ["stream", str(SIGNALS), "--mqtt", "mqtt://localhost/x"]
-        for extra, arguments in (("export", train), ("mqtt", mqtt)):
+        train, search = ["train", "x", "-o", "y"], ["search", "x", "-o", "y"]
+        mqtt = ["stream", str(SIGNALS), "--mqtt", "mqtt://localhost/x"]
+        for extra, arguments in (("export", train), ("export", search), ("mqtt", mqtt)):
             missing = subprocess.run([command, *arguments], capture_output=True, text=True, check=False)
             if missing.returncode != 2 or f"aeedge[{extra}]" not in missing.stderr:
                 raise SystemExit(f"'aeedge {arguments[0]}' without the extra {extra} printed: {missing.stderr}")

@@ -1,6 +1,8 @@
-"""Which upsampling is fastest in onnxruntime? Three decoders 32 -> 1×28×28 with channels 32 and 16, run by aeedge.
+"""Which upsampling is fastest in onnxruntime? Decoders 32 -> 1×28×28 with channels 32 and 16, run by aeedge.
 
-Transposed convolution (what conv2d uses), nearest resize before a convolution, a convolution before a pixel shuffle.
+Transposed convolution (what conv2d uses), nearest resize before a convolution, a convolution before a pixel shuffle. Of
+separable convolutions, with a transposed convolution at the end: a depthwise one, then a transposed one whose kernel is
+its stride (what conv2d uses), and a pointwise one, then a depthwise transposed one.
 """
 
 from __future__ import annotations
@@ -19,8 +21,17 @@ from aeedge_export import export_bundle
 BATCHES = (1, 64, 1024)
 
 
+KINDS = ("transposed", "resize", "shuffle", "separable", "depthwise transposed")
+
+
 def ups(kind: str, fan_in: int, fan_out: int) -> list[nn.Module]:
-    if kind == "transposed":
+    if kind == "separable" and fan_out > 1:
+        depthwise = nn.Conv2d(fan_in, fan_in, 3, padding=1, groups=fan_in)
+        return [depthwise, nn.ReLU(), nn.ConvTranspose2d(fan_in, fan_out, 2, stride=2)]
+    if kind == "depthwise transposed" and fan_out > 1:
+        up = nn.ConvTranspose2d(fan_out, fan_out, 4, stride=2, padding=1, groups=fan_out)
+        return [nn.Conv2d(fan_in, fan_out, 1), nn.ReLU(), up]
+    if kind not in ("resize", "shuffle"):
         return [nn.ConvTranspose2d(fan_in, fan_out, 4, stride=2, padding=1)]
     if kind == "resize":
         return [nn.Upsample(scale_factor=2), nn.Conv2d(fan_in, fan_out, 3, padding=1)]
@@ -38,7 +49,7 @@ def main() -> None:
     encoder = nn.Sequential(nn.Flatten(), nn.Linear(784, 32))
     models = {}
     with tempfile.TemporaryDirectory() as folder:
-        for kind in ("transposed", "resize", "shuffle"):
+        for kind in KINDS:
             path = Path(folder) / kind
             export_bundle(encoder=encoder, decoder=decoder(kind), path=path, example=rows)
             models[kind] = aeedge.load(path, threads=1)
@@ -48,7 +59,7 @@ def main() -> None:
         calls = {kind: (lambda m=model, z=latents: m.decode(z)) for kind, model in models.items()}
         found = seconds[batch] = interleaved(calls)
         table.append([f"{batch} samples", *(f"{s * 1e6:,.0f}" for s in found.values())])
-    head = ["µs per call, one thread", "transposed convolution", "resize", "pixel shuffle"]
+    head = ["µs per call, one thread", *KINDS]
     publish("decoder_latency", {"machine": fingerprint("torch"), "seconds": seconds}, head, table)
 
 

@@ -105,34 +105,31 @@ def convolutional_choices(
         Parameters `hidden`, `strides` and `separable` of `Autoencoder`, at least one dict of them.
     """
     sizes = input_shape[:-1] if channels_last else input_shape[1:]
-    found = [
-        {"hidden": hidden, "strides": strides, "separable": separable}
-        for hidden, strides, separable in _CHOICES[family]
-        if prod(strides) <= min(sizes)
-    ]
-    return found or [{"hidden": (16,), "strides": (1,), "separable": False}]
+    fits = [choice for choice in _CHOICES[family] if 2 * prod(choice[1]) <= min(sizes)]  # two places or more are left
+    small = [((16,), (1,), False), *([((16,), (2,), False)] if min(sizes) > 1 else [])]
+    return [dict(zip(("hidden", "strides", "separable"), choice)) for choice in fits or small]
 
 
 _CHOICES: dict[str, list[tuple[tuple[int, ...], tuple[int, ...], bool]]] = {
     "conv2d": [
         ((16,), (4,), False),
-        ((16, 32), (4, 2), True),
-        ((8, 16), (2, 2), False),
+        ((32,), (4,), False),
         ((16, 32), (4, 2), False),
         ((16, 32), (2, 2), True),
+        ((24, 48), (4, 2), False),
         ((16, 32), (2, 2), False),
         ((32, 64), (4, 2), False),
-        ((16,), (2,), False),
+        ((32, 64), (2, 2), False),
     ],
     "conv1d": [
         ((16,), (8,), False),
         ((16, 32), (8, 4), True),
-        ((16, 32), (8, 2), False),
+        ((16, 32), (8, 4), False),
+        ((16, 32), (4, 2), True),
         ((16, 32), (4, 4), False),
-        ((16, 32, 32), (4, 2, 2), True),
+        ((16, 32, 32), (2, 2, 2), True),
         ((16, 32, 32), (4, 2, 2), False),
         ((16, 32, 32), (2, 2, 2), False),
-        ((16,), (2,), False),
     ],
 }
 

@@ -1,10 +1,11 @@
 """Compression at export beside plain narrower training with as many multiply-adds, which is the honest baseline.
 
 Three networks are trained here: MNIST's default (calibrated with the rows that it was trained with, and with others),
-one shaped as AD01 of MLPerf Tiny on synthetic log-mel frames, and conv2d on MNIST. Each is exported as it is, and compressed as far as each error ratio allows; beside each result
-stands a network of the same family, trained in the same way from the start, whose hidden layers are all narrowed by the
-same factor until it has as many multiply-adds. Errors are of 1 000 test rows that neither training nor calibration saw,
-latents are compared with the original's, times are of encode and decode through aeedge, on one thread, interleaved.
+one shaped as AD01 of MLPerf Tiny on synthetic log-mel frames, and conv2d on MNIST. Each is exported as it is, and
+compressed as far as each error ratio allows; beside each result stands a network of the same family, trained in the
+same way from the start, whose hidden layers are all narrowed by the same factor until it has as many multiply-adds.
+Errors are of 1 000 test rows that neither training nor calibration saw, latents are compared with the original's,
+times are of encode and decode through aeedge, on one thread, interleaved.
 
     python benchmarks/compression.py [--quick] [--workload mnist ...]
 """

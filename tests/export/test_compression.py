@@ -126,6 +126,7 @@ NARROWED = {
     "tied": (lambda: (Tied(), decoder()), {"decoder.0"}),
     "normalised over units": (lambda: mixed_by(nn.LayerNorm(8)), set()),
     "softmax over units": (lambda: mixed_by(nn.Softmax(1)), set()),
+    "normalised without weights": (lambda: mixed_by(nn.BatchNorm1d(8, affine=False)), {"encoder.0"}),
     "shuffled channels": (lambda: (shuffled(), nn.Linear(3, 12)), set()),
     "without layers": (lambda: (nn.Flatten(), nn.Tanh()), set()),
     "without hidden layers": (lambda: (nn.Linear(12, 3), nn.Linear(3, 12)), set()),
@@ -349,7 +350,8 @@ def test_int8_of_the_smaller_network_is_judged_against_the_original(wide, bundle
 
 
 def test_an_encoder_alone_is_compressed_by_its_latents(wide, tmp_path):
-    manifest = export_bundle(encoder=wide[0], path=tmp_path / "m.aeedge", example=factory_rows(), compress="auto")
+    down = nn.Sequential(nn.BatchNorm1d(24, affine=False), *wide[0]).eval()
+    manifest = export_bundle(encoder=down, path=tmp_path / "m.aeedge", example=factory_rows(), compress="auto")
     spec = manifest.compression
     assert {one.graph for one in spec.layers} == {"encoder"}
     assert set(spec.quality) == {"cosine", "cosine_p1", "neighbours"}

@@ -42,18 +42,23 @@ class Path:
         rows: float32 inputs (n, *shape) that units are ranked with.
         held_out: other ones, that harms are measured with.
         scale: what reconstruction errors are divided by.
+
+    Attributes:
+        rankings: of each group of units that can be narrowed.
+        layers: multiply-adds of each linear and convolutional layer for one row, by name.
+        whole: the plan that removes nothing.
     """
 
     def __init__(self, network: Pair, rows: Tensor, held_out: Tensor, scale: Tensor) -> None:
         self.network, self.rows, self._held_out, self._scale = network, rows, held_out[:_ROWS], scale
         self.rankings: list[Ranking] = rankings(network, rows)
-        self._work = _work(network, rows)
+        self.layers = _work(network, rows)
         self.whole = Plan(tuple(one.group.size for one in self.rankings))
 
     @property
     def work(self) -> int:
         """Multiply-adds of the whole network for one row."""
-        return sum(self._work.values())
+        return sum(self.layers.values())
 
     def build(self, plan: Plan) -> Pair:
         """The network of a plan, before it is trained."""
@@ -66,7 +71,7 @@ class Path:
     def share(self, plan: Plan) -> float:
         """The share of the multiply-adds that stay."""
         left = 0.0
-        for name, work in self._work.items():
+        for name, work in self.layers.items():
             before, after = self.sizes(name, self.whole), self.sizes(name, plan)
             part = after[0] * after[1] / (before[0] * before[1])
             if name in plan.ranks:
@@ -147,7 +152,7 @@ class Path:
         """Linear layers that two factors do faster, and with which part of the multiply-adds at most, as measured."""
         found = {}
         for name, layer in layers_of(self.network).items():
-            if isinstance(layer, nn.Linear) and name in self._work:
+            if isinstance(layer, nn.Linear) and name in self.layers:
                 inputs, outputs = layer.in_features, layer.out_features
                 worth = inputs * outputs >= _LEAST_WEIGHTS
                 rank = largest_that_pays(inputs, outputs, _ranks(inputs, outputs)) if worth else 0

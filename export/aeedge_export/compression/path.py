@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from aeedge_export.compression.distilling import gap, level_of
 from aeedge_export.compression.factors import Basis, bases, factored, largest_that_pays
 from aeedge_export.compression.narrowing import Ranking, narrowed, rankings
-from aeedge_export.compression.units import NORMS, Pair, hooked, layers_of, mixes, output_axis
+from aeedge_export.compression.units import NORMS, EncoderAndDecoder, hooked, layers_of, mixes, output_axis
 
 _STEPS = 16  # widths of a group, and ranks of a layer, that are tried
 _WIDE = 64  # from here on widths are multiples of 8, which processors compute best
@@ -49,7 +49,7 @@ class Path:
         whole: the plan that removes nothing.
     """
 
-    def __init__(self, network: Pair, rows: Tensor, held_out: Tensor, scale: Tensor) -> None:
+    def __init__(self, network: EncoderAndDecoder, rows: Tensor, held_out: Tensor, scale: Tensor) -> None:
         self.network, self.rows, self._held_out, self._scale = network, rows, held_out[:_ROWS], scale
         self._layers = layers_of(network)
         self.rankings: list[Ranking] = rankings(network, rows)
@@ -61,7 +61,7 @@ class Path:
         """Multiply-adds of the whole network for one row."""
         return sum(self.layers.values())
 
-    def build(self, plan: Plan) -> Pair:
+    def build(self, plan: Plan) -> EncoderAndDecoder:
         """The network of a plan, before it is trained."""
         made = narrowed(self.network, list(zip(self.rankings, plan.widths)))
         ranks = self.ranks(plan)
@@ -98,16 +98,16 @@ class Path:
 
     def plans(self, start: Plan, *, encoder: bool = True, decoder: bool = True) -> list[Plan]:
         """Plans from `start` on, each smaller than the one before; only of encoder or decoder, if so wanted."""
-        plans, wanted = [start], [side for side, told in (("encoder", encoder), ("decoder", decoder)) if told]
+        plans, sides = [start], ["encoder"] * encoder + ["decoder"] * decoder
         while True:
-            now, work = plans[-1], self.share(plans[-1])
-            steps = [
-                (self._harm(plan) - self._harm(now), work - self.share(plan), plan) for plan in self._next(now, wanted)
-            ]
-            steps = [(harm / saved, plan) for harm, saved, plan in steps if saved > 0 and harm < inf]  # type: ignore[misc]
-            if not steps:
+            harm, share, rates = self._harm(plans[-1]), self.share(plans[-1]), []
+            for plan in self._next(plans[-1], sides):
+                more, saved = self._harm(plan) - harm, share - self.share(plan)
+                if saved > 0 and more < inf:
+                    rates.append((more / saved, plan))
+            if not rates:
                 return plans
-            plans.append(min(steps, key=lambda step: step[0])[1])  # type: ignore[arg-type]
+            plans.append(min(rates, key=lambda one: one[0])[1])
 
     def _next(self, plan: Plan, sides: list[str]) -> list[Plan]:
         found = []
@@ -194,7 +194,7 @@ def _ranks(inputs: int, outputs: int) -> list[int]:
 
 
 @torch.no_grad()
-def _work(network: Pair, rows: Tensor) -> dict[str, int]:
+def _work(network: EncoderAndDecoder, rows: Tensor) -> dict[str, int]:
     """Multiply-adds of each linear and convolutional layer for one row."""
     found: dict[str, int] = {}
 

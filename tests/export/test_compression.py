@@ -223,7 +223,8 @@ def test_two_factors_are_taken_only_where_they_were_measured_to_be_faster(monkey
         monkeypatch.setattr(factors, "_pays", lambda *args, pays=pays: pays)
         found = path.Path(made, rows(), rows(), torch.ones(()))
         plans = found.plans(found.whole)
-        assert {name for plan in plans for name in plan.ranks} == expected
+        assert {name for plan in plans for name in found.ranks(plan)} == expected
+        assert all(np.prod(found.sizes(name, plan)) >= 2**14 for plan in plans for name in found.ranks(plan))
         shares = [found.share(plan) for plan in plans]
         assert all(a > b for a, b in pairwise(shares))
         for plan in plans:

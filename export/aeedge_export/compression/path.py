@@ -71,9 +71,13 @@ class Path:
         return factored(made, ranks, found)
 
     def ranks(self, plan: Plan) -> dict[str, int]:
-        """The ranks of a plan that are less work than the layer that it has become."""
-        sizes = {name: self.sizes(name, plan) for name in plan.ranks}
-        return {name: rank for name, rank in plan.ranks.items() if rank * sum(sizes[name]) < prod(sizes[name])}
+        """The ranks of a plan whose factors are less work than the layer is, which is still worth an operator more."""
+        found = {}
+        for name, rank in plan.ranks.items():
+            inputs, outputs = self.sizes(name, plan)
+            if rank * (inputs + outputs) < inputs * outputs >= _LEAST_WEIGHTS:
+                found[name] = rank
+        return found
 
     def share(self, plan: Plan) -> float:
         """The share of the multiply-adds that stay."""
@@ -132,8 +136,9 @@ class Path:
         """For each group the harm of each width alone, the widest first."""
         found = []
         for i, one in enumerate(self.rankings):
-            exact = int((one.left > _NOTHING).sum()) + 1
-            widths = sorted({*_sizes(one.group.size), min(exact, one.group.size)}, reverse=True)
+            exact, step = int((one.left > _NOTHING).sum()) + 1, _step(one.group.size)
+            exact = min(-(-exact // step) * step, one.group.size)
+            widths = sorted({*_sizes(one.group.size), exact}, reverse=True)
             plans = [
                 replace(self.whole, widths=(*self.whole.widths[:i], w, *self.whole.widths[i + 1 :])) for w in widths
             ]
@@ -181,9 +186,14 @@ class Path:
         return float(gap(made, self.network(rows), self._scale, level_of(self.network, rows, self._scale)))
 
 
+def _step(most: int) -> int:
+    """What widths and ranks are multiples of."""
+    return 8 if most >= _WIDE else 1
+
+
 def _sizes(most: int) -> list[int]:
     """Widths or ranks to try, the largest first."""
-    step = 8 if most >= _WIDE else 1
+    step = _step(most)
     return sorted({max(1, round(most * i / _STEPS / step) * step) for i in range(1, _STEPS + 1)} | {most}, reverse=True)
 
 

@@ -82,8 +82,9 @@ def narrower(params: dict[str, Any], rows: np.ndarray, work: int, epochs: int | 
     return fitted({**params, "hidden": hidden(width)}, rows, epochs), size(width)
 
 
-def error(model: aeedge.Model, rows: np.ndarray) -> float:
-    return float(np.square(model.denoise(rows) - rows, dtype=np.float64).mean())
+def error(model: aeedge.Model, rows: np.ndarray, scale: np.ndarray) -> float:
+    """Mean squared error in scaled units, as the quality limits and the training have it."""
+    return float(np.square((model.denoise(rows) - rows) / scale, dtype=np.float64).mean())
 
 
 def measured(workload: str, quick: bool) -> list[dict[str, Any]]:
@@ -117,7 +118,8 @@ def measured(workload: str, quick: bool) -> list[dict[str, Any]]:
                 small, its_work = narrower(params, train, after, epochs)
                 hidden = "-".join(map(str, small.design_.hidden))
                 kept(small, f"narrower training ({ratio:g})", its_work / work, hidden)
-        return compared(workload, {name: (aeedge.load(path), *rest) for name, (path, *rest) in networks.items()}, test)
+        loaded = {name: (aeedge.load(path), *rest) for name, (path, *rest) in networks.items()}
+        return compared(workload, loaded, test, original.scaler_.scale)
 
 
 def shape_of(manifest: Any) -> str:
@@ -128,7 +130,9 @@ def shape_of(manifest: Any) -> str:
     )
 
 
-def compared(workload: str, networks: dict[str, tuple[aeedge.Model, float, str]], test: np.ndarray) -> list[Any]:
+def compared(
+    workload: str, networks: dict[str, tuple[aeedge.Model, float, str]], test: np.ndarray, scale: np.ndarray
+) -> list[Any]:
     """Errors and times of networks, relative to the first."""
     blocks = {n: np.resize(test, (n, *test.shape[1:])) for n in BATCHES}
     codes = {
@@ -145,7 +149,7 @@ def compared(workload: str, networks: dict[str, tuple[aeedge.Model, float, str]]
     first, found = networks["original"][0], []
     for name, (model, share, note) in networks.items():
         entry = {"workload": workload, "network": name, "hidden": note, "multiply_adds": round(share, 4)}
-        entry["error_ratio"] = round(error(model, test) / error(first, test), 4)
+        entry["error_ratio"] = round(error(model, test, scale) / error(first, test, scale), 4)
         latents = compare((first.encode(test), model.encode(test)), None)
         entry |= {"cosine": round(latents.cosine, 4), "neighbours": round(latents.neighbours, 4)}
         for what in ("encode", "decode"):

@@ -23,7 +23,7 @@ from aeedge_export.compression import choice, factors, path
 from aeedge_export.compression.choice import NotCompressibleError, compressed
 from aeedge_export.compression.factors import bases, factored
 from aeedge_export.compression.narrowing import narrowed, rankings
-from aeedge_export.compression.units import Pair, groups_of, layers_of, mixes, output_axis
+from aeedge_export.compression.units import EncoderAndDecoder, groups_of, layers_of, mixes, output_axis
 from aeedge_export.networks.base import multiply_adds
 from aeedge_export.quantization.quality_limits import LIMITS, compare
 
@@ -135,7 +135,7 @@ NARROWED = {
 
 def network(make):
     torch.manual_seed(1)
-    pair = Pair(*make()).eval().requires_grad_(False)
+    pair = EncoderAndDecoder(*make()).eval().requires_grad_(False)
     for part in pair.modules():
         if isinstance(part, nn.BatchNorm1d):
             part.running_mean.normal_(), part.running_var.uniform_(0.5, 2)
@@ -183,8 +183,8 @@ def redundant(pair):
 
 def test_dead_constant_and_copied_units_go_exactly(net):
     given = torch.from_numpy(factory_rows())
-    wide = copy.deepcopy(Pair(redundant(net), net[1])).requires_grad_(False)
-    plain = copy.deepcopy(Pair(*net)).requires_grad_(False)
+    wide = copy.deepcopy(EncoderAndDecoder(redundant(net), net[1])).requires_grad_(False)
+    plain = copy.deepcopy(EncoderAndDecoder(*net)).requires_grad_(False)
     assert apart(plain(given), wide(given)) < 1e-5  # it is the same function
     needed = [int((one.left > 1e-10).sum()) + 1 for one in rankings(plain, given)]
     ranked = rankings(wide, given)
@@ -197,13 +197,17 @@ def test_dead_constant_and_copied_units_go_exactly(net):
 
 def test_factors_of_full_rank_change_nothing_and_the_best_of_lower_rank_are_found():
     torch.manual_seed(0)
-    pair = Pair(nn.Sequential(nn.Linear(12, 9), nn.Tanh(), nn.Linear(9, 3)), nn.Linear(3, 12)).requires_grad_(False)
+    pair = EncoderAndDecoder(
+        nn.Sequential(nn.Linear(12, 9), nn.Tanh(), nn.Linear(9, 3)), nn.Linear(3, 12)
+    ).requires_grad_(False)
     flat = rows() @ torch.diag(torch.tensor([1.0] * 4 + [0.0] * 8))  # of four dimensions
     found = bases(pair, ["encoder.0"], flat)
     for rank in (9, 4):
-        small = factored(Pair(nn.Sequential(*pair.encoder), pair.decoder), {"encoder.0": rank}, found)
+        small = factored(EncoderAndDecoder(nn.Sequential(*pair.encoder), pair.decoder), {"encoder.0": rank}, found)
         assert apart(pair(flat), small(flat)) < 1e-3
-        pair = Pair(nn.Sequential(nn.Linear(12, 9), nn.Tanh(), nn.Linear(9, 3)), nn.Linear(3, 12)).requires_grad_(False)
+        pair = EncoderAndDecoder(
+            nn.Sequential(nn.Linear(12, 9), nn.Tanh(), nn.Linear(9, 3)), nn.Linear(3, 12)
+        ).requires_grad_(False)
         found = bases(pair, ["encoder.0"], flat)
 
 
@@ -219,7 +223,8 @@ def test_two_factors_are_taken_only_where_they_were_measured_to_be_faster(monkey
         monkeypatch.setattr(factors, "_pays", lambda *args, pays=pays: pays)
         found = path.Path(made, rows(), rows(), torch.ones(()))
         plans = found.plans(found.whole)
-        assert {name for plan in plans for name in plan.ranks} == expected
+        assert {name for plan in plans for name in found.ranks(plan)} == expected
+        assert all(np.prod(found.sizes(name, plan)) >= 2**14 for plan in plans for name in found.ranks(plan))
         shares = [found.share(plan) for plan in plans]
         assert all(a > b for a, b in pairwise(shares))
         for plan in plans:
@@ -309,13 +314,13 @@ def test_what_breaks_the_limits_is_not_shipped_and_the_message_says_what_would_b
 def test_limits_that_no_smaller_network_meets_are_named(wide):
     tight = replace(LIMITS, neighbours=1.0, error_ratio=0.5)
     with pytest.raises(NotCompressibleError, match=r"error_ratio is .*, allowed is at most 0\.5"):
-        compressed(*Pair(*wide).requires_grad_(False).children(), factory_rows(), ONE, None, tight)
+        compressed(*EncoderAndDecoder(*wide).requires_grad_(False).children(), factory_rows(), ONE, None, tight)
 
 
 @pytest.mark.parametrize("parts", [(nn.Linear(24, 4), nn.Linear(4, 24)), (nn.Tanh(), nn.Identity())])
 def test_where_nothing_can_be_removed_the_reason_is_given(parts):
     with pytest.raises(NotCompressibleError, match=r"no hidden units that could be removed \(layers with weights: "):
-        compressed(*Pair(*parts).requires_grad_(False).children(), factory_rows(), ONE)
+        compressed(*EncoderAndDecoder(*parts).requires_grad_(False).children(), factory_rows(), ONE)
 
 
 def test_a_fault_of_a_module_costs_only_compression(wide, tmp_path, monkeypatch):
@@ -512,7 +517,7 @@ def test_a_record_that_is_none_is_refused(bundles, key, value):
 
 
 def test_the_smallest_within_the_limits_is_judged_first_and_the_next_if_it_fails(wide, monkeypatch):
-    pair, judged = Pair(*wide).requires_grad_(False), []
+    pair, judged = EncoderAndDecoder(*wide).requires_grad_(False), []
     found = choice._Search(pair, factory_rows(), ONE, LIMITS, None, None)
     trials = found._furthest(found.path.plans(found.path.whole))
     assert [one.share for one in trials] == sorted(one.share for one in trials)

@@ -20,7 +20,7 @@ from aeedge.detection.scores import Scoring
 from aeedge.errors import InputError
 from aeedge_export.compression.distilling import distil, mixed
 from aeedge_export.compression.path import Path, Plan
-from aeedge_export.compression.units import Pair, layers_of, outputs_of
+from aeedge_export.compression.units import EncoderAndDecoder, layers_of, outputs_of
 from aeedge_export.quantization.quality_limits import LIMITS, Quality, compare
 
 _MOST_FITTED, _MOST_JUDGED = 8192, 2000
@@ -126,20 +126,20 @@ def compressed(
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return _Search(Pair(encoder, decoder), rows, scale, limits, scoring, on_progress).run(share)
+        return _Search(EncoderAndDecoder(encoder, decoder), rows, scale, limits, scoring, on_progress).run(share)
 
 
 @dataclass
 class _Trial:
     plan: Plan
     share: float
-    network: Pair
+    network: EncoderAndDecoder
     failures: list[str]
 
 
 @dataclass
 class _Search:
-    original: Pair
+    original: EncoderAndDecoder
     raw: NDArray[Any]
     scale: NDArray[np.float32]
     limits: Quality
@@ -261,7 +261,9 @@ class _Search:
         )
 
     @torch.no_grad()
-    def _outputs(self, network: Pair, rows: Tensor) -> tuple[NDArray[Any], NDArray[Any] | None, NDArray[Any] | None]:
+    def _outputs(
+        self, network: EncoderAndDecoder, rows: Tensor
+    ) -> tuple[NDArray[Any], NDArray[Any] | None, NDArray[Any] | None]:
         """Latents, reconstruction errors and scores."""
         found = outputs_of(network, rows)
         latent, back = found[0].numpy(), found[1].numpy() if len(found) > 1 else None
@@ -271,7 +273,7 @@ class _Search:
         scores = None if self.scoring is None else self.scoring.scores(rows.numpy(), latent, back)
         return latent, errors, scores
 
-    def _quality(self, network: Pair, rows: Tensor) -> Quality:
+    def _quality(self, network: EncoderAndDecoder, rows: Tensor) -> Quality:
         pairs = list(zip(self._outputs(self.original, rows), self._outputs(network, rows)))
         latents, *others = (None if one is None or other is None else (one, other) for one, other in pairs)
         assert latents is not None

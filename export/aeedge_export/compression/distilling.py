@@ -9,7 +9,7 @@ from itertools import chain
 import torch
 from torch import Tensor, nn
 
-from aeedge_export.compression.units import Pair, layers_of, outputs_of
+from aeedge_export.compression.units import EncoderAndDecoder, layers_of, outputs_of
 from aeedge_export.quantization.finetuning import follow
 
 _BATCH, _RATE, _STEPS, _MOST_EPOCHS = 64, 1e-3, 2000, 60
@@ -28,7 +28,7 @@ def gap(student: list[Tensor], teacher: list[Tensor], scale: Tensor, level: Tens
 
 
 @torch.no_grad()
-def level_of(teacher: Pair, rows: Tensor, scale: Tensor) -> Tensor:
+def level_of(teacher: EncoderAndDecoder, rows: Tensor, scale: Tensor) -> Tensor:
     """The teacher's mean squared reconstruction error in scaled units; 1 without a decoder."""
     if teacher.decoder is None:
         return torch.ones(())
@@ -42,7 +42,9 @@ def mixed(rows: Tensor) -> Tensor:
     return rows + share * (rows[torch.randperm(len(rows))] - rows)
 
 
-def distil(student: Pair, teacher: Pair, rows: Tensor, held_out: Tensor, scale: Tensor) -> None:
+def distil(
+    student: EncoderAndDecoder, teacher: EncoderAndDecoder, rows: Tensor, held_out: Tensor, scale: Tensor
+) -> None:
     """Train a student, in place, to do what its teacher does, on rows and on mixtures of two of them.
 
     Mixtures (Zhang et al. 2017, https://arxiv.org/abs/1710.09412) cost nothing, for the teacher says what is right.

@@ -16,7 +16,7 @@ import torch
 from onnx import ModelProto, TensorProto
 from torch import Tensor, nn
 
-from aeedge_export.compression.units import Pair, inputs_of
+from aeedge_export.compression.units import EncoderAndDecoder, inputs_of
 from aeedge_export.conversion.graph import IR_VERSION, OPSET
 from aeedge_export.quantization.encoder_decoder import EncoderDecoder, time_ratio
 
@@ -34,7 +34,7 @@ class Basis:
 
 
 @torch.no_grad()
-def bases(network: Pair, names: Iterable[str], rows: Tensor) -> dict[str, Basis]:
+def bases(network: EncoderAndDecoder, names: Iterable[str], rows: Tensor) -> dict[str, Basis]:
     """By name of a linear layer, for inputs (n, *shape) on which its outputs are to be kept."""
     layers = {name: network.get_submodule(name) for name in names}
     inputs = inputs_of(network, layers, rows)
@@ -51,7 +51,7 @@ def _basis(layer: nn.Module, x: Tensor) -> Basis:
 
 
 @torch.no_grad()
-def factored(network: Pair, ranks: Mapping[str, int], found: Mapping[str, Basis]) -> Pair:
+def factored(network: EncoderAndDecoder, ranks: Mapping[str, int], found: Mapping[str, Basis]) -> EncoderAndDecoder:
     """Replace linear layers of a network, which is changed, by two of these ranks."""
     for name, rank in ranks.items():
         layer = network.get_submodule(name)

@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from aeedge_export.compression.units import (
+    EncoderAndDecoder,
     Group,
     Indices,
-    Pair,
     groups_of,
     inputs_of,
     layers_of,
@@ -57,7 +57,7 @@ class Ranking:
 
 
 @torch.no_grad()
-def rankings(network: Pair, rows: Tensor) -> list[Ranking]:
+def rankings(network: EncoderAndDecoder, rows: Tensor) -> list[Ranking]:
     """Rank the units of each group that can be narrowed.
 
     Args:
@@ -106,7 +106,7 @@ def _by_input(layer: nn.Module) -> NDArray[Any]:
 
 
 @torch.no_grad()
-def narrowed(network: Pair, widths: Sequence[tuple[Ranking, int]]) -> Pair:
+def narrowed(network: EncoderAndDecoder, widths: Sequence[tuple[Ranking, int]]) -> EncoderAndDecoder:
     """A copy that keeps the first units of each ranking."""
     kept = [(one, np.sort(one.order[:width]), np.sort(one.order[width:])) for one, width in widths]
     made = copy.deepcopy(network)
@@ -137,7 +137,7 @@ def _take_over(layer: nn.Module, stays: Indices, goes: Indices, mix: Doubles, of
 
 
 @torch.no_grad()
-def _without(network: Pair, kept: Sequence[tuple[Group, Indices]]) -> Pair:
+def _without(network: EncoderAndDecoder, kept: Sequence[tuple[Group, Indices]]) -> EncoderAndDecoder:
     """Slice the weights of a network, which is changed, so that units other than the kept ones are gone."""
     layers = layers_of(network)
     outputs: dict[str, list[tuple[Indices, Indices]]] = {}
@@ -190,13 +190,13 @@ def _slice(layer: nn.Module, stays: Tensor, *, outputs: bool) -> None:
             setattr(layer, kind, len(stays))
 
 
-def _removable(network: Pair, group: Group, rows: Tensor) -> bool:
+def _removable(network: EncoderAndDecoder, group: Group, rows: Tensor) -> bool:
     """Whether the network without some units does what it does when nothing reads them, whichever they are."""
     some = np.random.default_rng(0).permutation(group.size)[: -(-group.size // 2)]
     return all(_same_without(network, group, np.sort(stays), rows) for stays in (some, np.arange(1, group.size)))
 
 
-def _same_without(network: Pair, group: Group, stays: Indices, rows: Tensor) -> bool:
+def _same_without(network: EncoderAndDecoder, group: Group, stays: Indices, rows: Tensor) -> bool:
     blind = copy.deepcopy(network)
     for name, reads in group.reads.items():
         layer = layers_of(blind)[name]

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from aeedge_export.compression.distilling import gap, level_of
 from aeedge_export.compression.factors import Basis, bases, factored, largest_that_pays
 from aeedge_export.compression.narrowing import Ranking, narrowed, rankings
-from aeedge_export.compression.units import NORMS, Pair, hooked, layers_of, mixes, output_axis
+from aeedge_export.compression.units import NORMS, EncoderAndDecoder, hooked, layers_of, mixes, output_axis
 
 _STEPS = 16  # widths of a group, and ranks of a layer, that are tried
 _WIDE = 64  # from here on widths are multiples of 8, which processors compute best
@@ -49,7 +49,7 @@ class Path:
         whole: the plan that removes nothing.
     """
 
-    def __init__(self, network: Pair, rows: Tensor, held_out: Tensor, scale: Tensor) -> None:
+    def __init__(self, network: EncoderAndDecoder, rows: Tensor, held_out: Tensor, scale: Tensor) -> None:
         self.network, self.rows, self._held_out, self._scale = network, rows, held_out[:_ROWS], scale
         self._layers = layers_of(network)
         self.rankings: list[Ranking] = rankings(network, rows)
@@ -61,7 +61,7 @@ class Path:
         """Multiply-adds of the whole network for one row."""
         return sum(self.layers.values())
 
-    def build(self, plan: Plan) -> Pair:
+    def build(self, plan: Plan) -> EncoderAndDecoder:
         """The network of a plan, before it is trained."""
         made = narrowed(self.network, list(zip(self.rankings, plan.widths)))
         ranks = self.ranks(plan)
@@ -71,9 +71,13 @@ class Path:
         return factored(made, ranks, found)
 
     def ranks(self, plan: Plan) -> dict[str, int]:
-        """The ranks of a plan that are less work than the layer that it has become."""
-        sizes = {name: self.sizes(name, plan) for name in plan.ranks}
-        return {name: rank for name, rank in plan.ranks.items() if rank * sum(sizes[name]) < prod(sizes[name])}
+        """The ranks of a plan whose factors are less work than the layer is, which is still worth an operator more."""
+        found = {}
+        for name, rank in plan.ranks.items():
+            inputs, outputs = self.sizes(name, plan)
+            if rank * (inputs + outputs) < inputs * outputs >= _LEAST_WEIGHTS:
+                found[name] = rank
+        return found
 
     def share(self, plan: Plan) -> float:
         """The share of the multiply-adds that stay."""
@@ -98,16 +102,16 @@ class Path:
 
     def plans(self, start: Plan, *, encoder: bool = True, decoder: bool = True) -> list[Plan]:
         """Plans from `start` on, each smaller than the one before; only of encoder or decoder, if so wanted."""
-        plans, wanted = [start], [side for side, told in (("encoder", encoder), ("decoder", decoder)) if told]
+        plans, sides = [start], ["encoder"] * encoder + ["decoder"] * decoder
         while True:
-            now, work = plans[-1], self.share(plans[-1])
-            steps = [
-                (self._harm(plan) - self._harm(now), work - self.share(plan), plan) for plan in self._next(now, wanted)
-            ]
-            steps = [(harm / saved, plan) for harm, saved, plan in steps if saved > 0 and harm < inf]  # type: ignore[misc]
-            if not steps:
+            harm, share, rates = self._harm(plans[-1]), self.share(plans[-1]), []
+            for plan in self._next(plans[-1], sides):
+                more, saved = self._harm(plan) - harm, share - self.share(plan)
+                if saved > 0 and more < inf:
+                    rates.append((more / saved, plan))
+            if not rates:
                 return plans
-            plans.append(min(steps, key=lambda step: step[0])[1])  # type: ignore[arg-type]
+            plans.append(min(rates, key=lambda one: one[0])[1])
 
     def _next(self, plan: Plan, sides: list[str]) -> list[Plan]:
         found = []
@@ -132,8 +136,9 @@ class Path:
         """For each group the harm of each width alone, the widest first."""
         found = []
         for i, one in enumerate(self.rankings):
-            exact = int((one.left > _NOTHING).sum()) + 1
-            widths = sorted({*_sizes(one.group.size), min(exact, one.group.size)}, reverse=True)
+            exact, step = int((one.left > _NOTHING).sum()) + 1, _step(one.group.size)
+            exact = min(-(-exact // step) * step, one.group.size)
+            widths = sorted({*_sizes(one.group.size), exact}, reverse=True)
             plans = [
                 replace(self.whole, widths=(*self.whole.widths[:i], w, *self.whole.widths[i + 1 :])) for w in widths
             ]
@@ -181,9 +186,14 @@ class Path:
         return float(gap(made, self.network(rows), self._scale, level_of(self.network, rows, self._scale)))
 
 
+def _step(most: int) -> int:
+    """What widths and ranks are multiples of."""
+    return 8 if most >= _WIDE else 1
+
+
 def _sizes(most: int) -> list[int]:
     """Widths or ranks to try, the largest first."""
-    step = 8 if most >= _WIDE else 1
+    step = _step(most)
     return sorted({max(1, round(most * i / _STEPS / step) * step) for i in range(1, _STEPS + 1)} | {most}, reverse=True)
 
 
@@ -194,7 +204,7 @@ def _ranks(inputs: int, outputs: int) -> list[int]:
 
 
 @torch.no_grad()
-def _work(network: Pair, rows: Tensor) -> dict[str, int]:
+def _work(network: EncoderAndDecoder, rows: Tensor) -> dict[str, int]:
     """Multiply-adds of each linear and convolutional layer for one row."""
     found: dict[str, int] = {}
 

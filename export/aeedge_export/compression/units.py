@@ -33,7 +33,7 @@ _SAME = 1e-6  # what rounding changes in a batch of another size
 _FAR = 10.0  # how far a channel is moved, as a multiple of the largest output: past the zeros of ReLU
 
 
-class Pair(nn.Module):
+class EncoderAndDecoder(nn.Module):
     """Encoder and decoder as one module: rows to latents and reconstructions (none without a decoder)."""
 
     def __init__(self, encoder: nn.Module, decoder: nn.Module | None) -> None:
@@ -136,7 +136,7 @@ def inputs_of(network: nn.Module, layers: dict[str, nn.Module], rows: Tensor) ->
 
 
 @torch.no_grad()
-def groups_of(network: Pair, rows: Tensor) -> list[Group]:
+def groups_of(network: EncoderAndDecoder, rows: Tensor) -> list[Group]:
     """Groups of hidden units that can be narrowed, in the order of the network.
 
     Args:
@@ -164,7 +164,7 @@ def groups_of(network: Pair, rows: Tensor) -> list[Group]:
 
 
 def _moved(
-    network: Pair,
+    network: EncoderAndDecoder,
     layers: dict[str, nn.Module],
     moved: str,
     clean: dict[str, list[tuple[Tensor, Tensor]]],

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import RESULTS
+from common import RESULTS, fingerprint
 from comparison.data import sound_frames, vibration
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
@@ -81,13 +81,14 @@ def main() -> None:
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     found = json.loads(FILE.read_text()) if FILE.exists() else {"errors": {}, "auc": {}}
+    found["machine"] = fingerprint("torch", "scikit-learn", "mlxtend")
     for data in everything(options.folder):
         if options.only in ("", data.name):
             key = f"{data.name}, {data.latents} latents"
             measure(found, found["errors"].setdefault(key, {}), data.hidden, data.seeds, partial(error, data))
             print(key, table(found["errors"][key]), sep="\n", flush=True)
     for name, labelled in outliers().items():
-        if options.only in ("", f"auc {name}"):
+        if options.only in ("", name):
             measure(found, found["auc"].setdefault(name, {}), SOME, (10, 11, 12), partial(auc, *labelled))
             print(f"ROC AUC, {name}", table(found["auc"][name]), sep="\n", flush=True)
 
@@ -146,6 +147,7 @@ def everything(folder: Path | None) -> Iterator[Data]:
     yield Data("mnist", images, 32, MANY, (0, 1, 2))
     for latents in (8, 16):
         yield Data("mnist", images, latents, LARGE, (0, 1))
+    yield Data("mnist, no linear path", images, 32, ((64,), (256,)), options={"linear_path": False})
     digits = datasets.load_digits().data.astype(np.float32)
     yield Data("digits", partial(split, digits), "auto", MANY, (0, 1, 2))
     yield Data("digits", partial(split, digits), 8, ((128,), *LARGE), (0, 1, 2))
@@ -180,9 +182,9 @@ def outliers() -> dict[str, Halves]:
     """Tables and labels (1 for outliers, of which only some are kept)."""
     found = {}
     for name, loaded, odd, kept in (
-        ("breast_cancer", datasets.load_breast_cancer(), 0, 40),
-        ("wine", datasets.load_wine(), 2, 12),
-        ("digits", datasets.load_digits(), 4, 80),
+        ("breast_cancer, malignant", datasets.load_breast_cancer(), 0, 40),
+        ("wine, the third kind", datasets.load_wine(), 2, 12),
+        ("digits, fours", datasets.load_digits(), 4, 80),
     ):
         few = np.flatnonzero(loaded.target == odd)[:kept]
         rows = np.sort(np.concatenate([few, np.flatnonzero(loaded.target != odd)]))

@@ -146,6 +146,20 @@ def test_one_stride_is_for_all_layers(digits):
     assert Autoencoder("conv2d", **QUICK).fit(X).design_.options["strides"] == [2, 2]
 
 
+@pytest.mark.parametrize("channels", ["first", "last"])
+def test_long_signals_are_shrunk_early_unless_channels_or_strides_are_given(channels):
+    def chosen(samples, **options):
+        X = np.random.default_rng(0).normal(size=(40, 2, samples)).astype(np.float32)
+        X = X if channels == "first" else np.moveaxis(X, 1, 2)
+        design = Autoencoder("conv1d", channels=channels, **options, **QUICK).fit(X).design_
+        return design.hidden, design.options["strides"]
+
+    assert chosen(127) == ((16, 32, 32), [2, 2, 2])
+    assert chosen(128) == ((16, 32, 64), [4, 2, 2])
+    assert chosen(128, hidden=(8, 8)) == ((8, 8), [2, 2])
+    assert chosen(128, strides=2) == ((16, 32, 32), [2, 2, 2])
+
+
 def test_the_command_takes_strides_and_separable(digits, tmp_path):
     np.save(tmp_path / "x.npy", digits[:80].reshape(-1, 1, 8, 8))
 

@@ -16,6 +16,7 @@ from aeedge_export import Autoencoder
 from aeedge_export.networks import build
 from aeedge_export.networks.base import Design, multiply_adds
 from aeedge_export.networks.convolutional import convolutional_choices
+from aeedge_export.reporting.page import render
 
 QUICK = {"latent": 3, "epochs": 2, "random_state": 0}
 SHAPES = {"conv2d": [(1, 8, 8), (3, 17, 19), (2, 33, 16)], "conv1d": [(1, 64), (3, 37), (2, 101)]}
@@ -86,6 +87,7 @@ def test_separable_and_strided_networks_are_exported_as_trained(family, tmp_path
     again = Autoencoder.load(tmp_path / "run")
     assert again.design_ == ae.design_
     assert (again.strides, again.separable) == ((4, 2), True)
+    assert "4, 2, separable" in render(again.run_)
     again.export(tmp_path / "m.aeedge")
     model = aeedge.load(tmp_path / "m.aeedge", check="golden")
     scale = np.abs(ae.transform(X)).max()

@@ -48,7 +48,7 @@ PLANE: list[Architecture] = [
     ((32, 64), (4, 2), False),
     ((32, 64), (4, 2), True),
     ((32, 64), (2, 2), True),
-    ((16, 32), (2, 4), False),
+    ((24, 48), (4, 2), False),
     ((32, 64), (2, 2), False),
 ]
 LINE: list[Architecture] = [
@@ -63,6 +63,7 @@ LINE: list[Architecture] = [
     ((16, 32, 32), (2, 2, 2), False),
     ((16, 32, 32), (2, 2, 2), True),
     ((16, 32, 32), (4, 2, 2), False),
+    ((16, 32, 64), (4, 2, 2), False),
     ((16, 32, 32), (4, 2, 2), True),
 ]
 

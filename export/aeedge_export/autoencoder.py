@@ -70,7 +70,8 @@ class Autoencoder(Detector, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         linear_path: whether a linear encoder and decoder, initialised with PCA, are added to the network, or "auto".
         ordered: train any prefix of the latents as a smaller code: the first j latents are the best j.
         strides: of "conv1d" and "conv2d": by how much each convolution shrinks its input, such as (4, 2), one number
-            for all, or "auto" (2 each). A large first stride makes all that follows cheaper.
+            for all, or "auto": 2 each, but 4 first for signals of 128 samples or more where `hidden` is "auto", too. A
+            large first stride makes all that follows cheaper.
         separable: of "conv1d" and "conv2d": whether convolutions after the first are depthwise and pointwise ones
             (Howard et al. 2017, MobileNets), which takes fewer multiply-adds.
         sparsity: of "sparse": "l1:WEIGHT" or "kl:TARGET:WEIGHT".

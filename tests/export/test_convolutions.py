@@ -16,6 +16,7 @@ from aeedge_export import Autoencoder
 from aeedge_export.networks import build
 from aeedge_export.networks.base import Design, multiply_adds
 from aeedge_export.networks.convolutional import convolutional_choices
+from aeedge_export.reporting.page import render
 
 QUICK = {"latent": 3, "epochs": 2, "random_state": 0}
 SHAPES = {"conv2d": [(1, 8, 8), (3, 17, 19), (2, 33, 16)], "conv1d": [(1, 64), (3, 37), (2, 101)]}
@@ -86,6 +87,7 @@ def test_separable_and_strided_networks_are_exported_as_trained(family, tmp_path
     again = Autoencoder.load(tmp_path / "run")
     assert again.design_ == ae.design_
     assert (again.strides, again.separable) == ((4, 2), True)
+    assert "4, 2, separable" in render(again.run_)
     again.export(tmp_path / "m.aeedge")
     model = aeedge.load(tmp_path / "m.aeedge", check="golden")
     scale = np.abs(ae.transform(X)).max()
@@ -144,6 +146,20 @@ def test_one_stride_is_for_all_layers(digits):
     assert Autoencoder("conv2d", hidden=(4, 4), strides=1, **QUICK).fit(X).design_.options["strides"] == [1, 1]
     assert Autoencoder("conv2d", hidden=4, strides=4, **QUICK).fit(X).design_.options["strides"] == [4]
     assert Autoencoder("conv2d", **QUICK).fit(X).design_.options["strides"] == [2, 2]
+
+
+@pytest.mark.parametrize("channels", ["first", "last"])
+def test_long_signals_are_shrunk_early_unless_channels_or_strides_are_given(channels):
+    def chosen(samples, **options):
+        X = np.random.default_rng(0).normal(size=(40, 2, samples)).astype(np.float32)
+        X = X if channels == "first" else np.moveaxis(X, 1, 2)
+        design = Autoencoder("conv1d", channels=channels, **options, **QUICK).fit(X).design_
+        return design.hidden, design.options["strides"]
+
+    assert chosen(127) == ((16, 32, 32), [2, 2, 2])
+    assert chosen(128) == ((16, 32, 64), [4, 2, 2])
+    assert chosen(128, hidden=(8, 8)) == ((8, 8), [2, 2])
+    assert chosen(128, strides=2) == ((16, 32, 32), [2, 2, 2])
 
 
 def test_the_command_takes_strides_and_separable(digits, tmp_path):

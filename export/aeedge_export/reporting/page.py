@@ -148,6 +148,9 @@ def _facts(run: Run) -> dict[str, Any]:
         "seed": run.seed,
         "threads": run.state.threads or "unknown",
     }
+    if strides := design.options.get("strides"):
+        separable = ", separable" if design.options.get("separable") else ""
+        facts["strides"] = f"{', '.join(map(str, strides))}{separable}"
     if run.evaluation:
         data = run.evaluation["data"]
         facts["data"] = f"{'×'.join(map(str, data['shape']))} {data['dtype']}, sha256 {data['sha256']}"

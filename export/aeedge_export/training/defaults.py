@@ -29,6 +29,8 @@ _CROWDED = 0.05  # with this share of values at their bounds, the output is boun
 _LEAST_ROWS = 32  # for normalisation over batches
 _FEW_WINDOWS = 100  # lengths of a window in a recording: fewer show hardly more than linear relations
 _PASSES = 300  # over each sample of such a recording
+_LONG = 128  # samples of a signal from which conv1d shrinks it by four first (docs/decisions/0025)
+_EARLY = ((16, 32, 64), (4, 2, 2))  # its channels and strides then
 
 
 @dataclass(frozen=True)
@@ -169,7 +171,10 @@ def _design(params: Mapping[str, Any], facts: Facts, batch_size: int) -> Design:
             f"{name} {got!r} needs values from 0 to 1 after scaling, got {low:.4g} to {high:.4g}; "
             f"use scaling='minmax', or {name}={instead!r}"
         )
-    hidden = _hidden(params, facts, latent)
+    early = (
+        family == "conv1d" and _is_auto(params["hidden"]) and _is_auto(params["strides"]) and _samples(facts) >= _LONG
+    )
+    hidden = _EARLY[0] if early else _hidden(params, facts, latent)
     convolutional = family in ("conv1d", "conv2d")
     rich = bool(hidden) and not _is_table(facts) and facts.rows >= _LEAST_ROWS and batch_size > 1
     normalization = params["normalization"]
@@ -194,7 +199,11 @@ def _design(params: Mapping[str, Any], facts: Facts, batch_size: int) -> Design:
         ordered=bool(params["ordered"]),
         channels_last=facts.channels_last,
         options={name: params[name] for name in ("sparsity", "contraction", "beta", "free_bits", "kl_warmup")}
-        | ({"separable": bool(params["separable"]), "strides": _strides(params, hidden)} if convolutional else {}),
+        | (
+            {"separable": bool(params["separable"]), "strides": _strides(params, hidden, early=early)}
+            if convolutional
+            else {}
+        ),
     )
 
 
@@ -262,7 +271,7 @@ def _hidden(params: Mapping[str, Any], facts: Facts, latent: int) -> tuple[int, 
     if family == "dense" and facts.few_windows:
         return ()
     if family == "conv1d":
-        return (16, 32, 32)[: max(1, int(np.log2(max(2, facts.input_shape[0 if facts.channels_last else -1]))) - 1)]
+        return (16, 32, 32)[: max(1, int(np.log2(max(2, _samples(facts)))) - 1)]
     return _widths(facts, latent, params["goal"])
 
 
@@ -278,9 +287,14 @@ def _widths(facts: Facts, latent: int, goal: str) -> tuple[int, ...]:
     return (max(256, 8192 // latent // 16 * 16),)
 
 
-def _strides(params: Mapping[str, Any], hidden: tuple[int, ...]) -> list[int]:
+def _samples(facts: Facts) -> int:
+    """Length of a signal."""
+    return facts.input_shape[0 if facts.channels_last else -1]
+
+
+def _strides(params: Mapping[str, Any], hidden: tuple[int, ...], *, early: bool) -> list[int]:
     """One for each convolution, as a list: a run that was saved and loaded has the same."""
-    given = _given(params["strides"], 2)
+    given = _given(params["strides"], _EARLY[1] if early else 2)
     strides = [int(given)] * len(hidden) if np.ndim(given) == 0 else [int(stride) for stride in given]
     if len(strides) != len(hidden):
         raise InputError(
@@ -291,4 +305,8 @@ def _strides(params: Mapping[str, Any], hidden: tuple[int, ...]) -> list[int]:
 
 
 def _given(value: Any, auto: Any) -> Any:
-    return auto if isinstance(value, str) else value
+    return auto if _is_auto(value) else value
+
+
+def _is_auto(value: Any) -> bool:
+    return isinstance(value, str)

@@ -100,7 +100,8 @@ def test_from_rows_to_the_best_bundle(done, csv, tmp_path):
     assert any(re.match(r"\*> pca-k2 +2 +1\.000 +1\.000 .* µs .*/s .* kB", line) for line in lines), lines
     assert any(re.match(r"best: pca-k2, error [\d.e-]+ on 45 rows that judge alone", line) for line in lines)
     assert any(line.startswith("measured on this machine") for line in lines)
-    assert lines[-1] == f"next: aeedge verify {done.path}/best.aeedge"
+    assert lines[-1] == f"page: {done.path}/report.html; next: aeedge verify {done.path}/best.aeedge"
+    assert (done.path / "report.html").exists()
     assert "Read: inputs (6): a, b, c, d, e, f" in done.result.stderr
     assert call("verify", done.path / "best.aeedge").exit_code == 0
     assert call("export", done.path / "runs" / "pca-k2", "-o", tmp_path / "again.aeedge").exit_code == 0

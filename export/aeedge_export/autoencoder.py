@@ -45,8 +45,8 @@ class Autoencoder(Detector, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
             reconstruction) or "compress" (reconstruction: no noise, and a start at PCA); other data does well at both.
         latent: number of latents, or "auto"; more than the values in a row only for "sparse" or with `noise`.
         hidden: widths of the encoder's hidden layers (channels of convolutions), mirrored in the decoder; one number
-            for one layer, () for none, or "auto": 256 units or four for each value, whichever is fewer, at least 128;
-            256 and 128 for signals and for pixels where one layer does not do (docs/decisions/0024-widths.md).
+            for one layer, () for none, or "auto": one or two layers of 128 to 512, by the kind of the data and the
+            number of latents (docs/decisions/0024-widths.md).
         activation: of the hidden layers: relu, leaky_relu, elu, gelu, silu, tanh, sigmoid, softplus, linear.
         latent_activation: of the latents, the same names.
         output: "linear", "sigmoid" (for values scaled to 0..1), or "auto".

@@ -70,6 +70,16 @@ def test_the_start_is_pca_and_stays_where_nothing_is_better(tmp_path):
     assert again.reconstruction_error(X).mean() == pytest.approx(ae.reconstruction_error(X).mean(), rel=1e-3)
 
 
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_network_without_hidden_layers_is_at_least_pca(digits, seed):
+    found, ae = ratio(linear(np.random.default_rng(seed), 1400, 20, 3, 0.1), 3, hidden=())
+    assert ae.design_.hidden == ()
+    assert found <= 1.05
+    ae = Autoencoder(latent=8, hidden=(), calibration=0, epochs=20, random_state=seed).fit(digits)
+    network, pca = ae.evaluate(digits)["baseline"]
+    assert network["error"] <= 1.02 * pca["error"]
+
+
 @pytest.mark.parametrize("shape", [(20,), (1, 4, 5), (20, 1)])
 def test_bytes_and_images_start_as_pca_too(shape):
     rng = np.random.default_rng(8)

@@ -139,6 +139,58 @@ def test_a_sigmoid_needs_values_from_0_to_1(rows):
         Autoencoder(output="sigmoid", scaling="minmax", latent=2, epochs=1).fit(X)
 
 
+def pixels(size, n=60):
+    """Mostly black, as handwriting is, with some white."""
+    rng = np.random.default_rng(0)
+    return (255 * np.clip(rng.random((n, size)) * 1.5 - 0.3, 0, 1)).round().astype(np.uint8)
+
+
+def signals(length, channels, n=60):
+    return np.random.default_rng(0).normal(size=(n, length, channels)).astype(np.float32)
+
+
+def features(size, n=60):
+    return np.random.default_rng(0).normal(size=(n, size)) * np.arange(1, size + 1)
+
+
+def images(side, n=60):
+    return pixels(side * side, n).reshape(n, 1, side, side)
+
+
+@pytest.mark.parametrize(
+    ("X", "options", "hidden"),
+    [
+        (images(28), {"latent": 32}, (256,)),
+        (images(28), {"latent": 16}, (512,)),
+        (images(28), {"latent": 8}, (256, 128)),
+        (images(28), {"latent": 64}, (256,)),
+        (images(8), {"latent": 21}, (384,)),
+        (images(8), {"latent": 1}, (256, 128)),
+        (images(7), {"latent": 1}, (128,)),
+        (signals(64, 2), {"channels": "last"}, (256, 128)),
+        (signals(360, 2), {"channels": "last"}, (256, 128)),
+        (signals(16, 2), {"channels": "last"}, (128,)),
+        (features(6), {}, (128,)),
+        (features(6), {"goal": "compress"}, (128,)),
+        (features(200), {}, (512,)),
+        (features(200), {"goal": "compress"}, (128,)),
+        (images(28), {"latent": 32, "hidden": 512}, (512,)),
+        (signals(64, 2), {"channels": "last", "hidden": ()}, ()),
+    ],
+)
+def test_widths_follow_the_kind_of_data(X, options, hidden):
+    ae = Autoencoder(epochs=1, calibration=0, random_state=0, **options).fit(X)
+    assert ae.design_.hidden == hidden
+
+
+@pytest.mark.parametrize("family", ["dense", "sparse", "contractive", "vae"])
+@pytest.mark.parametrize("latent", [3, 17, 21, 31, 33])
+def test_default_widths_are_multiples_of_16(family, latent):
+    design = Autoencoder(family, latent=latent, epochs=1, calibration=0, random_state=0).fit(images(8)).design_
+    assert all(128 <= width <= 512 and width % 16 == 0 for width in design.hidden)
+    assert design.hidden
+
+
 @pytest.mark.filterwarnings("ignore:.*columns never change")
 def test_batches_of_one_row(rows, digits):
     ae = Autoencoder(latent=2, hidden=(8,), batch_size=1, epochs=3, random_state=0).fit(rows)

@@ -279,9 +279,9 @@ class _Search:
 
     def _result(self, trial: _Trial) -> Compressed:
         path, layers = self.path, []
-        for name in layers_of(self.original):
+        for name in path.layers:
             before, after = path.sizes(name, path.whole), path.sizes(name, trial.plan)
-            rank = trial.plan.ranks.get(name)
+            rank = path.ranks(trial.plan).get(name)
             if before != after or rank is not None:
                 graph, _, layer = name.partition(".")
                 layer = layer.removeprefix(f"{graph}.")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from math import inf
+from math import inf, prod
 
 import numpy as np
 import torch
@@ -42,41 +42,50 @@ class Path:
         rows: float32 inputs (n, *shape) that units are ranked with.
         held_out: other ones, that harms are measured with.
         scale: what reconstruction errors are divided by.
+
+    Attributes:
+        rankings: of each group of units that can be narrowed.
+        layers: multiply-adds of each linear and convolutional layer for one row, by name.
+        whole: the plan that removes nothing.
     """
 
     def __init__(self, network: Pair, rows: Tensor, held_out: Tensor, scale: Tensor) -> None:
         self.network, self.rows, self._held_out, self._scale = network, rows, held_out[:_ROWS], scale
+        self._layers = layers_of(network)
         self.rankings: list[Ranking] = rankings(network, rows)
-        self._work = _work(network, rows)
+        self.layers = _work(network, rows)
         self.whole = Plan(tuple(one.group.size for one in self.rankings))
 
     @property
     def work(self) -> int:
         """Multiply-adds of the whole network for one row."""
-        return sum(self._work.values())
+        return sum(self.layers.values())
 
     def build(self, plan: Plan) -> Pair:
         """The network of a plan, before it is trained."""
         made = narrowed(self.network, list(zip(self.rankings, plan.widths)))
-        if not plan.ranks:
+        ranks = self.ranks(plan)
+        if not ranks:
             return made
-        found = self._bases if plan.widths == self.whole.widths else bases(made, plan.ranks, self.rows[:_BASIS_ROWS])
-        return factored(made, plan.ranks, found)
+        found = self._bases if plan.widths == self.whole.widths else bases(made, ranks, self.rows[:_BASIS_ROWS])
+        return factored(made, ranks, found)
+
+    def ranks(self, plan: Plan) -> dict[str, int]:
+        """The ranks of a plan that are less work than the layer that it has become."""
+        sizes = {name: self.sizes(name, plan) for name in plan.ranks}
+        return {name: rank for name, rank in plan.ranks.items() if rank * sum(sizes[name]) < prod(sizes[name])}
 
     def share(self, plan: Plan) -> float:
         """The share of the multiply-adds that stay."""
-        left = 0.0
-        for name, work in self._work.items():
+        left, ranks = 0.0, self.ranks(plan)
+        for name, work in self.layers.items():
             before, after = self.sizes(name, self.whole), self.sizes(name, plan)
-            part = after[0] * after[1] / (before[0] * before[1])
-            if name in plan.ranks:
-                part = plan.ranks[name] * sum(after) / (before[0] * before[1])
-            left += work * part
+            left += work * (ranks[name] * sum(after) if name in ranks else prod(after)) / prod(before)
         return left / max(self.work, 1)
 
     def sizes(self, name: str, plan: Plan) -> tuple[int, int]:
         """Inputs and outputs of a layer; 1 input for one that mixes no channels."""
-        layer = layers_of(self.network)[name]
+        layer = self._layers[name]
         weight: Tensor = layer.weight  # type: ignore[assignment]
         counts = [1, len(weight)]
         if mixes(layer):
@@ -146,8 +155,8 @@ class Path:
     def _paying(self) -> dict[str, float]:
         """Linear layers that two factors do faster, and with which part of the multiply-adds at most, as measured."""
         found = {}
-        for name, layer in layers_of(self.network).items():
-            if isinstance(layer, nn.Linear) and name in self._work:
+        for name, layer in self._layers.items():
+            if isinstance(layer, nn.Linear) and name in self.layers:
                 inputs, outputs = layer.in_features, layer.out_features
                 worth = inputs * outputs >= _LEAST_WEIGHTS
                 rank = largest_that_pays(inputs, outputs, _ranks(inputs, outputs)) if worth else 0

@@ -220,8 +220,7 @@ def _settings(params: Mapping[str, Any], facts: Facts, design: Design, batch_siz
         weight_decay=float(_given(params["weight_decay"], decay)),
         schedule=params["schedule"],
         gradient_clip=None if clip is None else float(clip),
-        from_pca=(design.linear_path and (params["goal"] == "compress" or facts.few_windows))
-        or (facts.few_windows and not design.hidden),
+        from_pca=_from_pca(params, facts, design),
         patience=None if patience is None else int(_given(patience, max(15, epochs // 4))),
         seed=seed,
         threads=int(_given(params["threads"], 0)) or None,
@@ -231,6 +230,15 @@ def _settings(params: Mapping[str, Any], facts: Facts, design: Design, batch_siz
 def default_latent(size: int) -> int:
     """The number of latents for rows of `size` values that is not asked for."""
     return min(32, max(2, round(size / 3)), max(1, size - 1))
+
+
+def _from_pca(params: Mapping[str, Any], facts: Facts, design: Design) -> bool:
+    if facts.few_windows:
+        return design.linear_path or not design.hidden
+    linear = not design.hidden and params["family"] == "dense" and design.latent_activation == "linear"
+    if params["goal"] == "compress":
+        return design.linear_path or linear
+    return linear and not _is_table(facts)
 
 
 def _latent(params: Mapping[str, Any], size: int) -> int:
@@ -259,15 +267,15 @@ def _hidden(params: Mapping[str, Any], facts: Facts, latent: int) -> tuple[int, 
 
 
 def _widths(facts: Facts, latent: int, goal: str) -> tuple[int, ...]:
-    """The smallest within 1 % of the best error in benchmarks/widths.py; four units for each value in between."""
-    squeezed = facts.size / latent  # values for each latent
+    """The smallest that lose little in benchmarks/widths.py (docs/decisions/0024)."""
     if _is_table(facts):
         most = 128 if goal == "compress" else 512  # narrower ones rank anomalies worse
-    elif facts.size >= 128 and (not facts.bounded or squeezed > 64):
+        return (int(np.clip(2 ** round(np.log2(4 * facts.size)), 128, most)),)
+    if facts.size < 64:
+        return (128,)
+    if not facts.bounded or latent < 16:
         return (256, 128)
-    else:
-        most = 256 if squeezed <= 32 else 512
-    return (int(np.clip(2 ** round(np.log2(4 * facts.size)), 128, most)),)
+    return (max(256, 8192 // latent // 16 * 16),)
 
 
 def _strides(params: Mapping[str, Any], hidden: tuple[int, ...]) -> list[int]:

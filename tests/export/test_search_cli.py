@@ -195,7 +195,7 @@ def test_labels_windows_and_missing_values_are_read_as_for_training(tmp_path):
         ("--remote ' '", "--remote: expected a command that runs another one on the device"),
         ('--remote "\'x"', "--remote: expected a command that runs another one on the device"),
         ("--resume --force", "--resume, --force: a search is either gone on with or replaced; give one of them"),
-        ("--resume", "expected a folder that 'aeedge search' made, to go on with it; leave --resume out for a new one"),
+        ("--resume", "expected a folder that 'aeedge search' made, to go on with it (--resume)"),
     ],
 )
 def test_what_is_refused_in_a_sentence_and_leaves_nothing(csv, tmp_path, options, message):

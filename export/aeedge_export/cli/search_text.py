@@ -146,7 +146,7 @@ def result_lines(found: Search, path: str) -> Iterator[str]:
             f"{found.smallest_latent} latents are enough: the fewest of {min(tried)} to {max(tried)} with an "
             f"error within {_tolerance(found)} of the least"
         )
-    if found.stopped != "done":
+    if found.stopped != "done" and found.points:
         why = "the time was up" if found.stopped == "time" else "interrupted"
         yield f"{why} with candidates left; --resume goes on with them"
     if found.points:

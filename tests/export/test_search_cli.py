@@ -100,7 +100,8 @@ def test_from_rows_to_the_best_bundle(done, csv, tmp_path):
     assert any(re.match(r"\*> pca-k2 +2 +1\.000 +1\.000 .* µs .*/s .* kB", line) for line in lines), lines
     assert any(re.match(r"best: pca-k2, error [\d.e-]+ on 45 rows that judge alone", line) for line in lines)
     assert any(line.startswith("measured on this machine") for line in lines)
-    assert lines[-1] == f"next: aeedge verify {done.path}/best.aeedge"
+    assert lines[-1] == f"page: {done.path}/report.html; next: aeedge verify {done.path}/best.aeedge"
+    assert (done.path / "report.html").exists()
     assert "Read: inputs (6): a, b, c, d, e, f" in done.result.stderr
     assert call("verify", done.path / "best.aeedge").exit_code == 0
     assert call("export", done.path / "runs" / "pca-k2", "-o", tmp_path / "again.aeedge").exit_code == 0
@@ -194,7 +195,7 @@ def test_labels_windows_and_missing_values_are_read_as_for_training(tmp_path):
         ("--remote ' '", "--remote: expected a command that runs another one on the device"),
         ('--remote "\'x"', "--remote: expected a command that runs another one on the device"),
         ("--resume --force", "--resume, --force: a search is either gone on with or replaced; give one of them"),
-        ("--resume", "expected a folder that 'aeedge search' made, to go on with it; leave --resume out for a new one"),
+        ("--resume", "expected a folder that 'aeedge search' made, to go on with it (--resume)"),
     ],
 )
 def test_what_is_refused_in_a_sentence_and_leaves_nothing(csv, tmp_path, options, message):

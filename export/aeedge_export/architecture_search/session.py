@@ -80,7 +80,7 @@ class Session:
         self._began, self._before = time.monotonic(), self.state.seconds
         parts = self.judge.parts
         self._X = self.judge.X[parts.fitted]
-        self._work, self._worked = 0.0, 0.0  # in trainings to the end
+        self._work, self._worked, self._now = 0.0, 0.0, 0.0  # in trainings to the end: all, done, done in this session
         self._trainings, self._planned = 0, 0
         self._per_bundle = _CHILD  # seconds that measuring a bundle takes beside its calls
         self._ids: dict[str, str] = {}
@@ -157,6 +157,7 @@ class Session:
                     self._check_time(_ENDS[rung])
                     self._say(f"training {candidate.name}, stage {rung + 1} of {len(SHARES)}")
                     self._train(candidate, rung)
+                    self._now += SHARES[rung]
                 self._worked += SHARES[rung]
                 self._trainings += 1
                 if not trial.fault:
@@ -339,8 +340,8 @@ class Session:
             return
         spent = time.monotonic() - self._began
         left = self.time_limit - spent
-        if self._worked:
-            left = min(left, spent / self._worked * (self._work - self._worked))
+        if self._now:
+            left = min(left, spent / self._now * (self._work - self._worked))
         self.on_progress(self._trainings, self._planned, text, max(left, 0.0))
 
     def _save(self) -> None:

@@ -203,12 +203,12 @@ def _check_target(target: Path, inputs: Sequence[str | None], *, resume: bool, f
     """
     if resume and force:
         raise InputError("--resume, --force: a search is either gone on with or replaced; give one of them")
+    if resume:
+        if folder_kind(target) is not SEARCH:
+            raise InputError(f"{target}: expected a folder that 'aeedge search' made, to go on with it (--resume)")
+        return
     check_folder(target, overwrite=True, kinds=[SEARCH], inputs=inputs)
-    if resume and folder_kind(target) is not SEARCH:
-        raise InputError(
-            f"{target}: expected a folder that 'aeedge search' made, to go on with it; leave --resume out for a new one"
-        )
-    if target.exists() and not (resume or force):
+    if target.exists() and not force:
         raise InputError(
             f"{target}: already exists; choose another name, replace it (--force) or go on with it (--resume)"
         )

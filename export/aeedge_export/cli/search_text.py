@@ -146,7 +146,7 @@ def result_lines(found: Search, path: str) -> Iterator[str]:
             f"{found.smallest_latent} latents are enough: the fewest of {min(tried)} to {max(tried)} with an "
             f"error within {_tolerance(found)} of the least"
         )
-    if found.stopped != "done":
+    if found.stopped != "done" and found.points:
         why = "the time was up" if found.stopped == "time" else "interrupted"
         yield f"{why} with candidates left; --resume goes on with them"
     if found.points:
@@ -156,13 +156,14 @@ def result_lines(found: Search, path: str) -> Iterator[str]:
             f"aeedge export {_quoted(path, 'runs', other.trial)} -o {_quoted(other.trial + '.aeedge')}"
         )
     if found.best is not None:
-        yield f"next: aeedge verify {_quoted(path, 'best.aeedge')}"
+        yield f"page: {_quoted(path, 'report.html')}; next: aeedge verify {_quoted(path, 'best.aeedge')}"
 
 
 def _legend(found: Search) -> str:
     """What the columns and marks of the table mean."""
     calls = found.details["measured"]
-    error = "error: mean squared, as a multiple of the least, and of PCA's with as many latents; "
+    pca = ", and of PCA's with as many latents" if any(point.family == "pca" for point in found.points) else ""
+    error = f"error: mean squared, as a multiple of the least{pca}; "
     return (
         f"{error if found.objective == 'error' else ''}latency: of a call with {_samples(calls['latency_at'])}; rate: "
         f"in calls with {calls['rate_at']:,}; * on the front: none is better in all of quality, latency, size and "

@@ -160,13 +160,8 @@ def compared(
     return found
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="two epochs and one error ratio")
-    parser.add_argument("--workload", nargs="+", choices=WORKLOADS, default=list(WORKLOADS))
-    given = parser.parse_args()
-    parts = [] if len(given.workload) == len(WORKLOADS) else given.workload
-    results = [entry for workload in given.workload for entry in measured(workload, given.quick)]
+def table(results: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """Heading and rows; everything but multiply-adds, cosine and neighbours as a ratio to the original."""
     head = ["workload", "network", "multiply-adds", "error", "cosine", "neighbours"]
     head += [f"{what} {n}" for what in ("encode", "decode") for n in BATCHES]
     rows = [
@@ -175,8 +170,18 @@ def main() -> None:
         + [f"{one[f'{what}_{n}']:.2f}" for what in ("encode", "decode") for n in BATCHES]
         for one in results
     ]
-    result = {"machine": fingerprint(), "of": "original of the workload", "results": results}
-    publish(kept_as("compression", given.quick, parts), result, head, rows)
+    return head, rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="two epochs and one error ratio")
+    parser.add_argument("--workload", nargs="+", choices=WORKLOADS, default=list(WORKLOADS))
+    given = parser.parse_args()
+    parts = [] if len(given.workload) == len(WORKLOADS) else given.workload
+    results = [entry for workload in given.workload for entry in measured(workload, given.quick)]
+    result = {"machine": fingerprint(), "results": results}
+    publish(kept_as("compression", given.quick, parts), result, *table(results))
 
 
 if __name__ == "__main__":

@@ -19,8 +19,8 @@ from aeedge_export.compression.factors import Basis, bases, factored, largest_th
 from aeedge_export.compression.narrowing import Ranking, narrowed, rankings
 from aeedge_export.compression.units import NORMS, EncoderAndDecoder, hooked, layers_of, mixes, output_axis
 
-_STEPS = 16  # widths of a group, and ranks of a layer, that are tried
-_WIDE = 64  # from here on widths are multiples of 8, which processors compute best
+_STEPS, _STEP = 16, 8  # widths of a group, and ranks of a layer, that are tried; multiples of what where there are many
+_WIDE, _MANY = 64, 16  # units and channels from which on widths are multiples of 8, which onnxruntime computes best
 _LEAST_WEIGHTS = 2**14  # of a layer that is worth an operator more
 _NOTHING = 1e-10  # of the activations' squares: units beyond are reproduced by the others
 _ROWS, _BASIS_ROWS = 512, 4096  # that harms are measured, and factors found with
@@ -136,14 +136,19 @@ class Path:
         """For each group the harm of each width alone, the widest first."""
         found = []
         for i, one in enumerate(self.rankings):
-            exact, step = int((one.left > _NOTHING).sum()) + 1, _step(one.group.size)
+            exact, step = int((one.left > _NOTHING).sum()) + 1, self._step(one)
             exact = min(-(-exact // step) * step, one.group.size)
-            widths = sorted({*_sizes(one.group.size), exact}, reverse=True)
+            widths = sorted({*_sizes(one.group.size, step), exact}, reverse=True)
             plans = [
                 replace(self.whole, widths=(*self.whole.widths[:i], w, *self.whole.widths[i + 1 :])) for w in widths
             ]
             found.append(dict(zip(widths, self._rising(plans))))
         return found
+
+    def _step(self, ranking: Ranking) -> int:
+        """What widths are multiples of; convolutions of other numbers of channels are slower than of more."""
+        dense = all(isinstance(self._layers[name], nn.Linear) for name in (*ranking.group.makes, *ranking.group.reads))
+        return _STEP if ranking.group.size >= (_WIDE if dense else _MANY) else 1
 
     @cached_property
     def _harms_of_ranks(self) -> dict[str, dict[int, float]]:
@@ -186,21 +191,19 @@ class Path:
         return float(gap(made, self.network(rows), self._scale, level_of(self.network, rows, self._scale)))
 
 
-def _step(most: int) -> int:
-    """What widths and ranks are multiples of."""
-    return 8 if most >= _WIDE else 1
-
-
-def _sizes(most: int) -> list[int]:
+def _sizes(most: int, step: int) -> list[int]:
     """Widths or ranks to try, the largest first."""
-    step = _step(most)
-    return sorted({max(1, round(most * i / _STEPS / step) * step) for i in range(1, _STEPS + 1)} | {most}, reverse=True)
+    return sorted(
+        {max(step, round(most * i / _STEPS / step) * step) for i in range(1, _STEPS + 1)} | {most}, reverse=True
+    )
 
 
 def _ranks(inputs: int, outputs: int) -> list[int]:
     """Ranks to try, rising, each with less work than the whole matrix."""
     most = inputs * outputs // (inputs + outputs)
-    return sorted(rank for rank in _sizes(most) if rank * (inputs + outputs) < inputs * outputs)
+    return sorted(
+        rank for rank in _sizes(most, _STEP if most >= _WIDE else 1) if rank * (inputs + outputs) < inputs * outputs
+    )
 
 
 @torch.no_grad()

@@ -173,7 +173,7 @@ def images(side, n=60):
         (features(6), {}, (128,)),
         (features(6), {"goal": "compress"}, (128,)),
         (features(200), {}, (512,)),
-        (features(200), {"goal": "compress"}, (128,)),
+        (features(200), {"goal": "compress"}, (512,)),
         (images(28), {"latent": 32, "hidden": 512}, (512,)),
         (signals(64, 2), {"channels": "last", "hidden": ()}, ()),
     ],

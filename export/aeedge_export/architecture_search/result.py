@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.stats import spearmanr
 
 from aeedge.bundle.manifest import Manifest
 from aeedge.bundle.reader import Bundle
@@ -22,6 +21,7 @@ from aeedge_export.architecture_search.page import front_svg, render
 from aeedge_export.architecture_search.session import Session
 from aeedge_export.architecture_search.space import Candidate
 from aeedge_export.autoencoder import Autoencoder
+from aeedge_export.quantization.quality_limits import rank_correlation
 from aeedge_export.versions import versions
 
 BEST = "best.aeedge"
@@ -308,7 +308,7 @@ def _rank_agreement(session: Session) -> float | None:
     here = {c.name: cost for c, _ in session.finished() if (cost := session.trial(c).cost) is not None}
     there = session.finished_costs()
     pairs = [(there[name].latency_us, cost.latency_us) for name, cost in here.items() if name in there]
-    return float(spearmanr(*zip(*pairs)).statistic) if len(pairs) > 2 else None
+    return rank_correlation(*zip(*pairs)) if len(pairs) > 2 else None
 
 
 def _fate(session: Session, candidate: Candidate) -> str:

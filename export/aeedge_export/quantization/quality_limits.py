@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.stats import spearmanr
 from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import normalize
@@ -75,7 +75,7 @@ def compare(
     if errors is not None:
         ratio = float(errors[1].mean(dtype=np.float64) / max(errors[0].mean(dtype=np.float64), 1e-30))
         alike = bool((errors[0] == errors[0][0]).all())  # no order that could be lost
-        rank = 1.0 if alike else float(spearmanr(*errors).statistic)
+        rank = 1.0 if alike else rank_correlation(*errors)
     return Quality(
         error_ratio=ratio,
         cosine=float(cosines.mean()),
@@ -84,6 +84,11 @@ def compare(
         rank=rank,
         alarms=alarm_agreement(*scores) if scores is not None and len(exact) >= _ALARM_ROWS else None,
     )
+
+
+def rank_correlation(one: ArrayLike, other: ArrayLike) -> float:
+    """Spearman's correlation of two sequences of numbers (n,)."""
+    return float(spearmanr(one, other).statistic)
 
 
 def alarm_agreement(fp32: Floats, int8: Floats, rate: float = 0.01) -> float:

@@ -272,14 +272,13 @@ def _hidden(params: Mapping[str, Any], facts: Facts, latent: int) -> tuple[int, 
         return ()
     if family == "conv1d":
         return (16, 32, 32)[: max(1, int(np.log2(max(2, _samples(facts)))) - 1)]
-    return _widths(facts, latent, params["goal"])
+    return _widths(facts, latent)
 
 
-def _widths(facts: Facts, latent: int, goal: str) -> tuple[int, ...]:
+def _widths(facts: Facts, latent: int) -> tuple[int, ...]:
     """The smallest that lose little in benchmarks/widths.py (docs/decisions/0024)."""
-    if _is_table(facts):
-        most = 128 if goal == "compress" else 512  # narrower ones rank anomalies worse
-        return (int(np.clip(2 ** round(np.log2(4 * facts.size)), 128, most)),)
+    if _is_table(facts):  # they disagree
+        return (int(np.clip(2 ** round(np.log2(4 * facts.size)), 128, 512)),)
     if facts.size < 64:
         return (128,)
     if not facts.bounded or latent < 16:

@@ -310,9 +310,10 @@ class Session:
         """Whether the finished bundles were not all measured, or not as they are to be."""
         ids, _ = self._finished_ids()
         document = self.state.measured
-        known = {one["name"]: one["id"] for one in document.get("bundles", ())}
+        known = {one["name"]: one.get("id") for one in document.get("bundles", ())}
         ats = {self.budget.latency_at, self.budget.rate_at}
-        same = document.get("where") == self.where and ats <= set(document.get("at", ()))
+        same = document.get("where") == self.where and document.get("threads", self.threads) == self.threads
+        same = same and document.get("status") == "valid" and ats <= set(document.get("at", ()))
         return bool(ids) and not (same and ids.items() <= known.items())
 
     @property

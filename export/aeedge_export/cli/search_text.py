@@ -131,7 +131,7 @@ def result_lines(found: Search, path: str) -> Iterator[str]:
     measured, rows = found.details["measured"], found.details["rows"]
     if found.points:
         yield _legend(found)
-        yield f"measured on {_machine(measured)}{_noise(measured)}{_agreement(measured)}"
+        yield f"measured on {_machine(measured)}{_noise(measured)}{_agreement(measured)}{_invalid(measured)}"
     what = rows["what"]
     counts = f"{rows['training']:,} trained, {rows['selection']:,} others selected"
     if found.best is not None:
@@ -178,10 +178,12 @@ def _samples(count: int) -> str:
 def _machine(measured: Mapping[str, Any]) -> str:
     """Where times were measured."""
     where, machine = measured["where"] or "a device", (measured["machine"] or {}).get("processor")
-    invalid = (
-        "" if measured["status"] == "valid" else "; INVALID, for the machine was disturbed: measure on a quiet one"
-    )
-    return f"{where}{f' ({machine})' if machine else ''}{invalid}"
+    return f"{where} ({machine})" if machine else where
+
+
+def _invalid(measured: Mapping[str, Any]) -> str:
+    invalid = "; INVALID, for the machine was disturbed: --resume measures again"
+    return "" if measured["status"] == "valid" else invalid
 
 
 def _noise(measured: Mapping[str, Any]) -> str:

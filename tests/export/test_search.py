@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from helpers.devices import by_size
 from numpy.typing import NDArray
 
 import aeedge
@@ -28,24 +29,6 @@ QUICK: dict[str, Any] = {
     "variants": ("fp32",),
     "params": {"epochs": 9, "threads": 1, "validation": 0.2},
 }
-
-
-def by_size(bundles: Sequence[Path], budget: Budget, *options: Any) -> dict[str, Any]:
-    """What a device would answer that takes a nanosecond for each byte of the encoder."""
-    found = []
-    for bundle in bundles:
-        us = (bundle / "encoder.onnx").stat().st_size / 1e3
-        times = {str(at): us * at for at in (budget.latency_at, budget.rate_at)}
-        sizes = {"size_bytes": sum(file.stat().st_size for file in bundle.iterdir()), "memory_bytes": 10**6}
-        known = {"name": bundle.stem, "id": Bundle(str(bundle)).manifest.id, "variant": "fp32"}
-        found.append(known | {"latency_us": times, "noise": {}} | sizes)
-    return {
-        "schema": measuring.SCHEMA,
-        "status": "valid",
-        "machine": {},
-        "at": [budget.latency_at, budget.rate_at],
-        "bundles": found,
-    }
 
 
 @pytest.fixture(scope="module", autouse=True)

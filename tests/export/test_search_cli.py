@@ -14,14 +14,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from helpers.devices import by_size
 from helpers.json_outputs import compare
 
 import aeedge
-from aeedge.bundle.reader import Bundle
 from aeedge.cli.group import AeedgeGroup
 from aeedge.errors import InputError
 from aeedge.files.replacing import BUNDLE, RUN, SEARCH, check_folder
-from aeedge.system.fingerprint import fingerprint
 from aeedge_export.architecture_search import measuring, session
 from aeedge_export.architecture_search.result import Point
 from aeedge_export.cli import search_text
@@ -47,20 +46,6 @@ def sentence(result):
     assert lines[0].startswith("Error: ")
     assert "Traceback" not in result.output
     return lines[0].removeprefix("Error: ")
-
-
-def by_size(bundles, budget, method="encode", threads="auto", seconds=0.0, remote=None):
-    """What a device would answer that takes a nanosecond for each byte of the encoder."""
-    found = []
-    for bundle in bundles:
-        us = (bundle / "encoder.onnx").stat().st_size / 1e3
-        times = {str(at): us * at for at in (budget.latency_at, budget.rate_at)}
-        sizes = {"size_bytes": sum(file.stat().st_size for file in bundle.iterdir()), "memory_bytes": 10**6}
-        known = {"name": bundle.stem, "id": Bundle(str(bundle)).manifest.id, "variant": "fp32"}
-        found.append(known | {"latency_us": times, "noise": dict.fromkeys(times, 0.01)} | sizes)
-    at = sorted({budget.latency_at, budget.rate_at})
-    machine = {"schema": measuring.SCHEMA, "status": "valid", "machine": fingerprint()}
-    return machine | {"at": at, "bundles": found}
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ DEVICE = {
     "recalibrate": "Calibrate a bundle again, for what is normal on this machine.",
     "doctor": "Report on this machine, its packages, and how a bundle runs here.",
     "tune": "Find the fastest way to run a bundle on this machine, and keep it.",
-    "bench": "Measure latency and throughput of a bundle on this machine.",
+    "bench": "Measure latency and throughput of a bundle, or of many, on this machine.",
 }
 WORKSTATION = {  # listed here so that --help need not import the workstation
     "train": "Train an autoencoder on a file of rows.",

@@ -161,7 +161,7 @@ def test_resume_calibrates_again_by_the_same_rule():
     assert ae.run_.alarm.threshold == pytest.approx(np.sort(-ae.score_samples(ae.run_.calibration))[-6], rel=RAISED)
 
 
-def test_each_variant_has_its_own_threshold_and_both_alarm_alike(tmp_path):
+def test_each_variant_has_its_own_threshold_and_both_alarm_alike(tmp_path, time_has_no_say):
     X = plant(4000)
     ae = Autoencoder(**SMALL).fit(X)
     manifest = ae.export(tmp_path / "m.aeedge", variants=("fp32", "int8"), calibration=X[:1500])

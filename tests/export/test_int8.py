@@ -466,7 +466,7 @@ def test_the_command(trained, rows, tmp_path):
     done = call(
         "export", tmp_path / "run", "-o", out, "--variants", "fp32,int8", "--calibration", tmp_path / "rows.npy"
     )
-    left_out = "int8 was left out: no int8 variant:" in done.output
+    left_out = "Left out: no int8 variant:" in done.output
     assert done.exit_code == (1 if left_out else 0)
     assert left_out or "int8 quality on held-out rows, against fp32: error_ratio" in done.output
     assert call("verify", out).exit_code == 0

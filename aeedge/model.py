@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from aeedge.types import Floats
     from aeedge.verification import Deviation
 
-_OF_CODES = np.dtype(np.uint8)
-
 
 class Model:
     """A loaded bundle; `aeedge.load` makes one. Safe to call from many threads; survives fork and pickling.
@@ -233,8 +231,6 @@ class Model:
         """
         if bits is not None:
             z = self._coder("decode", bits, invalid).decode(z)
-        elif getattr(z, "dtype", None) is _OF_CODES:
-            raise InputError("decode: expected latents, got uint8, as codes are; pass bits=8 or bits=4")
         result = self._fast["decode"](z, out, invalid)
         return self._run("decode", z, out, invalid) if result is None else result
 

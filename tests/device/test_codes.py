@@ -471,12 +471,3 @@ def test_info_shows_bytes_and_errors(coded):
     assert "4 bits: 2 B, error × 1.25 (fp32)" in out
     assert "8 bits: 1 B, latents off by 1 %" in call("info", coded["bundle_v1_encoder"]).output
     assert "bits" not in call("info", DATA / "bundle_v1").output
-
-
-@pytest.mark.parametrize("bits", [8, 4])
-def test_codes_are_not_decoded_as_if_they_were_latents(coded, bits):
-    path = next(iter(coded.values())) if isinstance(coded, dict) else coded
-    with aeedge.load(path) as model:
-        codes = model.encode(model.decode(np.zeros((2, model.latent_size), np.float32)), bits=bits)
-        with pytest.raises(InputError, match="got uint8, as codes are; pass bits=8 or bits=4"):
-            model.decode(codes)

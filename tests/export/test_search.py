@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import aeedge
 from aeedge.bundle.reader import Bundle
 from aeedge.errors import InputError
 from aeedge_export import Budget, Search, search
-from aeedge_export.architecture_search import measuring, session, space
+from aeedge_export.architecture_search import measuring, session, space, state
 from aeedge_export.architecture_search.budget import Cost
 from aeedge_export.architecture_search.halving import kept, non_dominated, ordered, planned
 from aeedge_export.architecture_search.judging import parts_of
@@ -396,3 +397,96 @@ def test_the_state_survives_and_a_damaged_one_is_named(found: Search, tmp_path: 
     (tmp_path / "search.json").write_text("{")
     with pytest.raises(InputError, match=r"search\.json: is damaged"):
         State.load(tmp_path)
+
+
+def test_a_deleted_or_damaged_bundle_or_run_is_trained_again(found: Search, tmp_path: Path, measured: None) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(found.directory, copy)
+    one, two, three = (copy / "bundles" / f"{point.name}.aeedge" for point in found.points[:3])
+    shutil.rmtree(one)
+    (two / "manifest.json").write_text("{")
+    shutil.rmtree(copy / "runs" / three.stem)
+    again = search(rows_of(), latents=(2, 3), directory=copy, resume=True, **QUICK)
+    assert {point.name for point in again.points} == {point.name for point in found.points}
+    for point in again.points:
+        aeedge.load(copy / "bundles" / f"{point.name}.aeedge").close()
+        assert again.estimator(point).design_.hidden == point.hidden
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("latency_us", {"1": float("nan"), "1024": 2.0}),
+        ("latency_us", {"1": float("inf"), "1024": 2.0}),
+        ("latency_us", {"1": True, "1024": 2.0}),
+        ("latency_us", {"1": "3", "1024": 2.0}),
+        ("size_bytes", -5),
+        ("memory_bytes", "8 MB"),
+        ("noise", {"1": "none"}),
+        ("noise", 0.1),
+    ],
+)
+def test_measurements_that_are_no_numbers_are_refused(
+    found: Search, tmp_path: Path, measured: None, name: str, value: Any
+) -> None:
+    document = by_size(sorted((found.directory / "bundles").iterdir()), found.budget)
+    document["bundles"][0][name] = value
+    (tmp_path / "device.json").write_text(json.dumps(document))
+    with pytest.raises(InputError, match="measured: expected what 'aeedge bench --batch --json' prints"):
+        resumed(found, tmp_path, measured=tmp_path / "device.json")
+
+
+def test_measurements_of_another_method_are_refused(found: Search, tmp_path: Path, measured: None) -> None:
+    document = by_size(sorted((found.directory / "bundles").iterdir()), found.budget) | {"method": "score"}
+    (tmp_path / "device.json").write_text(json.dumps(document))
+    with pytest.raises(InputError, match="measured: expected times of encode, got those of score"):
+        resumed(found, tmp_path, measured=tmp_path / "device.json")
+
+
+def test_a_device_on_which_no_bundle_runs_is_not_called_an_interruption(
+    found: Search, tmp_path: Path, measured: None
+) -> None:
+    document = by_size(sorted((found.directory / "bundles").iterdir()), found.budget)
+    document["bundles"] = [{"name": one["name"], "error": "needs opset 21"} for one in document["bundles"]]
+    (tmp_path / "device.json").write_text(json.dumps(document))
+    again = resumed(found, tmp_path, measured=tmp_path / "device.json")
+    assert again.best is None
+    assert "none of the 6 bundles could be measured" in again.nearest
+    assert "needs opset 21" in again.nearest
+
+
+def test_a_file_of_measurements_trains_nothing_and_one_of_others_changes_nothing(
+    found: Search, tmp_path: Path, measured: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(found.directory, copy)
+    name = found.points[0].name
+    shutil.rmtree(copy / "bundles" / f"{name}.aeedge")  # as where the time was up before it was trained
+    document = by_size(sorted((copy / "bundles").iterdir()), found.budget)
+    monkeypatch.setattr(session.Session, "_train", lambda *_: pytest.fail("trained"))
+    file = tmp_path / "device.json"
+    file.write_text(json.dumps(document))
+    options = {"latents": (2, 3), "directory": copy, "resume": True, "measured": file, **QUICK}
+    again = search(rows_of(), **options)
+    assert again.stopped == "time"
+    assert {point.name for point in again.points} == {point.name for point in found.points} - {name}
+    before = (copy / "search.json").read_bytes()
+    file.write_text(json.dumps(document | {"bundles": document["bundles"][1:]}))
+    with pytest.raises(InputError, match="measured: expected results of this search's bundles"):
+        search(rows_of(), **options)
+    assert (copy / "search.json").read_bytes() == before
+
+
+def test_two_searches_in_one_folder_are_refused(found: Search, tmp_path: Path, measured: None) -> None:
+    with state.locked(found.directory), pytest.raises(InputError, match="another search is writing there"):
+        search(rows_of(), latents=(2, 3), directory=found.directory, resume=True, **QUICK)
+
+
+def test_a_new_search_does_not_replace_what_is_in_its_folder(found: Search, tmp_path: Path, measured: None) -> None:
+    with pytest.raises(InputError, match="holds a search; choose another name, or go on with it"):
+        search(rows_of(), directory=found.directory, **QUICK)
+    (tmp_path / "letter.txt").write_text("dear")
+    with pytest.raises(InputError, match=r"letter\.txt"):
+        search(rows_of(), directory=tmp_path, **QUICK)
+    with pytest.raises(InputError, match="nowhere"):
+        search(rows_of(), directory=tmp_path / "nowhere" / "s", **QUICK)

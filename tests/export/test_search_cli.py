@@ -341,7 +341,7 @@ def test_a_device_that_fails_is_named_and_what_was_trained_is_kept(csv, tmp_path
     result = call("search", csv, "-o", tmp_path / "found", *FEW, "--remote", command)
     assert result.exit_code == 1
     assert message in sentence(result)
-    assert "What was trained is kept; go on with --resume" in sentence(result)
+    assert "what was trained is kept; go on with --resume" in sentence(result)
     monkeypatch.undo()
     monkeypatch.setattr(session, "measure", by_size)
     assert call("search", csv, "-o", tmp_path / "found", *FEW, "--resume").exit_code == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import shlex
 import subprocess
 import sys
@@ -52,13 +53,13 @@ def measure(
         raise DeviceError(f"{where}: cannot be run: {error.strerror}; check the command") from None
     except subprocess.TimeoutExpired:
         raise DeviceError(f"{where}: no answer within {timeout:.0f} s; check that it can be reached") from None
-    said = printable(done.stderr.decode(errors="replace").strip()[-300:])
+    said = printable((done.stderr.strip() or done.stdout.strip()).decode(errors="replace")[-300:])
     try:
         document = json.loads(done.stdout)
     except ValueError:
         raise DeviceError(
             f"{where}: expected the JSON of 'aeedge bench --batch', got exit code {done.returncode} and "
-            f"{said or 'nothing'!r}; is this version of aeedge installed there?"
+            f"{repr(said) if said else 'nothing'}; check that the device can be reached and has this version of aeedge"
         ) from None
     found = checked(document, where)
     answers = {one["name"]: one for one in found["bundles"]}
@@ -104,14 +105,24 @@ def checked(document: Any, where: str) -> dict[str, Any]:
         DeviceError: something else.
     """
     is_one = isinstance(document, dict) and document.get("schema") == SCHEMA
-    if not is_one or not all(map(_is_entry, _as_list(document.get("bundles")))):
+    if not is_one or not _is_whole(document):
         raise DeviceError(f"{where}: expected what 'aeedge bench --batch --json' prints ({SCHEMA}), got something else")
     found: dict[str, Any] = document
     return found
 
 
-def _as_list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [None]
+def _is_whole(document: dict[str, Any]) -> bool:
+    """Whether what is read of a document has the types that it should have."""
+    kinds: dict[str, type | tuple[type, ...]] = {
+        "status": str,
+        "method": str,
+        "at": list,
+        "machine": (dict, type(None)),
+    }
+    if not all(isinstance(document[name], kind) for name, kind in kinds.items() if name in document):
+        return False
+    bundles, ats = document.get("bundles"), document.get("at", [])
+    return isinstance(bundles, list) and all(map(_is_entry, bundles)) and all(map(_is_number, ats))
 
 
 def _is_entry(one: Any) -> bool:
@@ -120,26 +131,42 @@ def _is_entry(one: Any) -> bool:
         return False
     if "error" in one:
         return isinstance(one["error"], str)
-    times = one.get("latency_us")
-    if not (isinstance(one.get("id"), str) and isinstance(one.get("size_bytes"), int) and isinstance(times, dict)):
+    times, noise, memory = one.get("latency_us"), one.get("noise", {}), one.get("memory_bytes")
+    if not (isinstance(one.get("id"), str) and isinstance(times, dict) and isinstance(noise, dict)):
         return False
-    return all(isinstance(us, (int, float)) and us > 0 for us in times.values())
+    positive = all(_is_number(value) and value > 0 for value in (one.get("size_bytes"), *times.values()))
+    rest = [value for value in (memory, *noise.values()) if value is not None]
+    return positive and all(_is_number(value) and value >= 0 for value in rest)
 
 
-def read_measurements(path: str | Path) -> dict[str, Any]:
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def read_measurements(path: str | Path, method: str) -> dict[str, Any]:
     """What was measured on a device and brought back as a file.
 
+    Args:
+        path: of the file.
+        method: what was to be timed.
+
     Raises:
-        InputError: no such file, or another one.
+        InputError: no such file, another one, or one of another method.
     """
     try:
-        return checked(json.loads(Path(path).read_text(encoding="utf-8")), str(path))
+        found = checked(json.loads(Path(path).read_text(encoding="utf-8")), str(path))
     except OSError as error:
         raise InputError(f"measured: cannot read {path}: {error.strerror}") from None
     except (ValueError, DeviceError):
         raise InputError(
             f"measured: expected what 'aeedge bench --batch --json' prints, got something else in {path}"
         ) from None
+    if found.get("method", method) != method:
+        raise InputError(
+            f"measured: expected times of {method}, got those of {found['method']} in {path}; measure again with "
+            f"--method {method}"
+        )
+    return found
 
 
 def costs(
@@ -182,7 +209,7 @@ def costs(
 
 def failures(document: Mapping[str, Any]) -> dict[str, str]:
     """Why bundles could not be measured, by name."""
-    return {one["name"]: one["error"] for one in document["bundles"] if "error" in one}
+    return {one["name"]: one["error"] for one in document.get("bundles", ()) if "error" in one}
 
 
 def _packed(bundles: Sequence[Path]) -> bytes:

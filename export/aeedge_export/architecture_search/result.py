@@ -17,6 +17,7 @@ from aeedge.files.atomic import atomic_directory, atomic_file
 from aeedge.files.replacing import BUNDLE
 from aeedge_export.architecture_search.budget import Budget, Cost, human_time
 from aeedge_export.architecture_search.halving import non_dominated
+from aeedge_export.architecture_search.measuring import failures
 from aeedge_export.architecture_search.page import front_svg, render
 from aeedge_export.architecture_search.session import Session
 from aeedge_export.architecture_search.space import Candidate
@@ -230,6 +231,9 @@ def _choose(
     points: list[Point], budget: Budget, tolerance: float | None, objective: str, session: Session
 ) -> tuple[Point | None, str]:
     """The point that was asked for, or why there is none."""
+    if not points and (faults := failures(session.state.measured)):
+        name, fault = next(iter(faults.items()))
+        return None, f"none of the {len(faults)} bundles could be measured: {name}: {fault}"
     if not points:
         why = "the time ran out" if session.stopped == "time" else "it was interrupted"
         return None, f"{why} before one candidate was trained to the end; go on with more time (resume)"
@@ -258,7 +262,8 @@ def _details(session: Session) -> dict[str, Any]:
     """What is to know of how it was done."""
     parts, state = session.judge.parts, session.state
     document = state.measured
-    noise = [value for one in document.get("bundles", ()) for value in one.get("noise", {}).values()]
+    noises = [value for one in document.get("bundles", ()) for value in one.get("noise", {}).values()]
+    noise = [value for value in noises if value is not None]  # None after a single round
     trials = []
     for candidate in session.candidates:
         trial = session.trial(candidate)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from aeedge.errors import InputError, shortened
+from aeedge.files.replacing import SEARCH, check_folder, folder_kind, input_errors
 from aeedge.runtime.frames import named_rows
 from aeedge_export.architecture_search.budget import Budget
 from aeedge_export.architecture_search.judging import Judge, parts_of
@@ -18,7 +19,7 @@ from aeedge_export.architecture_search.measuring import as_command, read_measure
 from aeedge_export.architecture_search.result import Search
 from aeedge_export.architecture_search.session import Progress, Session
 from aeedge_export.architecture_search.space import candidates
-from aeedge_export.architecture_search.state import State
+from aeedge_export.architecture_search.state import State, locked
 from aeedge_export.autoencoder import Autoencoder
 from aeedge_export.data.labels import as_classes
 from aeedge_export.data.rows import fingerprint
@@ -133,29 +134,43 @@ def search(
         kept = tempfile.TemporaryDirectory(prefix="aeedge-search-")
         directory = kept.name
     place = Path(directory)
-    state = State(settings)
-    if resume:
-        state = State.load(place)
-        state.check(settings)
-    place.mkdir(exist_ok=True)
-    session = Session(
-        judge=Judge(X, classes, parts),
-        state=state,
-        candidates=tried,
-        directory=place,
-        params={**fixed, "random_state": random_state},
-        known=known,
-        budget=budget,
-        time_limit=time_limit,
-        remote=remote,
-        threads=threads,
-        measured=None if measured is None else read_measurements(measured),
-        on_progress=on_progress,
-    )
-    session.run()
-    found = Search.of(session, max_error_vs_best, kept)
-    found.write()
+    given = None if measured is None else read_measurements(measured, method)
+    if not resume:
+        _check_new(place)
+    elif not place.is_dir():
+        State.load(place)  # says that there is none
+    with input_errors(place):
+        place.mkdir(exist_ok=True)
+    with locked(place):
+        state = State(settings)
+        if resume:
+            state = State.load(place)
+            state.check(settings)
+        session = Session(
+            judge=Judge(X, classes, parts),
+            state=state,
+            candidates=tried,
+            directory=place,
+            params={**fixed, "random_state": random_state},
+            known=known,
+            budget=budget,
+            time_limit=time_limit,
+            remote=remote,
+            threads=threads,
+            measured=given,
+            on_progress=on_progress,
+        )
+        session.run()
+        found = Search.of(session, max_error_vs_best, kept)
+        found.write()
     return found
+
+
+def _check_new(place: Path) -> None:
+    """Refuse to write a new search into a folder that holds something."""
+    if place.is_dir() and folder_kind(place) is SEARCH:
+        raise InputError(f"directory: {place} holds a search; choose another name, or go on with it (resume=True)")
+    check_folder(place, overwrite=True, kinds=())
 
 
 def _looks_channels_last(shape: tuple[int, ...]) -> bool:

@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from aeedge.bundle.reader import Bundle
 from aeedge.errors import AeedgeError, InputError
+from aeedge.files.replacing import RUN, folder_kind
 from aeedge_export.architecture_search.budget import Budget, Cost
 from aeedge_export.architecture_search.halving import SHARES, kept, planned
 from aeedge_export.architecture_search.judging import Judge
@@ -86,8 +88,12 @@ class Session:
         self._ids: dict[str, str] = {}
         for candidate in self.candidates:
             trial = self.state.trials.setdefault(candidate.name, Trial(candidate.name))
+            trial.fault = ""  # it is tried again: the disk was full, say
             if trial.cost is None:  # what is measured is gone
                 trial.losses.clear()
+            if not self._is_kept(trial):
+                trial.bundles.clear()
+                trial.losses.pop(_LAST, None)
 
     @property
     def method(self) -> str:
@@ -105,6 +111,9 @@ class Session:
 
     def run(self) -> None:
         """Train and measure; sets `stopped`. Ctrl-C ends it as the time limit does."""
+        if self.measured is not None:
+            ids, macs = self._finished_ids()
+            costs(self.measured, self.budget, macs, ids)  # refused before anything is changed
         try:
             self._search()
         except _OutOfTimeError:
@@ -118,6 +127,7 @@ class Session:
             self.state.measured = self.measured
         elif self._unmeasured():
             self._measure_finished()
+        self.notes.extend(f"{name}: {fault}" for name, fault in failures(self.state.measured).items())
         self._save()
 
     def _search(self) -> None:
@@ -204,6 +214,7 @@ class Session:
         for variant in self.variants:
             bundle = self.bundle(trial.name, variant)
             bundle.parent.mkdir(exist_ok=True)
+            shutil.rmtree(bundle, ignore_errors=True)  # a damaged one could not be replaced
             wanted = ("fp32",) if variant == "fp32" else ("int8", "fp32")
             try:
                 manifest = ae.export(bundle, variants=wanted, calibration=self._int8_rows(ae, variant), overwrite=True)
@@ -217,9 +228,22 @@ class Session:
                 continue
             loss, judged = self.judge.losses(bundle, run)
             found[variant] = {"id": manifest.id, "loss": loss, "judged": judged}
-        ae.save(self.run_folder(trial.name), overwrite=True)
+        shutil.rmtree(self.run_folder(trial.name), ignore_errors=True)
+        ae.save(self.run_folder(trial.name))
         trial.bundles = found
         trial.losses[rung] = min((one["loss"] for one in found.values()), default=np.inf)
+
+    def _is_kept(self, trial: Trial) -> bool:
+        """Whether the bundles and the run of a finished candidate are still there."""
+        try:
+            for variant, known in trial.bundles.items():
+                bundle = Bundle(str(self.bundle(trial.name, variant)))
+                bundle.close()
+                if bundle.manifest.id != known["id"]:
+                    return False
+        except AeedgeError:
+            return False
+        return not trial.bundles or folder_kind(self.directory / RUNS / trial.name) is RUN
 
     def bundle(self, name: str, variant: str) -> Path:
         """The folder of a finished candidate's bundle."""
@@ -326,11 +350,14 @@ class Session:
         self._say(f"measuring {len(bundles)} bundles")
         document = measure(bundles, self.budget, self.method, self.threads, _THOROUGH, self.remote)
         self.state.measured = document | {"where": self.where}
-        faults = failures(document)
-        self.notes.extend(f"{name}: {fault}" for name, fault in faults.items())
 
     def _check_time(self, share: float) -> None:
-        """End what goes on where this share of the time is over, without what measuring takes in the end."""
+        """End what goes on where this share of the time is over, without what measuring takes in the end.
+
+        With what a device measured nothing more is trained: it has no numbers of it.
+        """
+        if self.measured is not None:
+            raise _OutOfTimeError
         count = len(self.finished()) + len(self.variants)
         reserve = min(0.3 * self.time_limit, count * (2 * _THOROUGH + self._per_bundle))
         if time.monotonic() - self._began > share * (self.time_limit - reserve):

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,6 +13,11 @@ from typing import Any
 from aeedge.errors import InputError
 from aeedge.files.atomic import atomic_file
 from aeedge_export.architecture_search.budget import Cost
+
+try:
+    import fcntl
+except ImportError:  # Windows: two searches in a folder are not seen
+    fcntl = None  # type: ignore[assignment]
 
 STATE, FORMAT, VERSION = "search.json", "aeedge-search", 1
 
@@ -100,6 +108,31 @@ class State:
             if began.get(name) != given.get(name):
                 one, other = (_short(values.get(name, "the default")) for values in (began, given))
                 raise InputError(f"{name}: expected what the search began with, {one}, got {other}; start a new search")
+
+
+@contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """Keep other searches out of a folder; the lock ends with the process.
+
+    Raises:
+        InputError: another search has it.
+    """
+    if fcntl is None:
+        yield
+        return
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                f"{directory}: another search is writing there; wait until it ends, or choose another folder"
+            ) from None
+        except OSError:  # the disk of another machine may have no locks
+            pass
+        yield
+    finally:
+        os.close(handle)
 
 
 def _flat(settings: dict[str, Any]) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from aeedge_export.architecture_search.judging import OBJECTIVES
 from aeedge_export.architecture_search.measuring import DeviceError
 from aeedge_export.architecture_search.search import METHODS
 from aeedge_export.architecture_search.search import search as search_networks
+from aeedge_export.architecture_search.state import locked
 from aeedge_export.cli.search_text import ProgressLine, result_lines, table
 from aeedge_export.cli.training_data import (
     data_options,
@@ -221,7 +222,8 @@ def _place(target: Path, *, resume: bool) -> Iterator[None]:
     aside = temporary(real, ".old") if real.exists() and not resume else None
     with input_errors(target):
         if aside is not None:
-            os.rename(real, aside)
+            with locked(real):
+                os.rename(real, aside)
     try:
         yield
     except InputError:
@@ -241,7 +243,7 @@ def _state_kept(target: Path) -> Iterator[None]:
     try:
         yield
     except DeviceError as error:
-        raise DeviceError(f"{error}. What was trained is kept; go on with --resume") from error
+        raise DeviceError(f"{error}; what was trained is kept; go on with --resume") from error
     except KeyboardInterrupt:
         if folder_kind(target) is not SEARCH:
             raise

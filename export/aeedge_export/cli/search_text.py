@@ -182,8 +182,8 @@ def _machine(measured: Mapping[str, Any]) -> str:
 
 
 def _invalid(measured: Mapping[str, Any]) -> str:
-    invalid = "; INVALID, for the machine was disturbed: --resume measures again"
-    return "" if measured["status"] == "valid" else invalid
+    what = "--resume measures again" if measured["where"] else "measure there again"
+    return "" if measured["status"] == "valid" else f"; INVALID, for the machine was disturbed: {what}"
 
 
 def _noise(measured: Mapping[str, Any]) -> str:

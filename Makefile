@@ -78,6 +78,7 @@ bench-all: bench
 	$(BIN)/python benchmarks/training_threads.py
 	$(BIN)/python benchmarks/family_speed.py
 	$(BIN)/python benchmarks/quality.py $(TABLES)
+	$(BIN)/python benchmarks/search.py $(TABLES)
 	$(if $(TABLES),$(BIN)/python benchmarks/detection.py $(TABLES))
 
 .venv/bench: .venv/ready benchmarks/requirements.txt

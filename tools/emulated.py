@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -63,6 +64,18 @@ def command(name: str) -> list[str]:
     root = arm_root()
     # -L: absolute paths that exist below the root are resolved there, all others on this machine.
     return [*qemu, "-L", str(root), str(root / "usr/bin/python3")]
+
+
+def starter(name: str, folder: Path) -> Path:
+    """A file in a folder that starts Python on a machine: `sys.executable` of programs that start processes there.
+
+    Raises:
+        UnavailableError, RuntimeError: as `command`.
+    """
+    file = folder / name
+    file.write_text(f'#!/bin/sh\nexec {shlex.join(command(name))} "$@"\n')
+    file.chmod(0o755)
+    return file
 
 
 def environment() -> dict[str, str]:

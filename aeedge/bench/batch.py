@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -38,7 +39,7 @@ SCHEMA = "aeedge-bench-batch/1"
 _NOISY = 0.1  # of a median: half the width of its interval
 ROUNDS = 11  # the fewest of which the smallest and the largest need not count (see median_interval)
 _WARM_UP = 0.1  # of the time of a turn, before it
-_MEMORY = "import sys; from aeedge.bench import child; child.added_memory(sys.argv[1:])"
+_MEMORY = "from aeedge.bench import child; child.added_memory(sys.argv[1:])"
 
 
 def measure(
@@ -83,7 +84,7 @@ def measure(
             tell(f"checking {subject.name} ({number} of {len(subjects)})")
             with subject.kept():
                 subject.check()
-                subject.measure_memory()
+                subject.measure_memory(findings)
         if usable := [subject for subject in subjects if subject.error is None]:
             with findings.watched("rounds"):
                 interrupted = _interrupted_rounds(usable, seconds / ROUNDS, used, tell)
@@ -171,14 +172,21 @@ class _Subject:
         with os.scandir(self.path) as entries:
             self._about = about | {"size_bytes": sum(entry.stat().st_size for entry in entries if entry.is_file())}
 
-    def measure_memory(self) -> None:
-        """What it adds to a fresh process, with the largest call; None where the system does not report it."""
+    def measure_memory(self, findings: Findings) -> None:
+        """What it adds to a fresh process, with the largest call; None where that cannot be known here."""
         self._about["memory_bytes"] = None
         if resident_bytes() is None:
             return
         shape = json.dumps([max(self._sizes), *self._rows.shape[1:]])
         arguments = [self.path, self._variant, str(self._threads), self._method, self._rows.dtype.name, shape]
-        self._about["memory_bytes"] = fresh_process(_MEMORY, arguments)["bytes"]
+        program = f"import sys; sys.path[:] = {[str(path) for path in sys.path]!r}; {_MEMORY}"
+        try:
+            self._about["memory_bytes"] = fresh_process(program, arguments)["bytes"]
+        except (AeedgeError, OSError) as error:  # no memory or no right to start one
+            if not of_system(error):
+                raise
+            text = f"the memory of {self.name} was not measured: {error}".replace(self.path, self.file)
+            findings.add("memory", Finding("warning", "memory", text))
 
     def measure_round(self, seconds: float, clock: Clock) -> None:
         """One turn, of so many seconds for each number of samples."""

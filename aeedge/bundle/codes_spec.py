@@ -9,7 +9,7 @@ from aeedge.bundle.json_node import Node
 from aeedge.record import Record
 
 BITS = (8, 4)
-LEAST_ROWS = 30  # of an export, for a third each to find the range, to choose and to judge
+LEAST_ROWS = 20  # of an export, of which a half says what the range is, and a quarter each chooses and judges
 _LARGEST, _SMALLEST = (2 - 2**-23) * 2.0**127, 2.0**-126  # of float32, without subnormal numbers
 
 

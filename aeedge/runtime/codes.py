@@ -35,7 +35,7 @@ def coder_of(manifest: Manifest, bits: int, path: str) -> Coder:
     if scale is None:
         raise IncompatibleBundleError(
             f"{path}: has no codes of {bits} bits; export it again, with this version of aeedge and {LEAST_ROWS} or "
-            "more example rows"
+            "more rows (example, calibration)"
         )
     return Coder(int(bits), scale, manifest.latent_shape, manifest.ordered)
 

@@ -44,6 +44,17 @@ def build(net: Network, weights: dict[str, np.ndarray]) -> Any:
     return keras.Model(inputs, x)
 
 
+def beside_linear_path(weights: dict[str, np.ndarray]) -> Any:
+    """A dense encoder with one hidden layer, and a linear path beside it, as `Autoencoder` exports it."""
+    x = keras.Input(weights["hidden.weight"].shape[1:])
+    dense = {name: keras.layers.Dense(len(weights[f"{name}.bias"])) for name in ("hidden", "latent", "path")}
+    dense["hidden"].activation = keras.activations.relu
+    latent = dense["latent"](dense["hidden"](x)) + dense["path"](x)
+    for name, layer in dense.items():
+        layer.set_weights([weights[f"{name}.weight"].T, weights[f"{name}.bias"]])
+    return keras.Model(x, latent)
+
+
 def channels_last(weight: np.ndarray, before: tuple[int, ...]) -> np.ndarray:
     """(out, in) weights of a dense layer behind a convolution, for input that was flattened channels last."""
     return np.moveaxis(weight.reshape(-1, *before), 1, -1).reshape(-1, prod(before))
@@ -67,10 +78,13 @@ def convert(model: Any, rows: np.ndarray | None) -> bytes:
 
 
 def make(folder: Path) -> None:
-    """Write fp32.tflite and int8.tflite to a workload's folder."""
-    net = NETWORKS[json.loads((folder / "workload.json").read_text())["workload"]]
+    """Write fp32.tflite and int8.tflite to a workload's folder, or to one with the weights of `beside_linear_path`."""
     with np.load(folder / "weights.npz") as stored:
-        model = build(net, dict(stored))
+        weights = dict(stored)
+    if "path.weight" in weights:
+        model = beside_linear_path(weights)
+    else:
+        model = build(NETWORKS[json.loads((folder / "workload.json").read_text())["workload"]], weights)
     with np.load(folder / "rows.npz") as stored:
         rows = stored["calibration"]
     rows = np.ascontiguousarray(np.moveaxis(rows, 1, -1)) if rows.ndim > 2 else rows

@@ -512,7 +512,8 @@ class Autoencoder(Detector, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         Args:
             path: the bundle's directory, for example `motor.aeedge`.
             variants: "fp32" and "int8", the preferred one first; see `export_bundle`.
-            calibration: raw rows (192 or more) on which int8 is calibrated and its quality is measured.
+            calibration: raw rows on which int8 is calibrated and its quality is measured (192 or more), and the steps
+                of codes (20 or more); by default codes are of the held-out rows that the run keeps.
             qat: fine-tune int8 where the quality limits would keep layers in fp32.
             with_scorer: also write encoder, decoder and score as one graph; see `export_bundle`.
             score_kind: another kind of score than that of the training, which must be a part of it: of "both" also

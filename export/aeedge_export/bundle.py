@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from onnx import ModelProto
 from torch import nn
 
+from aeedge.bundle import codes_spec
 from aeedge.bundle.codes_spec import CodesSpec
 from aeedge.bundle.drift_reference import DriftReference
 from aeedge.bundle.manifest import (
@@ -81,6 +82,7 @@ from aeedge_export.conversion.graph import (
 )
 from aeedge_export.conversion.rewriting import for_fp32
 from aeedge_export.conversion.scorer import scorer
+from aeedge_export.data.rows import row_keys
 from aeedge_export.networks.front_ends import FrontEnd
 from aeedge_export.networks.front_ends import features as features_of
 from aeedge_export.quantization.choice import LEAST_ROWS, Finetune, Int8, NotQuantizableError, choose
@@ -156,7 +158,8 @@ def export_bundle(
         variants: "fp32" and "int8", the one that `aeedge.load` takes by itself first; "all" for both, as far as the
             calibration rows suffice. Where no int8 form is within the quality limits (docs/decisions/0009-int8.md) it
             is left out, with a warning that gives the reason.
-        calibration: raw rows (192 or more) that int8 is calibrated and judged with; default: the example.
+        calibration: raw rows that the steps of codes are chosen and judged with (20 or more; see `Model.encode`), and
+            int8 (192 or more); default: the example, for codes also normal rows.
         qat: where the quality limits would keep layers in fp32, fine-tune the int8 variant for a few epochs with
             rounding in the forward pass, on the calibration rows; fp32 does not change.
         score_kind: "mse", "robust", "mahalanobis" or "both" (see `aeedge.Model.score`), whose parameters are those of
@@ -345,10 +348,14 @@ def _write(
 
 
 def _code_rows(example: NDArray[Any], calibration: ArrayLike | None, alarms: Normal | None) -> NDArray[Any]:
-    """The rows of int8's calibration if there are any, else the more of the example and of normal rows."""
-    if calibration is not None and len(np.asarray(calibration)) >= LEAST_ROWS:
-        return calibration_rows(calibration, example)
-    return example if alarms is None or len(alarms.rows) <= len(example) else alarms.rows
+    """The calibration rows if there are enough; else the example, and normal rows that are not in it."""
+    if calibration is not None and len(np.asarray(calibration)) >= codes_spec.LEAST_ROWS:
+        return calibration_rows(calibration, example, codes_spec.LEAST_ROWS)
+    if alarms is None:
+        return example
+    own = {key.tobytes() for key in row_keys(example, example.dtype)}
+    others = [key.tobytes() not in own for key in row_keys(alarms.rows, example.dtype)]
+    return np.concatenate([example, alarms.rows[others]])
 
 
 def _scoring(

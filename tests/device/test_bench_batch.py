@@ -27,7 +27,7 @@ from aeedge.bench.statistics import median_interval
 from aeedge.bench.text import batch_text
 from aeedge.bundle.reader import Bundle
 from aeedge.cli.group import AeedgeGroup
-from aeedge.errors import InputError
+from aeedge.errors import AeedgeError, InputError
 from aeedge.files import unpacking
 from aeedge.system import conditions
 
@@ -208,7 +208,7 @@ def test_memory_is_what_the_bundle_adds_to_a_process(tmp_path, monkeypatch):
         )
         subject = batch._Subject(str(path), [1], "encode", 1)
         subject._rows, subject._variant = np.zeros((1, wide), np.float32), "fp32"
-        subject.measure_memory()
+        subject.measure_memory(None)
         sizes.append(subject._about["memory_bytes"])
     weight_bytes = 4 * 400_000 * (wide + latents)
     assert 0 <= sizes[0] < weight_bytes / 2  # onnxruntime itself takes some tens of MB
@@ -221,6 +221,27 @@ def test_memory_where_the_system_does_not_report_it(single, monkeypatch):
     document = measured([single / "motor.aeedge"])
     assert document["bundles"][0]["memory_bytes"] is None
     assert "–" in batch_text(document)
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (AeedgeError("a fresh process was killed"), "a fresh process was killed"),
+        (OSError(12, "no memory"), "no memory"),
+    ],
+)
+def test_memory_where_no_other_process_can_run(single, monkeypatch, error, message):
+    def failing(program, arguments):
+        raise error
+
+    monkeypatch.setattr(batch, "fresh_process", failing)
+    document = measured([single / "motor.aeedge"])
+    (entry,), (finding,) = document["bundles"], (f for f in document["findings"] if f["code"] == "memory")
+    assert entry["memory_bytes"] is None
+    assert entry["latency_us"]["8"] > 0
+    assert "the memory of motor was not measured" in finding["message"]
+    assert message in finding["message"]
+    assert finding["grade"] == "warning"
 
 
 # Bundles that cannot be used

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from helpers.tampering import reseal, reseal_text
+from helpers.tampering import add_codes, reseal, reseal_text
 
 import aeedge
 from aeedge.bundle.reader import Bundle
@@ -83,6 +83,57 @@ def test_odd_values_of_what_alarms_need(tmp_path, place):
     assert refused >= 8 or place[1:2] == ("rule",)  # that is for people
 
 
+OF_CODES = ("low", "step", "latent_error", "error_ratio")
+PLACES_OF_CODES = [("codes",), ("codes", "rows"), ("codes", "scales")] + [
+    ("codes", "scales", bits, *rest)
+    for bits in ("8", "4")
+    for rest in [(), *((key,) for key in OF_CODES), ("low", 0), ("step", 1), ("error_ratio", "fp32")]
+]
+
+
+@pytest.mark.parametrize("place", PLACES_OF_CODES, ids=lambda place: ".".join(map(str, place)))
+def test_odd_values_of_codes(bundle, place):
+    """Anything in any place: one sentence, or codes that can be written and read."""
+    add_codes(bundle)
+    assert put_odd_values(bundle, place) >= 8
+
+
+@pytest.mark.parametrize(
+    ("key", "values"),
+    [
+        ("low", [0.0, 1.0]),
+        ("low", [0.0]),
+        ("low", [0.0, 1.0, float("1e39")]),
+        ("low", [0.0, True, 1.0]),
+        ("low", [0.0, "1", 1.0]),
+        ("low", [0.0, None, 1.0]),
+        ("step", [0.0, 1.0, 1.0]),
+        ("step", [-1.0, 1.0, 1.0]),
+        ("step", [1e-45, 1.0, 1.0]),
+        ("step", [1.0, 1.0, 1.0, 1.0]),
+        ("step", [1.0]),
+        ("step", [1e37, 1e37, 1e37]),
+        ("step", [10**39, 1, 1]),
+        ("step", 1.0),
+    ],
+)
+def test_steps_that_are_none(bundle, key, values):
+    add_codes(bundle)
+    reseal(bundle, lambda d: d["codes"]["scales"]["8"].__setitem__(key, values))
+    with pytest.raises(
+        aeedge.CorruptBundleError, match=r"at \$\.codes\.scales\.8\.(low|step); export the bundle again"
+    ):
+        aeedge.load(bundle)
+
+
+@pytest.mark.parametrize(("low", "step"), [(0, 1), (-3.4e38, 1e36), (3.4e38, 1.2e-38), (-1e-45, 1.2e-38)])
+def test_steps_at_the_ends_of_float32(bundle, low, step):
+    add_codes(bundle)
+    for bits in ("8", "4"):
+        reseal(bundle, lambda d, bits=bits: d["codes"]["scales"][bits].update(low=[low] * 3, step=[step] * 3))
+    assert fault(bundle) == ""
+
+
 def put_odd_values(bundle, place):
     """How many of the values are refused."""
     whole, refused = (bundle / "manifest.json").read_text(), 0
@@ -105,8 +156,11 @@ def put_odd_values(bundle, place):
 def fault(bundle):
     """The sentence that a bundle gets, or nothing: then all of it works."""
     try:
-        with aeedge.load(bundle, threads=1, check="golden"):
-            pass
+        with aeedge.load(bundle, threads=1, check="golden") as model:
+            codes = () if model.manifest.codes is None else model.manifest.codes.scales
+            for bits in codes:
+                coded = model.encode(model.golden_rows(), bits=bits)
+                assert model.decode(coded, bits=bits).shape == model.golden_rows().shape
     except aeedge.AeedgeError as error:
         return str(error)
     for options in ([], ["--json"]):

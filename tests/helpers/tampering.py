@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 
+from aeedge.bundle.codes_spec import CodeScale, CodesSpec
 from aeedge.bundle.manifest import CalibrationSpec, FileEntry
 from aeedge.bundle.reader import Bundle
 from aeedge.detection.calibration import ThresholdRule, calibrate
@@ -81,3 +82,17 @@ def add_calibration(path, scores, **rule):
     spec = CalibrationSpec(entry, found.size, found.rate(threshold), {"fp32": threshold}, rule)
     manifest = Bundle(path).manifest._replace(calibration=spec)
     (path / "manifest.json").write_text(manifest.dumps(), encoding="utf-8")
+
+
+def add_codes(path, common=False):
+    """Give a bundle codes, over the middle of the range of its reference latents; with `common` one step for all."""
+    manifest = Bundle(path).manifest
+    with np.load(path / "golden.npz") as golden:
+        latents = golden["fp32.latent"].reshape(len(golden["fp32.latent"]), -1)
+    latents = latents.reshape(-1, 1) if common else latents
+    low, high = np.quantile(latents, [0.25, 0.75], axis=0).astype(np.float32)
+    steps = {bits: ((high - low) / np.float32(2**bits - 1)).tolist() for bits in (8, 4)}
+    ratios = {"fp32": 1.25} if manifest.variants["fp32"].decoder else {}
+    scales = {bits: CodeScale(tuple(low.tolist()), tuple(step), 0.01, ratios) for bits, step in steps.items()}
+    (path / "manifest.json").write_text(manifest._replace(codes=CodesSpec(30, scales)).dumps(), encoding="utf-8")
+    return path

@@ -55,4 +55,16 @@ def ordered(values: NDArray[np.float64]) -> list[int]:
 
 def kept(values: NDArray[np.float64]) -> list[int]:
     """Indices of the better half of the rows (n, objectives), in the order of `ordered`; `_LEAST` of few."""
-    return ordered(values)[: max(_LEAST, -(-len(values) // 2))]
+    return ordered(values)[: _left(len(values))]
+
+
+def planned(count: int, rung: int) -> list[int]:
+    """How many of `count` candidates are trained in this rung and those after it."""
+    found = [count]
+    for _ in SHARES[rung + 1 :]:
+        found.append(_left(found[-1]))
+    return found
+
+
+def _left(count: int) -> int:
+    return min(count, max(_LEAST, -(-count // 2)))

@@ -81,7 +81,7 @@ def search(
         params: of every candidate's `Autoencoder`, such as {"goal": "detect"}; tables are encoded for "compress"
             where this does not say otherwise, but for objective "auc".
         random_state: seed of the split and of all trainings.
-        on_progress: called with what is done: trainings done, trainings planned, what comes next, seconds left.
+        on_progress: called with the number of trainings done, that of all planned, what comes next, and seconds left.
         **known: `features`, `units`, `missing`, `dialect`, `signal` as in `Autoencoder.fit_rows`.
 
     Raises:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from aeedge.errors import AeedgeError, InputError
 from aeedge_export.architecture_search.budget import Budget, Cost
-from aeedge_export.architecture_search.halving import SHARES, kept
+from aeedge_export.architecture_search.halving import SHARES, kept, planned
 from aeedge_export.architecture_search.judging import Judge
 from aeedge_export.architecture_search.latent_curve import latent_curve
 from aeedge_export.architecture_search.measuring import costs, failures, measure
@@ -80,8 +80,9 @@ class Session:
         self._began, self._before = time.monotonic(), self.state.seconds
         parts = self.judge.parts
         self._X = self.judge.X[parts.fitted]
-        self._work = sum(SHARES[0] for _ in self.candidates)
-        self._worked = 0.0
+        self._work, self._worked = 0.0, 0.0  # in trainings to the end
+        self._trainings, self._planned = 0, 0
+        self._per_bundle = _CHILD  # seconds that measuring a bundle takes beside its calls
         self._ids: dict[str, str] = {}
         for candidate in self.candidates:
             trial = self.state.trials.setdefault(candidate.name, Trial(candidate.name))
@@ -121,8 +122,10 @@ class Session:
 
     def _search(self) -> None:
         going = [self.candidates[i] for i in np.random.default_rng(0).permutation(len(self.candidates))]
-        for rung, share in enumerate(SHARES):  # in any order, so that what is reached in time is a sample
-            self._work = self._worked + share * len(going)
+        for rung in range(len(SHARES)):  # in any order, so that what is reached in time is a sample
+            left = planned(len(going), rung)
+            self._work = self._worked + sum(share * count for share, count in zip(SHARES[rung:], left))
+            self._planned = self._trainings + sum(left)
             done = self._rung(going, rung)
             if rung == 0:
                 self._measure_first(done)
@@ -149,9 +152,10 @@ class Session:
                 trial = self.trial(candidate)
                 if not trial.fault and not self._is_done(trial, rung):
                     self._check_time(_ENDS[rung])
-                    self._say(candidate.name)
+                    self._say(f"training {candidate.name}, stage {rung + 1} of {len(SHARES)}")
                     self._train(candidate, rung)
                 self._worked += SHARES[rung]
+                self._trainings += 1
                 if not trial.fault:
                     done.append(candidate)
         except _OutOfTimeError:
@@ -238,7 +242,9 @@ class Session:
             return
         self._say(f"measuring {len(new)} candidates")
         bundles = [self.directory / "unfinished" / f"{name}.aeedge" for name in new]
+        began = time.monotonic()
         document = measure(bundles, self.budget, self.method, self.threads, _QUICK, self.remote)
+        self._per_bundle = (time.monotonic() - began) / len(bundles)
         macs = {name: trial.macs for name, trial in new.items()}
         found = costs(document, self.budget, macs, {name: self._ids[name] for name in new})
         faults = failures(document)
@@ -320,7 +326,7 @@ class Session:
     def _check_time(self, share: float) -> None:
         """End what goes on where this share of the time is over, without what measuring takes in the end."""
         count = len(self.finished()) + len(self.variants)
-        reserve = min(0.3 * self.time_limit, count * (2 * _THOROUGH + _CHILD))
+        reserve = min(0.3 * self.time_limit, count * (2 * _THOROUGH + self._per_bundle))
         if time.monotonic() - self._began > share * (self.time_limit - reserve):
             raise _OutOfTimeError
 
@@ -331,8 +337,7 @@ class Session:
         left = self.time_limit - spent
         if self._worked:
             left = min(left, spent / self._worked * (self._work - self._worked))
-        trials = [self.trial(candidate) for candidate in self.candidates]
-        self.on_progress(sum(bool(trial.bundles) for trial in trials), len(trials), text, max(left, 0.0))
+        self.on_progress(self._trainings, self._planned, text, max(left, 0.0))
 
     def _save(self) -> None:
         self.state.seconds = self._before + time.monotonic() - self._began

@@ -28,7 +28,7 @@ from aeedge_export.reporting.detection import INFLATED
 @click.argument("run", type=click.Path())
 @click.option("-o", "--output", metavar="BUNDLE", required=True, type=click.Path(), help="Bundle to write.")
 @click.option("--variants", default="fp32", show_default=True, help="fp32, or fp32,int8; devices prefer the first.")
-@click.option("--calibration", metavar="DATA", type=click.Path(), help="Rows for int8, in a format of 'aeedge train'.")
+@click.option("--calibration", metavar="DATA", type=click.Path(), help="Rows for int8 and codes.")
 @rule_options("as the training")
 @click.option("--qat", is_flag=True, help="Fine-tune int8 with simulated rounding if layers would stay fp32.")
 @click.option("--no-scorer", is_flag=True, help="Leave out scorer.onnx (not for both, mahalanobis): half the size.")
@@ -111,12 +111,10 @@ def export(
 
 
 def _calibration(path: str | None, names: tuple[str, ...], autoencoder: workstation.Autoencoder) -> ArrayLike | None:
-    if "int8" not in names:
-        if path is not None:
-            raise InputError("--calibration: only int8 uses it; add --variants fp32,int8, or leave it out")
-        return None
     if path is None:
-        raise InputError("--variants int8: expected --calibration DATA, rows like the training rows; got none")
+        if "int8" in names:
+            raise InputError("--variants int8: expected --calibration DATA, rows like the training rows; got none")
+        return None
     spec = autoencoder.run_.input_spec
     if spec.signal is not None:
         return windows_as_trained([path], Selection(), spec).X

@@ -38,14 +38,15 @@ def code_scales(variants: Mapping[str, EncoderDecoder], rows: NDArray[Any]) -> C
         return None
     fp32 = variants["fp32"]
     rows = _some(rows, fp32.latents_and_errors(rows[:1])[0].size)
-    found, choosing, judging = np.split(rows, (len(rows) // 2, 3 * len(rows) // 4))
-    latents, others = (_flat(fp32.latents_and_errors(part)[0]) for part in (found, choosing))
-    if not (np.abs(latents).max() < _LARGEST and np.abs(others).max() < _LARGEST):
+    latents, ends = _flat(fp32.latents_and_errors(rows)[0]), (len(rows) // 2, 3 * len(rows) // 4)
+    if not np.abs(latents).max() < _LARGEST:
         return None
+    found, others, _ = np.split(latents, ends)
+    _, choosing, judging = np.split(rows, ends)
     scales = {}
-    with np.errstate(over="ignore"):  # of squares
+    with np.errstate(all="ignore"):  # what is not finite then is found below
         for bits in BITS:
-            low, step = choose_steps(latents, others, bits, lambda z: fp32.decoded_errors(choosing, z))
+            low, step = choose_steps(found, others, bits, lambda z: fp32.decoded_errors(choosing, z))
             scales[bits] = _judged(variants, judging, low, step, bits)
     costs = [cost for scale in scales.values() for cost in (scale.latent_error, *scale.error_ratio.values())]
     return CodesSpec(len(judging), scales) if np.isfinite(costs).all() else None

@@ -15,7 +15,7 @@ from aeedge_export.quantization.choice import LEAST_ROWS
 _MARGIN, _OUTSIDE = 0.25, 0.05  # ranges beyond the example's, and the share of values that may lie there
 
 
-def calibration_rows(calibration: ArrayLike | None, example: NDArray[Any]) -> NDArray[Any]:
+def calibration_rows(calibration: ArrayLike | None, example: NDArray[Any], least: int = LEAST_ROWS) -> NDArray[Any]:
     """Rows of the example's shape and dtype; the example itself where there are no others.
 
     Raises:
@@ -26,9 +26,9 @@ def calibration_rows(calibration: ArrayLike | None, example: NDArray[Any]) -> ND
         raise InputError(f"calibration: expected numbers, got dtype {rows.dtype}")
     if rows.shape[1:] != example.shape[1:]:
         raise InputError(f"calibration: expected rows of shape {example.shape[1:]}, got {rows.shape[1:]}")
-    if len(rows) < LEAST_ROWS:
+    if len(rows) < least:
         raise InputError(
-            f"calibration: expected {LEAST_ROWS} or more rows (a third each to calibrate, to choose, to judge), "
+            f"calibration: expected {least} or more rows (a third each to calibrate, to choose, to judge), "
             f"got {len(rows)}; pass more rows, or leave out int8"
         )
     if rows.dtype.kind == "f" and not np.isfinite(rows).all():

@@ -50,6 +50,7 @@ def summary(points, **other):
             "latency_at": 1,
             "rate_at": 1024,
             "noise": 0.02,
+            "rank_agreement": None,
         },
         "trials": [
             {"name": p["trial"], "rung": 2, "loss": p["loss"], "seconds": 3.0, "fate": "trained"} for p in points
@@ -282,6 +283,17 @@ def test_the_rate_that_is_asked_for_is_on_the_axis():
     texts = [text for text, _ in drawn(front_svg(found))[0]]
     assert "budget 400k/s" in texts
     assert "time of a sample in calls of 1,024, logarithmic" in texts
+
+
+def test_a_disturbed_or_foreign_measurement_is_told():
+    found = many(3)
+    assert "not valid" not in text_of(render(found))
+    assert "Spearman" not in text_of(render(found))
+    found["measured"] |= {"status": "invalid", "where": "'ssh pi@gateway'", "rank_agreement": 0.934}
+    text = text_of(render(found))
+    assert "The times are not valid" in text
+    assert "'ssh pi@gateway'" in text
+    assert "Spearman's correlation 0.93" in text
 
 
 def test_int8_and_fp32_differ_in_shape():

@@ -190,18 +190,21 @@ def _facts(summary: Mapping[str, Any]) -> dict[str, str]:
     measured, rows, data = summary["measured"], summary["rows"], summary["data"]
     machine = measured["machine"] or {}
     parts = {"training": "for training", "selection": "for selection", "judging": "for judging"}
+    agreement = number(measured["rank_agreement"])
     versions_there = [f"{name} {version}" for name, version in machine.get("versions", {}).items()]
     facts = {
-        "measured on": measured["where"] or "",
+        "measured on": measured["where"] or "a device",
         "processor": ", ".join(
             f"{machine[key]}{unit}"
             for key, unit in (("processor", ""), ("cpus", " CPUs"), ("memory_mb", " MB"))
             if machine.get(key)
         ),
         "system": ", ".join([machine["system"], *versions_there]) if machine else "",
-        "measurement": "" if measured["status"] in (None, "valid") else measured["status"],
         "method, threads": f"{measured['method']}, {measured['threads']}",
-        "noise": f"differences of times below {100 * measured['noise']:.2g} %" if number(measured["noise"]) else "",
+        "times within": f"±{100 * measured['noise']:.2g} %" if number(measured["noise"]) else "",
+        "ranks of latencies": ""
+        if agreement is None
+        else f"Spearman's correlation {agreement:.2f} with the search's own",
         rows["what"]: ", ".join(f"{rows[name]:,} {what}" for name, what in parts.items()),
         "seed": str(summary["random_state"]),
         "time": f"{_duration(summary['seconds'])} of {_duration(summary['time_limit'])}"

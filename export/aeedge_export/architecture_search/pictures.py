@@ -19,6 +19,7 @@ _TEXT, _LINE = 12.0, 17.0  # pixels: size of the text, height of a line
 _RADIUS, _PALE_RADIUS, _RING = 5.0, 3.5, 9.0
 _LARGE_RATIO = 4.0  # between the largest and the smallest loss: an axis is logarithmic from here on
 _FAR = 4.0  # a limit that is so many times beyond all points is named at the edge
+_MOST_NAMES = 16  # with more, those that are on the front by other costs have none
 _LONGEST = (30, 20, 14)  # characters of a name in a picture, fewer where there is no room
 _INKS = {"int8": "var(--b)"}  # by variant; others have the first colour
 _COLOURS = {  # of a picture that is a file: light, dark
@@ -116,7 +117,7 @@ def front(summary: Mapping[str, Any], cost: Quantity, width: int = WIDE, *, all_
         summary: of a search.
         cost: on the horizontal axis.
         width: of the picture in pixels.
-        all_names: of the front; otherwise those of the best one and of PCA.
+        all_names: of the front, or of its points on the line where there are many; otherwise of the best one and PCA.
     """
     loss = loss_of(summary)
     placed = _placed(summary, cost, loss)
@@ -137,6 +138,9 @@ def front(summary: Mapping[str, Any], cost: Quantity, width: int = WIDE, *, all_
     for one in sorted(placed, key=lambda one: (one.on_front, one.kind == "pca", one.best)):
         chart.mark(one)
     named = [one for one in placed if one.best or one.kind == "pca" or (all_names and one.on_front)]
+    if len(named) > _MOST_NAMES:
+        corners = set(_staircase(placed, 0.0, math.inf))
+        named = [one for one in named if one.best or one.kind == "pca" or (one.cost, one.loss) in corners]
     if cost.limit is not None:
         chart.name_limit(cost.limit, cost.limit_label)
     _name(chart, _most_telling_first(named), tolerated, loss.limit_label)

@@ -138,7 +138,7 @@ def searched(name: str, task: Task, seconds: float, *, kept: bool) -> Search:
     began = time.perf_counter()
 
     def show(done: int, planned: int, what: str, left: float | None) -> None:
-        progress(f"{name}, {time.perf_counter() - began:.0f} s: {done} of {planned} trained to the end; {what}")
+        progress(f"{name}, {time.perf_counter() - began:.0f} s: {done} of {planned} trainings; {what}")
 
     folder = fresh(WORK / name, kept=kept)
     return search(

@@ -132,6 +132,8 @@ def result_lines(found: Search, path: str) -> Iterator[str]:
     if found.points:
         yield _legend(found)
         yield f"measured on {_machine(measured)}{_noise(measured)}{_agreement(measured)}{_invalid(measured)}"
+    if measured["where"] == "this machine" and len({point.variant for point in found.points}) > 1:
+        yield "on another kind of processor fp32 and int8 may rank differently: measure there (--remote, --measured)"
     what = rows["what"]
     counts = f"{rows['training']:,} trained, {rows['selection']:,} others selected"
     if found.best is not None:

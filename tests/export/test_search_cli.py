@@ -24,7 +24,7 @@ from aeedge.files.replacing import BUNDLE, RUN, SEARCH, check_folder
 from aeedge_export.architecture_search import measuring, session
 from aeedge_export.architecture_search.result import Point
 from aeedge_export.cli import search_text
-from aeedge_export.cli.search_text import ProgressLine, table
+from aeedge_export.cli.search_text import ProgressLine, result_lines, table
 
 FEW = ["--families", "pca", "--latents", "2", "--variants", "fp32", "-q"]
 
@@ -409,6 +409,24 @@ def point(name, **changes):
         "macs": 123456,
     }
     return Point(name, **values | changes)
+
+
+def test_times_of_both_variants_measured_here_say_that_the_device_may_rank_them_differently():
+    measured = {"where": "this machine", "machine": None, "noise": None, "rank_agreement": None, "status": "valid"}
+    details = {
+        "measured": measured | {"latency_at": 1, "rate_at": 1024},
+        "rows": {"training": 1, "selection": 1, "judging": 1, "what": "rows"},
+    }
+    points = [point("a"), point("a-int8", variant="int8")]
+    found = SimpleNamespace(
+        points=points, front=points, best=None, objective="error", details=details, smallest_latent=None, stopped="done"
+    )
+    assert any("fp32 and int8 may rank differently" in line for line in result_lines(found, "s"))
+    found.points = points[:1]
+    assert not any("rank differently" in line for line in result_lines(found, "s"))
+    found.points, measured["where"] = points, "'ssh pi'"
+    details["measured"] |= measured
+    assert not any("rank differently" in line for line in result_lines(found, "s"))
 
 
 @pytest.mark.parametrize("length", [8, 20, 30, 40])

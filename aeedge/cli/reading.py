@@ -244,6 +244,11 @@ def results(
 
     def blocks() -> Iterator[NDArray[Any]]:
         for part in rows.parts():
+            if what == "decode" and bits is None and part[0].dtype == np.uint8 and model.manifest.codes is not None:
+                raise InputError(
+                    f"{name}: expected latents, got uint8, as 'aeedge encode --bits' writes codes; add --bits 8 or 4, "
+                    "or save latents that are whole numbers as float32"
+                )
             waiting.append(part)
             yield part[0]
 

@@ -427,6 +427,14 @@ def test_a_file_of_other_numbers_is_refused_in_a_sentence(coded, tmp_path, array
     assert not (tmp_path / "x.npy").exists()
 
 
+def test_a_file_of_codes_is_not_decoded_as_latents(coded, tmp_path):
+    np.save(tmp_path / "codes.npy", np.ones((4, 3), np.uint8))
+    result = call("decode", coded["bundle_v1"], tmp_path / "codes.npy", "-o", tmp_path / "back.npy")
+    assert result.exit_code == 2
+    assert "expected latents, got uint8, as 'aeedge encode --bits' writes codes; add --bits 8 or 4" in result.output
+    assert not (tmp_path / "back.npy").exists()
+
+
 @pytest.mark.parametrize("name", ["bundle_v1", "bundle_v1_windows"])
 def test_a_table_of_codes_of_8_bits_is_none_of_4(tmp_path, name):
     """Also where other columns beside the codes are passed over."""

@@ -17,7 +17,7 @@ tells ranks of work, not times.
 
     python benchmarks/search.py [FOLDER] [--data mnist] [--part default] [--minutes 5]
 
-The searches stay in .work/search: with --kept the other parts are repeated without them.
+The searches stay in benchmarks/.work/search: with --kept the other parts are repeated without them.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ def tasks(folder: Path | None, names: Sequence[str]) -> dict[str, Task]:
 
 
 def searched(name: str, task: Task, seconds: float, *, kept: bool) -> Search:
-    """The result of a search in .work/search; of one that is kept there, as it is."""
+    """The result of a search in benchmarks/.work/search; of one that is kept there, as it is."""
     began = time.perf_counter()
 
     def show(done: int, planned: int, what: str, left: float | None) -> None:

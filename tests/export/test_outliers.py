@@ -50,7 +50,7 @@ DISTRIBUTIONS = {
 }
 
 
-# Always the same tables: of exponential numbers one table in some hundred has, by chance, one that lies far from all others
+# Always the same tables: of exponential numbers one in some hundred has, by chance, a number far from all others
 @pytest.mark.parametrize("name", DISTRIBUTIONS)
 @settings(deadline=None, max_examples=10, derandomize=True)
 @given(seed=st.integers(0, 10**6), n=st.integers(100, 900), d=st.integers(1, 12), dtype=st.sampled_from("fd"))

@@ -1,4 +1,4 @@
-"""The Java that tests start Spark with: 17 or newer from JAVA_HOME or the PATH, else Debian's, not installed but unpacked.
+"""The Java that tests start Spark with: 17 or newer from JAVA_HOME or the PATH, else Debian's, unpacked alone.
 
     python tools/java.py        # install what is missing, show where it is
 

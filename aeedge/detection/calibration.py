@@ -163,7 +163,7 @@ class Calibration:
         threshold, known = self._known
         if known <= rate < self.smallest_rate:
             return threshold
-        return float(self.scores[self.size - _rank(rate, self.size)])
+        return float(self.scores[self.size - rank_of(rate, self.size)])
 
     def rate(self, threshold: float) -> float:
         """The probability of an alarm for a normal sample, s > threshold: (1 + the number of scores above) / (n + 1).
@@ -209,7 +209,7 @@ def calibrate(scores: ArrayLike | Ranked, rule: ThresholdRule) -> tuple[Calibrat
     elif rule.quantile is not None:
         threshold = float(found.at_rank(out + n + 1 - max(math.ceil(rule.quantile * n - _ROUNDING), 1)))
     elif rule.false_alarm_rate is not None:
-        threshold = float(found.at_rank(out + _rank(rule.false_alarm_rate, n, all_kept=isinstance(found, _Sorted))))
+        threshold = float(found.at_rank(out + rank_of(rule.false_alarm_rate, n, all_kept=isinstance(found, _Sorted))))
     else:
         raise InputError("expected a false_alarm_rate, a quantile or a threshold, got none of them")
     m = n if isinstance(found, _Sorted) else min(n, MOST_SCORES)
@@ -227,8 +227,10 @@ def ranked(scores: ArrayLike | Ranked, factor: float = 1.0) -> Ranked:
     return scores if isinstance(scores, Ranked) else _Sorted(raised(np.float32(factor) * np.asarray(scores)))
 
 
-def _rank(rate: float, count: int, *, all_kept: bool = True) -> int:
+def rank_of(rate: float, count: int, *, all_kept: bool = True) -> int:
     """Which of so many scores, counted from the highest, is the threshold of a rate.
+
+    `all_kept`: whether there can be no more than a bundle keeps.
 
     Raises:
         InputError: the rate is too small for so few; the message says how many are missing.

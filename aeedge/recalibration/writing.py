@@ -64,7 +64,7 @@ def write_calibrated(
         order = ranked(values)
         typical = float(order.at_rank((order.count + 1) // 2))
         _check_rounding(source.manifest.variants[variant], manifest.variants[variant], typical)
-    write_bundle(new_path, files | {CALIBRATION: data}, list(scores), overwrite, source.allow_ops)
+    write_bundle(new_path, files | {CALIBRATION: data}, list(scores), overwrite=overwrite, allow_ops=source.allow_ops)
     return manifest
 
 
@@ -206,15 +206,20 @@ def write_bundle(
     new_path: str | os.PathLike[str],
     files: Mapping[str, bytes],
     variants: Collection[str],
-    overwrite: bool,
-    allow_ops: Collection[str],
+    *,
+    overwrite: bool = False,
+    allow_ops: Collection[str] = (),
+    name: str = "",
 ) -> None:
-    """Write all files; the bundle appears when each of these variants has reproduced its reference outputs."""
+    """Write all files; the bundle appears when each of these variants has reproduced its reference outputs.
+
+    `name`: what messages call it.
+    """
     with atomic_directory(new_path, overwrite=overwrite, kinds=[BUNDLE]) as part:
-        for name, data in files.items():
-            (part / name).write_bytes(data)
+        for file, data in files.items():
+            (part / file).write_bytes(data)
         for variant in variants:
-            _accept(part, variant, os.fspath(new_path), allow_ops)
+            _accept(part, variant, name or os.fspath(new_path), allow_ops)
 
 
 def _accept(part: Path, variant: str, name: str, allow_ops: Collection[str]) -> None:

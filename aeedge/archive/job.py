@@ -124,7 +124,7 @@ def encode_archive(
         progress(0, 0, "looking for files")
         found = files(sources, notes)
         progress(0, 0, f"reading the footers of {len(found):,} files")
-        what, is_cut = _planned(model, found, settings, aside, notes)
+        what, is_cut = planned(model, found, settings, aside, notes)
         job = _job(packed.name, settings, what, aside)
         identity = hashlib.sha256(json.dumps(job, sort_keys=True).encode()).hexdigest()
         bundle_id = model.manifest.id
@@ -132,7 +132,7 @@ def encode_archive(
     ledger.begin({**job, "bundle_id": bundle_id}, resume=resume, overwrite=overwrite)
     done = ledger.finished()
     resumed, rest = len(done), [part for part in what.parts if part.number not in done]
-    _keep_unreadable(what, aside)
+    keep_unreadable(what, aside)
     if rest:
         task = EncodeTask(identity, bundle_id, settings, target, aside)
         notes += _run(chosen, task, what, packed, done, progress)
@@ -159,7 +159,7 @@ def encode_archive(
     return report
 
 
-def _planned(
+def planned(
     model: Model, found: Sequence[Any], settings: Settings, aside: Place | None, notes: list[str]
 ) -> tuple[Plan, bool]:
     """The parts, and whether they are recordings.
@@ -226,7 +226,7 @@ def _job(bundle: str, settings: Settings, what: Plan, aside: Place | None) -> di
     }
 
 
-def _keep_unreadable(what: Plan, aside: Place | None) -> None:
+def keep_unreadable(what: Plan, aside: Place | None) -> None:
     """Write down which files were set aside as a whole."""
     if aside is not None and what.unreadable:
         lines = [json.dumps({"file": each.place.name, "reason": each.reason}) for each in what.unreadable]

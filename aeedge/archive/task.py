@@ -10,7 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
 
 from aeedge.archive.engines import Outcome
 from aeedge.archive.ledger import Ledger, file_name
@@ -21,6 +23,9 @@ from aeedge.arrow import BatchEncoder
 from aeedge.errors import AeedgeError, InputError, VerificationError, of_system, printable
 from aeedge.loading import load
 from aeedge.model import Model
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 _BATCH_ROWS = 2**16
 _COMPRESSION = "zstd"
@@ -77,9 +82,9 @@ class EncodeTask(NamedTuple):
 
     def _encoded(self, part: Part, model: Model) -> Outcome:
         """Write the result of a part, and what is set aside."""
-        aside = _Aside(part, self.bad_rows)
+        aside = Aside(part, self.bad_rows)
         try:
-            source = _Source(part, model, self.settings, missing=self.bad_rows is not None)
+            source = Source(part, model, self.settings, missing=self.bad_rows is not None)
             rows, count = self._written(part, source, aside)
         except UnreadableError as error:
             if self.bad_rows is None:
@@ -91,7 +96,7 @@ class EncodeTask(NamedTuple):
         aside.finish(source)
         return Outcome(part.number, part.rows, count, len(aside.reasons), payload=tuple(source.notes))
 
-    def _written(self, part: Part, source: _Source, aside: _Aside) -> tuple[int, int]:
+    def _written(self, part: Part, source: Source, aside: Aside) -> tuple[int, int]:
         """Numbers of rows that were read and written."""
         import pyarrow.parquet as pq
 
@@ -99,7 +104,8 @@ class EncodeTask(NamedTuple):
         with written(self.output / file_name(part.number), Ledger(self.output, self.identity).scratch) as stream:
             writer = pq.ParquetWriter(stream, source.encoder.schema(source.schema), compression=_COMPRESSION)
             for batch in source.batches:
-                result = aside.encoded(batch, source.encoder, rows)
+                numbers = np.arange(rows, rows + batch.num_rows)
+                _, _, result = aside.sound(batch, source.encoder, numbers)
                 writer.write_batch(result)
                 rows, count = rows + batch.num_rows, count + result.num_rows
             writer.close()
@@ -114,7 +120,7 @@ class EncodeTask(NamedTuple):
         Ledger(self.output, self.identity).record(outcome, size, found)
 
 
-class _Source:
+class Source:
     """What a part is read as: batches, and what computes them.
 
     Attributes:
@@ -139,20 +145,32 @@ class _Source:
         self.batches = chain([first], windows)
 
 
-class _Aside:
+class Aside:
     """The rows of a part that cannot be computed.
+
+    Args:
+        part: that is done.
+        folder: for these rows; None where they are an error.
+        instead: what becomes of them with invalid="propagate".
 
     Attributes:
         reasons: by the number of the row (of windows: of the window) in the part.
     """
 
-    def __init__(self, part: Part, folder: Place | None) -> None:
-        self._part, self._folder = part, folder
+    def __init__(self, part: Part, folder: Place | None, instead: str = "get NaN there") -> None:
+        self._part, self._folder, self._instead = part, folder, instead
         self._pieces: list[Any] = []
         self.reasons: dict[int, str] = {}
 
-    def encoded(self, batch: Any, encoder: BatchEncoder, first: int) -> Any:
-        """The result of a batch, of the rows that can be computed.
+    def sound(
+        self, batch: Any, encoder: BatchEncoder, numbers: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], Any, Any]:
+        """The rows of a batch that can be computed: their numbers, the batch of them, and the result.
+
+        Args:
+            batch: some rows of the part.
+            encoder: that computes them.
+            numbers: theirs in the part.
 
         Raises:
             InputError: some cannot, and there is no folder for them.
@@ -160,7 +178,7 @@ class _Aside:
         import pyarrow as pa
 
         try:
-            return encoder(batch)
+            return numbers, batch, encoder(batch)
         except InputError:
             found = encoder.faults(batch)  # a second look at all rows, for those that are at fault
             if not found:
@@ -168,14 +186,16 @@ class _Aside:
         if self._folder is None:
             row = min(found)
             raise InputError(
-                f"{self._part.place.name}, row {self._part.first_row + first + row} (counted from 0): {found[row]}; "
-                "give bad_rows to set such rows aside, or invalid='propagate' to get NaN there"
+                f"{self._part.place.name}, row {self._part.first_row + numbers[row]} (counted from 0): {found[row]}; "
+                f"give bad_rows to set such rows aside, or invalid='propagate' to {self._instead}"
             )
-        self.reasons |= {first + row: why for row, why in found.items()}
+        self.reasons |= {int(numbers[row]): why for row, why in found.items()}
         self._pieces.append(pa.Table.from_batches([batch]).take(pa.array(sorted(found))))
-        return encoder(batch.take(pa.array([row for row in range(batch.num_rows) if row not in found], pa.int64())))
+        rest = np.delete(np.arange(len(numbers)), list(found))
+        batch = batch.take(pa.array(rest))
+        return numbers[rest], batch, encoder(batch)
 
-    def finish(self, source: _Source) -> None:
+    def finish(self, source: Source) -> None:
         """Write the rows, with all columns of the file, and why; of windows what is kept of them."""
         import pyarrow as pa
         import pyarrow.parquet as pq

@@ -5,19 +5,19 @@ The encoder sees (x - mean) / scale; the decoder's output is mapped back with x 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.preprocessing import StandardScaler
 from sklearn.utils import gen_batches
 
 from aeedge.errors import InputError
 
 SCALINGS = ("auto", "standard", "robust", "minmax", "none")
-_CHUNK_BYTES = 2**26
+_CHUNK_BYTES = 2**24  # of float64: what stays near the CPU is faster, and little memory
 _PICKED_ROWS, _PICKED_VALUES = 4096, 2**22
 _MOSTLY_DARK, _NEARLY_DARK = 0.75, 0.97  # shares of rows, chosen on subsets of 30 to 5 000 rows of digits and MNIST
 _UNLIKE = 0.05  # of the largest deviation of a channel
@@ -61,16 +61,92 @@ class Scaler:
         return X if self.identity else ((X - self.mean) / self.scale).astype(np.float32)
 
 
+class Moments:
+    """Statistics of some rows, from chunks that are seen once, in order.
+
+    Args:
+        shape: of a row.
+        rows: indices of the rows that count, each as often as it is there; None for all.
+    """
+
+    def __init__(self, shape: tuple[int, ...], rows: NDArray[np.intp] | None = None) -> None:
+        self._rows, self._count = None if rows is None else in_order(rows), 0
+        self._mean, self._squares = np.zeros(shape), np.zeros(shape)
+        self._low, self._high = np.full(shape, np.inf), np.full(shape, -np.inf)
+
+    def __call__(self, start: int, chunk: NDArray[np.float64]) -> None:
+        """See the rows (m, *shape) from index `start` on."""
+        if self._rows is not None:
+            chunk = chunk[among(self._rows, start, len(chunk))]
+        if not len(chunk):
+            return
+        count, before = len(chunk), self._count
+        mean = chunk.mean(axis=0)
+        away = mean - self._mean
+        self._count += count
+        self._mean += away * (count / self._count)  # means and variances are merged as by Chan, Golub, LeVeque 1983
+        self._squares += np.square(chunk - mean).sum(axis=0) + np.square(away) * (before * count / self._count)
+        self._low, self._high = np.minimum(self._low, chunk.min(axis=0)), np.maximum(self._high, chunk.max(axis=0))
+
+    @property
+    def statistics(self) -> Statistics:
+        """Of what was seen."""
+        std = np.sqrt(self._squares / max(1, self._count))
+        return Statistics(self._count, self._mean, std, self._low, self._high)
+
+
+class FiniteCheck:
+    """Checks that all values are finite and fit float32, in chunks that are seen once.
+
+    Args:
+        X: rows (n, *shape); `X.place(row)`, if there is such a method, tells where a row is.
+        features: names of the columns, None without.
+    """
+
+    def __init__(self, X: Any, features: tuple[str, ...] | None = None) -> None:
+        self._place: Callable[[int], str] = getattr(X, "place", lambda row: f"row {row}")
+        self._features = features
+
+    def __call__(self, start: int, chunk: NDArray[Any]) -> None:
+        """See the rows (m, *shape) from index `start` on.
+
+        Raises:
+            InputError: a value does not fit; row and column of the first are named.
+        """
+        fits = fit_float32(chunk)
+        if fits.all():
+            return
+        at = tuple(int(i) for i in np.argwhere(~fits)[0])
+        where = f"column {at[1]}" if len(at) == 2 else f"position {at[1:]}"
+        name = f" ({self._features[at[1]]!r})" if self._features and len(at) == 2 else ""
+        place = self._place(start + at[0])
+        raise InputError(
+            f"expected finite numbers that fit float32, got {chunk[at]} in {place}, {where}{name}: "
+            "NaN and infinity are not taken; drop or fill such rows first"
+        )
+
+
+def fit_float32(values: NDArray[Any]) -> NDArray[np.bool_]:
+    """Mask of the values that are finite and fit float32."""
+    found: NDArray[np.bool_] = np.abs(values) <= np.finfo(np.float32).max  # False for NaN as well
+    return found
+
+
+def scan(X: NDArray[Any], *look: Callable[[int, NDArray[np.float64]], None]) -> None:
+    """One pass over rows (n, *shape), in chunks; each of `look` is called with a chunk and the index of its first row.
+
+    What is larger than memory is never held whole.
+    """
+    for start, chunk in chunks(X):
+        for one in look:
+            one(start, chunk)
+
+
 def fit_statistics(X: NDArray[Any], rows: NDArray[np.intp] | None = None) -> Statistics:
-    """One pass over finite rows `X[rows]` (all by default), in chunks: a memory-mapped array is never held whole."""
-    moments = StandardScaler()  # merges float64 means and variances of chunks (Chan, Golub, LeVeque 1983)
-    shape = X.shape[1:]
-    low, high = np.full(shape, np.inf), np.full(shape, -np.inf)
-    for _, chunk in chunks(X, rows):
-        moments.partial_fit(chunk.reshape(len(chunk), -1))
-        low, high = np.minimum(low, chunk.min(axis=0)), np.maximum(high, chunk.max(axis=0))
-    mean, std = moments.mean_.reshape(shape), np.sqrt(moments.var_).reshape(shape)
-    return Statistics(int(moments.n_samples_seen_), mean, std, low, high)
+    """Statistics of finite rows `X[rows]` (all by default), in one pass."""
+    moments = Moments(X.shape[1:], rows)
+    scan(X, moments)
+    return moments.statistics
 
 
 def check_finite(X: NDArray[Any], features: tuple[str, ...] | None = None) -> None:
@@ -79,32 +155,46 @@ def check_finite(X: NDArray[Any], features: tuple[str, ...] | None = None) -> No
     Raises:
         InputError: some do not; row and column of the first are named.
     """
-    for start, chunk in chunks(X):
-        fits = np.abs(chunk) <= np.finfo(np.float32).max  # False for NaN as well
-        if fits.all():
-            continue
-        at = tuple(int(i) for i in np.argwhere(~fits)[0])
-        where = f"column {at[1]}" if len(at) == 2 else f"position {at[1:]}"
-        name = f" ({features[at[1]]!r})" if features and len(at) == 2 else ""
-        raise InputError(
-            f"expected finite numbers that fit float32, got {chunk[at]} in row {start + at[0]}, {where}{name}: "
-            "NaN and infinity are not taken; drop or fill such rows first"
-        )
+    scan(X, FiniteCheck(X, features))
 
 
-def chunks(X: NDArray[Any], rows: NDArray[np.intp] | None = None) -> Iterator[tuple[int, NDArray[np.float64]]]:
-    """Float64 chunks of bounded size of `X[rows]` (all by default), each with the index of its first row."""
-    step = max(1, _CHUNK_BYTES // max(1, 8 * X[0].size))
-    for part in gen_batches(len(X) if rows is None else len(rows), step):
-        yield part.start, np.asarray(X[part] if rows is None else X[rows[part]], np.float64)
+def chunks(X: NDArray[Any]) -> Iterator[tuple[int, NDArray[np.float64]]]:
+    """Float64 chunks of bounded size of the rows, each with the index of its first row."""
+    step = max(1, _CHUNK_BYTES // (8 * row_size(X)))
+    for part in gen_batches(len(X), step):
+        yield part.start, np.asarray(X[part], np.float64)
+
+
+def row_size(X: NDArray[Any]) -> int:
+    """Number of values in a row, from 1."""
+    return max(1, math.prod(X.shape[1:]))
+
+
+def in_order(rows: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Indices, sorted; the same array where they are."""
+    return rows if bool((rows[1:] >= rows[:-1]).all()) else np.sort(rows)
+
+
+def among(rows: NDArray[np.intp], start: int, count: int) -> Any:
+    """Which of the `count` rows from `start` on are among sorted indices: an index into these rows."""
+    low, high = np.searchsorted(
+        rows, np.array((start, start + count), rows.dtype)
+    )  # of another type, all are converted
+    distinct = high - low == count and rows[low] == start and bool((np.diff(rows[low:high]) == 1).all())
+    return slice(None) if distinct else rows[low:high] - start
+
+
+def picked(X: NDArray[Any], rows: NDArray[np.intp] | None = None) -> NDArray[np.intp]:
+    """Indices of the rows of `pick_rows`."""
+    count = len(X) if rows is None else len(rows)
+    most = max(2, min(_PICKED_ROWS, _PICKED_VALUES // row_size(X), count))
+    chosen = np.linspace(0, count - 1, most).astype(np.intp)
+    return chosen if rows is None else rows[chosen]
 
 
 def pick_rows(X: NDArray[Any], rows: NDArray[np.intp] | None = None) -> NDArray[Any]:
     """At most 4 096 rows spread over `X[rows]` (all by default), fewer of long rows."""
-    count = len(X) if rows is None else len(rows)
-    most = max(2, min(_PICKED_ROWS, _PICKED_VALUES // max(1, X[0].size), count))
-    chosen = np.linspace(0, count - 1, most).astype(np.intp)
-    return np.asarray(X[chosen if rows is None else rows[chosen]])
+    return np.asarray(X[picked(X, rows)])
 
 
 def robust_statistics(sample: NDArray[Any]) -> Statistics:
@@ -198,10 +288,9 @@ def _unlike_channels(stats: Statistics, channels_last: bool) -> bool:
     return bool((spread[spread > 0] < _UNLIKE * spread.max()).any())
 
 
-def crowded(X: NDArray[Any], rows: NDArray[np.intp], stats: Statistics) -> float:
-    """Share of values at the minimum or maximum of all values, from at most 4 096 rows spread over `X[rows]`."""
-    some = np.asarray(X[rows[:: max(1, len(rows) // 4096)]])
-    return float(((some <= stats.min.min()) | (some >= stats.max.max())).mean())
+def crowded(sample: NDArray[Any], stats: Statistics) -> float:
+    """Share of values of some rows, as `pick_rows` returns them, at the minimum or maximum of all values."""
+    return float(((sample <= stats.min.min()) | (sample >= stats.max.max())).mean())
 
 
 def share_range(sample: NDArray[Any]) -> bool:

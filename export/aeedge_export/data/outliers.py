@@ -198,7 +198,7 @@ class OutlierSearch:
     @property
     def state(self) -> Any:
         """The values beyond the limit, how far the others reach, and whether there is anything to look for."""
-        kept = [np.concatenate(each) if each else np.empty(0) for each in self._kept]
+        kept = [np.concatenate(each) if each else np.empty(0, np.intp) for each in self._kept]
         return kept, getattr(self, "_farthest", 0.0), self.needed
 
     def merge(self, states: list[Any]) -> None:
@@ -206,7 +206,7 @@ class OutlierSearch:
         kept, farthest, needed = zip(*states)
         self.needed = all(needed)
         if self.needed:
-            self._kept = [[each for each in column if len(each)] for column in zip(*kept)]
+            self._kept = [[each for each in column if len(each)] or [column[0]] for column in zip(*kept)]
             self._farthest = np.maximum.reduce(farthest)
             self.needed = sum(map(len, self._kept[0])) <= _MOST_FAR
 

@@ -247,7 +247,7 @@ def _rows(what: Plan, fit: FitRows, model: Model, settings: Settings, aside: Pla
                 at = np.flatnonzero(fit.among(part, numbers)[0])
                 if len(at):
                     _, batch, result = sound.sound(batch.take(pa.array(at)), source.encoder, numbers[at])
-                    at = np.flatnonzero(~np.isnan(scores_of(result)))
+                    at = np.flatnonzero(scores_of(result, source.encoder)[1])
                     blocks.append(source.encoder.samples(batch.take(pa.array(at))))
                 first += len(numbers)
                 if first >= fit.until:
@@ -258,8 +258,8 @@ def _rows(what: Plan, fit: FitRows, model: Model, settings: Settings, aside: Pla
     found = sum(map(len, blocks))
     if found < LEAST_FIT:
         raise InputError(
-            f"normal_rows: expected {LEAST_FIT} or more that fit the score, a quarter of all, got {found:,}; pass more, "
-            "or keep_score=True, so that all calibrate"
+            f"normal_rows: expected {LEAST_FIT} or more that fit the score, a quarter of all, got {found:,}; pass more, or "
+            "keep_score=True, so that all calibrate"
         )
     rows = np.concatenate(blocks)
     return rows if model.input.missing is None else fill_missing(rows, model.input)[0]
@@ -331,7 +331,7 @@ def _said(total: Scored, of_signal: bool) -> Iterator[str]:
     if total.near:
         yield f"{total.near:,} windows were left out, for they share samples with those that fitted the score"
     if of_signal:
-        yield "the new bundle finds no drift, for an archive has no order in time; recalibrate it with one recording for that"
+        yield "the new bundle finds no drift, for an archive has no order in time; recalibrate with one recording for that"
     yield from total.notes[:_MOST_NOTES]
     if len(total.notes) > _MOST_NOTES:
         yield f"{len(total.notes) - _MOST_NOTES:,} more notes of this kind on files"

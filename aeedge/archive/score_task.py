@@ -167,17 +167,20 @@ class ScoreTask:
         try:
             source = Source(part, first, self.settings, missing=self.bad_rows is not None)
             for rows, batch, result in _sound_rows(part, source, aside):
-                scores = scores_of(result)
+                scores, scored = scores_of(result, source.encoder)
                 fits, unused = self.fit.among(part, rows)
-                scored = ~np.isnan(scores)
                 fitted += int((fits & scored).sum())
                 near += int((unused & scored).sum())
                 missing += int((~scored).sum())
                 calibrates = scored & ~fits & ~unused
                 for variant, model in models.items():
-                    values = scores if model is first else scores_of(_encoder(model, source)(batch))
-                    _check_finite(values[scored], rows[scored], part)
-                    sketches[variant].add(raised(values[calibrates]))
+                    if model is not first:
+                        encoder = BatchEncoder(
+                            model, ("score",), column=source.encoder.column, invalid=source.encoder.invalid
+                        )
+                        scores, _ = scores_of(encoder(batch), encoder)
+                    _check_finite(scores[scored], rows[scored], part)
+                    sketches[variant].add(raised(scores[calibrates]))
         except UnreadableError as error:
             if self.bad_rows is None:
                 raise
@@ -202,15 +205,13 @@ def _sound_rows(part: Part, source: Source, aside: Aside) -> Iterator[tuple[NDAr
         raise InputError(f"{part.name}: expected {part.rows:,} rows as before, got {first:,}; the file was changed")
 
 
-def scores_of(result: Any) -> Floats:
-    """The scores in a batch of results, NaN for rows with missing values."""
-    found: Floats = result.column(result.schema.get_field_index("score")).to_numpy(zero_copy_only=False)
-    return found
-
-
-def _encoder(model: Model, source: Source) -> BatchEncoder:
-    """For another variant, with the same columns."""
-    return BatchEncoder(model, ("score",), column=source.encoder.column, invalid=source.encoder.invalid)
+def scores_of(result: Any, encoder: BatchEncoder) -> tuple[Floats, NDArray[np.bool_]]:
+    """The scores in a batch of results, and which rows have one: others have missing values, or NaN that is allowed."""
+    column = result.column(result.schema.get_field_index("score"))
+    scores: Floats = column.to_numpy(zero_copy_only=False)
+    if encoder.invalid == "propagate":
+        return scores, ~np.isnan(scores)
+    return scores, column.is_valid().to_numpy(zero_copy_only=False)
 
 
 def _check_finite(scores: Floats, rows: NDArray[np.int64], part: Part) -> None:
@@ -222,6 +223,6 @@ def _check_finite(scores: Floats, rows: NDArray[np.int64], part: Part) -> None:
     wrong = np.flatnonzero(~np.isfinite(scores))
     if len(wrong):
         raise InputError(
-            f"{part.place.name}, row {part.first_row + int(rows[wrong[0]])} (counted from 0): its score is beyond float32; "
-            "is it in raw units? leave it out"
+            f"{part.place.name}, row {part.first_row + int(rows[wrong[0]])} (counted from 0): its score is beyond "
+            "float32; is it in raw units? leave it out"
         )

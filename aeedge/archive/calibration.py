@@ -258,8 +258,8 @@ def _rows(what: Plan, fit: FitRows, model: Model, settings: Settings, aside: Pla
     found = sum(map(len, blocks))
     if found < LEAST_FIT:
         raise InputError(
-            f"normal_rows: expected {LEAST_FIT} or more that fit the score, a quarter of all, got {found:,}; pass more, or "
-            "keep_score=True, so that all calibrate"
+            f"normal_rows: expected {LEAST_FIT} or more that fit the score, a quarter of all, got {found:,}; "
+            "pass more, or keep_score=True, so that all calibrate"
         )
     rows = np.concatenate(blocks)
     return rows if model.input.missing is None else fill_missing(rows, model.input)[0]
@@ -331,7 +331,7 @@ def _said(total: Scored, of_signal: bool) -> Iterator[str]:
     if total.near:
         yield f"{total.near:,} windows were left out, for they share samples with those that fitted the score"
     if of_signal:
-        yield "the new bundle finds no drift, for an archive has no order in time; recalibrate with one recording for that"
+        yield "the new bundle finds no drift, for archives have no order in time; recalibrate with a recording for that"
     yield from total.notes[:_MOST_NOTES]
     if len(total.notes) > _MOST_NOTES:
         yield f"{len(total.notes) - _MOST_NOTES:,} more notes of this kind on files"

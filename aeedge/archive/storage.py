@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
@@ -172,22 +172,30 @@ def written(target: Place, scratch: Place) -> Iterator[IO[bytes]]:
     """
     system = target.filesystem
     part = scratch / f"{os.path.basename(target.path)}-{os.urandom(6).hex()}"
+    folder = target._replace(path=os.path.dirname(target.path))
     with accessing(target, "written"):
-        for folder in (scratch, target._replace(path=os.path.dirname(target.path))):
-            system.create_dir(folder.path, recursive=True)
-        stream = system.open_output_stream(part.path)
+        stream = _in_folder(scratch, lambda: system.open_output_stream(part.path))
     try:
         with accessing(target, "written"):
             yield stream
             stream.close()
             _synced(part)
-            system.move(part.path, target.path)
+            _in_folder(folder, lambda: system.move(part.path, target.path))
     except BaseException:
         with _ignored():
             stream.close()
         with _ignored():
             system.delete_file(part.path)
         raise
+
+
+def _in_folder(folder: Place, act: Callable[[], Any]) -> Any:
+    """Act; where the folder is missing, make it first. Object stores have none: nothing is asked there."""
+    try:
+        return act()
+    except FileNotFoundError:
+        folder.filesystem.create_dir(folder.path, recursive=True)
+        return act()
 
 
 def remove(place: Place) -> None:

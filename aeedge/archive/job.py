@@ -139,10 +139,11 @@ def encode_archive(
         found = files(sources, notes)
         _check_apart(sources, target, aside)
         progress(0, 0, f"reading the footers of {len(found):,} files")
-        what, taken, are_recordings = _planned(model, found, settings, aside, notes)
+        what, are_recordings = planned(model, found, settings, aside, notes)
         job = _job(packed.name, settings, what)
         identity = hashlib.sha256(json.dumps(job, sort_keys=True).encode()).hexdigest()
         bundle_id = model.manifest.id
+        taken = _taken(model, settings, what.columns, are_recordings)
     if aside is not None:
         Ledger(aside, identity).begin({**job, "output": target.name}, resume=resume, overwrite=overwrite)
     ledger = Ledger(target, identity)
@@ -150,9 +151,7 @@ def encode_archive(
     ledger.begin({**job, **told}, resume=resume, overwrite=overwrite)
     done = ledger.finished(what.parts)
     before = [outcome.rows for outcome in done.values()]
-    if aside is not None and what.unreadable:
-        lines = [json.dumps({"file": each.place.name, "reason": each.reason}) for each in what.unreadable]
-        write(aside / UNREADABLE, ("\n".join(lines) + "\n").encode(), aside / SCRATCH)
+    keep_unreadable(what, aside)
     if len(done) < len(what.parts):
         ledger.reopen()
         task = EncodeTask(identity, bundle_id, settings, target, aside, are_recordings)
@@ -191,17 +190,16 @@ def _check_apart(sources: Sequence[str | os.PathLike[str]], target: Place, aside
         raise InputError(f"bad_rows: {aside.name} is in the folder of the results; give another folder")
 
 
-def _planned(
+def planned(
     model: Model, found: Sequence[File], settings: Settings, aside: Place | None, notes: list[str]
-) -> tuple[Plan, tuple[str, ...], bool]:
-    """The parts, the columns that samples are taken from, and whether files are recordings.
+) -> tuple[Plan, bool]:
+    """The parts, and whether they are recordings.
 
     Raises:
         InputError: files whose columns do not fit, or that cannot be read and are not to be set aside.
     """
     encoder = settings.encoder(model)
-    results, cut, taken = list[Any](), list[bool](), list[str]()
-    channels = () if model.input.signal is None else model.input.signal.channels
+    results, cut = list[Any](), list[bool]()
 
     def check(schema: Any) -> None:
         cut.append(is_recording(model, schema, settings.column))
@@ -211,7 +209,6 @@ def _planned(
             missing = [name for name in settings.keep if name not in schema.names]
             if missing:
                 raise InputError(f"keep: expected a column '{printable(missing[0])}', got {shortened(schema.names)}")
-            taken[:] = [name for name in schema.names if name in channels]
             return
         result = encoder.schema(schema)
         if results and not result.equals(results[0]):
@@ -219,9 +216,6 @@ def _planned(
                 f"its result would have other columns than that of the first file: {_unlike(results[0], result)}"
             )
         results.append(result)
-        needed = encoder.columns(schema)
-        features = model.input.features or ()
-        taken[:] = taken or [name for name in needed if name in features or name not in settings.keep]
 
     is_whole = model.input.signal is not None and settings.column is None
     what = plan(found, check, whole=is_whole)
@@ -237,7 +231,15 @@ def _planned(
         raise InputError(f"{found[0].name}: expected at least one row, got none in {len(found):,} files")
     if what.empty:
         notes.append(f"{what.empty:,} of {len(found):,} files have no rows")
-    return what, tuple(taken), bool(cut and cut[0])
+    return what, bool(cut and cut[0])
+
+
+def _taken(model: Model, settings: Settings, columns: Any, are_recordings: bool) -> tuple[str, ...]:
+    """The columns that samples are taken from."""
+    if are_recordings and model.input.signal is not None:
+        return tuple(name for name in columns.names if name in model.input.signal.channels)
+    features, names = model.input.features or (), settings.encoder(model).columns(columns)
+    return tuple(name for name in names if name in features or name not in settings.keep)
 
 
 def _unlike(one: Any, other: Any) -> str:
@@ -259,6 +261,13 @@ def _job(bundle: str, settings: Settings, what: Plan) -> dict[str, Any]:
         "parts": len(what.parts),
         "rows": what.rows,
     }
+
+
+def keep_unreadable(what: Plan, aside: Place | None) -> None:
+    """Write down which files were set aside as a whole."""
+    if aside is not None and what.unreadable:
+        lines = [json.dumps({"file": each.place.name, "reason": each.reason}) for each in what.unreadable]
+        write(aside / UNREADABLE, ("\n".join(lines) + "\n").encode(), aside / SCRATCH)
 
 
 def _run(

@@ -9,19 +9,25 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
 
 from aeedge.archive.engines import Outcome
 from aeedge.archive.ledger import Ledger, file_name
 from aeedge.archive.parts import Part, UnreadableError
-from aeedge.archive.recordings import WINDOW, recording_batches
+from aeedge.archive.recordings import WINDOW, is_recording, recording_batches
 from aeedge.archive.storage import Place, accessing, remove, write, written
 from aeedge.arrow import BatchEncoder
 from aeedge.errors import AeedgeError, BundleError, InputError, VerificationError, of_system, printable
 from aeedge.loading import load
 from aeedge.model import Model
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 _BATCH_ROWS = 2**16
 _COMPRESSION = "zstd"
@@ -48,7 +54,8 @@ class Settings(NamedTuple):
         return BatchEncoder(model, **options, first_row=first_row)
 
 
-class EncodeTask(NamedTuple):
+@dataclass(frozen=True)
+class EncodeTask:
     """The task of a job that encodes; it travels to the workers.
 
     Attributes:
@@ -83,9 +90,9 @@ class EncodeTask(NamedTuple):
 
     def _encoded(self, part: Part, model: Model) -> Outcome:
         """Write the result of a part, and what is set aside."""
-        aside = _Aside(part, self.bad_rows)
+        aside = Aside(part, self.bad_rows)
         try:
-            source = _Source(part, model, self)
+            source = Source(part, model, self.settings, missing=self.bad_rows is not None)
             rows, count, alarms = self._written(part, source, aside)
         except UnreadableError as error:
             if self.bad_rows is None:
@@ -93,14 +100,14 @@ class EncodeTask(NamedTuple):
             aside.all_of_it(str(error))
             lost = 0 if self.are_recordings else part.rows  # nobody knows how many windows it has
             return Outcome(part.number, part.rows, 0, lost, unreadable=str(error))
-        if not self.are_recordings and rows != part.rows:
+        if not source.is_cut and rows != part.rows:
             raise _changed(part)
-        aside.finish(self.are_recordings)
+        aside.finish(source)
         reasons, notes = dict(Counter(aside.reasons.values()).most_common(_MOST_REASONS)), tuple(source.notes)
         found = Outcome(part.number, part.rows, count, len(aside.reasons), alarms=alarms, reasons=reasons)
         return found._replace(payload=notes)
 
-    def _written(self, part: Part, source: _Source, aside: _Aside) -> tuple[int, int, int]:
+    def _written(self, part: Part, source: Source, aside: Aside) -> tuple[int, int, int]:
         """Numbers of rows that were read and written, and of alarms."""
         import pyarrow.parquet as pq
 
@@ -108,7 +115,8 @@ class EncodeTask(NamedTuple):
         with written(self.output / file_name(part.number), Ledger(self.output, self.identity).scratch) as stream:
             writer = pq.ParquetWriter(stream, source.encoder.schema(source.schema), compression=_COMPRESSION)
             for batch in source.batches:
-                result = aside.encoded(batch, source.encoder, rows)
+                numbers = np.arange(rows, rows + batch.num_rows)
+                _, _, result = aside.sound(batch, source.encoder, numbers)
                 writer.write_batch(result)
                 rows, count = rows + batch.num_rows, count + result.num_rows
                 alarms += result.column("alarm").true_count if "alarm" in self.settings.outputs else 0
@@ -124,22 +132,24 @@ class EncodeTask(NamedTuple):
         Ledger(self.output, self.identity).record(outcome, size, found)
 
 
-class _Source:
+class Source:
     """What a part is read as: batches, and what computes them.
 
     Attributes:
+        is_cut: whether it is a recording, of which windows are cut.
         schema: of the batches.
         notes: of what was guessed; complete once all is read.
     """
 
-    def __init__(self, part: Part, model: Model, task: EncodeTask) -> None:
+    def __init__(self, part: Part, model: Model, settings: Settings, *, missing: bool) -> None:
         self.notes: list[str] = []
-        settings, schema = task.settings, _schema(part)
-        if not task.are_recordings:
+        schema = _schema(part)
+        self.is_cut = is_recording(model, schema, settings.column)
+        if not self.is_cut:
             self.encoder, self.schema = settings.encoder(model, part.first_row), schema
             self.batches = _row_batches(part, self.encoder)
             return
-        missing = task.bad_rows is not None or settings.invalid == "propagate" or model.input.missing is not None
+        missing |= settings.invalid == "propagate" or model.input.missing is not None
         windows = recording_batches(model, part, settings.keep, missing=missing, notes=self.notes)
         first = next(windows)
         names = tuple(name for name in first.schema.names if name != WINDOW)
@@ -147,15 +157,20 @@ class _Source:
         self.batches = chain([first], windows)
 
 
-class _Aside:
+class Aside:
     """The rows of a part that cannot be computed.
+
+    Args:
+        part: that is done.
+        folder: for these rows; None where they are an error.
+        instead: what becomes of them with invalid="propagate".
 
     Attributes:
         reasons: by the number of the row (of windows: of the window) in the part.
     """
 
-    def __init__(self, part: Part, folder: Place | None) -> None:
-        self._part, self._folder = part, folder
+    def __init__(self, part: Part, folder: Place | None, instead: str = "get NaN there") -> None:
+        self._part, self._folder, self._instead = part, folder, instead
         self._pieces: list[Any] = []
         self.reasons: dict[int, str] = {}
 
@@ -165,8 +180,15 @@ class _Aside:
         assert self._folder is not None
         return self._folder / f"part-{self._part.number:05d}.json"
 
-    def encoded(self, batch: Any, encoder: BatchEncoder, first: int) -> Any:
-        """The result of a batch, of the rows that can be computed.
+    def sound(
+        self, batch: Any, encoder: BatchEncoder, numbers: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], Any, Any]:
+        """The rows of a batch that can be computed: their numbers, the batch of them, and the result.
+
+        Args:
+            batch: some rows of the part.
+            encoder: that computes them.
+            numbers: theirs in the part.
 
         Raises:
             InputError: some cannot, and there is no folder for them.
@@ -174,7 +196,7 @@ class _Aside:
         import pyarrow as pa
 
         try:
-            return encoder(batch)
+            return numbers, batch, encoder(batch)
         except InputError as error:
             found = encoder.faults(batch)  # a second look at all rows, for those that are at fault
             if not found:
@@ -182,14 +204,16 @@ class _Aside:
         if self._folder is None:
             row = min(found)
             raise InputError(
-                f"{self._part.place.name}, row {self._part.first_row + first + row} (counted from 0): {found[row]}; "
-                "give bad_rows to set such rows aside, or invalid='propagate' to get NaN there"
+                f"{self._part.place.name}, row {self._part.first_row + numbers[row]} (counted from 0): {found[row]}; "
+                f"give bad_rows to set such rows aside, or invalid='propagate' to {self._instead}"
             )
-        self.reasons |= {first + row: why for row, why in found.items()}
+        self.reasons |= {int(numbers[row]): why for row, why in found.items()}
         self._pieces.append(pa.Table.from_batches([batch]).take(pa.array(sorted(found))))
-        return encoder(batch.take(pa.array([row for row in range(batch.num_rows) if row not in found], pa.int64())))
+        rest = np.delete(np.arange(len(numbers)), list(found))
+        batch = batch.take(pa.array(rest))
+        return numbers[rest], batch, encoder(batch)
 
-    def finish(self, are_windows: bool) -> None:
+    def finish(self, source: Source) -> None:
         """Write the rows, with all columns of the file, and why; of windows what is kept of them."""
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -201,8 +225,9 @@ class _Aside:
         if not numbers:
             remove(target)
             return
-        pieces, first = self._pieces, 0 if are_windows else self._part.first_row
-        table = pa.concat_tables(pieces).drop_columns([WINDOW]) if are_windows else _rows(self._part, numbers)
+        is_cut, pieces = source.is_cut, self._pieces
+        table = pa.concat_tables(pieces).drop_columns([WINDOW]) if is_cut else _rows(self._part, numbers)
+        first = 0 if is_cut else self._part.first_row
         added = [
             [self._part.place.name] * len(numbers),
             [first + number for number in numbers],

@@ -228,7 +228,7 @@ def _promised(detector: Detector, tally: Tally, signal: SignalSpec | None) -> li
     """
     calibration, spec, what = detector.model.calibration, detector.model.manifest.calibration, "rows"
     assert detector.limit is not None
-    rate, calibrated, count, overlap = calibration.rate(detector.limit), calibration.size, tally.count, 1.0
+    rate, calibrated, count, overlap = calibration.rate(detector.limit), calibration.count, tally.count, 1.0
     if signal is not None:
         what, overlap = "windows", max(1.0, signal.window / signal.hop)
         spacing = spec.spacing if spec is not None and spec.spacing is not None else 1.0
@@ -245,7 +245,7 @@ def _promised(detector: Detector, tally: Tally, signal: SignalSpec | None) -> li
     elif tally.alarms < low:
         verdict = f"fewer than {word}: these {what} are not like the calibration {what}"
     else:
-        verdict = f"as {word}, within what chance explains with {calibration.size:,} calibration {what}"
+        verdict = f"as {word}, within what chance explains with {calibration.count:,} calibration {what}"
     lines = [(word, found), ("", verdict)]
     drift = {} if spec is None else spec.drift
     if drift.get("drift") is True and detector.limit == detector.model.threshold:

@@ -13,13 +13,13 @@ from helpers import tampering
 
 import aeedge
 import aeedge.verification
-from aeedge import recalibration
 from aeedge.bundle.manifest import ScoreSpec, Tolerance
 from aeedge.bundle.reader import Bundle
 from aeedge.cli.group import AeedgeGroup
 from aeedge.detection.calibration import alarm_band
 from aeedge.detection.scores import Scoring, residual_scale
 from aeedge.errors import IncompatibleBundleError, InputError, VerificationError
+from aeedge.recalibration import writing
 from aeedge.verification import deviation
 
 DATA = Path(__file__).parent.parent / "data"
@@ -431,7 +431,7 @@ def test_tolerances_in_new_units_allow_what_the_old_ones_did(seed):
     old = np.geomspace(0.1, 10, 6).astype(np.float32)
     new = (old * rng.uniform(0.2, 4, 6)).astype(np.float32)
     limits = {name: Tolerance(1e-4, 1e-3) for name in ("latent", "reconstruction", "score")}
-    found = recalibration._tolerances(limits, Scoring("robust", old), Scoring("robust", new))
+    found = writing._tolerances(limits, Scoring("robust", old), Scoring("robust", new))
     rows = rng.normal(size=(40, 6)).astype(np.float32) * old * np.geomspace(1, 1e3, 40)[:, None].astype(np.float32)
     recorded = rows - rng.normal(size=rows.shape).astype(np.float32) * old
     most = limits["reconstruction"]
@@ -442,7 +442,7 @@ def test_tolerances_in_new_units_allow_what_the_old_ones_did(seed):
     after = deviation("reconstruction", rows, got, recorded, found["reconstruction"], ScoreSpec("robust", new))
     assert after.ok or not before.ok
     assert found["latent"] == limits["latent"]
-    same = recalibration._tolerances(limits, Scoring("robust", old), Scoring("robust", old))
+    same = writing._tolerances(limits, Scoring("robust", old), Scoring("robust", old))
     assert all(limits[name].atol <= same[name].atol <= 1.01 * limits[name].atol for name in limits)
 
 

@@ -7,17 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from functools import reduce
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.preprocessing import StandardScaler
 from sklearn.utils import gen_batches
 
 from aeedge.errors import InputError
 
 SCALINGS = ("auto", "standard", "robust", "minmax", "none")
 _CHUNK_BYTES = 2**26
+_BLOCKS = 32  # of chunks, shared among the processes of a group
 _PICKED_ROWS, _PICKED_VALUES = 4096, 2**22
 _MOSTLY_DARK, _NEARLY_DARK = 0.75, 0.97  # shares of rows, chosen on subsets of 30 to 5 000 rows of digits and MNIST
 _UNLIKE = 0.05  # of the largest deviation of a channel
@@ -61,16 +62,56 @@ class Scaler:
         return X if self.identity else ((X - self.mean) / self.scale).astype(np.float32)
 
 
-def fit_statistics(X: NDArray[Any], rows: NDArray[np.intp] | None = None) -> Statistics:
-    """One pass over finite rows `X[rows]` (all by default), in chunks: a memory-mapped array is never held whole."""
-    moments = StandardScaler()  # merges float64 means and variances of chunks (Chan, Golub, LeVeque 1983)
-    shape = X.shape[1:]
-    low, high = np.full(shape, np.inf), np.full(shape, -np.inf)
-    for _, chunk in chunks(X, rows):
-        moments.partial_fit(chunk.reshape(len(chunk), -1))
-        low, high = np.minimum(low, chunk.min(axis=0)), np.maximum(high, chunk.max(axis=0))
-    mean, std = moments.mean_.reshape(shape), np.sqrt(moments.var_).reshape(shape)
-    return Statistics(int(moments.n_samples_seen_), mean, std, low, high)
+class Group(Protocol):
+    """Processes that have the same rows (`aeedge_export.training.distributed.Group`)."""
+
+    rank: int
+    size: int
+
+    def gathered(self, value: Any) -> list[Any]:
+        """What each process gave, in the order of ranks, the same in all of them."""
+
+
+class _Moments(NamedTuple):
+    """Of some rows: their number, means, sums of squared deviations from these, minima and maxima."""
+
+    rows: int
+    mean: NDArray[np.float64]
+    squares: NDArray[np.float64]
+    min: NDArray[np.float64]
+    max: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, X: NDArray[np.float64]) -> _Moments:
+        """Those of rows (n, *shape)."""
+        mean = X.mean(axis=0)
+        return cls(len(X), mean, np.square(X - mean).sum(axis=0), X.min(axis=0), X.max(axis=0))
+
+    def merged(self, other: _Moments) -> _Moments:
+        """Those of both (Chan, Golub and LeVeque 1983)."""
+        rows, step = self.rows + other.rows, other.mean - self.mean
+        mean = self.mean + step * (other.rows / rows)
+        squares = self.squares + other.squares + np.square(step) * (self.rows * other.rows / rows)
+        return _Moments(rows, mean, squares, np.minimum(self.min, other.min), np.maximum(self.max, other.max))
+
+
+def fit_statistics(X: NDArray[Any], rows: NDArray[np.intp] | None = None, group: Group | None = None) -> Statistics:
+    """One pass over finite rows `X[rows]` (all by default), in chunks: a memory-mapped array is never held whole.
+
+    The processes of a group share the chunks. These are merged in an order that depends on the rows alone, so the
+    result is the same to the bit in all of them, and for any number of them.
+    """
+    parts = list(gen_batches(len(X) if rows is None else len(rows), _chunk_rows(X)))
+    blocks = np.array_split(np.arange(len(parts)), min(_BLOCKS, len(parts)))
+    rank, size = (0, 1) if group is None else (group.rank, group.size)
+    found = {}
+    for number in range(rank, len(blocks), size):
+        of_chunks = (_Moments.of(_chunk(X, rows, parts[chunk])) for chunk in blocks[number])
+        found[number] = reduce(_Moments.merged, of_chunks)
+    for others in [] if group is None else group.gathered(found):
+        found |= others
+    whole = reduce(_Moments.merged, (found[number] for number in range(len(blocks))))
+    return Statistics(whole.rows, whole.mean, np.sqrt(whole.squares / whole.rows), whole.min, whole.max)
 
 
 def check_finite(X: NDArray[Any], features: tuple[str, ...] | None = None) -> None:
@@ -94,9 +135,16 @@ def check_finite(X: NDArray[Any], features: tuple[str, ...] | None = None) -> No
 
 def chunks(X: NDArray[Any], rows: NDArray[np.intp] | None = None) -> Iterator[tuple[int, NDArray[np.float64]]]:
     """Float64 chunks of bounded size of `X[rows]` (all by default), each with the index of its first row."""
-    step = max(1, _CHUNK_BYTES // max(1, 8 * X[0].size))
-    for part in gen_batches(len(X) if rows is None else len(rows), step):
-        yield part.start, np.asarray(X[part] if rows is None else X[rows[part]], np.float64)
+    for part in gen_batches(len(X) if rows is None else len(rows), _chunk_rows(X)):
+        yield part.start, _chunk(X, rows, part)
+
+
+def _chunk_rows(X: NDArray[Any]) -> int:
+    return max(1, _CHUNK_BYTES // max(1, 8 * X[0].size))
+
+
+def _chunk(X: NDArray[Any], rows: NDArray[np.intp] | None, part: slice) -> NDArray[np.float64]:
+    return np.asarray(X[part] if rows is None else X[rows[part]], np.float64)
 
 
 def pick_rows(X: NDArray[Any], rows: NDArray[np.intp] | None = None) -> NDArray[Any]:

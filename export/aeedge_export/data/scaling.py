@@ -140,7 +140,7 @@ def chunks(X: NDArray[Any], rows: NDArray[np.intp] | None = None) -> Iterator[tu
 
 
 def _chunk_rows(X: NDArray[Any]) -> int:
-    return max(1, _CHUNK_BYTES // max(1, 8 * X[0].size))
+    return max(1, _CHUNK_BYTES // max(1, 8 * int(X[0].size)))
 
 
 def _chunk(X: NDArray[Any], rows: NDArray[np.intp] | None, part: slice) -> NDArray[np.float64]:

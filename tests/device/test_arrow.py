@@ -29,6 +29,7 @@ pytestmark = pytest.mark.usefixtures("pa")
 
 @pytest.fixture(scope="module")
 def pa():
+    pytest.importorskip("pyarrow.compute")
     return pytest.importorskip("pyarrow")
 
 

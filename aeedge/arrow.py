@@ -203,6 +203,21 @@ class BatchEncoder:
         self._kept(given)
         return list(dict.fromkeys([*(field.name for field in self._fields(given)), *self.keep]))
 
+    def samples(self, batch: Any) -> NDArray[Any]:
+        """The samples of a batch without faults, (n, *input_shape); missing values are NaN, or the codes of the bundle.
+
+        Raises:
+            InputError: as `schema`; there are faults.
+        """
+        known, spec, found = self._checked(batch), self.model.input, []
+        for part in _parts(self.pa, batch, known.fields):
+            read = [self._read(part, field) for field in known.fields]
+            x, _ = stacked(known.fields, read, spec.shape, np.dtype(spec.dtype))
+            if x is None or any(column.wrong is not None for column in read):
+                raise self._refused(part, known.fields, self.first_row)
+            found.append(x)
+        return np.concatenate(found) if found else np.empty((0, *spec.shape), spec.dtype)
+
     def faults(self, batch: Any) -> dict[int, str]:
         """Rows of a batch that cannot be encoded, counted from 0 in it, and why: what a call would raise for.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
 import time
@@ -12,11 +13,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from aeedge.archive.engines import Engine, Outcome, make_engine
-from aeedge.archive.job import Progress, keep_unreadable, planned
+from aeedge.archive.job import Progress, check_apart, keep_unreadable, planned
+from aeedge.archive.ledger import Ledger
 from aeedge.archive.packing import Packed, pack
 from aeedge.archive.parts import Plan, UnreadableError
 from aeedge.archive.score_task import LEAVE_OUT, FitRows, Scored, ScoreTask, scores_of
-from aeedge.archive.sketch import ScoreSketch
 from aeedge.archive.storage import Place, files, place
 from aeedge.archive.task import Aside, Settings, Source
 from aeedge.bundle.reader import Bundle
@@ -37,7 +38,7 @@ _FIT_PARTS, _MOST_FIT_PARTS = 32, 512  # they come from so many parts; from more
 _FIT_FROM = 2**17  # the first rows of each; more where there are few parts
 _RUN_SPANS = 8  # windows in a row, times those that share samples: the fewer runs, the fewer windows are not used
 _MOST_FAILURES = 10  # parts, after which the others are not tried
-_MOST_NOTES = 10
+_MOST_NOTES, _MOST_REASONS = 10, 20
 
 
 class CalibrationReport(NamedTuple):
@@ -50,8 +51,10 @@ class CalibrationReport(NamedTuple):
         rows: of all files that can be read; windows, where recordings were cut.
         left_out: rows that were left out: with missing values, as the bundle says; with NaN where that was asked for;
             windows that share samples with those that fitted the score.
-        set_aside: rows that could not be scored, in the folder that was given for them.
-        unreadable: files that were set aside as a whole, and why.
+        set_aside: rows that could not be scored.
+        bad_rows: the folder with these; "" for none.
+        reasons: why, and how many rows, the most first.
+        unreadable: files, or parts of them, that were set aside as a whole, and why.
         hosts: of the workers.
         seconds: that it took.
         are_windows: whether recordings were cut into windows.
@@ -65,6 +68,8 @@ class CalibrationReport(NamedTuple):
     rows: int
     left_out: int
     set_aside: int
+    bad_rows: str
+    reasons: tuple[tuple[str, int], ...]
     unreadable: tuple[tuple[str, str], ...]
     hosts: tuple[str, ...]
     seconds: float
@@ -131,6 +136,7 @@ def calibrate_archive(
         check_score(source, fits)
         progress(0, 0, "looking for files")
         found = files(sources, notes)
+        check_apart(sources, place(output), aside)
         with ExitStack() as stack:
             models = _models(source, stack, notes)
             model = next(iter(models.values()))
@@ -147,28 +153,33 @@ def calibrate_archive(
         rule = inherited(rule, before, samples - fit_rows)
         if rule.false_alarm_rate is not None:  # before all is scored
             rank_of(rule.false_alarm_rate, kept_of(samples - fit_rows, rule.contamination), all_kept=False)
-        keep_unreadable(what, aside)
+        if aside is not None:
+            parts = hashlib.sha256(repr((source.manifest.id, settings, fit, what.parts)).encode()).hexdigest()
+            Ledger(aside, parts).begin({"calibrates": os.fspath(output)}, resume=True, overwrite=overwrite)
+            keep_unreadable(what, aside)
         identity, shipped = source.manifest.id, os.fspath(bundle)
         if scoring is not None:
             fitted, made = remade(source, scoring, None, notes)
             identity, shipped = fitted.id, os.path.join(scratch, "fitted.aeedge")
             write_bundle(shipped, made, tuple(models), name=os.fspath(output))
-        task = ScoreTask(identity, tuple(models), settings, fit, aside)
+        task = ScoreTask(identity, tuple(models), settings, fit, aside, is_cut)
         total, hosts = _scored(chosen, task, what, pack(shipped), progress)
-        calibrated = _check_counts(total, what, fit_rows, is_cut)
+        _check_counts(total, what, fit_rows, is_cut)
         notes += _said(total, source.manifest.input.signal is not None)
         progress(what.rows, what.rows, "writing")
         manifest = write_calibrated(source, output, scoring, total.sketches, rule, notes, overwrite=overwrite)
     return CalibrationReport(
-        recalibrated=Recalibrated(manifest, before, fit_rows, calibrated, tuple(dict.fromkeys(notes))),
+        recalibrated=Recalibrated(manifest, before, fit_rows, total.calibrated, tuple(dict.fromkeys(notes))),
         engine=chosen.name,
         workers=chosen.workers,
         files=len(found),
         parts=len(what.parts),
-        rows=fit_rows + calibrated + total.left_out + total.set_aside,
+        rows=fit_rows + total.calibrated + total.left_out + total.rows["aside"],
         left_out=total.left_out,
-        set_aside=total.set_aside,
-        unreadable=tuple((each.place.name, each.reason) for each in what.unreadable),
+        set_aside=total.rows["aside"],
+        bad_rows="" if aside is None else aside.name,
+        reasons=tuple(total.reasons.most_common(_MOST_REASONS)),
+        unreadable=(*((each.place.name, each.reason) for each in what.unreadable), *sorted(total.unreadable.items())),
         hosts=hosts,
         seconds=round(time.perf_counter() - began, 3),
         are_windows=is_cut,
@@ -247,7 +258,7 @@ def _rows(what: Plan, fit: FitRows, model: Model, settings: Settings, aside: Pla
                 at = np.flatnonzero(fit.among(part, numbers)[0])
                 if len(at):
                     _, batch, result = sound.sound(batch.take(pa.array(at)), source.encoder, numbers[at])
-                    at = np.flatnonzero(~np.isnan(scores_of(result)))
+                    at = np.flatnonzero(scores_of(result, source.encoder)[1])
                     blocks.append(source.encoder.samples(batch.take(pa.array(at))))
                 first += len(numbers)
                 if first >= fit.until:
@@ -258,8 +269,8 @@ def _rows(what: Plan, fit: FitRows, model: Model, settings: Settings, aside: Pla
     found = sum(map(len, blocks))
     if found < LEAST_FIT:
         raise InputError(
-            f"normal_rows: expected {LEAST_FIT} or more that fit the score, a quarter of all, got {found:,}; pass more, "
-            "or keep_score=True, so that all calibrate"
+            f"normal_rows: expected {LEAST_FIT} or more that fit the score, a quarter of all, got {found:,}; "
+            "pass more, or keep_score=True, so that all calibrate"
         )
     rows = np.concatenate(blocks)
     return rows if model.input.missing is None else fill_missing(rows, model.input)[0]
@@ -277,24 +288,25 @@ def _scored(
         InputError: parts failed.
     """
     done: dict[int, Outcome] = {}
-    failures: dict[int, str] = {}
-    label, rows = f"{engine.name}, {engine.workers} workers", 0
-    total = Scored({variant: ScoreSketch() for variant in task.variants})
+    failures: list[Outcome] = []
+    label, total, rows = f"{engine.name}, {engine.workers} workers", Scored.nothing(task.variants), 0
     progress(0, what.rows, label)
     with closing(engine.run(task, what.parts, packed)) as outcomes:
         for outcome in outcomes:
             if outcome.error:
-                failures[outcome.number] = outcome.error
-                if len(failures) >= _MOST_FAILURES:
+                failures.append(outcome)
+                if len(failures) >= _MOST_FAILURES or outcome.is_unverified:
                     break
             elif outcome.number not in done:
-                total = total.with_part(outcome.payload)
+                total += outcome.payload
                 done[outcome.number] = outcome._replace(payload=None)
                 rows += outcome.rows
                 progress(rows, what.rows, label)
     if failures:
-        first, others = failures[min(failures)], len(set(failures.values())) - 1
-        raise InputError(first + (f" ({others} more of this kind)" if others else ""))
+        first = failures[-1] if failures[-1].is_unverified else min(failures, key=lambda outcome: outcome.number)
+        others = len({outcome.error for outcome in failures}) - 1
+        kind = VerificationError if first.is_unverified else InputError
+        raise kind(first.error + (f" ({others} more parts failed)" if others else ""))
     lost = next((part for part in what.parts if part.number not in done), None)
     if lost is not None:
         raise AeedgeError(f"{lost.name}: the engine gave no outcome for it; run again")
@@ -303,35 +315,33 @@ def _scored(
     return total, tuple(sorted({outcome.host for outcome in done.values()}))
 
 
-def _check_counts(total: Scored, what: Plan, fit_rows: int, is_cut: bool) -> int:
-    """Every row is accounted for; gives how many calibrate.
+def _check_counts(total: Scored, what: Plan, fit_rows: int, is_cut: bool) -> None:
+    """Every row is accounted for.
 
     Raises:
-        InputError: none calibrates.
-        AeedgeError: rows are missing.
+        AeedgeError: it is not.
     """
-    counts = {sketch.count for sketch in total.sketches.values()}
-    calibrated = counts.pop()
-    rows = total.fitted + calibrated + total.left_out + total.set_aside
-    if counts or total.fitted != fit_rows or (not is_cut and rows != what.rows):
+    fitted, aside = total.rows["fit"], total.rows["aside"]
+    rows = fitted + total.calibrated + total.left_out + aside
+    is_even = len({sketch.count for sketch in total.sketches.values()}) == 1
+    if not is_even or fitted != fit_rows or (not is_cut and rows != what.rows):
         raise AeedgeError(
-            f"{what.rows:,} rows were to be used, {total.fitted:,} of them (before {fit_rows:,}) to fit the score; "
-            f"{calibrated:,} calibrated, {total.left_out:,} were left out and {total.set_aside:,} set aside; somebody "
+            f"{what.rows:,} rows were to be used; {fitted:,} of them (before {fit_rows:,}) fitted the score, "
+            f"{total.calibrated:,} calibrated, {total.left_out:,} were left out and {aside:,} set aside; somebody "
             "changed the archive: run again"
         )
-    return calibrated
 
 
 def _said(total: Scored, of_signal: bool) -> Iterator[str]:
     """What there is to say of the rows."""
     for variant, where in sorted(total.wrong.items()):
         yield f"{variant} has no threshold: {where}"
-    if total.missing:
-        yield f"{total.missing:,} rows with missing values, NaN or infinity were left out"
-    if total.near:
-        yield f"{total.near:,} windows were left out, for they share samples with those that fitted the score"
+    if total.rows["missing"]:
+        yield f"{total.rows['missing']:,} rows with missing values, NaN or infinity were left out"
+    if total.rows["near"]:
+        yield f"{total.rows['near']:,} windows were left out, for they share samples with those that fitted the score"
     if of_signal:
-        yield "the new bundle finds no drift, for an archive has no order in time; recalibrate it with one recording for that"
-    yield from total.notes[:_MOST_NOTES]
+        yield "the new bundle finds no drift, for archives have no order in time; recalibrate with a recording for that"
+    yield from sorted(total.notes)[:_MOST_NOTES]
     if len(total.notes) > _MOST_NOTES:
         yield f"{len(total.notes) - _MOST_NOTES:,} more notes of this kind on files"

@@ -137,7 +137,7 @@ def encode_archive(
         settings.encoder(model)  # refuses what the bundle cannot give, before an archive is listed
         progress(0, 0, "looking for files")
         found = files(sources, notes)
-        _check_apart(sources, target, aside)
+        check_apart(sources, target, aside)
         progress(0, 0, f"reading the footers of {len(found):,} files")
         what, are_recordings = planned(model, found, settings, aside, notes)
         job = _job(packed.name, settings, what)
@@ -176,7 +176,7 @@ def encode_archive(
     return report
 
 
-def _check_apart(sources: Sequence[str | os.PathLike[str]], target: Place, aside: Place | None) -> None:
+def check_apart(sources: Sequence[str | os.PathLike[str]], target: Place, aside: Place | None) -> None:
     """See that nothing that is written can be taken for a source, or for another thing that is written.
 
     Raises:

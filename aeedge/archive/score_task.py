@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -17,7 +19,7 @@ from aeedge.archive.storage import Place
 from aeedge.archive.task import Aside, Settings, Source, verified
 from aeedge.arrow import BatchEncoder
 from aeedge.detection.calibration import raised
-from aeedge.errors import AeedgeError, InputError, VerificationError
+from aeedge.errors import AeedgeError, BundleError, InputError, VerificationError
 from aeedge.model import Model
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
     from aeedge.types import Floats
 
+_MOST_REASONS = 20
 LEAVE_OUT = "leave them out"
 """What becomes of rows with NaN where that is asked for."""
 
@@ -62,41 +65,46 @@ class Scored(NamedTuple):
 
     Attributes:
         sketches: of the scores of the rows that calibrate, `raised`, by variant; of those that are right there.
-        fitted: rows that fitted the score.
-        near: windows that are not used, for they share samples with these.
-        missing: rows with missing values, NaN or infinity, which have no score.
-        set_aside: rows that were written elsewhere.
+        rows: how many rows fitted the score ("fit"), share samples with these and are not used ("near"), have missing
+            values or NaN and so no score ("missing"), were set aside ("aside").
+        reasons: why rows were set aside, and how many.
+        unreadable: parts that cannot be read, and why.
         wrong: variants that do not compute what they should, and where.
         notes: of what was guessed.
     """
 
     sketches: dict[str, ScoreSketch]
-    fitted: int = 0
-    near: int = 0
-    missing: int = 0
-    set_aside: int = 0
-    wrong: dict[str, str] = {}  # noqa: RUF012  # never changed
-    notes: tuple[str, ...] = ()
+    rows: Counter[str]
+    reasons: Counter[str]
+    unreadable: dict[str, str]
+    wrong: dict[str, str]
+    notes: frozenset[str]
+
+    @classmethod
+    def nothing(cls, variants: Iterable[str]) -> Scored:
+        """Of no rows, with these variants."""
+        return cls({name: ScoreSketch() for name in variants}, Counter(), Counter(), {}, {}, frozenset())
+
+    @property
+    def calibrated(self) -> int:
+        """How many rows calibrate."""
+        return next((sketch.count for sketch in self.sketches.values()), 0)
 
     @property
     def left_out(self) -> int:
         """Rows that neither fitted nor calibrate, and are not set aside."""
-        return self.near + self.missing
+        return self.rows["near"] + self.rows["missing"]
 
-    def with_part(self, other: Scored) -> Scored:
-        """Both together, of the variants that are right in both; the order makes no difference."""
-        wrong = {
-            name: min(found[name] for found in (self.wrong, other.wrong) if name in found)
-            for name in self.wrong.keys() | other.wrong.keys()
-        }
+    def __add__(self, other: Scored) -> Scored:  # type: ignore[override]
+        """Both together, of the variants that are right in both; the order makes no difference to the sketches."""
+        names = [name for name in self.sketches if name in other.sketches]
         return Scored(
-            {name: sketch + other.sketches[name] for name, sketch in self.sketches.items() if name in other.sketches},
-            self.fitted + other.fitted,
-            self.near + other.near,
-            self.missing + other.missing,
-            self.set_aside + other.set_aside,
-            wrong,
-            tuple(sorted({*self.notes, *other.notes})),
+            {name: self.sketches[name] + other.sketches[name] for name in names},
+            self.rows + other.rows,
+            self.reasons + other.reasons,
+            self.unreadable | other.unreadable,
+            self.wrong | other.wrong,
+            self.notes | other.notes,
         )
 
 
@@ -110,6 +118,7 @@ class ScoreTask:
         settings: how rows are read.
         fit: rows that do not calibrate.
         bad_rows: folder for rows that cannot be scored; without one they are an error.
+        are_recordings: whether a file is a recording, of which windows are cut.
     """
 
     bundle_id: str
@@ -117,28 +126,22 @@ class ScoreTask:
     settings: Settings
     fit: FitRows
     bad_rows: Place | None
+    are_recordings: bool
 
     def __call__(self, part: Part, bundle: str) -> Outcome:
         """Score a part with the bundle at this path; the outcome's payload is what was found."""
         began, host = time.perf_counter(), platform.node()
         try:
-            models, wrong = self._models(bundle, host)
-            found = self._scored(part, models)._replace(wrong=wrong)
+            models, wrong = self._models(bundle)
+            found = self._scored(part, models)
+            found = found._replace(wrong={variant: f"worker {host}: {why}" for variant, why in wrong.items()})
         except AeedgeError as error:
-            return Outcome(part.number, host=host, error=str(error))
-        calibrated = next(iter(found.sketches.values())).count
-        return Outcome(
-            part.number,
-            part.rows,
-            calibrated,
-            found.set_aside,
-            host=host,
-            variant=next(iter(models)),
-            seconds=round(time.perf_counter() - began, 3),
-            payload=found,
-        )
+            unverified = isinstance(error, (VerificationError, BundleError))
+            where = f"worker {host}: " if unverified else ""
+            return Outcome(part.number, host=host, error=where + str(error), is_unverified=unverified)
+        return Outcome(part.number, part.rows, host=host, seconds=round(time.perf_counter() - began, 3), payload=found)
 
-    def _models(self, bundle: str, host: str) -> tuple[dict[str, Model], dict[str, str]]:
+    def _models(self, bundle: str) -> tuple[dict[str, Model], dict[str, str]]:
         """The variants that are right here, and why the others are not.
 
         Raises:
@@ -150,41 +153,45 @@ class ScoreTask:
             try:
                 model = verified(bundle, self.bundle_id, variant)
             except VerificationError as error:
-                wrong[variant] = f"worker {host}: {error}"
+                wrong[variant] = str(error)
                 continue
             if model.variant == variant:
                 models[variant] = model
             else:
-                wrong[variant] = f"worker {host}: it does not reproduce its reference outputs there"
+                wrong[variant] = f"{variant} does not reproduce its reference outputs"
         if not models:
             raise VerificationError(wrong[self.variants[0]])
         return models, wrong
 
     def _scored(self, part: Part, models: dict[str, Model]) -> Scored:
-        sketches = {variant: ScoreSketch() for variant in models}
-        aside, first = Aside(part, self.bad_rows, LEAVE_OUT), next(iter(models.values()))
-        fitted = near = missing = 0
+        found, aside = Scored.nothing(models), Aside(part, self.bad_rows, LEAVE_OUT)
+        first, *others = models.values()
         try:
             source = Source(part, first, self.settings, missing=self.bad_rows is not None)
-            for rows, batch, result in _sound_rows(part, source, aside):
-                scores = scores_of(result)
-                fits, unused = self.fit.among(part, rows)
-                scored = ~np.isnan(scores)
-                fitted += int((fits & scored).sum())
-                near += int((unused & scored).sum())
-                missing += int((~scored).sum())
-                calibrates = scored & ~fits & ~unused
-                for variant, model in models.items():
-                    values = scores if model is first else scores_of(_encoder(model, source)(batch))
-                    _check_finite(values[scored], rows[scored], part)
-                    sketches[variant].add(raised(values[calibrates]))
+            encoders = [
+                BatchEncoder(m, ("score",), column=source.encoder.column, invalid=source.encoder.invalid)
+                for m in others
+            ]
+            for numbers, batch, result in _sound_rows(part, source, aside):
+                scores, scored = scores_of(result, source.encoder)
+                fits, near = self.fit.among(part, numbers)
+                calibrates = scored & ~fits & ~near
+                found.rows.update(fit=_count(fits & scored), near=_count(near & scored), missing=_count(~scored))
+                of_others = (scores_of(encoder(batch), encoder)[0] for encoder in encoders)
+                for sketch, values in zip(found.sketches.values(), chain([scores], of_others)):
+                    _check_finite(values[scored], numbers[scored], part)
+                    sketch.add(raised(values[calibrates]))
         except UnreadableError as error:
             if self.bad_rows is None:
                 raise
             aside.all_of_it(str(error))
-            return Scored({variant: ScoreSketch() for variant in models}, set_aside=part.rows)
+            found = Scored.nothing(models)
+            found.rows["aside"] = 0 if self.are_recordings else part.rows  # nobody knows how many windows it has
+            return found._replace(unreadable={part.name: str(error)})
         aside.finish(source)
-        return Scored(sketches, fitted, near, missing, len(aside.reasons), notes=tuple(source.notes))
+        found.rows["aside"] = len(aside.reasons)
+        reasons = Counter(dict(Counter(aside.reasons.values()).most_common(_MOST_REASONS)))
+        return found._replace(reasons=reasons, notes=frozenset(source.notes))
 
 
 def _sound_rows(part: Part, source: Source, aside: Aside) -> Iterator[tuple[NDArray[np.int64], Any, Any]]:
@@ -202,15 +209,17 @@ def _sound_rows(part: Part, source: Source, aside: Aside) -> Iterator[tuple[NDAr
         raise InputError(f"{part.name}: expected {part.rows:,} rows as before, got {first:,}; the file was changed")
 
 
-def scores_of(result: Any) -> Floats:
-    """The scores in a batch of results, NaN for rows with missing values."""
-    found: Floats = result.column(result.schema.get_field_index("score")).to_numpy(zero_copy_only=False)
-    return found
+def scores_of(result: Any, encoder: BatchEncoder) -> tuple[Floats, NDArray[np.bool_]]:
+    """The scores in a batch of results, and which rows have one: others have missing values, or NaN that is allowed."""
+    column = result.column(result.schema.get_field_index("score"))
+    scores: Floats = column.to_numpy(zero_copy_only=False)
+    if encoder.invalid == "propagate":
+        return scores, ~np.isnan(scores)
+    return scores, column.is_valid().to_numpy(zero_copy_only=False)
 
 
-def _encoder(model: Model, source: Source) -> BatchEncoder:
-    """For another variant, with the same columns."""
-    return BatchEncoder(model, ("score",), column=source.encoder.column, invalid=source.encoder.invalid)
+def _count(mask: NDArray[np.bool_]) -> int:
+    return int(np.count_nonzero(mask))
 
 
 def _check_finite(scores: Floats, rows: NDArray[np.int64], part: Part) -> None:
@@ -222,6 +231,6 @@ def _check_finite(scores: Floats, rows: NDArray[np.int64], part: Part) -> None:
     wrong = np.flatnonzero(~np.isfinite(scores))
     if len(wrong):
         raise InputError(
-            f"{part.place.name}, row {part.first_row + int(rows[wrong[0]])} (counted from 0): its score is beyond float32; "
-            "is it in raw units? leave it out"
+            f"{part.place.name}, row {part.first_row + int(rows[wrong[0]])} (counted from 0): its score is beyond "
+            "float32; is it in raw units? leave it out"
         )

@@ -322,7 +322,7 @@ def _reading(part: Part) -> Iterator[Any]:
 
 
 def _changed(part: Part) -> InputError:
-    return InputError(f"{part.place.name}: was changed since the run began; resume=True reads it anew")
+    return InputError(f"{part.place.name}: was changed since the run began; run again, which reads it anew")
 
 
 def _schema(part: Part) -> Any:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from helpers import tampering
+from helpers.plant import NAMES, plant
 
 import aeedge
 import aeedge.verification
@@ -24,18 +25,6 @@ from aeedge.verification import deviation
 
 DATA = Path(__file__).parent.parent / "data"
 FITTED = {"bundle_v2_both": 3, "bundle_v2_mahalanobis": 4, "bundle_v1_robust_int8": 0}  # latents in the score
-NAMES = tuple(f"s{i}" for i in range(8))
-
-
-def plant(count, seed, shift=0.0):
-    """Normal rows of the plant that the bundles were trained for; with `shift`, of another machine of its kind."""
-    rng = np.random.default_rng(seed)
-    states = np.tanh(rng.normal(size=(count, 3)))
-    mixed = states @ np.random.default_rng(7).normal(size=(3, 8)) + 0.3 * states[:, :1] * states[:, 1:2]
-    noisy = mixed + rng.normal(size=(count, 8)) * np.geomspace(0.02, 0.5, 8)
-    noisy[:, [3, 5]] += shift
-    noisy[:, 1] *= 1 + shift
-    return (noisy * np.geomspace(0.1, 50, 8) + np.linspace(-20, 500, 8)).astype(np.float32)
 
 
 def files(folder):

@@ -19,7 +19,7 @@ from aeedge.archive.ledger import Ledger
 from aeedge.archive.packing import Packed, pack
 from aeedge.archive.parts import Plan, UnreadableError
 from aeedge.archive.score_task import LEAVE_OUT, FitRows, Scored, ScoreTask, scores_of
-from aeedge.archive.storage import Place, files, place, remove
+from aeedge.archive.storage import Place, files, is_url, place, remove
 from aeedge.archive.task import SCRATCH, Aside, Settings, Source
 from aeedge.bundle.reader import Bundle
 from aeedge.detection.calibration import ThresholdRule, kept_of, rank_of
@@ -129,6 +129,8 @@ def calibrate_archive(
     """
     began = time.perf_counter()
     rule = ThresholdRule(false_alarm_rate, quantile, threshold, contamination).checked()
+    if is_url(output):
+        raise InputError("output: expected a folder on this machine, got a URL; write it here, and copy it there")
     check_folder(output, overwrite=overwrite, kinds=[BUNDLE], inputs=[bundle])
     chosen = make_engine(engine, workers=workers, master=master, address=address) if isinstance(engine, str) else engine
     aside, notes = None if bad_rows is None else place(bad_rows), list[str]()

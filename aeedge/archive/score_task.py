@@ -101,7 +101,7 @@ class Scored(NamedTuple):
         return Scored(
             {name: self.sketches[name] + other.sketches[name] for name in names},
             self.rows + other.rows,
-            self.reasons + other.reasons,
+            Counter(dict((self.reasons + other.reasons).most_common(_MOST_REASONS))),
             self.unreadable | other.unreadable,
             self.wrong | other.wrong,
             self.notes | other.notes,

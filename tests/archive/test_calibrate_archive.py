@@ -251,6 +251,21 @@ def test_a_row_whose_score_is_beyond_float32_is_named(tmp_path, rows):
     assert not (tmp_path / "n").exists()
 
 
+@pytest.mark.parametrize("name", ["bundle_v1_uint8", "bundle_v1_map", "bundle_v1_int8"])
+def test_lists_of_any_shape_and_dtype_are_scored(tmp_path, name):
+    with aeedge.load(DATA / name) as model:
+        golden = model.golden_rows()
+    images = np.concatenate([golden] * (300 // len(golden) + 1))
+    lists = pa.FixedSizeListArray.from_arrays(pa.array(images.reshape(-1)), images[0].size)
+    pq.write_table(pa.table({"time": np.arange(len(images)), "image": lists}), tmp_path / "images.parquet")
+    source = [tmp_path / "images.parquet"]
+    found = calibrate_archive(DATA / name, source, tmp_path / "n", engine=Here(), column="image", quantile=0.5)
+    aeedge.recalibrate(DATA / name, images, tmp_path / "m", quantile=0.5)
+    for variant, wanted in aeedge.load(tmp_path / "m").manifest.calibration.thresholds.items():
+        limit = found.recalibrated.manifest.calibration.thresholds[variant]
+        assert (1 - ROUNDING) * wanted <= limit <= (1 + RELATIVE_ERROR + ROUNDING) * wanted
+
+
 # --- recordings
 
 
@@ -404,6 +419,12 @@ BAD = {
     "engine": (None, {"engine": "slurm"}, InputError, "engine: expected local, spark, ray, got 'slurm'"),
     "workers": (None, {"engine": "local", "workers": 0}, InputError, "workers: expected a whole number of at least 1"),
     "invalid": (None, {"invalid": "skip"}, InputError, "invalid: expected 'raise' or 'propagate'"),
+    "url": (
+        None,
+        {"output": "s3://plant/new"},
+        InputError,
+        "output: expected a folder on this machine, got a URL",
+    ),
     "no bundle": (None, {"bundle": "none"}, BundleError, "none"),
     "no score": (None, {"bundle": DATA / "bundle_v1_encoder"}, BundleError, "has only an encoder"),
     "other columns": (None, {"bundle": DATA / "bundle_v1"}, InputError, "expected a column 's8'"),
@@ -413,9 +434,9 @@ BAD = {
 @pytest.mark.parametrize("case", BAD)
 def test_bad_input_is_one_sentence_and_nothing_is_written(tmp_path, folder, case):
     change, options, kind, words = BAD[case]
-    given = {"bundle": BOTH, "engine": Here()} | options
+    given = {"bundle": BOTH, "engine": Here(), "output": tmp_path / "n"} | options
     with pytest.raises(kind, match=words) as caught:
-        calibrate_archive(sources=[change(folder) if change else folder], output=tmp_path / "n", **given)
+        calibrate_archive(sources=[change(folder) if change else folder], **given)
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.iterdir())
 

@@ -23,7 +23,11 @@ class Outcome(NamedTuple):
         host: of the worker.
         variant: that ran there.
         seconds: that it took.
+        alarms: rows with an alarm; 0 where none are asked for.
+        reasons: why rows were set aside, and how many.
+        unreadable: why the whole part is set aside; "" where it is not.
         error: a sentence where it failed; trying again would not help.
+        is_unverified: whether it failed because the bundle does not compute there what it should.
         payload: what a task gives back beside what it writes.
     """
 
@@ -34,7 +38,11 @@ class Outcome(NamedTuple):
     host: str = ""
     variant: str = ""
     seconds: float = 0.0
+    alarms: int = 0
+    reasons: dict[str, int] | None = None
+    unreadable: str = ""
     error: str = ""
+    is_unverified: bool = False
     payload: Any = None
 
 

@@ -11,17 +11,18 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from aeedge.archive.engines import Engine, Outcome, make_engine
-from aeedge.archive.ledger import Ledger
+from aeedge.archive.ledger import UNREADABLE, Ledger
 from aeedge.archive.packing import pack
 from aeedge.archive.parts import Plan, plan
 from aeedge.archive.recordings import is_recording
-from aeedge.archive.storage import Place, files, place, write
-from aeedge.archive.task import EncodeTask, Settings
-from aeedge.errors import AeedgeError, InputError
+from aeedge.archive.storage import File, Place, covers, files, place, remove, write
+from aeedge.archive.task import SCRATCH, EncodeTask, Settings
+from aeedge.errors import AeedgeError, InputError, VerificationError, printable, shortened
 from aeedge.loading import load
 from aeedge.model import Model
 
 _MOST_FAILURES = 10  # parts, after which the others are not tried
+_MOST_REASONS = 20
 
 
 class Report(NamedTuple):
@@ -29,35 +30,47 @@ class Report(NamedTuple):
 
     Attributes:
         output: the folder with the results.
-        engine: that did it, and with how many workers.
+        bad_rows: the folder with what was set aside; "" for none.
+        engine, workers: what did it, and how many parts beside each other.
         files, parts: how many.
-        rows: of all files that can be read.
+        rows: of all files that can be read; of recordings samples.
+        columns: of the files: those that the samples were taken from.
         written: rows of the result; windows, where recordings were cut.
+        alarms: of them; 0 where none were asked for.
         set_aside: rows that could not be computed, in the folder that was given for them.
-        unreadable: files that were set aside as a whole, and why.
-        resumed: parts that were done before.
-        variants: how many parts each variant did.
+        reasons: why, and how many rows, the most first.
+        unreadable: files, or parts of them, that were set aside as a whole, and why.
+        resumed, resumed_rows: parts that were done before, and their rows.
+        variant, variants: what was to run, and how many parts each variant did.
         hosts: of the workers.
+        fell_back: hosts on which another variant ran, for this one is not right there.
         seconds: of this run.
         are_windows: whether recordings were cut into windows.
         notes: what was guessed and left out.
     """
 
     output: str
+    bad_rows: str
     engine: str
     workers: int
-    files: int
     parts: int
     rows: int
     written: int
+    alarms: int
     set_aside: int
+    reasons: tuple[tuple[str, int], ...]
     unreadable: tuple[tuple[str, str], ...]
-    resumed: int
     variants: dict[str, int]
     hosts: tuple[str, ...]
-    seconds: float
-    are_windows: bool
     notes: tuple[str, ...]
+    files: int = 0
+    columns: tuple[str, ...] = ()
+    resumed: int = 0
+    resumed_rows: int = 0
+    variant: str = ""
+    fell_back: tuple[str, ...] = ()
+    seconds: float = 0.0
+    are_windows: bool = False
 
 
 Progress = Callable[[int, int, str], object]
@@ -115,52 +128,70 @@ def encode_archive(
     began = time.perf_counter()
     chosen = make_engine(engine, workers=workers, master=master, address=address) if isinstance(engine, str) else engine
     packed, notes = pack(bundle), list[str]()
+    target, aside = place(output), None if bad_rows is None else place(bad_rows)
     with load(bundle, variant=variant, threads=1) as model:
         own = model.manifest.default_variant if variant == "auto" else variant
         settings = Settings(
             tuple(outputs), tuple(dict.fromkeys(keep)), column, own, invalid, false_alarm_rate, threshold
         )
-        target, aside = place(output), None if bad_rows is None else place(bad_rows)
+        settings.encoder(model)  # refuses what the bundle cannot give, before an archive is listed
         progress(0, 0, "looking for files")
         found = files(sources, notes)
+        check_apart(sources, target, aside)
         progress(0, 0, f"reading the footers of {len(found):,} files")
-        what, is_cut = _planned(model, found, settings, aside, notes)
-        job = _job(packed.name, settings, what, aside)
+        what, are_recordings = planned(model, found, settings, aside, notes)
+        job = _job(packed.name, settings, what)
         identity = hashlib.sha256(json.dumps(job, sort_keys=True).encode()).hexdigest()
         bundle_id = model.manifest.id
+        taken = _taken(model, settings, what.columns, are_recordings)
+    if aside is not None:
+        Ledger(aside, identity).begin({**job, "output": target.name}, resume=resume, overwrite=overwrite)
     ledger = Ledger(target, identity)
-    ledger.begin({**job, "bundle_id": bundle_id}, resume=resume, overwrite=overwrite)
-    done = ledger.finished()
-    resumed, rest = len(done), [part for part in what.parts if part.number not in done]
-    _keep_unreadable(what, aside)
-    if rest:
-        task = EncodeTask(identity, bundle_id, settings, target, aside)
+    told = {"bundle_id": bundle_id, "bad_rows": None if aside is None else aside.name}
+    ledger.begin({**job, **told}, resume=resume, overwrite=overwrite)
+    done = ledger.finished(what.parts)
+    before = [outcome.rows for outcome in done.values()]
+    keep_unreadable(what, aside)
+    if len(done) < len(what.parts):
+        ledger.reopen()
+        task = EncodeTask(identity, bundle_id, settings, target, aside, are_recordings)
         notes += _run(chosen, task, what, packed, done, progress)
     ledger.check(done)
-    report = Report(
-        output=target.name,
-        engine=chosen.name,
-        workers=chosen.workers,
+    report = _report(target, aside, chosen, what, done, notes)._replace(
         files=len(found),
-        parts=len(what.parts),
-        rows=what.rows,
-        written=sum(outcome.written for outcome in done.values()),
-        set_aside=sum(outcome.set_aside for outcome in done.values()),
-        unreadable=tuple((each.place.name, each.reason) for each in what.unreadable),
-        resumed=resumed,
-        variants=dict(Counter(outcome.variant for outcome in done.values() if outcome.variant)),
-        hosts=tuple(sorted({outcome.host for outcome in done.values()})),
+        columns=taken,
+        resumed=len(before),
+        resumed_rows=sum(before),
+        variant=own,
+        fell_back=tuple(sorted({each.host for each in done.values() if each.variant not in ("", own)})),
         seconds=round(time.perf_counter() - began, 3),
-        are_windows=is_cut,
-        notes=tuple(dict.fromkeys(notes)),
+        are_windows=are_recordings,
     )
     _check_rows(report)
     ledger.complete(report._asdict())
+    if aside is not None:
+        remove(aside / SCRATCH)
     return report
 
 
-def _planned(
-    model: Model, found: Sequence[Any], settings: Settings, aside: Place | None, notes: list[str]
+def check_apart(sources: Sequence[str | os.PathLike[str]], target: Place, aside: Place | None) -> None:
+    """See that nothing that is written can be taken for a source, or for another thing that is written.
+
+    Raises:
+        InputError: it can.
+    """
+    for name, folder in (("output", target), ("bad_rows", aside)):
+        for source in sources:
+            if folder is not None and covers(source, folder):
+                raise InputError(
+                    f"{name}: {folder.name} is among the sources, {os.fspath(source)}; give another folder"
+                )
+    if aside is not None and f"{aside.path}/".startswith(f"{target.path}/") and aside.name.startswith(target.name):
+        raise InputError(f"bad_rows: {aside.name} is in the folder of the results; give another folder")
+
+
+def planned(
+    model: Model, found: Sequence[File], settings: Settings, aside: Place | None, notes: list[str]
 ) -> tuple[Plan, bool]:
     """The parts, and whether they are recordings.
 
@@ -168,8 +199,7 @@ def _planned(
         InputError: files whose columns do not fit, or that cannot be read and are not to be set aside.
     """
     encoder = settings.encoder(model)
-    results: list[Any] = []
-    cut: list[bool] = []
+    results, cut = list[Any](), list[bool]()
 
     def check(schema: Any) -> None:
         cut.append(is_recording(model, schema, settings.column))
@@ -178,7 +208,7 @@ def _planned(
         if cut[0]:
             missing = [name for name in settings.keep if name not in schema.names]
             if missing:
-                raise InputError(f"keep: expected a column {missing[0]!r}, got {', '.join(schema.names)}")
+                raise InputError(f"keep: expected a column '{printable(missing[0])}', got {shortened(schema.names)}")
             return
         result = encoder.schema(schema)
         if results and not result.equals(results[0]):
@@ -204,6 +234,14 @@ def _planned(
     return what, bool(cut and cut[0])
 
 
+def _taken(model: Model, settings: Settings, columns: Any, are_recordings: bool) -> tuple[str, ...]:
+    """The columns that samples are taken from."""
+    if are_recordings and model.input.signal is not None:
+        return tuple(name for name in columns.names if name in model.input.signal.channels)
+    features, names = model.input.features or (), settings.encoder(model).columns(columns)
+    return tuple(name for name in names if name in features or name not in settings.keep)
+
+
 def _unlike(one: Any, other: Any) -> str:
     """The first field in which two schemas differ."""
     for name in dict.fromkeys([*one.names, *other.names]):
@@ -213,7 +251,7 @@ def _unlike(one: Any, other: Any) -> str:
     return "in another order"
 
 
-def _job(bundle: str, settings: Settings, what: Plan, aside: Place | None) -> dict[str, Any]:
+def _job(bundle: str, settings: Settings, what: Plan) -> dict[str, Any]:
     """What makes the result what it is, as JSON."""
     listed = "\n".join(f"{part.place.name} {part.groups} {part.first_row} {part.rows}" for part in what.parts)
     return {
@@ -222,15 +260,14 @@ def _job(bundle: str, settings: Settings, what: Plan, aside: Place | None) -> di
         "sources": hashlib.sha256(listed.encode()).hexdigest(),
         "parts": len(what.parts),
         "rows": what.rows,
-        "bad_rows": aside is not None,
     }
 
 
-def _keep_unreadable(what: Plan, aside: Place | None) -> None:
+def keep_unreadable(what: Plan, aside: Place | None) -> None:
     """Write down which files were set aside as a whole."""
     if aside is not None and what.unreadable:
         lines = [json.dumps({"file": each.place.name, "reason": each.reason}) for each in what.unreadable]
-        write(aside / "unreadable.jsonl", ("\n".join(lines) + "\n").encode(), aside / "_tmp")
+        write(aside / UNREADABLE, ("\n".join(lines) + "\n").encode(), aside / SCRATCH)
 
 
 def _run(
@@ -243,15 +280,15 @@ def _run(
     """
     rest, notes = [part for part in what.parts if part.number not in done], list[str]()
     count = sum(outcome.rows for outcome in done.values())
-    failures: list[str] = []
-    label = f"{engine.name}, {engine.workers} workers"
+    failures: list[Outcome] = []
+    label = f"{engine.name}, {engine.workers} {'worker' if engine.workers == 1 else 'workers'}"
     progress(count, what.rows, label)
     outcomes = engine.run(task, rest, packed)
     try:
         for outcome in outcomes:
             if outcome.error:
-                failures.append(outcome.error)
-                if len(failures) >= _MOST_FAILURES:
+                failures.append(outcome)
+                if len(failures) >= _MOST_FAILURES or outcome.is_unverified:
                     break
                 continue
             done[outcome.number] = outcome
@@ -261,16 +298,45 @@ def _run(
     finally:
         outcomes.close()
     if failures:
-        distinct = list(dict.fromkeys(failures))
-        others = f" ({len(distinct) - 1} more of this kind)" if len(distinct) > 1 else ""
-        raise InputError(
-            f"{distinct[0]}{others}; {len(done):,} of {len(what.parts):,} parts are done: mend it, then resume=True "
-            "goes on"
+        distinct = dict.fromkeys(outcome.error for outcome in failures)
+        first = next((outcome.error for outcome in failures if outcome.is_unverified), failures[0].error)
+        others = f" ({len(distinct) - 1} more parts failed)" if len(distinct) > 1 else ""
+        kind = VerificationError if failures[-1].is_unverified else InputError
+        raise kind(
+            f"{first}{others}; {len(done):,} of {len(what.parts):,} parts are done: mend it, then resume=True goes on"
         )
     missing = [part for part in rest if part.number not in done]
     if missing:
         raise AeedgeError(f"{missing[0].name}: the engine gave no outcome for it; resume=True goes on")
     return notes
+
+
+def _report(
+    target: Place, aside: Place | None, engine: Engine, what: Plan, done: dict[int, Outcome], notes: list[str]
+) -> Report:
+    """What the outcomes of all parts say."""
+    outcomes = [done[number] for number in sorted(done)]
+    reasons, unreadable = Counter[str](), [(each.place.name, each.reason) for each in what.unreadable]
+    for outcome in outcomes:
+        reasons.update(outcome.reasons or {})
+        if outcome.unreadable:
+            unreadable.append((what.parts[outcome.number].name, outcome.unreadable))
+    return Report(
+        output=target.name,
+        bad_rows="" if aside is None else aside.name,
+        engine=engine.name,
+        workers=engine.workers,
+        parts=len(what.parts),
+        rows=what.rows,
+        written=sum(outcome.written for outcome in outcomes),
+        alarms=sum(outcome.alarms for outcome in outcomes),
+        set_aside=sum(outcome.set_aside for outcome in outcomes),
+        reasons=tuple(reasons.most_common(_MOST_REASONS)),
+        unreadable=tuple(unreadable),
+        variants=dict(Counter(outcome.variant for outcome in outcomes if outcome.variant)),
+        hosts=tuple(sorted({outcome.host for outcome in outcomes})),
+        notes=tuple(dict.fromkeys(notes)),
+    )
 
 
 def _check_rows(report: Report) -> None:

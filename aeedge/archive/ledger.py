@@ -7,16 +7,18 @@ is done again: the result has the same name and the same bytes, so nothing is th
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from aeedge.archive.engines import Outcome
+from aeedge.archive.parts import Part
 from aeedge.archive.storage import Place, entries, read, remove, write
-from aeedge.errors import InputError
+from aeedge.errors import InputError, printable
 
-FOLDER, SUCCESS = "_aeedge", "_SUCCESS"
+FOLDER, SUCCESS, UNREADABLE = "_aeedge", "_SUCCESS", "unreadable.jsonl"
 _JOB, _RECORDS, _SCRATCH, _MANIFEST = "job.json", "parts", "tmp", "manifest.json"
+_BAD_ROWS = "bad_rows"
 _READERS = 16
 
 
@@ -51,38 +53,47 @@ class Ledger:
         """
         before = self._json(self.folder / _JOB)
         there = [info.base_name for info in entries(self.output)]
-        foreign = sorted(name for name in there if name not in (FOLDER, SUCCESS) and not _is_part(name))
-        if foreign or (there and before is None):
+        foreign = sorted(name for name in there if name != FOLDER and not (before and _is_ours(name)))
+        if foreign:
             raise InputError(
                 f"{self.output.name}: expected a new or empty folder, or one with results of aeedge, it holds "
-                f"{(foreign or there)[0]!r}; give another one"
+                f"'{printable(foreign[0])}'; give another one"
             )
-        if before is not None and not overwrite:
-            if before.get("identity") != self.identity:
-                raise InputError(
-                    f"{self.output.name}: holds the results of another run ({_difference(before, job)}); give another "
-                    "folder, or overwrite=True to remove them"
-                )
-            if not resume:
-                state = "the results of this run" if self._manifest() else "a part of the results of this run"
-                raise InputError(
-                    f"{self.output.name}: holds {state} already; resume=True goes on, overwrite=True begins anew"
-                )
         if before is not None and overwrite:
-            self.clear(there)
+            self._clear(there)
             before = None
-        if before is None:
+        if before is not None:
+            self._check_same(before, job, resume)
+        if before is None or before.get(_BAD_ROWS) != job.get(_BAD_ROWS):
             write(self.folder / _JOB, _document({"identity": self.identity, **job}), self.scratch)
 
-    def clear(self, names: list[str]) -> None:
+    def _check_same(self, before: Mapping[str, Any], job: Mapping[str, Any], resume: bool) -> None:
+        if before.get("identity") != self.identity:
+            raise InputError(
+                f"{self.output.name}: holds the results of another run ({_difference(before, job)}); give another "
+                "folder, or overwrite=True to remove them"
+            )
+        if not resume:
+            state = "the results of this run" if read(self.folder / _MANIFEST) else "a part of the results of this run"
+            raise InputError(
+                f"{self.output.name}: holds {state} already; resume=True goes on, overwrite=True begins anew"
+            )
+        if before.get(_BAD_ROWS) not in (None, job.get(_BAD_ROWS)):
+            raise InputError(f"bad_rows: expected {before[_BAD_ROWS]}, where this run has set rows aside before")
+
+    def _clear(self, names: list[str]) -> None:
         """Remove results: first what says that they are complete, last what says that they are ours."""
-        remove(self.output / SUCCESS)
-        remove(self.folder / _MANIFEST)
+        self.reopen()
         remove(self.folder / _RECORDS)
         for name in names:
-            if _is_part(name):
+            if name != FOLDER:
                 remove(self.output / name)
         remove(self.folder)
+
+    def reopen(self) -> None:
+        """Take back that all is done."""
+        remove(self.output / SUCCESS)
+        remove(self.folder / _MANIFEST)
 
     def record(self, outcome: Outcome, size: int, more: Mapping[str, Any]) -> None:
         """Write down that a part is done, and its file has so many bytes; by the worker, last of all."""
@@ -90,16 +101,19 @@ class Ledger:
         document = _document({"identity": self.identity, "bytes": size, **found, **more})
         write(self.folder / _RECORDS / f"{outcome.number:05d}.json", document, self.scratch)
 
-    def finished(self) -> dict[int, Outcome]:
-        """The parts that are done, whose files are there."""
+    def finished(self, parts: Sequence[Part]) -> dict[int, Outcome]:
+        """Those of the parts that are done: their results are there, and their files have not changed since."""
         sizes = {info.base_name: info.size for info in entries(self.output)}
         records = [self.folder / _RECORDS / info.base_name for info in entries(self.folder / _RECORDS)]
+        versions = {part.number: part.version for part in parts}
         with ThreadPoolExecutor(_READERS) as pool:
-            found = [each for each in pool.map(self._json, records) if each and each.get("identity") == self.identity]
+            found = [each for each in pool.map(self._json, records) if each and {*_KEPT, "bytes"} <= {*each}]
         return {
             each["number"]: Outcome(**{name: each[name] for name in _KEPT})
             for each in found
-            if not each["written"] or sizes.get(file_name(each["number"])) == each["bytes"]
+            if each.get("identity") == self.identity
+            and each.get("version") == versions.get(each["number"])
+            and sizes.get(file_name(each["number"]), 0) == each["bytes"]
         }
 
     def complete(self, summary: Mapping[str, Any]) -> None:
@@ -118,11 +132,8 @@ class Ledger:
         there = {info.base_name for info in entries(self.output) if _is_part(info.base_name)}
         if there != expected:
             name = min(there ^ expected)
-            what = "is missing" if name in expected else "is none of this run"
-            raise InputError(f"{(self.output / name).name}: {what}; somebody else changed the folder: run with resume")
-
-    def _manifest(self) -> Any:
-        return self._json(self.folder / _MANIFEST)
+            what = "is missing, resume=True makes it" if name in expected else "is none of this run, remove it"
+            raise InputError(f"{(self.output / name).name}: {what}; somebody else changed the folder")
 
     def _json(self, place: Place) -> Any:
         data = read(place)
@@ -133,17 +144,25 @@ class Ledger:
         return found if isinstance(found, dict) else None
 
 
-_KEPT = ("number", "rows", "written", "set_aside", "host", "variant", "seconds")
+_KEPT = [name for name in Outcome._fields if name not in ("error", "is_unverified", "payload")]
 
 
 def _is_part(name: str) -> bool:
     return name.startswith("part-") and name.endswith(".parquet")
 
 
+def _is_ours(name: str) -> bool:
+    return _is_part(name) or name in (SUCCESS, UNREADABLE) or (name.startswith("part-") and name.endswith(".json"))
+
+
 def _difference(before: Mapping[str, Any], job: Mapping[str, Any]) -> str:
     """In what two jobs differ, in words."""
-    names = [name for name in job if before.get(name) != job[name]]
-    return ", ".join(f"another {name.replace('_', ' ')}" for name in names) or "of another version of aeedge"
+    old, new = before.get("settings") or {}, job["settings"]
+    names = [name for name in new if old.get(name) != new[name]]
+    found = ["of another bundle"] if before.get("bundle") != job["bundle"] else []
+    found += [f"with other {', '.join(names)}"] if names else []
+    found += ["of other sources"] if before.get("sources") != job["sources"] else []
+    return ", ".join(found) or "by another version of aeedge"
 
 
 def _document(values: Mapping[str, Any]) -> bytes:

@@ -23,6 +23,7 @@ class Part(NamedTuple):
         groups: numbers of its row groups; empty for all of it.
         first_row: number of the first row in the file.
         rows: how many there are.
+        version: of the file, when the archive was listed; another one after it was changed.
     """
 
     number: int
@@ -30,6 +31,7 @@ class Part(NamedTuple):
     groups: tuple[int, ...]
     first_row: int
     rows: int
+    version: str = ""
 
     @property
     def name(self) -> str:
@@ -100,24 +102,25 @@ def plan(files: Sequence[File], check: Callable[[Any], object], *, whole: bool =
                     raise InputError(f"{file.name}: {error}{unlike}") from None
                 seen.append((schema, file.name))
             empty += not sum(groups)
-            parts += _cut(file.place, groups, len(parts), whole)
+            parts += _cut(file, groups, len(parts), whole)
     return Plan(parts, unreadable, empty, seen[0][0] if seen else None)
 
 
-def _cut(place: Place, groups: Sequence[int], number: int, whole: bool) -> list[Part]:
+def _cut(file: File, groups: Sequence[int], number: int, whole: bool) -> list[Part]:
     """Row groups of these numbers of rows, together as long as they are not too many."""
     if whole or sum(groups) <= PART_ROWS:
-        return [Part(number, place, (), 0, sum(groups))] if sum(groups) else []
+        return [Part(number, file.place, (), 0, sum(groups), file.version)] if sum(groups) else []
     found: list[Part] = []
     chosen: list[int] = []
     first = rows = 0
     for group, count in enumerate(groups):
         if rows and rows + count > PART_ROWS:
-            found.append(Part(number + len(found), place, tuple(chosen), first, rows))
+            found.append(Part(number + len(found), file.place, tuple(chosen), first, rows, file.version))
             chosen, first, rows = [], first + rows, 0
         chosen.append(group)
         rows += count
-    return [*found, Part(number + len(found), place, tuple(chosen), first, rows)] if rows else found
+    last = Part(number + len(found), file.place, tuple(chosen), first, rows, file.version)
+    return [*found, last] if rows else found
 
 
 def _footer(file: File) -> tuple[Any, list[int]] | str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _GLOB = re.compile(r"[*?\[]")
 _SUFFIXES = (".parquet", ".pq", ".parq")
+_OTHER_SUFFIXES = {".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson", ".npy", ".npz", ".wav", ".gz"}
 
 
 class Place(NamedTuple):
@@ -54,10 +55,15 @@ class Place(NamedTuple):
 
 
 class File(NamedTuple):
-    """A file of an archive, and its size in bytes."""
+    """A file of an archive.
+
+    Attributes:
+        place: where it is.
+        version: its size and when it was changed, as far as the file system says.
+    """
 
     place: Place
-    size: int
+    version: str
 
     @property
     def name(self) -> str:
@@ -114,6 +120,17 @@ def files(sources: Sequence[str | PathLike[str]], notes: list[str]) -> list[File
     return found
 
 
+def covers(source: str | PathLike[str], target: Place) -> bool:
+    """Whether a file in the folder `target` would be among the files of a source."""
+    folder, glob = _asked(os.fspath(source))
+    inside = f"{target.path.rstrip('/')}/part.parquet"
+    start = f"{folder.path.rstrip('/')}/"
+    if urlsplit(folder.root)[:2] != urlsplit(target.root)[:2] or not inside.startswith(start):
+        return False
+    name = inside[len(start) :]
+    return not _is_hidden(name, glob) and (not glob or _regex(glob).fullmatch(name) is not None)
+
+
 def is_there(place: Place) -> bool:
     """Whether there is a file or a folder."""
     import pyarrow.fs
@@ -155,22 +172,30 @@ def written(target: Place, scratch: Place) -> Iterator[IO[bytes]]:
     """
     system = target.filesystem
     part = scratch / f"{os.path.basename(target.path)}-{os.urandom(6).hex()}"
+    folder = target._replace(path=os.path.dirname(target.path))
     with accessing(target, "written"):
-        for folder in (scratch, target._replace(path=os.path.dirname(target.path))):
-            system.create_dir(folder.path, recursive=True)
-        stream = system.open_output_stream(part.path)
+        stream = _in_folder(scratch, lambda: system.open_output_stream(part.path))
     try:
         with accessing(target, "written"):
             yield stream
             stream.close()
             _synced(part)
-            system.move(part.path, target.path)
+            _in_folder(folder, lambda: system.move(part.path, target.path))
     except BaseException:
         with _ignored():
             stream.close()
         with _ignored():
             system.delete_file(part.path)
         raise
+
+
+def _in_folder(folder: Place, act: Callable[[], Any]) -> Any:
+    """Act; where the folder is missing, make it first. Object stores have none: nothing is asked there."""
+    try:
+        return act()
+    except FileNotFoundError:
+        folder.filesystem.create_dir(folder.path, recursive=True)
+        return act()
 
 
 def remove(place: Place) -> None:
@@ -242,40 +267,57 @@ def _by_fsspec(root: str, scheme: str) -> Any:
 def _files(source: str | PathLike[str], notes: list[str]) -> Iterator[File]:
     import pyarrow.fs
 
-    text = os.fspath(source)
-    if is_glob(text):
-        before, _, after = _split_glob(_without_query(text))
-        query = f"?{_query(text)}" if is_url(text) and _query(text) else ""
-        folder, deep = place(before + query), "/" in after
-        pattern = _regex(after)
-        infos = _listed(folder, deep)
-        start = len(folder.path.rstrip("/")) + 1
-        for info in infos:
-            if info.type == pyarrow.fs.FileType.File and pattern.fullmatch(info.path[start:]):
-                yield File(folder._replace(path=info.path), info.size)
-        return
-    at = place(text)
-    with accessing(at):
-        info = at.filesystem.get_file_info(at.path)
-    if info.type == pyarrow.fs.FileType.File:
-        yield File(at, info.size)
-        return
-    if info.type == pyarrow.fs.FileType.NotFound:
-        raise InputError(f"{_said(source)}: no such file or folder")
-    others = []
-    start = len(at.path.rstrip("/")) + 1
-    for info in _listed(at, True):
-        hidden = any(part[:1] in ("_", ".") for part in info.path[start:].split("/"))
-        if info.type != pyarrow.fs.FileType.File or hidden:
+    text, others = os.fspath(source), list[str]()
+    folder, glob = _asked(text)
+    if not glob:
+        with accessing(folder):
+            info = folder.filesystem.get_file_info(folder.path)
+        if info.type == pyarrow.fs.FileType.NotFound:
+            raise InputError(f"{_said(source)}: no such file or folder")
+        if info.type == pyarrow.fs.FileType.File:
+            _check_parquet(text)
+            yield File(folder, _version(info))
+            return
+    start = len(folder.path.rstrip("/")) + 1
+    for info in _listed(folder, not glob or "/" in glob or "**" in glob):
+        name = info.path[start:]
+        if info.type != pyarrow.fs.FileType.File or _is_hidden(name, glob):
             continue
-        if info.path.lower().endswith(_SUFFIXES):
-            yield File(at._replace(path=info.path), info.size)
-        else:
-            others.append(info.path[start:])
+        if not glob and not name.lower().endswith(_SUFFIXES):
+            others.append(name)
+        elif not glob or _regex(glob).fullmatch(name):
+            _check_parquet(name)
+            yield File(folder._replace(path=info.path), _version(info))
     if others:
-        notes.append(
-            f"{at.name}: {len(others)} files that are no Parquet were left out, such as {printable(others[0])}"
+        many = "a file that is" if len(others) == 1 else f"{len(others):,} files that are"
+        notes.append(f"{folder.name}: {many} no Parquet left out, such as {printable(others[0])}")
+
+
+def _asked(text: str) -> tuple[Place, str]:
+    """A file or folder and ""; of a glob the folder before the first wildcard, and the pattern of names in it."""
+    if not is_glob(text):
+        return place(text), ""
+    before, after = _split_glob(_without_query(text))
+    query = f"?{_query(text)}" if is_url(text) and _query(text) else ""
+    return place(before + query), after
+
+
+def _is_hidden(name: str, glob: str) -> bool:
+    """Whether a name in a folder begins with "_" or ".", and the pattern does not ask for such names."""
+    marks = {part[:1] for part in name.split("/")} & {"_", "."}
+    return not marks <= {part[:1] for part in glob.split("/")}
+
+
+def _check_parquet(name: str) -> None:
+    suffix = os.path.splitext(name)[1].lower()
+    if suffix in _OTHER_SUFFIXES:
+        raise InputError(
+            f"{printable(name, None)}: archives are Parquet, got {suffix}; convert it, or encode it alone, file to file"
         )
+
+
+def _version(info: Any) -> str:
+    return f"{info.size} {info.mtime_ns}"
 
 
 def _listed(folder: Place, deep: bool) -> list[Any]:
@@ -288,7 +330,7 @@ def _listed(folder: Place, deep: bool) -> list[Any]:
         raise InputError(f"{folder.name}: no such folder") from None
 
 
-def _split_glob(text: str) -> tuple[str, str, str]:
+def _split_glob(text: str) -> tuple[str, str]:
     """The folder before the first segment with a wildcard, and the pattern of what is in it."""
     scheme = _SCHEME.match(text)
     start = scheme.end() if scheme else 0
@@ -297,11 +339,11 @@ def _split_glob(text: str) -> tuple[str, str, str]:
     before = "/".join(segments[:first])
     return (
         text[:start] + (before or ("/" if text[start:].startswith("/") else "" if scheme else ".")),
-        "/",
         "/".join(segments[first:]),
     )
 
 
+@lru_cache(maxsize=16)
 def _regex(pattern: str) -> re.Pattern[str]:
     """A glob as a regular expression: "*" within a name, "**" across folders."""
     tokens = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}

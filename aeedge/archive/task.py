@@ -6,11 +6,15 @@ import json
 import platform
 import time
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
 
 from aeedge.archive.engines import Outcome
 from aeedge.archive.ledger import Ledger, file_name
@@ -18,13 +22,18 @@ from aeedge.archive.parts import Part, UnreadableError
 from aeedge.archive.recordings import WINDOW, is_recording, recording_batches
 from aeedge.archive.storage import Place, accessing, remove, write, written
 from aeedge.arrow import BatchEncoder
-from aeedge.errors import AeedgeError, InputError, VerificationError, of_system, printable
+from aeedge.errors import AeedgeError, BundleError, InputError, VerificationError, of_system, printable
 from aeedge.loading import load
 from aeedge.model import Model
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
 _BATCH_ROWS = 2**16
 _COMPRESSION = "zstd"
-_SCRATCH = "_tmp"
+SCRATCH = "_tmp"
+"""In the folder for bad rows, while they are written."""
+_MOST_REASONS = 20
 _REASONS = ("_file", "_row", "_reason")
 
 
@@ -45,7 +54,8 @@ class Settings(NamedTuple):
         return BatchEncoder(model, **options, first_row=first_row)
 
 
-class EncodeTask(NamedTuple):
+@dataclass(frozen=True)
+class EncodeTask:
     """The task of a job that encodes; it travels to the workers.
 
     Attributes:
@@ -54,6 +64,7 @@ class EncodeTask(NamedTuple):
         settings: what is computed.
         output: folder for results.
         bad_rows: folder for rows that cannot be computed; without one they are an error.
+        are_recordings: whether a file is a recording, of which windows are cut.
     """
 
     identity: str
@@ -61,6 +72,7 @@ class EncodeTask(NamedTuple):
     settings: Settings
     output: Place
     bad_rows: Place | None
+    are_recordings: bool = False
 
     def __call__(self, part: Part, bundle: str) -> Outcome:
         """Do a part with the bundle at this path."""
@@ -71,50 +83,56 @@ class EncodeTask(NamedTuple):
             outcome = outcome._replace(host=host, variant=model.variant, seconds=round(time.perf_counter() - began, 3))
             self._commit(part, outcome)
         except AeedgeError as error:
-            where = f"worker {host}: " if isinstance(error, VerificationError) else ""
-            return Outcome(part.number, host=host, error=where + str(error))
+            where = f"worker {host}: " if isinstance(error, (VerificationError, BundleError)) else ""
+            unverified = isinstance(error, (VerificationError, BundleError))
+            return Outcome(part.number, host=host, error=where + str(error), is_unverified=unverified)
         return outcome
 
     def _encoded(self, part: Part, model: Model) -> Outcome:
         """Write the result of a part, and what is set aside."""
-        aside = _Aside(part, self.bad_rows)
+        aside = Aside(part, self.bad_rows)
         try:
-            source = _Source(part, model, self.settings, missing=self.bad_rows is not None)
-            rows, count = self._written(part, source, aside)
+            source = Source(part, model, self.settings, missing=self.bad_rows is not None)
+            rows, count, alarms = self._written(part, source, aside)
         except UnreadableError as error:
             if self.bad_rows is None:
                 raise
             aside.all_of_it(str(error))
-            return Outcome(part.number, part.rows, 0, part.rows)
+            lost = 0 if self.are_recordings else part.rows  # nobody knows how many windows it has
+            return Outcome(part.number, part.rows, 0, lost, unreadable=str(error))
         if not source.is_cut and rows != part.rows:
-            raise InputError(f"{part.name}: expected {part.rows:,} rows as before, got {rows:,}; the file was changed")
+            raise _changed(part)
         aside.finish(source)
-        return Outcome(part.number, part.rows, count, len(aside.reasons), payload=tuple(source.notes))
+        reasons, notes = dict(Counter(aside.reasons.values()).most_common(_MOST_REASONS)), tuple(source.notes)
+        found = Outcome(part.number, part.rows, count, len(aside.reasons), alarms=alarms, reasons=reasons)
+        return found._replace(payload=notes)
 
-    def _written(self, part: Part, source: _Source, aside: _Aside) -> tuple[int, int]:
-        """Numbers of rows that were read and written."""
+    def _written(self, part: Part, source: Source, aside: Aside) -> tuple[int, int, int]:
+        """Numbers of rows that were read and written, and of alarms."""
         import pyarrow.parquet as pq
 
-        rows = count = 0
+        rows = count = alarms = 0
         with written(self.output / file_name(part.number), Ledger(self.output, self.identity).scratch) as stream:
             writer = pq.ParquetWriter(stream, source.encoder.schema(source.schema), compression=_COMPRESSION)
             for batch in source.batches:
-                result = aside.encoded(batch, source.encoder, rows)
+                numbers = np.arange(rows, rows + batch.num_rows)
+                _, _, result = aside.sound(batch, source.encoder, numbers)
                 writer.write_batch(result)
                 rows, count = rows + batch.num_rows, count + result.num_rows
+                alarms += result.column("alarm").true_count if "alarm" in self.settings.outputs else 0
             writer.close()
-        return rows, count
+        return rows, count, alarms
 
     def _commit(self, part: Part, outcome: Outcome) -> None:
         target = self.output / file_name(part.number)
         if not outcome.written:
             remove(target)
         size = target.filesystem.get_file_info(target.path).size if outcome.written else 0
-        found = {"source": part.place.name, "first_row": part.first_row}
+        found = {"source": part.place.name, "first_row": part.first_row, "version": part.version}
         Ledger(self.output, self.identity).record(outcome, size, found)
 
 
-class _Source:
+class Source:
     """What a part is read as: batches, and what computes them.
 
     Attributes:
@@ -139,20 +157,38 @@ class _Source:
         self.batches = chain([first], windows)
 
 
-class _Aside:
+class Aside:
     """The rows of a part that cannot be computed.
+
+    Args:
+        part: that is done.
+        folder: for these rows; None where they are an error.
+        instead: what becomes of them with invalid="propagate".
 
     Attributes:
         reasons: by the number of the row (of windows: of the window) in the part.
     """
 
-    def __init__(self, part: Part, folder: Place | None) -> None:
-        self._part, self._folder = part, folder
+    def __init__(self, part: Part, folder: Place | None, instead: str = "get NaN there") -> None:
+        self._part, self._folder, self._instead = part, folder, instead
         self._pieces: list[Any] = []
         self.reasons: dict[int, str] = {}
 
-    def encoded(self, batch: Any, encoder: BatchEncoder, first: int) -> Any:
-        """The result of a batch, of the rows that can be computed.
+    @property
+    def _note(self) -> Place:
+        """What says why nothing of the part can be read."""
+        assert self._folder is not None
+        return self._folder / f"part-{self._part.number:05d}.json"
+
+    def sound(
+        self, batch: Any, encoder: BatchEncoder, numbers: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], Any, Any]:
+        """The rows of a batch that can be computed: their numbers, the batch of them, and the result.
+
+        Args:
+            batch: some rows of the part.
+            encoder: that computes them.
+            numbers: theirs in the part.
 
         Raises:
             InputError: some cannot, and there is no folder for them.
@@ -160,29 +196,32 @@ class _Aside:
         import pyarrow as pa
 
         try:
-            return encoder(batch)
-        except InputError:
+            return numbers, batch, encoder(batch)
+        except InputError as error:
             found = encoder.faults(batch)  # a second look at all rows, for those that are at fault
             if not found:
-                raise
+                raise InputError(f"{self._part.name}: {error}") from None
         if self._folder is None:
             row = min(found)
             raise InputError(
-                f"{self._part.place.name}, row {self._part.first_row + first + row} (counted from 0): {found[row]}; "
-                "give bad_rows to set such rows aside, or invalid='propagate' to get NaN there"
+                f"{self._part.place.name}, row {self._part.first_row + numbers[row]} (counted from 0): {found[row]}; "
+                f"give bad_rows to set such rows aside, or invalid='propagate' to {self._instead}"
             )
-        self.reasons |= {first + row: why for row, why in found.items()}
+        self.reasons |= {int(numbers[row]): why for row, why in found.items()}
         self._pieces.append(pa.Table.from_batches([batch]).take(pa.array(sorted(found))))
-        return encoder(batch.take(pa.array([row for row in range(batch.num_rows) if row not in found], pa.int64())))
+        rest = np.delete(np.arange(len(numbers)), list(found))
+        batch = batch.take(pa.array(rest))
+        return numbers[rest], batch, encoder(batch)
 
-    def finish(self, source: _Source) -> None:
+    def finish(self, source: Source) -> None:
         """Write the rows, with all columns of the file, and why; of windows what is kept of them."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         if self._folder is None:
             return
-        target, numbers = self._folder / file_name(self._part.number), sorted(self.reasons)
+        numbers, target = sorted(self.reasons), self._folder / file_name(self._part.number)
+        remove(self._note)
         if not numbers:
             remove(target)
             return
@@ -196,7 +235,7 @@ class _Aside:
         ]
         for name, values in zip(_REASONS, added):
             table = table.append_column(name, pa.array(values))
-        with written(target, self._folder / _SCRATCH) as stream:
+        with written(target, self._folder / SCRATCH) as stream:
             pq.write_table(table, stream)
 
     def all_of_it(self, reason: str) -> None:
@@ -205,7 +244,7 @@ class _Aside:
         remove(self._folder / file_name(self._part.number))
         found = {"file": self._part.place.name, "first_row": self._part.first_row, "rows": self._part.rows}
         text = json.dumps({**found, "reason": reason}) + "\n"
-        write(self._folder / f"part-{self._part.number:05d}.json", text.encode(), self._folder / _SCRATCH)
+        write(self._note, text.encode(), self._folder / SCRATCH)
 
 
 @lru_cache(maxsize=4)
@@ -274,12 +313,18 @@ def _reading(part: Part) -> Iterator[Any]:
     except FileNotFoundError:
         raise InputError(f"{part.place.name}: is not there any more") from None
     with stream:
+        if part.version and stream.size() != int(part.version.split()[0]):
+            raise _changed(part)
         try:
             file = pq.ParquetFile(stream)
         except pa.ArrowException as error:
             why = printable(" ".join(str(error).split()), 200)
             raise UnreadableError(f"{part.place.name}: cannot be read ({why})") from None
         yield file
+
+
+def _changed(part: Part) -> InputError:
+    return InputError(f"{part.place.name}: was changed since the run began; run again, which reads it anew")
 
 
 def _schema(part: Part) -> Any:

@@ -39,7 +39,10 @@ class ParquetTable:
         kinds: of each, "number", "time" or "text".
         width: number of columns, lists expanded.
         count: number of rows.
+        groups: number of rows in each row group.
         index: names of columns that were a frame's index.
+        lists: names of the columns of lists, with the names of their values.
+        tensors: shapes of the lists that are tensors, by name of the column.
         notes: of what was guessed, nothing here.
 
     Raises:
@@ -51,8 +54,12 @@ class ParquetTable:
         with self._reading():
             self._file = self._pa.parquet.ParquetFile(source.path or source.open_seekable())
             schema = self._file.schema_arrow
-            self.count: int = self._file.metadata.num_rows
+            metadata = self._file.metadata
+            self.count: int = metadata.num_rows
+            self.groups = tuple(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))
             self._columns = [(field.name, *self._kind(field)) for field in schema]
+            shapes = {field.name: getattr(field.type, "shape", None) for field in schema}
+            self.tensors = {name: tuple(shape) for name, shape in shapes.items() if shape}
             index = (schema.pandas_metadata or {}).get("index_columns", ())
             self.index = frozenset(name for name in index if isinstance(name, str))
         if not self._columns:
@@ -67,6 +74,7 @@ class ParquetTable:
         self.names = tuple(
             f"{name}[{i}]" if size else name for name, _, size in self._columns for i in range(size or 1)
         )
+        self.lists = {name: tuple(f"{name}[{i}]" for i in range(size)) for name, _, size in self._columns if size}
         self.width, self.notes = len(self.names), list[str]()
         self.kinds = tuple(kind for _, kind, size in self._columns for _ in range(size or 1))
 
@@ -76,7 +84,7 @@ class ParquetTable:
 
     def _kind(self, field: Any) -> tuple[str, int]:
         """What a column holds, and the length of its lists, 0 where it has none."""
-        types, kind, size = self._pa.types, field.type, 0
+        types, kind, size = self._pa.types, getattr(field.type, "storage_type", field.type), 0  # of a tensor: lists
         if types.is_fixed_size_list(kind):
             kind, size = kind.value_type, kind.list_size
         elif types.is_list(kind) or types.is_large_list(kind):
@@ -98,7 +106,12 @@ class ParquetTable:
         return [] if batch is None else batch.column(0).to_pylist()
 
     def blocks(
-        self, order: Sequence[int], *, missing: bool, text: Sequence[int] = ()
+        self,
+        order: Sequence[int],
+        *,
+        missing: bool,
+        text: Sequence[int] = (),
+        groups: Sequence[int] | None = None,
     ) -> Iterator[tuple[NDArray[np.float64], list[list[Any]]]]:
         """Rows of numbers (m, k) of the columns `order`, in bounded memory, and the values of others, m for each.
 
@@ -106,6 +119,7 @@ class ParquetTable:
             order: positions in `names`.
             missing: whether nulls and NaN become NaN; otherwise they are an InputError.
             text: columns to return as Python objects.
+            groups: numbers of the row groups to read, consecutive ones; None for all.
 
         Raises:
             InputError: a column that holds no numbers, lists of unequal length, a missing value.
@@ -116,9 +130,9 @@ class ParquetTable:
                 raise InputError(f"{where}: expected numbers, got {self.kinds[i]}; leave it out")
         features = {self._places[i][0] for i in order}
         wanted = list(dict.fromkeys(self._places[i][0] for i in (*order, *text)))
-        first, step = 0, max(1, _BLOCK_BYTES // (8 * len(self.names)))
+        first, step = sum(self.groups[: groups[0]]) if groups else 0, max(1, _BLOCK_BYTES // (8 * len(self.names)))
         with self._reading():
-            batches = self._file.iter_batches(batch_size=step, columns=wanted)
+            batches = self._file.iter_batches(batch_size=step, columns=wanted, row_groups=groups)
         while True:
             with self._reading():
                 batch = next(batches, None)
@@ -157,6 +171,7 @@ class ParquetTable:
         """A column as (m, p): p values of a list, otherwise one."""
         pa = self._pa
         size, rows = self._sizes[name], len(column)
+        column = getattr(column, "storage", column)
         if size:
             if column.null_count or not pa.types.is_fixed_size_list(column.type):
                 lengths = [None if v is None else len(v) for v in column.to_pylist()]

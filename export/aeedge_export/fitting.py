@@ -29,16 +29,17 @@ from aeedge.signals.drift import LEAST_WINDOWS, MOST_WINDOWS
 from aeedge_export.alarms import check_rule, described_drift, rows_word, set_alarm
 from aeedge_export.arguments import check_signal
 from aeedge_export.conversion.graph import check_one_input
-from aeedge_export.data.axes import channels_first, resolve_channels
+from aeedge_export.data.axes import resolve_channels
 from aeedge_export.data.columns import label_notes
 from aeedge_export.data.corruption import corruption
-from aeedge_export.data.outliers import find_outliers
+from aeedge_export.data.outliers import OutlierSearch, find_outliers
 from aeedge_export.data.rows import (
     CROSS,
     LEAST_ROWS_TO_CALIBRATE,
     SPLIT,
     Split,
     fingerprint,
+    hashed,
     kept_rows,
     most_calibration,
     place_rows,
@@ -46,16 +47,23 @@ from aeedge_export.data.rows import (
     split_options,
 )
 from aeedge_export.data.scaling import (
+    FiniteCheck,
+    Moments,
     Scaler,
     Statistics,
     check_finite,
     crowded,
+    fit_float32,
     fit_scaler,
     fit_statistics,
     nearly_constant,
     pick_rows,
+    picked,
     robust_statistics,
+    row_size,
+    scan,
 )
+from aeedge_export.data.shards import LazyRows, Shards
 from aeedge_export.data.tensors import without_tensor
 from aeedge_export.data.windows import windows_per_span, with_reference
 from aeedge_export.networks import CUSTOM, build
@@ -67,6 +75,7 @@ from aeedge_export.run import Run
 from aeedge_export.scoring import check_kind, fit_scoring
 from aeedge_export.training.defaults import Facts, Resolved, few_windows, resolve
 from aeedge_export.training.devices import pick_device
+from aeedge_export.training.distributed import ALONE, Group
 from aeedge_export.training.loop import State, evaluate, train, trial_step
 from aeedge_export.training.progress import Progress, Silence
 
@@ -92,6 +101,7 @@ def fit(
     calibration_rows: ArrayLike | None = None,
     rule: ThresholdRule | None = None,
     share_of_epochs: float = 1.0,
+    group: Group = ALONE,
 ) -> Run:
     """Train a new network.
 
@@ -105,10 +115,12 @@ def fit(
         calibration_rows: raw rows (m, *shape) to set thresholds by, in the place of a share of X.
         rule: how the threshold follows from the scores of the calibration rows; None for the default.
         share_of_epochs: of the epochs that `params` mean, how many to train for.
+        group: the processes that train together; each is given the same and gets the same run.
 
     Raises:
         InputError: rows or parameters that do not fit; the message names them.
     """
+    params = _agreed(group, X, params, sample_weight)
     weights = None if sample_weight is None else _checked_weights(sample_weight, len(X), params["family"])
     if (signal := known.get("signal")) is not None:
         check_signal(signal, X.shape[1:])
@@ -127,7 +139,7 @@ def fit(
     ):
         params["calibration"] = _SHARE  # a stream without a threshold watches nothing
     front_end = made_front_end(params, X, signal)
-    run, resolved, inner = _begin(X, params, features, split_options(params), weights, front_end)
+    run, resolved, inner = _begin(X, params, features, split_options(params), weights, front_end, group)
     run = replace(run, fingerprint=fingerprint(X, run.dtype), **known)
     if signal is not None:
         run.signal = with_reference(signal, X, run.split(len(X)).fitted)
@@ -144,11 +156,30 @@ def fit(
     check_rule(run)  # before the training, not after
     epochs = max(1, round(share_of_epochs * resolved.settings.epochs))
     resolved = replace(resolved, settings=replace(resolved.settings, epochs=epochs))
-    _train(run, inner, resolved, params, run.split(len(X)), on_epoch)
+    _train(run, inner, resolved, params, run.split(len(X)), on_epoch, group)
     return run
 
 
-def resume(run: Run, X: NDArray[Any], params: Mapping[str, Any], on_epoch: RunHook | None = None) -> None:
+def _agreed(group: Group, X: NDArray[Any], params: Mapping[str, Any], sample_weight: object = None) -> dict[str, Any]:
+    """The parameters with the seed of process 0, once it is known that all processes have the same and the same rows.
+
+    Raises:
+        InputError: they have not.
+    """
+    if group is ALONE:
+        return dict(params)
+    group.check_same("all rows", {"X": fingerprint(X, X.dtype.name)})
+    group.check_same(
+        "all weights", {"sample_weight": None if sample_weight is None else np.asarray(sample_weight).sum()}
+    )
+    group.check_same("the same parameters", {name: repr(params[name]) for name in _kept(params)})
+    asked = params["random_state"]
+    return {**params, "random_state": group.shared(asked if isinstance(asked, (int, np.integer)) else _draw(asked))}
+
+
+def resume(
+    run: Run, X: NDArray[Any], params: Mapping[str, Any], on_epoch: RunHook | None = None, group: Group = ALONE
+) -> None:
     """Train a run further, on the rows that it was fitted to, which are split as before.
 
     Args:
@@ -156,6 +187,7 @@ def resume(run: Run, X: NDArray[Any], params: Mapping[str, Any], on_epoch: RunHo
         X: raw rows (n, *shape).
         params: the estimator's parameters, by name; those of the training may differ from the run's.
         on_epoch: called with the run after each epoch.
+        group: the processes that train together.
 
     Raises:
         InputError: other rows than before, or no epochs left.
@@ -163,25 +195,32 @@ def resume(run: Run, X: NDArray[Any], params: Mapping[str, Any], on_epoch: RunHo
     params = {**params, **{name: run.params[name] for name in (*SPLIT, *_OF_ROWS) if name in run.params}}
     if len(X) != run.rows:
         raise InputError(f"resume: expected the {run.rows} rows that the run was trained on, got {len(X)}; fit anew")
+    params = _agreed(group, X, params)
+    group.check_same("the same run", {"epoch": run.state.epoch})
     parts, X = run.split(len(X)), run.extract(X)
     train_rows = parts.train
-    statistics = fit_statistics(X, train_rows)
-    last = run.design.channels_last
-    scaler = fit_scaler(_scaling(params), statistics, pick_rows(X, train_rows), channels_last=last)
+    moments = Moments(X.shape[1:], train_rows)
+    scan(X, FiniteCheck(X, run.features), moments, group=group)
+    statistics, sample, last = moments.statistics, pick_rows(X, train_rows), run.design.channels_last
+    scaler = fit_scaler(_scaling(params), statistics, sample, channels_last=last)
     if not (np.array_equal(scaler.mean, run.scaler.mean) and np.array_equal(scaler.scale, run.scaler.scale)):
         raise InputError("resume: expected the rows that the run was trained on, got others; fit anew instead")
-    facts = Facts(scaler, statistics, crowded(X, train_rows, statistics), last, _span(params))
+    facts = Facts(scaler, statistics, crowded(sample, statistics), last, _span(params))
     resolved = resolve(params, facts, run.drawn_seed, run.design)
-    if run.state.epoch >= resolved.settings.epochs:
+    if run.state.epoch >= resolved.settings.epochs and run.state.stopped != "running":
         raise InputError(
             f"resume: all {run.state.epoch} epochs are done; ask for more (--epochs, resume(X, epochs=...))"
         )
     run.params = _kept(params)
-    _train(run, X, resolved, params, parts, on_epoch)
+    _train(run, X, resolved, params, parts, on_epoch, group)
 
 
 def partial_fit(
-    run: Run | None, X: NDArray[Any], params: Mapping[str, Any], features: Sequence[str] | None = None
+    run: Run | None,
+    X: NDArray[Any],
+    params: Mapping[str, Any],
+    features: Sequence[str] | None = None,
+    group: Group = ALONE,
 ) -> Run:
     """Train for one epoch on a portion of the rows, none of them held out; without a run, make one from this portion.
 
@@ -190,27 +229,31 @@ def partial_fit(
         X: raw rows (n, *shape).
         params: the estimator's parameters, by name.
         features: names of the columns, None without.
+        group: the processes that train together.
 
     Raises:
         InputError: rows or parameters that do not fit; the message names them.
     """
+    params = _agreed(group, X, params)
     if run is None:
         params = {**params, "time_ordered": False, "gap": 1}
-        run, resolved, X = _begin(X, params, features, {"validation": 0.0}, None, made_front_end(params, X, None))
+        end = made_front_end(params, X, None)
+        run, resolved, X = _begin(X, params, features, {"validation": 0.0}, None, end, group)
     else:
         last = run.design.channels_last or run.front_end is not None
-        outliers = find_outliers(channels_first(X, last), run.features)
+        outliers = find_outliers(X, run.features, channels_last=last)
         _warn(run, *outliers.notes)
         run.left_out = np.flatnonzero(outliers.mask)
         rows, X = split(len(X), 0.0, run.drawn_seed, run.left_out, run.sample_weight).train, run.extract(X)
-        statistics = fit_statistics(X, rows)
-        facts = Facts(run.scaler, statistics, crowded(X, rows, statistics), run.design.channels_last)
+        statistics = fit_statistics(X, rows, group)
+        sample = pick_rows(X, rows)
+        facts = Facts(run.scaler, statistics, crowded(sample, statistics), run.design.channels_last)
         resolved = resolve(params, facts, run.drawn_seed, run.design)
     one_pass = replace(resolved.settings, epochs=run.state.epoch + 1, schedule="constant", patience=None)
     run.state.best_loss = np.inf  # losses of different rows do not compare: the last weights count
     run.calibration = run.later = run.reference = run.rule = None  # these rows may be among them
     parts = split(len(X), 0.0, run.drawn_seed, run.left_out, run.sample_weight)
-    _train(run, X, replace(resolved, settings=one_pass), params, parts, None, finish=False)
+    _train(run, X, replace(resolved, settings=one_pass), params, parts, None, group, finish=False)
     return run
 
 
@@ -301,6 +344,7 @@ def _begin(
     split_as: Mapping[str, Any],
     weights: NDArray[np.float32] | None = None,
     front_end: FrontEnd | None = None,
+    group: Group = ALONE,
 ) -> tuple[Run, Resolved, NDArray[Any]]:
     """Everything before the first step: scaler, settings, fresh weights, a sample of the rows.
 
@@ -310,35 +354,46 @@ def _begin(
     seed = int(asked) if isinstance(asked, (int, np.integer)) else _draw(asked)
     drawn = _draw(seed)
     names = None if features is None else tuple(map(str, features))
-    check_finite(X, names)
     dtype = X.dtype.name if X.dtype in (np.uint8, np.int16) else "float32"
-    row_bytes = X[0].size * np.dtype(dtype).itemsize
+    row_bytes = row_size(X) * np.dtype(dtype).itemsize
     whole = partial(split, len(X), seed=drawn, weights=weights, row_bytes=row_bytes, **split_as)
     free = whole()
+    if isinstance(X, Shards):
+        X.hold(_wanted_at_once(X, free, row_bytes, drawn))
+    sample = pick_rows(X, free.fitted)
+    if not fit_float32(sample).all():
+        check_finite(X, names)  # names the first one
     last, layout_notes = True, list[str]()
     if front_end is None:
         last, layout_notes = resolve_channels(
             params["channels"],
             params["axes"],
-            robust_statistics(pick_rows(X, free.fitted)),
+            robust_statistics(sample),
             matters=params["scaling"] == "auto" or params["family"] == "conv1d",
             family=params["family"],
         )
-    left_out, outlier_notes = _left_out(
-        channels_first(X, last), names, free, params["gap"] if params["time_ordered"] else 1
-    )
+    span = params["gap"] if params["time_ordered"] else 1
+    searches = [OutlierSearch(X, names, part, span, channels_last=last) for part in (free.fitted, *free[2:])]
+    moments = Moments(X.shape[1:], free.train)
+    scan(X, FiniteCheck(X, names), *searches, *([moments] if front_end is None else []), group=group)
+    left_out, outlier_notes = _left_out(searches)
     train_rows, validation_rows, calibration, later = whole(left_out=left_out)
     raw = X
     if front_end is not None:
         X, names, last = features_of(front_end, raw), front_end.names, False
-        check_finite(X, names)
-    statistics = fit_statistics(X, train_rows)
+        moments = Moments(X.shape[1:], train_rows)
+        scan(X, FiniteCheck(X, names), moments, group=group)
+    elif len(left_out):
+        moments = Moments(X.shape[1:], train_rows)
+        scan(X, moments, group=group)
+    statistics = moments.statistics
     if statistics.constant.all():
         raise InputError(
             f"X: expected training rows that differ, got {len(train_rows)} without a difference: nothing can be learned"
         )
-    scaler = fit_scaler(_scaling(params), statistics, pick_rows(X, train_rows), channels_last=last)
-    facts = Facts(scaler, statistics, crowded(X, train_rows, statistics), last, _span({**params, **split_as}))
+    sample = pick_rows(X, train_rows)
+    scaler = fit_scaler(_scaling(params), statistics, sample, channels_last=last)
+    facts = Facts(scaler, statistics, crowded(sample, statistics), last, _span({**params, **split_as}))
     resolved = resolve(params, facts, drawn)
     network = build(params["family"], resolved.design, drawn, (params["encoder"], params["decoder"]))
     check_kind(params["score_kind"], network.design.latent)
@@ -375,10 +430,10 @@ def _begin(
         run,
         *layout_notes,
         *outlier_notes,
-        *(() if names is None or raw.ndim != 2 else label_notes(names, X)),
+        *(() if names is None or raw.ndim != 2 else label_notes(names, sample if isinstance(X, LazyRows) else X)),
         *resolved.notes,
         *constant,
-        *_nearly_constant_columns(X, train_rows, scaler, names),
+        *_nearly_constant_columns(sample, scaler, names),
     )
     return run, resolved, X
 
@@ -423,22 +478,24 @@ def made_front_end(params: Mapping[str, Any], X: NDArray[Any], signal: SignalSpe
     return front_end(kind, X.shape[1], channels, None if signal is None else signal.rate, options)
 
 
-def _left_out(
-    X: NDArray[Any], names: tuple[str, ...] | None, parts: Split, span: int
-) -> tuple[NDArray[np.intp], list[str]]:
+def _left_out(searches: Sequence[OutlierSearch]) -> tuple[NDArray[np.intp], list[str]]:
     """Indices of rows with gross outliers or codes for missing values, and sentences about them.
 
-    `span` is that of `find_outliers`.
-
-    Each part is judged by itself: rows for calibration are to be what a device meets as normal, and have no say.
+    Each part is judged by itself, fitted, calibration and later rows: those for calibration are to be what a device
+    meets as normal, and have no say.
     """
-    fitted = find_outliers(X, names, parts.fitted, span)
+    fitted, *others = (search.found() for search in searches)
     gone, notes = fitted.mask, fitted.notes
-    for name, rows in (("calibration", parts.calibration), ("comparison", parts.later)):
-        if len(rows):
-            found = find_outliers(X, names, rows, span)
-            gone, notes = gone | found.mask, notes + found.sentences(name)
+    for name, found in zip(("calibration", "comparison"), others):
+        gone, notes = gone | found.mask, notes + found.sentences(name)
     return np.flatnonzero(gone), notes
+
+
+def _wanted_at_once(X: Any, parts: Split, row_bytes: int, seed: int) -> NDArray[np.intp]:
+    """Indices of the rows that are needed one by one before and after the training, which are read in one pass."""
+    spread = (_spread(X, parts.train), _spread(X, parts.fitted), picked(X, parts.train), picked(X, parts.fitted))
+    kept = (kept_rows(rows, most_calibration(row_bytes), seed, time_ordered=False) for rows in parts[2:])
+    return np.concatenate([*spread, *kept, parts.validation, hashed(X)])
 
 
 def _given_calibration(run: Run, given: ArrayLike) -> NDArray[Any]:
@@ -461,7 +518,7 @@ def _given_calibration(run: Run, given: ArrayLike) -> NDArray[Any]:
     except InputError as error:
         raise InputError(f"{what}: {error}") from None
     last = run.design.channels_last or run.front_end is not None
-    outliers = find_outliers(channels_first(rows, last), run.features)
+    outliers = find_outliers(rows, run.features, channels_last=last)
     _warn(run, *(f"{what}: {note}" for note in outliers.sentences("calibration")))
     good = np.flatnonzero(~outliers.mask)
     run.calibration_left_out = len(rows) - len(good)
@@ -523,11 +580,15 @@ def _train(
     params: Mapping[str, Any],
     parts: Split,
     on_epoch: RunHook | None,
+    group: Group,
     *,
     finish: bool = True,
 ) -> None:
-    """Train on the training rows of `parts`, and find out how rows are scored and when they are anomalous."""
-    _train_network(run, X, resolved, params, parts, on_epoch, finish=finish)
+    """Train on the training rows of `parts`, and find out how rows are scored and when they are anomalous.
+
+    After the training, every process of the group computes the rest for itself: nothing is exchanged any more.
+    """
+    _train_network(run, X, resolved, params, parts, on_epoch, group, finish=finish)
     _fit_score(run, X, parts, params["score_kind"])
     if run.calibration is not None and run.params["calibration"] == CROSS and not run.calibration_given:
         run.calibration_inflation = _cross_validated(run, X, resolved, params, np.unique(parts.train))
@@ -544,6 +605,7 @@ def _train_network(
     params: Mapping[str, Any],
     parts: Split,
     on_epoch: RunHook | None,
+    group: Group = ALONE,
     *,
     finish: bool = True,
 ) -> None:
@@ -568,7 +630,8 @@ def _train_network(
     spread = torch.from_numpy(run.scaler(X[_spread(X, train_rows)]))
     low, high = (torch.tensor(np.asarray(bound, np.float32)).to(device) for bound in resolved.bounds)
     corrupt = corruption(resolved.noise, low, high) if resolved.noise else None
-    progress: Progress | Silence = Progress(resolved.settings.epochs) if params["verbose"] else Silence()
+    shown = params["verbose"] and group.is_main
+    progress: Progress | Silence = Progress(resolved.settings.epochs) if shown else Silence()
 
     def after_epoch(state: State) -> None:
         show(state)
@@ -578,13 +641,13 @@ def _train_network(
     settings, batch = resolved.settings, spread[: resolved.settings.batch_size]
     steps = (settings.epochs - run.state.epoch) * -(-rows.count // settings.batch_size)
     work = math.inf if params["family"] == CUSTOM else multiply_adds(network) * len(batch)
-    trial = partial(trial_step, network, batch, corrupt)
-    with run.threads.during(settings.threads, device, trial, work, steps):
+    trial = partial(trial_step, network, batch, corrupt) if group is ALONE else None
+    with run.threads.during(settings.threads, device, trial, work, steps, group.local_size):
         if run.state.epoch == 0:
             network.start(spread, as_pca=settings.from_pca)  # on the CPU: float64, which not every accelerator has
         network.to(device)
         with progress as show:
-            train(network, rows, settings, run.state, run.threads, corrupt, after_epoch)
+            train(network, rows, settings, run.state, run.threads, corrupt, after_epoch, group)
         network.cpu()
         if finish:
             network.finish(spread)
@@ -690,15 +753,13 @@ def _constant_columns(statistics: Statistics, names: tuple[str, ...] | None) -> 
     ]
 
 
-def _nearly_constant_columns(
-    X: NDArray[Any], rows: NDArray[np.intp], scaler: Scaler, names: tuple[str, ...] | None
-) -> list[str]:
+def _nearly_constant_columns(sample: NDArray[Any], scaler: Scaler, names: tuple[str, ...] | None) -> list[str]:
     """A note about the columns of a table that hardly change after scaling, or none."""
-    hidden = np.argwhere(nearly_constant(scaler(pick_rows(X, rows))))
+    hidden = np.argwhere(nearly_constant(scaler(sample)))
     if not len(hidden):
         return []
     return [
-        f"{len(hidden)} of {X[0].size} columns are nearly constant beside the others after scaling "
+        f"{len(hidden)} of {row_size(sample)} columns are nearly constant beside the others after scaling "
         f"{scaler.kind!r}, so they hardly count: {_listed(hidden, names)}; "
         "scaling 'standard' or 'robust' makes columns count alike"
     ]
@@ -718,12 +779,12 @@ def _warn(run: Run, *notes: str) -> None:
 
 def _sample_rows(X: NDArray[Any], rows: NDArray[np.intp]) -> NDArray[np.intp]:
     """Indices of the rows to keep for export and report: a few, spread over all."""
-    most = max(2, min(_SAMPLE_ROWS, _SAMPLE_BYTES // max(1, X[0].nbytes)))
+    most = max(2, min(_SAMPLE_ROWS, _SAMPLE_BYTES // (row_size(X) * X.dtype.itemsize)))
     chosen = rows[np.linspace(0, len(rows) - 1, min(most, len(rows))).astype(int)]
     return np.repeat(chosen, 2) if len(chosen) == 1 else chosen
 
 
 def _spread(X: NDArray[Any], rows: NDArray[np.intp]) -> NDArray[np.intp]:
     """Some of these rows, spread over all: enough for statistics, few enough for memory."""
-    most = max(2, min(_START_ROWS, _START_BYTES // max(1, 4 * X[0].size)))
+    most = max(2, min(_START_ROWS, _START_BYTES // (4 * row_size(X))))
     return rows[:: max(1, -(-len(rows) // most))]

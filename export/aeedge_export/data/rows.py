@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -12,10 +13,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from aeedge.errors import InputError
-from aeedge_export.data.scaling import Scaler
+from aeedge.runtime.prefetch import prefetch
+from aeedge_export.data.scaling import Scaler, in_order, row_size
+from aeedge_export.data.shards import LazyRows
 
-_CHUNK_BYTES = 2**25  # of float32 rows read in one go from a memory-mapped file
-_CHUNKS_MIXED = 4  # chunks shuffled together
+_CHUNK_BYTES = 2**25  # of float32 rows read in one go from files
+_CHUNKS_MIXED = 4  # chunks shuffled together, a window
 _HASHED_BYTES = 2**26
 _VALIDATION_ROWS = 10_000  # enough for an estimate, few enough to stay in memory
 _LEAST_CALIBRATION, _RESERVE = 99, 6  # a rate of 1 % needs 99; some of them may be left out
@@ -24,14 +27,39 @@ LEAST_ROWS_TO_CALIBRATE = 5 * _LEAST_CALIBRATION
 _MOST_CALIBRATION, _CALIBRATION_BYTES = 4096, 2**26
 
 
+class Slice(NamedTuple):
+    """What one of several processes that train together takes of each batch: the same number of rows, or one more.
+
+    Attributes:
+        rank: which process, from 0.
+        size: how many there are.
+    """
+
+    rank: int = 0
+    size: int = 1
+
+    def of(self, count: int) -> slice:
+        """The rank's part of a batch of `count` rows, consecutive ones; none where there are too few."""
+        return slice(count * self.rank // self.size, count * (self.rank + 1) // self.size)
+
+
+WHOLE = Slice()
+"""All of each batch: one process trains."""
+
+
 class Rows(Protocol):
-    """Rows to train on, scaled, float32."""
+    """Rows to train on, scaled, float32.
+
+    Attributes:
+        count: number of training rows, those of other ranks included.
+        validation: all validation rows.
+    """
 
     count: int
     validation: Tensor
 
     def batches(self, size: int, generator: torch.Generator) -> Iterator[Tensor]:
-        """All training rows once, in an order drawn from `generator`."""
+        """All training rows once, in an order drawn from `generator`: of each batch of `size` the rank's part."""
 
 
 CROSS = "cross"  # calibration by cross-validation: every row is trained on
@@ -75,7 +103,8 @@ def split(
 
     The parts depend on `count` and `seed` alone. In the place of a training row that is left out stands another one:
     then number and order of the training rows, and with them the course of training, are as without the fault. With
-    `weights` (count,), only rows of a weight above 0 are split.
+    `weights` (count,), only rows of a weight above 0 are split. The indices are int32, below 2**31 rows: 0.4 GB for 100
+    million rows, and twice as much for a moment.
 
     Args:
         count: number of rows.
@@ -103,18 +132,21 @@ def split(
         )
     gap = gap if time_ordered else 0
     sizes = _sizes(count, validation, calibration, time_ordered, gap, row_bytes)
-    order = np.arange(count)
+    order: NDArray[Any] = np.arange(count, dtype=np.int32 if count < 2**31 else np.int64)
     if not time_ordered:
-        order = np.roll(np.random.default_rng(seed).permutation(count), -sum(sizes[1:]))
-    found, start = [], 0
-    for size in sizes:
+        np.random.default_rng(seed).shuffle(order)
+    found, start = [], 0 if time_ordered else sum(sizes[1:])
+    for size in sizes:  # of a random order the training rows are at the end
         start += gap if start and size else 0
+        start = 0 if start >= count else start
         found.append(np.sort(order[start : start + size]))
         start += size
+    del order
     train = found[0]
-    gone = np.isin(train, left_out)
-    if not gone.all():
-        train[gone] = train[~gone][np.linspace(0, (~gone).sum() - 1, gone.sum()).astype(np.intp)]
+    if len(left_out):
+        gone = np.isin(train, left_out)
+        if not gone.all():
+            train[gone] = train[~gone][np.linspace(0, (~gone).sum() - 1, gone.sum()).astype(np.intp)]
     return Split(train, *(np.setdiff1d(part, left_out) for part in found[1:]))
 
 
@@ -195,12 +227,17 @@ def row_keys(rows: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[np.void]:
     return keys
 
 
+def hashed(X: NDArray[Any]) -> NDArray[np.intp]:
+    """Indices of the rows that `fingerprint` hashes."""
+    most = max(1, min(10_000, _HASHED_BYTES // (4 * row_size(X))))
+    return np.arange(0, len(X), -(-len(X) // most))
+
+
 def fingerprint(X: NDArray[Any], dtype: str) -> dict[str, Any]:
     """Shape, dtype, and a hash of rows spread over the data (at most 10 000, and 64 MB), as a model of `dtype` takes
     them.
     """
-    most = max(1, min(10_000, _HASHED_BYTES // max(1, 4 * X[0].size)))
-    rows = np.ascontiguousarray(X[:: -(-len(X) // most)], dtype)
+    rows = np.ascontiguousarray(X[hashed(X)], dtype)
     return {"shape": list(X.shape), "dtype": dtype, "sha256": hashlib.sha256(rows.tobytes()).hexdigest()}
 
 
@@ -215,24 +252,38 @@ class ResidentRows:
         scaler: Scaler,
         device: torch.device,
         weights: NDArray[np.float32] | None = None,
+        part: Slice = WHOLE,
     ) -> None:
-        self._weights = weights
+        self._weights, self._part = weights, part
         self._rows = torch.from_numpy(scaler(X[train])).to(device)
         self.validation = torch.from_numpy(scaler(X[validation])).to(device)
         self.count = len(train)
 
     def batches(self, size: int, generator: torch.Generator) -> Iterator[Tensor]:
-        """All training rows once, in an order drawn from `generator`."""
+        """All training rows once, in an order drawn from `generator`: of each batch of `size` the rank's part."""
         order = torch.randperm(self.count, generator=generator)
         if self._weights is not None:
             order = torch.from_numpy(resampled(self._weights, _uniform(generator)))[order]
         order = order.to(self._rows.device)
         for start in range(0, self.count, size):
-            yield self._rows[order[start : start + size]]
+            batch = order[start : start + size]
+            yield self._rows[batch[self._part.of(len(batch))]]
 
 
 class StreamedRows:
-    """Rows that stay in a memory-mapped file: chunks in random order, a few at a time shuffled together."""
+    """Rows that stay in files, in an order that depends on the generator, the rows and the batch size alone.
+
+    Consecutive training rows are a chunk: of 32 MB as float32, or of whole row groups of Parquet where `X.edges` tells
+    where these begin. The chunks come in random order; 4 of them are a window, fewer of longer ones, and the rows of a
+    window are shuffled. A batch may span windows. Two windows are in memory: the next one is read and scaled on a
+    thread of its own while the present one is trained on.
+
+    With several ranks all draw the same order, and each scales and keeps its part of every batch: together they take
+    the steps of one process. Each of them reads all files.
+
+    Attributes:
+        waited: seconds that `batches` has waited for rows.
+    """
 
     def __init__(
         self,
@@ -242,34 +293,84 @@ class StreamedRows:
         scaler: Scaler,
         device: torch.device,
         weights: NDArray[np.float32] | None = None,
+        part: Slice = WHOLE,
+        *,
         chunk_bytes: int = _CHUNK_BYTES,
     ) -> None:
-        self._weights = weights
-        self._X, self._train, self._scaler, self._device = X, train, scaler, device
-        self._chunk = max(1, chunk_bytes // max(1, 4 * X[0].size))
+        self._weights, self._part = weights, part
+        self._X, self._train, self._scaler, self._device = X, in_order(train), scaler, device
+        self._chunk = max(1, chunk_bytes // (4 * row_size(X)))
         self.validation = torch.from_numpy(scaler(X[validation])).to(device)
-        self.count = len(train)
+        self.count, self.waited = len(train), 0.0
 
     def batches(self, size: int, generator: torch.Generator) -> Iterator[Tensor]:
-        """All training rows once, in an order drawn from `generator`; a batch may span chunks."""
-        chunks = torch.randperm(-(-self.count // self._chunk), generator=generator).tolist()
-        rest: Tensor | None = None
-        train = self._train
+        """All training rows once, in an order drawn from `generator`: of each batch of `size` the rank's part."""
+        windows = prefetch(self._windows(size, generator))
+        rows = torch.empty(0, *self._X.shape[1:])
+        for start in range(0, self.count, size):
+            found: list[Tensor] = []
+            mine = self._part.of(min(size, self.count - start))
+            missing = mine.stop - mine.start
+            while missing:
+                if not len(rows):
+                    rows = self._next(windows)
+                found.append(rows[:missing])
+                rows, missing = rows[missing:], missing - len(found[-1])
+            yield (found[0] if len(found) == 1 else torch.cat([rows[:0], *found])).to(self._device)
+
+    def _next(self, windows: Iterator[Tensor]) -> Tensor:
+        began = time.perf_counter()
+        rows = next(windows)
+        self.waited += time.perf_counter() - began
+        return rows
+
+    def _windows(self, size: int, generator: torch.Generator) -> Iterator[Tensor]:
+        """The rank's rows of one window after the other, shuffled; a window may have none of them."""
+        train, edges = self._train, self._edges(self._train)
+        chunks = torch.randperm(len(edges) - 1, generator=generator).tolist()
         if self._weights is not None:
             train = train[resampled(self._weights, _uniform(generator))]
-        for first in range(0, len(chunks), _CHUNKS_MIXED):
-            wanted = [
-                train[c * self._chunk : (c + 1) * self._chunk] for c in sorted(chunks[first : first + _CHUNKS_MIXED])
-            ]
-            rows = torch.from_numpy(self._scaler(np.concatenate([self._X[part] for part in wanted])))
-            rows = rows[torch.randperm(len(rows), generator=generator)]
-            rows = rows if rest is None else torch.cat([rest, rows])
-            whole = len(rows) - len(rows) % size
-            for start in range(0, whole, size):
-                yield rows[start : start + size].to(self._device)
-            rest = rows[whole:]
-        if rest is not None and len(rest):
-            yield rest.to(self._device)
+            edges = np.minimum(self._edges(train), len(train))
+        mixed = max(1, _CHUNKS_MIXED * self._chunk // int(np.diff(edges).max()))
+        done = 0
+        for first in range(0, len(chunks), mixed):
+            rows = np.concatenate([train[edges[c] : edges[c + 1]] for c in sorted(chunks[first : first + mixed])])
+            order = torch.randperm(len(rows), generator=generator).numpy()
+            yield self._window(rows, order, self._is_mine(done + np.arange(len(rows)), size))
+            done += len(rows)
+
+    def _window(self, rows: NDArray[np.intp], order: NDArray[np.intp], mine: NDArray[np.bool_]) -> Tensor:
+        """Rows (m,) in this order (m,), those of the places that are `mine` (m,): read and scaled chunk by chunk."""
+        places = np.full(len(rows), -1)
+        places[order[mine]] = np.arange(int(mine.sum()))
+        found = torch.empty(int(mine.sum()), *self._X.shape[1:])
+        for start in range(0, len(rows), self._chunk):
+            some = places[start : start + self._chunk]
+            wanted = some >= 0
+            found.numpy()[some[wanted]] = self._scaler(self._X[rows[start : start + self._chunk][wanted]])
+        return found
+
+    def _edges(self, train: NDArray[np.intp]) -> NDArray[np.intp]:
+        """Where chunks begin among the training rows, and their end."""
+        known = getattr(self._X, "edges", None)
+        if known is None:
+            return np.append(np.arange(0, len(train), self._chunk), len(train))
+        begins = np.searchsorted(train, known.astype(train.dtype))
+        found = [0]
+        for begin in begins.tolist():
+            if begin - found[-1] >= self._chunk:
+                found.append(begin)
+        return np.array(found if found[-1] == len(train) else [*found, len(train)])
+
+    def _is_mine(self, places: NDArray[np.intp], size: int) -> NDArray[np.bool_]:
+        """Which places in the order of an epoch are the rank's."""
+        rank, ranks = self._part
+        first = places // size * size
+        length = np.minimum(size, self.count - first)
+        found: NDArray[np.bool_] = (places - first >= length * rank // ranks) & (
+            places - first < length * (rank + 1) // ranks
+        )
+        return found
 
 
 def _uniform(generator: torch.Generator) -> float:
@@ -283,17 +384,20 @@ def place_rows(
     scaler: Scaler,
     device: torch.device,
     weights: NDArray[np.float32] | None = None,
+    part: Slice = WHOLE,
 ) -> Rows:
     """Rows to train on; `weights` are those of all rows of X, which the validation rows follow too.
 
-    Resident if the float32 rows take at most half of the device's free memory, otherwise streamed."""
-    needed = 4 * X[0].size * len(X)
-    kind = ResidentRows if needed <= _free_memory(device) // 2 else StreamedRows
+    An array is resident if its float32 rows take at most half of the device's free memory, otherwise streamed; shards
+    always are, so that the order of their rows does not depend on the machine.
+    """
+    small = 4 * row_size(X) * len(X) <= _free_memory(device) // 2
+    kind = ResidentRows if small and not isinstance(X, LazyRows) else StreamedRows
     if weights is None:
-        return kind(X, train, validation, scaler, device)
+        return kind(X, train, validation, scaler, device, None, part)
     if len(validation):
         validation = validation[resampled(weights[validation], 0.5)]
-    return kind(X, train, validation, scaler, device, weights[train])
+    return kind(X, train, validation, scaler, device, weights[train], part)
 
 
 def _free_memory(device: torch.device) -> int:

@@ -27,14 +27,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
-from shared import WIDE, archive, bundle, column, conditions, digests, progress, publish, show
+from shared import WIDE, archive, bundle, column, conditions, digests, progress, publish, ray_nodes, show
 
 EPISODES = {
     "local worker": 18,
@@ -268,24 +268,6 @@ def undisturbed(case: Case, folder: Path) -> Case:
     return case
 
 
-@contextmanager
-def ray_nodes(wanted: bool) -> Iterator[str]:
-    """The address of two Ray nodes on this machine; "" where none is wanted."""
-    if not wanted:
-        yield ""
-        return
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    from ray.cluster_utils import Cluster
-
-    options = {"num_cpus": 1, "object_store_memory": 100 * 2**20}
-    cluster = Cluster(initialize_head=True, head_node_args={**options, "include_dashboard": False})
-    try:
-        cluster.add_node(**options)
-        yield cluster.address
-    finally:
-        cluster.shutdown()
-
-
 def tables(found: list[dict[str, Any]]) -> dict[str, Any]:
     """Kills and faults by kind, and faults in full."""
     rows = []
@@ -332,7 +314,7 @@ def episodes(chosen: dict[str, int], work: Path, seed: int) -> Iterator[dict[str
     model = bundle(WIDE, work)
     source = archive(WIDE, work / "archive", FILES, 5_000, holes=HOLES)
     engines = dict.fromkeys(["local", *(kind.split()[0] for kind in chosen)])
-    with ray_nodes("ray" in engines) as address:
+    with ray_nodes() if "ray" in engines else nullcontext("") as address:
         expected: dict[str, str] = {}
         for engine in engines:
             case = undisturbed(Case(model, source, engine, address, expected, 0.0), work / engine)

@@ -7,8 +7,8 @@ import json
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -153,6 +153,30 @@ def _arrays(kind: str, values: NDArray[np.float32]) -> list[Any]:
 def column(kind: str) -> str | None:
     """Where the samples are; None for columns by name."""
     return "values" if kind == WIDE else None
+
+
+def values(kind: str, path: Path) -> NDArray[np.float32]:
+    """The rows of a file of an archive (n, width)."""
+    table = pq.read_table(path)
+    if kind == WIDE:
+        flat = table["values"].combine_chunks().flatten().to_numpy()
+        return np.asarray(flat.reshape(len(table), -1))
+    return np.stack([table[name].to_numpy() for name in names(60)], axis=1)
+
+
+@contextmanager
+def ray_nodes() -> Iterator[str]:
+    """The address of two Ray nodes of one CPU on this machine."""
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    from ray.cluster_utils import Cluster
+
+    options = {"num_cpus": 1, "object_store_memory": 100 * 2**20}
+    cluster = Cluster(initialize_head=True, head_node_args={**options, "include_dashboard": False})
+    try:
+        cluster.add_node(**options)
+        yield cluster.address
+    finally:
+        cluster.shutdown()
 
 
 def digests(output: Path) -> dict[str, str]:

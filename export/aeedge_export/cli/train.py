@@ -192,8 +192,8 @@ def train(
     DATA is one or more files: .npy (memory-mapped, so it may be larger than memory), .npz, .csv (.tsv, .txt: delimiter,
     decimal mark and header are found out), .jsonl (.ndjson: on each line an object or an array of numbers), .parquet,
     all also with .gz; a folder of them or of images; or - for standard input. Columns that are no features are left
-    out, and named. Several .npy or .parquet files that have 1 GB or more are streamed: shards of one array that is never
-    in memory as a whole (docs/scale.md). Ctrl-C keeps the best weights so far; --resume continues from there.
+    out, and named. Several .npy or .parquet files that have 1 GB or more are streamed: shards of one array that is
+    never in memory as a whole (docs/scale.md). Ctrl-C keeps the best weights so far; --resume continues from there.
 
     With --window each file is a recording: a table with a row for each sample, an array (samples, channels), or .wav.
     No window crosses a file or a gap in time; held-out windows are the last ones.

@@ -40,6 +40,8 @@ _PHRASES = {
     "skip_bad=True": "--skip-bad",
     "resume=True": "--resume",
     "(resume)": "(--resume)",
+    "give bad_rows to": "give --bad-rows to",
+    "with column=": "with --column",
     "time_ordered=True": "--time-ordered",
     "resize=(height, width)": "--resize HEIGHTxWIDTH",
     "linear_path=True": "--linear-path yes",

@@ -31,7 +31,8 @@ from aeedge_export.detector import Detector
 from aeedge_export.reporting.detection import detection
 from aeedge_export.reporting.evaluation import evaluate
 from aeedge_export.run import Run
-from aeedge_export.training.devices import torch_defaults
+from aeedge_export.training.devices import pick_device, torch_defaults
+from aeedge_export.training.distributed import joined
 from aeedge_export.training.loop import EpochHook
 from aeedge_export.training.parameters import check_parameters
 
@@ -81,7 +82,7 @@ class Autoencoder(Detector, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
             the share of training over which the weight rises from 0.
         encoder, decoder: of "custom": torch modules, scaled rows to latents and back. Copies of them are trained.
         epochs: maximum number of passes over the training rows, or "auto".
-        batch_size: rows per step, or "auto".
+        batch_size: rows per step, of all processes together (docs/scale.md), or "auto".
         learning_rate: peak learning rate of AdamW, or "auto".
         weight_decay: decoupled weight decay, or "auto".
         schedule: "cosine", "plateau" or "constant".
@@ -104,7 +105,12 @@ class Autoencoder(Detector, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
             two), or "auto": "both", with more than 256 latents "robust"; for windows of a signal "mse", because a
             channel that hardly changes in training may change slowly afterwards.
         patience: epochs without improvement after which training stops, None for never, or "auto".
-        device: "auto" (torch's accelerator if there is one), "cpu", "cuda", "cuda:1", "mps".
+        precision: of the matrix products in a step of the training: "fp32", or "bf16" (torch's autocast), which is
+            faster on GPUs and on CPUs with instructions for it. Weights, statistics, validation and export are float32.
+        compile: whether torch.compile makes the step, which takes a minute at the start, and on the CPU a C++ compiler;
+            for long trainings.
+        device: "auto" (torch's accelerator if there is one), "cpu", "cuda", "cuda:1", "mps"; of several processes that
+            train together, each takes a CUDA device of its own.
         threads: number of threads that torch uses during training on the CPU, 1 to 1024, or "auto": one, or all that
             torch and this process may use where a measurement finds them faster; it is repeated now and then, because
             other processes come and go. The caller's number is restored afterwards.
@@ -175,6 +181,8 @@ class Autoencoder(Detector, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         gap: int | str = "auto",
         score_kind: str = "auto",
         patience: int | str | None = "auto",
+        precision: str = "fp32",
+        compile: bool = False,
         device: str = "auto",
         threads: int | str = "auto",
         random_state: int | np.random.RandomState | None = None,
@@ -218,6 +226,8 @@ class Autoencoder(Detector, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         self.gap = gap
         self.score_kind = score_kind
         self.patience = patience
+        self.precision = precision
+        self.compile = compile
         self.device = device
         self.threads = threads
         self.random_state = random_state
@@ -280,10 +290,10 @@ class Autoencoder(Detector, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
             features = getattr(self, "feature_names_in_", None)
         known: dict[str, Any] = {"units": None if units is None else tuple(units), "missing": missing}
         known |= {"dialect": dialect, "signal": signal}
-        with torch_defaults():
-            hook = self._after_epoch(on_epoch)
-            run = fitting.fit(X, params, features, hook, known, sample_weight, calibration_rows, rule, share_of_epochs)
-            return self._adopt(run)
+        hook = self._after_epoch(on_epoch)
+        asked = (sample_weight, calibration_rows, rule, share_of_epochs)
+        with torch_defaults(), joined(pick_device(self.device)) as group:
+            return self._adopt(fitting.fit(X, params, features, hook, known, *asked, group))
 
     def evaluate(self, X: ArrayLike, labels: ArrayLike | None = None) -> dict[str, Any]:
         """Compare with PCA of as many latents and check the latents for collapse; kept for `save` and the report.
@@ -347,8 +357,8 @@ class Autoencoder(Detector, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         run: Run | None = getattr(self, "run_", None)
         X = self._validated(X, fit=run is None)
         features = getattr(self, "feature_names_in_", None)
-        with torch_defaults():
-            return self._adopt(fitting.partial_fit(run, X, params, features))
+        with torch_defaults(), joined(pick_device(self.device)) as group:
+            return self._adopt(fitting.partial_fit(run, X, params, features, group))
 
     def resume(self, X: ArrayLike, *, epochs: int | None = None, on_epoch: EpochHook | None = None) -> Autoencoder:
         """Continue the training of a fitted or loaded estimator, with the same rows, split as before.
@@ -364,8 +374,8 @@ class Autoencoder(Detector, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         check_is_fitted(self)
         params = self._checked_params(**({} if epochs is None else {"epochs": epochs}))
         X = self._own_rows(X) if isinstance(X, Shards) else self._validated(X, fit=False)  # files are checked there
-        with torch_defaults():
-            fitting.resume(self.run_, X, params, self._after_epoch(on_epoch))
+        with torch_defaults(), joined(pick_device(self.device)) as group:
+            fitting.resume(self.run_, X, params, self._after_epoch(on_epoch), group)
         self.epochs = params["epochs"]
         return self._adopt(self.run_)
 

@@ -75,6 +75,7 @@ from aeedge_export.run import Run
 from aeedge_export.scoring import check_kind, fit_scoring
 from aeedge_export.training.defaults import Facts, Resolved, few_windows, resolve
 from aeedge_export.training.devices import pick_device
+from aeedge_export.training.distributed import ALONE, Group
 from aeedge_export.training.loop import State, evaluate, train, trial_step
 from aeedge_export.training.progress import Progress, Silence
 
@@ -100,6 +101,7 @@ def fit(
     calibration_rows: ArrayLike | None = None,
     rule: ThresholdRule | None = None,
     share_of_epochs: float = 1.0,
+    group: Group = ALONE,
 ) -> Run:
     """Train a new network.
 
@@ -113,10 +115,12 @@ def fit(
         calibration_rows: raw rows (m, *shape) to set thresholds by, in the place of a share of X.
         rule: how the threshold follows from the scores of the calibration rows; None for the default.
         share_of_epochs: of the epochs that `params` mean, how many to train for.
+        group: the processes that train together; each is given the same and gets the same run.
 
     Raises:
         InputError: rows or parameters that do not fit; the message names them.
     """
+    params = _agreed(group, X, params, sample_weight)
     weights = None if sample_weight is None else _checked_weights(sample_weight, len(X), params["family"])
     if (signal := known.get("signal")) is not None:
         check_signal(signal, X.shape[1:])
@@ -135,7 +139,7 @@ def fit(
     ):
         params["calibration"] = _SHARE  # a stream without a threshold watches nothing
     front_end = made_front_end(params, X, signal)
-    run, resolved, inner = _begin(X, params, features, split_options(params), weights, front_end)
+    run, resolved, inner = _begin(X, params, features, split_options(params), weights, front_end, group)
     run = replace(run, fingerprint=fingerprint(X, run.dtype), **known)
     if signal is not None:
         run.signal = with_reference(signal, X, run.split(len(X)).fitted)
@@ -152,11 +156,30 @@ def fit(
     check_rule(run)  # before the training, not after
     epochs = max(1, round(share_of_epochs * resolved.settings.epochs))
     resolved = replace(resolved, settings=replace(resolved.settings, epochs=epochs))
-    _train(run, inner, resolved, params, run.split(len(X)), on_epoch)
+    _train(run, inner, resolved, params, run.split(len(X)), on_epoch, group)
     return run
 
 
-def resume(run: Run, X: NDArray[Any], params: Mapping[str, Any], on_epoch: RunHook | None = None) -> None:
+def _agreed(group: Group, X: NDArray[Any], params: Mapping[str, Any], sample_weight: object = None) -> dict[str, Any]:
+    """The parameters with the seed of process 0, once it is known that all processes have the same and the same rows.
+
+    Raises:
+        InputError: they have not.
+    """
+    if group is ALONE:
+        return dict(params)
+    group.check_same("all rows", {"X": fingerprint(X, X.dtype.name)})
+    group.check_same(
+        "all weights", {"sample_weight": None if sample_weight is None else np.asarray(sample_weight).sum()}
+    )
+    group.check_same("the same parameters", {name: repr(params[name]) for name in _kept(params)})
+    asked = params["random_state"]
+    return {**params, "random_state": group.shared(asked if isinstance(asked, (int, np.integer)) else _draw(asked))}
+
+
+def resume(
+    run: Run, X: NDArray[Any], params: Mapping[str, Any], on_epoch: RunHook | None = None, group: Group = ALONE
+) -> None:
     """Train a run further, on the rows that it was fitted to, which are split as before.
 
     Args:
@@ -164,6 +187,7 @@ def resume(run: Run, X: NDArray[Any], params: Mapping[str, Any], on_epoch: RunHo
         X: raw rows (n, *shape).
         params: the estimator's parameters, by name; those of the training may differ from the run's.
         on_epoch: called with the run after each epoch.
+        group: the processes that train together.
 
     Raises:
         InputError: other rows than before, or no epochs left.
@@ -171,26 +195,32 @@ def resume(run: Run, X: NDArray[Any], params: Mapping[str, Any], on_epoch: RunHo
     params = {**params, **{name: run.params[name] for name in (*SPLIT, *_OF_ROWS) if name in run.params}}
     if len(X) != run.rows:
         raise InputError(f"resume: expected the {run.rows} rows that the run was trained on, got {len(X)}; fit anew")
+    params = _agreed(group, X, params)
+    group.check_same("the same run", {"epoch": run.state.epoch})
     parts, X = run.split(len(X)), run.extract(X)
     train_rows = parts.train
     moments = Moments(X.shape[1:], train_rows)
-    scan(X, FiniteCheck(X, run.features), moments)
+    scan(X, FiniteCheck(X, run.features), moments, group=group)
     statistics, sample, last = moments.statistics, pick_rows(X, train_rows), run.design.channels_last
     scaler = fit_scaler(_scaling(params), statistics, sample, channels_last=last)
     if not (np.array_equal(scaler.mean, run.scaler.mean) and np.array_equal(scaler.scale, run.scaler.scale)):
         raise InputError("resume: expected the rows that the run was trained on, got others; fit anew instead")
     facts = Facts(scaler, statistics, crowded(sample, statistics), last, _span(params))
     resolved = resolve(params, facts, run.drawn_seed, run.design)
-    if run.state.epoch >= resolved.settings.epochs:
+    if run.state.epoch >= resolved.settings.epochs and run.state.stopped != "running":
         raise InputError(
             f"resume: all {run.state.epoch} epochs are done; ask for more (--epochs, resume(X, epochs=...))"
         )
     run.params = _kept(params)
-    _train(run, X, resolved, params, parts, on_epoch)
+    _train(run, X, resolved, params, parts, on_epoch, group)
 
 
 def partial_fit(
-    run: Run | None, X: NDArray[Any], params: Mapping[str, Any], features: Sequence[str] | None = None
+    run: Run | None,
+    X: NDArray[Any],
+    params: Mapping[str, Any],
+    features: Sequence[str] | None = None,
+    group: Group = ALONE,
 ) -> Run:
     """Train for one epoch on a portion of the rows, none of them held out; without a run, make one from this portion.
 
@@ -199,20 +229,23 @@ def partial_fit(
         X: raw rows (n, *shape).
         params: the estimator's parameters, by name.
         features: names of the columns, None without.
+        group: the processes that train together.
 
     Raises:
         InputError: rows or parameters that do not fit; the message names them.
     """
+    params = _agreed(group, X, params)
     if run is None:
         params = {**params, "time_ordered": False, "gap": 1}
-        run, resolved, X = _begin(X, params, features, {"validation": 0.0}, None, made_front_end(params, X, None))
+        end = made_front_end(params, X, None)
+        run, resolved, X = _begin(X, params, features, {"validation": 0.0}, None, end, group)
     else:
         last = run.design.channels_last or run.front_end is not None
         outliers = find_outliers(X, run.features, channels_last=last)
         _warn(run, *outliers.notes)
         run.left_out = np.flatnonzero(outliers.mask)
         rows, X = split(len(X), 0.0, run.drawn_seed, run.left_out, run.sample_weight).train, run.extract(X)
-        statistics = fit_statistics(X, rows)
+        statistics = fit_statistics(X, rows, group)
         sample = pick_rows(X, rows)
         facts = Facts(run.scaler, statistics, crowded(sample, statistics), run.design.channels_last)
         resolved = resolve(params, facts, run.drawn_seed, run.design)
@@ -220,7 +253,7 @@ def partial_fit(
     run.state.best_loss = np.inf  # losses of different rows do not compare: the last weights count
     run.calibration = run.later = run.reference = run.rule = None  # these rows may be among them
     parts = split(len(X), 0.0, run.drawn_seed, run.left_out, run.sample_weight)
-    _train(run, X, replace(resolved, settings=one_pass), params, parts, None, finish=False)
+    _train(run, X, replace(resolved, settings=one_pass), params, parts, None, group, finish=False)
     return run
 
 
@@ -311,6 +344,7 @@ def _begin(
     split_as: Mapping[str, Any],
     weights: NDArray[np.float32] | None = None,
     front_end: FrontEnd | None = None,
+    group: Group = ALONE,
 ) -> tuple[Run, Resolved, NDArray[Any]]:
     """Everything before the first step: scaler, settings, fresh weights, a sample of the rows.
 
@@ -341,17 +375,17 @@ def _begin(
     span = params["gap"] if params["time_ordered"] else 1
     searches = [OutlierSearch(X, names, part, span, channels_last=last) for part in (free.fitted, *free[2:])]
     moments = Moments(X.shape[1:], free.train)
-    scan(X, FiniteCheck(X, names), *searches, *([moments] if front_end is None else []))
+    scan(X, FiniteCheck(X, names), *searches, *([moments] if front_end is None else []), group=group)
     left_out, outlier_notes = _left_out(searches)
     train_rows, validation_rows, calibration, later = whole(left_out=left_out)
     raw = X
     if front_end is not None:
         X, names, last = features_of(front_end, raw), front_end.names, False
         moments = Moments(X.shape[1:], train_rows)
-        scan(X, FiniteCheck(X, names), moments)
+        scan(X, FiniteCheck(X, names), moments, group=group)
     elif len(left_out):
         moments = Moments(X.shape[1:], train_rows)
-        scan(X, moments)
+        scan(X, moments, group=group)
     statistics = moments.statistics
     if statistics.constant.all():
         raise InputError(
@@ -546,11 +580,15 @@ def _train(
     params: Mapping[str, Any],
     parts: Split,
     on_epoch: RunHook | None,
+    group: Group,
     *,
     finish: bool = True,
 ) -> None:
-    """Train on the training rows of `parts`, and find out how rows are scored and when they are anomalous."""
-    _train_network(run, X, resolved, params, parts, on_epoch, finish=finish)
+    """Train on the training rows of `parts`, and find out how rows are scored and when they are anomalous.
+
+    After the training, every process of the group computes the rest for itself: nothing is exchanged any more.
+    """
+    _train_network(run, X, resolved, params, parts, on_epoch, group, finish=finish)
     _fit_score(run, X, parts, params["score_kind"])
     if run.calibration is not None and run.params["calibration"] == CROSS and not run.calibration_given:
         run.calibration_inflation = _cross_validated(run, X, resolved, params, np.unique(parts.train))
@@ -567,6 +605,7 @@ def _train_network(
     params: Mapping[str, Any],
     parts: Split,
     on_epoch: RunHook | None,
+    group: Group = ALONE,
     *,
     finish: bool = True,
 ) -> None:
@@ -591,7 +630,8 @@ def _train_network(
     spread = torch.from_numpy(run.scaler(X[_spread(X, train_rows)]))
     low, high = (torch.tensor(np.asarray(bound, np.float32)).to(device) for bound in resolved.bounds)
     corrupt = corruption(resolved.noise, low, high) if resolved.noise else None
-    progress: Progress | Silence = Progress(resolved.settings.epochs) if params["verbose"] else Silence()
+    shown = params["verbose"] and group.is_main
+    progress: Progress | Silence = Progress(resolved.settings.epochs) if shown else Silence()
 
     def after_epoch(state: State) -> None:
         show(state)
@@ -601,13 +641,13 @@ def _train_network(
     settings, batch = resolved.settings, spread[: resolved.settings.batch_size]
     steps = (settings.epochs - run.state.epoch) * -(-rows.count // settings.batch_size)
     work = math.inf if params["family"] == CUSTOM else multiply_adds(network) * len(batch)
-    trial = partial(trial_step, network, batch, corrupt)
-    with run.threads.during(settings.threads, device, trial, work, steps):
+    trial = partial(trial_step, network, batch, corrupt) if group is ALONE else None
+    with run.threads.during(settings.threads, device, trial, work, steps, group.local_size):
         if run.state.epoch == 0:
             network.start(spread, as_pca=settings.from_pca)  # on the CPU: float64, which not every accelerator has
         network.to(device)
         with progress as show:
-            train(network, rows, settings, run.state, run.threads, corrupt, after_epoch)
+            train(network, rows, settings, run.state, run.threads, corrupt, after_epoch, group)
         network.cpu()
         if finish:
             network.finish(spread)

@@ -95,6 +95,7 @@ class Run:
             all rows were trained on; empty where calibration rows had no say in the training.
         rule: how the threshold was asked for; None for the default, a false-alarm rate of 1 % or the smallest possible.
         alarm: the threshold; None without rows to calibrate with.
+        launch: which launch of torchrun saved it after an epoch; "" for none.
         threads: what was measured about torch's threads; not saved.
     """
 
@@ -134,6 +135,7 @@ class Run:
     calibration_inflation: Mapping[str, float] = field(default_factory=dict)
     rule: ThresholdRule | None = None
     alarm: Alarm | None = None
+    launch: str = ""
     threads: ThreadChoice = field(default_factory=ThreadChoice)
 
     @property

@@ -53,6 +53,8 @@ _BEFORE: dict[str, Any] = {
     "front_end_options": None,
     "separable": False,
     "strides": "auto",
+    "precision": "fp32",
+    "compile": False,
 }  # parameters of former runs
 _BLANK = "0" * 64  # in place of run.json's own sha256 while that is computed
 _STATE = ("epoch", "best_loss", "best_epoch", "stopped", "plateau_scale", "plateau_epoch", "threads")
@@ -105,6 +107,7 @@ def _npy(rows: NDArray[Any]) -> bytes:
 def _document(run: Run) -> dict[str, Any]:
     return {
         "created": run.created,
+        "launch": run.launch,
         "versions": versions(),
         "params": json.loads(json.dumps(run.params, default=_plain)),
         "design": asdict(run.design),
@@ -251,6 +254,7 @@ def _assemble(
         notes=document["notes"],
         state=state,
         created=document["created"],
+        launch=document.get("launch", ""),
         labels=None if labels is None else np.array(labels),
         evaluation=evaluation,
         units=None if document.get("units") is None else tuple(document["units"]),

@@ -24,6 +24,7 @@ from aeedge.errors import InputError
 from aeedge.files.atomic import atomic_file
 from aeedge.files.replacing import check_folder, is_same
 from aeedge_export.alarms import rows_word
+from aeedge_export.cli import processes
 from aeedge_export.cli.training_data import (
     Reading,
     TrainingData,
@@ -45,6 +46,7 @@ from aeedge_export.reporting.detection import described
 from aeedge_export.reporting.evaluation import against_pca
 from aeedge_export.reporting.page import render
 from aeedge_export.run import STOPPED, Run
+from aeedge_export.training import distributed
 
 if TYPE_CHECKING:
     from aeedge_export.training.loop import State
@@ -85,7 +87,15 @@ def _patience(ctx: click.Context, param: click.Parameter, value: str) -> Any:
     return None if value == "none" else _number_or_auto(int)(ctx, param, value)
 
 
-@click.command()
+class _Train(click.Command):
+    """Remembers its arguments, for other processes."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.meta["args"] = list(args)
+        return super().parse_args(ctx, args)
+
+
+@click.command(cls=_Train)
 @click.argument("data", metavar="DATA...", nargs=-1, required=True, type=click.Path())
 @click.option("-o", "--output", metavar="RUN", required=True, type=click.Path(), help="Directory to write.")
 @click.option(
@@ -154,6 +164,15 @@ def _patience(ctx: click.Context, param: click.Parameter, value: str) -> Any:
 @click.option("--patience", default="auto", callback=_patience, help="Epochs without improvement, or none.")
 @click.option("--device", default="auto", show_default=True, help="Device to train on: auto, cpu, cuda, …")
 @click.option("--threads", default="auto", callback=_number_or_auto(int), help="CPU threads; auto: as measured.")
+@click.option("--precision", default="fp32", show_default=True, help="Of products in a step: fp32 or bf16.")
+@click.option("--compile", is_flag=True, help="Let torch.compile make the step; on the CPU it takes a C++ compiler.")
+@click.option(
+    "--nproc",
+    default="1",
+    callback=_number_or_auto(int),
+    help="Processes that train together; auto: one for each CUDA device, or CPU (docs/scale.md).",
+)
+@click.option("--max-restarts", default=3, help="How often killed processes are started again, from the last epoch.")
 @click.option("--seed", default=0, show_default=True, help="Makes training repeatable.")
 @data_options()
 @click.option("--weights", metavar="NAME", help="Column of a table with the weight of each row.")
@@ -176,6 +195,8 @@ def train(
     resume: bool,
     quiet: bool,
     force: bool,
+    nproc: int | str,
+    max_restarts: int,
     calibration_files: tuple[str, ...],
     false_alarm_rate: float | None,
     quantile: float | None,
@@ -192,7 +213,7 @@ def train(
     DATA is one or more files: .npy (memory-mapped, so it may be larger than memory), .npz, .csv (.tsv, .txt: delimiter,
     decimal mark and header are found out), .jsonl (.ndjson: on each line an object or an array of numbers), .parquet,
     all also with .gz; a folder of them or of images; or - for standard input. Columns that are no features are left
-    out, and named. Several .npy or .parquet files that have 1 GB or more are streamed: shards of one array that is
+    out, and named. Several .npy or .parquet files of 1 GB or more together are streamed: shards of one array that is
     never in memory as a whole (docs/scale.md). Ctrl-C keeps the best weights so far; --resume continues from there.
 
     With --window each file is a recording: a table with a row for each sample, an array (samples, channels), or .wav.
@@ -213,25 +234,29 @@ def train(
     rule = ThresholdRule(false_alarm_rate, quantile, threshold, contamination).checked()
     _check_options(ctx, resume=resume)
     check_folder(target, overwrite=True, inputs=[*data, *calibration_files, label_file(params["labels"])])
-    if target.exists() and not (resume or force):
+    restarted = _restarted(target)
+    if target.exists() and not (resume or force or restarted):
         raise InputError(
             f"{target}: already exists; choose another name, overwrite it (--force) or continue it (--resume)"
         )
-    resumed = _resumed(target, params) if resume else None
+    if (count := _processes(nproc, data)) > 1:
+        ctx.exit(processes.launch(ctx.meta["args"], count, max_restarts))
+    resumed = restarted or (_resumed(target, params) if resume else None)
     reading = reading_of(params, weights)
     selection, cutting = reading.selection, reading.cutting
     if stream and cutting is not None:
         raise InputError("--stream: recordings are cut into windows in memory; cut them first, and stream the windows")
-    times = not resume and params["time_ordered"] is not False
+    times = resumed is None and params["time_ordered"] is not False
     streaming = reading._replace(selection=replace(selection, stream=stream))
     training = streaming.read(data, like=None if resumed is None else resumed.run_.signal, times=times)
     found, windows = training.rows, training.windows
     calibration_rows = _read_calibration(calibration_files, training, reading)
-    saved = monotonic()
+    saved, launch = monotonic(), processes.launch_id()
 
     def checkpoint(state: State) -> None:
         nonlocal saved, target
-        if monotonic() - saved >= _CHECKPOINT_SECONDS:
+        if not distributed.rank() and (launch or monotonic() - saved >= _CHECKPOINT_SECONDS):
+            ae.run_.launch = launch
             target = _save(ae, target)
             saved = monotonic()
 
@@ -241,7 +266,8 @@ def train(
             ae = resumed
             ae.verbose = not quiet
             epochs = params["epochs"]
-            ae.resume(found.X, epochs=None if epochs == "auto" else epochs, on_epoch=checkpoint)
+            if restarted is None or ae.run_.state.stopped == "running":  # otherwise only the evaluation is missing
+                ae.resume(found.X, epochs=None if epochs == "auto" else epochs, on_epoch=checkpoint)
         else:
             params |= {"output": out, "gradient_clip": gradient_clip or None, "random_state": seed}
             params["time_ordered"] = time_order(found, params["time_ordered"])
@@ -253,6 +279,8 @@ def train(
                 "rule": None if rule == ThresholdRule() else rule,
             }
             ae.fit_rows(found.X, **known, sample_weight=found.weights, on_epoch=checkpoint)
+        if distributed.rank():
+            return  # process 0 writes
         target = _save(ae, target)  # before the evaluation: whatever happens there, the training is kept
         ae.evaluate(found.X, found.labels)
         tested = selection.select is not None and selection.labels is not None and "-" not in data
@@ -267,6 +295,34 @@ def train(
     with atomic_file(target / "report.html", overwrite=True) as part:
         part.write_text(render(ae.run_), encoding="utf-8")
     _summarize(ae, target, ctx.command, windows)
+
+
+def _processes(asked: int | str, data: Sequence[str]) -> int:
+    """How many processes to start; 1 to train in this one.
+
+    Raises:
+        InputError: a number that cannot be.
+    """
+    among = distributed.size()
+    if isinstance(asked, int) and (asked < 1 or (distributed.launched() and asked not in (1, among))):
+        started = f", or the {among} that torchrun started" if distributed.launched() else ""
+        raise InputError(f"--nproc: expected 'auto' or a number of at least 1{started}, got {asked}")
+    count = among if distributed.launched() else processes.how_many(asked)
+    if count > 1 and "-" in data:
+        raise InputError(f"--nproc: {count} processes cannot all read standard input; write it to a file first")
+    return 1 if distributed.launched() else count
+
+
+def _restarted(target: Path) -> workstation.Autoencoder | None:
+    """The run that this launch had saved before a process of it was killed; None at its start, and without torchrun."""
+    if not processes.restarts() or not (target / "run.json").is_file():
+        return None
+    ae = workstation.Autoencoder.load(target)
+    if ae.run_.launch != processes.launch_id():
+        return None
+    if not distributed.rank():
+        say(f"Note: a process ended; all were started again, and continue after epoch {ae.run_.state.epoch}", err=True)
+    return ae
 
 
 def _resumed(target: Path, params: dict[str, Any]) -> workstation.Autoencoder:

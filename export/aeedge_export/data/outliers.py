@@ -150,7 +150,6 @@ class OutlierSearch:
         bytes_of_images = X.dtype == np.uint8 and is_image(shape, X.dtype)
         few = self._count < _LEAST_ROWS or 0 in X.shape[1:]
         self.needed = not (few or X.dtype == np.bool_ or bytes_of_images)
-        self._seen = 0
         self._kept: list[list[NDArray[Any]]] = [[], [], []]  # side and column, row, value
         if self.needed:
             self._measure(channels_first(np.asarray(pick_rows(X, rows), np.float64), channels_last))
@@ -168,14 +167,16 @@ class OutlierSearch:
         self._spread = np.maximum(spread, np.median(reach, axis=0) / 5)  # many values reach farther than one value
         self._farthest = np.zeros((2, self._shape[0]))
 
-    def __call__(self, start: int, chunk: NDArray[np.float64]) -> None:
+    def __call__(self, block: int, start: int, chunk: NDArray[np.float64]) -> None:
         """See the rows (m, *shape) from index `start` on: values beyond the limit on one side of a column are kept.
 
         Of a column of several values in a row, the lowest and the highest value of each row count.
         """
         if not self.needed:
             return
+        first = start  # of these rows among those to look at
         if self._rows is not None:
+            first = int(np.searchsorted(self._rows, start))
             chunk = chunk[among(self._rows, start, len(chunk))]
         if not len(chunk):
             return
@@ -190,10 +191,24 @@ class OutlierSearch:
             far = distance > limit[some]
             farthest[side, some] = np.maximum(farthest[side, some], np.where(far, 0, distance).max(axis=0))
             row, at = np.nonzero(far)
-            for kept, new in zip(self._kept, (side * self._shape[0] + some[at], row + self._seen, value[far])):
+            for kept, new in zip(self._kept, (side * self._shape[0] + some[at], row + first, value[far])):
                 kept.append(new)
-        self._seen += len(chunk)
         self.needed = sum(map(len, self._kept[0])) <= _MOST_FAR
+
+    @property
+    def state(self) -> Any:
+        """The values beyond the limit, how far the others reach, and whether there is anything to look for."""
+        kept = [np.concatenate(each) if each else np.empty(0, np.intp) for each in self._kept]
+        return kept, getattr(self, "_farthest", 0.0), self.needed
+
+    def merge(self, states: list[Any]) -> None:
+        """Take what all processes have seen."""
+        kept, farthest, needed = zip(*states)
+        self.needed = all(needed)
+        if self.needed:
+            self._kept = [[each for each in column if len(each)] or [column[0]] for column in zip(*kept)]
+            self._farthest = np.maximum.reduce(farthest)
+            self.needed = sum(map(len, self._kept[0])) <= _MOST_FAR
 
     def found(self) -> Outliers:
         """What is found in all chunks."""
@@ -227,7 +242,7 @@ class OutlierSearch:
     def _far_values(self) -> Iterator[tuple[int, NDArray[np.intp], NDArray[np.float64], float]]:
         """Of each column and side with values beyond the limit: column, rows, values, farthest distance within it."""
         place, row, value = map(np.concatenate, self._kept)
-        order = np.argsort(place, kind="stable")
+        order = np.lexsort((row, place))
         places, first = np.unique(place[order], return_index=True)
         for one, part in zip(places, np.split(order, first[1:])):
             yield int(one % self._shape[0]), row[part], value[part], float(self._farthest.flat[one])

@@ -6,9 +6,10 @@ The encoder sees (x - mean) / scale; the decoder's output is mapped back with x 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from functools import reduce
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ from aeedge.errors import InputError
 
 SCALINGS = ("auto", "standard", "robust", "minmax", "none")
 _CHUNK_BYTES = 2**24  # of float64: what stays near the CPU is faster, and little memory
+_BLOCKS = 32  # of chunks, shared among the processes of a group
 _PICKED_ROWS, _PICKED_VALUES = 4096, 2**22
 _MOSTLY_DARK, _NEARLY_DARK = 0.75, 0.97  # shares of rows, chosen on subsets of 30 to 5 000 rows of digits and MNIST
 _UNLIKE = 0.05  # of the largest deviation of a channel
@@ -61,8 +63,58 @@ class Scaler:
         return X if self.identity else ((X - self.mean) / self.scale).astype(np.float32)
 
 
+class Group(Protocol):
+    """Processes that have the same rows (`aeedge_export.training.distributed.Group`)."""
+
+    rank: int
+    size: int
+
+    def gathered(self, value: Any) -> list[Any]:
+        """What each process gave, in the order of ranks, the same in all of them."""
+
+
+class Look(Protocol):
+    """What `scan` shows the rows to, once, a chunk at a time."""
+
+    @property
+    def state(self) -> Any:
+        """What it has seen, to be sent to other processes."""
+
+    def __call__(self, block: int, start: int, chunk: NDArray[np.float64]) -> None:
+        """See the rows (m, *shape) from index `start` on, which belong to a block of chunks."""
+
+    def merge(self, states: list[Any]) -> None:
+        """Replace what this one has seen by what all have seen, in the order of ranks."""
+
+
+class _Moments(NamedTuple):
+    """Of some rows: their number, means, sums of squared deviations from these, minima and maxima."""
+
+    rows: int
+    mean: NDArray[np.float64]
+    squares: NDArray[np.float64]
+    min: NDArray[np.float64]
+    max: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, X: NDArray[np.float64]) -> _Moments:
+        """Those of rows (n, *shape)."""
+        mean = X.mean(axis=0)
+        return cls(len(X), mean, np.square(X - mean).sum(axis=0), X.min(axis=0), X.max(axis=0))
+
+    def merged(self, other: _Moments) -> _Moments:
+        """Those of both (Chan, Golub and LeVeque 1983)."""
+        rows, step = self.rows + other.rows, other.mean - self.mean
+        mean = self.mean + step * (other.rows / rows)
+        squares = self.squares + other.squares + np.square(step) * (self.rows * other.rows / rows)
+        return _Moments(rows, mean, squares, np.minimum(self.min, other.min), np.maximum(self.max, other.max))
+
+
 class Moments:
-    """Statistics of some rows, from chunks that are seen once, in order.
+    """Statistics of some rows.
+
+    Those of the blocks are merged in the order of blocks, so the result is the same to the bit however many processes
+    share them.
 
     Args:
         shape: of a row.
@@ -70,45 +122,47 @@ class Moments:
     """
 
     def __init__(self, shape: tuple[int, ...], rows: NDArray[np.intp] | None = None) -> None:
-        self._rows, self._count = None if rows is None else in_order(rows), 0
-        self._mean, self._squares = np.zeros(shape), np.zeros(shape)
-        self._low, self._high = np.full(shape, np.inf), np.full(shape, -np.inf)
+        self._shape, self._rows = shape, None if rows is None else in_order(rows)
+        self.state: dict[int, _Moments] = {}
 
-    def __call__(self, start: int, chunk: NDArray[np.float64]) -> None:
-        """See the rows (m, *shape) from index `start` on."""
+    def __call__(self, block: int, start: int, chunk: NDArray[np.float64]) -> None:
+        """See some rows."""
         if self._rows is not None:
             chunk = chunk[among(self._rows, start, len(chunk))]
-        if not len(chunk):
-            return
-        count, before = len(chunk), self._count
-        mean = chunk.mean(axis=0)
-        away = mean - self._mean
-        self._count += count
-        self._mean += away * (count / self._count)  # means and variances are merged as by Chan, Golub, LeVeque 1983
-        self._squares += np.square(chunk - mean).sum(axis=0) + np.square(away) * (before * count / self._count)
-        self._low, self._high = np.minimum(self._low, chunk.min(axis=0)), np.maximum(self._high, chunk.max(axis=0))
+        if len(chunk):
+            found, before = _Moments.of(chunk), self.state.get(block)
+            self.state[block] = found if before is None else before.merged(found)
+
+    def merge(self, states: list[dict[int, _Moments]]) -> None:
+        """Take what all processes have seen."""
+        self.state = {block: found for state in states for block, found in state.items()}
 
     @property
     def statistics(self) -> Statistics:
         """Of what was seen."""
-        std = np.sqrt(self._squares / max(1, self._count))
-        return Statistics(self._count, self._mean, std, self._low, self._high)
+        if not self.state:
+            none = np.zeros(self._shape)
+            return Statistics(0, none, none, none + np.inf, none - np.inf)
+        whole = reduce(_Moments.merged, (self.state[block] for block in sorted(self.state)))
+        return Statistics(whole.rows, whole.mean, np.sqrt(whole.squares / whole.rows), whole.min, whole.max)
 
 
 class FiniteCheck:
-    """Checks that all values are finite and fit float32, in chunks that are seen once.
+    """Checks that all values are finite and fit float32.
 
     Args:
         X: rows (n, *shape); `X.place(row)`, if there is such a method, tells where a row is.
         features: names of the columns, None without.
     """
 
+    state = None
+
     def __init__(self, X: Any, features: tuple[str, ...] | None = None) -> None:
         self._place: Callable[[int], str] = getattr(X, "place", lambda row: f"row {row}")
         self._features = features
 
-    def __call__(self, start: int, chunk: NDArray[Any]) -> None:
-        """See the rows (m, *shape) from index `start` on.
+    def __call__(self, block: int, start: int, chunk: NDArray[Any]) -> None:
+        """See some rows.
 
         Raises:
             InputError: a value does not fit; row and column of the first are named.
@@ -125,6 +179,9 @@ class FiniteCheck:
             "NaN and infinity are not taken; drop or fill such rows first"
         )
 
+    def merge(self, states: list[None]) -> None:
+        """Nothing: what is wrong was raised."""
+
 
 def fit_float32(values: NDArray[Any]) -> NDArray[np.bool_]:
     """Mask of the values that are finite and fit float32."""
@@ -132,20 +189,40 @@ def fit_float32(values: NDArray[Any]) -> NDArray[np.bool_]:
     return found
 
 
-def scan(X: NDArray[Any], *look: Callable[[int, NDArray[np.float64]], None]) -> None:
-    """One pass over rows (n, *shape), in chunks; each of `look` is called with a chunk and the index of its first row.
+def scan(X: NDArray[Any], *look: Look, group: Group | None = None) -> None:
+    """One pass over rows (n, *shape), in chunks; what is larger than memory is never held whole.
 
-    What is larger than memory is never held whole.
+    The processes of a group share the blocks of chunks, and what each has seen is merged.
+
+    Raises:
+        InputError: what `look` raises, in any of the processes.
     """
-    for start, chunk in chunks(X):
+    parts = list(gen_batches(len(X), max(1, _CHUNK_BYTES // (8 * row_size(X)))))
+    blocks = np.array_split(np.arange(len(parts)), min(_BLOCKS, len(parts)))
+    rank, size = (0, 1) if group is None else (group.rank, group.size)
+    error: InputError | None = None
+    try:
+        for block in range(rank, len(blocks), size):
+            for part in (parts[i] for i in blocks[block]):
+                chunk = np.asarray(X[part], np.float64)
+                for one in look:
+                    one(block, part.start, chunk)
+    except InputError as caught:
+        error = caught
+    if group is not None:
+        faults = [fault for fault in group.gathered(None if error is None else str(error)) if fault is not None]
+        error = InputError(faults[0]) if faults else None
+    if error is not None:
+        raise error
+    if group is not None:
         for one in look:
-            one(start, chunk)
+            one.merge(group.gathered(one.state))
 
 
-def fit_statistics(X: NDArray[Any], rows: NDArray[np.intp] | None = None) -> Statistics:
+def fit_statistics(X: NDArray[Any], rows: NDArray[np.intp] | None = None, group: Group | None = None) -> Statistics:
     """Statistics of finite rows `X[rows]` (all by default), in one pass."""
     moments = Moments(X.shape[1:], rows)
-    scan(X, moments)
+    scan(X, moments, group=group)
     return moments.statistics
 
 
@@ -156,13 +233,6 @@ def check_finite(X: NDArray[Any], features: tuple[str, ...] | None = None) -> No
         InputError: some do not; row and column of the first are named.
     """
     scan(X, FiniteCheck(X, features))
-
-
-def chunks(X: NDArray[Any]) -> Iterator[tuple[int, NDArray[np.float64]]]:
-    """Float64 chunks of bounded size of the rows, each with the index of its first row."""
-    step = max(1, _CHUNK_BYTES // (8 * row_size(X)))
-    for part in gen_batches(len(X), step):
-        yield part.start, np.asarray(X[part], np.float64)
 
 
 def row_size(X: NDArray[Any]) -> int:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from aeedge.errors import InputError
 from aeedge_export.networks import principal
+from aeedge_export.networks.batch import Batch
 from aeedge_export.networks.layers import Decoder, Encoder, activation, ends
 from aeedge_export.networks.losses import reconstruction_loss
 
@@ -65,6 +66,7 @@ class Network(nn.Module):
         body: (n, latent) -> (n, *input_shape), before the output activation.
         output: the output activation.
         progress: of training, 0 to 1; set by the training loop.
+        batch: the rows of a step; set by the training loop.
     """
 
     balances = True  # whether latents are rotated after training, most important first, where the design allows it
@@ -79,6 +81,7 @@ class Network(nn.Module):
         self.encoder, self.body, self.output = encoder, body, activation(design.output)
         self._loss = reconstruction_loss(design.loss)
         self.progress = 0.0
+        self.batch = Batch()
 
     @property
     def decoder(self) -> nn.Module:
@@ -98,7 +101,7 @@ class Network(nn.Module):
         """The loss that is minimised, a scalar: reconstruction of `target` from `x`, plus the family's penalty."""
         latent, penalty = self.bottleneck(x)
         if self.design.ordered:
-            latent = latent * _prefix_mask(latent)
+            latent = latent * self.batch.draw(_prefix_mask, latent)
         loss = self._loss(self.body(latent), target, self.output)
         return loss if penalty is None else loss + penalty
 

@@ -60,7 +60,7 @@ class Sparse(Network):
         latent = self.encoder(x)
         if self._kind == "l1":
             return latent, self._weight * latent.abs().mean()
-        rate = latent.mean(dim=0).clamp(1e-6, 1 - 1e-6)
+        rate = self.batch.mean(latent).clamp(1e-6, 1 - 1e-6)
         target = torch.full_like(rate, self._target)
         divergence = target * torch.log(target / rate) + (1 - target) * torch.log((1 - target) / (1 - rate))
         return latent, self._weight * divergence.mean()
@@ -106,7 +106,7 @@ class Contractive(Network):
             return self._one_layer(x, weight)
         x = x.detach().requires_grad_()
         latent = self.encoder(x)
-        signs = torch.randint(0, 2, latent.shape, device=latent.device).to(latent.dtype) * 2 - 1
+        signs = self.batch.draw(_signs, latent)
         (gradient,) = torch.autograd.grad((latent * signs).sum(), x, create_graph=True)
         return latent, weight * gradient.square().flatten(1).sum(dim=1).mean() / self.design.latent
 
@@ -119,6 +119,11 @@ class Contractive(Network):
         scale = 1.0 if encoder.center is None else encoder.center.scale
         norms = (encoder.head.weight / scale).square().sum(dim=1)
         return latent, weight * (slope.square() @ norms).mean() / self.design.latent
+
+
+def _signs(latent: Tensor) -> Tensor:
+    """-1 or 1 for each latent (n, latent)."""
+    return torch.randint(0, 2, latent.shape, device=latent.device).to(latent.dtype) * 2 - 1
 
 
 def contractive(design: Design) -> Network:

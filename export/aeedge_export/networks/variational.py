@@ -31,9 +31,9 @@ class Variational(Network):
     def bottleneck(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """A draw of the latents, and the KL penalty in the units of the reconstruction loss (per input value)."""
         mean, log_variance = self._posterior(x)
-        draw = mean + torch.exp(0.5 * log_variance) * torch.randn_like(mean)
+        draw = mean + torch.exp(0.5 * log_variance) * self.batch.draw(torch.randn_like, mean)
         warm = min(1.0, self.progress / max(float(self.design.options["kl_warmup"]), 1e-9))
-        return draw, warm * self._penalty(_divergence(mean, log_variance).mean(dim=0))
+        return draw, warm * self._penalty(self.batch.mean(_divergence(mean, log_variance)))
 
     @property
     def settled(self) -> bool:

@@ -233,6 +233,8 @@ def _settings(params: Mapping[str, Any], facts: Facts, design: Design, batch_siz
         patience=None if patience is None else int(_given(patience, max(15, epochs // 4))),
         seed=seed,
         threads=int(_given(params["threads"], 0)) or None,
+        precision=params["precision"],
+        compile=bool(params["compile"]),
     )
 
 

@@ -8,14 +8,31 @@ from contextlib import ExitStack, contextmanager
 import torch
 
 from aeedge.errors import InputError
+from aeedge_export.training.distributed import local
 
 
 def pick_device(name: str) -> torch.device:
     """A torch device: "auto" is torch's current accelerator (CUDA, MPS, XPU, ...) if there is one, else the CPU.
 
+    Of several processes that train together, each has a CUDA device of its own.
+
     Raises:
         InputError: an unknown device, or one that is not available.
     """
+    found = _found(name)
+    number, processes = local()
+    if processes == 1 or found.type == "cpu":
+        return found
+    devices = torch.accelerator.device_count() if found.type == "cuda" else 1
+    if devices < processes or found.index is not None:
+        raise InputError(
+            f"device: expected 'cpu', or 'cuda' with a device for each of the {processes} processes, got {name!r} "
+            f"({found.type}, {devices} in this machine); start fewer processes, or use 'cpu'"
+        )
+    return torch.device(found.type, number)
+
+
+def _found(name: str) -> torch.device:
     if name == "auto":
         return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     try:

@@ -15,14 +15,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from aeedge.errors import InputError
 from aeedge_export.data.rows import Rows
 from aeedge_export.networks.base import Network
+from aeedge_export.training.distributed import ALONE, Group
 from aeedge_export.training.threads import ThreadChoice
 
 SCHEDULES = ("cosine", "plateau", "constant")
+PRECISIONS = ("fp32", "bf16")
 _WARMUP = 0.05  # of all steps, for the cosine schedule
 _PLATEAU_FACTOR, _PLATEAU_PATIENCE = 0.5, 5
 _CHANCE = 0.7  # of a start at PCA: by this over the root of the validation rows, others look better by chance
@@ -36,7 +38,7 @@ class Settings:
 
     Attributes:
         epochs: maximum number of passes over the training rows.
-        batch_size: rows per step.
+        batch_size: rows per step, of all processes together.
         learning_rate: peak learning rate of AdamW (Loshchilov and Hutter 2019).
         weight_decay: decoupled weight decay of matrices per step, multiplied by the learning rate.
         schedule: "cosine" (linear warm-up, then to 1 % along a half cosine), "plateau" (halved when the validation loss
@@ -46,6 +48,8 @@ class Settings:
         patience: epochs without improvement of the validation loss after which training stops, None for never.
         seed: for the order of rows.
         threads: of torch on the CPU, None to choose by measurement.
+        precision: of the products in a step, "fp32" or "bf16"; weights, validation and all else are float32.
+        compile: whether torch.compile makes the step.
     """
 
     epochs: int
@@ -58,6 +62,8 @@ class Settings:
     seed: int
     threads: int | None = None
     from_pca: bool = False
+    precision: str = "fp32"
+    compile: bool = False
 
 
 @dataclass
@@ -89,6 +95,7 @@ def train(
     threads: ThreadChoice,
     corrupt: Corruption | None = None,
     on_epoch: EpochHook | None = None,
+    group: Group = ALONE,
 ) -> State:
     """Train until all epochs are done, the validation loss stops improving, or Ctrl-C; then restore the best weights.
 
@@ -100,6 +107,7 @@ def train(
         threads: looks at the time of each step.
         corrupt: makes the inputs of a batch from its clean rows; None for clean inputs.
         on_epoch: called after each epoch.
+        group: the processes that train it together, each with all rows.
 
     Returns:
         The state, with `stopped` one of "epochs", "patience", "interrupted", "diverged".
@@ -112,30 +120,32 @@ def train(
     if state.last_weights:
         network.load_state_dict(state.last_weights)
         _restore_optimizer(optimizer, state.optimizer)
-    state.stopped = "running"
+    killed = state.stopped == "running" and bool(state.history)  # after an epoch, before the look at patience
+    state.stopped = "patience" if killed and _impatient(state, settings) else "running"
     if settings.from_pca and not state.history and len(rows.validation):
-        state.best_loss, state.best_weights = evaluate(network, rows.validation), _copy(network.state_dict())
+        state.best_loss = evaluate(network, rows.validation, group)
+        state.best_weights = _copy(network.state_dict())
     try:
-        while state.epoch < settings.epochs:
-            began = time.perf_counter()
-            loss, rate = _run_epoch(network, rows, optimizer, settings, state, threads, corrupt)
-            if not math.isfinite(loss):
-                state.stopped = "diverged"
-                break
-            validation = evaluate(network, rows.validation) if len(rows.validation) else loss
-            if not math.isfinite(validation):
-                state.stopped = "diverged"
-                break
-            seconds = time.perf_counter() - began
-            by_chance = 0.0 if state.best_epoch else _CHANCE / math.sqrt(max(1, len(rows.validation)))
-            to_beat = state.best_loss * (1 - by_chance)
-            _close_epoch(network, optimizer, state, threads, (loss, validation), to_beat, rate, seconds)
-            if on_epoch is not None:
-                on_epoch(state)
-            lowest = min(state.history, key=lambda epoch: epoch["validation_loss"])["epoch"]
-            if settings.patience is not None and state.epoch - max(lowest, state.best_epoch) >= settings.patience:
-                state.stopped = "patience"
-                break
+        with Step.of(network, settings, corrupt, group) as step:
+            while state.stopped == "running" and state.epoch < settings.epochs:
+                began = time.perf_counter()
+                loss, rate = _run_epoch(network, rows, optimizer, settings, state, threads, step)
+                if not math.isfinite(loss):
+                    state.stopped = "diverged"
+                    break
+                group.same_buffers(network)
+                validation = evaluate(network, rows.validation, group) if len(rows.validation) else loss
+                if not math.isfinite(validation):
+                    state.stopped = "diverged"
+                    break
+                seconds = time.perf_counter() - began
+                by_chance = 0.0 if state.best_epoch else _CHANCE / math.sqrt(max(1, len(rows.validation)))
+                to_beat = state.best_loss * (1 - by_chance)
+                _close_epoch(network, optimizer, state, threads, (loss, validation), to_beat, rate, seconds)
+                if on_epoch is not None:
+                    on_epoch(state)
+                if _impatient(state, settings):
+                    state.stopped = "patience"
     except KeyboardInterrupt:
         state.stopped = "interrupted"
         if not state.history:
@@ -150,6 +160,12 @@ def train(
     network.load_state_dict(state.best_weights)
     network.eval()
     return state
+
+
+def _impatient(state: State, settings: Settings) -> bool:
+    """Whether the validation loss has not improved for too long."""
+    lowest = min(state.history, key=lambda epoch: epoch["validation_loss"])["epoch"]
+    return settings.patience is not None and state.epoch - max(lowest, state.best_epoch) >= settings.patience
 
 
 def _optimizer(network: Network, settings: Settings) -> torch.optim.AdamW:
@@ -169,7 +185,7 @@ def _run_epoch(
     settings: Settings,
     state: State,
     threads: ThreadChoice,
-    corrupt: Corruption | None,
+    gradients: Step,
 ) -> tuple[float, float]:
     """One pass; returns the mean training loss and the last learning rate. torch's random state is restored."""
     device = rows.validation.device
@@ -191,30 +207,77 @@ def _run_epoch(
                 group["lr"] = rate
             began = time.perf_counter()
             optimizer.zero_grad(set_to_none=True)
-            loss = _gradients(network, batch, corrupt)
+            loss = gradients(batch, step)
             if settings.gradient_clip is not None:
                 torch.nn.utils.clip_grad_norm_(network.parameters(), settings.gradient_clip)
             optimizer.step()
-            total = total + loss.detach() * len(batch)  # stays on the device: no synchronisation within an epoch
+            total = total + loss * len(batch)  # stays on the device: no synchronisation within an epoch
             done += len(batch)
             if len(batch) == settings.batch_size:  # the last one is shorter
                 threads.after_step(time.perf_counter() - began)
-        return float(total) / done, rate
+        return float(gradients.group.summed(torch.as_tensor(total, device=device))) / done, rate
 
 
-def _gradients(network: Network, batch: Tensor, corrupt: Corruption | None) -> Tensor:
-    loss = network.training_loss(batch if corrupt is None else corrupt(batch), batch)
-    loss.backward()  # type: ignore[no-untyped-call]
-    return loss
+class _Loss(nn.Module):
+    """The loss of a step, as a module."""
+
+    def __init__(self, network: Network, settings: Settings) -> None:
+        super().__init__()
+        self.network = network
+        self._bf16 = settings.precision == "bf16"
+        self._loss = torch.compile(network.training_loss) if settings.compile else network.training_loss
+
+    def forward(self, x: Tensor, target: Tensor, weight: float) -> Tensor:
+        """`weight` times the loss of rows and targets (n, *input_shape), a scalar."""
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self._bf16):
+            loss: Tensor = self._loss(x, target)
+        return loss * weight
+
+
+class Step:
+    """Computes the gradients of batches, each process of a group those of its rows.
+
+    Every process is given the whole batch and corrupts all of it, so that all draw the same random numbers.
+    """
+
+    def __init__(
+        self, network: Network, loss: Callable[..., Tensor], corrupt: Corruption | None, group: Group = ALONE
+    ) -> None:
+        self._network, self._loss, self._corrupt, self.group = network, loss, corrupt, group
+
+    @classmethod
+    @contextmanager
+    def of(cls, network: Network, settings: Settings, corrupt: Corruption | None, group: Group) -> Iterator[Step]:
+        """A context for the steps of a training."""
+        with group.training(network, _Loss(network, settings)) as loss:
+            yield cls(network, loss, corrupt, group)
+
+    def __call__(self, batch: Tensor, number: int = 0) -> Tensor:
+        """Set the gradients of the mean loss of a batch; gives what the rows of this process contribute to it.
+
+        Raises:
+            KeyboardInterrupt: some process was asked to stop.
+        """
+        count, part = len(batch), self.group.part(len(batch))
+        inputs = batch if self._corrupt is None else self._corrupt(batch)
+        self.group.begin(self._network, count)
+        share = (part.stop - part.start) / count
+        loss = self._loss(inputs[part], batch[part], share * self.group.size)  # gradients are averaged
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.group.check_stop(number)
+        # The mean over no rows is NaN, though its gradients are 0.
+        return loss.detach() / self.group.size if share else torch.zeros_like(loss)
 
 
 @contextmanager
 def trial_step(network: Network, batch: Tensor, corrupt: Corruption | None) -> Iterator[Callable[[], object]]:
     """A step without its optimiser, to be timed on the CPU; afterwards network and random state are as before."""
 
+    gradients = Step(network, lambda x, target, weight: network.training_loss(x, target), corrupt)
+
     def step() -> None:
         network.zero_grad(set_to_none=True)
-        _gradients(network, batch, corrupt)
+        gradients(batch)
 
     buffers = [buffer.clone() for buffer in network.buffers()]
     training = network.training
@@ -275,10 +338,16 @@ def _close_epoch(
     )
 
 
-def evaluate(network: Network, rows: Tensor) -> float:
-    """Mean validation loss of scaled rows; none counts more than 10 times the 90 % quantile, so no outlier decides."""
+def evaluate(network: Network, rows: Tensor, group: Group = ALONE) -> float:
+    """Mean validation loss of scaled rows; none counts more than 10 times the 90 % quantile, so no outlier decides.
+
+    The processes of a group share the blocks of rows, and all get the same result.
+    """
     network.eval()
-    losses = torch.cat([network.validation_loss(part) for part in torch.split(rows, _EVALUATION_ROWS)])
+    blocks = torch.split(rows, _EVALUATION_ROWS)
+    here = [block % group.size == group.rank for block in range(len(blocks))]
+    found = [network.validation_loss(part) if own else part.new_zeros(len(part)) for own, part in zip(here, blocks)]
+    losses = group.summed(torch.cat(found))
     losses = losses.nan_to_num(nan=math.inf, posinf=math.inf).sort().values
     usual = losses[int(0.9 * (len(losses) - 1))]
     return float((losses.clamp_max(_MOST_OF_USUAL * usual) if usual > 0 else losses).mean())

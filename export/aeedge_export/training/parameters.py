@@ -24,7 +24,7 @@ from aeedge_export.networks.front_ends import KINDS as FRONT_ENDS
 from aeedge_export.networks.layers import ACTIVATIONS
 from aeedge_export.networks.losses import LOSSES
 from aeedge_export.training.devices import pick_device
-from aeedge_export.training.loop import SCHEDULES
+from aeedge_export.training.loop import PRECISIONS, SCHEDULES
 
 GOALS = ("detect", "compress")
 _CHOICES: dict[str, Sequence[str]] = {
@@ -35,6 +35,7 @@ _CHOICES: dict[str, Sequence[str]] = {
     "front_end": FRONT_ENDS,
     "goal": GOALS,
     "scaling": SCALINGS,
+    "precision": PRECISIONS,
     "schedule": SCHEDULES,
     "score_kind": ("auto", *SCORES),
 }
@@ -48,7 +49,10 @@ _OWNERS |= dict.fromkeys(("beta", "free_bits", "kl_warmup"), ("vae",))
 _OWNERS |= dict.fromkeys(("encoder", "decoder"), (CUSTOM,))
 _OWNERS |= dict.fromkeys(("strides", "separable"), ("conv1d", "conv2d"))
 _UNUSED = {  # by families whose networks are given
-    "pca": ("hidden", "activation", "latent_activation", "output", "loss", "noise", "normalization", "linear_path"),
+    "pca": (
+        *("hidden", "activation", "latent_activation", "output", "loss", "noise", "normalization", "linear_path"),
+        *("precision", "compile"),
+    ),
     CUSTOM: ("latent", "hidden", "activation", "latent_activation", "normalization", "linear_path"),
 }
 _NOTHING = {"hidden": (), "noise": "none", "normalization": "none", "linear_path": False, "output": "linear"}
@@ -99,7 +103,7 @@ def check_parameters(params: Mapping[str, Any], defaults: Mapping[str, Any]) -> 
         raise InputError(f"axes: expected {', '.join(AXES)}, got {params['axes']!r}")
     if params["linear_path"] not in ("auto", True, False):
         raise InputError(f"linear_path: expected 'auto', True or False, got {params['linear_path']!r}")
-    for name in ("ordered", "separable", *([] if _is_auto(params["time_ordered"]) else ["time_ordered"])):
+    for name in ("ordered", "separable", "compile", *([] if _is_auto(params["time_ordered"]) else ["time_ordered"])):
         if not isinstance(params[name], (bool, np.bool_)):
             raise InputError(f"{name}: expected True or False, got {params[name]!r}")
     _check_seed(params["random_state"])

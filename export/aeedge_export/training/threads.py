@@ -59,7 +59,13 @@ class ThreadChoice:
 
     @contextmanager
     def during(
-        self, asked: int | None, device: torch.device, trial: Trial | None, work: float, steps: int
+        self,
+        asked: int | None,
+        device: torch.device,
+        trial: Trial | None,
+        work: float,
+        steps: int,
+        processes: int = 1,
     ) -> Iterator[None]:
         """Set torch's number of threads while training, and restore the caller's afterwards.
 
@@ -70,6 +76,7 @@ class ThreadChoice:
                 there are no steps: then all threads are used while the CPUs are free.
             work: multiply-adds of a step (forward), infinity if unknown.
             steps: of the training, at most.
+            processes: on this machine that train together; several share the CPUs evenly, and do not measure.
         """
         before = torch.get_num_threads()
         self._most, self._trial = min(before, cpu_count()), trial
@@ -83,6 +90,8 @@ class ThreadChoice:
                 self._fix(1, "no more may be used")
             elif work < _SMALL:
                 self._fix(1, "too little work to share")
+            elif processes > 1:
+                self._fix(max(1, cpu_count() // processes), f"{processes} processes share the CPUs")
             elif trial is not None and self._steps < _FEWEST_STEPS:
                 self._set(1, "too few steps to measure")
             else:

@@ -1,0 +1,114 @@
+"""The engine of one machine: processes, each of which does one part at a time; one that ends is replaced."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+from collections import deque
+from collections.abc import Generator, Sequence
+from contextlib import suppress
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+from aeedge.archive.engines import Outcome, Task
+from aeedge.archive.packing import Packed
+from aeedge.archive.parts import Part
+from aeedge.system.limits import thread_count
+
+TRIES = 4
+"""How often a part is tried whose worker ends: as often as Spark does."""
+
+
+class LocalEngine:
+    """Processes on this machine.
+
+    Args:
+        workers: how many; None for the CPUs that this process may use.
+    """
+
+    name = "local"
+
+    def __init__(self, workers: int | None = None) -> None:
+        self.workers = workers or thread_count("auto")
+
+    def run(self, task: Task, parts: Sequence[Part], bundle: Packed) -> Generator[Outcome, None, None]:
+        """The outcomes as they come; see `Engine`."""
+        waiting, tries = deque(parts), dict.fromkeys((part.number for part in parts), 0)
+        workers = [_Worker(task, bundle.path) for _ in range(min(self.workers, len(parts)))]
+        try:
+            for worker in workers:
+                worker.give(waiting)
+            while busy := [worker for worker in workers if worker.part is not None]:
+                ready = set(wait([each for worker in busy for each in (worker.connection, worker.process.sentinel)]))
+                for i, worker in enumerate(workers):
+                    if worker.part is None or not ready & {worker.connection, worker.process.sentinel}:
+                        continue
+                    outcome = worker.outcome()
+                    if outcome is None:  # it ended, killed or out of memory
+                        part = worker.part
+                        tries[part.number] += 1
+                        if tries[part.number] < TRIES:
+                            waiting.appendleft(part)
+                        else:
+                            outcome = Outcome(
+                                part.number,
+                                error=f"{part.name}: its worker ended {TRIES} times before it was done "
+                                f"(exit code {worker.process.exitcode}); is there too little memory?",
+                            )
+                        worker.end()
+                        workers[i] = worker = _Worker(task, bundle.path)
+                    worker.give(waiting)
+                    if outcome is not None:
+                        yield outcome
+        finally:
+            for worker in workers:
+                worker.end()
+
+
+class _Worker:
+    """A process, and the part that it does."""
+
+    def __init__(self, task: Task, bundle: str) -> None:
+        context = multiprocessing.get_context("spawn")  # a fork would take this process's threads and locks along
+        self.connection, other = context.Pipe()
+        self.process: Any = context.Process(target=_serve, args=(other, task, bundle), daemon=True)
+        self.process.start()
+        other.close()
+        self.part: Part | None = None
+
+    def give(self, waiting: deque[Part]) -> None:
+        """Let it do the next part, if there is one."""
+        self.part = waiting.popleft() if waiting else None
+        if self.part is not None:
+            with suppress(OSError):  # it has ended; `outcome` will see it
+                self.connection.send(self.part)
+
+    def outcome(self) -> Outcome | None:
+        """What became of its part; None if it ended before."""
+        try:
+            found: Outcome = self.connection.recv()
+        except (EOFError, OSError):
+            self.process.join()
+            return None
+        return found
+
+    def end(self) -> None:
+        """End the process, whatever it does: what it has not committed does not count."""
+        self.connection.close()
+        self.process.kill()
+        self.process.join()
+
+
+def _serve(connection: Connection, task: Task, bundle: str) -> None:
+    """Do parts until the other process closes the connection, or has ended."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the other process ends this one
+    while True:
+        try:
+            part = connection.recv()
+        except EOFError:
+            return
+        outcome = task(part, bundle)
+        try:
+            connection.send(outcome)
+        except OSError:
+            return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import tempfile
 import time
@@ -13,12 +14,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from aeedge.archive.engines import Engine, Outcome, make_engine
-from aeedge.archive.job import Progress, check_apart, keep_unreadable, planned
-from aeedge.archive.ledger import Ledger
+from aeedge.archive.job import Progress, check_apart, job_of, keep_unreadable, planned
+from aeedge.archive.ledger import SCRATCH, Ledger
 from aeedge.archive.packing import Packed, pack
 from aeedge.archive.parts import Plan, UnreadableError
 from aeedge.archive.score_task import LEAVE_OUT, FitRows, Scored, ScoreTask, scores_of
-from aeedge.archive.storage import Place, files, place
+from aeedge.archive.storage import Place, files, is_url, place, remove
 from aeedge.archive.task import Aside, Settings, Source
 from aeedge.bundle.reader import Bundle
 from aeedge.detection.calibration import ThresholdRule, kept_of, rank_of
@@ -128,6 +129,8 @@ def calibrate_archive(
     """
     began = time.perf_counter()
     rule = ThresholdRule(false_alarm_rate, quantile, threshold, contamination).checked()
+    if is_url(output):
+        raise InputError("output: expected a folder on this machine, got a URL; write it here, and copy it there")
     check_folder(output, overwrite=overwrite, kinds=[BUNDLE], inputs=[bundle])
     chosen = make_engine(engine, workers=workers, master=master, address=address) if isinstance(engine, str) else engine
     aside, notes = None if bad_rows is None else place(bad_rows), list[str]()
@@ -154,8 +157,9 @@ def calibrate_archive(
         if rule.false_alarm_rate is not None:  # before all is scored
             rank_of(rule.false_alarm_rate, kept_of(samples - fit_rows, rule.contamination), all_kept=False)
         if aside is not None:
-            parts = hashlib.sha256(repr((source.manifest.id, settings, fit, what.parts)).encode()).hexdigest()
-            Ledger(aside, parts).begin({"calibrates": os.fspath(output)}, resume=True, overwrite=overwrite)
+            job = job_of(pack(bundle).name, settings, what)
+            identity = hashlib.sha256(json.dumps(job, sort_keys=True).encode()).hexdigest()
+            Ledger(aside, identity).begin(job | {"output": place(output).name}, resume=True, overwrite=overwrite)
             keep_unreadable(what, aside)
         identity, shipped = source.manifest.id, os.fspath(bundle)
         if scoring is not None:
@@ -165,6 +169,8 @@ def calibrate_archive(
         task = ScoreTask(identity, tuple(models), settings, fit, aside, is_cut)
         total, hosts = _scored(chosen, task, what, pack(shipped), progress)
         _check_counts(total, what, fit_rows, is_cut)
+        if aside is not None:
+            remove(aside / SCRATCH)
         notes += _said(total, source.manifest.input.signal is not None)
         progress(what.rows, what.rows, "writing")
         manifest = write_calibrated(source, output, scoring, total.sketches, rule, notes, overwrite=overwrite)

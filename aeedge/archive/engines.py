@@ -12,6 +12,10 @@ from aeedge.errors import InputError
 ENGINES = ("local", "spark", "ray")
 
 
+TRIES = 4
+"""How often a part is tried whose worker ends: as often as Spark does."""
+
+
 class Outcome(NamedTuple):
     """What became of a part.
 
@@ -60,7 +64,9 @@ class Engine(Protocol):
     """
 
     name: str
-    workers: int
+
+    @property
+    def workers(self) -> int: ...  # noqa: D102
 
     def run(self, task: Task, parts: Sequence[Part], bundle: Packed) -> Generator[Outcome, None, None]:
         """The outcomes, in any order, as they come; closing the generator ends what runs.
@@ -68,6 +74,12 @@ class Engine(Protocol):
         Raises:
             InputError: there are no workers.
         """
+
+
+def gave_up(part: Part, reason: str, tries: int = TRIES) -> Outcome:
+    """Of a part whose worker always ended before it was done."""
+    why = f"its worker ended {tries} times before it was done ({reason}); is there too little memory?"
+    return Outcome(part.number, error=f"{part.name}: {why}")
 
 
 def make_engine(

@@ -140,7 +140,7 @@ def encode_archive(
         check_apart(sources, target, aside)
         progress(0, 0, f"reading the footers of {len(found):,} files")
         what, are_recordings = planned(model, found, settings, aside, notes)
-        job = _job(packed.name, settings, what)
+        job = job_of(packed.name, settings, what)
         identity = hashlib.sha256(json.dumps(job, sort_keys=True).encode()).hexdigest()
         bundle_id = model.manifest.id
         taken = _taken(model, settings, what.columns, are_recordings)
@@ -251,7 +251,7 @@ def _unlike(one: Any, other: Any) -> str:
     return "in another order"
 
 
-def _job(bundle: str, settings: Settings, what: Plan) -> dict[str, Any]:
+def job_of(bundle: str, settings: Settings, what: Plan) -> dict[str, Any]:
     """What makes the result what it is, as JSON."""
     listed = "\n".join(f"{part.place.name} {part.groups} {part.first_row} {part.rows}" for part in what.parts)
     return {

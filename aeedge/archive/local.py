@@ -12,13 +12,10 @@ from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from aeedge.archive.engines import Outcome, Task
+from aeedge.archive.engines import TRIES, Outcome, Task, gave_up
 from aeedge.archive.packing import Packed
 from aeedge.archive.parts import Part
 from aeedge.system.limits import thread_count
-
-TRIES = 4
-"""How often a part is tried whose worker ends: as often as Spark does."""
 
 
 class LocalEngine:
@@ -53,11 +50,7 @@ class LocalEngine:
                         if tries[part.number] < TRIES:
                             waiting.appendleft(part)
                         else:
-                            outcome = Outcome(
-                                part.number,
-                                error=f"{part.name}: its worker ended {TRIES} times before it was done "
-                                f"(exit code {worker.process.exitcode}); is there too little memory?",
-                            )
+                            outcome = gave_up(part, f"exit code {worker.process.exitcode}")
                         worker.end()
                         workers[i] = worker = _Worker(task, bundle.path)
                     worker.give(waiting)

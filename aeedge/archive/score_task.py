@@ -101,7 +101,7 @@ class Scored(NamedTuple):
         return Scored(
             {name: self.sketches[name] + other.sketches[name] for name in names},
             self.rows + other.rows,
-            self.reasons + other.reasons,
+            Counter(dict((self.reasons + other.reasons).most_common(_MOST_REASONS))),
             self.unreadable | other.unreadable,
             self.wrong | other.wrong,
             self.notes | other.notes,
@@ -191,7 +191,8 @@ class ScoreTask:
         aside.finish(source)
         found.rows["aside"] = len(aside.reasons)
         reasons = Counter(dict(Counter(aside.reasons.values()).most_common(_MOST_REASONS)))
-        return found._replace(reasons=reasons, notes=frozenset(source.notes))
+        notes = (note for note in source.notes if " windows of " not in note)  # whose number all parts together have
+        return found._replace(reasons=reasons, notes=frozenset(f"{part.place.name}: {note}" for note in notes))
 
 
 def _sound_rows(part: Part, source: Source, aside: Aside) -> Iterator[tuple[NDArray[np.int64], Any, Any]]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from helpers import tampering
 from helpers.plant import NAMES, plant
 
@@ -19,6 +20,7 @@ from aeedge.archive.parts import Part
 from aeedge.archive.score_task import FitRows
 from aeedge.archive.sketch import RELATIVE_ERROR
 from aeedge.archive.storage import Place
+from aeedge.cli.group import AeedgeGroup
 from aeedge.detection.calibration import Calibration, alarm_band, raised
 from aeedge.errors import AeedgeError, BundleError, InputError, VerificationError
 
@@ -249,6 +251,21 @@ def test_a_row_whose_score_is_beyond_float32_is_named(tmp_path, rows):
     assert not (tmp_path / "n").exists()
 
 
+@pytest.mark.parametrize("name", ["bundle_v1_uint8", "bundle_v1_map", "bundle_v1_int8"])
+def test_lists_of_any_shape_and_dtype_are_scored(tmp_path, name):
+    with aeedge.load(DATA / name) as model:
+        golden = model.golden_rows()
+    images = np.concatenate([golden] * (300 // len(golden) + 1))
+    lists = pa.FixedSizeListArray.from_arrays(pa.array(images.reshape(-1)), images[0].size)
+    pq.write_table(pa.table({"time": np.arange(len(images)), "image": lists}), tmp_path / "images.parquet")
+    source = [tmp_path / "images.parquet"]
+    found = calibrate_archive(DATA / name, source, tmp_path / "n", engine=Here(), column="image", quantile=0.5)
+    aeedge.recalibrate(DATA / name, images, tmp_path / "m", quantile=0.5)
+    for variant, wanted in aeedge.load(tmp_path / "m").manifest.calibration.thresholds.items():
+        limit = found.recalibrated.manifest.calibration.thresholds[variant]
+        assert (1 - ROUNDING) * wanted <= limit <= (1 + RELATIVE_ERROR + ROUNDING) * wanted
+
+
 # --- recordings
 
 
@@ -402,6 +419,12 @@ BAD = {
     "engine": (None, {"engine": "slurm"}, InputError, "engine: expected local, spark, ray, got 'slurm'"),
     "workers": (None, {"engine": "local", "workers": 0}, InputError, "workers: expected a whole number of at least 1"),
     "invalid": (None, {"invalid": "skip"}, InputError, "invalid: expected 'raise' or 'propagate'"),
+    "url": (
+        None,
+        {"output": "s3://plant/new"},
+        InputError,
+        "output: expected a folder on this machine, got a URL",
+    ),
     "no bundle": (None, {"bundle": "none"}, BundleError, "none"),
     "no score": (None, {"bundle": DATA / "bundle_v1_encoder"}, BundleError, "has only an encoder"),
     "other columns": (None, {"bundle": DATA / "bundle_v1"}, InputError, "expected a column 's8'"),
@@ -411,9 +434,9 @@ BAD = {
 @pytest.mark.parametrize("case", BAD)
 def test_bad_input_is_one_sentence_and_nothing_is_written(tmp_path, folder, case):
     change, options, kind, words = BAD[case]
-    given = {"bundle": BOTH, "engine": Here()} | options
+    given = {"bundle": BOTH, "engine": Here(), "output": tmp_path / "n"} | options
     with pytest.raises(kind, match=words) as caught:
-        calibrate_archive(sources=[change(folder) if change else folder], output=tmp_path / "n", **given)
+        calibrate_archive(sources=[change(folder) if change else folder], **given)
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.iterdir())
 
@@ -440,3 +463,66 @@ def test_the_old_bundle_is_never_replaced_and_others_are_when_asked(tmp_path, fo
     calibrate_archive(old, [folder], tmp_path / "new", engine=Here(), overwrite=True)
     assert files(tmp_path / "new") != first
     assert files(old) == before
+
+
+# --- the command
+
+
+def call(*arguments):
+    return CliRunner().invoke(AeedgeGroup.build(), ["recalibrate", *map(str, arguments)])
+
+
+def test_the_command_says_what_became_of_all_rows(tmp_path, spoiled):
+    pattern = f"{spoiled[0]}/day-*.parquet"
+    found = call(INT8, pattern, "-o", tmp_path / "n", "--bad-rows", tmp_path / "bad", "--false-alarm-rate", "2e-4")
+    assert found.exit_code == 0, found.output
+    text = " ".join(found.output.split())
+    assert "5 files in 5 parts: 10,000 rows" in text
+    assert "10,000 rows in = 2,500 fitted the score + 7,497 calibrated + 3 set aside" in text
+    assert "1 × column 's3': expected a finite number, got nan" in text
+    assert "thresholds are up to 0.012 % above those of all scores, never below" in text
+    shown = CliRunner().invoke(AeedgeGroup.build(), ["info", str(tmp_path / "n")]).output
+    assert "7,497 rows; 4,096 scores are kept, up to 0.012 % too high" in " ".join(shown.split())
+    assert not (tmp_path / "bad" / "_tmp").exists()
+    again = call(INT8, pattern, "-o", tmp_path / "m", "--bad-rows", tmp_path / "bad", "--false-alarm-rate", "2e-4")
+    assert again.exit_code == 0, again.output
+    assert files(tmp_path / "n") == files(tmp_path / "m")
+    first = f"{spoiled[0]}/day-0*.parquet"
+    other = call(INT8, first, "-o", tmp_path / "k", "--bad-rows", tmp_path / "bad")
+    assert other.exit_code == 2
+    assert "holds the results of another run" in other.output
+    assert not (tmp_path / "k").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--workers", "2"), "--workers: is for archives; give --engine local, too"),
+        (("--invalid", "propagate"), "--invalid: is for archives"),
+        (("--engine", "local", "--time-ordered"), "--time-ordered: is for files, not for archives; leave it out"),
+        (("--engine", "local", "--delimiter", ";"), "--delimiter: is for files, not for archives; leave it out"),
+        (("--engine", "local", "rows.csv"), "rows.csv: archives (--engine) are Parquet; to read files of other kinds"),
+        (("--engine", "local", "--address", "auto"), "--address: is an option of the engine 'ray'"),
+        (
+            ("--engine", "local", "--false-alarm-rate", "1e-7"),
+            "--false-alarm-rate: 1e-07 needs 9,999,999 calibration",
+        ),
+    ],
+    ids=str,
+)
+def test_options_that_do_not_go_together_are_one_sentence(tmp_path, folder, options, words):
+    found = call(INT8, folder / "day-0.parquet", "-o", tmp_path / "n", *options)
+    assert found.exit_code == 2
+    assert words in " ".join(found.output.split())
+    assert len(found.output.strip().splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_nan_names_the_options_that_help(tmp_path, spoiled):
+    found = call(INT8, spoiled[0], "--engine", "local", "--workers", "1", "-o", tmp_path / "n")
+    assert found.exit_code == 2
+    assert "day-0.parquet, row 0 (counted from 0): column 's3'" in found.output
+    assert "give --bad-rows to set such rows aside, or --invalid propagate to leave them out" in found.output
+    left = call(INT8, spoiled[0], "--engine", "local", "-o", tmp_path / "n", "--invalid", "propagate")
+    assert left.exit_code == 0, left.output
+    assert "calibrated + 3 left out" in " ".join(left.output.split())

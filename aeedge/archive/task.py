@@ -277,7 +277,9 @@ def _row_batches(part: Part, encoder: BatchEncoder) -> Iterator[Any]:
 def _batches(part: Part, file: Any, columns: list[str] | None) -> Iterator[Any]:
     import pyarrow as pa
 
-    batches = file.iter_batches(_BATCH_ROWS, row_groups=list(part.groups) or None, columns=columns)
+    batches = chain.from_iterable(
+        file.iter_batches(_BATCH_ROWS, row_groups=groups, columns=columns) for groups in _together(part, file.metadata)
+    )
     while True:
         try:
             batch = next(batches, None)
@@ -288,6 +290,20 @@ def _batches(part: Part, file: Any, columns: list[str] | None) -> Iterator[Any]:
         if batch is None:
             return
         yield batch
+
+
+def _together(part: Part, metadata: Any) -> Iterator[list[int]]:
+    """Row groups of a part that are read at once: as many as make a batch."""
+    chosen, rows = list[int](), 0
+    for group in part.groups or range(metadata.num_row_groups):
+        count = metadata.row_group(group).num_rows
+        if chosen and rows + count > _BATCH_ROWS:
+            yield chosen
+            chosen, rows = [], 0
+        chosen.append(group)
+        rows += count
+    if chosen:
+        yield chosen
 
 
 def _of_network(error: OSError) -> bool:
@@ -314,7 +330,7 @@ def _reading(part: Part) -> Iterator[Any]:
         if part.version and stream.size() != int(part.version.split()[0]):
             raise _changed(part)
         try:
-            file = pq.ParquetFile(stream)
+            file = pq.ParquetFile(stream, pre_buffer=True)  # the columns of some row groups in few requests
         except pa.ArrowException as error:
             why = printable(" ".join(str(error).split()), 200)
             raise UnreadableError(f"{part.place.name}: cannot be read ({why})") from None

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
+import threading
 from collections import deque
-from collections.abc import Generator, Sequence
-from contextlib import suppress
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -31,10 +33,11 @@ class LocalEngine:
     def run(self, task: Task, parts: Sequence[Part], bundle: Packed) -> Generator[Outcome, None, None]:
         """The outcomes as they come; see `Engine`."""
         waiting, tries = deque(parts), dict.fromkeys((part.number for part in parts), 0)
-        workers = [_Worker(task, bundle.path) for _ in range(min(self.workers, len(parts)))]
+        workers: list[_Worker] = []
         try:
-            for worker in workers:
-                worker.give(waiting)
+            for _ in range(min(self.workers, len(parts))):
+                workers.append(_Worker(task, bundle.path))
+                workers[-1].give(waiting)
             while busy := [worker for worker in workers if worker.part is not None]:
                 ready = set(wait([each for worker in busy for each in (worker.connection, worker.process.sentinel)]))
                 for i, worker in enumerate(workers):
@@ -65,7 +68,8 @@ class _Worker:
         context = multiprocessing.get_context("spawn")  # a fork would take this process's threads and locks along
         self.connection, other = context.Pipe()
         self.process: Any = context.Process(target=_serve, args=(other, task, bundle), daemon=True)
-        self.process.start()
+        with _interrupts_ignored():
+            self.process.start()
         other.close()
         self.part: Part | None = None
 
@@ -92,9 +96,29 @@ class _Worker:
         self.process.join()
 
 
+@contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    """Ctrl-C goes to all processes of a terminal: those that are started in here never take notice."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _end_with(parent: Any) -> None:
+    """End this process, whatever it does, when the other one has ended."""
+    parent.join()
+    os._exit(1)
+
+
 def _serve(connection: Connection, task: Task, bundle: str) -> None:
     """Do parts until the other process closes the connection, or has ended."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the other process ends this one
+    threading.Thread(target=_end_with, args=(multiprocessing.parent_process(),), daemon=True).start()
     while True:
         try:
             part = connection.recv()

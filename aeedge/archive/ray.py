@@ -13,7 +13,7 @@ from typing import Any
 from aeedge.archive.engines import TRIES, Outcome, Task, gave_up
 from aeedge.archive.packing import Packed
 from aeedge.archive.parts import Part
-from aeedge.archive.shipping import PATIENCE, Reply, arrived, raised, sent, shipped
+from aeedge.archive.shipping import PATIENCE, Reply, arrived, raised, sent, shipped, unreachable
 from aeedge.errors import InputError, printable
 from aeedge.system.limits import thread_count
 
@@ -190,6 +190,10 @@ def _start(ray: Any, address: str | None, workers: int | None) -> None:
     Raises:
         InputError: it does not answer, or has another Python or Ray.
     """
+    found = address or (None if workers else os.environ.get("RAY_ADDRESS")) or "auto"
+    reason = None if found in ("auto", "local") else unreachable([found.removeprefix("ray://")])
+    if reason is not None:
+        raise InputError(f"address: {found} does not answer ({reason}); is the cluster running, and is its port right?")
     options = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
         if address is None and workers is None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pickle
 import re
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Sequence
 
 import aeedge
 from aeedge.archive.engines import Outcome, Task
@@ -78,3 +79,19 @@ def raised(text: str) -> tuple[int, str] | None:
     """The number of the part whose task raised what an engine reports, and what it raised."""
     found = _RAISED.search(text)
     return None if found is None else (int(found[1]), found[2])
+
+
+def unreachable(addresses: Sequence[str]) -> str | None:
+    """Why none of these HOST:PORT accepts a connection; None where one does. Engines themselves try for minutes."""
+    reason = "no address"
+    for address in addresses:
+        host, _, port = address.rpartition(":")
+        try:
+            if not host or not port.isdigit():
+                raise ValueError(f"{address}: expected HOST:PORT")
+            socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+        except (OSError, ValueError, OverflowError) as error:
+            reason = str(error)
+        else:
+            return None
+    return reason

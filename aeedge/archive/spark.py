@@ -1,11 +1,10 @@
-"""The engine that Spark is: a job with a task for each part, whose outcomes come by an accumulator as they are ready."""
+"""The engine that Spark is: a job with a task for each part, whose outcomes come in an accumulator while it runs."""
 
 from __future__ import annotations
 
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -18,7 +17,7 @@ from typing import Any
 from aeedge.archive.engines import TRIES, Outcome, Task, gave_up
 from aeedge.archive.packing import Packed
 from aeedge.archive.parts import Part
-from aeedge.archive.shipping import PATIENCE, arrived, raised, sent, shipped
+from aeedge.archive.shipping import PATIENCE, arrived, raised, sent, shipped, unreachable
 from aeedge.errors import AeedgeError, InputError, printable
 
 _OLDEST_JAVA = 17
@@ -223,25 +222,23 @@ def _started(master: str | None) -> Any:
 
 
 def _check_master(master: str) -> None:
-    """See whether a cluster answers: Spark itself would try for a minute.
+    """See whether a cluster answers.
 
     Raises:
         InputError: it does not.
     """
+    known = "expected a cluster (spark://HOST:PORT, yarn, k8s://URL, local[2])"
     if master.startswith("sc://"):
-        raise InputError("master: expected a cluster (spark://, yarn, k8s://, local[2]), got Spark Connect (sc://)")
+        raise InputError(f"master: {known}, got Spark Connect; give the cluster behind it")
+    if master and not master.startswith(("spark://", "k8s://", "local")) and master != "yarn":
+        raise InputError(f"master: {known}, got {master!r}")
+    if master == "yarn" and not os.environ.get("HADOOP_CONF_DIR") and not os.environ.get("YARN_CONF_DIR"):
+        raise InputError("master: YARN is found by its settings; set HADOOP_CONF_DIR or YARN_CONF_DIR to their folder")
     if not master.startswith("spark://"):
         return
-    reasons = []
-    for each in master.removeprefix("spark://").split(","):
-        host, _, port = each.rpartition(":")
-        try:
-            socket.create_connection((host, int(port)), timeout=10).close()
-        except (OSError, ValueError, OverflowError) as error:
-            reasons.append(str(error))
-        else:
-            return
-    raise InputError(f"master: {master} does not answer ({reasons[0]}); is it running, and is its port right?")
+    reason = unreachable(master.removeprefix("spark://").split(","))
+    if reason is not None:
+        raise InputError(f"master: {master} does not answer ({reason}); is it running, and is its port right?")
 
 
 def _check_java() -> None:

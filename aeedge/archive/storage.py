@@ -41,9 +41,9 @@ class Place(NamedTuple):
         """For people: the path or the URL, without user and password."""
         if not self.root:
             return self.path
-        parts = urlsplit(self.root)
-        host = parts.netloc.rpartition("@")[2] if self.path.startswith("/") else ""
-        return f"{parts.scheme}://{host}{self.path}"
+        parts, path = urlsplit(self.root), self.path.lstrip("/")
+        host = parts.netloc.rpartition("@")[2]
+        return f"{parts.scheme}://{path if path.startswith(host) else f'{host}/{path}'}"
 
     @property
     def filesystem(self) -> Any:
@@ -93,7 +93,9 @@ def place(given: str | PathLike[str]) -> Place:
     parts = urlsplit(_without_query(text))
     if parts.scheme == "file":
         return Place("", os.path.abspath(unquote(parts.path)))
-    _opened(text)
+    system = _opened(text)
+    if system.type_name.startswith("py::fsspec"):
+        return Place(text, system.handler.fs._strip_protocol(text).rstrip("/"))
     if parts.scheme in ("hdfs", "viewfs"):
         return Place(text, unquote(parts.path))
     host = parts.netloc.rpartition("@")[2]

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from aeedge.archive.engines import Outcome
-from aeedge.archive.ledger import Ledger, file_name
+from aeedge.archive.ledger import SCRATCH, Ledger, file_name
 from aeedge.archive.parts import Part, UnreadableError
 from aeedge.archive.recordings import WINDOW, is_recording, recording_batches
 from aeedge.archive.storage import Place, accessing, remove, write, written
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
 _BATCH_ROWS = 2**16
 _COMPRESSION = "zstd"
-SCRATCH = "_tmp"
-"""In the folder for bad rows, while they are written."""
 _MOST_REASONS = 20
 _REASONS = ("_file", "_row", "_reason")
 
@@ -96,7 +94,7 @@ class EncodeTask:
             rows, count, alarms = self._written(part, source, aside)
         except UnreadableError as error:
             if self.bad_rows is None:
-                raise
+                raise InputError(f"{error}; or give bad_rows to set such files aside") from None
             aside.all_of_it(str(error))
             lost = 0 if self.are_recordings else part.rows  # nobody knows how many windows it has
             return Outcome(part.number, part.rows, 0, lost, unreadable=str(error))
@@ -113,14 +111,14 @@ class EncodeTask:
 
         rows = count = alarms = 0
         with written(self.output / file_name(part.number), Ledger(self.output, self.identity).scratch) as stream:
-            writer = pq.ParquetWriter(stream, source.encoder.schema(source.schema), compression=_COMPRESSION)
-            for batch in source.batches:
-                numbers = np.arange(rows, rows + batch.num_rows)
-                _, _, result = aside.sound(batch, source.encoder, numbers)
-                writer.write_batch(result)
-                rows, count = rows + batch.num_rows, count + result.num_rows
-                alarms += result.column("alarm").true_count if "alarm" in self.settings.outputs else 0
-            writer.close()
+            schema = source.encoder.schema(source.schema)
+            with pq.ParquetWriter(stream, schema, compression=_COMPRESSION) as writer:
+                for batch in source.batches:
+                    numbers = np.arange(rows, rows + batch.num_rows)
+                    _, _, result = aside.sound(batch, source.encoder, numbers)
+                    writer.write_batch(result)
+                    rows, count = rows + batch.num_rows, count + result.num_rows
+                    alarms += result.column("alarm").true_count if "alarm" in self.settings.outputs else 0
         return rows, count, alarms
 
     def _commit(self, part: Part, outcome: Outcome) -> None:

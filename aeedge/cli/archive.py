@@ -332,17 +332,12 @@ class ProgressLine:
     def _text(self, what: str, now: float, width: int) -> str:
         if not self.rows:
             return f"{self._name}: {what} …"[:width]
-        parts = [f"{self._name}: {100 * self.done // self.rows} %", f"{self.done:,} of {self.rows:,} rows"]
+        parts = [f"{self._name} {100 * self.done // self.rows} %: {_short(self.done)} of {_short(self.rows)} rows"]
         fresh, seconds = self.done - self._first, now - self._began
         if fresh and seconds > 0:
             rate = fresh / seconds
-            parts += [f"{rate:,.0f} rows/s", f"{duration((self.rows - self.done) / rate)} left"]
-        parts.append(what)
-        while len(text := ", ".join(parts)) > width and len(parts) > 1:
-            del parts[
-                1 if len(parts) <= 3 else -1
-            ]  # what is last is of least use, and the share tells what the rows do
-        return text[:width]
+            parts += [f"{_short(rate)}/s", f"{duration((self.rows - self.done) / rate)} left"]
+        return ", ".join([*parts, what])[:width]
 
     def end(self) -> None:
         """Remove it."""
@@ -375,6 +370,15 @@ def _flag(name: str) -> str:
 def many(count: int, what: str) -> str:
     """A number of things."""
     return f"1 {what}" if count == 1 else f"{count:,} {what}s"
+
+
+def _short(count: float) -> str:
+    """With three digits: "1.23 M"."""
+    for unit, factor in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if count >= max(factor, 1e4):
+            scaled = count / factor
+            return f"{scaled:.{0 if scaled >= 100 else 1 if scaled >= 10 else 2}f} {unit}"
+    return f"{count:,.0f}"
 
 
 def duration(seconds: float) -> str:

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from shared import progress, publish, show, stored
+from shared import duration, progress, publish, show, stored
 
 HOUR = 3600.0
 NODE_CORES = 16
@@ -216,14 +216,6 @@ def tables(found: list[dict[str, Any]]) -> dict[str, Any]:
             retried,
         ),
     }
-
-
-def duration(seconds: float) -> str:
-    """For people."""
-    for name, size in (("days", 24 * HOUR), ("h", HOUR), ("min", 60.0)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.3g} {name}"
-    return f"{seconds:.3g} s"
 
 
 def main() -> None:

@@ -10,7 +10,6 @@ from typing import NamedTuple
 from aeedge.archive.engines import Outcome
 from aeedge.archive.parts import Part
 from aeedge.archive.storage import Place
-from aeedge.errors import InputError
 
 
 def parts(count):
@@ -24,7 +23,7 @@ class Work(NamedTuple):
     Attributes:
         folder: where what happens is written down.
         number: of the part to which it happens.
-        what: happens: "kill" the process, "kill executor", "kill node", "wait", "raise", "fail" with a sentence; "" for nothing.
+        what: happens to it, the name of a method below; "" for nothing.
         times: how often.
         seconds: that each part takes.
     """
@@ -37,39 +36,50 @@ class Work(NamedTuple):
 
     def __call__(self, part, bundle):
         time.sleep(self.seconds)
-        if part.number == self.number and self._counted() <= self.times:
-            getattr(self, f"_{self.what.replace(' ', '_')}")()
-        if self.what == "fail" and part.number == self.number:
+        if part.number == self.number and self.what:
+            getattr(self, self.what)()
+        if part.number == self.number and self.what == "fail":
             return Outcome(part.number, error=f"{part.name}: is bad")
         Path(self.folder, f"done-{part.number}").write_text(bundle)
-        return Outcome(
-            part.number, part.rows, part.rows, host=platform.node(), payload=(os.getpid(), os.listdir(bundle))
-        )
+        found = (os.getpid(), sorted(os.listdir(bundle)))
+        return Outcome(part.number, part.rows, part.rows, host=platform.node(), payload=found)
 
-    def _counted(self):
-        with Path(self.folder, "times").open("a") as file:
+    def done(self):
+        """Numbers of the parts that are done."""
+        return {int(path.name.removeprefix("done-")) for path in Path(self.folder).glob("done-*")}
+
+    def happened(self):
+        """How often it happened."""
+        path = Path(self.folder, "happened")
+        return path.stat().st_size if path.exists() else 0
+
+    def _is_over(self):
+        if self.happened() >= self.times:
+            return True
+        with Path(self.folder, "happened").open("a") as file:
             file.write("x")
-        return Path(self.folder, "times").stat().st_size
+        return False
 
-    def _kill(self):
-        os.kill(os.getpid(), signal.SIGKILL)
+    def end(self):
+        if not self._is_over():
+            os.kill(os.getpid(), signal.SIGKILL)
 
-    def _kill_executor(self):
-        """Spark's JVM, which started the daemon that forked this process."""
-        fields = Path(f"/proc/{os.getppid()}/stat").read_text().rpartition(")")[2].split()
-        os.kill(int(fields[1]), signal.SIGKILL)
-        self._wait()
+    def end_executor(self):
+        """Spark's Java, which started the process that forked this one."""
+        if not self._is_over():
+            fields = Path(f"/proc/{os.getppid()}/stat").read_text().rpartition(")")[2].split()
+            os.kill(int(fields[1]), signal.SIGKILL)
+            time.sleep(3600)
 
-    def _kill_node(self):
-        """Ray's node, unless it is the one that the driver is connected to."""
-        os.kill(os.getppid(), signal.SIGKILL)
-        self._wait()
+    def end_node(self):
+        """Ray's node."""
+        if not self._is_over():
+            os.kill(os.getppid(), signal.SIGKILL)
+            time.sleep(3600)
 
-    def _raise(self):
-        raise MemoryError("nothing is left")
+    def complain(self):
+        if not self._is_over():
+            raise MemoryError("nothing is left")
 
-    def _fail(self):
-        pass
-
-    def _wait(self):
-        time.sleep(3600)
+    def fail(self):
+        self._is_over()

@@ -1,21 +1,20 @@
 """A bundle is recalibrated over an archive as over an array of its rows: every row counts, once, whoever scores it."""
 
-import dataclasses
-import os
 import re
 import shutil
-import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 from helpers import tampering
+from helpers.inline_engine import KillingEngine
 from helpers.plant import NAMES, plant
 
 import aeedge
 from aeedge.archive import score_task
 from aeedge.archive.calibration import calibrate_archive
+from aeedge.archive.ledger import SCRATCH
 from aeedge.archive.local import LocalEngine
 from aeedge.archive.parts import Part
 from aeedge.archive.score_task import FitRows
@@ -380,32 +379,21 @@ def test_a_part_that_an_engine_forgets_is_an_error(tmp_path, folder):
     assert not (tmp_path / "n").exists()
 
 
-@dataclasses.dataclass(frozen=True)
-class Killed:
-    """A task whose worker is killed once."""
-
-    task: object
-    mark: str
-
-    def __call__(self, part, bundle):
-        if part.number == 2 and not os.path.exists(self.mark):
-            Path(self.mark).touch()
-            os.kill(os.getpid(), signal.SIGKILL)
-        return self.task(part, bundle)
-
-
-class Killing(LocalEngine):
-    def __init__(self, mark):
-        super().__init__(2)
-        self.mark = str(mark)
-
-    def run(self, task, parts, bundle):
-        return super().run(Killed(task, self.mark), parts, bundle)
-
-
 def test_a_worker_that_is_killed_loses_nothing(tmp_path, folder):
-    calibrate_archive(BOTH, [folder], tmp_path / "n", engine=Killing(tmp_path / "killed"))
-    assert (tmp_path / "killed").exists()
+    (tmp_path / "marks").mkdir()
+    calibrate_archive(BOTH, [folder], tmp_path / "n", engine=KillingEngine(2, 1, tmp_path / "marks"))
+    assert len(list((tmp_path / "marks").iterdir())) == 1
+    calibrate_archive(BOTH, [folder], tmp_path / "m", engine=Here())
+    assert files(tmp_path / "n") == files(tmp_path / "m")
+
+
+def test_an_archive_on_s3_gives_the_same_bytes(tmp_path, folder, s3):
+    from pyarrow.fs import FileSystem, copy_files
+
+    system, path = FileSystem.from_uri("s3://plant")
+    copy_files(str(folder), f"{path}/calibration/in", destination_filesystem=system)
+    source, bad = "s3://plant/calibration/in/day-*.parquet", "s3://plant/calibration/bad"
+    calibrate_archive(BOTH, [source], tmp_path / "n", engine=Here(), bad_rows=bad)
     calibrate_archive(BOTH, [folder], tmp_path / "m", engine=Here())
     assert files(tmp_path / "n") == files(tmp_path / "m")
 
@@ -499,7 +487,7 @@ def test_the_command_says_what_became_of_all_rows(tmp_path, spoiled):
     assert "thresholds are up to 0.012 % above those of all scores, never below" in text
     shown = CliRunner().invoke(AeedgeGroup.build(), ["info", str(tmp_path / "n")]).output
     assert f"{counts[1]} rows; 4,096 scores are kept, up to 0.012 % too high" in " ".join(shown.split())
-    assert not (tmp_path / "bad" / "_tmp").exists()
+    assert not (tmp_path / "bad" / SCRATCH).exists()
     again = call(INT8, pattern, "-o", tmp_path / "m", "--bad-rows", tmp_path / "bad", "--false-alarm-rate", "2e-4")
     assert again.exit_code == 0, again.output
     assert files(tmp_path / "n") == files(tmp_path / "m")

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from aeedge.detection.scores import Scoring
     from aeedge.types import Block
 
-_MOST_FIT, _FIT_BYTES = 20_000, 2**26  # rows that fit, and their bytes: they are in the driver's memory
+_MOST_FIT, _FIT_BYTES = 20_000, 2**26  # rows that fit, about, and their bytes: they are in the driver's memory
 _FIT_PARTS, _MOST_FIT_PARTS = 32, 512  # they come from so many parts; from more of them where parts are small
 _FIT_FROM = 2**17  # the first rows of each; more where there are few parts
 _RUN_SPANS = 8  # windows in a row, times those that share samples: the fewer runs, the fewer windows are not used
@@ -100,7 +100,7 @@ def calibrate_archive(
 ) -> CalibrationReport:
     """Write a bundle like another one, with scores and thresholds for what is normal in an archive of Parquet files.
 
-    As `aeedge.recalibrate`, for more rows than memory holds. Up to 20,000 rows from all over the archive fit the
+    As `aeedge.recalibrate`, for more rows than memory holds. Up to about 20,000 rows from all over the archive fit the
     parameters of the score, and do not calibrate. The bundle with that score is sent to the workers, who count the
     scores of all other rows, of each variant, in sketches (`ScoreSketch`). The bundle keeps 4,096 order statistics of
     them, which are never too low and at most 2⁻¹³ (0.012 %) too high, and its thresholds may be of rates that are lower
@@ -343,7 +343,8 @@ def _scored(
     """
     done: dict[int, Outcome] = {}
     failures: list[Outcome] = []
-    label, total, rows = f"{engine.name}, {engine.workers} workers", Scored.nothing(task.variants), 0
+    label = f"{engine.name}, {engine.workers} {'worker' if engine.workers == 1 else 'workers'}"
+    total, rows = Scored.nothing(task.variants), 0
     progress(0, what.rows, label)
     with closing(engine.run(task, what.parts, packed)) as outcomes:
         for outcome in outcomes:

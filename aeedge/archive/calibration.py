@@ -115,7 +115,7 @@ def calibrate_archive(
         false_alarm_rate, quantile, threshold, contamination, keep_score: see `aeedge.recalibrate`.
         column: with the samples, see `aeedge.arrow.encode_batches`.
         invalid: "raise", or "propagate" to leave out rows with NaN or infinity.
-        engine, workers, master, address: see `aeedge.archive.encode_archive`.
+        engine, workers, master, address: see `aeedge.archive.job.encode_archive`.
         bad_rows: a folder for rows that cannot be scored, and for the reasons; by default they are an error.
         overwrite: replace an existing bundle that holds no other files; the old bundle itself is never replaced.
         progress: called as parts are done.

@@ -7,7 +7,7 @@ import platform
 import time
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -277,31 +277,24 @@ def _row_batches(part: Part, encoder: BatchEncoder) -> Iterator[Any]:
 def _batches(part: Part, file: Any, columns: list[str] | None) -> Iterator[Any]:
     import pyarrow as pa
 
-    batches = chain.from_iterable(
-        file.iter_batches(_BATCH_ROWS, row_groups=groups, columns=columns) for groups in _together(part, file.metadata)
-    )
-    while True:
-        try:
-            batch = next(batches, None)
-        except (pa.ArrowException, OSError) as error:
-            why = printable(" ".join(str(error).split()), 200)
-            kind = InputError if isinstance(error, OSError) and _of_network(error) else UnreadableError
-            raise kind(f"{part.name}: cannot be read ({why})") from None
-        if batch is None:
-            return
-        yield batch
+    try:
+        for groups in _stretches(file.metadata, part.groups):
+            yield from file.iter_batches(_BATCH_ROWS, row_groups=groups, columns=columns)
+    except (pa.ArrowException, OSError) as error:
+        why = printable(" ".join(str(error).split()), 200)
+        kind = InputError if isinstance(error, OSError) and _of_network(error) else UnreadableError
+        raise kind(f"{part.name}: cannot be read ({why})") from None
 
 
-def _together(part: Part, metadata: Any) -> Iterator[list[int]]:
-    """Row groups of a part that are read at once: as many as make a batch."""
+def _stretches(metadata: Any, groups: Sequence[int]) -> Iterator[list[int]]:
+    """Row groups that are in memory together: one, or as many as make a batch where they are small."""
     chosen, rows = list[int](), 0
-    for group in part.groups or range(metadata.num_row_groups):
-        count = metadata.row_group(group).num_rows
-        if chosen and rows + count > _BATCH_ROWS:
+    for group in groups or range(metadata.num_row_groups):
+        chosen.append(group)
+        rows += metadata.row_group(group).num_rows
+        if rows >= _BATCH_ROWS:
             yield chosen
             chosen, rows = [], 0
-        chosen.append(group)
-        rows += count
     if chosen:
         yield chosen
 
@@ -330,7 +323,7 @@ def _reading(part: Part) -> Iterator[Any]:
         if part.version and stream.size() != int(part.version.split()[0]):
             raise _changed(part)
         try:
-            file = pq.ParquetFile(stream, pre_buffer=True)  # the columns of some row groups in few requests
+            file = pq.ParquetFile(stream, pre_buffer=True)  # columns in a few requests, not one by one
         except pa.ArrowException as error:
             why = printable(" ".join(str(error).split()), 200)
             raise UnreadableError(f"{part.place.name}: cannot be read ({why})") from None

@@ -614,3 +614,21 @@ def test_fsspec(own, tmp_path):
         assert encode("memory://plant/in", "memory://plant/out", resume=True).resumed == 5
     finally:
         memory.rm("/plant", recursive=True)
+
+
+def test_columns_of_a_row_group_are_read_in_one_request(samples, tmp_path, monkeypatch):
+    """Over a network each request takes a while: eight columns of eight groups must not take 64 of them."""
+    fsspec = pytest.importorskip("fsspec")
+    memory, reads = fsspec.filesystem("memory"), []
+    table = pa.table({f"s{i}": samples[:, i] for i in range(8)})
+    pq.write_table(table, tmp_path / "rows.parquet", row_group_size=-(-len(samples) // 8), use_dictionary=False)
+    memory.put(str(tmp_path / "rows.parquet"), "/plant/rows.parquet")
+    kind = type(memory.open("/plant/rows.parquet"))
+    read = kind.read
+    monkeypatch.setattr(kind, "read", lambda self, *args: reads.append(args) or read(self, *args))
+    monkeypatch.setattr(task, "_BATCH_ROWS", len(samples) // 8)
+    try:
+        assert encode("memory://plant/rows.parquet", tmp_path / "out").written == len(samples)
+    finally:
+        memory.rm("/plant", recursive=True)
+    assert 8 < len(reads) <= 8 + 6  # a group each; and footers, of the plan and of the part

@@ -91,9 +91,9 @@ class _Worker:
 
     def end(self) -> None:
         """End the process, whatever it does: what it has not committed does not count."""
-        self.connection.close()
         self.process.kill()
         self.process.join()
+        self.connection.close()
 
 
 @contextmanager
@@ -122,7 +122,7 @@ def _serve(connection: Connection, task: Task, bundle: str) -> None:
     while True:
         try:
             part = connection.recv()
-        except EOFError:
+        except (EOFError, OSError):
             return
         outcome = task(part, bundle)
         try:

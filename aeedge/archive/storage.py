@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _GLOB = re.compile(r"[*?\[]")
 _SUFFIXES = (".parquet", ".pq", ".parq")
-_OTHER_SUFFIXES = {".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson", ".npy", ".npz", ".wav", ".gz"}
+OTHER_SUFFIXES = {".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson", ".npy", ".npz", ".wav", ".gz"}
+"""Of files that aeedge reads one by one."""
 
 
 class Place(NamedTuple):
@@ -312,7 +313,7 @@ def _is_hidden(name: str, glob: str) -> bool:
 
 def _check_parquet(name: str) -> None:
     suffix = os.path.splitext(name)[1].lower()
-    if suffix in _OTHER_SUFFIXES:
+    if suffix in OTHER_SUFFIXES:
         raise InputError(
             f"{printable(name, None)}: archives are Parquet, got {suffix}; convert it, or encode it alone, file to file"
         )

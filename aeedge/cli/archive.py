@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from aeedge.archive.engines import ENGINES
-from aeedge.archive.storage import is_glob, is_url
+from aeedge.archive.storage import OTHER_SUFFIXES, is_glob, is_url
 from aeedge.cli.streams import show, show_json
 from aeedge.cli.wording import say
 from aeedge.errors import InputError, printable, shortened
+from aeedge.files.source import STDIN
 from aeedge.files.writing import FORMATS, STDOUT
 from aeedge.table import pairs
 
@@ -132,8 +133,7 @@ class Wish(NamedTuple):
             return False
         if output is None or output == STDOUT:
             raise InputError(f"{why}: the results of an archive are a folder; give one, such as -o results/")
-        suffix = os.path.splitext(output)[1].lower()
-        if suffix in FORMATS:  # no slash behind it
+        if _is_file(output):
             raise InputError(
                 f"{output}: is the name of a file, but the results of an archive ({why}) are a folder of Parquet; give "
                 "one, such as -o results/"
@@ -168,21 +168,21 @@ class Wish(NamedTuple):
             return "--engine"
         if output is not None and (output.endswith(("/", os.sep)) or is_url(output)):
             return f"-o {output}"
-        is_file = output is None or output == STDOUT or os.path.splitext(output)[1].lower() in FORMATS
         for source in sources:
-            if is_url(source) or (is_glob(source) and not is_file):
+            if is_url(source) or (is_glob(source) and not _is_file(output)):
                 return f"IN {source}"
         return None
 
     def _check_files(self, sources: Sequence[str], output: str | None) -> None:
         """Refuse options and an OUT that only an archive has."""
+        folder = "results/" if _is_file(output) else f"{output}/"
         for name, value in self._asdict().items():
             if value not in (None, False):
-                raise InputError(f"{_flag(name)}: is for archives; give a folder, such as -o results/, or leave it out")
+                raise InputError(f"{_flag(name)}: is for archives; leave it out, or give a folder, such as -o {folder}")
         pattern = next((source for source in sources if is_glob(source)), None)
         if pattern is not None:
             raise InputError(
-                f"{pattern}: no such file; a pattern stands for an archive, with a folder such as -o results/"
+                f"{pattern}: no such file; a pattern stands for an archive, with a folder such as -o {folder}"
             )
         if output is not None and output != STDOUT and os.path.isdir(output):
             raise InputError(
@@ -191,7 +191,9 @@ class Wish(NamedTuple):
             )
 
 
-_FILES = {".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson", ".npy", ".npz", ".wav", ".gz"}
+def _is_file(output: str | None) -> bool:
+    """Whether an OUT stands for a table on the terminal, standard output, or a file by its suffix."""
+    return output in (None, STDOUT) or os.path.splitext(output or "")[1].lower() in FORMATS
 
 
 def _check_parquet(sources: Sequence[str], why: str, instead: str) -> None:
@@ -202,8 +204,8 @@ def _check_parquet(sources: Sequence[str], why: str, instead: str) -> None:
     """
     for source in sources:
         suffix = os.path.splitext(source)[1].lower()
-        if source == STDOUT or (suffix in _FILES and not is_url(source)):
-            name = "standard input" if source == STDOUT else source
+        if source == STDIN or suffix in OTHER_SUFFIXES:
+            name = "standard input" if source == STDIN else source
             raise InputError(f"{name}: archives ({why}) are Parquet; to read files of other kinds {instead}")
 
 

@@ -87,7 +87,7 @@ def recalibrate(
     its parent.
 
     With --engine, URLs or quoted patterns NORMAL is an archive: Parquet files, folders of them and patterns, here or on
-    S3, GCS, HDFS and whatever fsspec opens. Up to 20,000 rows from all over it fit the score, and all others calibrate:
+    S3, GCS, HDFS and whatever fsspec opens. About 20,000 rows from all over it fit the score, and all others calibrate:
     their scores are counted where they are computed. Thresholds are then at most 0.012 % too high, and never too low;
     rates may be as small as 1 in as many rows as there are.
 

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from archive.conftest import BUNDLE, SIZES
+from helpers.archives import bytes_of, latents, result, rewrite, write_recording
 from helpers.inline_engine import InlineEngine, KillingEngine
 from helpers.signals import machine, signal_bundle
 
@@ -26,36 +27,10 @@ def encode(sources, output, bundle=BUNDLE, **options):
     return encode_archive(bundle, sources, output, **{"engine": InlineEngine(), **options})
 
 
-def result(folder):
-    """The rows of an archive of results, in order."""
-    files = sorted(Path(folder).glob("part-*.parquet"))
-    return pa.concat_tables([pq.read_table(file) for file in files])
-
-
-def bytes_of(folder):
-    return {file.name: file.read_bytes() for file in Path(folder).glob("part-*.parquet")}
-
-
-def latents(table):
-    return np.stack(table["latent"].to_numpy())
-
-
 @pytest.fixture
 def own(archive, tmp_path):
     """An archive that may be changed."""
     return Path(shutil.copytree(archive, tmp_path / "own"))
-
-
-def rewrite(file, **changed):
-    """Change values of a file: s3={4: None} makes the value of s3 in row 4 null."""
-    table = pq.read_table(file)
-    for name, values in changed.items():
-        column = table[name].to_pylist()
-        for row, value in values.items():
-            column[row] = value
-        kind = table.schema.field(name).type
-        table = table.set_column(table.schema.get_field_index(name), name, pa.array(column, kind))
-    pq.write_table(table, file, row_group_size=128)
 
 
 # --- what comes out
@@ -228,7 +203,7 @@ def test_results_are_not_called_complete_while_they_are_not(own, tmp_path):
 
     encode(own, tmp_path / "out")
     (tmp_path / "out/part-00001.parquet").unlink()
-    with pytest.raises(AeedgeError, match="day-1.*: the engine gave no outcome"):
+    with pytest.raises(AeedgeError, match=r"day-1.*: the engine gave no outcome"):
         encode(own, tmp_path / "out", resume=True, engine=Idle())
     assert not (tmp_path / "out/_SUCCESS").exists()
     assert not (tmp_path / "out/_aeedge/manifest.json").exists()
@@ -364,14 +339,14 @@ def test_schemas_that_differ(own, tmp_path):
     plain = encode(own.parent / "own", tmp_path / "again", keep=("id",))
     assert report.written == plain.written
     pq.write_table(table.set_column(0, "id", table["id"].cast(pa.float64())), file)
-    with pytest.raises(InputError, match="day-3.*'id' is double, not int64.*day-0"):
+    with pytest.raises(InputError, match=r"day-3.*'id' is double, not int64.*day-0"):
         encode(own, tmp_path / "kept", keep=("id",))
     assert encode(own, tmp_path / "not_kept").written == plain.written
     pq.write_table(table.set_column(5, "s3", table["note"]), file)
-    with pytest.raises(InputError, match="day-3.*'s3'.*string.*day-0"):
+    with pytest.raises(InputError, match=r"day-3.*'s3'.*string.*day-0"):
         encode(own, tmp_path / "text")
     pq.write_table(table.drop_columns(["s3"]), file)
-    with pytest.raises(InputError, match="day-3.*s3.*day-0"):
+    with pytest.raises(InputError, match=r"day-3.*s3.*day-0"):
         encode(own, tmp_path / "missing")
     assert not (tmp_path / "missing").exists()
 
@@ -430,7 +405,7 @@ def test_nothing_else_is_ever_removed(archive, tmp_path):
         assert (tmp_path / made / name).read_text() == "mine"
     encode(archive, tmp_path / "out")
     (tmp_path / "out/mine.txt").write_text("mine")
-    with pytest.raises(InputError, match="'mine.txt'"):
+    with pytest.raises(InputError, match=r"'mine.txt'"):
         encode(archive, tmp_path / "out", overwrite=True)
     (tmp_path / "file").write_text("mine")
     with pytest.raises(InputError, match="file"):
@@ -446,7 +421,7 @@ def test_folders_that_would_be_mixed_up(own, tmp_path):
     with pytest.raises(InputError, match="is in the source"):
         encode(str(own / "**/*.parquet"), own / "out")
     for bad in ("out", "out/bad"):
-        with pytest.raises(InputError, match="bad_rows: .* is in the folder of the results"):
+        with pytest.raises(InputError, match=r"bad_rows: .* is in the folder of the results"):
             encode(own, tmp_path / "out", bad_rows=tmp_path / bad)
     assert encode(str(own / "*.parquet"), own / "out", bad_rows=own / "bad").written  # no pattern finds these
     encode(str(own / "*.parquet"), own / "out", bad_rows=own / "bad", resume=True)
@@ -457,7 +432,7 @@ def test_the_folder_of_bad_rows_is_of_one_run(own, tmp_path):
     encode(own, tmp_path / "out", bad_rows=tmp_path / "bad")
     with pytest.raises(InputError, match="bad: holds the results of another run"):
         encode([own / "day-0.parquet"], tmp_path / "other", bad_rows=tmp_path / "bad")
-    with pytest.raises(InputError, match="bad_rows: expected .*bad, where"):
+    with pytest.raises(InputError, match=r"bad_rows: expected .*bad, where"):
         encode(own, tmp_path / "out", bad_rows=tmp_path / "elsewhere", resume=True)
 
 
@@ -469,7 +444,7 @@ def test_a_bundle_that_is_not_right_here(archive, bundle, tmp_path):
             change_golden(bundle, "fp32.latent", (3, 0), 1.0)
             yield from super().run(task, parts, packed)
 
-    with pytest.raises(VerificationError, match="^worker .*latent.* 0 of 5 parts are done"):
+    with pytest.raises(VerificationError, match=r"^worker .*latent.* 0 of 5 parts are done"):
         encode(archive, tmp_path / "out", bundle, engine=Damaging(), variant="fp32")
 
 
@@ -537,13 +512,6 @@ def signal(tmp_path_factory):
     return signal_bundle(tmp_path_factory.mktemp("signal") / "pump.aeedge")
 
 
-def write_recording(file, count, seed=0, **more):
-    values = machine(count, seed=seed)
-    time = np.arange(count) / 100.0
-    pq.write_table(pa.table({"t": time, "x": values[:, 0], "y": values[:, 1], **more}), file, row_group_size=100)
-    return values
-
-
 def test_recordings_are_cut_into_windows(signal, tmp_path, monkeypatch):
     monkeypatch.setattr(parts, "PART_ROWS", 100)  # a recording is never cut
     (tmp_path / "in").mkdir()
@@ -590,7 +558,7 @@ def test_windows_of_a_signal_in_rows(signal, tmp_path):
     report = encode(tmp_path / "in", tmp_path / "out", signal, keep=("n",))
     assert (report.rows, report.written, report.are_windows) == (len(windows), len(windows), False)
     write_recording(tmp_path / "in/b.parquet", 300)
-    with pytest.raises(InputError, match="b.parquet: expected recordings alone or rows alone"):
+    with pytest.raises(InputError, match=r"b.parquet: expected recordings alone or rows alone"):
         encode(tmp_path / "in", tmp_path / "both", signal)
 
 

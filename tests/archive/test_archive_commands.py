@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -284,6 +285,30 @@ def test_a_bundle_that_is_not_right_ends_with_1(own, bundle, monkeypatch):
     monkeypatch.setattr("aeedge.archive.job.make_engine", lambda *args, **options: Damaging())
     said = words(call("encode", bundle, own, "-o", "out/", "--variant", "fp32", code=1))
     assert re.search(r"^Error: worker \S+: .*--resume goes on$", said)
+
+
+def test_examples_of_the_documentation(own, bundle, inline, s3, tmp_path, monkeypatch):
+    from pyarrow.fs import FileSystem, copy_files
+
+    page = (Path(__file__).parents[2] / "docs/scale.md").read_text(encoding="utf-8")
+    section = re.search(r"^## Encode an archive\n(.*?)^## ", page, re.MULTILINE | re.DOTALL)[1]
+    files, bucket = FileSystem.from_uri("s3://plant")
+    rewrite(own / "day-1.parquet", s3={5: None})
+    copy_files(str(own), f"{bucket}/2025", destination_filesystem=files)
+    lines = "".join(re.findall(r"^```sh\n(.*?)^```", section, re.MULTILINE | re.DOTALL)).splitlines()
+    assert len(lines) == 3
+    for line, code in zip(lines, (2, 0, 2)):
+        found = call(*shlex.split(line)[1:], code=code)
+        assert ("row 5 (counted from 0): column 's3'" if code else "1 × column 's3'") in words(found)
+    with files.open_output_stream(f"{bucket}/2025/day-1.parquet") as stream:
+        rewrite(own / "day-1.parquet", s3={5: 0.0})
+        stream.write((own / "day-1.parquet").read_bytes())
+    assert "4 parts of them" in words(call(*shlex.split(lines[2])[1:]))
+    (tmp_path / "archive").symlink_to(own)
+    exec(
+        re.search(r"^```python\n(.*?)^```", section, re.MULTILINE | re.DOTALL)[1].replace("/data/", f"{tmp_path}/"), {}
+    )
+    assert result("encoded").num_rows == sum(SIZES)
 
 
 # --- how far it is

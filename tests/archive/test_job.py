@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from archive.conftest import BUNDLE, SIZES
 from helpers.archives import bytes_of, latents, result, rewrite, write_recording
-from helpers.inline_engine import InlineEngine, KillingEngine
+from helpers.inline_engine import InlineEngine, KillingEngine, RaisingEngine
 from helpers.signals import machine, signal_bundle
 
 import aeedge
@@ -234,6 +234,11 @@ def test_a_part_that_always_kills_its_worker(archive, tmp_path):
     with pytest.raises(InputError, match=said):
         encode(archive, tmp_path / "out", engine=KillingEngine(2, 9, tmp_path / "marks"))
     assert encode(archive, tmp_path / "out", resume=True).resumed == 4
+
+
+def test_an_exception_that_nobody_expects_is_told(archive, tmp_path):
+    with pytest.raises(InputError, match=r"day-2.*ended 4 times before it was done \(RuntimeError: as a bug\)"):
+        encode(archive, tmp_path / "out", engine=RaisingEngine(2))
 
 
 # --- rows and files that cannot be computed
@@ -565,7 +570,7 @@ def test_windows_of_a_signal_in_rows(signal, tmp_path):
 # --- other file systems
 
 
-def test_s3(s3, own, tmp_path):
+def test_s3(s3, own, tmp_path, monkeypatch):
     from pyarrow.fs import FileSystem
 
     files, path = FileSystem.from_uri("s3://plant")
@@ -585,6 +590,10 @@ def test_s3(s3, own, tmp_path):
     with pytest.raises(InputError, match="results of this run already"):
         encode(source, out)
     assert encode(source, out, overwrite=True).written == whole.written
+    by_option = f"{source}?endpoint_override={s3.removeprefix('http://')}&scheme=http"
+    with monkeypatch.context() as patch:
+        patch.delenv("AWS_ENDPOINT_URL")
+        assert encode(by_option, tmp_path / "here").written == whole.written
     for sources, said in (
         ("s3://plant/no.parquet", "no such file"),
         ("s3://no-such-bucket/x/*.parquet", "no-such-buc"),

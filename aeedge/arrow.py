@@ -227,7 +227,12 @@ class BatchEncoder:
         Raises:
             InputError: as `schema`.
         """
-        return self._faults(batch, self._fields(self._given(batch).schema), self.invalid)
+        fields, found, first = self._fields(self._given(batch).schema), dict[int, str](), 0
+        for part in _parts(self.pa, batch, fields) if batch.num_rows else ():
+            looked = self._looked_at(part, fields, self.invalid)
+            found |= {first + row: self._why(looked, row) for row in map(int, np.flatnonzero(_any_bad(looked)))}
+            first += part.num_rows
+        return found
 
     def __reduce__(self) -> tuple[Any, ...]:
         options = {"column": self.column, "invalid": self.invalid, "first_row": self.first_row, **self._rule}
@@ -419,10 +424,8 @@ class BatchEncoder:
             left_out = nulls = nulls if nulls.any() else None
         try:
             found = self._computed(x if left_out is None else x[~left_out])
-        except InputError:
-            if not self._faults(part, fields, self.invalid):
-                raise
-            raise self._refused(part, fields, first) from None
+        except InputError as error:
+            raise self._refused(part, fields, first, error) from None
         if left_out is not None:
             found = {name: _spread(values, ~left_out) for name, values in found.items()}
         if "p_value" in self.outputs:
@@ -458,53 +461,65 @@ class BatchEncoder:
 
     # --- faults
 
-    def _refused(self, part: Any, fields: list[Field], first: int) -> InputError:
-        """The error of the first row that cannot be encoded."""
-        faults = self._faults(part, fields, self.invalid)
-        row, why = next(iter(faults.items()))
-        many = f" ({len(faults):,} such rows in this batch)" if len(faults) > 1 else ""
-        helps = row not in self._faults(part, fields, "propagate")
+    def _refused(self, part: Any, fields: list[Field], first: int, error: InputError | None = None) -> InputError:
+        """The error of the first row that cannot be encoded; `error` where there is none."""
+        looked = self._looked_at(part, fields, self.invalid)
+        rows = np.flatnonzero(_any_bad(looked))
+        if not len(rows) and error is not None:
+            return error
+        row = int(rows[0])
+        many = f" ({len(rows):,} such rows in this batch)" if len(rows) > 1 else ""
+        helps = not _any_bad(self._looked_at(part, fields, "propagate"))[row]
         return InputError(
-            f"row {first + row:,} (counted from 0): {why}{many}; mend such rows or leave them out"
+            f"row {first + row:,} (counted from 0): {self._why(looked, row)}{many}; mend such rows or leave them out"
             + (", or pass invalid='propagate' to get NaN for them" if helps else "")
         )
 
-    def _faults(self, batch: Any, fields: list[Field], invalid: str) -> dict[int, str]:
-        """See `faults`."""
-        found, first = dict[int, str](), 0
-        for part in _parts(self.pa, batch, fields):
-            for field in fields if part.num_rows else ():
-                for row, why in self._faults_of(field, self._read(part, field), invalid).items():
-                    found.setdefault(first + row, why)
-            first += part.num_rows
-        return dict(sorted(found.items()))
+    def _looked_at(self, part: Any, fields: list[Field], invalid: str) -> list[_Looked]:
+        """Columns of some rows, and which of their values cannot be encoded."""
+        spec, looked = self.model.input, []
+        for field in fields:
+            column = self._read(part, field)
+            flat = column.shaped(part.num_rows, -1)
+            missing, unfit = misfits(flat.values, flat.nulls, np.dtype(spec.dtype))
+            bad = unfit if invalid == "raise" or spec.dtype != "float32" else np.zeros_like(unfit)
+            if invalid == "raise" and spec.missing is None:
+                bad |= missing
+            taken = np.zeros(bad.shape[1], np.bool_)
+            taken[field.take] = True
+            bad &= taken
+            if column.wrong is not None:
+                bad[column.wrong >= 0] = True
+            looked.append(_Looked(field.name, column, bad))
+        return looked
 
-    def _faults_of(self, field: Field, read: Column, invalid: str) -> dict[int, str]:
-        """Rows with a fault in one column."""
-        spec, shape, found = self.model.input, read.values.shape[1:], dict[int, str]()
-        where = f"column '{printable(field.name)}'"
-        if read.wrong is not None:
-            expected = f"expected lists of {' × '.join(map(str, shape))} numbers"
-            found = {
-                int(row): f"{where}: {expected}, got one of {read.wrong[row]}"
-                for row in np.flatnonzero(read.wrong >= 0)
-            }
-        values, nulls, _ = read.shaped(len(read.values), -1)
-        missing, unfit = misfits(values, nulls, np.dtype(spec.dtype))
-        is_float, propagate = spec.dtype == "float32", invalid == "propagate"
-        bad = np.zeros_like(missing) if propagate and is_float else unfit
-        if not propagate and spec.missing is None:
-            bad = bad | missing
-        taken = np.zeros(values.shape[1], np.bool_)
-        taken[field.take] = True
-        bad = bad & taken
-        wanted = "a finite number" if is_float else f"a whole number that fits {spec.dtype}"
-        for row in map(int, np.flatnonzero(bad.any(axis=1))):
-            at = int(bad[row].argmax())
-            index = tuple(map(int, np.unravel_index(at, shape))) if len(shape) > 1 else at
-            got = "null" if nulls is not None and nulls[row, at] else f"{values[row, at]:.9g}"
-            found.setdefault(row, f"{where}{f', position {index}' if shape else ''}: expected {wanted}, got {got}")
-        return found
+    def _why(self, looked: list[_Looked], row: int) -> str:
+        """What is wrong with a row."""
+        name, (values, nulls, wrong), bad = next(each for each in looked if each.bad[row].any())
+        where, shape = f"column '{printable(name)}'", values.shape[1:]
+        if wrong is not None and wrong[row] >= 0:
+            return f"{where}: expected lists of {' × '.join(map(str, shape))} numbers, got one of {wrong[row]}"
+        at = tuple(map(int, np.unravel_index(int(bad[row].argmax()), shape))) if shape else ()
+        if shape:
+            where += f", position {at if len(at) > 1 else at[0]}"
+        dtype = self.model.input.dtype
+        wanted = "a finite number" if dtype == "float32" else f"a whole number that fits {dtype}"
+        got = "null" if nulls is not None and nulls[(row, *at)] else f"{values[(row, *at)]:.9g}"
+        return f"{where}: expected {wanted}, got {got}"
+
+
+class _Looked(NamedTuple):
+    """A column with samples, and which of its values cannot be encoded, (n, m); of a list of another length all."""
+
+    name: str
+    column: Column
+    bad: NDArray[np.bool_]
+
+
+def _any_bad(looked: list[_Looked]) -> NDArray[np.bool_]:
+    """Which rows have a value that cannot be encoded."""
+    found: NDArray[np.bool_] = np.any([each.bad.any(axis=1) for each in looked], axis=0)
+    return found
 
 
 class _Known(NamedTuple):

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from aeedge.archive.engines import Engine, Outcome, make_engine
-from aeedge.archive.job import Progress, check_apart, keep_unreadable, planned
-from aeedge.archive.ledger import Ledger
+from aeedge.archive.job import Progress, check_apart, job_of, keep_unreadable, planned
+from aeedge.archive.ledger import SCRATCH, Ledger
 from aeedge.archive.packing import Packed, pack
 from aeedge.archive.parts import Plan, UnreadableError
 from aeedge.archive.score_task import LEAVE_OUT, FitRows, Scored, ScoreTask, scores_of
-from aeedge.archive.storage import Place, files, place
+from aeedge.archive.storage import Place, files, is_url, place, remove
 from aeedge.archive.task import Aside, Settings, Source
 from aeedge.bundle.reader import Bundle
 from aeedge.detection.calibration import ThresholdRule, kept_of, rank_of
@@ -31,14 +32,15 @@ from aeedge.recalibration.writing import remade, write_bundle, write_calibrated
 from aeedge.runtime.missing import fill_missing
 
 if TYPE_CHECKING:
+    from aeedge.detection.scores import Scoring
     from aeedge.types import Block
 
-_MOST_FIT, _FIT_BYTES = 20_000, 2**26  # rows that fit, and their bytes: they are in the driver's memory
+_MOST_FIT, _FIT_BYTES = 20_000, 2**26  # rows that fit, about, and their bytes: they are in the driver's memory
 _FIT_PARTS, _MOST_FIT_PARTS = 32, 512  # they come from so many parts; from more of them where parts are small
 _FIT_FROM = 2**17  # the first rows of each; more where there are few parts
 _RUN_SPANS = 8  # windows in a row, times those that share samples: the fewer runs, the fewer windows are not used
 _MOST_FAILURES = 10  # parts, after which the others are not tried
-_MOST_NOTES, _MOST_REASONS = 10, 20
+_MOST_NOTES = 10
 
 
 class CalibrationReport(NamedTuple):
@@ -98,11 +100,12 @@ def calibrate_archive(
 ) -> CalibrationReport:
     """Write a bundle like another one, with scores and thresholds for what is normal in an archive of Parquet files.
 
-    As `aeedge.recalibrate`, for more rows than memory holds. Up to 20,000 rows from all over the archive fit the
+    As `aeedge.recalibrate`, for more rows than memory holds. Up to about 20,000 rows from all over the archive fit the
     parameters of the score, and do not calibrate. The bundle with that score is sent to the workers, who count the
     scores of all other rows, of each variant, in sketches (`ScoreSketch`). The bundle keeps 4,096 order statistics of
     them, which are never too low and at most 2⁻¹³ (0.012 %) too high, and its thresholds may be of rates that are lower
-    than these support, down to 1 / (rows + 1). The same archive and bundle give the same bytes, whatever the engine.
+    than these support, down to 1 / (rows + 1). The same archive and bundle give the same bytes,
+    whatever the engine, on workers of one kind.
 
     Args:
         bundle: the old bundle's directory, on this machine; it is not changed.
@@ -112,7 +115,7 @@ def calibrate_archive(
         false_alarm_rate, quantile, threshold, contamination, keep_score: see `aeedge.recalibrate`.
         column: with the samples, see `aeedge.arrow.encode_batches`.
         invalid: "raise", or "propagate" to leave out rows with NaN or infinity.
-        engine, workers, master, address: see `aeedge.archive.encode_archive`.
+        engine, workers, master, address: see `aeedge.archive.job.encode_archive`.
         bad_rows: a folder for rows that cannot be scored, and for the reasons; by default they are an error.
         overwrite: replace an existing bundle that holds no other files; the old bundle itself is never replaced.
         progress: called as parts are done.
@@ -128,62 +131,121 @@ def calibrate_archive(
     """
     began = time.perf_counter()
     rule = ThresholdRule(false_alarm_rate, quantile, threshold, contamination).checked()
+    if is_url(output):
+        raise InputError("output: expected a folder on this machine, got a URL; write it here, and copy it there")
     check_folder(output, overwrite=overwrite, kinds=[BUNDLE], inputs=[bundle])
     chosen = make_engine(engine, workers=workers, master=master, address=address) if isinstance(engine, str) else engine
     aside, notes = None if bad_rows is None else place(bad_rows), list[str]()
     with closing(Bundle(bundle)) as source, tempfile.TemporaryDirectory(prefix="aeedge-") as scratch:
         fits = source.manifest.score.kind != "mse" and not keep_score
         check_score(source, fits)
-        progress(0, 0, "looking for files")
-        found = files(sources, notes)
-        check_apart(sources, place(output), aside)
-        with ExitStack() as stack:
-            models = _models(source, stack, notes)
-            model = next(iter(models.values()))
-            settings = Settings(("score",), (), column, model.variant, invalid)
-            progress(0, 0, f"reading the footers of {len(found):,} files")
-            what, is_cut = planned(model, found, settings, aside, notes)
-            samples = _most_samples(what, model, is_cut)
-            fit, scoring, fit_rows = FitRows(), None, 0
-            if fits:
-                fit = _chosen(what, samples, model, is_cut)
-                rows = _rows(what, fit, model, settings, aside, progress)
-                scoring, fit_rows = fitted_score(model, rows), len(rows)
-        before = source.manifest.calibration
-        rule = inherited(rule, before, samples - fit_rows)
+        settings = Settings(("score",), (), column, "fp32", invalid)
+        work = _prepared(source, sources, place(output), settings, aside, fits, notes, progress)
+        before, what = source.manifest.calibration, work.what
+        rule = inherited(rule, before, work.most)
         if rule.false_alarm_rate is not None:  # before all is scored
-            rank_of(rule.false_alarm_rate, kept_of(samples - fit_rows, rule.contamination), all_kept=False)
+            rank_of(rule.false_alarm_rate, kept_of(work.most, rule.contamination), all_kept=False)
         if aside is not None:
-            parts = hashlib.sha256(repr((source.manifest.id, settings, fit, what.parts)).encode()).hexdigest()
-            Ledger(aside, parts).begin({"calibrates": os.fspath(output)}, resume=True, overwrite=overwrite)
+            _claim(aside, job_of(pack(bundle).name, settings, what), place(output), overwrite)
             keep_unreadable(what, aside)
         identity, shipped = source.manifest.id, os.fspath(bundle)
-        if scoring is not None:
-            fitted, made = remade(source, scoring, None, notes)
+        if work.scoring is not None:
+            fitted, made = remade(source, work.scoring, None, notes)
             identity, shipped = fitted.id, os.path.join(scratch, "fitted.aeedge")
-            write_bundle(shipped, made, tuple(models), name=os.fspath(output))
-        task = ScoreTask(identity, tuple(models), settings, fit, aside, is_cut)
+            write_bundle(shipped, made, work.variants, name=os.fspath(output))
+        task = ScoreTask(identity, work.variants, settings, work.fit, aside, work.are_recordings)
         total, hosts = _scored(chosen, task, what, pack(shipped), progress)
-        _check_counts(total, what, fit_rows, is_cut)
+        _check_counts(total, work)
+        if aside is not None:
+            remove(aside / SCRATCH)
         notes += _said(total, source.manifest.input.signal is not None)
         progress(what.rows, what.rows, "writing")
-        manifest = write_calibrated(source, output, scoring, total.sketches, rule, notes, overwrite=overwrite)
+        manifest = write_calibrated(source, output, work.scoring, total.sketches, rule, notes, overwrite=overwrite)
+    done = Recalibrated(manifest, before, work.fit_rows, total.calibrated, tuple(dict.fromkeys(notes)))
+    unreadable = [(each.place.name, each.reason) for each in what.unreadable]
     return CalibrationReport(
-        recalibrated=Recalibrated(manifest, before, fit_rows, total.calibrated, tuple(dict.fromkeys(notes))),
+        recalibrated=done,
         engine=chosen.name,
         workers=chosen.workers,
-        files=len(found),
+        files=len({part.place for part in what.parts}) + len(unreadable) + what.empty,
         parts=len(what.parts),
-        rows=fit_rows + total.calibrated + total.left_out + total.rows["aside"],
+        rows=work.fit_rows + total.calibrated + total.left_out + total.rows["aside"],
         left_out=total.left_out,
         set_aside=total.rows["aside"],
         bad_rows="" if aside is None else aside.name,
-        reasons=tuple(total.reasons.most_common(_MOST_REASONS)),
-        unreadable=(*((each.place.name, each.reason) for each in what.unreadable), *sorted(total.unreadable.items())),
+        reasons=tuple(total.reasons.most_common()),
+        unreadable=(*unreadable, *sorted(total.unreadable.items())),
         hosts=hosts,
         seconds=round(time.perf_counter() - began, 3),
-        are_windows=is_cut,
+        are_windows=work.are_recordings,
     )
+
+
+class _Work(NamedTuple):
+    """What there is to score, and the score.
+
+    Attributes:
+        what: the parts.
+        are_recordings: whether files are recordings, of which windows are cut.
+        variants: that are right on this machine, fp32 first.
+        most: how many samples can calibrate at most: nobody has counted windows yet.
+        fit: which rows fit the score.
+        fit_rows: how many they are.
+        scoring: the score; None for that of the bundle.
+    """
+
+    what: Plan
+    are_recordings: bool
+    variants: tuple[str, ...]
+    most: int
+    fit: FitRows = FitRows()
+    fit_rows: int = 0
+    scoring: Scoring | None = None
+
+
+def _prepared(
+    source: Bundle,
+    sources: Sequence[str | os.PathLike[str]],
+    output: Place,
+    settings: Settings,
+    aside: Place | None,
+    fits: bool,
+    notes: list[str],
+    progress: Progress,
+) -> _Work:
+    """List the archive, and fit the score if that is to be.
+
+    Raises:
+        InputError, BundleError, VerificationError: as `calibrate_archive`.
+    """
+    progress(0, 0, "looking for files")
+    found = files(sources, notes)
+    check_apart(sources, output, aside)
+    with ExitStack() as stack:
+        models = _models(source, stack, notes)
+        model = next(iter(models.values()))
+        progress(0, 0, f"reading the footers of {len(found):,} files")
+        what, are_recordings = planned(model, found, settings, aside, notes)
+        samples = what.rows
+        if are_recordings and (signal := model.input.signal) is not None:
+            samples = sum(max(part.rows - signal.window, -1) // signal.hop + 1 for part in what.parts)
+        work = _Work(what, are_recordings, tuple(models), samples)
+        if not fits:
+            return work
+        fit = _chosen(what, samples, model, are_recordings)
+        rows = _rows(what, fit, model, settings, aside, progress)
+        progress(0, what.rows, f"fitting the score to {len(rows):,} rows")
+        return work._replace(most=samples - len(rows), fit=fit, fit_rows=len(rows), scoring=fitted_score(model, rows))
+
+
+def _claim(aside: Place, job: dict[str, Any], output: Place, overwrite: bool) -> None:
+    """Take the folder for bad rows, if it has none of another archive.
+
+    Raises:
+        InputError: it has.
+    """
+    identity = hashlib.sha256(json.dumps(job, sort_keys=True).encode()).hexdigest()
+    Ledger(aside, identity).begin(job | {"output": output.name}, resume=True, overwrite=overwrite)
 
 
 def _models(source: Bundle, stack: ExitStack, notes: list[str]) -> dict[str, Model]:
@@ -209,14 +271,6 @@ def _models(source: Bundle, stack: ExitStack, notes: list[str]) -> dict[str, Mod
 
 
 # --- rows that fit the score
-
-
-def _most_samples(what: Plan, model: Model, is_cut: bool) -> int:
-    """How many samples there are, at most: of recordings the windows, which nobody has counted yet."""
-    signal = model.input.signal
-    if signal is None or not is_cut:
-        return what.rows
-    return sum(max(part.rows - signal.window, -1) // signal.hop + 1 for part in what.parts)
 
 
 def _chosen(what: Plan, samples: int, model: Model, is_cut: bool) -> FitRows:
@@ -289,7 +343,8 @@ def _scored(
     """
     done: dict[int, Outcome] = {}
     failures: list[Outcome] = []
-    label, total, rows = f"{engine.name}, {engine.workers} workers", Scored.nothing(task.variants), 0
+    label = f"{engine.name}, {engine.workers} {'worker' if engine.workers == 1 else 'workers'}"
+    total, rows = Scored.nothing(task.variants), 0
     progress(0, what.rows, label)
     with closing(engine.run(task, what.parts, packed)) as outcomes:
         for outcome in outcomes:
@@ -315,18 +370,18 @@ def _scored(
     return total, tuple(sorted({outcome.host for outcome in done.values()}))
 
 
-def _check_counts(total: Scored, what: Plan, fit_rows: int, is_cut: bool) -> None:
+def _check_counts(total: Scored, work: _Work) -> None:
     """Every row is accounted for.
 
     Raises:
         AeedgeError: it is not.
     """
-    fitted, aside = total.rows["fit"], total.rows["aside"]
+    fitted, aside, expected = total.rows["fit"], total.rows["aside"], work.what.rows
     rows = fitted + total.calibrated + total.left_out + aside
     is_even = len({sketch.count for sketch in total.sketches.values()}) == 1
-    if not is_even or fitted != fit_rows or (not is_cut and rows != what.rows):
+    if not is_even or fitted != work.fit_rows or (not work.are_recordings and rows != expected):
         raise AeedgeError(
-            f"{what.rows:,} rows were to be used; {fitted:,} of them (before {fit_rows:,}) fitted the score, "
+            f"{expected:,} rows were to be used; {fitted:,} of them (before {work.fit_rows:,}) fitted the score, "
             f"{total.calibrated:,} calibrated, {total.left_out:,} were left out and {aside:,} set aside; somebody "
             "changed the archive: run again"
         )

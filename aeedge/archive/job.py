@@ -11,13 +11,13 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from aeedge.archive.engines import Engine, Outcome, make_engine
-from aeedge.archive.ledger import UNREADABLE, Ledger
+from aeedge.archive.ledger import SCRATCH, UNREADABLE, Ledger
 from aeedge.archive.packing import pack
 from aeedge.archive.parts import Plan, plan
-from aeedge.archive.recordings import is_recording
+from aeedge.archive.recordings import is_recording, window_schema
 from aeedge.archive.storage import File, Place, covers, files, place, remove, write
-from aeedge.archive.task import SCRATCH, EncodeTask, Settings
-from aeedge.errors import AeedgeError, InputError, VerificationError, printable, shortened
+from aeedge.archive.task import EncodeTask, Settings
+from aeedge.errors import AeedgeError, InputError, VerificationError
 from aeedge.loading import load
 from aeedge.model import Model
 
@@ -140,16 +140,18 @@ def encode_archive(
         check_apart(sources, target, aside)
         progress(0, 0, f"reading the footers of {len(found):,} files")
         what, are_recordings = planned(model, found, settings, aside, notes)
-        job = _job(packed.name, settings, what)
+        job = job_of(packed.name, settings, what)
         identity = hashlib.sha256(json.dumps(job, sort_keys=True).encode()).hexdigest()
         bundle_id = model.manifest.id
         taken = _taken(model, settings, what.columns, are_recordings)
-    if aside is not None:
-        Ledger(aside, identity).begin({**job, "output": target.name}, resume=resume, overwrite=overwrite)
-    ledger = Ledger(target, identity)
     told = {"bundle_id": bundle_id, "bad_rows": None if aside is None else aside.name}
+    ledger, of_bad = Ledger(target, identity), None if aside is None else Ledger(aside, identity)
+    if of_bad is not None:
+        of_bad.look(job, resume=resume, overwrite=overwrite)  # before the other folder is cleared
     ledger.begin({**job, **told}, resume=resume, overwrite=overwrite)
-    done = ledger.finished(what.parts)
+    if of_bad is not None:
+        of_bad.begin(job, resume=resume, overwrite=overwrite)
+    done = ledger.finished(what.parts, aside)
     before = [outcome.rows for outcome in done.values()]
     keep_unreadable(what, aside)
     if len(done) < len(what.parts):
@@ -169,8 +171,8 @@ def encode_archive(
     )
     _check_rows(report)
     ledger.complete(report._asdict())
-    if aside is not None:
-        remove(aside / SCRATCH)
+    if of_bad is not None:
+        remove(of_bad.scratch)
     return report
 
 
@@ -183,9 +185,7 @@ def check_apart(sources: Sequence[str | os.PathLike[str]], target: Place, aside:
     for name, folder in (("output", target), ("bad_rows", aside)):
         for source in sources:
             if folder is not None and covers(source, folder):
-                raise InputError(
-                    f"{name}: {folder.name} is among the sources, {os.fspath(source)}; give another folder"
-                )
+                raise InputError(f"{name}: {folder.name} is in the source {os.fspath(source)}; give another folder")
     if aside is not None and f"{aside.path}/".startswith(f"{target.path}/") and aside.name.startswith(target.name):
         raise InputError(f"bad_rows: {aside.name} is in the folder of the results; give another folder")
 
@@ -205,12 +205,7 @@ def planned(
         cut.append(is_recording(model, schema, settings.column))
         if cut[0] != cut[-1]:
             raise InputError("expected recordings alone or rows alone, got both; encode them apart")
-        if cut[0]:
-            missing = [name for name in settings.keep if name not in schema.names]
-            if missing:
-                raise InputError(f"keep: expected a column '{printable(missing[0])}', got {shortened(schema.names)}")
-            return
-        result = encoder.schema(schema)
+        result = window_schema(model, schema, settings.keep) if cut[0] else encoder.schema(schema)
         if results and not result.equals(results[0]):
             raise InputError(
                 f"its result would have other columns than that of the first file: {_unlike(results[0], result)}"
@@ -251,7 +246,7 @@ def _unlike(one: Any, other: Any) -> str:
     return "in another order"
 
 
-def _job(bundle: str, settings: Settings, what: Plan) -> dict[str, Any]:
+def job_of(bundle: str, settings: Settings, what: Plan) -> dict[str, Any]:
     """What makes the result what it is, as JSON."""
     listed = "\n".join(f"{part.place.name} {part.groups} {part.first_row} {part.rows}" for part in what.parts)
     return {
@@ -300,7 +295,8 @@ def _run(
     if failures:
         distinct = dict.fromkeys(outcome.error for outcome in failures)
         first = next((outcome.error for outcome in failures if outcome.is_unverified), failures[0].error)
-        others = f" ({len(distinct) - 1} more parts failed)" if len(distinct) > 1 else ""
+        count = len(distinct) - 1
+        others = f" ({count} more part{'s' * (count > 1)} failed)" if count else ""
         kind = VerificationError if failures[-1].is_unverified else InputError
         raise kind(
             f"{first}{others}; {len(done):,} of {len(what.parts):,} parts are done: mend it, then resume=True goes on"
@@ -331,7 +327,7 @@ def _report(
         written=sum(outcome.written for outcome in outcomes),
         alarms=sum(outcome.alarms for outcome in outcomes),
         set_aside=sum(outcome.set_aside for outcome in outcomes),
-        reasons=tuple(reasons.most_common(_MOST_REASONS)),
+        reasons=tuple(sorted(reasons.items(), key=lambda each: (-each[1], each[0]))[:_MOST_REASONS]),
         unreadable=tuple(unreadable),
         variants=dict(Counter(outcome.variant for outcome in outcomes if outcome.variant)),
         hosts=tuple(sorted({outcome.host for outcome in outcomes})),

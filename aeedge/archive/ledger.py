@@ -17,7 +17,9 @@ from aeedge.archive.storage import Place, entries, read, remove, write
 from aeedge.errors import InputError, printable
 
 FOLDER, SUCCESS, UNREADABLE = "_aeedge", "_SUCCESS", "unreadable.jsonl"
-_JOB, _RECORDS, _SCRATCH, _MANIFEST = "job.json", "parts", "tmp", "manifest.json"
+SCRATCH = f"{FOLDER}/tmp"
+"""Where files are until they are whole."""
+_JOB, _RECORDS, _MANIFEST = "job.json", "parts", "manifest.json"
 _BAD_ROWS = "bad_rows"
 _READERS = 16
 
@@ -38,15 +40,15 @@ class Ledger:
     def __init__(self, output: Place, identity: str) -> None:
         self.output, self.identity = output, identity
         self.folder = output / FOLDER
-        self.scratch = self.folder / _SCRATCH
+        self.scratch = output / SCRATCH
 
-    def begin(self, job: Mapping[str, Any], *, resume: bool, overwrite: bool) -> None:
-        """Claim the folder, and write what there is to do.
+    def look(self, job: Mapping[str, Any], *, resume: bool, overwrite: bool) -> list[str]:
+        """See whether the folder is free for this job; gives what is in it.
 
         Args:
             job: settings, for people and for what a later run compares itself with.
             resume: whether to go on where another run of the same job ended.
-            overwrite: whether to remove the results of a run.
+            overwrite: whether the results of a run may be removed.
 
         Raises:
             InputError: the folder holds results of another run, or of this one and neither is asked for; other files.
@@ -59,11 +61,17 @@ class Ledger:
                 f"{self.output.name}: expected a new or empty folder, or one with results of aeedge, it holds "
                 f"'{printable(foreign[0])}'; give another one"
             )
+        if before is not None and not overwrite:
+            self._check_same(before, job, resume)
+        return there
+
+    def begin(self, job: Mapping[str, Any], *, resume: bool, overwrite: bool) -> None:
+        """Claim the folder, and write what there is to do; see `look`."""
+        there = self.look(job, resume=resume, overwrite=overwrite)
+        before = self._json(self.folder / _JOB)
         if before is not None and overwrite:
             self._clear(there)
             before = None
-        if before is not None:
-            self._check_same(before, job, resume)
         if before is None or before.get(_BAD_ROWS) != job.get(_BAD_ROWS):
             write(self.folder / _JOB, _document({"identity": self.identity, **job}), self.scratch)
 
@@ -101,9 +109,10 @@ class Ledger:
         document = _document({"identity": self.identity, "bytes": size, **found, **more})
         write(self.folder / _RECORDS / f"{outcome.number:05d}.json", document, self.scratch)
 
-    def finished(self, parts: Sequence[Part]) -> dict[int, Outcome]:
-        """Those of the parts that are done: their results are there, and their files have not changed since."""
+    def finished(self, parts: Sequence[Part], bad_rows: Place | None) -> dict[int, Outcome]:
+        """Those of the parts that are done: all that they wrote is there, and their files have not changed since."""
         sizes = {info.base_name: info.size for info in entries(self.output)}
+        aside = {info.base_name.partition(".")[0] for info in entries(bad_rows)} if bad_rows else set()
         records = [self.folder / _RECORDS / info.base_name for info in entries(self.folder / _RECORDS)]
         versions = {part.number: part.version for part in parts}
         with ThreadPoolExecutor(_READERS) as pool:
@@ -113,7 +122,8 @@ class Ledger:
             for each in found
             if each.get("identity") == self.identity
             and each.get("version") == versions.get(each["number"])
-            and sizes.get(file_name(each["number"]), 0) == each["bytes"]
+            and sizes.get(name := file_name(each["number"]), 0) == each["bytes"]
+            and (not (each["set_aside"] or each["unreadable"]) or name.partition(".")[0] in aside)
         }
 
     def complete(self, summary: Mapping[str, Any]) -> None:

@@ -28,17 +28,20 @@ if TYPE_CHECKING:
     from aeedge.types import Floats
 
 _MOST_REASONS = 20
+_GOLDEN = 0x9E3779B1  # of 2³²
 LEAVE_OUT = "leave them out"
 """What becomes of rows with NaN where that is asked for."""
 
 
 class FitRows(NamedTuple):
-    """Which rows of an archive fit a score, and so do not calibrate: runs of rows, at equal distances.
+    """Which rows of an archive fit a score, and so do not calibrate: a run of rows in every so many.
+
+    Where in these a run begins is another place each time, so that a machine that goes in cycles shows all of them.
 
     Attributes:
         parts: numbers of the parts that have some.
         until: number of the row in a part before which they are.
-        period: rows from the beginning of a run to that of the next one.
+        period: rows of which one run fits.
         run: rows of each.
         apart: rows before and after a run that share samples with it, as windows do; they are not used.
     """
@@ -51,13 +54,22 @@ class FitRows(NamedTuple):
 
     def among(self, part: Part, rows: NDArray[np.int64]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """Of rows, by number in a part: which fit, and which are not used."""
-        if part.number not in self.parts:
-            none = np.zeros(len(rows), np.bool_)
-            return none, none
-        at = rows % self.period
-        fits = (rows < self.until) & (at < self.run)
-        near = (at < self.run + self.apart) | (at >= self.period - self.apart)
-        return fits, (rows < self.until + self.apart) & near & ~fits
+        fits, near = np.zeros((2, len(rows)), np.bool_)
+        if part.number in self.parts:
+            block = rows // self.period
+            for other in (-1, 0, 1):
+                start = self._starts(block + other)
+                fits |= (start <= rows) & (rows < start + self.run)
+                is_run = (start >= 0) & (start < self.until)
+                near |= is_run & (start - self.apart <= rows) & (rows < start + self.run + self.apart)
+            fits &= rows < self.until
+            near &= ~fits
+        return fits, near
+
+    def _starts(self, block: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The first rows of the runs of these blocks, one in each: places that spread as the golden ratio does."""
+        places = self.period - self.run + 1
+        return block * self.period + ((block * _GOLDEN % 2**32) * places >> 32)
 
 
 class Scored(NamedTuple):
@@ -101,7 +113,7 @@ class Scored(NamedTuple):
         return Scored(
             {name: self.sketches[name] + other.sketches[name] for name in names},
             self.rows + other.rows,
-            self.reasons + other.reasons,
+            Counter(dict((self.reasons + other.reasons).most_common(_MOST_REASONS))),
             self.unreadable | other.unreadable,
             self.wrong | other.wrong,
             self.notes | other.notes,
@@ -191,7 +203,8 @@ class ScoreTask:
         aside.finish(source)
         found.rows["aside"] = len(aside.reasons)
         reasons = Counter(dict(Counter(aside.reasons.values()).most_common(_MOST_REASONS)))
-        return found._replace(reasons=reasons, notes=frozenset(source.notes))
+        notes = (note for note in source.notes if " windows of " not in note)  # whose number all parts together have
+        return found._replace(reasons=reasons, notes=frozenset(f"{part.place.name}: {note}" for note in notes))
 
 
 def _sound_rows(part: Part, source: Source, aside: Aside) -> Iterator[tuple[NDArray[np.int64], Any, Any]]:

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _GLOB = re.compile(r"[*?\[]")
 _SUFFIXES = (".parquet", ".pq", ".parq")
-_OTHER_SUFFIXES = {".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson", ".npy", ".npz", ".wav", ".gz"}
+OTHER_SUFFIXES = {".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson", ".npy", ".npz", ".wav", ".gz"}
+"""Of files that aeedge reads one by one."""
 
 
 class Place(NamedTuple):
@@ -41,9 +42,9 @@ class Place(NamedTuple):
         """For people: the path or the URL, without user and password."""
         if not self.root:
             return self.path
-        parts = urlsplit(self.root)
-        host = parts.netloc.rpartition("@")[2] if self.path.startswith("/") else ""
-        return f"{parts.scheme}://{host}{self.path}"
+        parts, path = urlsplit(self.root), self.path.lstrip("/")
+        host = parts.netloc.rpartition("@")[2]
+        return f"{parts.scheme}://{path if path.startswith(host) else f'{host}/{path}'}"
 
     @property
     def filesystem(self) -> Any:
@@ -93,7 +94,9 @@ def place(given: str | PathLike[str]) -> Place:
     parts = urlsplit(_without_query(text))
     if parts.scheme == "file":
         return Place("", os.path.abspath(unquote(parts.path)))
-    _opened(text)
+    system = _opened(text)
+    if system.type_name.startswith("py::fsspec"):
+        return Place(text, system.handler.fs._strip_protocol(text).rstrip("/"))
     if parts.scheme in ("hdfs", "viewfs"):
         return Place(text, unquote(parts.path))
     host = parts.netloc.rpartition("@")[2]
@@ -310,7 +313,7 @@ def _is_hidden(name: str, glob: str) -> bool:
 
 def _check_parquet(name: str) -> None:
     suffix = os.path.splitext(name)[1].lower()
-    if suffix in _OTHER_SUFFIXES:
+    if suffix in OTHER_SUFFIXES:
         raise InputError(
             f"{printable(name, None)}: archives are Parquet, got {suffix}; convert it, or encode it alone, file to file"
         )

@@ -7,7 +7,7 @@ import platform
 import time
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from aeedge.archive.engines import Outcome
-from aeedge.archive.ledger import Ledger, file_name
+from aeedge.archive.ledger import SCRATCH, Ledger, file_name
 from aeedge.archive.parts import Part, UnreadableError
-from aeedge.archive.recordings import WINDOW, is_recording, recording_batches
+from aeedge.archive.recordings import WINDOW, is_recording, recording_batches, window_schema
 from aeedge.archive.storage import Place, accessing, remove, write, written
 from aeedge.arrow import BatchEncoder
 from aeedge.errors import AeedgeError, BundleError, InputError, VerificationError, of_system, printable
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
 _BATCH_ROWS = 2**16
 _COMPRESSION = "zstd"
-SCRATCH = "_tmp"
-"""In the folder for bad rows, while they are written."""
 _MOST_REASONS = 20
 _REASONS = ("_file", "_row", "_reason")
 
@@ -96,7 +94,7 @@ class EncodeTask:
             rows, count, alarms = self._written(part, source, aside)
         except UnreadableError as error:
             if self.bad_rows is None:
-                raise
+                raise InputError(f"{error}; or give bad_rows to set such files aside") from None
             aside.all_of_it(str(error))
             lost = 0 if self.are_recordings else part.rows  # nobody knows how many windows it has
             return Outcome(part.number, part.rows, 0, lost, unreadable=str(error))
@@ -113,14 +111,14 @@ class EncodeTask:
 
         rows = count = alarms = 0
         with written(self.output / file_name(part.number), Ledger(self.output, self.identity).scratch) as stream:
-            writer = pq.ParquetWriter(stream, source.encoder.schema(source.schema), compression=_COMPRESSION)
-            for batch in source.batches:
-                numbers = np.arange(rows, rows + batch.num_rows)
-                _, _, result = aside.sound(batch, source.encoder, numbers)
-                writer.write_batch(result)
-                rows, count = rows + batch.num_rows, count + result.num_rows
-                alarms += result.column("alarm").true_count if "alarm" in self.settings.outputs else 0
-            writer.close()
+            schema = source.encoder.schema(source.schema)
+            with pq.ParquetWriter(stream, schema, compression=_COMPRESSION) as writer:
+                for batch in source.batches:
+                    numbers = np.arange(rows, rows + batch.num_rows)
+                    _, _, result = aside.sound(batch, source.encoder, numbers)
+                    writer.write_batch(result)
+                    rows, count = rows + batch.num_rows, count + result.num_rows
+                    alarms += result.column("alarm").true_count if "alarm" in self.settings.outputs else 0
         return rows, count, alarms
 
     def _commit(self, part: Part, outcome: Outcome) -> None:
@@ -150,7 +148,8 @@ class Source:
             self.batches = _row_batches(part, self.encoder)
             return
         missing |= settings.invalid == "propagate" or model.input.missing is not None
-        windows = recording_batches(model, part, settings.keep, missing=missing, notes=self.notes)
+        beside = window_schema(model, schema, settings.keep)
+        windows = recording_batches(model, part, beside, missing=missing, notes=self.notes)
         first = next(windows)
         names = tuple(name for name in first.schema.names if name != WINDOW)
         self.encoder, self.schema = settings._replace(keep=names, column=WINDOW).encoder(model), first.schema
@@ -279,17 +278,26 @@ def _row_batches(part: Part, encoder: BatchEncoder) -> Iterator[Any]:
 def _batches(part: Part, file: Any, columns: list[str] | None) -> Iterator[Any]:
     import pyarrow as pa
 
-    batches = file.iter_batches(_BATCH_ROWS, row_groups=list(part.groups) or None, columns=columns)
-    while True:
-        try:
-            batch = next(batches, None)
-        except (pa.ArrowException, OSError) as error:
-            why = printable(" ".join(str(error).split()), 200)
-            kind = InputError if isinstance(error, OSError) and _of_network(error) else UnreadableError
-            raise kind(f"{part.name}: cannot be read ({why})") from None
-        if batch is None:
-            return
-        yield batch
+    try:
+        for groups in _stretches(file.metadata, part.groups):
+            yield from file.iter_batches(_BATCH_ROWS, row_groups=groups, columns=columns)
+    except (pa.ArrowException, OSError) as error:
+        why = printable(" ".join(str(error).split()), 200)
+        kind = InputError if isinstance(error, OSError) and _of_network(error) else UnreadableError
+        raise kind(f"{part.name}: cannot be read ({why})") from None
+
+
+def _stretches(metadata: Any, groups: Sequence[int]) -> Iterator[list[int]]:
+    """Row groups that are in memory together: one, or as many as make a batch where they are small."""
+    chosen, rows = list[int](), 0
+    for group in groups or range(metadata.num_row_groups):
+        chosen.append(group)
+        rows += metadata.row_group(group).num_rows
+        if rows >= _BATCH_ROWS:
+            yield chosen
+            chosen, rows = [], 0
+    if chosen:
+        yield chosen
 
 
 def _of_network(error: OSError) -> bool:
@@ -316,7 +324,7 @@ def _reading(part: Part) -> Iterator[Any]:
         if part.version and stream.size() != int(part.version.split()[0]):
             raise _changed(part)
         try:
-            file = pq.ParquetFile(stream)
+            file = pq.ParquetFile(stream, pre_buffer=True)  # columns in a few requests, not one by one
         except pa.ArrowException as error:
             why = printable(" ".join(str(error).split()), 200)
             raise UnreadableError(f"{part.place.name}: cannot be read ({why})") from None

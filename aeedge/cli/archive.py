@@ -13,14 +13,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from aeedge.archive.engines import ENGINES
-from aeedge.archive.storage import is_glob, is_url
+from aeedge.archive.storage import OTHER_SUFFIXES, is_glob, is_url
 from aeedge.cli.streams import show, show_json
 from aeedge.cli.wording import say
 from aeedge.errors import InputError, printable, shortened
+from aeedge.files.source import STDIN
 from aeedge.files.writing import FORMATS, STDOUT
 from aeedge.table import pairs
 
 if TYPE_CHECKING:
+    from aeedge.archive.calibration import CalibrationReport
     from aeedge.archive.job import Report
 
 SCHEMA = "aeedge-archive/1"
@@ -131,21 +133,34 @@ class Wish(NamedTuple):
             return False
         if output is None or output == STDOUT:
             raise InputError(f"{why}: the results of an archive are a folder; give one, such as -o results/")
-        suffix = os.path.splitext(output)[1].lower()
-        if suffix in FORMATS:  # no slash behind it
+        if _is_file(output):
             raise InputError(
                 f"{output}: is the name of a file, but the results of an archive ({why}) are a folder of Parquet; give "
                 "one, such as -o results/"
             )
-        for source in sources:
-            suffix = os.path.splitext(source)[1].lower()
-            if source == STDOUT or (suffix in _FILES and not is_url(source)):
-                name = "standard input" if source == STDOUT else source
-                raise InputError(
-                    f"{name}: archives ({why}) are Parquet; to read files of other kinds leave --engine out, and give "
-                    "OUT the name of a file"
-                )
+        _check_parquet(sources, why, "leave --engine out, and give OUT the name of a file")
         return True
+
+    def reads_archive(self, sources: Sequence[str]) -> bool:
+        """Whether sources are an archive, for a command whose result is no folder of files.
+
+        Raises:
+            InputError: something is of an archive, and something of files.
+        """
+        pattern = next((source for source in sources if is_url(source) or is_glob(source)), None)
+        if self.engine is not None or pattern is not None:
+            why = "--engine" if self.engine is not None else str(pattern)
+            _check_parquet(sources, why, "leave --engine and patterns out")
+            return True
+        for name, value in self._asdict().items():
+            if value not in (None, False):
+                raise InputError(f"{_flag(name)}: is for archives; give --engine local, too, or leave it out")
+        return False
+
+    def where(self) -> dict[str, Any]:
+        """Where to work: engine, workers, master, address, bad_rows."""
+        names = ("engine", "workers", "master", "address", "bad_rows")
+        return {name: getattr(self, name) for name in names} | {"engine": self.engine or "local"}
 
     def _why(self, sources: Sequence[str], output: str | None) -> str | None:
         """Why an archive is meant."""
@@ -153,21 +168,21 @@ class Wish(NamedTuple):
             return "--engine"
         if output is not None and (output.endswith(("/", os.sep)) or is_url(output)):
             return f"-o {output}"
-        is_file = output is None or output == STDOUT or os.path.splitext(output)[1].lower() in FORMATS
         for source in sources:
-            if is_url(source) or (is_glob(source) and not is_file):
+            if is_url(source) or (is_glob(source) and not _is_file(output)):
                 return f"IN {source}"
         return None
 
     def _check_files(self, sources: Sequence[str], output: str | None) -> None:
         """Refuse options and an OUT that only an archive has."""
+        folder = "results/" if _is_file(output) else f"{output}/"
         for name, value in self._asdict().items():
             if value not in (None, False):
-                raise InputError(f"{_flag(name)}: is for archives; give a folder, such as -o results/, or leave it out")
+                raise InputError(f"{_flag(name)}: is for archives; leave it out, or give a folder, such as -o {folder}")
         pattern = next((source for source in sources if is_glob(source)), None)
         if pattern is not None:
             raise InputError(
-                f"{pattern}: no such file; a pattern stands for an archive, with a folder such as -o results/"
+                f"{pattern}: no such file; a pattern stands for an archive, with a folder such as -o {folder}"
             )
         if output is not None and output != STDOUT and os.path.isdir(output):
             raise InputError(
@@ -176,10 +191,25 @@ class Wish(NamedTuple):
             )
 
 
-_FILES = {".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson", ".npy", ".npz", ".wav", ".gz"}
+def _is_file(output: str | None) -> bool:
+    """Whether an OUT stands for a table on the terminal, standard output, or a file by its suffix."""
+    return output in (None, STDOUT) or os.path.splitext(output or "")[1].lower() in FORMATS
 
 
-def refuse(options: Mapping[str, Any], threads: int | str) -> None:
+def _check_parquet(sources: Sequence[str], why: str, instead: str) -> None:
+    """Refuse files of other kinds, and standard input, in an archive; `instead`: what to do for these.
+
+    Raises:
+        InputError: there is one.
+    """
+    for source in sources:
+        suffix = os.path.splitext(source)[1].lower()
+        if source == STDIN or suffix in OTHER_SUFFIXES:
+            name = "standard input" if source == STDIN else source
+            raise InputError(f"{name}: archives ({why}) are Parquet; to read files of other kinds {instead}")
+
+
+def refuse(options: Mapping[str, Any], threads: int | str = "auto") -> None:
     """Refuse options that only files have.
 
     Raises:
@@ -234,28 +264,33 @@ def told(report: Report) -> Iterator[tuple[str, str]]:
     """What was done, in words."""
     what, seconds = "windows" if report.are_windows else "rows", max(report.seconds, 1e-9)
     read = "samples" if report.are_windows else "rows"
-    yield "read", f"{_many(report.files, 'file')} in {_many(report.parts, 'part')}: {_many(report.rows, read[:-1])}"
+    yield "read", f"{many(report.files, 'file')} in {many(report.parts, 'part')}: {many(report.rows, read[:-1])}"
     if report.resumed:
-        yield "", f"{_many(report.resumed, 'part')} of them ({_many(report.resumed_rows, read[:-1])}) were done before"
+        yield "", f"{many(report.resumed, 'part')} of them ({many(report.resumed_rows, read[:-1])}) were done before"
     yield "columns", shortened(report.columns)
-    yield "written", f"{_many(report.written, what[:-1])} to {report.output}"
+    yield "written", f"{many(report.written, what[:-1])} to {report.output}"
+    yield from set_aside(report, what)
+    if not report.are_windows:
+        aside = f" + {report.set_aside:,} set aside" if report.set_aside else ""
+        yield "check", f"{report.rows:,} rows in = {report.written:,} rows out{aside}"
+    ran = ", ".join(f"{variant} in {many(count, 'part')}" for variant, count in sorted(report.variants.items()))
+    yield "ran", f"{ran} by {report.engine}, {many(report.workers, 'worker')} on {shortened(report.hosts, 4)}"
+    rate = (report.rows - report.resumed_rows) / seconds
+    yield "took", f"{duration(report.seconds)}, {rate:,.0f} {read}/s"
+
+
+def set_aside(report: Report | CalibrationReport, what: str) -> Iterator[tuple[str, str]]:
+    """Rows and files that have no result, why, and where they are; `what`: rows or windows."""
     if report.set_aside:
         reasons = [f"{count:,} × {printable(reason, 200)}" for reason, count in report.reasons[:_MOST]]
         lost = report.set_aside - sum(count for _, count in report.reasons)
         reasons += [f"{lost:,} in parts that cannot be read, or for other reasons"] if lost else []
-        yield "set aside", f"{_many(report.set_aside, what[:-1])} to {report.bad_rows}: {'; '.join(reasons)}"
+        yield "set aside", f"{many(report.set_aside, what[:-1])} to {report.bad_rows}: {'; '.join(reasons)}"
     if report.unreadable:
         named = [f"{name} ({printable(reason, 120)})" for name, reason in report.unreadable[:_MOST]]
         count = len(report.unreadable)
         rest = f", and {count - _MOST:,} more" if count > _MOST else ""
         yield "unreadable", f"{count:,}, named in {report.bad_rows}: {', '.join(named)}{rest}"
-    if not report.are_windows:
-        aside = f" + {report.set_aside:,} set aside" if report.set_aside else ""
-        yield "check", f"{report.rows:,} rows in = {report.written:,} rows out{aside}"
-    ran = ", ".join(f"{variant} in {_many(count, 'part')}" for variant, count in sorted(report.variants.items()))
-    yield "ran", f"{ran} by {report.engine}, {_many(report.workers, 'worker')} on {shortened(report.hosts, 4)}"
-    rate = (report.rows - report.resumed_rows) / seconds
-    yield "took", f"{_duration(report.seconds)}, {rate:,.0f} {read}/s"
 
 
 def document(name: str, report: Report, *, has_alarms: bool) -> dict[str, Any]:
@@ -299,17 +334,12 @@ class ProgressLine:
     def _text(self, what: str, now: float, width: int) -> str:
         if not self.rows:
             return f"{self._name}: {what} …"[:width]
-        parts = [f"{self._name}: {100 * self.done // self.rows} %", f"{self.done:,} of {self.rows:,} rows"]
+        parts = [f"{self._name} {100 * self.done // self.rows} %: {_short(self.done)} of {_short(self.rows)} rows"]
         fresh, seconds = self.done - self._first, now - self._began
         if fresh and seconds > 0:
             rate = fresh / seconds
-            parts += [f"{rate:,.0f} rows/s", f"{_duration((self.rows - self.done) / rate)} left"]
-        parts.append(what)
-        while len(text := ", ".join(parts)) > width and len(parts) > 1:
-            del parts[
-                1 if len(parts) <= 3 else -1
-            ]  # what is last is of least use, and the share tells what the rows do
-        return text[:width]
+            parts += [f"{_short(rate)}/s", f"{duration((self.rows - self.done) / rate)} left"]
+        return ", ".join([*parts, what])[:width]
 
     def end(self) -> None:
         """Remove it."""
@@ -318,14 +348,14 @@ class ProgressLine:
 
 
 @contextmanager
-def progress_line(name: str) -> Iterator[ProgressLine]:
-    """A `ProgressLine`; where a signal ends the command, how far it came is said."""
+def progress_line(name: str, *, resumes: bool = True) -> Iterator[ProgressLine]:
+    """A `ProgressLine`; where a signal ends a command that can go on later, how far it came is said."""
     line = ProgressLine(name)
     try:
         yield line
     except (KeyboardInterrupt, SystemExit):
         line.end()
-        if line.rows:
+        if line.rows and resumes:
             share = f"{line.done:,} of {line.rows:,} rows"
             say(f"Ended when {share} were done and kept; the same command with --resume goes on.", err=True)
         raise
@@ -339,11 +369,21 @@ def _flag(name: str) -> str:
     return "--json" if name == "as_json" else f"--{name.replace('_', '-')}"
 
 
-def _many(count: int, what: str) -> str:
+def many(count: int, what: str) -> str:
+    """A number of things."""
     return f"1 {what}" if count == 1 else f"{count:,} {what}s"
 
 
-def _duration(seconds: float) -> str:
+def _short(count: float) -> str:
+    """With three digits: "1.23 M"."""
+    for unit, factor in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if count >= max(factor, 1e4):
+            scaled = count / factor
+            return f"{scaled:.{0 if scaled >= 100 else 1 if scaled >= 10 else 2}f} {unit}"
+    return f"{count:,.0f}"
+
+
+def duration(seconds: float) -> str:
     """In two units."""
     if seconds < 60:
         return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"

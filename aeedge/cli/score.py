@@ -15,7 +15,7 @@ from aeedge.cli.reading import keep_option, open_samples, results, row_options
 from aeedge.cli.streams import check_stdout, show
 from aeedge.cli.transform import FORMATS, OF_SIGNALS, checked_output, written
 from aeedge.cli.types import dialect_options
-from aeedge.errors import printable
+from aeedge.errors import InputError, printable
 from aeedge.files.writing import STDOUT, output_format
 from aeedge.loading import load
 
@@ -86,7 +86,11 @@ def score(
     wish = Wish.taken(reading)
     if wish.is_archive(sources, output):
         dialect = {"header": header is not None, "delimiter": delimiter, "decimal": decimal}
-        refuse({"format": format, "top": top, "allow_ops": allow_ops, **dialect, **reading}, threads)
+        refuse({"format": format, "allow_ops": allow_ops, **dialect, **reading}, threads)
+        if top:
+            raise InputError(
+                "--top: causes are not computed for archives; leave it out, and score the alarms as a file"
+            )
         assert output is not None
         with load(bundle, variant=variant, threads=1) as model:
             detector = Detector(model, false_alarm_rate, threshold, 0)

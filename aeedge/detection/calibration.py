@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from aeedge.types import Floats
 
 _BAND_STEP = 2**16  # numbers of alarms at a time
+_MANY = 10**10  # calibration samples, from which on more make no difference, but for rounding
 _ROUNDING, _RELATIVE = 1e-9, 1e-15  # 0.29 · 100 is no less than 29
 # Times a calibration score, and beyond it: more than rounding makes of the same sample elsewhere.
 _RAISED, _FLOOR = 1.00001, 1e-9
@@ -281,6 +282,7 @@ def alarm_band(rate: float, calibrated: int, count: int, coverage: float = 0.99)
         count: of samples that are exchangeable with them.
         coverage: probability of the band, above 0, below 1.
     """
+    calibrated = min(calibrated, _MANY)
     k = min(max(round(rate * (calibrated + 1)), 1), calibrated)
     rest, tail = calibrated + 1 - k, (1 - coverage) / 2
     of_all = math.lgamma(calibrated + 1) - math.lgamma(calibrated + 1 + count)

@@ -25,6 +25,7 @@ _TYPES = {"<f4": "float32", "<f8": "float64", "<i8": "int64", "|u1": "uint8", "|
 def _pyarrow() -> Any:
     try:
         import pyarrow as pa
+        import pyarrow.compute
         import pyarrow.parquet
     except ModuleNotFoundError:
         raise InputError("Parquet needs pyarrow, which is not installed; pip install 'aeedge[arrow]'") from None
@@ -156,6 +157,31 @@ class ParquetTable:
             first += len(block)
             yield block, others
 
+    def group(self, number: int, order: Sequence[int]) -> NDArray[np.float32]:
+        """The rows (m, k) of a row group, of the columns `order`: what `blocks` gives, at once.
+
+        Raises:
+            InputError: as `blocks`.
+        """
+        places: dict[str, list[tuple[int, int]]] = {}
+        for place, i in enumerate(order):
+            places.setdefault(self._places[i][0], []).append((place, self._places[i][1]))
+        first = sum(self.groups[:number])
+        found = np.empty((self.groups[number], len(order)), np.float32)
+        with self._reading(), np.errstate(over="ignore"):
+            table = self._file.read_row_group(number, columns=list(places))
+            for name, wanted in places.items():
+                column = table.column(name).combine_chunks()
+                values = self._numbers(column, name, first, exact=False)
+                into, out_of = (np.array(part) for part in zip(*wanted))
+                if len(into) == values.shape[1] and (np.diff([into, out_of]) == 1).all():  # a list as a whole
+                    found[:, into[0] : into[-1] + 1] = values
+                else:
+                    found[:, into] = values[:, out_of]
+        if not np.isfinite(found).all():
+            list(self.blocks(order, missing=False, groups=[number]))  # tells where
+        return found
+
     def _objects(self, column: Any, i: int) -> list[Any]:
         """A column as Python objects, nanoseconds as text; of lists the value that `names[i]` names."""
         pa = self._pa
@@ -167,25 +193,33 @@ class ParquetTable:
         (name, j), values = self._places[i], column.to_pylist()
         return values if not self._sizes[name] else [None if v is None else v[j] for v in values]
 
-    def _numbers(self, column: Any, name: str, first: int) -> NDArray[np.float64]:
-        """A column as (m, p): p values of a list, otherwise one."""
+    def _numbers(self, column: Any, name: str, first: int, *, exact: bool = True) -> NDArray[Any]:
+        """A column as (m, p): p values of a list, otherwise one. They are float64; float32 as it is unless `exact`."""
         pa = self._pa
         size, rows = self._sizes[name], len(column)
         column = getattr(column, "storage", column)
         if size:
             if column.null_count or not pa.types.is_fixed_size_list(column.type):
-                lengths = [None if v is None else len(v) for v in column.to_pylist()]
-                wrong = next((i for i, length in enumerate(lengths) if length != size), None)
+                lengths = self._lengths(column)
+                wrong = next(iter(np.flatnonzero(lengths != size).tolist()), None)
                 if wrong is not None:
                     where = f"{self._source.name}, row {first + wrong} (counted from 0), column '{printable(name)}'"
                     raise InputError(
-                        f"{where}: expected {size} values as in the first row, got {lengths[wrong] or 'none'}"
+                        f"{where}: expected {size} values as in the first row, got {max(0, lengths[wrong]) or 'none'}"
                     )
             column = column.flatten()
         if pa.types.is_dictionary(column.type):
             column = column.dictionary_decode()
-        values: NDArray[np.float64] = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+        if exact or not pa.types.is_float32(column.type):
+            column = column.cast(pa.float64(), safe=False)
+        values: NDArray[Any] = column.to_numpy(zero_copy_only=False)
         return values.reshape(rows, max(size, 1))
+
+    def _lengths(self, column: Any) -> NDArray[np.int64]:
+        """Lengths of lists (m,), -1 of none."""
+        lengths = self._pa.compute.list_value_length(column).cast(self._pa.int64())
+        found: NDArray[np.int64] = lengths.fill_null(-1).to_numpy(zero_copy_only=False)
+        return found
 
 
 class ParquetRows:

@@ -7,9 +7,8 @@ import json
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -37,7 +36,7 @@ def conditions(*packages: str) -> dict[str, Any]:
     """The machine, how busy it was before, and versions."""
     found = {name: metadata.version(name) for name in ("numpy", "onnxruntime", "pyarrow", *packages)}
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
-    return {"machine": asdict(fingerprint()), "load_before": load, "versions": found}
+    return {"machine": fingerprint(), "load_before": load, "versions": found}
 
 
 def publish(name: str, result: Mapping[str, Any], tables: Mapping[str, Table]) -> None:
@@ -114,21 +113,29 @@ def bundle(kind: str, folder: Path) -> Path:
     return path
 
 
-def archive(kind: str, folder: Path, files: int, rows: int, group_rows: int = GROUP_ROWS) -> Path:
-    """A folder of Parquet files with `rows` rows each: an `id` that counts through, and 640 values as one list of
+def archive(kind: str, folder: Path, rows: Sequence[int], group_rows: int = GROUP_ROWS, *, holes: int = 0) -> Path:
+    """A folder of Parquet files with so many rows each: an `id` that counts through, and 640 values as one list of
     floats or 60 columns. Written by pyarrow's defaults but for dictionaries, which measurements do not have.
+
+    Args:
+        kind: WIDE or TABLE.
+        folder: a new one.
+        rows: of each file.
+        group_rows: rows of a row group at most.
+        holes: every so many files the first row has a NaN; 0 for none.
     """
     folder.mkdir(parents=True)
-    width = 640 if kind == WIDE else 60
-    source = Rows(width)
-    for number in range(files):
-        schema = _schema(kind)
+    source, schema = Rows(640 if kind == WIDE else 60), _schema(kind)
+    next_id = 0
+    for number, total in enumerate(rows):
         with pq.ParquetWriter(folder / f"{number:04d}.parquet", schema, use_dictionary=False) as writer:
-            for first in range(0, rows, group_rows):
-                count = min(group_rows, rows - first)
-                values = source(count, 1_000_000 * (number + 1) + first)
-                ids = pa.array(np.arange(count) + number * rows + first)
-                writer.write_batch(pa.RecordBatch.from_arrays([ids, *_arrays(kind, values)], schema=schema), count)
+            for first in range(0, total, group_rows):
+                values = source(min(group_rows, total - first), next_id)
+                if holes and number % holes == 0 and first == 0:
+                    values[0, 1] = np.nan
+                ids = pa.array(np.arange(next_id, next_id + len(values)))
+                writer.write_batch(pa.RecordBatch.from_arrays([ids, *_arrays(kind, values)], schema=schema))
+                next_id += len(values)
     return folder
 
 
@@ -148,6 +155,30 @@ def column(kind: str) -> str | None:
     return "values" if kind == WIDE else None
 
 
+def values(kind: str, path: Path) -> NDArray[np.float32]:
+    """The rows of a file of an archive (n, width)."""
+    table = pq.read_table(path)
+    if kind == WIDE:
+        flat = table["values"].combine_chunks().flatten().to_numpy()
+        return np.asarray(flat.reshape(len(table), -1))
+    return np.stack([table[name].to_numpy() for name in names(60)], axis=1)
+
+
+@contextmanager
+def ray_nodes() -> Iterator[str]:
+    """The address of two Ray nodes of one CPU on this machine."""
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    from ray.cluster_utils import Cluster
+
+    options = {"num_cpus": 1, "object_store_memory": 100 * 2**20}
+    cluster = Cluster(initialize_head=True, head_node_args={**options, "include_dashboard": False})
+    try:
+        cluster.add_node(**options)
+        yield cluster.address
+    finally:
+        cluster.shutdown()
+
+
 def digests(output: Path) -> dict[str, str]:
     """SHA-256 of each result file by name: parts are the same bytes whoever writes them, and how often."""
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(output.glob("part-*.parquet"))}
@@ -156,6 +187,14 @@ def digests(output: Path) -> dict[str, str]:
 def size(folder: Path) -> int:
     """Bytes of the Parquet files in a folder."""
     return sum(path.stat().st_size for path in folder.glob("*.parquet"))
+
+
+def duration(seconds: float) -> str:
+    """For people."""
+    for name, size in (("days", 86_400.0), ("h", 3_600.0), ("min", 60.0)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.3g} {name}"
+    return f"{seconds:.3g} s"
 
 
 def forget(folder: Path) -> None:

@@ -1,24 +1,26 @@
 """A bundle is recalibrated over an archive as over an array of its rows: every row counts, once, whoever scores it."""
 
-import dataclasses
-import os
+import re
 import shutil
-import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from helpers import tampering
+from helpers.inline_engine import KillingEngine
 from helpers.plant import NAMES, plant
 
 import aeedge
 from aeedge.archive import score_task
 from aeedge.archive.calibration import calibrate_archive
+from aeedge.archive.ledger import SCRATCH
 from aeedge.archive.local import LocalEngine
 from aeedge.archive.parts import Part
 from aeedge.archive.score_task import FitRows
 from aeedge.archive.sketch import RELATIVE_ERROR
 from aeedge.archive.storage import Place
+from aeedge.cli.group import AeedgeGroup
 from aeedge.detection.calibration import Calibration, alarm_band, raised
 from aeedge.errors import AeedgeError, BundleError, InputError, VerificationError
 
@@ -249,6 +251,21 @@ def test_a_row_whose_score_is_beyond_float32_is_named(tmp_path, rows):
     assert not (tmp_path / "n").exists()
 
 
+@pytest.mark.parametrize("name", ["bundle_v1_uint8", "bundle_v1_map", "bundle_v1_int8"])
+def test_lists_of_any_shape_and_dtype_are_scored(tmp_path, name):
+    with aeedge.load(DATA / name) as model:
+        golden = model.golden_rows()
+    images = np.concatenate([golden] * (300 // len(golden) + 1))
+    lists = pa.FixedSizeListArray.from_arrays(pa.array(images.reshape(-1)), images[0].size)
+    pq.write_table(pa.table({"time": np.arange(len(images)), "image": lists}), tmp_path / "images.parquet")
+    source = [tmp_path / "images.parquet"]
+    found = calibrate_archive(DATA / name, source, tmp_path / "n", engine=Here(), column="image", quantile=0.5)
+    aeedge.recalibrate(DATA / name, images, tmp_path / "m", quantile=0.5)
+    for variant, wanted in aeedge.load(tmp_path / "m").manifest.calibration.thresholds.items():
+        limit = found.recalibrated.manifest.calibration.thresholds[variant]
+        assert (1 - ROUNDING) * wanted <= limit <= (1 + RELATIVE_ERROR + ROUNDING) * wanted
+
+
 # --- recordings
 
 
@@ -289,16 +306,30 @@ def test_windows_of_recordings_calibrate_but_those_that_share_samples_with_windo
         assert not (fits & unused).any()
 
 
-@pytest.mark.parametrize("apart", [0, 1, 3])
-def test_rows_near_those_that_fit_are_as_far_as_they_share_samples(apart):
-    fit = FitRows(frozenset([0]), 100, 40, 10, apart)
-    fits, unused = fit.among(Part(0, Place("", ""), (), 0, 0), np.arange(200))
-    assert np.flatnonzero(fits).tolist() == [*range(10), *range(40, 50), *range(80, 90)]
-    near = [i for i in range(200) if not fits[i] and fits[max(0, i - apart) : i + apart + 1].any()]
-    assert set(near) <= set(np.flatnonzero(unused)) <= set(range(100 + apart))
+@pytest.mark.parametrize(("period", "run", "apart"), [(4, 1, 0), (3, 1, 0), (40, 10, 1), (40, 10, 3), (51, 17, 16)])
+def test_rows_near_those_that_fit_are_as_far_as_they_share_samples(period, run, apart):
+    until, count = 10 * period, 12 * period
+    fit = FitRows(frozenset([0]), until, period, run, apart)
+    fits, unused = fit.among(Part(0, Place("", ""), (), 0, 0), np.arange(count))
+    near = [i for i in range(count) if not fits[i] and fits[max(0, i - apart) : i + apart + 1].any()]
+    assert np.flatnonzero(unused).tolist() == near
+    assert [fits[i : i + period].sum() for i in range(0, count, period)] == [run] * 10 + [0] * 2
+    pieces = [
+        fit.among(Part(0, Place("", ""), (), 0, 0), np.arange(i, min(i + 7, count)))[0] for i in range(0, count, 7)
+    ]
+    assert np.array_equal(np.concatenate(pieces), fits)
     none = fit.among(Part(1, Place("", ""), (), 0, 0), np.arange(50))
     assert not none[0].any()
     assert not none[1].any()
+
+
+@pytest.mark.parametrize("period", [4, 60, 512])
+@pytest.mark.parametrize("cycle", [4, 60, 512])
+def test_rows_that_fit_show_all_phases_of_a_cycle(period, cycle):
+    fit = FitRows(frozenset([0]), 2**20, period, 1, 0)
+    fits, _ = fit.among(Part(0, Place("", ""), (), 0, 0), np.arange(400 * period * cycle // 4)[: 2**20])
+    quarters = np.bincount(np.flatnonzero(fits) % cycle * 4 // cycle, minlength=4) / fits.sum()
+    assert quarters == pytest.approx(np.full(4, 0.25), abs=0.03)
 
 
 # --- workers
@@ -348,32 +379,21 @@ def test_a_part_that_an_engine_forgets_is_an_error(tmp_path, folder):
     assert not (tmp_path / "n").exists()
 
 
-@dataclasses.dataclass(frozen=True)
-class Killed:
-    """A task whose worker is killed once."""
-
-    task: object
-    mark: str
-
-    def __call__(self, part, bundle):
-        if part.number == 2 and not os.path.exists(self.mark):
-            Path(self.mark).touch()
-            os.kill(os.getpid(), signal.SIGKILL)
-        return self.task(part, bundle)
-
-
-class Killing(LocalEngine):
-    def __init__(self, mark):
-        super().__init__(2)
-        self.mark = str(mark)
-
-    def run(self, task, parts, bundle):
-        return super().run(Killed(task, self.mark), parts, bundle)
-
-
 def test_a_worker_that_is_killed_loses_nothing(tmp_path, folder):
-    calibrate_archive(BOTH, [folder], tmp_path / "n", engine=Killing(tmp_path / "killed"))
-    assert (tmp_path / "killed").exists()
+    (tmp_path / "marks").mkdir()
+    calibrate_archive(BOTH, [folder], tmp_path / "n", engine=KillingEngine(2, 1, tmp_path / "marks"))
+    assert len(list((tmp_path / "marks").iterdir())) == 1
+    calibrate_archive(BOTH, [folder], tmp_path / "m", engine=Here())
+    assert files(tmp_path / "n") == files(tmp_path / "m")
+
+
+def test_an_archive_on_s3_gives_the_same_bytes(tmp_path, folder, s3):
+    from pyarrow.fs import FileSystem, copy_files
+
+    system, path = FileSystem.from_uri("s3://plant")
+    copy_files(str(folder), f"{path}/calibration/in", destination_filesystem=system)
+    source, bad = "s3://plant/calibration/in/day-*.parquet", "s3://plant/calibration/bad"
+    calibrate_archive(BOTH, [source], tmp_path / "n", engine=Here(), bad_rows=bad)
     calibrate_archive(BOTH, [folder], tmp_path / "m", engine=Here())
     assert files(tmp_path / "n") == files(tmp_path / "m")
 
@@ -402,6 +422,12 @@ BAD = {
     "engine": (None, {"engine": "slurm"}, InputError, "engine: expected local, spark, ray, got 'slurm'"),
     "workers": (None, {"engine": "local", "workers": 0}, InputError, "workers: expected a whole number of at least 1"),
     "invalid": (None, {"invalid": "skip"}, InputError, "invalid: expected 'raise' or 'propagate'"),
+    "url": (
+        None,
+        {"output": "s3://plant/new"},
+        InputError,
+        "output: expected a folder on this machine, got a URL",
+    ),
     "no bundle": (None, {"bundle": "none"}, BundleError, "none"),
     "no score": (None, {"bundle": DATA / "bundle_v1_encoder"}, BundleError, "has only an encoder"),
     "other columns": (None, {"bundle": DATA / "bundle_v1"}, InputError, "expected a column 's8'"),
@@ -411,9 +437,9 @@ BAD = {
 @pytest.mark.parametrize("case", BAD)
 def test_bad_input_is_one_sentence_and_nothing_is_written(tmp_path, folder, case):
     change, options, kind, words = BAD[case]
-    given = {"bundle": BOTH, "engine": Here()} | options
+    given = {"bundle": BOTH, "engine": Here(), "output": tmp_path / "n"} | options
     with pytest.raises(kind, match=words) as caught:
-        calibrate_archive(sources=[change(folder) if change else folder], output=tmp_path / "n", **given)
+        calibrate_archive(sources=[change(folder) if change else folder], **given)
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.iterdir())
 
@@ -440,3 +466,67 @@ def test_the_old_bundle_is_never_replaced_and_others_are_when_asked(tmp_path, fo
     calibrate_archive(old, [folder], tmp_path / "new", engine=Here(), overwrite=True)
     assert files(tmp_path / "new") != first
     assert files(old) == before
+
+
+# --- the command
+
+
+def call(*arguments):
+    return CliRunner().invoke(AeedgeGroup.build(), ["recalibrate", *map(str, arguments)])
+
+
+def test_the_command_says_what_became_of_all_rows(tmp_path, spoiled):
+    pattern = f"{spoiled[0]}/day-*.parquet"
+    found = call(INT8, pattern, "-o", tmp_path / "n", "--bad-rows", tmp_path / "bad", "--false-alarm-rate", "2e-4")
+    assert found.exit_code == 0, found.output
+    text = " ".join(found.output.split())
+    assert "5 files in 5 parts: 10,000 rows" in text
+    counts = re.search(r"10,000 rows in = (\S+) fitted the score \+ (\S+) calibrated \+ 3 set aside", text).groups()
+    assert sum(int(count.replace(",", "")) for count in counts) == 9_997
+    assert "1 × column 's3': expected a finite number, got nan" in text
+    assert "thresholds are up to 0.012 % above those of all scores, never below" in text
+    shown = CliRunner().invoke(AeedgeGroup.build(), ["info", str(tmp_path / "n")]).output
+    assert f"{counts[1]} rows; 4,096 scores are kept, up to 0.012 % too high" in " ".join(shown.split())
+    assert not (tmp_path / "bad" / SCRATCH).exists()
+    again = call(INT8, pattern, "-o", tmp_path / "m", "--bad-rows", tmp_path / "bad", "--false-alarm-rate", "2e-4")
+    assert again.exit_code == 0, again.output
+    assert files(tmp_path / "n") == files(tmp_path / "m")
+    first = f"{spoiled[0]}/day-0*.parquet"
+    other = call(INT8, first, "-o", tmp_path / "k", "--bad-rows", tmp_path / "bad")
+    assert other.exit_code == 2
+    assert "holds the results of another run" in other.output
+    assert not (tmp_path / "k").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--workers", "2"), "--workers: is for archives; give --engine local, too"),
+        (("--invalid", "propagate"), "--invalid: is for archives"),
+        (("--engine", "local", "--time-ordered"), "--time-ordered: is for files, not for archives; leave it out"),
+        (("--engine", "local", "--delimiter", ";"), "--delimiter: is for files, not for archives; leave it out"),
+        (("--engine", "local", "rows.csv"), "rows.csv: archives (--engine) are Parquet; to read files of other kinds"),
+        (("--engine", "local", "--address", "auto"), "--address: is an option of the engine 'ray'"),
+        (
+            ("--engine", "local", "--false-alarm-rate", "1e-7"),
+            "--false-alarm-rate: 1e-07 needs 9,999,999 calibration",
+        ),
+    ],
+    ids=str,
+)
+def test_options_that_do_not_go_together_are_one_sentence(tmp_path, folder, options, words):
+    found = call(INT8, folder / "day-0.parquet", "-o", tmp_path / "n", *options)
+    assert found.exit_code == 2
+    assert words in " ".join(found.output.split())
+    assert len(found.output.strip().splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_nan_names_the_options_that_help(tmp_path, spoiled):
+    found = call(INT8, spoiled[0], "--engine", "local", "--workers", "1", "-o", tmp_path / "n")
+    assert found.exit_code == 2
+    assert "day-0.parquet, row 0 (counted from 0): column 's3'" in found.output
+    assert "give --bad-rows to set such rows aside, or --invalid propagate to leave them out" in found.output
+    left = call(INT8, spoiled[0], "--engine", "local", "-o", tmp_path / "n", "--invalid", "propagate")
+    assert left.exit_code == 0, left.output
+    assert "calibrated + 3 left out" in " ".join(left.output.split())

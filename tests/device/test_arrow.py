@@ -29,6 +29,7 @@ pytestmark = pytest.mark.usefixtures("pa")
 
 @pytest.fixture(scope="module")
 def pa():
+    pytest.importorskip("pyarrow.compute")
     return pytest.importorskip("pyarrow")
 
 
@@ -679,3 +680,5 @@ def test_from_pandas_and_back(pa, both, given_rows):
     found = table.to_pandas()
     assert list(found.columns) == ["id", *OUTPUTS]
     np.testing.assert_array_equal(np.stack(found["latent"]), both.encode(given_rows))
+    none = BatchEncoder(both, OUTPUTS, ("id",))(pa.Table.from_pandas(frame.head(0))).to_pandas()
+    assert list(none.dtypes) == list(found.dtypes)

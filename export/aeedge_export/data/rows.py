@@ -27,39 +27,14 @@ LEAST_ROWS_TO_CALIBRATE = 5 * _LEAST_CALIBRATION
 _MOST_CALIBRATION, _CALIBRATION_BYTES = 4096, 2**26
 
 
-class Slice(NamedTuple):
-    """What one of several processes that train together takes of each batch: the same number of rows, or one more.
-
-    Attributes:
-        rank: which process, from 0.
-        size: how many there are.
-    """
-
-    rank: int = 0
-    size: int = 1
-
-    def of(self, count: int) -> slice:
-        """The rank's part of a batch of `count` rows, consecutive ones; none where there are too few."""
-        return slice(count * self.rank // self.size, count * (self.rank + 1) // self.size)
-
-
-WHOLE = Slice()
-"""All of each batch: one process trains."""
-
-
 class Rows(Protocol):
-    """Rows to train on, scaled, float32.
-
-    Attributes:
-        count: number of training rows, those of other ranks included.
-        validation: all validation rows.
-    """
+    """Rows to train on, scaled, float32."""
 
     count: int
     validation: Tensor
 
     def batches(self, size: int, generator: torch.Generator) -> Iterator[Tensor]:
-        """All training rows once, in an order drawn from `generator`: of each batch of `size` the rank's part."""
+        """All training rows once, in an order drawn from `generator`."""
 
 
 CROSS = "cross"  # calibration by cross-validation: every row is trained on
@@ -252,22 +227,20 @@ class ResidentRows:
         scaler: Scaler,
         device: torch.device,
         weights: NDArray[np.float32] | None = None,
-        part: Slice = WHOLE,
     ) -> None:
-        self._weights, self._part = weights, part
+        self._weights = weights
         self._rows = torch.from_numpy(scaler(X[train])).to(device)
         self.validation = torch.from_numpy(scaler(X[validation])).to(device)
         self.count = len(train)
 
     def batches(self, size: int, generator: torch.Generator) -> Iterator[Tensor]:
-        """All training rows once, in an order drawn from `generator`: of each batch of `size` the rank's part."""
+        """All training rows once, in an order drawn from `generator`."""
         order = torch.randperm(self.count, generator=generator)
         if self._weights is not None:
             order = torch.from_numpy(resampled(self._weights, _uniform(generator)))[order]
         order = order.to(self._rows.device)
         for start in range(0, self.count, size):
-            batch = order[start : start + size]
-            yield self._rows[batch[self._part.of(len(batch))]]
+            yield self._rows[order[start : start + size]]
 
 
 class StreamedRows:
@@ -278,8 +251,7 @@ class StreamedRows:
     window are shuffled. A batch may span windows. Two windows are in memory: the next one is read and scaled on a
     thread of its own while the present one is trained on.
 
-    With several ranks all draw the same order, and each scales and keeps its part of every batch: together they take
-    the steps of one process. Each of them reads all files.
+    Processes that train together draw the same order; each reads all rows, and takes its part of every batch.
 
     Attributes:
         waited: seconds that `batches` has waited for rows.
@@ -293,30 +265,28 @@ class StreamedRows:
         scaler: Scaler,
         device: torch.device,
         weights: NDArray[np.float32] | None = None,
-        part: Slice = WHOLE,
         *,
         chunk_bytes: int = _CHUNK_BYTES,
     ) -> None:
-        self._weights, self._part = weights, part
+        self._weights = weights
         self._X, self._train, self._scaler, self._device = X, in_order(train), scaler, device
         self._chunk = max(1, chunk_bytes // (4 * row_size(X)))
         self.validation = torch.from_numpy(scaler(X[validation])).to(device)
         self.count, self.waited = len(train), 0.0
 
     def batches(self, size: int, generator: torch.Generator) -> Iterator[Tensor]:
-        """All training rows once, in an order drawn from `generator`: of each batch of `size` the rank's part."""
-        windows = prefetch(self._windows(size, generator))
-        rows = torch.empty(0, *self._X.shape[1:])
+        """All training rows once, in an order drawn from `generator`."""
+        windows = prefetch(self._windows(generator))
+        rest: Tensor | None = None
         for start in range(0, self.count, size):
+            missing = min(size, self.count - start)
             found: list[Tensor] = []
-            mine = self._part.of(min(size, self.count - start))
-            missing = mine.stop - mine.start
             while missing:
-                if not len(rows):
-                    rows = self._next(windows)
-                found.append(rows[:missing])
-                rows, missing = rows[missing:], missing - len(found[-1])
-            yield (found[0] if len(found) == 1 else torch.cat([rows[:0], *found])).to(self._device)
+                if rest is None or not len(rest):
+                    rest = self._next(windows)
+                found.append(rest[:missing])
+                rest, missing = rest[missing:], missing - len(found[-1])
+            yield (found[0] if len(found) == 1 else torch.cat(found)).to(self._device)
 
     def _next(self, windows: Iterator[Tensor]) -> Tensor:
         began = time.perf_counter()
@@ -324,31 +294,24 @@ class StreamedRows:
         self.waited += time.perf_counter() - began
         return rows
 
-    def _windows(self, size: int, generator: torch.Generator) -> Iterator[Tensor]:
-        """The rank's rows of one window after the other, shuffled; a window may have none of them."""
-        train, edges = self._train, self._edges(self._train)
-        chunks = torch.randperm(len(edges) - 1, generator=generator).tolist()
+    def _windows(self, generator: torch.Generator) -> Iterator[Tensor]:
+        """The rows of one window after the other, scaled and shuffled."""
+        train = self._train
         if self._weights is not None:
             train = train[resampled(self._weights, _uniform(generator))]
-            edges = np.minimum(self._edges(train), len(train))
+        edges = self._edges(train)
+        chunks = torch.randperm(len(edges) - 1, generator=generator).tolist()
         mixed = max(1, _CHUNKS_MIXED * self._chunk // int(np.diff(edges).max()))
-        done = 0
         for first in range(0, len(chunks), mixed):
             rows = np.concatenate([train[edges[c] : edges[c + 1]] for c in sorted(chunks[first : first + mixed])])
             order = torch.randperm(len(rows), generator=generator).numpy()
-            yield self._window(rows, order, self._is_mine(done + np.arange(len(rows)), size))
-            done += len(rows)
-
-    def _window(self, rows: NDArray[np.intp], order: NDArray[np.intp], mine: NDArray[np.bool_]) -> Tensor:
-        """Rows (m,) in this order (m,), those of the places that are `mine` (m,): read and scaled chunk by chunk."""
-        places = np.full(len(rows), -1)
-        places[order[mine]] = np.arange(int(mine.sum()))
-        found = torch.empty(int(mine.sum()), *self._X.shape[1:])
-        for start in range(0, len(rows), self._chunk):
-            some = places[start : start + self._chunk]
-            wanted = some >= 0
-            found.numpy()[some[wanted]] = self._scaler(self._X[rows[start : start + self._chunk][wanted]])
-        return found
+            places = np.empty_like(order)
+            places[order] = np.arange(len(order))
+            found = torch.empty(len(rows), *self._X.shape[1:])
+            for start in range(0, len(rows), self._chunk):  # no more is read at once
+                part = slice(start, start + self._chunk)
+                found.numpy()[places[part]] = self._scaler(self._X[rows[part]])
+            yield found
 
     def _edges(self, train: NDArray[np.intp]) -> NDArray[np.intp]:
         """Where chunks begin among the training rows, and their end."""
@@ -362,16 +325,6 @@ class StreamedRows:
                 found.append(begin)
         return np.array(found if found[-1] == len(train) else [*found, len(train)])
 
-    def _is_mine(self, places: NDArray[np.intp], size: int) -> NDArray[np.bool_]:
-        """Which places in the order of an epoch are the rank's."""
-        rank, ranks = self._part
-        first = places // size * size
-        length = np.minimum(size, self.count - first)
-        found: NDArray[np.bool_] = (places - first >= length * rank // ranks) & (
-            places - first < length * (rank + 1) // ranks
-        )
-        return found
-
 
 def _uniform(generator: torch.Generator) -> float:
     return float(torch.rand((), generator=generator))
@@ -384,7 +337,6 @@ def place_rows(
     scaler: Scaler,
     device: torch.device,
     weights: NDArray[np.float32] | None = None,
-    part: Slice = WHOLE,
 ) -> Rows:
     """Rows to train on; `weights` are those of all rows of X, which the validation rows follow too.
 
@@ -394,10 +346,10 @@ def place_rows(
     small = 4 * row_size(X) * len(X) <= _free_memory(device) // 2
     kind = ResidentRows if small and not isinstance(X, LazyRows) else StreamedRows
     if weights is None:
-        return kind(X, train, validation, scaler, device, None, part)
+        return kind(X, train, validation, scaler, device)
     if len(validation):
         validation = validation[resampled(weights[validation], 0.5)]
-    return kind(X, train, validation, scaler, device, weights[train], part)
+    return kind(X, train, validation, scaler, device, weights[train])
 
 
 def _free_memory(device: torch.device) -> int:

@@ -60,7 +60,11 @@ class Scaler:
     def __call__(self, X: NDArray[Any]) -> NDArray[np.float32]:
         """Raw rows to scaled rows, float32."""
         X = np.asarray(X, np.float32)
-        return X if self.identity else ((X - self.mean) / self.scale).astype(np.float32)
+        if self.identity:
+            return X
+        scaled: NDArray[np.float32] = X - self.mean
+        scaled /= self.scale
+        return scaled
 
 
 class Group(Protocol):

@@ -26,7 +26,7 @@ SUFFIXES = {".npy": "npy", ".parquet": "parquet", ".pq": "parquet"}
 _READ_BYTES = 2**24  # read in one go
 _GAP_BYTES = 2**16  # between wanted rows that is read as well: sooner than a second read
 _CACHE_BYTES, _MOST_GROUP_BYTES = 2**28, 2**30  # of decoded row groups
-_JUDGED_ROWS = 2**16  # of the first shard, to see which columns are features
+_JUDGED_ROWS, _JUDGED_VALUES = 2**16, 2**22  # of the first shard, to see which columns are features
 
 
 class LazyRows:
@@ -388,11 +388,11 @@ class _Columns(NamedTuple):
 def _by_values(table: ParquetTable, names: list[str], left_out: dict[str, str]) -> list[str]:
     """The columns whose first rows do not say that they are no features."""
     order = [table.names.index(name) for name in names]
-    blocks, count = [], 0
+    blocks, count, most = [], 0, min(_JUDGED_ROWS, _JUDGED_VALUES // max(1, len(names)))
     for block, _ in table.blocks(order, missing=True):
         blocks.append(block.astype(np.float32))
         count += len(block)
-        if count >= _JUDGED_ROWS:
+        if count >= most:
             break
     rows = np.concatenate([np.empty((0, len(names)), np.float32), *blocks])
     why = {name: why_not_by_values(name, rows[:, i]) for i, name in enumerate(names)}
@@ -454,13 +454,7 @@ class _ParquetShard:
     def _decoded(self, number: int) -> NDArray[np.float32]:
         table = ParquetTable(Source(self.name))
         places = {name: i for i, name in enumerate(table.names)}
-        found = np.empty((table.groups[number], len(self._wanted.names)), np.float32)
-        at = 0
-        with np.errstate(over="ignore"):
-            for block, _ in table.blocks([places[name] for name in self._wanted.names], missing=False, groups=[number]):
-                found[at : at + len(block)] = block
-                at += len(block)
-        return found.reshape(-1, *self.row)
+        return table.group(number, [places[name] for name in self._wanted.names]).reshape(-1, *self.row)
 
 
 class _Groups:

@@ -57,27 +57,28 @@ def test_clusters_of_our_own_end_and_others_do_not(ray_session, bundle, tmp_path
     work, packed = Work({str(tmp_path)!r}, 1, "end"), pack(bundle)
     for address, workers in ((None, 2), ({ray_session.address!r}, None)):
         engine = RayEngine(address, workers)
-        print(sorted(outcome.number for outcome in engine.run(work, parts(3), packed)), engine.workers)
+        print("told", sorted(outcome.number for outcome in engine.run(work, parts(3), packed)), engine.workers)
         assert not ray.is_initialized()
     assert work.happened() == 1
 
     place = os.pathsep.join([{str(tmp_path / "bare")!r}, os.environ["PYTHONPATH"]])
     settings = {{"env_vars": {{"PYTHONPATH": place}}}}
     ray.init({ray_session.address!r}, runtime_env=settings, log_to_driver=False, logging_level=logging.ERROR)
-    print(*{{outcome.error for outcome in RayEngine().run(work, parts(2), packed)}})
+    print("told", *{{outcome.error for outcome in RayEngine().run(work, parts(2), packed)}})
     ray.shutdown()
 
     ray.init("local", num_cpus=0, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     try:
         list(RayEngine(patience=2).run(work, parts(3), packed))
     except InputError as error:
-        print(error)
+        print("told", error)
     ray.shutdown()
     """
     with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp") as scraps, pytest.MonkeyPatch.context() as patch:
         for name, value in (engines.ray_environment() | {"RAY_TMPDIR": scraps}).items():
             patch.setenv(name, value)
-        own, given, bare, none = child(code, bundle)[0].splitlines()
+        lines = child(code, bundle)[0].splitlines()  # Ray's own among them
+    own, given, bare, none = [line.removeprefix("told ") for line in lines if line.startswith("told ")]
     assert own == "[0, 1, 2] 2"
     assert given == "[0, 1, 2] 2"
     assert bare.startswith("worker ")

@@ -1,5 +1,6 @@
 """The engine that Ray is: nodes that end, sessions, and what is said where Ray cannot run."""
 
+import socket
 import sys
 import tempfile
 from collections import Counter
@@ -13,6 +14,7 @@ from helpers.parts import Work, parts
 from aeedge.archive.engines import make_engine
 from aeedge.archive.packing import pack
 from aeedge.archive.ray import RayEngine
+from aeedge.cli.archive import progress_line
 from aeedge.errors import InputError
 
 
@@ -40,6 +42,12 @@ def test_the_cluster_of_the_user_goes_on(packed, tmp_path):
     assert ray.get(ray.remote(lambda: 3).remote()) == 3
     with pytest.raises(InputError, match="workers: are those of the cluster that is in use"):
         RayEngine(workers=2)
+
+
+def test_what_ray_prints_is_not_among_results(capsys):
+    with progress_line("encode"):
+        print("(raylet) A worker died")
+    assert capsys.readouterr().out == ""
 
 
 def test_clusters_of_our_own_end_and_others_do_not(ray_session, bundle, tmp_path):
@@ -111,6 +119,13 @@ class TestRayThatCannotStart:
     def test_an_address_without_a_port(self):
         with pytest.raises(InputError, match="expected HOST:PORT"):
             make_engine("ray", address="127.0.0.1").workers  # noqa: B018
+
+    def test_something_else_at_the_address(self, monkeypatch):
+        monkeypatch.setattr("aeedge.archive.ray._HEALTH", 3)
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            address = f"127.0.0.1:{server.getsockname()[1]}"
+            with pytest.raises(InputError, match=f"address: {address} is no Ray cluster; .*is its port right"):
+                make_engine("ray", address=address).workers  # noqa: B018
 
     def test_an_address_of_the_environment_that_does_not_answer(self, monkeypatch):
         monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{free_port()}")

@@ -276,6 +276,7 @@ def _run(
     rest, notes = [part for part in what.parts if part.number not in done], list[str]()
     count = sum(outcome.rows for outcome in done.values())
     failures: list[Outcome] = []
+    progress(0, 0, f"starting {engine.name}")
     label = f"{engine.name}, {engine.workers} {'worker' if engine.workers == 1 else 'workers'}"
     progress(count, what.rows, label)
     outcomes = engine.run(task, rest, packed)

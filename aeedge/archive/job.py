@@ -125,6 +125,8 @@ def encode_archive(
         BundleError: the bundle cannot be read, or lacks what an output needs.
         VerificationError: it does not compute here what it should.
     """
+    if resume and overwrite:
+        raise InputError("expected resume=True or overwrite=True, got both; the second one begins anew")
     began = time.perf_counter()
     chosen = make_engine(engine, workers=workers, master=master, address=address) if isinstance(engine, str) else engine
     packed, notes = pack(bundle), list[str]()

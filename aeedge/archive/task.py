@@ -8,7 +8,6 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
@@ -18,11 +17,11 @@ import numpy as np
 
 from aeedge.archive.engines import Outcome
 from aeedge.archive.ledger import SCRATCH, Ledger, file_name
-from aeedge.archive.parts import Part, UnreadableError
+from aeedge.archive.parts import Part, UnreadableError, changed, damage, opened
 from aeedge.archive.recordings import WINDOW, is_recording, recording_batches, window_schema
-from aeedge.archive.storage import Place, accessing, remove, write, written
+from aeedge.archive.storage import Place, patiently, remove, write, written
 from aeedge.arrow import BatchEncoder
-from aeedge.errors import AeedgeError, BundleError, InputError, VerificationError, of_system, printable
+from aeedge.errors import AeedgeError, BundleError, InputError, VerificationError
 from aeedge.loading import load
 from aeedge.model import Model
 
@@ -77,9 +76,9 @@ class EncodeTask:
         began, host = time.perf_counter(), platform.node()
         try:
             model = verified(bundle, self.bundle_id, self.settings.variant)
-            outcome = self._encoded(part, model)
+            outcome = patiently(lambda: self._encoded(part, model))
             outcome = outcome._replace(host=host, variant=model.variant, seconds=round(time.perf_counter() - began, 3))
-            self._commit(part, outcome)
+            patiently(lambda: self._commit(part, outcome))
         except AeedgeError as error:
             where = f"worker {host}: " if isinstance(error, (VerificationError, BundleError)) else ""
             unverified = isinstance(error, (VerificationError, BundleError))
@@ -99,7 +98,7 @@ class EncodeTask:
             lost = 0 if self.are_recordings else part.rows  # nobody knows how many windows it has
             return Outcome(part.number, part.rows, 0, lost, unreadable=str(error))
         if not source.is_cut and rows != part.rows:
-            raise _changed(part)
+            raise changed(part.place)
         aside.finish(source)
         reasons, notes = dict(Counter(aside.reasons.values()).most_common(_MOST_REASONS)), tuple(source.notes)
         found = Outcome(part.number, part.rows, count, len(aside.reasons), alarms=alarms, reasons=reasons)
@@ -270,21 +269,15 @@ def _row_batches(part: Part, encoder: BatchEncoder) -> Iterator[Any]:
     Raises:
         UnreadableError: the file is damaged.
     """
-    with _reading(part) as file:
+    with opened(part.place, part.version) as file:
         needed = encoder.columns(file.schema_arrow)
         yield from _batches(part, file, needed)
 
 
 def _batches(part: Part, file: Any, columns: list[str] | None) -> Iterator[Any]:
-    import pyarrow as pa
-
-    try:
+    with damage(part.name):
         for groups in _stretches(file.metadata, part.groups):
             yield from file.iter_batches(_BATCH_ROWS, row_groups=groups, columns=columns)
-    except (pa.ArrowException, OSError) as error:
-        why = printable(" ".join(str(error).split()), 200)
-        kind = InputError if isinstance(error, OSError) and _of_network(error) else UnreadableError
-        raise kind(f"{part.name}: cannot be read ({why})") from None
 
 
 def _stretches(metadata: Any, groups: Sequence[int]) -> Iterator[list[int]]:
@@ -300,43 +293,8 @@ def _stretches(metadata: Any, groups: Sequence[int]) -> Iterator[list[int]]:
         yield chosen
 
 
-def _of_network(error: OSError) -> bool:
-    """Whether the system or a server refused, where another time may help; damage has no error number."""
-    return of_system(error) or "AWS Error" in str(error)
-
-
-@contextmanager
-def _reading(part: Part) -> Iterator[Any]:
-    """A file of an archive, open.
-
-    Raises:
-        UnreadableError: it is no Parquet, or damaged.
-    """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        with accessing(part.place):
-            stream = part.place.filesystem.open_input_file(part.place.path)
-    except FileNotFoundError:
-        raise InputError(f"{part.place.name}: is not there any more") from None
-    with stream:
-        if part.version and stream.size() != int(part.version.split()[0]):
-            raise _changed(part)
-        try:
-            file = pq.ParquetFile(stream, pre_buffer=True)  # columns in a few requests, not one by one
-        except pa.ArrowException as error:
-            why = printable(" ".join(str(error).split()), 200)
-            raise UnreadableError(f"{part.place.name}: cannot be read ({why})") from None
-        yield file
-
-
-def _changed(part: Part) -> InputError:
-    return InputError(f"{part.place.name}: was changed since the run began; run again, which reads it anew")
-
-
 def _schema(part: Part) -> Any:
-    with _reading(part) as file:
+    with opened(part.place, part.version) as file:
         return file.schema_arrow
 
 
@@ -345,7 +303,7 @@ def _rows(part: Part, numbers: list[int]) -> Any:
     import pyarrow as pa
 
     pieces, first = [], 0
-    with _reading(part) as file:
+    with opened(part.place, part.version) as file:
         for batch in _batches(part, file, None):
             here = [number - first for number in numbers if first <= number < first + batch.num_rows]
             if here:

@@ -28,6 +28,7 @@ from aeedge.model import Model
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+_OF_LOADING = ("variant", "allow_ops")
 _BATCH_ROWS = 2**16
 _COMPRESSION = "zstd"
 _MOST_REASONS = 20
@@ -35,7 +36,7 @@ _REASONS = ("_file", "_row", "_reason")
 
 
 class Settings(NamedTuple):
-    """What is computed of each row; the arguments of `aeedge.arrow.BatchEncoder`."""
+    """What is computed of each row: arguments of `aeedge.arrow.BatchEncoder`, and of `aeedge.load`."""
 
     outputs: tuple[str, ...] = ("latent",)
     keep: tuple[str, ...] = ()
@@ -44,10 +45,11 @@ class Settings(NamedTuple):
     invalid: str = "raise"
     false_alarm_rate: float | None = None
     threshold: float | None = None
+    allow_ops: tuple[str, ...] = ()
 
     def encoder(self, model: Model, first_row: int = 0) -> BatchEncoder:
         """For a model that is open."""
-        options: Any = {name: value for name, value in self._asdict().items() if name != "variant"}
+        options: Any = {name: value for name, value in self._asdict().items() if name not in _OF_LOADING}
         return BatchEncoder(model, **options, first_row=first_row)
 
 
@@ -75,7 +77,7 @@ class EncodeTask:
         """Do a part with the bundle at this path."""
         began, host = time.perf_counter(), platform.node()
         try:
-            model = verified(bundle, self.bundle_id, self.settings.variant)
+            model = verified(bundle, self.bundle_id, self.settings.variant, self.settings.allow_ops)
             outcome = patiently(lambda: self._encoded(part, model))
             outcome = outcome._replace(host=host, variant=model.variant, seconds=round(time.perf_counter() - began, 3))
             patiently(lambda: self._commit(part, outcome))
@@ -246,7 +248,7 @@ class Aside:
 
 
 @lru_cache(maxsize=4)
-def verified(bundle: str, identity: str, variant: str) -> Model:
+def verified(bundle: str, identity: str, variant: str, allow_ops: tuple[str, ...] = ()) -> Model:
     """A model that reproduced its reference outputs in this process; int8 that does not is fp32, as on a device.
 
     Raises:
@@ -255,7 +257,7 @@ def verified(bundle: str, identity: str, variant: str) -> Model:
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # which variant runs is in the outcome
-        model = load(bundle, variant=variant, threads=1, check="golden")
+        model = load(bundle, variant=variant, threads=1, check="golden", allow_ops=allow_ops)
     if model.manifest.id != identity:
         raise VerificationError(
             f"{bundle}: expected the bundle {identity[:12]}, got {model.manifest.id[:12]}; it was replaced, run again"

@@ -14,10 +14,10 @@ from aeedge.archive.engines import Engine, Outcome, make_engine
 from aeedge.archive.ledger import SCRATCH, UNREADABLE, Ledger
 from aeedge.archive.packing import pack
 from aeedge.archive.parts import Plan, plan
-from aeedge.archive.recordings import is_recording
+from aeedge.archive.recordings import is_recording, window_schema
 from aeedge.archive.storage import File, Place, covers, files, place, remove, write
 from aeedge.archive.task import EncodeTask, Settings
-from aeedge.errors import AeedgeError, InputError, VerificationError, printable, shortened
+from aeedge.errors import AeedgeError, InputError, VerificationError
 from aeedge.loading import load
 from aeedge.model import Model
 
@@ -205,12 +205,7 @@ def planned(
         cut.append(is_recording(model, schema, settings.column))
         if cut[0] != cut[-1]:
             raise InputError("expected recordings alone or rows alone, got both; encode them apart")
-        if cut[0]:
-            missing = [name for name in settings.keep if name not in schema.names]
-            if missing:
-                raise InputError(f"keep: expected a column '{printable(missing[0])}', got {shortened(schema.names)}")
-            return
-        result = encoder.schema(schema)
+        result = window_schema(model, schema, settings.keep) if cut[0] else encoder.schema(schema)
         if results and not result.equals(results[0]):
             raise InputError(
                 f"its result would have other columns than that of the first file: {_unlike(results[0], result)}"

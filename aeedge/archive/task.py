@@ -19,7 +19,7 @@ import numpy as np
 from aeedge.archive.engines import Outcome
 from aeedge.archive.ledger import SCRATCH, Ledger, file_name
 from aeedge.archive.parts import Part, UnreadableError
-from aeedge.archive.recordings import WINDOW, is_recording, recording_batches
+from aeedge.archive.recordings import WINDOW, is_recording, recording_batches, window_schema
 from aeedge.archive.storage import Place, accessing, remove, write, written
 from aeedge.arrow import BatchEncoder
 from aeedge.errors import AeedgeError, BundleError, InputError, VerificationError, of_system, printable
@@ -148,7 +148,8 @@ class Source:
             self.batches = _row_batches(part, self.encoder)
             return
         missing |= settings.invalid == "propagate" or model.input.missing is not None
-        windows = recording_batches(model, part, settings.keep, missing=missing, notes=self.notes)
+        beside = window_schema(model, schema, settings.keep)
+        windows = recording_batches(model, part, beside, missing=missing, notes=self.notes)
         first = next(windows)
         names = tuple(name for name in first.schema.names if name != WINDOW)
         self.encoder, self.schema = settings._replace(keep=names, column=WINDOW).encoder(model), first.schema

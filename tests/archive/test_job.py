@@ -17,6 +17,7 @@ from helpers.signals import machine, signal_bundle
 import aeedge
 from aeedge.archive import parts, storage, task
 from aeedge.archive.job import encode_archive
+from aeedge.bundle.manifest import SignalSpec
 from aeedge.errors import AeedgeError, BundleError, InputError, VerificationError
 
 ALL = ("latent", "score", "p_value", "alarm")
@@ -553,6 +554,36 @@ def test_recordings_that_cannot_be_cut(signal, tmp_path):
     damaged(tmp_path / "in/good.parquet")
     report = encode(tmp_path / "in", tmp_path / "out", signal, resume=True, bad_rows=tmp_path / "aside")
     assert sorted(Path(name).name for name, _ in report.unreadable) == ["good.parquet", "short.parquet"]
+
+
+@pytest.mark.parametrize("unit", ["ms", "us", "ns"])
+def test_columns_beside_windows_keep_their_types(tmp_path, unit):
+    signal = SignalSpec(("x", "y"), window=32, hop=8, rate=100.0, time="when")
+    bundle = signal_bundle(tmp_path / "pump.aeedge", signal=signal)
+    (tmp_path / "in").mkdir()
+    step = {"ms": 10, "us": 10_000, "ns": 10_000_001}[unit]
+    count, start = 20_000, np.datetime64("2026-01-01T00:00:00", unit)
+    when = pa.array(start + np.arange(count) * np.timedelta64(step, unit), pa.timestamp(unit, "UTC"))
+    late = [None] * (count - 1) + ["end"]  # null in the first batches
+    whole = pa.array([None, *range(1, count)], pa.int32())
+    write_recording(tmp_path / "in/a.parquet", count, when=when, late=late, whole=whole)
+    shutil.copy(tmp_path / "in/a.parquet", tmp_path / "in/b.pq")
+    encode(tmp_path / "in", tmp_path / "out", bundle, keep=("late", "whole"))
+    found = result(tmp_path / "out")
+    expected = [pa.int64(), pa.timestamp(unit, "UTC"), pa.string(), pa.int32()]
+    assert found.schema.types[:4] == expected
+    starts = np.arange(0, count - 31, 8)
+    assert found["start"].to_pylist() == [*starts, *starts]
+    assert found["start_time"].combine_chunks().equals(pa.concat_arrays([when.take(pa.array(starts))] * 2))
+    assert found["whole"].to_pylist() == [*(starts + 31), *(starts + 31)]
+    assert found["late"].to_pylist()[-1] == "end"
+    write_recording(tmp_path / "in/c.parquet", 300, late=["a"] * 300, whole=np.arange(300, dtype=np.int32))
+    with pytest.raises(InputError, match=r"c.parquet.*'start_time' is double, not timestamp"):
+        encode(tmp_path / "in", tmp_path / "other", bundle, keep=("late", "whole"))
+    table = pq.read_table(tmp_path / "in/a.parquet")
+    pq.write_table(table.append_column("start", table["x"]), tmp_path / "start.parquet")
+    with pytest.raises(InputError, match="keep: a column of the result is called 'start', too"):
+        encode(tmp_path / "start.parquet", tmp_path / "other", bundle, keep=("start",))
 
 
 def test_windows_of_a_signal_in_rows(signal, tmp_path):

@@ -240,7 +240,7 @@ def test_ctrl_c_ends_all_processes_and_keeps_the_best_weights(folder):
 
 def test_bad_input_is_said_once(folder):
     training = aeedge("train", "table.npy", "-o", "none", "--latent", "99", "--nproc", "2", cwd=folder)
-    out, err = training.communicate(timeout=300)
+    _, err = training.communicate(timeout=300)
     assert training.returncode == 2
     assert err.count("Error:") == err.count("--latent: expected at most 6") == 1
     assert "Traceback" not in err
@@ -320,7 +320,7 @@ def test_a_step_that_cannot_be_compiled_is_said(rows, monkeypatch):
     monkeypatch.setattr(loop.torch, "compile", refuse)
     with pytest.raises(InputError, match=r"^compile: torch.compile cannot make .*\(no working C\+\+ compiler\)"):
         Autoencoder(latent=2, epochs=1, compile=True).fit(rows)
-    with pytest.raises(InputError, match="^compile: torch.compile cannot differentiate .*'contractive'"):
+    with pytest.raises(InputError, match=r"^compile: torch\.compile cannot differentiate .*'contractive'"):
         Autoencoder("contractive", latent=2, epochs=1, compile=True).fit(rows)
 
 

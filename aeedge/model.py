@@ -126,7 +126,10 @@ class Model:
             CorruptBundleError: calibration.npz is missing or damaged.
         """
         self._check("encode")
-        return Calibration(self._bundle.calibration(self.variant))
+        scores, spec = self._bundle.calibration(self.variant), self.manifest.calibration
+        if spec is None or spec.calibrated is None:
+            return Calibration(scores)
+        return Calibration(scores, spec.calibrated, (self.threshold, spec.false_alarm_rate))
 
     @property
     def threshold(self) -> float:

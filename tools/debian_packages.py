@@ -24,6 +24,8 @@ _UNREACHABLE = re.compile(
     r"|Forbidden|Bad Gateway|Service Unavailable|Gateway Time-?out|Proxy Authentication Required"
 )
 
+_LACKING = re.compile(r"E: (Unable to locate package|.*has no (installation )?candidate)")
+
 # apt with separate state: needs no privileges and leaves the machine's packages alone. Mirrors, keys and proxies come
 # from the machine's configuration, which apt reads first; hooks for the real state are cleared.
 _APT_CONF = """\
@@ -46,6 +48,10 @@ Dir::Log "{state}";
 
 class UnavailableError(RuntimeError):
     """What is needed cannot be installed: no registry reachable, or no Debian."""
+
+
+class LackingError(RuntimeError):
+    """The mirrors were reached, and have no package of this name."""
 
 
 def kept(cache: Path, name: str, make: Callable[[Path, Path], None]) -> Path:
@@ -84,6 +90,7 @@ def download(
         installed: dpkg's list of what need not be added; None for nothing.
 
     Raises:
+        LackingError: the mirrors have no such package.
         UnavailableError: no apt here, or no mirror.
     """
     if not shutil.which("apt-get"):
@@ -125,6 +132,8 @@ def fetched(words: list[str], *, before: str = "", **options: Any) -> str:
     silent = [line.strip() for line in (before + found.stdout).splitlines() if _UNREACHABLE.search(line)]
     if found.returncode != 0 and silent:
         raise UnavailableError(f"a package registry cannot be reached: {silent[-1]}")
+    if found.returncode != 0 and _LACKING.search(found.stdout):
+        raise LackingError(found.stdout.strip().splitlines()[-1])
     if found.returncode != 0:
         raise RuntimeError(f"{' '.join(words)} ended with {found.returncode}:\n{(before + found.stdout)[-3000:]}")
     return found.stdout

@@ -218,7 +218,9 @@ class CalibrationSpec(Record):
     `rule`: how they were asked for; `time_ordered`: whether the rows are a stretch of time after the training rows;
     `drift`: what was found in a later stretch, and other facts for people; `spacing`: where the scores are kept in time
     order too, hops (`SignalSpec.hop`, or rows) from one to the next; None where they are not; `drift_references`: the
-    numbers of latents and of components of each variant that has a drift reference.
+    numbers of latents and of components of each variant that has a drift reference; `calibrated`: how many normal rows
+    stand behind the scores, where these are some of their order statistics; None where they are all of them;
+    `relative_error`: how far such scores, and thresholds, are above the exact ones at most.
     """
 
     file: FileEntry
@@ -230,6 +232,8 @@ class CalibrationSpec(Record):
     drift: Mapping[str, Any] = MappingProxyType({})
     spacing: float | None = None
     drift_references: Mapping[str, tuple[int, int]] = MappingProxyType({})
+    calibrated: int | None = None
+    relative_error: float = 0.0
 
 
 class SmallerLayer(Record):
@@ -432,6 +436,7 @@ def _calibration_document(spec: CalibrationSpec) -> dict[str, Any]:
     return {
         **spec.file._asdict(),
         "rows": spec.rows,
+        **({} if spec.calibrated is None else {"calibrated": spec.calibrated, "relative_error": spec.relative_error}),
         "false_alarm_rate": spec.false_alarm_rate,
         "thresholds": dict(spec.thresholds),
         "rule": dict(spec.rule),

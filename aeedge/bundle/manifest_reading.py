@@ -314,10 +314,10 @@ def _file(node: Node) -> FileEntry:
 
 
 def _calibration(node: Node) -> CalibrationSpec:
-    thresholds = node.get("thresholds").mapping()
+    thresholds, rows = node.get("thresholds").mapping(), node.get("rows").integer(1, MOST_SCORES)
     return CalibrationSpec(
         file=_file(node),
-        rows=node.get("rows").integer(1, MOST_SCORES),
+        rows=rows,
         false_alarm_rate=node.get("false_alarm_rate").number(0.0, 1.0),
         thresholds={
             name: item.number(-LARGEST_SCORE, LARGEST_SCORE) for name, item in thresholds.items() if name in VARIANTS
@@ -327,6 +327,8 @@ def _calibration(node: Node) -> CalibrationSpec:
         spacing=node.get("spacing").optional(lambda n: n.number(1.0)),
         drift_references=node.get("drift_references").optional(_drift_references) or {},
         drift=node.get("drift").optional(Node.plain) or {},
+        calibrated=node.get("calibrated").optional(lambda n: n.integer(rows)),
+        relative_error=node.get("relative_error").optional(lambda n: n.number(0.0, 1.0)) or 0.0,
     )
 
 

@@ -16,6 +16,7 @@ from aeedge.files.writing import Layout
 from aeedge.model import Model
 from aeedge.table import columns, pairs
 
+NO_ALARMS = "none, for the bundle has no calibration; give --threshold, or aeedge recalibrate it"
 _CONTEXT = 40  # characters of a kept value in a table
 
 
@@ -32,6 +33,7 @@ class Detector:
         has_p_values: whether the model has a calibration.
         promises: whether the threshold is that of a false-alarm rate; of any other the rate is an estimate.
         top, listed_top: how many causes are named in a file, and in the lists of a summary.
+        outputs: what of `aeedge.arrow.OUTPUTS` an archive gets.
 
     Raises:
         InputError: a rate or threshold that does not fit, causes without alarms.
@@ -57,6 +59,7 @@ class Detector:
         can_explain = self.limit is not None and model.has_decoder
         self.top = int(can_explain) if top is None else top
         self.listed_top = max(int(can_explain), self.top)
+        self.outputs = ("score",) + ("p_value",) * self.has_p_values + ("alarm",) * (self.limit is not None)
 
     def p_values(self, scores: NDArray[np.float32]) -> NDArray[np.float64]:
         """Conformal p-values (n,), NaN where a score is."""
@@ -208,11 +211,11 @@ def summary(detector: Detector, keep: Iterable[str], tally: Tally, signal: Signa
     if tally.unscored:
         lines.append(("not scored", f"{tally.unscored:,}, for missing values, NaN or infinity; they count as alarms"))
     if detector.limit is None:
-        lines.append(("alarms", "none, for the bundle has no calibration; give --threshold, or aeedge recalibrate it"))
+        lines.append(("alarms", NO_ALARMS))
         return pairs(lines, 100)
     rate = tally.alarms / tally.count
     lines.append(("alarms", f"{tally.alarms:,} ({100 * rate:.3g} %) above {detector.limit:.6g}"))
-    lines += _promised(detector, tally, signal) if detector.has_p_values else []
+    lines += promised(detector, tally.count, tally.alarms, signal) if detector.has_p_values else []
     parts = [pairs(lines, 100)]
     if tally.alarms:
         worst = [row for row in tally.highest if row.score > np.float32(detector.limit)]
@@ -221,14 +224,14 @@ def summary(detector: Detector, keep: Iterable[str], tally: Tally, signal: Signa
     return "\n\n".join(parts)
 
 
-def _promised(detector: Detector, tally: Tally, signal: SignalSpec | None) -> list[tuple[str, str]]:
+def promised(detector: Detector, rows: int, alarms: int, signal: SignalSpec | None) -> list[tuple[str, str]]:
     """The rate of alarms that the calibration promises for normal rows, and whether it was kept.
 
     Windows that overlap raise alarms together: they vary as much as so many that share no sample.
     """
     calibration, spec, what = detector.model.calibration, detector.model.manifest.calibration, "rows"
     assert detector.limit is not None
-    rate, calibrated, count, overlap = calibration.rate(detector.limit), calibration.size, tally.count, 1.0
+    rate, calibrated, count, overlap = calibration.rate(detector.limit), calibration.count, rows, 1.0
     if signal is not None:
         what, overlap = "windows", max(1.0, signal.window / signal.hop)
         spacing = spec.spacing if spec is not None and spec.spacing is not None else 1.0
@@ -238,14 +241,14 @@ def _promised(detector: Detector, tally: Tally, signal: SignalSpec | None) -> li
     chance = "99 % of the time" + (
         f"; they overlap, and vary as {count:,} do that share no sample" if overlap > 1 else ""
     )
-    found = f"{100 * rate:.3g} % of normal {what}: {low:,} to {min(high, tally.count):,} of {tally.count:,} ({chance})"
+    found = f"{100 * rate:.3g} % of normal {what}: {low:,} to {min(high, rows):,} of {rows:,} ({chance})"
     word = "promised" if detector.promises else "expected"
-    if tally.alarms > high:
+    if alarms > high:
         verdict = f"more than {word}: drift, or anomalies"
-    elif tally.alarms < low:
+    elif alarms < low:
         verdict = f"fewer than {word}: these {what} are not like the calibration {what}"
     else:
-        verdict = f"as {word}, within what chance explains with {calibration.size:,} calibration {what}"
+        verdict = f"as {word}, within what chance explains with {calibration.count:,} calibration {what}"
     lines = [(word, found), ("", verdict)]
     drift = {} if spec is None else spec.drift
     if drift.get("drift") is True and detector.limit == detector.model.threshold:

@@ -134,7 +134,10 @@ def _alarms(m: Manifest) -> list[tuple[str, str]]:
         rows += [("threshold", shown or "none"), ("false alarms", promised)]
         out = spec.rule.get("left_out")
         more = f", {out} more with gross outliers left out" if out else ""
-        rows.append(("calibration", f"{spec.rows:,} {unit}{order}{more}"))
+        if spec.calibrated is not None:
+            above = f"up to {100 * spec.relative_error:.2g} % too high, as thresholds are"
+            more = f"; {spec.rows:,} scores are kept, {above}"
+        rows.append(("calibration", f"{spec.calibrated or spec.rows:,} {unit}{order}{more}"))
         if spec.drift.get("drift") is True:
             alarms, later, low, high = (spec.drift.get(name) for name in ("alarms", "rows", "low", "high"))
             found = f"{alarms} of {later} later {unit} raised an alarm, chance explains {low} to {high}"

@@ -69,6 +69,11 @@ class Samples(NamedTuple):
     recordings: Recordings | None = None
 
 
+keep_option = click.option(
+    "--keep", multiple=True, metavar="NAME", help="Pass this column of the input through (repeatable)."
+)
+
+
 def row_options(output: str, *more: Callable[[Any], Any], required: bool = True) -> Callable[[Any], Any]:
     """The arguments and options of a command from rows to rows; `output` says what OUT is for, `more` are its own."""
     options: list[Callable[[Any], Any]] = [

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from aeedge.cli.alarms import Detector, Tally, quantiles, shown, summary
+from aeedge.cli.alarms import NO_ALARMS, Detector, Tally, promised, quantiles, shown, summary
+from aeedge.cli.archive import ARCHIVES, EXAMPLE, ArchiveCommand, Wish, archive_options, refuse
+from aeedge.cli.archive import run as run_archive
 from aeedge.cli.group import DEVICE
-from aeedge.cli.reading import open_samples, results, row_options
+from aeedge.cli.reading import keep_option, open_samples, results, row_options
 from aeedge.cli.streams import check_stdout, show
 from aeedge.cli.transform import FORMATS, OF_SIGNALS, checked_output, written
 from aeedge.cli.types import dialect_options
-from aeedge.errors import printable
+from aeedge.errors import InputError, printable
 from aeedge.files.writing import STDOUT, output_format
 from aeedge.loading import load
+
+if TYPE_CHECKING:
+    from aeedge.archive.job import Report
 
 _LISTED, _EXAMPLES = 20, 5  # rows in the table on the terminal, in each table of the summary
 _HELP = f"""{DEVICE["score"]}
@@ -28,18 +33,21 @@ _HELP = f"""{DEVICE["score"]}
 
     {OF_SIGNALS} --keep gives the value at a window's last sample.
 
+    {ARCHIVES} Causes are not computed.
+
     \b
     Examples:
       aeedge score motor.aeedge rows.csv -o scores.csv --keep time
       aeedge score motor.aeedge rows.csv --summary --false-alarm-rate 0.001
       aeedge score pump.aeedge recording.wav -o scores.csv
+      {EXAMPLE.format(name="score")}
     """
 
 
-@click.command(help=_HELP)
+@click.command(help=_HELP, cls=ArchiveCommand)
 @row_options(
-    "File to write [default: a table].",
-    click.option("--keep", multiple=True, metavar="NAME", help="Pass this column of the input through (repeatable)."),
+    "File to write [default: a table]; of an archive a folder.",
+    keep_option,
     click.option(
         "--top",
         type=click.IntRange(0),
@@ -52,6 +60,7 @@ _HELP = f"""{DEVICE["score"]}
     ),
     required=False,
 )
+@archive_options
 def score(
     bundle: str,
     sources: tuple[str, ...],
@@ -74,6 +83,33 @@ def score(
 ) -> None:
     """Scores of files, to a file or the terminal."""
     keep, is_npy = tuple(dict.fromkeys(keep)), False
+    wish = Wish.taken(reading)
+    if wish.is_archive(sources, output):
+        dialect = {"header": header is not None, "delimiter": delimiter, "decimal": decimal}
+        refuse({"format": format, "allow_ops": allow_ops, **dialect, **reading}, threads)
+        if top:
+            raise InputError(
+                "--top: causes are not computed for archives; leave it out, and score the alarms as a file"
+            )
+        assert output is not None
+        with load(bundle, variant=variant, threads=1) as model:
+            detector = Detector(model, false_alarm_rate, threshold, 0)
+            run_archive(
+                "score",
+                bundle,
+                sources,
+                output,
+                wish,
+                more=lambda report: _of_archive(detector, report),
+                outputs=detector.outputs,
+                keep=keep,
+                variant=variant,
+                invalid=invalid,
+                false_alarm_rate=false_alarm_rate,
+                threshold=threshold,
+                overwrite=force,
+            )
+        return
     if output is None:
         check_stdout()
     else:
@@ -99,6 +135,16 @@ def score(
                     tally.add(part)
         if summarise:
             click.echo(printable(summary(detector, kept, tally, signal), None, "\n"), err=output == STDOUT)
+
+
+def _of_archive(detector: Detector, report: Report) -> list[tuple[str, str]]:
+    """Counts of alarms, and the rate that was promised."""
+    if detector.limit is None or not report.written:
+        return [("alarms", NO_ALARMS)] if detector.limit is None else []
+    said = f"{report.alarms:,} ({100 * report.alarms / report.written:.3g} %) above {detector.limit:.6g}"
+    signal = detector.model.input.signal if report.are_windows else None
+    of_rate = promised(detector, report.written, report.alarms, signal) if detector.has_p_values else []
+    return [("alarms", said), *of_rate]
 
 
 def _table(detector: Detector, keep: Iterable[str], tally: Tally) -> str:

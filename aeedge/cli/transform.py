@@ -9,11 +9,13 @@ from typing import Any
 
 import click
 
+from aeedge.cli.archive import ARCHIVES, EXAMPLE, ArchiveCommand, Wish, archive_options, refuse
+from aeedge.cli.archive import run as run_archive
 from aeedge.cli.group import DEVICE
-from aeedge.cli.reading import denoised, latent_names, open_samples, results, row_options
+from aeedge.cli.reading import denoised, keep_option, latent_names, open_samples, results, row_options
 from aeedge.cli.streams import check_stdout
 from aeedge.cli.types import dialect_options
-from aeedge.errors import printable
+from aeedge.errors import InputError, printable
 from aeedge.files.replacing import check_file
 from aeedge.files.wav import wav_format
 from aeedge.files.writing import STDOUT, Layout, RowWriter, is_stream, output_format, row_writer
@@ -53,29 +55,45 @@ def _command(name: str, example: str) -> click.Command:
         delimiter: str | None,
         decimal: str | None,
         bits: str | None = None,
+        keep: tuple[str, ...] = (),
         **reading: Any,
     ) -> None:
+        wish, keep = Wish.taken(reading), tuple(dict.fromkeys(keep))
+        if name == "encode" and wish.is_archive(sources, output):
+            dialect = {"header": header is not None, "delimiter": delimiter, "decimal": decimal}
+            refuse({"format": format, "bits": bits, "allow_ops": allow_ops, **dialect, **reading}, threads)
+            settings: dict[str, Any] = {"keep": keep, "variant": variant, "invalid": invalid, "overwrite": force}
+            run_archive(name, bundle, sources, output, wish, **settings)
+            return
         output = checked_output(output, sources, force)
         with load(bundle, variant=variant, threads=threads, allow_ops=allow_ops) as model:
             reading["dialect"] = dialect_options(header, delimiter, decimal)
             of_codes = None if bits is None else int(bits)
-            layout, blocks = _computed(name, model, sources, invalid, reading, output_format(output, format), of_codes)
+            kind = output_format(output, format)
+            layout, blocks = _computed(name, model, sources, invalid, reading, kind, of_codes, keep)
             with written(output, layout, force=force, format=format) as writer:
                 for block in blocks:
                     writer.write(block)
 
     more = {"encode": f"\n    {OF_SIGNALS}{_OF_ENCODE}\n", "denoise": f"\n    {_OF_DENOISE}\n"}.get(name, "")
+    of_archives = name == "encode"
     run.__doc__ = f"""{DEVICE[name]}
 
     {FORMATS}
 {more}
+    {ARCHIVES if of_archives else ""}
+
     \b
-    Example:
+    Example{"s" * of_archives}:
       {example}
+      {EXAMPLE.format(name=name) if of_archives else ""}
     """
     codes = {"encode": "Write codes of so many bits a latent, bytes, in place of latents.", "decode": "IN is codes."}
-    bits = [click.option("--bits", type=click.Choice(["8", "4"]), help=codes[name])] if name in codes else []
-    made: click.Command = click.command(name=name)(row_options("File to write.", *bits)(run))
+    options = [click.option("--bits", type=click.Choice(["8", "4"]), help=codes[name])] if name in codes else []
+    if of_archives:
+        decorated = row_options("File to write; of an archive a folder.", keep_option, *options)(archive_options(run))
+        return click.command(name=name, cls=ArchiveCommand)(decorated)
+    made: click.Command = click.command(name=name)(row_options("File to write.", *options)(run))
     return made
 
 
@@ -115,12 +133,18 @@ def _computed(
     reading: Mapping[str, Any],
     format: str,
     bits: int | None,
+    keep: Sequence[str] = (),
 ) -> tuple[Layout, Iterator[Any]]:
     """What the rows of a result are, and the rows, block by block."""
-    samples = open_samples(model, what, sources, invalid, reading, bits=bits)
+    if keep and format == "npy":
+        raise InputError("keep: an .npy of latents has no columns for other values; write .csv, .jsonl or .parquet")
+    samples = open_samples(model, what, sources, invalid, reading, keep, bits=bits)
     if what == "denoise" and samples.recordings is not None:
         return _denoised(model, samples.recordings, sources, invalid, format)
     row, names = _row(what, model, bits)
+    twice = next((name for name in keep if name in names), None)
+    if twice is not None:
+        raise InputError(f"keep: a column of the result is called '{twice}', too; rename the input's")
     kind = "|u1" if what == "encode" and bits is not None else "<f4"
     found = results(model, what, samples.rows, sources, invalid, bits)
     if not samples.kept or format == "npy":

@@ -182,7 +182,6 @@ skip_bad_option = click.option(
 )
 allow_ops_option = click.option(
     "--allow-ops",
-    default=(),
     metavar="NAMES",
     callback=lambda ctx, param, value: tuple(filter(None, value.split(","))) if value else (),
     help="Operators that graphs may have beside those of feed-forward networks, such as If; for bundles you trust.",

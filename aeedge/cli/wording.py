@@ -40,6 +40,8 @@ _PHRASES = {
     "skip_bad=True": "--skip-bad",
     "resume=True": "--resume",
     "(resume)": "(--resume)",
+    "give bad_rows to": "give --bad-rows to",
+    "with column=": "with --column",
     "time_ordered=True": "--time-ordered",
     "resize=(height, width)": "--resize HEIGHTxWIDTH",
     "linear_path=True": "--linear-path yes",
@@ -47,6 +49,7 @@ _PHRASES = {
 }
 _ASSIGNMENT = re.compile(r"(?<![\w-])([a-z_]+)=('[^']*'|\.\.\.|[\w.:-]*\w)")
 _OPENING = re.compile(r"^([a-z_]+)(?=:| '[^']*' (?:needs|expects))")
+_WITHIN = re.compile(r"(?<=: )(keep|column)(?=: )")  # behind the name of a file
 _ROW = re.compile(r"\brow (\d+)\b(?! \(counted)")
 
 
@@ -67,7 +70,9 @@ def reworded(text: str, command: click.Command) -> str:
 
     for phrase, words in _PHRASES.items():
         text = text.replace(phrase, words)
-    text = _ASSIGNMENT.sub(assigned, _OPENING.sub(lambda match: option(match[1]) or match[1], text))
+    for pattern in (_OPENING, _WITHIN):
+        text = pattern.sub(lambda match: option(match[1]) or match[1], text)
+    text = _ASSIGNMENT.sub(assigned, text)
     if "--allow-ops" in known:
         text = text.replace("in allow_ops", "with --allow-ops")
     if known & {"--latent", "--latents"}:  # a command with all parameters of the estimator

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from numbers import Real
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from aeedge.types import Floats
 
 _BAND_STEP = 2**16  # numbers of alarms at a time
-_ROUNDING = 1e-9  # 0.29 · 100 is no less than 29
+_MANY = 10**10  # calibration samples, from which on more make no difference, but for rounding
+_ROUNDING, _RELATIVE = 1e-9, 1e-15  # 0.29 · 100 is no less than 29
 # Times a calibration score, and beyond it: more than rounding makes of the same sample elsewhere.
 _RAISED, _FLOOR = 1.00001, 1e-9
 
@@ -70,17 +71,66 @@ class ThresholdRule(Record):
         return {name: value for name, value in given.items() if name != "contamination" or value}
 
 
+@runtime_checkable
+class Ranked(Protocol):
+    """Order statistics of scores, `raised`, counted from the highest; `aeedge.archive.sketch.ScoreSketch` has them.
+
+    Attributes:
+        relative_error: how far `at_rank` may be above the score that has the rank.
+    """
+
+    relative_error: float
+
+    @property
+    def count(self) -> int:
+        """How many scores there are."""
+
+    def at_rank(self, rank: Any) -> Any:
+        """The rank-th highest score, from 1 on, or of many ranks; never lower than it."""
+
+    def above(self, score: float) -> int:
+        """How many scores are above one; exact for what `at_rank` gives, otherwise no fewer."""
+
+
+class _Sorted:
+    """Order statistics of an array of scores."""
+
+    relative_error = 0.0
+
+    def __init__(self, scores: Floats) -> None:
+        self._scores = np.sort(scores.reshape(-1))
+        self.count = len(self._scores)
+        bad = int((~np.isfinite(self._scores)).sum())
+        if bad:
+            raise InputError(
+                "calibration: expected finite scores of one or more normal samples, got "
+                f"{bad} of {self.count} that are not finite"
+            )
+
+    def at_rank(self, rank: Any) -> Any:
+        return self._scores[self.count - rank]
+
+    def above(self, score: float) -> int:
+        return self.count - int(np.searchsorted(self._scores, np.float32(score), side="right"))
+
+
 class Calibration:
     """Scores of samples that are known to be normal, and what follows from them.
 
     Args:
         scores: (n,), in any order, without NaN; sorted here.
+        count: how many samples calibrated; None for n. Where they are more, `scores` are as many of their order
+            statistics as a bundle keeps, see `calibrate`.
+        known: a threshold and its rate, where all samples tell that better than `scores` do.
     """
 
-    def __init__(self, scores: ArrayLike) -> None:
+    def __init__(
+        self, scores: ArrayLike, count: int | None = None, known: tuple[float, float] = (math.inf, 1.0)
+    ) -> None:
         self.scores: Floats = np.sort(np.asarray(scores, np.float32).reshape(-1))
         self._edges = np.concatenate([self.scores, np.array([np.inf, np.nan], np.float32)])  # NaN is found after all
         self._p = np.append(np.arange(self.size + 1, 0, -1) / (self.size + 1), np.nan)
+        self.count, self._known = count or self.size, known
 
     @property
     def size(self) -> int:
@@ -111,21 +161,10 @@ class Calibration:
             InputError: a rate that is none, or too small for so few scores; the message says how many are missing.
         """
         rate = as_number("false_alarm_rate", false_alarm_rate, 0.0, 1.0)
-        k = min(math.floor(rate * (self.size + 1) + _ROUNDING), self.size)
-        if k < 1:
-            raise InputError(self._too_small(rate))
-        return float(self.scores[self.size - k])
-
-    def _too_small(self, rate: float) -> str:
-        needed = math.ceil(min((1 - _ROUNDING) / rate, 1e15) - 1)
-        missing, most = needed - self.size, ""
-        if needed > MOST_SCORES:
-            most = f" (a bundle keeps {MOST_SCORES:,}, enough for {rounded_up(1 / (MOST_SCORES + 1)):g})"
-        return (
-            f"false_alarm_rate: {rate:g} needs {needed:,} calibration samples, there are {self.size:,}: "
-            f"{missing:,} {'is' if missing == 1 else 'are'} missing{most}; "
-            f"the smallest rate here is {rounded_up(self.smallest_rate):g}"
-        )
+        threshold, known = self._known
+        if known <= rate < self.smallest_rate:
+            return threshold
+        return float(self.scores[self.size - rank_of(rate, self.size)])
 
     def rate(self, threshold: float) -> float:
         """The probability of an alarm for a normal sample, s > threshold: (1 + the number of scores above) / (n + 1).
@@ -133,39 +172,83 @@ class Calibration:
         Exact for a threshold that is one of the scores, otherwise an estimate that is rather too high.
         """
         above = self.size - int(np.searchsorted(self.scores, np.float32(threshold), side="right"))
-        return (above + 1) / (self.size + 1)
+        counted, (least, rate) = (above + 1) / (self.size + 1), self._known
+        return min(counted, rate) if np.float32(threshold) >= np.float32(least) else counted
 
 
-def calibrate(scores: ArrayLike, rule: ThresholdRule) -> tuple[Calibration, float]:
+def calibrate(scores: ArrayLike | Ranked, rule: ThresholdRule) -> tuple[Calibration, float]:
     """The calibration scores that are kept, and the threshold.
 
     Scores are taken a hundred-thousandth higher than they are. A sample may be equal to a calibration sample, as where
     a machine stands still; its score is then the same but for rounding, which differs from batch to batch and from
     device to device, and must not decide on an alarm.
 
+    Of N samples that are known by order statistics alone m = min(N, `MOST_SCORES`) scores are kept, the j-th highest
+    being that of rank r(j) = ⌊j (N + 1) / (m + 1)⌋. What a reader makes of them is then right for all N:
+
+    - the threshold of a rate k / (m + 1), the k-th highest, is that of all N, which has rank ⌊k / (m + 1) · (N + 1)⌋;
+    - the p-value of a score is that of all N, (c + 1) / (N + 1) with c of them at least as high, rounded up to the next
+      multiple of 1 / (m + 1): r(j) ≤ c exactly for the j < (c + 1) (m + 1) / (N + 1), and one more than their number is
+      ⌈(c + 1) (m + 1) / (N + 1)⌉.
+
+    An order statistic that is a little too high makes both more careful, never less.
+
     Args:
-        scores: of normal samples, (n,), not negative.
+        scores: of normal samples, (n,), not negative; or the order statistics of such scores, which are `raised`.
         rule: how the threshold follows from them.
 
     Raises:
         InputError: a rule that does not fit, scores that are not finite, or too few.
     """
-    rule = rule.checked()
-    found = Calibration(raised(scores))
-    if not found.size or not np.isfinite(found.scores).all():
-        bad = int((~np.isfinite(found.scores)).sum())
-        raise InputError(
-            "calibration: expected finite scores of one or more normal samples, got "
-            + (f"{bad} of {found.size} that are not finite" if found.size else "none")
-        )
-    found = Calibration(found.scores[: kept_of(found.size, rule.contamination)])
+    rule, found = rule.checked(), ranked(scores)
+    if not found.count:
+        raise InputError("calibration: expected finite scores of one or more normal samples, got none")
+    n = kept_of(found.count, rule.contamination)
+    out = found.count - n
     if rule.threshold is not None:
-        return found, rule.threshold
-    if rule.quantile is not None:
-        return found, float(found.scores[max(math.ceil(rule.quantile * found.size - _ROUNDING), 1) - 1])
-    if rule.false_alarm_rate is None:
+        threshold = rule.threshold
+    elif rule.quantile is not None:
+        threshold = float(found.at_rank(out + n + 1 - max(math.ceil(rule.quantile * n - _ROUNDING), 1)))
+    elif rule.false_alarm_rate is not None:
+        threshold = float(found.at_rank(out + rank_of(rule.false_alarm_rate, n, all_kept=isinstance(found, _Sorted))))
+    else:
         raise InputError("expected a false_alarm_rate, a quantile or a threshold, got none of them")
-    return found, found.threshold(rule.false_alarm_rate)
+    m = n if isinstance(found, _Sorted) else min(n, MOST_SCORES)
+    kept = found.at_rank(out + np.arange(1, m + 1) * (n + 1) // (m + 1))
+    above = max(found.above(threshold) - out, 0)
+    return Calibration(kept, n, (threshold, (above + 1) / (n + 1))), threshold
+
+
+def ranked(scores: ArrayLike | Ranked, factor: float = 1.0) -> Ranked:
+    """Order statistics of scores (n,), multiplied and `raised`; those that are given as they are.
+
+    Raises:
+        InputError: scores that are not finite.
+    """
+    return scores if isinstance(scores, Ranked) else _Sorted(raised(np.float32(factor) * np.asarray(scores)))
+
+
+def rank_of(rate: float, count: int, *, all_kept: bool = True) -> int:
+    """Which of so many scores, counted from the highest, is the threshold of a rate.
+
+    `all_kept`: whether there can be no more than a bundle keeps.
+
+    Raises:
+        InputError: the rate is too small for so few; the message says how many are missing.
+    """
+    exact = rate * (count + 1)
+    k = min(math.floor(exact + max(_ROUNDING, _RELATIVE * exact)), count)
+    if k >= 1:
+        return k
+    needed = math.ceil(min((1 - _ROUNDING) / rate, 1e15) - 1)
+    missing, most = needed - count, ""
+    if needed > MOST_SCORES and all_kept:
+        most = f" (a bundle keeps {MOST_SCORES:,}, enough for {rounded_up(1 / (MOST_SCORES + 1)):g})"
+    raise InputError(
+        f"false_alarm_rate: {rate:g} needs {needed:,} calibration samples, there are {count:,}: "
+        f"{missing:,} {'is' if missing == 1 else 'are'} missing{most}; "
+        f"the smallest rate here is {rounded_up(1 / (count + 1)):g}"
+    )
 
 
 def raised(scores: ArrayLike) -> Floats:
@@ -199,6 +282,7 @@ def alarm_band(rate: float, calibrated: int, count: int, coverage: float = 0.99)
         count: of samples that are exchangeable with them.
         coverage: probability of the band, above 0, below 1.
     """
+    calibrated = min(calibrated, _MANY)
     k = min(max(round(rate * (calibrated + 1)), 1), calibrated)
     rest, tail = calibrated + 1 - k, (1 - coverage) / 2
     of_all = math.lgamma(calibrated + 1) - math.lgamma(calibrated + 1 + count)

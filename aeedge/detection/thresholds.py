@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from aeedge.bundle.manifest import CalibrationSpec, FileEntry, sha256_hex
-from aeedge.detection.calibration import Calibration, ThresholdRule, calibrate, kept_of, raised
+from aeedge.detection.calibration import Ranked, ThresholdRule, calibrate, kept_of, raised, ranked
 
 if TYPE_CHECKING:
     from aeedge.bundle.drift_reference import DriftReference
@@ -34,7 +34,7 @@ def completed(rule: ThresholdRule | None, count: int) -> ThresholdRule:
 
 
 def calibrated(
-    scores: Mapping[str, Floats],
+    scores: Mapping[str, Floats] | Mapping[str, Ranked],
     rule: ThresholdRule | None = None,
     *,
     time_ordered: bool = False,
@@ -47,7 +47,8 @@ def calibrated(
     """The manifest's entry and calibration.npz.
 
     Args:
-        scores: of the same normal samples by variant, (n,) each; a threshold that is given is one of the first.
+        scores: of the same normal samples by variant, (n,) each, or their order statistics; a threshold that is given
+            is one of the first.
         rule: how the thresholds follow from them; None for the default of `completed`.
         time_ordered: whether the samples are a stretch of time.
         drift: what was found in a later stretch, as JSON.
@@ -60,33 +61,37 @@ def calibrated(
     Raises:
         InputError: the rule is none, or needs more samples.
     """
-    scores = {variant: np.float32(inflation) * values for variant, values in scores.items()}
-    first, *others = scores
-    rule = completed(rule, len(scores[first]))
-    found = {variant: calibrate(values, rule) for variant, values in scores.items()}
-    thresholds = {variant: threshold for variant, (_, threshold) in found.items()}
-    rate = found[first][0].rate(thresholds[first])
+    order = {variant: ranked(values, inflation) for variant, values in scores.items()}
+    first, *others = order
+    rule = completed(rule, order[first].count)
+    found = {variant: calibrate(order[variant], rule) for variant in order}
+    kept, threshold = found[first]
     if rule.threshold is not None:  # the others alarm for as many samples
-        rank = round(rate * (found[first][0].size + 1))
-        thresholds |= {variant: _at_rank(found[variant][0], rank) for variant in others}
+        rank = round(kept.rate(threshold) * (kept.count + 1))
+        for variant in others:
+            same = ThresholdRule(threshold=_at_rank(order[variant], rank))
+            found[variant] = calibrate(order[variant], same)
     arrays = {f"{variant}.score": calibration.scores for variant, (calibration, _) in found.items()}
     if spacing is not None:
         arrays |= {
-            f"{variant}.sequence": _in_time_order(scores[variant], len(arrays[f"{variant}.score"])) for variant in found
+            f"{variant}.sequence": _in_time_order(np.float32(inflation) * np.asarray(values), kept.size)
+            for variant, values in scores.items()
         }
     for variant, reference in references.items():
         arrays |= {f"{variant}.drift.{name}": values for name, values in reference._asdict().items()}
     data = archive(arrays)
     spec = CalibrationSpec(
         file=FileEntry(sha256_hex(data), len(data)),
-        rows=found[first][0].size,
-        false_alarm_rate=rate,
-        thresholds=thresholds,
+        rows=kept.size,
+        false_alarm_rate=max(calibration.rate(threshold) for calibration, threshold in found.values()),
+        thresholds={variant: threshold for variant, (_, threshold) in found.items()},
         rule={**rule.document(), **_other_than({"left_out": (left_out, 0), "inflation": (inflation, 1.0)})},
         time_ordered=time_ordered,
         drift=dict(drift),
         spacing=spacing,
         drift_references={name: (len(of.index), len(of.offset)) for name, of in references.items()},
+        calibrated=kept.count if order[first].relative_error else None,
+        relative_error=order[first].relative_error,
     )
     return spec, data
 
@@ -109,8 +114,8 @@ def archive(arrays: Mapping[str, Any]) -> bytes:
     return file.getvalue()
 
 
-def _at_rank(calibration: Calibration, rank: int) -> float:
+def _at_rank(order: Ranked, rank: int) -> float:
     """A threshold below the rank - 1 highest scores alone."""
-    if rank > calibration.size:
-        return float(np.nextafter(calibration.scores[0], np.float32(-np.inf)))
-    return float(calibration.scores[calibration.size - rank])
+    if rank > order.count:
+        return float(np.nextafter(order.at_rank(order.count), np.float32(-np.inf)))
+    return float(order.at_rank(rank))

@@ -25,6 +25,7 @@ _TYPES = {"<f4": "float32", "<f8": "float64", "<i8": "int64", "|u1": "uint8", "|
 def _pyarrow() -> Any:
     try:
         import pyarrow as pa
+        import pyarrow.compute
         import pyarrow.parquet
     except ModuleNotFoundError:
         raise InputError("Parquet needs pyarrow, which is not installed; pip install 'aeedge[arrow]'") from None
@@ -39,7 +40,10 @@ class ParquetTable:
         kinds: of each, "number", "time" or "text".
         width: number of columns, lists expanded.
         count: number of rows.
+        groups: number of rows in each row group.
         index: names of columns that were a frame's index.
+        lists: names of the columns of lists, with the names of their values.
+        tensors: shapes of the lists that are tensors, by name of the column.
         notes: of what was guessed, nothing here.
 
     Raises:
@@ -51,8 +55,12 @@ class ParquetTable:
         with self._reading():
             self._file = self._pa.parquet.ParquetFile(source.path or source.open_seekable())
             schema = self._file.schema_arrow
-            self.count: int = self._file.metadata.num_rows
+            metadata = self._file.metadata
+            self.count: int = metadata.num_rows
+            self.groups = tuple(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))
             self._columns = [(field.name, *self._kind(field)) for field in schema]
+            shapes = {field.name: getattr(field.type, "shape", None) for field in schema}
+            self.tensors = {name: tuple(shape) for name, shape in shapes.items() if shape}
             index = (schema.pandas_metadata or {}).get("index_columns", ())
             self.index = frozenset(name for name in index if isinstance(name, str))
         if not self._columns:
@@ -67,6 +75,7 @@ class ParquetTable:
         self.names = tuple(
             f"{name}[{i}]" if size else name for name, _, size in self._columns for i in range(size or 1)
         )
+        self.lists = {name: tuple(f"{name}[{i}]" for i in range(size)) for name, _, size in self._columns if size}
         self.width, self.notes = len(self.names), list[str]()
         self.kinds = tuple(kind for _, kind, size in self._columns for _ in range(size or 1))
 
@@ -76,7 +85,7 @@ class ParquetTable:
 
     def _kind(self, field: Any) -> tuple[str, int]:
         """What a column holds, and the length of its lists, 0 where it has none."""
-        types, kind, size = self._pa.types, field.type, 0
+        types, kind, size = self._pa.types, getattr(field.type, "storage_type", field.type), 0  # of a tensor: lists
         if types.is_fixed_size_list(kind):
             kind, size = kind.value_type, kind.list_size
         elif types.is_list(kind) or types.is_large_list(kind):
@@ -98,7 +107,12 @@ class ParquetTable:
         return [] if batch is None else batch.column(0).to_pylist()
 
     def blocks(
-        self, order: Sequence[int], *, missing: bool, text: Sequence[int] = ()
+        self,
+        order: Sequence[int],
+        *,
+        missing: bool,
+        text: Sequence[int] = (),
+        groups: Sequence[int] | None = None,
     ) -> Iterator[tuple[NDArray[np.float64], list[list[Any]]]]:
         """Rows of numbers (m, k) of the columns `order`, in bounded memory, and the values of others, m for each.
 
@@ -106,6 +120,7 @@ class ParquetTable:
             order: positions in `names`.
             missing: whether nulls and NaN become NaN; otherwise they are an InputError.
             text: columns to return as Python objects.
+            groups: numbers of the row groups to read, consecutive ones; None for all.
 
         Raises:
             InputError: a column that holds no numbers, lists of unequal length, a missing value.
@@ -116,9 +131,9 @@ class ParquetTable:
                 raise InputError(f"{where}: expected numbers, got {self.kinds[i]}; leave it out")
         features = {self._places[i][0] for i in order}
         wanted = list(dict.fromkeys(self._places[i][0] for i in (*order, *text)))
-        first, step = 0, max(1, _BLOCK_BYTES // (8 * len(self.names)))
+        first, step = sum(self.groups[: groups[0]]) if groups else 0, max(1, _BLOCK_BYTES // (8 * len(self.names)))
         with self._reading():
-            batches = self._file.iter_batches(batch_size=step, columns=wanted)
+            batches = self._file.iter_batches(batch_size=step, columns=wanted, row_groups=groups)
         while True:
             with self._reading():
                 batch = next(batches, None)
@@ -142,6 +157,31 @@ class ParquetTable:
             first += len(block)
             yield block, others
 
+    def group(self, number: int, order: Sequence[int]) -> NDArray[np.float32]:
+        """The rows (m, k) of a row group, of the columns `order`: what `blocks` gives, at once.
+
+        Raises:
+            InputError: as `blocks`.
+        """
+        places: dict[str, list[tuple[int, int]]] = {}
+        for place, i in enumerate(order):
+            places.setdefault(self._places[i][0], []).append((place, self._places[i][1]))
+        first = sum(self.groups[:number])
+        found = np.empty((self.groups[number], len(order)), np.float32)
+        with self._reading(), np.errstate(over="ignore"):
+            table = self._file.read_row_group(number, columns=list(places))
+            for name, wanted in places.items():
+                column = table.column(name).combine_chunks()
+                values = self._numbers(column, name, first, exact=False)
+                into, out_of = (np.array(part) for part in zip(*wanted))
+                if len(into) == values.shape[1] and (np.diff([into, out_of]) == 1).all():  # a list as a whole
+                    found[:, into[0] : into[-1] + 1] = values
+                else:
+                    found[:, into] = values[:, out_of]
+        if not np.isfinite(found).all():
+            list(self.blocks(order, missing=False, groups=[number]))  # tells where
+        return found
+
     def _objects(self, column: Any, i: int) -> list[Any]:
         """A column as Python objects, nanoseconds as text; of lists the value that `names[i]` names."""
         pa = self._pa
@@ -153,24 +193,33 @@ class ParquetTable:
         (name, j), values = self._places[i], column.to_pylist()
         return values if not self._sizes[name] else [None if v is None else v[j] for v in values]
 
-    def _numbers(self, column: Any, name: str, first: int) -> NDArray[np.float64]:
-        """A column as (m, p): p values of a list, otherwise one."""
+    def _numbers(self, column: Any, name: str, first: int, *, exact: bool = True) -> NDArray[Any]:
+        """A column as (m, p): p values of a list, otherwise one. They are float64; float32 as it is unless `exact`."""
         pa = self._pa
         size, rows = self._sizes[name], len(column)
+        column = getattr(column, "storage", column)
         if size:
             if column.null_count or not pa.types.is_fixed_size_list(column.type):
-                lengths = [None if v is None else len(v) for v in column.to_pylist()]
-                wrong = next((i for i, length in enumerate(lengths) if length != size), None)
+                lengths = self._lengths(column)
+                wrong = next(iter(np.flatnonzero(lengths != size).tolist()), None)
                 if wrong is not None:
                     where = f"{self._source.name}, row {first + wrong} (counted from 0), column '{printable(name)}'"
                     raise InputError(
-                        f"{where}: expected {size} values as in the first row, got {lengths[wrong] or 'none'}"
+                        f"{where}: expected {size} values as in the first row, got {max(0, lengths[wrong]) or 'none'}"
                     )
             column = column.flatten()
         if pa.types.is_dictionary(column.type):
             column = column.dictionary_decode()
-        values: NDArray[np.float64] = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+        if exact or not pa.types.is_float32(column.type):
+            column = column.cast(pa.float64(), safe=False)
+        values: NDArray[Any] = column.to_numpy(zero_copy_only=False)
         return values.reshape(rows, max(size, 1))
+
+    def _lengths(self, column: Any) -> NDArray[np.int64]:
+        """Lengths of lists (m,), -1 of none."""
+        lengths = self._pa.compute.list_value_length(column).cast(self._pa.int64())
+        found: NDArray[np.int64] = lengths.fill_null(-1).to_numpy(zero_copy_only=False)
+        return found
 
 
 class ParquetRows:

@@ -120,7 +120,7 @@ def _stacked(
 ) -> tuple[NDArray[Any], list[str]]:
     """Values of a frame, (n, p) or (p,), and their names."""
     names = [str(label) for label in labels]
-    places = [(i, None) for i in range(len(names))] if features is None else _places(names, features, what)
+    places = [(i, None) for i in range(len(names))] if features is None else named_places(names, features, what)
     read = {i: _numbers(column(i), f"{what}: column {names[i]!r}", first) for i in dict(places)}
     values: list[NDArray[Any]] = []
     found: list[str] = []
@@ -147,8 +147,20 @@ def _stacked(
     return np.stack(values, axis=values[0].ndim), found
 
 
-def _places(names: Sequence[str], features: Sequence[str], what: str) -> list[tuple[int, int | None]]:
-    """For each feature its column, and where it stands in that column's vectors; None where those are numbers."""
+def vector_name(feature: str) -> str:
+    """The column that a feature is in: "v" for "v[3]", a value of vectors; else the feature itself."""
+    found = _VALUE_OF.fullmatch(feature)
+    return found[1] if found else feature
+
+
+def named_places(
+    names: Sequence[str], features: Sequence[str], what: str, advice: str = _ADVICE
+) -> list[tuple[int, int | None]]:
+    """For each feature its column, and where it stands in that column's vectors; None where those are numbers.
+
+    Raises:
+        InputError: a column that is missing or there twice.
+    """
     at, count = {name: i for i, name in enumerate(names)}, Counter(names)
     places: list[tuple[int, int | None]] = []
     missing = []
@@ -165,10 +177,10 @@ def _places(names: Sequence[str], features: Sequence[str], what: str) -> list[tu
         counted = list(names) == [str(i) for i in range(len(names))]
         got = f"{len(names)} columns without names" if counted else _listed(names)
         raise InputError(
-            f"{what}: expected columns named {_listed(features)}, got {got}, none of the model's features; {_ADVICE}"
+            f"{what}: expected columns named {_listed(features)}, got {got}, none of the model's features; {advice}"
         )
     if missing:
-        raise InputError(f"{what}: expected a column {_listed(missing)}, got {_listed(names)}; {_ADVICE}")
+        raise InputError(f"{what}: expected a column {_listed(missing)}, got {_listed(names)}; {advice}")
     return places
 
 

@@ -12,5 +12,6 @@ from aeedge_export.architecture_search.search import search
 from aeedge_export.autoencoder import Autoencoder
 from aeedge_export.bundle import export_bundle
 from aeedge_export.data.recordings import Windows, window
+from aeedge_export.data.shards import Shards
 
-__all__ = ["Autoencoder", "Budget", "Search", "Windows", "export_bundle", "search", "window"]
+__all__ = ["Autoencoder", "Budget", "Search", "Shards", "Windows", "export_bundle", "search", "window"]

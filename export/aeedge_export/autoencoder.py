@@ -16,7 +16,7 @@ from torch import nn
 
 from aeedge.bundle.manifest import Manifest, Missing, SignalSpec
 from aeedge.detection.calibration import ThresholdRule
-from aeedge.errors import InputError
+from aeedge.errors import InputError, shortened
 from aeedge.runtime.frames import as_rows, named_rows
 from aeedge.runtime.missing import fill_missing
 from aeedge.runtime.nonfinite import all_finite
@@ -25,6 +25,7 @@ from aeedge_export.alarms import normal_of, scored_by
 from aeedge_export.bundle import export_bundle
 from aeedge_export.data.labels import as_classes
 from aeedge_export.data.scaling import check_finite
+from aeedge_export.data.shards import LazyRows, Shards
 from aeedge_export.data.tensors import without_tensor
 from aeedge_export.detector import Detector
 from aeedge_export.reporting.detection import detection
@@ -135,7 +136,8 @@ class Autoencoder(Detector, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         n_features_in_, feature_names_in_, n_iter_: as everywhere in scikit-learn.
 
     Rows are arrays of shape (n_samples, n_features), or (n_samples, ...) for images and signals; or frames (pandas,
-    polars, pyarrow), which after `fit` are taken by name: columns in any order, others are ignored.
+    polars, pyarrow), which after `fit` are taken by name: columns in any order, others are ignored; or `Shards`, files
+    that together are larger than memory (docs/scale.md).
     """
 
     def __init__(
@@ -237,7 +239,7 @@ class Autoencoder(Detector, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         Ctrl-C after the first epoch ends training and keeps the best weights so far.
 
         Args:
-            X: raw rows.
+            X: raw rows; `Shards` are streamed.
             y: ignored.
             sample_weight: how much each row counts in the training and the validation loss, (n_samples,), from 0: a row
                 of weight 2 is drawn twice as often. Rows of weight 0 are left out altogether; the scaler and the start
@@ -371,7 +373,7 @@ class Autoencoder(Detector, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         """
         check_is_fitted(self)
         params = self._checked_params(**({} if epochs is None else {"epochs": epochs}))
-        X = self._validated(X, fit=False)
+        X = self._own_rows(X) if isinstance(X, Shards) else self._validated(X, fit=False)  # files are checked there
         with torch_defaults(), joined(pick_device(self.device)) as group:
             fitting.resume(self.run_, X, params, self._after_epoch(on_epoch), group)
         self.epochs = params["epochs"]
@@ -414,6 +416,8 @@ class Autoencoder(Detector, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
 
         Frames are taken by name, as `aeedge.Model` takes them.
         """
+        if isinstance(X, LazyRows):
+            return self._validated_lazily(X, fit=fit)
         X = without_tensor(X, "X")
         if fit:
             X, names = named_rows(X, "X")
@@ -449,9 +453,33 @@ class Autoencoder(Detector, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
             check_finite(checked, self.run_.features)
         return checked
 
+    def _validated_lazily(self, X: Any, *, fit: bool) -> NDArray[Any]:
+        """Rows that stay in files, taken as they are; those to train on are checked while statistics are made of them.
+
+        Raises:
+            InputError: rows of another shape or of other columns than those of the training, or not finite.
+        """
+        names = getattr(X, "features", None)
+        if fit:
+            self.n_features_in_ = X.shape[1]
+            self.__dict__.pop("feature_names_in_", None)
+            if names is not None:
+                self.feature_names_in_ = np.array(names, dtype=object)
+            return X  # type: ignore[no-any-return]
+        if X.shape[1:] != self.run_.input_shape:
+            raise InputError(f"X: expected rows of shape {self.run_.input_shape}, got {X.shape[1:]}")
+        known = self.run_.features
+        if names is not None and known is not None and names != known:
+            raise InputError(
+                f"X: expected the columns {shortened(known)} in this order, got {shortened(names)}; name them "
+                "(columns=...)"
+            )
+        check_finite(X, self.run_.features)
+        return X  # type: ignore[no-any-return]
+
     def _own_rows(self, X: ArrayLike) -> NDArray[Any]:
         """An array as it is, for its columns are those of the training; anything else by name."""
-        fits = isinstance(X, np.ndarray) and X.shape[1:] == self.run_.input_shape
+        fits = isinstance(X, (np.ndarray, LazyRows)) and X.shape[1:] == self.run_.input_shape
         return X if fits else self._validated(X, fit=False)  # type: ignore[return-value]
 
     def transform(self, X: ArrayLike) -> NDArray[np.float32]:

@@ -29,16 +29,17 @@ from aeedge.signals.drift import LEAST_WINDOWS, MOST_WINDOWS
 from aeedge_export.alarms import check_rule, described_drift, rows_word, set_alarm
 from aeedge_export.arguments import check_signal
 from aeedge_export.conversion.graph import check_one_input
-from aeedge_export.data.axes import channels_first, resolve_channels
+from aeedge_export.data.axes import resolve_channels
 from aeedge_export.data.columns import label_notes
 from aeedge_export.data.corruption import corruption
-from aeedge_export.data.outliers import find_outliers
+from aeedge_export.data.outliers import OutlierSearch, find_outliers
 from aeedge_export.data.rows import (
     CROSS,
     LEAST_ROWS_TO_CALIBRATE,
     SPLIT,
     Split,
     fingerprint,
+    hashed,
     kept_rows,
     most_calibration,
     place_rows,
@@ -46,16 +47,23 @@ from aeedge_export.data.rows import (
     split_options,
 )
 from aeedge_export.data.scaling import (
+    FiniteCheck,
+    Moments,
     Scaler,
     Statistics,
     check_finite,
     crowded,
+    fit_float32,
     fit_scaler,
     fit_statistics,
     nearly_constant,
     pick_rows,
+    picked,
     robust_statistics,
+    row_size,
+    scan,
 )
+from aeedge_export.data.shards import LazyRows, Shards
 from aeedge_export.data.tensors import without_tensor
 from aeedge_export.data.windows import windows_per_span, with_reference
 from aeedge_export.networks import CUSTOM, build
@@ -191,12 +199,13 @@ def resume(
     group.check_same("the same run", {"epoch": run.state.epoch})
     parts, X = run.split(len(X)), run.extract(X)
     train_rows = parts.train
-    statistics = fit_statistics(X, train_rows, group)
-    last = run.design.channels_last
-    scaler = fit_scaler(_scaling(params), statistics, pick_rows(X, train_rows), channels_last=last)
+    moments = Moments(X.shape[1:], train_rows)
+    scan(X, FiniteCheck(X, run.features), moments, group=group)
+    statistics, sample, last = moments.statistics, pick_rows(X, train_rows), run.design.channels_last
+    scaler = fit_scaler(_scaling(params), statistics, sample, channels_last=last)
     if not (np.array_equal(scaler.mean, run.scaler.mean) and np.array_equal(scaler.scale, run.scaler.scale)):
         raise InputError("resume: expected the rows that the run was trained on, got others; fit anew instead")
-    facts = Facts(scaler, statistics, crowded(X, train_rows, statistics), last, _span(params))
+    facts = Facts(scaler, statistics, crowded(sample, statistics), last, _span(params))
     resolved = resolve(params, facts, run.drawn_seed, run.design)
     if run.state.epoch >= resolved.settings.epochs and run.state.stopped != "running":
         raise InputError(
@@ -232,12 +241,13 @@ def partial_fit(
         run, resolved, X = _begin(X, params, features, {"validation": 0.0}, None, end, group)
     else:
         last = run.design.channels_last or run.front_end is not None
-        outliers = find_outliers(channels_first(X, last), run.features)
+        outliers = find_outliers(X, run.features, channels_last=last)
         _warn(run, *outliers.notes)
         run.left_out = np.flatnonzero(outliers.mask)
         rows, X = split(len(X), 0.0, run.drawn_seed, run.left_out, run.sample_weight).train, run.extract(X)
         statistics = fit_statistics(X, rows, group)
-        facts = Facts(run.scaler, statistics, crowded(X, rows, statistics), run.design.channels_last)
+        sample = pick_rows(X, rows)
+        facts = Facts(run.scaler, statistics, crowded(sample, statistics), run.design.channels_last)
         resolved = resolve(params, facts, run.drawn_seed, run.design)
     one_pass = replace(resolved.settings, epochs=run.state.epoch + 1, schedule="constant", patience=None)
     run.state.best_loss = np.inf  # losses of different rows do not compare: the last weights count
@@ -344,35 +354,46 @@ def _begin(
     seed = int(asked) if isinstance(asked, (int, np.integer)) else _draw(asked)
     drawn = _draw(seed)
     names = None if features is None else tuple(map(str, features))
-    check_finite(X, names)
     dtype = X.dtype.name if X.dtype in (np.uint8, np.int16) else "float32"
-    row_bytes = X[0].size * np.dtype(dtype).itemsize
+    row_bytes = row_size(X) * np.dtype(dtype).itemsize
     whole = partial(split, len(X), seed=drawn, weights=weights, row_bytes=row_bytes, **split_as)
     free = whole()
+    if isinstance(X, Shards):
+        X.hold(_wanted_at_once(X, free, row_bytes, drawn))
+    sample = pick_rows(X, free.fitted)
+    if not fit_float32(sample).all():
+        check_finite(X, names)  # names the first one
     last, layout_notes = True, list[str]()
     if front_end is None:
         last, layout_notes = resolve_channels(
             params["channels"],
             params["axes"],
-            robust_statistics(pick_rows(X, free.fitted)),
+            robust_statistics(sample),
             matters=params["scaling"] == "auto" or params["family"] == "conv1d",
             family=params["family"],
         )
-    left_out, outlier_notes = _left_out(
-        channels_first(X, last), names, free, params["gap"] if params["time_ordered"] else 1
-    )
+    span = params["gap"] if params["time_ordered"] else 1
+    searches = [OutlierSearch(X, names, part, span, channels_last=last) for part in (free.fitted, *free[2:])]
+    moments = Moments(X.shape[1:], free.train)
+    scan(X, FiniteCheck(X, names), *searches, *([moments] if front_end is None else []), group=group)
+    left_out, outlier_notes = _left_out(searches)
     train_rows, validation_rows, calibration, later = whole(left_out=left_out)
     raw = X
     if front_end is not None:
         X, names, last = features_of(front_end, raw), front_end.names, False
-        check_finite(X, names)
-    statistics = fit_statistics(X, train_rows, group)
+        moments = Moments(X.shape[1:], train_rows)
+        scan(X, FiniteCheck(X, names), moments, group=group)
+    elif len(left_out):
+        moments = Moments(X.shape[1:], train_rows)
+        scan(X, moments, group=group)
+    statistics = moments.statistics
     if statistics.constant.all():
         raise InputError(
             f"X: expected training rows that differ, got {len(train_rows)} without a difference: nothing can be learned"
         )
-    scaler = fit_scaler(_scaling(params), statistics, pick_rows(X, train_rows), channels_last=last)
-    facts = Facts(scaler, statistics, crowded(X, train_rows, statistics), last, _span({**params, **split_as}))
+    sample = pick_rows(X, train_rows)
+    scaler = fit_scaler(_scaling(params), statistics, sample, channels_last=last)
+    facts = Facts(scaler, statistics, crowded(sample, statistics), last, _span({**params, **split_as}))
     resolved = resolve(params, facts, drawn)
     network = build(params["family"], resolved.design, drawn, (params["encoder"], params["decoder"]))
     check_kind(params["score_kind"], network.design.latent)
@@ -409,10 +430,10 @@ def _begin(
         run,
         *layout_notes,
         *outlier_notes,
-        *(() if names is None or raw.ndim != 2 else label_notes(names, X)),
+        *(() if names is None or raw.ndim != 2 else label_notes(names, sample if isinstance(X, LazyRows) else X)),
         *resolved.notes,
         *constant,
-        *_nearly_constant_columns(X, train_rows, scaler, names),
+        *_nearly_constant_columns(sample, scaler, names),
     )
     return run, resolved, X
 
@@ -457,22 +478,24 @@ def made_front_end(params: Mapping[str, Any], X: NDArray[Any], signal: SignalSpe
     return front_end(kind, X.shape[1], channels, None if signal is None else signal.rate, options)
 
 
-def _left_out(
-    X: NDArray[Any], names: tuple[str, ...] | None, parts: Split, span: int
-) -> tuple[NDArray[np.intp], list[str]]:
+def _left_out(searches: Sequence[OutlierSearch]) -> tuple[NDArray[np.intp], list[str]]:
     """Indices of rows with gross outliers or codes for missing values, and sentences about them.
 
-    `span` is that of `find_outliers`.
-
-    Each part is judged by itself: rows for calibration are to be what a device meets as normal, and have no say.
+    Each part is judged by itself, fitted, calibration and later rows: those for calibration are to be what a device
+    meets as normal, and have no say.
     """
-    fitted = find_outliers(X, names, parts.fitted, span)
+    fitted, *others = (search.found() for search in searches)
     gone, notes = fitted.mask, fitted.notes
-    for name, rows in (("calibration", parts.calibration), ("comparison", parts.later)):
-        if len(rows):
-            found = find_outliers(X, names, rows, span)
-            gone, notes = gone | found.mask, notes + found.sentences(name)
+    for name, found in zip(("calibration", "comparison"), others):
+        gone, notes = gone | found.mask, notes + found.sentences(name)
     return np.flatnonzero(gone), notes
+
+
+def _wanted_at_once(X: Any, parts: Split, row_bytes: int, seed: int) -> NDArray[np.intp]:
+    """Indices of the rows that are needed one by one before and after the training, which are read in one pass."""
+    spread = (_spread(X, parts.train), _spread(X, parts.fitted), picked(X, parts.train), picked(X, parts.fitted))
+    kept = (kept_rows(rows, most_calibration(row_bytes), seed, time_ordered=False) for rows in parts[2:])
+    return np.concatenate([*spread, *kept, parts.validation, hashed(X)])
 
 
 def _given_calibration(run: Run, given: ArrayLike) -> NDArray[Any]:
@@ -495,7 +518,7 @@ def _given_calibration(run: Run, given: ArrayLike) -> NDArray[Any]:
     except InputError as error:
         raise InputError(f"{what}: {error}") from None
     last = run.design.channels_last or run.front_end is not None
-    outliers = find_outliers(channels_first(rows, last), run.features)
+    outliers = find_outliers(rows, run.features, channels_last=last)
     _warn(run, *(f"{what}: {note}" for note in outliers.sentences("calibration")))
     good = np.flatnonzero(~outliers.mask)
     run.calibration_left_out = len(rows) - len(good)
@@ -730,15 +753,13 @@ def _constant_columns(statistics: Statistics, names: tuple[str, ...] | None) -> 
     ]
 
 
-def _nearly_constant_columns(
-    X: NDArray[Any], rows: NDArray[np.intp], scaler: Scaler, names: tuple[str, ...] | None
-) -> list[str]:
+def _nearly_constant_columns(sample: NDArray[Any], scaler: Scaler, names: tuple[str, ...] | None) -> list[str]:
     """A note about the columns of a table that hardly change after scaling, or none."""
-    hidden = np.argwhere(nearly_constant(scaler(pick_rows(X, rows))))
+    hidden = np.argwhere(nearly_constant(scaler(sample)))
     if not len(hidden):
         return []
     return [
-        f"{len(hidden)} of {X[0].size} columns are nearly constant beside the others after scaling "
+        f"{len(hidden)} of {row_size(sample)} columns are nearly constant beside the others after scaling "
         f"{scaler.kind!r}, so they hardly count: {_listed(hidden, names)}; "
         "scaling 'standard' or 'robust' makes columns count alike"
     ]
@@ -758,12 +779,12 @@ def _warn(run: Run, *notes: str) -> None:
 
 def _sample_rows(X: NDArray[Any], rows: NDArray[np.intp]) -> NDArray[np.intp]:
     """Indices of the rows to keep for export and report: a few, spread over all."""
-    most = max(2, min(_SAMPLE_ROWS, _SAMPLE_BYTES // max(1, X[0].nbytes)))
+    most = max(2, min(_SAMPLE_ROWS, _SAMPLE_BYTES // (row_size(X) * X.dtype.itemsize)))
     chosen = rows[np.linspace(0, len(rows) - 1, min(most, len(rows))).astype(int)]
     return np.repeat(chosen, 2) if len(chosen) == 1 else chosen
 
 
 def _spread(X: NDArray[Any], rows: NDArray[np.intp]) -> NDArray[np.intp]:
     """Some of these rows, spread over all: enough for statistics, few enough for memory."""
-    most = max(2, min(_START_ROWS, _START_BYTES // max(1, 4 * X[0].size)))
+    most = max(2, min(_START_ROWS, _START_BYTES // (4 * row_size(X))))
     return rows[:: max(1, -(-len(rows) // most))]

@@ -334,6 +334,14 @@ def test_ties_only_make_alarms_rarer():
     assert alarms <= binomial_band(0.1, trials)[1]
 
 
+@pytest.mark.parametrize("calibrated", [10**8, 10**12, 2**63 - 1])
+def test_with_very_many_calibration_samples_alarms_are_binomial(calibrated):
+    assert alarm_band(1e-6, calibrated, 10**6) == (0, 4)  # Poisson with a mean of 1
+    low, high = alarm_band(1e-3, calibrated, 10**6)
+    assert low == pytest.approx(1000 - 2.576 * 1000**0.5, abs=3)
+    assert high == pytest.approx(1000 + 2.576 * 1000**0.5, abs=3)
+
+
 @pytest.mark.parametrize("ordered", [False, True])
 @pytest.mark.parametrize("rate", [0.1, 0.01, 0.001])
 def test_what_is_promised_holds_with_the_scores_that_are_kept_of_many(rate, ordered):

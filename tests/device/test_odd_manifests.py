@@ -61,7 +61,7 @@ CALIBRATED = "bundle_v2_both"
 ALARMS = ("calibration", "parent", "score", "format_version")
 PLACES_OF_ALARMS = [
     place for place in places(json.loads((DATA / CALIBRATED / "manifest.json").read_text())) if place[:1] in zip(ALARMS)
-] + [("parent",), ("calibration", "drift")]
+] + [("parent",), *(("calibration", key) for key in ("drift", "calibrated", "relative_error"))]
 
 
 def run(*arguments):

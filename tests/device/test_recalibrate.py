@@ -10,32 +10,21 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from helpers import tampering
+from helpers.plant import NAMES, plant
 
 import aeedge
 import aeedge.verification
-from aeedge import recalibration
 from aeedge.bundle.manifest import ScoreSpec, Tolerance
 from aeedge.bundle.reader import Bundle
 from aeedge.cli.group import AeedgeGroup
 from aeedge.detection.calibration import alarm_band
 from aeedge.detection.scores import Scoring, residual_scale
 from aeedge.errors import IncompatibleBundleError, InputError, VerificationError
+from aeedge.recalibration import writing
 from aeedge.verification import deviation
 
 DATA = Path(__file__).parent.parent / "data"
 FITTED = {"bundle_v2_both": 3, "bundle_v2_mahalanobis": 4, "bundle_v1_robust_int8": 0}  # latents in the score
-NAMES = tuple(f"s{i}" for i in range(8))
-
-
-def plant(count, seed, shift=0.0):
-    """Normal rows of the plant that the bundles were trained for; with `shift`, of another machine of its kind."""
-    rng = np.random.default_rng(seed)
-    states = np.tanh(rng.normal(size=(count, 3)))
-    mixed = states @ np.random.default_rng(7).normal(size=(3, 8)) + 0.3 * states[:, :1] * states[:, 1:2]
-    noisy = mixed + rng.normal(size=(count, 8)) * np.geomspace(0.02, 0.5, 8)
-    noisy[:, [3, 5]] += shift
-    noisy[:, 1] *= 1 + shift
-    return (noisy * np.geomspace(0.1, 50, 8) + np.linspace(-20, 500, 8)).astype(np.float32)
 
 
 def files(folder):
@@ -431,7 +420,7 @@ def test_tolerances_in_new_units_allow_what_the_old_ones_did(seed):
     old = np.geomspace(0.1, 10, 6).astype(np.float32)
     new = (old * rng.uniform(0.2, 4, 6)).astype(np.float32)
     limits = {name: Tolerance(1e-4, 1e-3) for name in ("latent", "reconstruction", "score")}
-    found = recalibration._tolerances(limits, Scoring("robust", old), Scoring("robust", new))
+    found = writing._tolerances(limits, Scoring("robust", old), Scoring("robust", new))
     rows = rng.normal(size=(40, 6)).astype(np.float32) * old * np.geomspace(1, 1e3, 40)[:, None].astype(np.float32)
     recorded = rows - rng.normal(size=rows.shape).astype(np.float32) * old
     most = limits["reconstruction"]
@@ -442,7 +431,7 @@ def test_tolerances_in_new_units_allow_what_the_old_ones_did(seed):
     after = deviation("reconstruction", rows, got, recorded, found["reconstruction"], ScoreSpec("robust", new))
     assert after.ok or not before.ok
     assert found["latent"] == limits["latent"]
-    same = recalibration._tolerances(limits, Scoring("robust", old), Scoring("robust", old))
+    same = writing._tolerances(limits, Scoring("robust", old), Scoring("robust", old))
     assert all(limits[name].atol <= same[name].atol <= 1.01 * limits[name].atol for name in limits)
 
 

@@ -7,7 +7,7 @@ ROOT = Path(__file__).parents[2]
 TYPES = {"string": str, "integer": int, "number": (int, float), "boolean": bool, "null": type(None)}
 WITH_MACHINE = ("doctor", "bench", "bench --batch", "search")
 NAMES_AS_KEYS = re.compile(
-    r"(machine\.)?versions|scenarios|bundles\[\]\.(latency_us|noise)|row_us|measurements\.(\w+_us|bytes|rejected)(\.\*)?"
+    r"(machine\.)?versions|scenarios|variants|bundles\[\]\.(latency_us|noise)|row_us|measurements\.(\w+_us|bytes|rejected)(\.\*)?"
 )
 
 

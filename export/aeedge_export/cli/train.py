@@ -176,6 +176,11 @@ class _Train(click.Command):
 @click.option("--seed", default=0, show_default=True, help="Makes training repeatable.")
 @data_options()
 @click.option("--weights", metavar="NAME", help="Column of a table with the weight of each row.")
+@click.option(
+    "--stream/--no-stream",
+    default=None,
+    help="Leave the rows of .npy or .parquet shards in their files [default: of several .npy, or .parquet, from 1 GB].",
+)
 @click.option("--resume", is_flag=True, help="Continue RUN where it stopped; only --epochs may be changed.")
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
 @click.option("-f", "--force", is_flag=True, help="Overwrite RUN.")
@@ -186,6 +191,7 @@ def train(
     data: tuple[str, ...],
     output: str,
     weights: str | None,
+    stream: bool | None,
     resume: bool,
     quiet: bool,
     force: bool,
@@ -207,7 +213,8 @@ def train(
     DATA is one or more files: .npy (memory-mapped, so it may be larger than memory), .npz, .csv (.tsv, .txt: delimiter,
     decimal mark and header are found out), .jsonl (.ndjson: on each line an object or an array of numbers), .parquet,
     all also with .gz; a folder of them or of images; or - for standard input. Columns that are no features are left
-    out, and named. Ctrl-C keeps the best weights so far; --resume continues from there.
+    out, and named. Several .npy or .parquet files of 1 GB or more together are streamed: shards of one array that is
+    never in memory as a whole (docs/scale.md). Ctrl-C keeps the best weights so far; --resume continues from there.
 
     With --window each file is a recording: a table with a row for each sample, an array (samples, channels), or .wav.
     No window crosses a file or a gap in time; held-out windows are the last ones.
@@ -237,8 +244,11 @@ def train(
     resumed = restarted or (_resumed(target, params) if resume else None)
     reading = reading_of(params, weights)
     selection, cutting = reading.selection, reading.cutting
+    if stream and cutting is not None:
+        raise InputError("--stream: recordings are cut into windows in memory; cut them first, and stream the windows")
     times = resumed is None and params["time_ordered"] is not False
-    training = reading.read(data, like=None if resumed is None else resumed.run_.signal, times=times)
+    streaming = reading._replace(selection=replace(selection, stream=stream))
+    training = streaming.read(data, like=None if resumed is None else resumed.run_.signal, times=times)
     found, windows = training.rows, training.windows
     calibration_rows = _read_calibration(calibration_files, training, reading)
     saved, launch = monotonic(), processes.launch_id()

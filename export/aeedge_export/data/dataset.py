@@ -32,6 +32,7 @@ class Selection:
         times: whether to see if a table's time columns rise.
         time: the column that tells the time of each row; it is no feature.
         clock: whether the cells of columns that may tell the time are wanted, for `Dataset.clock`.
+        stream: whether .npy or .parquet files stay where they are, as `Shards`; None for where they have 1 GB or more.
     """
 
     columns: Sequence[str] = ()
@@ -46,6 +47,7 @@ class Selection:
     times: bool = False
     time: str | None = None
     clock: bool = False
+    stream: bool | None = False
 
     @property
     def condition(self) -> tuple[Comparison, ...]:
@@ -64,7 +66,7 @@ class Dataset:
     """Rows that were read.
 
     Attributes:
-        X: (n, ...); NaN where a value is missing.
+        X: (n, ...); NaN where a value is missing; `Shards` where the rows are streamed.
         features: names of the columns, None without.
         units: of the columns, None without.
         labels: a class for each row, (n,), None without.

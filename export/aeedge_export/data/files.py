@@ -22,6 +22,7 @@ from aeedge.files.source import Source, reading
 from aeedge_export.data.conditions import matching
 from aeedge_export.data.dataset import Dataset, Selection, named
 from aeedge_export.data.labels import as_classes
+from aeedge_export.data.shards import Shards, kind_of
 from aeedge_export.data.tables import read_tables, table_names
 
 
@@ -90,7 +91,11 @@ def _read(paths: Sequence[str | os.PathLike[str]], wanted: Selection, missing: b
         return _images(paths, wanted)
     if wanted.resize or wanted.skip_bad:
         raise InputError(f"{paths[0]}: only images can be resized or skipped; leave --resize and --skip-bad out")
-    sources = [Source(file) for file in row_files(paths)]
+    files = row_files(paths)
+    shards = _streamed(files, wanted, missing)
+    if shards is not None:
+        return Dataset(shards, shards.features, notes=(shards.describe(), *shards.notes))
+    sources = [Source(file) for file in files]
     kinds = {source.kind for source in sources}
     if len(kinds) > 1:
         raise InputError(f"{sources[0].name}, …: expected files of one kind, got {', '.join(sorted(kinds))}")
@@ -116,6 +121,49 @@ def _read(paths: Sequence[str | os.PathLike[str]], wanted: Selection, missing: b
         return _arrays(sources, wanted)
     table = read_tables(sources, wanted, missing)
     return replace(table, notes=(*table.notes, *notes))
+
+
+# --- shards
+
+STREAMED_FROM = 10**9
+"""Bytes on disk from which on .npy and .parquet files are streamed."""
+
+
+def _streamed(files: Sequence[str | os.PathLike[str]], wanted: Selection, missing: bool) -> Any:
+    """The files as `Shards`, where that is wanted: as asked, otherwise several .npy or any .parquet of 1 GB or more.
+
+    Raises:
+        InputError: files or options that cannot be streamed.
+    """
+    kinds = {kind_of(file) for file in files}
+    if wanted.stream is None:
+        mapped = kinds == {"npy"} and len(files) == 1
+        if len(kinds) > 1 or None in kinds or mapped or sum(map(_size, files)) < STREAMED_FROM:
+            return None
+    elif not wanted.stream:
+        return None
+    needed = {
+        "--labels": wanted.labels is not None,
+        "--weights": wanted.weights is not None,
+        "--select": wanted.select is not None,
+        "--missing drop or median": missing,
+    }
+    asked = next((option for option, is_given in needed.items() if is_given), None)
+    if asked is not None:
+        raise InputError(
+            f"{files[0]}{' …' if len(files) > 1 else ''}: {asked} needs all rows in memory, but these are streamed; "
+            "leave it out, or read them into memory (--no-stream)"
+        )
+    if wanted.dialect is not None or wanted.array is not None:
+        raise InputError(f"{files[0]}: shards have no header, delimiter or named arrays; leave such options out")
+    return Shards(files, columns=wanted.columns, drop=wanted.drop)
+
+
+def _size(file: str | os.PathLike[str]) -> int:
+    try:
+        return os.stat(file).st_size
+    except OSError:  # is said where it is read
+        return 0
 
 
 # --- arrays

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aeedge_export.data.scaling import chunks, is_image, pick_rows, share_range
+from aeedge_export.data.axes import channels_first
+from aeedge_export.data.scaling import among, is_image, pick_rows, scan, share_range
 
 _LEAST_ROWS = 20
 _FAR = 10.0  # deviations from the median
@@ -31,6 +32,7 @@ _ROWS_TO_KEEP = 0.1  # at least
 _MODE_ROWS, _MODE_WIDTH = 10, 0.25
 _RESOLUTION = 1e-7  # of float32
 _SHOWN = 3
+_MOST_FAR = 2**24  # values beyond the limit, 24 bytes each; more are in the nature of the data
 
 _FILL = 1e15  # 1e20, 1e30, 9.96921e36, the largest float32
 _NINES = re.compile(r"-9{3,}|9{4,}|-?999\.25")
@@ -104,52 +106,146 @@ class Outliers:
 
 
 def find_outliers(
-    X: NDArray[Any], features: Sequence[str] | None = None, rows: NDArray[np.intp] | None = None, span: int = 1
+    X: NDArray[Any],
+    features: Sequence[str] | None = None,
+    rows: NDArray[np.intp] | None = None,
+    span: int = 1,
+    *,
+    channels_last: bool = False,
 ) -> Outliers:
-    """Find gross outliers and codes for missing values.
+    """Find gross outliers and codes for missing values; the arguments are those of `OutlierSearch`."""
+    search = OutlierSearch(X, features, rows, span, channels_last=channels_last)
+    if search.needed:
+        scan(X, search)
+    return search.found()
+
+
+class OutlierSearch:
+    """Finds gross outliers and codes for missing values in chunks that are seen once, in order.
 
     Args:
-        X: finite raw rows (n, *shape); a memory-mapped array is read in chunks. Images of bytes have no outliers.
+        X: finite raw rows (n, *shape), of which some are read at once. Images of bytes have no outliers.
         features: names of the columns of (n, features), None without.
-        rows: indices of the rows to look at, (m,), all by default; others have no say.
+        rows: sorted indices of the rows to look at, (m,), all by default; others have no say.
         span: of windows that overlap, how many rows on from a row the first one is that shares no sample with it: one
             sample that is in all of them is no value that repeats.
+        channels_last: the layout of signals and images.
+
+    Attributes:
+        needed: whether there is anything to look for; not any more after 16 777 216 values far from the others.
     """
-    mask, count = np.zeros(len(X), np.bool_), len(X) if rows is None else len(rows)
-    bytes_of_images = X.dtype == np.uint8 and is_image(X.shape[1:], X.dtype)
-    if count < _LEAST_ROWS or X[0].size == 0 or X.dtype == np.bool_ or bytes_of_images:
-        return Outliers(mask)
-    sample = np.asarray(pick_rows(X, rows), np.float64)
-    shape = _columns(sample)
-    sample = sample.reshape(-1, *shape)
-    ordered = np.sort(sample.swapaxes(1, 2).reshape(-1, shape[0]), axis=0)
-    low, high = _without_codes(ordered)
-    median, spread = _median_and_spread(ordered, low, high)
-    ends = ordered[[low, high - 1], np.arange(shape[0])]
-    reach = np.maximum(sample.max(axis=2).clip(*ends) - median, median - sample.min(axis=2).clip(*ends))
-    spread = np.maximum(spread, np.median(reach, axis=0) / 5)  # a row of many values reaches farther than one value
-    codes: list[Finding] = []
-    gross: list[Finding] = []
-    for column, at, values, farthest in _far_values(X, rows, shape, median, spread):
-        inner = ordered[low[column] : high[column], column]
-        deviations = np.abs(values - median[column]) / (spread[column] or 1.0)
-        if spread[column] > 0:
-            tail = np.sort(np.abs(inner - median[column]) / spread[column])
-            isolated = deviations >= _first_gap(np.sort(deviations), farthest / spread[column], tail, shape[0])
-            at, values, deviations = at[isolated], values[isolated], deviations[isolated]
-        index = None if shape[0] == 1 < shape[1] else column
-        place = _place(index, shape, features)
-        for code, mine in _sorted_out(values, inner, count, constant=spread[column] == 0):
-            order = np.flatnonzero(mine)[np.argsort(-deviations[mine], kind="stable")]
-            code = None if len(order) > 1 and np.ptp(at[order]) < span else code
-            found = Finding(index, place, code, at[order], values[order], deviations[order])
-            (gross if code is None else codes).append(found)
-    findings = (*codes, *_without_modes(gross, count))
-    if rows is not None:
-        findings = tuple(replace(finding, rows=rows[finding.rows]) for finding in findings)
-    for finding in findings:
-        mask[finding.rows] = True
-    return Outliers(mask if mask.sum() <= (1 - _ROWS_TO_KEEP) * count else np.zeros_like(mask), findings)
+
+    def __init__(
+        self,
+        X: NDArray[Any],
+        features: Sequence[str] | None = None,
+        rows: NDArray[np.intp] | None = None,
+        span: int = 1,
+        *,
+        channels_last: bool = False,
+    ) -> None:
+        self._features, self._rows, self._span, self._last = features, rows, span, channels_last
+        self._all, self._count = len(X), len(X) if rows is None else len(rows)
+        shape = channels_first(np.broadcast_to(0, (1, *X.shape[1:])), channels_last).shape[1:]
+        bytes_of_images = X.dtype == np.uint8 and is_image(shape, X.dtype)
+        few = self._count < _LEAST_ROWS or 0 in X.shape[1:]
+        self.needed = not (few or X.dtype == np.bool_ or bytes_of_images)
+        self._kept: list[list[NDArray[Any]]] = [[], [], []]  # side and column, row, value
+        if self.needed:
+            self._measure(channels_first(np.asarray(pick_rows(X, rows), np.float64), channels_last))
+
+    def _measure(self, sample: NDArray[np.float64]) -> None:
+        """Median and spread of the columns, from some rows."""
+        self._shape = _columns(sample)
+        sample = sample.reshape(-1, *self._shape)
+        self._ordered = np.sort(sample.swapaxes(1, 2).reshape(-1, self._shape[0]), axis=0)
+        self._low, self._high = low, high = _without_codes(self._ordered)
+        self._median, spread = _median_and_spread(self._ordered, low, high)
+        ends = self._ordered[[low, high - 1], np.arange(self._shape[0])]
+        median = self._median
+        reach = np.maximum(sample.max(axis=2).clip(*ends) - median, median - sample.min(axis=2).clip(*ends))
+        self._spread = np.maximum(spread, np.median(reach, axis=0) / 5)  # many values reach farther than one value
+        self._farthest = np.zeros((2, self._shape[0]))
+
+    def __call__(self, block: int, start: int, chunk: NDArray[np.float64]) -> None:
+        """See the rows (m, *shape) from index `start` on: values beyond the limit on one side of a column are kept.
+
+        Of a column of several values in a row, the lowest and the highest value of each row count.
+        """
+        if not self.needed:
+            return
+        first = start  # of these rows among those to look at
+        if self._rows is not None:
+            first = int(np.searchsorted(self._rows, start))
+            chunk = chunk[among(self._rows, start, len(chunk))]
+        if not len(chunk):
+            return
+        limit, median, farthest = _FAR * self._spread, self._median, self._farthest
+        grouped = channels_first(chunk, self._last).reshape(-1, *self._shape)
+        for side, (sign, extreme) in enumerate(((-1, np.min), (1, np.max))):
+            top = sign * (extreme(grouped, axis=(0, 2)) - median)
+            farthest[side] = np.maximum(farthest[side], np.where(top > limit, 0, top))
+            some = np.flatnonzero(top > limit)
+            value = extreme(grouped[:, some], axis=2)
+            distance = sign * (value - median[some])
+            far = distance > limit[some]
+            farthest[side, some] = np.maximum(farthest[side, some], np.where(far, 0, distance).max(axis=0))
+            row, at = np.nonzero(far)
+            for kept, new in zip(self._kept, (side * self._shape[0] + some[at], row + first, value[far])):
+                kept.append(new)
+        self.needed = sum(map(len, self._kept[0])) <= _MOST_FAR
+
+    @property
+    def state(self) -> Any:
+        """The values beyond the limit, how far the others reach, and whether there is anything to look for."""
+        kept = [np.concatenate(each) if each else np.empty(0, np.intp) for each in self._kept]
+        return kept, getattr(self, "_farthest", 0.0), self.needed
+
+    def merge(self, states: list[Any]) -> None:
+        """Take what all processes have seen."""
+        kept, farthest, needed = zip(*states)
+        self.needed = all(needed)
+        if self.needed:
+            self._kept = [[each for each in column if len(each)] or [column[0]] for column in zip(*kept)]
+            self._farthest = np.maximum.reduce(farthest)
+            self.needed = sum(map(len, self._kept[0])) <= _MOST_FAR
+
+    def found(self) -> Outliers:
+        """What is found in all chunks."""
+        mask, count = np.zeros(self._all, np.bool_), self._count
+        if not self.needed:
+            return Outliers(mask)
+        codes: list[Finding] = []
+        gross: list[Finding] = []
+        median, spread, shape = self._median, self._spread, self._shape
+        for column, at, values, farthest in self._far_values():
+            inner = self._ordered[self._low[column] : self._high[column], column]
+            deviations = np.abs(values - median[column]) / (spread[column] or 1.0)
+            if spread[column] > 0:
+                tail = np.sort(np.abs(inner - median[column]) / spread[column])
+                isolated = deviations >= _first_gap(np.sort(deviations), farthest / spread[column], tail, shape[0])
+                at, values, deviations = at[isolated], values[isolated], deviations[isolated]
+            index = None if shape[0] == 1 < shape[1] else column
+            place = _place(index, shape, self._features)
+            for code, mine in _sorted_out(values, inner, count, constant=spread[column] == 0):
+                order = np.flatnonzero(mine)[np.argsort(-deviations[mine], kind="stable")]
+                code = None if len(order) > 1 and np.ptp(at[order]) < self._span else code
+                one = Finding(index, place, code, at[order], values[order], deviations[order])
+                (gross if code is None else codes).append(one)
+        findings = (*codes, *_without_modes(gross, count))
+        if self._rows is not None:
+            findings = tuple(replace(finding, rows=self._rows[finding.rows]) for finding in findings)
+        for finding in findings:
+            mask[finding.rows] = True
+        return Outliers(mask if mask.sum() <= (1 - _ROWS_TO_KEEP) * count else np.zeros_like(mask), findings)
+
+    def _far_values(self) -> Iterator[tuple[int, NDArray[np.intp], NDArray[np.float64], float]]:
+        """Of each column and side with values beyond the limit: column, rows, values, farthest distance within it."""
+        place, row, value = map(np.concatenate, self._kept)
+        order = np.lexsort((row, place))
+        places, first = np.unique(place[order], return_index=True)
+        for one, part in zip(places, np.split(order, first[1:])):
+            yield int(one % self._shape[0]), row[part], value[part], float(self._farthest.flat[one])
 
 
 def _columns(sample: NDArray[Any]) -> tuple[int, int]:
@@ -203,40 +299,6 @@ def _without_codes(ordered: NDArray[np.float64]) -> tuple[NDArray[np.intp], NDAr
                 if _is_code(value[i], run[i], _REPEATS * m, constant):
                     low[i], high[i] = inner_low[i], inner_high[i]
     return low, high
-
-
-def _far_values(
-    X: NDArray[Any],
-    rows: NDArray[np.intp] | None,
-    shape: tuple[int, int],
-    median: NDArray[np.float64],
-    spread: NDArray[np.float64],
-) -> Iterator[tuple[int, NDArray[np.intp], NDArray[np.float64], float]]:
-    """Values beyond the limit on one side of a column: column, rows, values, and the farthest distance within it.
-
-    Of a column of several values in a row, the lowest and the highest value of each row count.
-    """
-    limit = _FAR * spread
-    farthest = np.zeros((2, shape[0]))
-    found: list[list[NDArray[Any]]] = [[], [], []]  # side and column, row, value
-    for start, chunk in chunks(X, rows):
-        grouped = chunk.reshape(-1, *shape)
-        for side, (sign, extreme) in enumerate(((-1, np.min), (1, np.max))):
-            top = sign * (extreme(grouped, axis=(0, 2)) - median)
-            farthest[side] = np.maximum(farthest[side], np.where(top > limit, 0, top))
-            some = np.flatnonzero(top > limit)
-            value = extreme(grouped[:, some], axis=2)
-            distance = sign * (value - median[some])
-            far = distance > limit[some]
-            farthest[side, some] = np.maximum(farthest[side, some], np.where(far, 0, distance).max(axis=0))
-            row, at = np.nonzero(far)
-            for kept, new in zip(found, (side * shape[0] + some[at], row + start, value[far])):
-                kept.append(new)
-    place, row, value = map(np.concatenate, found)
-    order = np.argsort(place, kind="stable")
-    places, first = np.unique(place[order], return_index=True)
-    for one, part in zip(places, np.split(order, first[1:])):
-        yield int(one % shape[0]), row[part], value[part], float(farthest.flat[one])
 
 
 def _first_gap(deviations: NDArray[np.float64], nearest: float, tail: NDArray[np.float64], columns: int) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -12,10 +13,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from aeedge.errors import InputError
-from aeedge_export.data.scaling import Scaler
+from aeedge.runtime.prefetch import prefetch
+from aeedge_export.data.scaling import Scaler, in_order, row_size
+from aeedge_export.data.shards import LazyRows
 
-_CHUNK_BYTES = 2**25  # of float32 rows read in one go from a memory-mapped file
-_CHUNKS_MIXED = 4  # chunks shuffled together
+_CHUNK_BYTES = 2**25  # of float32 rows read in one go from files
+_CHUNKS_MIXED = 4  # chunks shuffled together, a window
 _HASHED_BYTES = 2**26
 _VALIDATION_ROWS = 10_000  # enough for an estimate, few enough to stay in memory
 _LEAST_CALIBRATION, _RESERVE = 99, 6  # a rate of 1 % needs 99; some of them may be left out
@@ -75,7 +78,8 @@ def split(
 
     The parts depend on `count` and `seed` alone. In the place of a training row that is left out stands another one:
     then number and order of the training rows, and with them the course of training, are as without the fault. With
-    `weights` (count,), only rows of a weight above 0 are split.
+    `weights` (count,), only rows of a weight above 0 are split. The indices are int32, below 2**31 rows: 0.4 GB for 100
+    million rows, and twice as much for a moment.
 
     Args:
         count: number of rows.
@@ -103,18 +107,21 @@ def split(
         )
     gap = gap if time_ordered else 0
     sizes = _sizes(count, validation, calibration, time_ordered, gap, row_bytes)
-    order = np.arange(count)
+    order: NDArray[Any] = np.arange(count, dtype=np.int32 if count < 2**31 else np.int64)
     if not time_ordered:
-        order = np.roll(np.random.default_rng(seed).permutation(count), -sum(sizes[1:]))
-    found, start = [], 0
-    for size in sizes:
+        np.random.default_rng(seed).shuffle(order)
+    found, start = [], 0 if time_ordered else sum(sizes[1:])
+    for size in sizes:  # of a random order the training rows are at the end
         start += gap if start and size else 0
+        start = 0 if start >= count else start
         found.append(np.sort(order[start : start + size]))
         start += size
+    del order
     train = found[0]
-    gone = np.isin(train, left_out)
-    if not gone.all():
-        train[gone] = train[~gone][np.linspace(0, (~gone).sum() - 1, gone.sum()).astype(np.intp)]
+    if len(left_out):
+        gone = np.isin(train, left_out)
+        if not gone.all():
+            train[gone] = train[~gone][np.linspace(0, (~gone).sum() - 1, gone.sum()).astype(np.intp)]
     return Split(train, *(np.setdiff1d(part, left_out) for part in found[1:]))
 
 
@@ -195,12 +202,17 @@ def row_keys(rows: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[np.void]:
     return keys
 
 
+def hashed(X: NDArray[Any]) -> NDArray[np.intp]:
+    """Indices of the rows that `fingerprint` hashes."""
+    most = max(1, min(10_000, _HASHED_BYTES // (4 * row_size(X))))
+    return np.arange(0, len(X), -(-len(X) // most))
+
+
 def fingerprint(X: NDArray[Any], dtype: str) -> dict[str, Any]:
     """Shape, dtype, and a hash of rows spread over the data (at most 10 000, and 64 MB), as a model of `dtype` takes
     them.
     """
-    most = max(1, min(10_000, _HASHED_BYTES // max(1, 4 * X[0].size)))
-    rows = np.ascontiguousarray(X[:: -(-len(X) // most)], dtype)
+    rows = np.ascontiguousarray(X[hashed(X)], dtype)
     return {"shape": list(X.shape), "dtype": dtype, "sha256": hashlib.sha256(rows.tobytes()).hexdigest()}
 
 
@@ -232,7 +244,18 @@ class ResidentRows:
 
 
 class StreamedRows:
-    """Rows that stay in a memory-mapped file: chunks in random order, a few at a time shuffled together."""
+    """Rows that stay in files, in an order that depends on the generator, the rows and the batch size alone.
+
+    Consecutive training rows are a chunk: of 32 MB as float32, or of whole row groups of Parquet where `X.edges` tells
+    where these begin. The chunks come in random order; 4 of them are a window, fewer of longer ones, and the rows of a
+    window are shuffled. A batch may span windows. Two windows are in memory: the next one is read and scaled on a
+    thread of its own while the present one is trained on.
+
+    Processes that train together draw the same order; each reads all rows, and takes its part of every batch.
+
+    Attributes:
+        waited: seconds that `batches` has waited for rows.
+    """
 
     def __init__(
         self,
@@ -242,34 +265,65 @@ class StreamedRows:
         scaler: Scaler,
         device: torch.device,
         weights: NDArray[np.float32] | None = None,
+        *,
         chunk_bytes: int = _CHUNK_BYTES,
     ) -> None:
         self._weights = weights
-        self._X, self._train, self._scaler, self._device = X, train, scaler, device
-        self._chunk = max(1, chunk_bytes // max(1, 4 * X[0].size))
+        self._X, self._train, self._scaler, self._device = X, in_order(train), scaler, device
+        self._chunk = max(1, chunk_bytes // (4 * row_size(X)))
         self.validation = torch.from_numpy(scaler(X[validation])).to(device)
-        self.count = len(train)
+        self.count, self.waited = len(train), 0.0
 
     def batches(self, size: int, generator: torch.Generator) -> Iterator[Tensor]:
-        """All training rows once, in an order drawn from `generator`; a batch may span chunks."""
-        chunks = torch.randperm(-(-self.count // self._chunk), generator=generator).tolist()
+        """All training rows once, in an order drawn from `generator`."""
+        windows = prefetch(self._windows(generator))
         rest: Tensor | None = None
+        for start in range(0, self.count, size):
+            missing = min(size, self.count - start)
+            found: list[Tensor] = []
+            while missing:
+                if rest is None or not len(rest):
+                    rest = self._next(windows)
+                found.append(rest[:missing])
+                rest, missing = rest[missing:], missing - len(found[-1])
+            yield (found[0] if len(found) == 1 else torch.cat(found)).to(self._device)
+
+    def _next(self, windows: Iterator[Tensor]) -> Tensor:
+        began = time.perf_counter()
+        rows = next(windows)
+        self.waited += time.perf_counter() - began
+        return rows
+
+    def _windows(self, generator: torch.Generator) -> Iterator[Tensor]:
+        """The rows of one window after the other, scaled and shuffled."""
         train = self._train
         if self._weights is not None:
             train = train[resampled(self._weights, _uniform(generator))]
-        for first in range(0, len(chunks), _CHUNKS_MIXED):
-            wanted = [
-                train[c * self._chunk : (c + 1) * self._chunk] for c in sorted(chunks[first : first + _CHUNKS_MIXED])
-            ]
-            rows = torch.from_numpy(self._scaler(np.concatenate([self._X[part] for part in wanted])))
-            rows = rows[torch.randperm(len(rows), generator=generator)]
-            rows = rows if rest is None else torch.cat([rest, rows])
-            whole = len(rows) - len(rows) % size
-            for start in range(0, whole, size):
-                yield rows[start : start + size].to(self._device)
-            rest = rows[whole:]
-        if rest is not None and len(rest):
-            yield rest.to(self._device)
+        edges = self._edges(train)
+        chunks = torch.randperm(len(edges) - 1, generator=generator).tolist()
+        mixed = max(1, _CHUNKS_MIXED * self._chunk // int(np.diff(edges).max()))
+        for first in range(0, len(chunks), mixed):
+            rows = np.concatenate([train[edges[c] : edges[c + 1]] for c in sorted(chunks[first : first + mixed])])
+            order = torch.randperm(len(rows), generator=generator).numpy()
+            places = np.empty_like(order)
+            places[order] = np.arange(len(order))
+            found = torch.empty(len(rows), *self._X.shape[1:])
+            for start in range(0, len(rows), self._chunk):  # no more is read at once
+                part = slice(start, start + self._chunk)
+                found.numpy()[places[part]] = self._scaler(self._X[rows[part]])
+            yield found
+
+    def _edges(self, train: NDArray[np.intp]) -> NDArray[np.intp]:
+        """Where chunks begin among the training rows, and their end."""
+        known = getattr(self._X, "edges", None)
+        if known is None:
+            return np.append(np.arange(0, len(train), self._chunk), len(train))
+        begins = np.searchsorted(train, known.astype(train.dtype))
+        found = [0]
+        for begin in begins.tolist():
+            if begin - found[-1] >= self._chunk:
+                found.append(begin)
+        return np.array(found if found[-1] == len(train) else [*found, len(train)])
 
 
 def _uniform(generator: torch.Generator) -> float:
@@ -286,9 +340,11 @@ def place_rows(
 ) -> Rows:
     """Rows to train on; `weights` are those of all rows of X, which the validation rows follow too.
 
-    Resident if the float32 rows take at most half of the device's free memory, otherwise streamed."""
-    needed = 4 * X[0].size * len(X)
-    kind = ResidentRows if needed <= _free_memory(device) // 2 else StreamedRows
+    An array is resident if its float32 rows take at most half of the device's free memory, otherwise streamed; shards
+    always are, so that the order of their rows does not depend on the machine.
+    """
+    small = 4 * row_size(X) * len(X) <= _free_memory(device) // 2
+    kind = ResidentRows if small and not isinstance(X, LazyRows) else StreamedRows
     if weights is None:
         return kind(X, train, validation, scaler, device)
     if len(validation):

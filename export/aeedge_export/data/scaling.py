@@ -5,7 +5,8 @@ The encoder sees (x - mean) / scale; the decoder's output is mapped back with x 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any, NamedTuple, Protocol
@@ -17,7 +18,7 @@ from sklearn.utils import gen_batches
 from aeedge.errors import InputError
 
 SCALINGS = ("auto", "standard", "robust", "minmax", "none")
-_CHUNK_BYTES = 2**26
+_CHUNK_BYTES = 2**24  # of float64: what stays near the CPU is faster, and little memory
 _BLOCKS = 32  # of chunks, shared among the processes of a group
 _PICKED_ROWS, _PICKED_VALUES = 4096, 2**22
 _MOSTLY_DARK, _NEARLY_DARK = 0.75, 0.97  # shares of rows, chosen on subsets of 30 to 5 000 rows of digits and MNIST
@@ -59,7 +60,11 @@ class Scaler:
     def __call__(self, X: NDArray[Any]) -> NDArray[np.float32]:
         """Raw rows to scaled rows, float32."""
         X = np.asarray(X, np.float32)
-        return X if self.identity else ((X - self.mean) / self.scale).astype(np.float32)
+        if self.identity:
+            return X
+        scaled: NDArray[np.float32] = X - self.mean
+        scaled /= self.scale
+        return scaled
 
 
 class Group(Protocol):
@@ -70,6 +75,20 @@ class Group(Protocol):
 
     def gathered(self, value: Any) -> list[Any]:
         """What each process gave, in the order of ranks, the same in all of them."""
+
+
+class Look(Protocol):
+    """What `scan` shows the rows to, once, a chunk at a time."""
+
+    @property
+    def state(self) -> Any:
+        """What it has seen, to be sent to other processes."""
+
+    def __call__(self, block: int, start: int, chunk: NDArray[np.float64]) -> None:
+        """See the rows (m, *shape) from index `start` on, which belong to a block of chunks."""
+
+    def merge(self, states: list[Any]) -> None:
+        """Replace what this one has seen by what all have seen, in the order of ranks."""
 
 
 class _Moments(NamedTuple):
@@ -95,23 +114,120 @@ class _Moments(NamedTuple):
         return _Moments(rows, mean, squares, np.minimum(self.min, other.min), np.maximum(self.max, other.max))
 
 
-def fit_statistics(X: NDArray[Any], rows: NDArray[np.intp] | None = None, group: Group | None = None) -> Statistics:
-    """One pass over finite rows `X[rows]` (all by default), in chunks: a memory-mapped array is never held whole.
+class Moments:
+    """Statistics of some rows.
 
-    The processes of a group share the chunks. These are merged in an order that depends on the rows alone, so the
-    result is the same to the bit in all of them, and for any number of them.
+    Those of the blocks are merged in the order of blocks, so the result is the same to the bit however many processes
+    share them.
+
+    Args:
+        shape: of a row.
+        rows: indices of the rows that count, each as often as it is there; None for all.
     """
-    parts = list(gen_batches(len(X) if rows is None else len(rows), _chunk_rows(X)))
+
+    def __init__(self, shape: tuple[int, ...], rows: NDArray[np.intp] | None = None) -> None:
+        self._shape, self._rows = shape, None if rows is None else in_order(rows)
+        self.state: dict[int, _Moments] = {}
+
+    def __call__(self, block: int, start: int, chunk: NDArray[np.float64]) -> None:
+        """See some rows."""
+        if self._rows is not None:
+            chunk = chunk[among(self._rows, start, len(chunk))]
+        if len(chunk):
+            found, before = _Moments.of(chunk), self.state.get(block)
+            self.state[block] = found if before is None else before.merged(found)
+
+    def merge(self, states: list[dict[int, _Moments]]) -> None:
+        """Take what all processes have seen."""
+        self.state = {block: found for state in states for block, found in state.items()}
+
+    @property
+    def statistics(self) -> Statistics:
+        """Of what was seen."""
+        if not self.state:
+            none = np.zeros(self._shape)
+            return Statistics(0, none, none, none + np.inf, none - np.inf)
+        whole = reduce(_Moments.merged, (self.state[block] for block in sorted(self.state)))
+        return Statistics(whole.rows, whole.mean, np.sqrt(whole.squares / whole.rows), whole.min, whole.max)
+
+
+class FiniteCheck:
+    """Checks that all values are finite and fit float32.
+
+    Args:
+        X: rows (n, *shape); `X.place(row)`, if there is such a method, tells where a row is.
+        features: names of the columns, None without.
+    """
+
+    state = None
+
+    def __init__(self, X: Any, features: tuple[str, ...] | None = None) -> None:
+        self._place: Callable[[int], str] = getattr(X, "place", lambda row: f"row {row}")
+        self._features = features
+
+    def __call__(self, block: int, start: int, chunk: NDArray[Any]) -> None:
+        """See some rows.
+
+        Raises:
+            InputError: a value does not fit; row and column of the first are named.
+        """
+        fits = fit_float32(chunk)
+        if fits.all():
+            return
+        at = tuple(int(i) for i in np.argwhere(~fits)[0])
+        where = f"column {at[1]}" if len(at) == 2 else f"position {at[1:]}"
+        name = f" ({self._features[at[1]]!r})" if self._features and len(at) == 2 else ""
+        place = self._place(start + at[0])
+        raise InputError(
+            f"expected finite numbers that fit float32, got {chunk[at]} in {place}, {where}{name}: "
+            "NaN and infinity are not taken; drop or fill such rows first"
+        )
+
+    def merge(self, states: list[None]) -> None:
+        """Nothing: what is wrong was raised."""
+
+
+def fit_float32(values: NDArray[Any]) -> NDArray[np.bool_]:
+    """Mask of the values that are finite and fit float32."""
+    found: NDArray[np.bool_] = np.abs(values) <= np.finfo(np.float32).max  # False for NaN as well
+    return found
+
+
+def scan(X: NDArray[Any], *look: Look, group: Group | None = None) -> None:
+    """One pass over rows (n, *shape), in chunks; what is larger than memory is never held whole.
+
+    The processes of a group share the blocks of chunks, and what each has seen is merged.
+
+    Raises:
+        InputError: what `look` raises, in any of the processes.
+    """
+    parts = list(gen_batches(len(X), max(1, _CHUNK_BYTES // (8 * row_size(X)))))
     blocks = np.array_split(np.arange(len(parts)), min(_BLOCKS, len(parts)))
     rank, size = (0, 1) if group is None else (group.rank, group.size)
-    found = {}
-    for number in range(rank, len(blocks), size):
-        of_chunks = (_Moments.of(_chunk(X, rows, parts[chunk])) for chunk in blocks[number])
-        found[number] = reduce(_Moments.merged, of_chunks)
-    for others in [] if group is None else group.gathered(found):
-        found |= others
-    whole = reduce(_Moments.merged, (found[number] for number in range(len(blocks))))
-    return Statistics(whole.rows, whole.mean, np.sqrt(whole.squares / whole.rows), whole.min, whole.max)
+    error: InputError | None = None
+    try:
+        for block in range(rank, len(blocks), size):
+            for part in (parts[i] for i in blocks[block]):
+                chunk = np.asarray(X[part], np.float64)
+                for one in look:
+                    one(block, part.start, chunk)
+    except InputError as caught:
+        error = caught
+    if group is not None:
+        faults = [fault for fault in group.gathered(None if error is None else str(error)) if fault is not None]
+        error = InputError(faults[0]) if faults else None
+    if error is not None:
+        raise error
+    if group is not None:
+        for one in look:
+            one.merge(group.gathered(one.state))
+
+
+def fit_statistics(X: NDArray[Any], rows: NDArray[np.intp] | None = None, group: Group | None = None) -> Statistics:
+    """Statistics of finite rows `X[rows]` (all by default), in one pass."""
+    moments = Moments(X.shape[1:], rows)
+    scan(X, moments, group=group)
+    return moments.statistics
 
 
 def check_finite(X: NDArray[Any], features: tuple[str, ...] | None = None) -> None:
@@ -120,39 +236,39 @@ def check_finite(X: NDArray[Any], features: tuple[str, ...] | None = None) -> No
     Raises:
         InputError: some do not; row and column of the first are named.
     """
-    for start, chunk in chunks(X):
-        fits = np.abs(chunk) <= np.finfo(np.float32).max  # False for NaN as well
-        if fits.all():
-            continue
-        at = tuple(int(i) for i in np.argwhere(~fits)[0])
-        where = f"column {at[1]}" if len(at) == 2 else f"position {at[1:]}"
-        name = f" ({features[at[1]]!r})" if features and len(at) == 2 else ""
-        raise InputError(
-            f"expected finite numbers that fit float32, got {chunk[at]} in row {start + at[0]}, {where}{name}: "
-            "NaN and infinity are not taken; drop or fill such rows first"
-        )
+    scan(X, FiniteCheck(X, features))
 
 
-def chunks(X: NDArray[Any], rows: NDArray[np.intp] | None = None) -> Iterator[tuple[int, NDArray[np.float64]]]:
-    """Float64 chunks of bounded size of `X[rows]` (all by default), each with the index of its first row."""
-    for part in gen_batches(len(X) if rows is None else len(rows), _chunk_rows(X)):
-        yield part.start, _chunk(X, rows, part)
+def row_size(X: NDArray[Any]) -> int:
+    """Number of values in a row, from 1."""
+    return max(1, math.prod(X.shape[1:]))
 
 
-def _chunk_rows(X: NDArray[Any]) -> int:
-    return max(1, _CHUNK_BYTES // max(1, 8 * int(X[0].size)))
+def in_order(rows: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Indices, sorted; the same array where they are."""
+    return rows if bool((rows[1:] >= rows[:-1]).all()) else np.sort(rows)
 
 
-def _chunk(X: NDArray[Any], rows: NDArray[np.intp] | None, part: slice) -> NDArray[np.float64]:
-    return np.asarray(X[part] if rows is None else X[rows[part]], np.float64)
+def among(rows: NDArray[np.intp], start: int, count: int) -> Any:
+    """Which of the `count` rows from `start` on are among sorted indices: an index into these rows."""
+    low, high = np.searchsorted(
+        rows, np.array((start, start + count), rows.dtype)
+    )  # of another type, all are converted
+    distinct = high - low == count and rows[low] == start and bool((np.diff(rows[low:high]) == 1).all())
+    return slice(None) if distinct else rows[low:high] - start
+
+
+def picked(X: NDArray[Any], rows: NDArray[np.intp] | None = None) -> NDArray[np.intp]:
+    """Indices of the rows of `pick_rows`."""
+    count = len(X) if rows is None else len(rows)
+    most = max(2, min(_PICKED_ROWS, _PICKED_VALUES // row_size(X), count))
+    chosen = np.linspace(0, count - 1, most).astype(np.intp)
+    return chosen if rows is None else rows[chosen]
 
 
 def pick_rows(X: NDArray[Any], rows: NDArray[np.intp] | None = None) -> NDArray[Any]:
     """At most 4 096 rows spread over `X[rows]` (all by default), fewer of long rows."""
-    count = len(X) if rows is None else len(rows)
-    most = max(2, min(_PICKED_ROWS, _PICKED_VALUES // max(1, X[0].size), count))
-    chosen = np.linspace(0, count - 1, most).astype(np.intp)
-    return np.asarray(X[chosen if rows is None else rows[chosen]])
+    return np.asarray(X[picked(X, rows)])
 
 
 def robust_statistics(sample: NDArray[Any]) -> Statistics:
@@ -246,10 +362,9 @@ def _unlike_channels(stats: Statistics, channels_last: bool) -> bool:
     return bool((spread[spread > 0] < _UNLIKE * spread.max()).any())
 
 
-def crowded(X: NDArray[Any], rows: NDArray[np.intp], stats: Statistics) -> float:
-    """Share of values at the minimum or maximum of all values, from at most 4 096 rows spread over `X[rows]`."""
-    some = np.asarray(X[rows[:: max(1, len(rows) // 4096)]])
-    return float(((some <= stats.min.min()) | (some >= stats.max.max())).mean())
+def crowded(sample: NDArray[Any], stats: Statistics) -> float:
+    """Share of values of some rows, as `pick_rows` returns them, at the minimum or maximum of all values."""
+    return float(((sample <= stats.min.min()) | (sample >= stats.max.max())).mean())
 
 
 def share_range(sample: NDArray[Any]) -> bool:

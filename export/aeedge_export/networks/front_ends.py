@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from aeedge.errors import InputError
+from aeedge_export.data.shards import LazyRows, Mapped
 
 KINDS = ("none", "spectrum", "log_mel", "envelope")
 _DIRECT = 256  # samples: up to here one product takes less time than two with a rotation
@@ -250,8 +252,11 @@ def from_document(document: Mapping[str, Any]) -> FrontEnd:
 def features(made: FrontEnd, X: NDArray[Any]) -> NDArray[np.float32]:
     """Features of raw windows, a block at a time: (n, window, channels) to (n, features).
 
-    Blocks are filled up to whole tiles, so that a window's features do not depend on the others.
+    Blocks are filled up to whole tiles, so that a window's features do not depend on the others. Features of windows
+    that stay in files are made when they are asked for.
     """
+    if isinstance(X, LazyRows):
+        return Mapped(X, partial(features, made), (len(made.names),))
     most = max(1, _BLOCK_VALUES // (_TILE * made.window * len(made.channels))) * _TILE
     found = [np.zeros((0, len(made.names)), np.float32)]
     for start in range(0, len(X), most):

@@ -1,6 +1,6 @@
 """pca: principal component analysis as a network like the others, the baseline that they are compared with.
 
-Closed form; memory-mapped rows are processed incrementally (Ross et al. 2008, through scikit-learn).
+Closed form; rows that stay in files are processed incrementally (Ross et al. 2008, through scikit-learn).
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from sklearn.decomposition import PCA, IncrementalPCA
 
 from aeedge.errors import InputError
-from aeedge_export.data.scaling import Scaler
+from aeedge_export.data.scaling import Scaler, row_size
+from aeedge_export.data.shards import LazyRows
 from aeedge_export.networks.base import Design, Network
 from aeedge_export.networks.dense import dense_parts
 from aeedge_export.networks.layers import Decoder, Encoder
@@ -43,8 +44,8 @@ class Principal(Network):
             raise InputError(
                 f"family 'pca': expected at least {latent} training rows for {latent} latents, got {len(rows)}"
             )
-        if isinstance(X, np.memmap):
-            step = max(5 * latent, _CHUNK_BYTES // max(1, 8 * X[0].size))
+        if isinstance(X, (np.memmap, LazyRows)):
+            step = max(5 * latent, _CHUNK_BYTES // (8 * row_size(X)))
             found: Any = IncrementalPCA(latent)
             starts = [s for s in range(0, len(rows), step) if len(rows) - s >= latent]
             for start in starts:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
+from sklearn.utils import gen_batches
 
 from aeedge.detection.calibration import Calibration
 from aeedge.detection.explain import Cause, Explainer, FeatureExplainer
@@ -20,7 +21,7 @@ from aeedge_export.data.labels import UNLABELLED, anomalous_class
 from aeedge_export.reporting.pictures import of_residual
 from aeedge_export.run import Run
 
-_MOST_ROWS, _WORST, _CAUSES, _BINS, _CURVE = 200_000, 10, 3, 40, 60
+_BLOCK_ROWS, _MOST_ROWS, _WORST, _CAUSES, _BINS, _CURVE = 4096, 200_000, 10, 3, 40, 60
 _LEAST_OF_A_CLASS = 5  # held-out rows, for rates to say something
 
 
@@ -40,10 +41,8 @@ def detection(
         "rows" measured; "worst": a list of the highest scores with "row", "score", "p_value" (None without
         calibration), "causes" and what `pictures.of_residual` shows; with labels "labels", see `_against_labels`.
     """
-    rows = np.arange(len(X))
-    if len(X) > _MOST_ROWS:
-        rows = np.linspace(0, len(X) - 1, _MOST_ROWS).astype(np.intp)
-    scores = run.scores(X if len(rows) == len(X) else X[rows])
+    rows = np.linspace(0, len(X) - 1, min(len(X), _MOST_ROWS)).astype(np.intp)
+    scores = np.concatenate([run.scores(X[rows[part]]) for part in gen_batches(len(rows), _BLOCK_ROWS)])
     found: dict[str, Any] = {"rows": len(rows)}
     known = None if run.calibration is None else Calibration(run.calibration_scores(run.calibration))
     worst = np.argsort(-scores, kind="stable")[:_WORST]

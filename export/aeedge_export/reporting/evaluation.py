@@ -20,6 +20,7 @@ from torch import nn
 from aeedge.errors import InputError
 from aeedge_export.data.labels import UNLABELLED, as_classes
 from aeedge_export.data.rows import fingerprint
+from aeedge_export.data.shards import Shards
 from aeedge_export.networks.base import multiply_adds
 from aeedge_export.reporting.detection import detection
 from aeedge_export.run import Run
@@ -58,6 +59,8 @@ def evaluate(run: Run, X: NDArray[Any], labels: ArrayLike | None = None) -> dict
     parts = run.split(len(X))
     train, test = parts[:2]
     train, test = _subset(train, _TRAIN_ROWS), _subset(test if len(test) else train, _TEST_ROWS)
+    if isinstance(X, Shards):
+        X.hold(np.concatenate([train, test]))
     fitted, flat = (run.scaler(run.extract(X[part])).reshape(len(part), -1) for part in (train, test))
     latent = min(run.design.latent, len(train), run.design.size)
     with np.errstate(invalid="ignore"):  # explained shares of rows without variance
@@ -85,7 +88,7 @@ def evaluate(run: Run, X: NDArray[Any], labels: ArrayLike | None = None) -> dict
         "health": health(codes[0][0]),
         "data": found,
         "rows_compared": len(test),
-        "detection": detection(run, X, classes, np.setdiff1d(np.arange(len(X)), parts.fitted)),
+        "detection": detection(run, X, classes, None if classes is None else _others(len(X), parts.fitted)),
     }
 
 
@@ -141,6 +144,11 @@ def _usefulness(code: tuple[NDArray[Any], NDArray[Any]], labels: tuple[NDArray[A
 def parameters(network: nn.Module) -> int:
     """Number of weights."""
     return sum(p.numel() for p in network.parameters())
+
+
+def _others(count: int, rows: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Indices below `count` that are not among `rows`."""
+    return np.setdiff1d(np.arange(count), rows)
 
 
 def _subset(rows: NDArray[np.intp], most: int) -> NDArray[np.intp]:

@@ -1,0 +1,393 @@
+"""Archives on the command line: which engine runs, how far it is, and what is said of the result."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from shutil import get_terminal_size
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import click
+
+from aeedge.archive.engines import ENGINES
+from aeedge.archive.storage import OTHER_SUFFIXES, is_glob, is_url
+from aeedge.cli.streams import show, show_json
+from aeedge.cli.wording import say
+from aeedge.errors import InputError, printable, shortened
+from aeedge.files.source import STDIN
+from aeedge.files.writing import FORMATS, STDOUT
+from aeedge.table import pairs
+
+if TYPE_CHECKING:
+    from aeedge.archive.calibration import CalibrationReport
+    from aeedge.archive.job import Report
+
+SCHEMA = "aeedge-archive/1"
+ARCHIVES = """Archives. With --engine, an OUT that ends with /, a URL or a quoted pattern, IN is an archive: Parquet
+    files, folders and patterns of them, here or on S3, GCS, HDFS and whatever fsspec opens. It is done in parts, of a
+    million rows or of a file that has fewer; each is a file in OUT/, in the order of the archive, that appears when it
+    is whole. After any end, the same command with --resume does the parts that are left. Rows that have no result
+    (missing values, NaN, damaged files) are an error, or go to --bad-rows with the reason; rows in = rows out + rows
+    set aside is checked."""
+EXAMPLE = (
+    "aeedge {name} motor.aeedge 's3://plant/2025/*.parquet' -o s3://plant/{name}d/ \\\n"
+    "          --keep time --engine spark --bad-rows s3://plant/bad/"
+)
+_LINE = 80
+_EVERY = 10.0  # seconds between lines about the progress that no terminal shows
+_MOST = 5  # reasons, and files, that are named
+
+
+def engine_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that say where an archive is worked on: engine, workers, master, address, bad_rows."""
+    for option in reversed(
+        (
+            click.option("--engine", type=click.Choice(ENGINES), help="What runs the work [default: local]."),
+            click.option(
+                "--workers",
+                type=int,
+                metavar="N",
+                help="Parts done beside each other on this machine [default: its CPUs].",
+            ),
+            click.option(
+                "--master",
+                metavar="URL",
+                help="Spark's cluster, such as yarn or spark://host:7077 [default: as configured].",
+            ),
+            click.option(
+                "--address",
+                metavar="ADDR",
+                help="Ray's cluster, such as host:6379 or auto [default: a running one, or here].",
+            ),
+            click.option(
+                "--bad-rows",
+                metavar="DIR",
+                help="Folder for rows without a result, and why [default: they are an error].",
+            ),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+def archive_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of commands that write an archive of results."""
+    for option in reversed(
+        (
+            engine_options,
+            click.option("--resume", is_flag=True, help="Go on with a run that ended early, part by part."),
+            click.option(
+                "--column", metavar="NAME", help="Of lists or tensors, that holds the samples [default: found out]."
+            ),
+            click.option("--json", "as_json", is_flag=True, help="Print what was done as JSON (docs/json-outputs.md)."),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+class ArchiveCommand(click.Command):
+    """A command whose options for archives are listed apart."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write both lists."""
+        found: dict[bool, list[tuple[str, str]]] = {False: [], True: []}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx) if isinstance(parameter, click.Option) else None
+            if record is not None:
+                found[parameter.name in Wish._fields].append(record)
+        for title, records in (("Options", found[False]), ("Options for archives", found[True])):
+            with formatter.section(title):
+                formatter.write_dl(records)
+
+
+class Wish(NamedTuple):
+    """The options of an archive, as they were given."""
+
+    engine: str | None = None
+    workers: int | None = None
+    master: str | None = None
+    address: str | None = None
+    bad_rows: str | None = None
+    resume: bool = False
+    column: str | None = None
+    as_json: bool = False
+
+    @classmethod
+    def taken(cls, options: dict[str, Any]) -> Wish:
+        """From the options of a command, which keeps the others."""
+        return cls(**{name: options.pop(name) for name in cls._fields if name in options})
+
+    def is_archive(self, sources: Sequence[str], output: str | None) -> bool:
+        """Whether an archive is meant; otherwise files are.
+
+        Raises:
+            InputError: something of both is.
+        """
+        why = self._why(sources, output)
+        if why is None:
+            self._check_files(sources, output)
+            return False
+        if output is None or output == STDOUT:
+            raise InputError(f"{why}: the results of an archive are a folder; give one, such as -o results/")
+        if _is_file(output):
+            raise InputError(
+                f"{output}: is the name of a file, but the results of an archive ({why}) are a folder of Parquet; give "
+                "one, such as -o results/"
+            )
+        _check_parquet(sources, why, "leave --engine out, and give OUT the name of a file")
+        return True
+
+    def reads_archive(self, sources: Sequence[str]) -> bool:
+        """Whether sources are an archive, for a command whose result is no folder of files.
+
+        Raises:
+            InputError: something is of an archive, and something of files.
+        """
+        pattern = next((source for source in sources if is_url(source) or is_glob(source)), None)
+        if self.engine is not None or pattern is not None:
+            why = "--engine" if self.engine is not None else str(pattern)
+            _check_parquet(sources, why, "leave --engine and patterns out")
+            return True
+        for name, value in self._asdict().items():
+            if value not in (None, False):
+                raise InputError(f"{_flag(name)}: is for archives; give --engine local, too, or leave it out")
+        return False
+
+    def where(self) -> dict[str, Any]:
+        """Where to work: engine, workers, master, address, bad_rows."""
+        names = ("engine", "workers", "master", "address", "bad_rows")
+        return {name: getattr(self, name) for name in names} | {"engine": self.engine or "local"}
+
+    def _why(self, sources: Sequence[str], output: str | None) -> str | None:
+        """Why an archive is meant."""
+        if self.engine is not None:
+            return "--engine"
+        if output is not None and (output.endswith(("/", os.sep)) or is_url(output)):
+            return f"-o {output}"
+        for source in sources:
+            if is_url(source) or (is_glob(source) and not _is_file(output)):
+                return f"IN {source}"
+        return None
+
+    def _check_files(self, sources: Sequence[str], output: str | None) -> None:
+        """Refuse options and an OUT that only an archive has."""
+        folder = "results/" if _is_file(output) else f"{output}/"
+        for name, value in self._asdict().items():
+            if value not in (None, False):
+                raise InputError(f"{_flag(name)}: is for archives; leave it out, or give a folder, such as -o {folder}")
+        pattern = next((source for source in sources if is_glob(source)), None)
+        if pattern is not None:
+            raise InputError(
+                f"{pattern}: no such file; a pattern stands for an archive, with a folder such as -o {folder}"
+            )
+        if output is not None and output != STDOUT and os.path.isdir(output):
+            raise InputError(
+                f"{output}: is a folder, expected the name of a file; name one inside it, or give {output}/ for the "
+                "results of an archive of Parquet"
+            )
+
+
+def _is_file(output: str | None) -> bool:
+    """Whether an OUT stands for a table on the terminal, standard output, or a file by its suffix."""
+    return output in (None, STDOUT) or os.path.splitext(output or "")[1].lower() in FORMATS
+
+
+def _check_parquet(sources: Sequence[str], why: str, instead: str) -> None:
+    """Refuse files of other kinds, and standard input, in an archive; `instead`: what to do for these.
+
+    Raises:
+        InputError: there is one.
+    """
+    for source in sources:
+        suffix = os.path.splitext(source)[1].lower()
+        if source == STDIN or suffix in OTHER_SUFFIXES:
+            name = "standard input" if source == STDIN else source
+            raise InputError(f"{name}: archives ({why}) are Parquet; to read files of other kinds {instead}")
+
+
+def refuse(options: Mapping[str, Any], threads: int | str = "auto") -> None:
+    """Refuse options that only files have.
+
+    Raises:
+        InputError: one was given.
+    """
+    for name, value in options.items():
+        if value not in (None, False, (), 0):
+            raise InputError(f"{_flag(name)}: is for files, not for archives; leave it out")
+    if threads not in ("auto", 1):
+        raise InputError(f"--threads: a worker of an archive has one thread, got {threads}; give --workers {threads}")
+
+
+def run(
+    name: str,
+    bundle: str,
+    sources: Sequence[str],
+    output: str,
+    wish: Wish,
+    *,
+    more: Callable[[Report], Sequence[tuple[str, str]]] = lambda report: (),
+    **settings: Any,
+) -> None:
+    """Encode or score an archive, and say what was done.
+
+    Args:
+        name: of the command.
+        bundle, sources, output, wish: as given.
+        more: further lines about the result.
+        settings: of `aeedge.archive.job.encode_archive`.
+    """
+    from aeedge.archive.job import encode_archive
+
+    where = wish._asdict() | {"engine": wish.engine or "local"}
+    as_json = where.pop("as_json")
+    with progress_line(name) as line:
+        report = encode_archive(bundle, sources, output, progress=line, **where, **settings)
+    if report.fell_back:
+        say(
+            f"Warning: {report.variant} is not right on {shortened(report.fell_back)}, where another variant ran: "
+            "its results differ in rounding",
+            err=True,
+        )
+    if as_json:
+        show_json(document(name, report, has_alarms="alarm" in settings.get("outputs", ())))
+        return
+    for note in report.notes:
+        say(f"Note: {note}", err=True)
+    show(pairs([*told(report), *more(report)], _LINE))
+
+
+def told(report: Report) -> Iterator[tuple[str, str]]:
+    """What was done, in words."""
+    what, seconds = "windows" if report.are_windows else "rows", max(report.seconds, 1e-9)
+    read = "samples" if report.are_windows else "rows"
+    yield "read", f"{many(report.files, 'file')} in {many(report.parts, 'part')}: {many(report.rows, read[:-1])}"
+    if report.resumed:
+        yield "", f"{many(report.resumed, 'part')} of them ({many(report.resumed_rows, read[:-1])}) were done before"
+    yield "columns", shortened(report.columns)
+    yield "written", f"{many(report.written, what[:-1])} to {report.output}"
+    yield from set_aside(report, what)
+    if not report.are_windows:
+        aside = f" + {report.set_aside:,} set aside" if report.set_aside else ""
+        yield "check", f"{report.rows:,} rows in = {report.written:,} rows out{aside}"
+    ran = ", ".join(f"{variant} in {many(count, 'part')}" for variant, count in sorted(report.variants.items()))
+    yield "ran", f"{ran} by {report.engine}, {many(report.workers, 'worker')} on {shortened(report.hosts, 4)}"
+    rate = (report.rows - report.resumed_rows) / seconds
+    yield "took", f"{duration(report.seconds)}, {rate:,.0f} {read}/s"
+
+
+def set_aside(report: Report | CalibrationReport, what: str) -> Iterator[tuple[str, str]]:
+    """Rows and files that have no result, why, and where they are; `what`: rows or windows."""
+    if report.set_aside:
+        reasons = [f"{count:,} × {printable(reason, 200)}" for reason, count in report.reasons[:_MOST]]
+        lost = report.set_aside - sum(count for _, count in report.reasons)
+        reasons += [f"{lost:,} in parts that cannot be read, or for other reasons"] if lost else []
+        yield "set aside", f"{many(report.set_aside, what[:-1])} to {report.bad_rows}: {'; '.join(reasons)}"
+    if report.unreadable:
+        named = [f"{name} ({printable(reason, 120)})" for name, reason in report.unreadable[:_MOST]]
+        count = len(report.unreadable)
+        rest = f", and {count - _MOST:,} more" if count > _MOST else ""
+        yield "unreadable", f"{count:,}, named in {report.bad_rows}: {', '.join(named)}{rest}"
+
+
+def document(name: str, report: Report, *, has_alarms: bool) -> dict[str, Any]:
+    """What was done, for programs."""
+    return {
+        "schema": SCHEMA,
+        "command": name,
+        **report._asdict(),
+        "bad_rows": report.bad_rows or None,
+        "alarms": report.alarms if has_alarms else None,
+        "reasons": [{"reason": reason, "rows": rows} for reason, rows in report.reasons],
+        "unreadable": [{"name": name, "reason": reason} for name, reason in report.unreadable],
+    }
+
+
+class ProgressLine:
+    """What is being done, in one line of a terminal; elsewhere a line for each tenth, some seconds apart.
+
+    Attributes:
+        done, rows: rows that are done, of how many; 0 before that is known.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name, self._in_terminal = name, sys.stderr.isatty()
+        self._began = self._said = time.monotonic()
+        self._first = self._tenth = self.done = self.rows = 0
+
+    def __call__(self, done: int, rows: int, what: str) -> None:
+        """Show it; see `aeedge.archive.job.Progress`."""
+        now = time.monotonic()
+        if rows and not self.rows:
+            self._began, self._first = now, done
+        self.done, self.rows = done, rows
+        if self._in_terminal:
+            text = self._text(what, now, get_terminal_size().columns - 1)
+            click.echo(f"\r\x1b[K{text}", nl=False, err=True)
+        elif rows and 10 * done // rows > self._tenth and now - self._said >= _EVERY:
+            self._tenth, self._said = 10 * done // rows, now
+            click.echo(self._text(what, now, _LINE), err=True)
+
+    def _text(self, what: str, now: float, width: int) -> str:
+        if not self.rows:
+            return f"{self._name}: {what} …"[:width]
+        parts = [f"{self._name} {100 * self.done // self.rows} %: {_short(self.done)} of {_short(self.rows)} rows"]
+        fresh, seconds = self.done - self._first, now - self._began
+        if fresh and seconds > 0:
+            rate = fresh / seconds
+            parts += [f"{_short(rate)}/s", f"{duration((self.rows - self.done) / rate)} left"]
+        return ", ".join([*parts, what])[:width]
+
+    def end(self) -> None:
+        """Remove it."""
+        if self._in_terminal:
+            click.echo("\r\x1b[K", nl=False, err=True)
+
+
+@contextmanager
+def progress_line(name: str, *, resumes: bool = True) -> Iterator[ProgressLine]:
+    """A `ProgressLine`; where a signal ends a command that can go on later, how far it came is said."""
+    line = ProgressLine(name)
+    try:
+        yield line
+    except (KeyboardInterrupt, SystemExit):
+        line.end()
+        if line.rows and resumes:
+            share = f"{line.done:,} of {line.rows:,} rows"
+            say(f"Ended when {share} were done and kept; the same command with --resume goes on.", err=True)
+        raise
+    except BaseException:
+        line.end()
+        raise
+    line.end()
+
+
+def _flag(name: str) -> str:
+    return "--json" if name == "as_json" else f"--{name.replace('_', '-')}"
+
+
+def many(count: int, what: str) -> str:
+    """A number of things."""
+    return f"1 {what}" if count == 1 else f"{count:,} {what}s"
+
+
+def _short(count: float) -> str:
+    """With three digits: "1.23 M"."""
+    for unit, factor in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if count >= max(factor, 1e4):
+            scaled = count / factor
+            return f"{scaled:.{0 if scaled >= 100 else 1 if scaled >= 10 else 2}f} {unit}"
+    return f"{count:,.0f}"
+
+
+def duration(seconds: float) -> str:
+    """In two units."""
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{int(seconds) // 60} min {int(seconds) % 60} s"
+    return f"{minutes // 60} h {minutes % 60} min" if minutes < 48 * 60 else f"{minutes / 1440:.1f} days"

@@ -142,12 +142,12 @@ def covers(source: str | PathLike[str], target: Place) -> bool:
     return not _is_hidden(name, glob) and (not glob or _regex(glob).fullmatch(name) is not None)
 
 
-def is_there(place: Place) -> bool:
-    """Whether there is a file or a folder."""
+def is_file(place: Place) -> bool:
+    """Whether there is a file."""
     import pyarrow.fs
 
     with accessing(place):
-        return bool(place.filesystem.get_file_info(place.path).type != pyarrow.fs.FileType.NotFound)
+        return bool(place.filesystem.get_file_info(place.path).type == pyarrow.fs.FileType.File)
 
 
 def entries(folder: Place) -> list[Any]:

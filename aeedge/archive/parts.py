@@ -103,7 +103,7 @@ def plan(files: Sequence[File], check: Callable[[Any], object], *, whole: bool =
                     check(schema)
                 except InputError as error:
                     unlike = f" (the columns of {seen[0][1]} are as expected)" if seen else ""
-                    raise InputError(f"{file.name}: {error}{unlike}") from None
+                    raise InputError(f"{file.name}: {str(error).removeprefix('batch: ')}{unlike}") from None
                 seen.append((schema, file.name))
             empty += not sum(groups)
             parts += _cut(file, groups, len(parts), whole)

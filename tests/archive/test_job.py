@@ -446,6 +446,13 @@ def test_schemas_that_differ(own, tmp_path):
     assert not (tmp_path / "missing").exists()
 
 
+def test_a_missing_column_is_told_of_the_file(own, tmp_path):
+    file = own / "day-3.parquet"
+    pq.write_table(pq.read_table(file).drop_columns(["s2"]), file)
+    with pytest.raises(InputError, match=r"day-3.parquet: expected a column 's2', got"):
+        encode(own, tmp_path / "out")
+
+
 def test_a_file_that_changes_while_the_archive_is_read(own, tmp_path):
     class Changing(InlineEngine):
         def run(self, task, parts, bundle):
@@ -503,7 +510,7 @@ def test_nothing_else_is_ever_removed(archive, tmp_path):
     with pytest.raises(InputError, match=r"'mine.txt'"):
         encode(archive, tmp_path / "out", overwrite=True)
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(InputError, match="file: is a file, expected the name of a folder"):
+    with pytest.raises(InputError, match="expected a new or empty folder, it is a file"):
         encode(archive, tmp_path / "file", overwrite=True)
     assert (tmp_path / "file").read_text() == "mine"
     (tmp_path / "empty").mkdir()

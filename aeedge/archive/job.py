@@ -17,7 +17,7 @@ from aeedge.archive.parts import Plan, plan
 from aeedge.archive.recordings import is_recording, window_schema
 from aeedge.archive.storage import File, Place, covers, files, place, remove, write
 from aeedge.archive.task import EncodeTask, Settings
-from aeedge.errors import AeedgeError, InputError, VerificationError
+from aeedge.errors import AeedgeError, InputError, VerificationError, shortened
 from aeedge.loading import load
 from aeedge.model import Model
 
@@ -210,7 +210,7 @@ def planned(
         InputError: files whose columns do not fit, or that cannot be read and are not to be set aside.
     """
     encoder = settings.encoder(model)
-    results, cut = list[Any](), list[bool]()
+    results, cut, taken = list[Any](), list[bool](), list[list[str]]()
 
     def check(schema: Any) -> None:
         cut.append(is_recording(model, schema, settings.column))
@@ -222,6 +222,13 @@ def planned(
                 f"its result would have other columns than that of the first file: {_unlike(results[0], result)}"
             )
         results.append(result)
+        if not cut[0]:
+            taken.append([name for name in encoder.columns(schema) if name not in settings.keep])
+            if encoder.notes and taken[0] != taken[-1]:  # a guess, which is to be the same for all
+                raise InputError(
+                    f"samples would be taken from {shortened(taken[-1])}, not from {shortened(taken[0])}; rename "
+                    "columns, or name one of lists with column="
+                )
 
     is_whole = model.input.signal is not None and settings.column is None
     what = plan(found, check, whole=is_whole)

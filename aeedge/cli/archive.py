@@ -275,8 +275,9 @@ def told(report: Report) -> Iterator[tuple[str, str]]:
         yield "check", f"{report.rows:,} rows in = {report.written:,} rows out{aside}"
     ran = ", ".join(f"{variant} in {many(count, 'part')}" for variant, count in sorted(report.variants.items()))
     yield "ran", f"{ran} by {report.engine}, {many(report.workers, 'worker')} on {shortened(report.hosts, 4)}"
-    rate = (report.rows - report.resumed_rows) / seconds
-    yield "took", f"{duration(report.seconds)}, {rate:,.0f} {read}/s"
+    fresh = report.rows - report.resumed_rows
+    rate = f"{fresh / seconds:,.0f} {read}/s" if fresh else "all was done before"
+    yield "took", f"{duration(report.seconds)}, {rate}"
 
 
 def set_aside(report: Report | CalibrationReport, what: str) -> Iterator[tuple[str, str]]:

@@ -93,6 +93,21 @@ def test_a_list_column(samples, tmp_path):
         np.testing.assert_array_equal(latents(result(tmp_path / "out")), model.encode(samples))
 
 
+def test_a_guess_is_the_same_for_all_files(samples, tmp_path):
+    bundle = BUNDLE.parent / "bundle_v1"  # twelve values, some of whose names are given here
+    with aeedge.load(bundle, threads=1) as model:
+        values = model.golden_rows()
+    lists = pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values.shape[1])
+    (tmp_path / "in").mkdir()
+    pq.write_table(pa.table({"a": lists}), tmp_path / "in/0.parquet")
+    pq.write_table(pa.table({"b": lists}), tmp_path / "in/1.parquet")
+    with pytest.raises(InputError, match=r"1.parquet: samples would be taken from b, not from a; .*0.parquet"):
+        encode(tmp_path / "in", tmp_path / "out", bundle)
+    pq.write_table(pa.table({"b": lists, "a": lists}), tmp_path / "in/1.parquet")
+    report = encode(tmp_path / "in", tmp_path / "out", bundle, column="a")
+    assert report.written == 2 * len(values)
+
+
 def test_empty_files_are_counted(own, tmp_path):
     table = pq.read_table(own / "day-0.parquet")
     pq.write_table(table.slice(0, 0), own / "day-7.parquet")
@@ -495,8 +510,9 @@ def test_nothing_else_is_ever_removed(archive, tmp_path):
     with pytest.raises(InputError, match=r"'mine.txt'"):
         encode(archive, tmp_path / "out", overwrite=True)
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(InputError, match="expected a new or empty folder, it is a file"):
+    with pytest.raises(InputError, match="file: is a file, expected the name of a folder"):
         encode(archive, tmp_path / "file", overwrite=True)
+    assert (tmp_path / "file").read_text() == "mine"
     (tmp_path / "empty").mkdir()
     assert encode(archive, tmp_path / "empty").written
 

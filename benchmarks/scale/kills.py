@@ -314,9 +314,9 @@ def episodes(chosen: dict[str, int], work: Path, seed: int) -> Iterator[dict[str
     model = bundle(WIDE, work)
     source = archive(WIDE, work / "archive", FILES, 5_000, holes=HOLES)
     engines = dict.fromkeys(["local", *(kind.split()[0] for kind in chosen)])
-    with ray_nodes() if "ray" in engines else nullcontext("") as address:
-        expected: dict[str, str] = {}
-        for engine in engines:
+    expected: dict[str, str] = {}
+    for engine in engines:
+        with ray_nodes() if engine == "ray" else nullcontext("") as address:
             case = undisturbed(Case(model, source, engine, address, expected, 0.0), work / engine)
             expected = case.expected
             for kind in (kind for kind in chosen if kind.split()[0] == engine):

@@ -190,7 +190,7 @@ def _kind(command: str) -> str:
 
 def episode(case: Case, kind: str, folder: Path, seed: int) -> dict[str, Any]:
     """A run with its kills, and what is wrong with its result; moments are drawn again until a kill hits."""
-    rng = random.Random(seed)
+    rng = random.Random(f"{kind} {seed}")
     is_worker, times = kind.endswith("worker"), 2 if kind.endswith("twice") else 1
     for _ in range(10):
         shutil.rmtree(folder, ignore_errors=True)

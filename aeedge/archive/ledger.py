@@ -54,7 +54,7 @@ class Ledger:
             InputError: the folder holds results of another run, or of this one and neither is asked for; other files.
         """
         if is_file(self.output):
-            raise InputError(f"{self.output.name}: is a file, expected the name of a folder")
+            raise InputError(f"{self.output.name}: expected a new or empty folder, it is a file; give another name")
         before = self._json(self.folder / _JOB)
         there = [info.base_name for info in entries(self.output)]
         foreign = sorted(name for name in there if name != FOLDER and not (before and _is_ours(name)))

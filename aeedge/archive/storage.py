@@ -143,7 +143,7 @@ def covers(source: str | PathLike[str], target: Place) -> bool:
 
 
 def is_file(place: Place) -> bool:
-    """Whether there is a file."""
+    """Whether there is a file, not a folder or nothing."""
     import pyarrow.fs
 
     with accessing(place):

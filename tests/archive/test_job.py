@@ -510,7 +510,7 @@ def test_nothing_else_is_ever_removed(archive, tmp_path):
     with pytest.raises(InputError, match=r"'mine.txt'"):
         encode(archive, tmp_path / "out", overwrite=True)
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(InputError, match="file: is a file, expected the name of a folder"):
+    with pytest.raises(InputError, match="expected a new or empty folder, it is a file"):
         encode(archive, tmp_path / "file", overwrite=True)
     assert (tmp_path / "file").read_text() == "mine"
     (tmp_path / "empty").mkdir()

@@ -1,13 +1,14 @@
 # make demo    train, export, verify and run: encoded digits, alarms of a pump, beats of an ECG; in about a minute
 # make test    all checks, as CI runs them
 # make bench   the runtime comparison; also bench-quick, bench-versions, bench-all (see benchmarks/README.md)
+# make bench-scale  archives on Spark and Ray, random kills, the plan; half an hour (docs/scale.md)
 # make fuzz    an hour of fuzzing; make mutation, an hour or two of mutation testing; make attacks, ten minutes
 # make format  format the code
 
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test checks matrix isa fuzz mutation attacks bench bench-quick bench-versions bench-all format clean
+.PHONY: demo test checks matrix isa fuzz mutation attacks bench bench-quick bench-versions bench-all bench-scale format clean
 
 demo: .venv/ready
 	$(BIN)/python examples/digits.py
@@ -81,6 +82,14 @@ bench-all: bench
 	$(BIN)/python benchmarks/search.py $(TABLES)
 	$(if $(TABLES),$(BIN)/python benchmarks/detection.py $(TABLES))
 	$(if $(TABLES),$(BIN)/python benchmarks/codes.py $(TABLES))
+
+# Archives: engines beside each other, kills, a plan and its simulation; TMPDIR needs 13 GB
+bench-scale: .venv/ready
+	$(BIN)/python benchmarks/scale/engines.py
+	$(BIN)/python benchmarks/scale/kills.py
+	$(BIN)/python benchmarks/scale/plan.py
+	$(BIN)/python benchmarks/scale/simulation.py
+	$(BIN)/python benchmarks/scale/shards.py
 
 .venv/bench: .venv/ready benchmarks/requirements.txt
 	$(BIN)/python -m pip install -q -c constraints.txt -r benchmarks/requirements.txt

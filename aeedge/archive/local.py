@@ -15,6 +15,7 @@ from typing import Any
 from aeedge.archive.engines import TRIES, Outcome, Task, gave_up
 from aeedge.archive.packing import Packed
 from aeedge.archive.parts import Part
+from aeedge.errors import printable
 from aeedge.system.limits import thread_count
 
 
@@ -43,14 +44,14 @@ class LocalEngine:
                 for i, worker in enumerate(workers):
                     if worker.part is None or not ready & {worker.connection, worker.process.sentinel}:
                         continue
-                    outcome = worker.outcome()
+                    outcome, why = worker.outcome()
                     if outcome is None:  # it ended, killed or out of memory
                         part = worker.part
                         tries[part.number] += 1
                         if tries[part.number] < TRIES:
                             waiting.appendleft(part)
                         else:
-                            outcome = gave_up(part, f"exit code {worker.process.exitcode}")
+                            outcome = gave_up(part, why)
                         worker.end()
                         workers[i] = worker = _Worker(task, bundle.path)
                     worker.give(waiting)
@@ -80,13 +81,13 @@ class _Worker:
             with suppress(OSError):  # it has ended; `outcome` will see it
                 self.connection.send(self.part)
 
-    def outcome(self) -> Outcome | None:
-        """What became of its part; None if it ended before."""
+    def outcome(self) -> tuple[Outcome | None, str]:
+        """What became of its part; None and why, if it ended before."""
         try:
-            found: Outcome = self.connection.recv()
+            found: tuple[Outcome | None, str] = self.connection.recv()
         except (EOFError, OSError):
             self.process.join()
-            return None
+            return None, f"exit code {self.process.exitcode}"
         return found
 
     def end(self) -> None:
@@ -124,8 +125,12 @@ def _serve(connection: Connection, task: Task, bundle: str) -> None:
             part = connection.recv()
         except (EOFError, OSError):
             return
-        outcome = task(part, bundle)
+        reply: tuple[Outcome | None, str]
         try:
-            connection.send(outcome)
+            reply = task(part, bundle), ""
+        except Exception as error:
+            reply = None, printable(f"{type(error).__name__}: {error}", 200)
+        try:
+            connection.send(reply)
         except OSError:
             return

@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -352,7 +352,8 @@ def progress_line(name: str, *, resumes: bool = True) -> Iterator[ProgressLine]:
     """A `ProgressLine`; where a signal ends a command that can go on later, how far it came is said."""
     line = ProgressLine(name)
     try:
-        yield line
+        with redirect_stdout(sys.stderr):  # Ray tells on standard output that a worker ended
+            yield line
     except (KeyboardInterrupt, SystemExit):
         line.end()
         if line.rows and resumes:

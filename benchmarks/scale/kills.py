@@ -55,7 +55,7 @@ MARK = "AEEDGE_KILLS"  # an environment variable, by which the processes of a ru
 VICTIMS: dict[str, Callable[[str], bool]] = {
     "local": lambda command: "multiprocessing.spawn" in command and "resource_tracker" not in command,
     "spark": lambda command: "CoarseGrainedExecutorBackend" in command or "pyspark.daemon" in command,
-    "ray": lambda command: command.startswith("ray::") and "IDLE" not in command,
+    "ray": lambda command: command.startswith("ray::") and "IDLE" not in command and "Agent" not in command,
 }
 
 

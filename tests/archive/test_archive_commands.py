@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -191,7 +192,6 @@ def test_an_archive_is_meant_by_engine_folder_url_or_pattern(own, inline):
         ("plant -o out/ --decimal ,", "--decimal: is for files"),
         ("plant -o out/ --resize 4x4", "--resize: is for files"),
         ("plant -o out/ --skip-bad", "--skip-bad: is for files"),
-        ("plant -o out/ --allow-ops If", "--allow-ops: is for files"),
         ("plant -o out/ --threads 4", "--threads: a worker of an archive has one thread, got 4; give --workers 4"),
         ("plant -o out/ --workers 0", "--workers: expected a whole number of at least 1, got 0"),
         ("plant -o out/ --master yarn", "--master: is an option of the engine 'spark', got it with 'local'"),
@@ -284,6 +284,44 @@ def test_a_bundle_that_is_not_right_ends_with_1(own, bundle, monkeypatch):
     monkeypatch.setattr("aeedge.archive.job.make_engine", lambda *args, **options: Damaging())
     said = words(call("encode", bundle, own, "-o", "out/", "--variant", "fp32", code=1))
     assert re.search(r"^Error: worker \S+: .*--resume goes on$", said)
+
+
+def test_examples_of_the_documentation(own, bundle, inline, s3, tmp_path, monkeypatch):
+    from pyarrow.fs import FileSystem, copy_files
+
+    page = (Path(__file__).parents[2] / "docs/scale.md").read_text(encoding="utf-8")
+    section = re.search(r"^## Encode an archive\n(.*?)^## ", page, re.MULTILINE | re.DOTALL)[1]
+    files, bucket = FileSystem.from_uri("s3://plant")
+    rewrite(own / "day-1.parquet", s3={5: None})
+    copy_files(str(own), f"{bucket}/2025", destination_filesystem=files)
+    lines = "".join(re.findall(r"^```sh\n(.*?)^```", section, re.MULTILINE | re.DOTALL)).splitlines()
+    assert len(lines) == 3
+    for line, code in zip(lines, (2, 0, 2)):
+        found = call(*shlex.split(line)[1:], code=code)
+        assert ("row 5 (counted from 0): column 's3'" if code else "1 × column 's3'") in words(found)
+    with files.open_output_stream(f"{bucket}/2025/day-1.parquet") as stream:
+        rewrite(own / "day-1.parquet", s3={5: 0.0})
+        stream.write((own / "day-1.parquet").read_bytes())
+    assert "4 parts of them" in words(call(*shlex.split(lines[2])[1:]))
+    (tmp_path / "archive").symlink_to(own)
+    exec(
+        re.search(r"^```python\n(.*?)^```", section, re.MULTILINE | re.DOTALL)[1].replace("/data/", f"{tmp_path}/"), {}
+    )
+    assert result("encoded").num_rows == sum(SIZES)
+
+
+@pytest.mark.parametrize("name", ["encode", "score"])
+def test_operators_that_are_allowed_here_are_on_the_workers(own, bundle, inline, monkeypatch, name):
+    asked = []
+
+    def recorded(*args, **options):
+        asked.append(options["allow_ops"])
+        return aeedge.load(*args, **options)
+
+    for module in ("job", "task"):
+        monkeypatch.setattr(f"aeedge.archive.{module}.load", recorded)
+    call(name, bundle, own, "-o", "out/", "--allow-ops", "If,Loop")
+    assert asked == [("If", "Loop")] * 2
 
 
 # --- how far it is

@@ -11,12 +11,13 @@ import pyarrow.parquet as pq
 import pytest
 from archive.conftest import BUNDLE, SIZES
 from helpers.archives import bytes_of, latents, result, rewrite, write_recording
-from helpers.inline_engine import InlineEngine, KillingEngine
+from helpers.inline_engine import InlineEngine, KillingEngine, RaisingEngine
 from helpers.signals import machine, signal_bundle
 
 import aeedge
 from aeedge.archive import parts, storage, task
 from aeedge.archive.job import encode_archive
+from aeedge.bundle.manifest import SignalSpec
 from aeedge.errors import AeedgeError, BundleError, InputError, VerificationError
 
 ALL = ("latent", "score", "p_value", "alarm")
@@ -236,6 +237,85 @@ def test_a_part_that_always_kills_its_worker(archive, tmp_path):
     assert encode(archive, tmp_path / "out", resume=True).resumed == 4
 
 
+class Failing:
+    """A file system whose server fails some times."""
+
+    def __init__(self, system, operation, name, error, times):
+        self._system, self._failing, self.left, self.error = system, (operation, name), times, error
+
+    def __getattr__(self, operation):
+        found = getattr(self._system, operation)
+        if operation != self._failing[0]:
+            return found
+
+        def act(path, *args, **options):
+            if self.left and self._failing[1] in path:
+                self.left -= 1
+                raise self.error
+            return found(path, *args, **options)
+
+        return act
+
+
+SLOW = OSError("When reading object: AWS Error SLOW_DOWN during GetObject operation: try again")
+DENIED = OSError("When reading object: AWS Error ACCESS_DENIED during GetObject operation")
+NO_PERMISSION = PermissionError(13, "Permission denied")
+
+
+@pytest.mark.parametrize("operation", ["open_input_file", "open_output_stream", "move"])
+def test_a_server_that_fails_for_a_while(archive, tmp_path, monkeypatch, operation):
+    name = "day-1" if operation == "open_input_file" else "part-00001"
+    files, slept = Failing(storage._opened(""), operation, name, SLOW, 0), []
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "_opened", lambda root: files)
+        patch.setattr(storage.time, "sleep", slept.append)
+        encode(archive, tmp_path / "out", bad_rows=tmp_path / "bad", engine=Later(files, 2))
+    assert slept == [1.0, 5.0]
+    encode(archive, tmp_path / "whole")
+    assert bytes_of(tmp_path / "out") == bytes_of(tmp_path / "whole")
+    assert os.listdir(tmp_path / "bad") == ["_aeedge"]
+
+
+class Later(InlineEngine):
+    """The server fails when the work begins."""
+
+    def __init__(self, files, times):
+        self.files, self.times = files, times
+
+    def run(self, task, parts, bundle):
+        self.files.left = self.times
+        yield from super().run(task, parts, bundle)
+
+
+@pytest.mark.parametrize(("error", "tries"), [(SLOW, 3), (DENIED, 1), (NO_PERMISSION, 1)])
+@pytest.mark.parametrize("when", ["plan", "work"])
+def test_a_file_that_cannot_be_reached_is_not_taken_for_a_damaged_one(
+    archive, tmp_path, monkeypatch, error, tries, when
+):
+    files = Failing(storage._opened(""), "open_input_file", "day-1", error, 99 if when == "plan" else 0)
+    slept = []
+    monkeypatch.setattr(storage, "_opened", lambda root: files)
+    monkeypatch.setattr(storage.time, "sleep", slept.append)
+    with pytest.raises(InputError, match=r"day-1.parquet: cannot be read"):
+        encode(archive, tmp_path / "out", bad_rows=tmp_path / "bad", engine=Later(files, 99))
+    if when == "plan":
+        assert not (tmp_path / "out").exists()
+    else:
+        assert len(slept) == tries - 1
+        assert sorted(os.listdir(tmp_path / "bad")) == ["_aeedge"]
+        assert len(bytes_of(tmp_path / "out")) == 4
+
+
+def test_resume_or_overwrite(archive, tmp_path):
+    with pytest.raises(InputError, match="resume=True or overwrite=True, got both"):
+        encode(archive, tmp_path / "out", resume=True, overwrite=True)
+
+
+def test_an_exception_that_nobody_expects_is_told(archive, tmp_path):
+    with pytest.raises(InputError, match=r"day-2.*ended 4 times before it was done \(RuntimeError: as a bug\)"):
+        encode(archive, tmp_path / "out", engine=RaisingEngine(2))
+
+
 # --- rows and files that cannot be computed
 
 
@@ -351,6 +431,13 @@ def test_schemas_that_differ(own, tmp_path):
     assert not (tmp_path / "missing").exists()
 
 
+def test_a_missing_column_is_told_of_the_file(own, tmp_path):
+    file = own / "day-3.parquet"
+    pq.write_table(pq.read_table(file).drop_columns(["s2"]), file)
+    with pytest.raises(InputError, match=r"day-3.parquet: expected a column 's2', got"):
+        encode(own, tmp_path / "out")
+
+
 def test_a_file_that_changes_while_the_archive_is_read(own, tmp_path):
     class Changing(InlineEngine):
         def run(self, task, parts, bundle):
@@ -408,7 +495,7 @@ def test_nothing_else_is_ever_removed(archive, tmp_path):
     with pytest.raises(InputError, match=r"'mine.txt'"):
         encode(archive, tmp_path / "out", overwrite=True)
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(InputError, match="file"):
+    with pytest.raises(InputError, match="expected a new or empty folder, it is a file"):
         encode(archive, tmp_path / "file", overwrite=True)
     (tmp_path / "empty").mkdir()
     assert encode(archive, tmp_path / "empty").written
@@ -550,6 +637,36 @@ def test_recordings_that_cannot_be_cut(signal, tmp_path):
     assert sorted(Path(name).name for name, _ in report.unreadable) == ["good.parquet", "short.parquet"]
 
 
+@pytest.mark.parametrize("unit", ["ms", "us", "ns"])
+def test_columns_beside_windows_keep_their_types(tmp_path, unit):
+    signal = SignalSpec(("x", "y"), window=32, hop=8, rate=100.0, time="when")
+    bundle = signal_bundle(tmp_path / "pump.aeedge", signal=signal)
+    (tmp_path / "in").mkdir()
+    step = {"ms": 10, "us": 10_000, "ns": 10_000_001}[unit]
+    count, start = 20_000, np.datetime64("2026-01-01T00:00:00", unit)
+    when = pa.array(start + np.arange(count) * np.timedelta64(step, unit), pa.timestamp(unit, "UTC"))
+    late = [None] * (count - 1) + ["end"]  # null in the first batches
+    whole = pa.array([None, *range(1, count)], pa.int32())
+    write_recording(tmp_path / "in/a.parquet", count, when=when, late=late, whole=whole)
+    shutil.copy(tmp_path / "in/a.parquet", tmp_path / "in/b.pq")
+    encode(tmp_path / "in", tmp_path / "out", bundle, keep=("late", "whole"))
+    found = result(tmp_path / "out")
+    expected = [pa.int64(), pa.timestamp(unit, "UTC"), pa.string(), pa.int32()]
+    assert found.schema.types[:4] == expected
+    starts = np.arange(0, count - 31, 8)
+    assert found["start"].to_pylist() == [*starts, *starts]
+    assert found["start_time"].combine_chunks().equals(pa.concat_arrays([when.take(pa.array(starts))] * 2))
+    assert found["whole"].to_pylist() == [*(starts + 31), *(starts + 31)]
+    assert found["late"].to_pylist()[-1] == "end"
+    write_recording(tmp_path / "in/c.parquet", 300, late=["a"] * 300, whole=np.arange(300, dtype=np.int32))
+    with pytest.raises(InputError, match=r"c.parquet.*'start_time' is double, not timestamp"):
+        encode(tmp_path / "in", tmp_path / "other", bundle, keep=("late", "whole"))
+    table = pq.read_table(tmp_path / "in/a.parquet")
+    pq.write_table(table.append_column("start", table["x"]), tmp_path / "start.parquet")
+    with pytest.raises(InputError, match="keep: a column of the result is called 'start', too"):
+        encode(tmp_path / "start.parquet", tmp_path / "other", bundle, keep=("start",))
+
+
 def test_windows_of_a_signal_in_rows(signal, tmp_path):
     (tmp_path / "in").mkdir()
     windows = np.ascontiguousarray(aeedge.window(machine(400), 32, 8))
@@ -565,7 +682,7 @@ def test_windows_of_a_signal_in_rows(signal, tmp_path):
 # --- other file systems
 
 
-def test_s3(s3, own, tmp_path):
+def test_s3(s3, own, tmp_path, monkeypatch):
     from pyarrow.fs import FileSystem
 
     files, path = FileSystem.from_uri("s3://plant")
@@ -585,6 +702,10 @@ def test_s3(s3, own, tmp_path):
     with pytest.raises(InputError, match="results of this run already"):
         encode(source, out)
     assert encode(source, out, overwrite=True).written == whole.written
+    by_option = f"{source}?endpoint_override={s3.removeprefix('http://')}&scheme=http"
+    with monkeypatch.context() as patch:
+        patch.delenv("AWS_ENDPOINT_URL")
+        assert encode(by_option, tmp_path / "here").written == whole.written
     for sources, said in (
         ("s3://plant/no.parquet", "no such file"),
         ("s3://no-such-bucket/x/*.parquet", "no-such-buc"),

@@ -49,3 +49,30 @@ class KillingEngine:
 
     def run(self, task, parts, bundle):
         return self.engine.run(KilledTask(task, *self.killed), parts, bundle)
+
+
+@dataclass(frozen=True)
+class RaisingTask:
+    """Has a bug that one part shows."""
+
+    task: Any
+    number: int
+
+    def __call__(self, part, bundle):
+        if part.number == self.number:
+            raise RuntimeError("as a bug")
+        return self.task(part, bundle)
+
+
+class RaisingEngine:
+    """LocalEngine with such a task."""
+
+    name, workers = "local", 2
+
+    def __init__(self, number):
+        from aeedge.archive.local import LocalEngine
+
+        self.engine, self.number = LocalEngine(2), number
+
+    def run(self, task, parts, bundle):
+        return self.engine.run(RaisingTask(task, self.number), parts, bundle)

@@ -4,6 +4,7 @@ import socket
 import sys
 import tempfile
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from helpers import engines
@@ -126,6 +127,17 @@ class TestRayThatCannotStart:
             address = f"127.0.0.1:{server.getsockname()[1]}"
             with pytest.raises(InputError, match=f"address: {address} is no Ray cluster; .*is its port right"):
                 make_engine("ray", address=address).workers  # noqa: B018
+
+    def test_a_cluster_that_ended_without_a_word(self, monkeypatch):
+        """It left the address behind that "auto" looks for; without an address, nobody looks."""
+        monkeypatch.setattr("aeedge.archive.ray._HEALTH", 5)
+        with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp") as folder:
+            place = Path(folder, "ray/ray_current_cluster")
+            place.parent.mkdir()
+            place.write_text(f"127.0.0.1:{free_port()}")
+            monkeypatch.setenv("RAY_TMPDIR", folder)
+            with pytest.raises(InputError, match="address: no Ray runs on this machine; is the cluster running"):
+                make_engine("ray", address="auto").workers  # noqa: B018
 
     def test_an_address_of_the_environment_that_does_not_answer(self, monkeypatch):
         monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{free_port()}")

@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -242,6 +244,18 @@ def test_workers_that_are_killed_are_replaced(archive, tmp_path):
     assert len(os.listdir(tmp_path / "marks")) == 3
     assert bytes_of(tmp_path / "out") == bytes_of(tmp_path / "whole")
     assert report.written == whole.written
+
+
+def test_a_script_need_not_expect_to_be_imported(archive, tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from aeedge.archive.job import encode_archive\n"
+        f"print(encode_archive({str(BUNDLE)!r}, [{str(archive)!r}], 'out', workers=2).written)\n"
+    )
+    places = [str(Path(aeedge.__file__).parent.parent), os.environ.get("PYTHONPATH", "")]
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, places))}
+    run = subprocess.run([sys.executable, script], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120)
+    assert (run.stdout, run.stderr) == (f"{sum(SIZES)}\n", "")
 
 
 def test_a_part_that_always_kills_its_worker(archive, tmp_path):

@@ -257,17 +257,17 @@ def test_every_row_is_seen_once_an_epoch(kind, stored, rows, size, chunk, seed):
     assert sorted(row.tobytes() for row in np.concatenate(found)) == sorted(row.tobytes() for row in rows[train])
 
 
-def test_rows_are_shuffled_within_windows_and_differ_by_epoch(stored, rows):
+def test_rows_are_shuffled_within_buffers_and_differ_by_epoch(stored, rows):
     train = np.arange(392)
     first, again, other = (np.concatenate(batches_of(Shards(stored["npy"]), train, 32, seed)) for seed in (0, 0, 1))
     assert first.tobytes() == again.tobytes()
     assert first.tobytes() != other.tobytes()
     order = [int(np.flatnonzero((rows == row).all(axis=1))[0]) for row in first]
     assert sorted(order) == list(range(392))
-    windows = [order[start : start + 28] for start in range(0, 392, 28)]
-    assert all(len({row // 7 for row in window}) == 4 for window in windows)
-    assert all(window != sorted(window) for window in windows)
-    assert [min(window) for window in windows] != sorted(min(window) for window in windows)
+    buffers = [order[start : start + 28] for start in range(0, 392, 28)]
+    assert all(len({row // 7 for row in part}) == 4 for part in buffers)
+    assert all(part != sorted(part) for part in buffers)
+    assert [min(part) for part in buffers] != sorted(min(part) for part in buffers)
 
 
 def test_weighted_rows_come_as_often_from_shards_as_from_an_array(stored, rows):
@@ -320,7 +320,7 @@ def test_no_more_than_a_chunk_is_read_at_once(monkeypatch):
     ae.resume(watched, epochs=4)
     ae.transform(watched)
     assert 0 < watched.most <= most + 1
-    assert False in watched.threads  # windows are read ahead
+    assert False in watched.threads  # buffers are read ahead
 
 
 def test_long_validation_rows_are_thinned_out(monkeypatch):
@@ -338,7 +338,7 @@ def test_very_many_far_values_are_in_the_nature_of_the_data(monkeypatch):
     assert find_outliers(X).findings == ()
 
 
-def test_the_next_window_is_read_while_the_present_one_is_used():
+def test_the_next_buffer_is_read_while_the_present_one_is_used():
     watched = Watched(np.arange(4000, dtype=np.float32).reshape(1000, 4))
     rows = StreamedRows(watched, np.arange(1000), np.arange(0), NO_SCALING, CPU, chunk_bytes=16 * 10)
     before = threading.active_count()

@@ -18,7 +18,7 @@ from aeedge_export.data.scaling import Scaler, in_order, row_size
 from aeedge_export.data.shards import LazyRows
 
 _CHUNK_BYTES = 2**25  # of float32 rows read in one go from files
-_CHUNKS_MIXED = 4  # chunks shuffled together, a window
+_CHUNKS_MIXED = 4  # chunks shuffled together, in a buffer
 _HASHED_BYTES = 2**26
 _VALIDATION_ROWS = 10_000  # enough for an estimate, few enough to stay in memory
 _VALIDATION_BYTES = 2**28  # of rows that are streamed
@@ -251,9 +251,9 @@ class StreamedRows:
     """Rows that stay in files, in an order that depends on the generator, the rows and the batch size alone.
 
     Consecutive training rows are a chunk: of 32 MB as float32, or of whole row groups of Parquet where `X.edges` tells
-    where these begin. The chunks come in random order; 4 of them are a window, fewer of longer ones, and the rows of a
-    window are shuffled. A batch may span windows. Two windows are in memory, and on the device: the next one is read
-    and scaled on a thread of its own while the present one is trained on.
+    where these begin. The chunks come in random order; 4 of them fill a buffer, fewer of longer ones, whose rows are
+    shuffled. A batch may span buffers. Two of them are in memory, and on the device: the next one is read and scaled on
+    a thread of its own while the present one is trained on.
 
     Processes that train together draw the same order; each reads all rows, and takes its part of every batch.
     Validation rows stay in memory, 256 MB of them at most.
@@ -281,26 +281,26 @@ class StreamedRows:
 
     def batches(self, size: int, generator: torch.Generator) -> Iterator[Tensor]:
         """All training rows once, in an order drawn from `generator`."""
-        windows = prefetch(self._windows(generator))
+        buffers = prefetch(self._buffers(generator))
         rest: Tensor | None = None
         for start in range(0, self.count, size):
             missing = min(size, self.count - start)
             found: list[Tensor] = []
             while missing:
                 if rest is None or not len(rest):
-                    rest = self._next(windows)
+                    rest = self._next(buffers)
                 found.append(rest[:missing])
                 rest, missing = rest[missing:], missing - len(found[-1])
             yield found[0] if len(found) == 1 else torch.cat(found)
 
-    def _next(self, windows: Iterator[Tensor]) -> Tensor:
+    def _next(self, buffers: Iterator[Tensor]) -> Tensor:
         began = time.perf_counter()
-        rows = next(windows)
+        rows = next(buffers)
         self.waited += time.perf_counter() - began
         return rows
 
-    def _windows(self, generator: torch.Generator) -> Iterator[Tensor]:
-        """The rows of one window after the other, scaled and shuffled."""
+    def _buffers(self, generator: torch.Generator) -> Iterator[Tensor]:
+        """The rows of one buffer after the other, scaled and shuffled."""
         train = self._train
         if self._weights is not None:
             train = train[resampled(self._weights, _uniform(generator))]

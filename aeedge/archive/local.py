@@ -71,7 +71,7 @@ class _Worker:
         context = multiprocessing.get_context("spawn")  # a fork would take this process's threads and locks along
         self.connection, other = context.Pipe()
         self.process: Any = context.Process(target=_serve, args=(other, task, bundle), daemon=True)
-        with _interrupts_ignored(), _no_main():
+        with _interrupts_ignored(), _no_main(task):
             self.process.start()
         other.close()
         self.part: Part | None = None
@@ -113,10 +113,13 @@ def _interrupts_ignored() -> Iterator[None]:
 
 
 @contextmanager
-def _no_main() -> Iterator[None]:
-    """Start processes that do not import the script that this one runs: as a rule it does not expect that."""
+def _no_main(task: Task) -> Iterator[None]:
+    """Start processes that do not import the script that this one runs, unless the task is of it: it may not expect
+    that.
+    """
     main = sys.modules["__main__"]
-    sys.modules["__main__"] = ModuleType("__main__")
+    if getattr(task, "__module__", "") != "__main__":
+        sys.modules["__main__"] = ModuleType("__main__")
     try:
         yield
     finally:

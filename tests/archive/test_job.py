@@ -246,6 +246,21 @@ def test_workers_that_are_killed_are_replaced(archive, tmp_path):
     assert report.written == whole.written
 
 
+OF_A_SCRIPT = """\
+from aeedge.archive.engines import Outcome
+from aeedge.archive.local import LocalEngine
+from aeedge.archive.packing import Packed
+from aeedge.archive.parts import Part
+
+def task(part, bundle):
+    return Outcome(part.number)
+
+if __name__ == "__main__":
+    found = LocalEngine(1).run(task, [Part(7, None, (), 0, 1)], Packed("", "", b""))
+    print([outcome.number for outcome in found])
+"""
+
+
 def test_a_script_need_not_expect_to_be_imported(archive, tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
@@ -256,6 +271,9 @@ def test_a_script_need_not_expect_to_be_imported(archive, tmp_path):
     env = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, places))}
     run = subprocess.run([sys.executable, script], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120)
     assert (run.stdout, run.stderr) == (f"{sum(SIZES)}\n", "")
+    script.write_text(OF_A_SCRIPT)
+    run = subprocess.run([sys.executable, script], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120)
+    assert (run.stdout, run.stderr) == ("[7]\n", "")
 
 
 def test_a_part_that_always_kills_its_worker(archive, tmp_path):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import subprocess
+import sys
 import time
 from collections import Counter, deque
 from collections.abc import Generator, Sequence
@@ -17,6 +19,7 @@ from aeedge.archive.shipping import PATIENCE, Reply, arrived, raised, sent, ship
 from aeedge.errors import InputError, printable
 from aeedge.system.limits import thread_count
 
+_HEALTH = 30.0  # seconds for a cluster to say that it is one
 _LOOK = 2.0  # seconds between looks at the cluster
 _SPARE = 2  # parts in flight for each CPU: the next one waits at the worker
 
@@ -190,10 +193,7 @@ def _start(ray: Any, address: str | None, workers: int | None) -> None:
     Raises:
         InputError: it does not answer, or has another Python or Ray.
     """
-    found = address or (None if workers else os.environ.get("RAY_ADDRESS")) or "auto"
-    reason = None if found in ("auto", "local") else unreachable([found.removeprefix("ray://")])
-    if reason is not None:
-        raise InputError(f"address: {found} does not answer ({reason}); is the cluster running, and is its port right?")
+    _check_address(address or (None if workers else os.environ.get("RAY_ADDRESS")) or "auto")
     options = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
         if address is None and workers is None:
@@ -208,6 +208,27 @@ def _start(ray: Any, address: str | None, workers: int | None) -> None:
         raise InputError(f"address: Ray does not start at {address or 'this machine'} ({_reason(error)})") from None
 
 
+def _check_address(address: str) -> None:
+    """See whether a cluster answers: to connect to something else has no end.
+
+    Raises:
+        InputError: it does not.
+    """
+    if address in ("auto", "local"):
+        return
+    wrong = "is the cluster running, and is its port right (6379, unless it was started with another)?"
+    reason = unreachable([address.removeprefix("ray://")])
+    if reason is not None:
+        raise InputError(f"address: {address} does not answer ({reason}); {wrong}")
+    if address.startswith("ray://"):  # which gives up in time
+        return
+    check = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--skip-version-check", "--address", address]
+    try:
+        subprocess.run(check, stdin=subprocess.DEVNULL, capture_output=True, timeout=_HEALTH, check=True)
+    except (subprocess.TimeoutExpired, subprocess.CalledProcessError):
+        raise InputError(f"address: {address} is no Ray cluster; {wrong}") from None
+
+
 def _cpus(ray: Any) -> int:
     return int(ray.cluster_resources().get("CPU", 0))
 
@@ -217,6 +238,5 @@ def _no_worker(patience: float) -> str:
 
 
 def _reason(error: Exception) -> str:
-    """The line that says what happened."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return printable(f"{type(error).__name__}: {lines[0] if lines else 'no reason given'}", 300)
+    """What happened, in a line."""
+    return printable(f"{type(error).__name__}: {' '.join(str(error).split())}", 300)

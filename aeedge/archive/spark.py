@@ -289,7 +289,7 @@ def _failure(text: str, parts: Sequence[Part], master: str) -> tuple[Part | None
         part = next(part for part in parts if part.number == error[0])
         return part, int(failed[2]) if failed else TRIES, printable(error[1], 200)
     if failed is None:
-        raise AeedgeError(f"Spark: {master} ended before all was done ({_first(text)})")
+        raise AeedgeError(f"Spark: {master} ended before all was done ({_first(text)}); is its master still there?")
     where, why = lost.groups() if lost else ("", "unknown")
     return parts[int(failed[1])], int(failed[2]), f"{where}: {_first(why)}"
 

@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -275,8 +275,9 @@ def told(report: Report) -> Iterator[tuple[str, str]]:
         yield "check", f"{report.rows:,} rows in = {report.written:,} rows out{aside}"
     ran = ", ".join(f"{variant} in {many(count, 'part')}" for variant, count in sorted(report.variants.items()))
     yield "ran", f"{ran} by {report.engine}, {many(report.workers, 'worker')} on {shortened(report.hosts, 4)}"
-    rate = (report.rows - report.resumed_rows) / seconds
-    yield "took", f"{duration(report.seconds)}, {rate:,.0f} {read}/s"
+    fresh = report.rows - report.resumed_rows
+    rate = f"{fresh / seconds:,.0f} {read}/s" if fresh else "all was done before"
+    yield "took", f"{duration(report.seconds)}, {rate}"
 
 
 def set_aside(report: Report | CalibrationReport, what: str) -> Iterator[tuple[str, str]]:
@@ -352,7 +353,8 @@ def progress_line(name: str, *, resumes: bool = True) -> Iterator[ProgressLine]:
     """A `ProgressLine`; where a signal ends a command that can go on later, how far it came is said."""
     line = ProgressLine(name)
     try:
-        yield line
+        with redirect_stdout(sys.stderr):  # Ray tells on standard output that a worker ended
+            yield line
     except (KeyboardInterrupt, SystemExit):
         line.end()
         if line.rows and resumes:

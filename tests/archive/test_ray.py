@@ -1,5 +1,6 @@
 """The engine that Ray is: nodes that end, sessions, and what is said where Ray cannot run."""
 
+import socket
 import sys
 import tempfile
 from collections import Counter
@@ -13,6 +14,7 @@ from helpers.parts import Work, parts
 from aeedge.archive.engines import make_engine
 from aeedge.archive.packing import pack
 from aeedge.archive.ray import RayEngine
+from aeedge.cli.archive import progress_line
 from aeedge.errors import InputError
 
 
@@ -42,6 +44,12 @@ def test_the_cluster_of_the_user_goes_on(packed, tmp_path):
         RayEngine(workers=2)
 
 
+def test_what_ray_prints_is_not_among_results(capsys):
+    with progress_line("encode"):
+        print("(raylet) A worker died")
+    assert capsys.readouterr().out == ""
+
+
 def test_clusters_of_our_own_end_and_others_do_not(ray_session, bundle, tmp_path):
     """In another process: one of our own, that of the user by its address, one without aeedge, and one without CPUs."""
     (tmp_path / "bare").mkdir()
@@ -57,27 +65,28 @@ def test_clusters_of_our_own_end_and_others_do_not(ray_session, bundle, tmp_path
     work, packed = Work({str(tmp_path)!r}, 1, "end"), pack(bundle)
     for address, workers in ((None, 2), ({ray_session.address!r}, None)):
         engine = RayEngine(address, workers)
-        print(sorted(outcome.number for outcome in engine.run(work, parts(3), packed)), engine.workers)
+        print("told", sorted(outcome.number for outcome in engine.run(work, parts(3), packed)), engine.workers)
         assert not ray.is_initialized()
     assert work.happened() == 1
 
     place = os.pathsep.join([{str(tmp_path / "bare")!r}, os.environ["PYTHONPATH"]])
     settings = {{"env_vars": {{"PYTHONPATH": place}}}}
     ray.init({ray_session.address!r}, runtime_env=settings, log_to_driver=False, logging_level=logging.ERROR)
-    print(*{{outcome.error for outcome in RayEngine().run(work, parts(2), packed)}})
+    print("told", *{{outcome.error for outcome in RayEngine().run(work, parts(2), packed)}})
     ray.shutdown()
 
     ray.init("local", num_cpus=0, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     try:
         list(RayEngine(patience=2).run(work, parts(3), packed))
     except InputError as error:
-        print(error)
+        print("told", error)
     ray.shutdown()
     """
     with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp") as scraps, pytest.MonkeyPatch.context() as patch:
         for name, value in (engines.ray_environment() | {"RAY_TMPDIR": scraps}).items():
             patch.setenv(name, value)
-        own, given, bare, none = child(code, bundle)[0].splitlines()
+        lines = child(code, bundle)[0].splitlines()  # Ray's own among them
+    own, given, bare, none = [line.removeprefix("told ") for line in lines if line.startswith("told ")]
     assert own == "[0, 1, 2] 2"
     assert given == "[0, 1, 2] 2"
     assert bare.startswith("worker ")
@@ -110,6 +119,13 @@ class TestRayThatCannotStart:
     def test_an_address_without_a_port(self):
         with pytest.raises(InputError, match="expected HOST:PORT"):
             make_engine("ray", address="127.0.0.1").workers  # noqa: B018
+
+    def test_something_else_at_the_address(self, monkeypatch):
+        monkeypatch.setattr("aeedge.archive.ray._HEALTH", 3)
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            address = f"127.0.0.1:{server.getsockname()[1]}"
+            with pytest.raises(InputError, match=f"address: {address} is no Ray cluster; .*is its port right"):
+                make_engine("ray", address=address).workers  # noqa: B018
 
     def test_an_address_of_the_environment_that_does_not_answer(self, monkeypatch):
         monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{free_port()}")

@@ -107,7 +107,7 @@ def test_sessions_of_our_own_end_and_a_cluster_without_workers_is_told(bundle, t
         assert SparkContext._active_spark_context is None
     assert work.happened() == 1
 
-    SparkContext(conf=SparkConf().setMaster("local-cluster[0,1,512]").setAppName("no workers"))
+    SparkContext(conf=SparkConf().setMaster("local-cluster[0,1,1024]").setAppName("no workers"))
     try:
         list(SparkEngine(patience=2).run(work, parts(3), packed))
     except InputError as error:
@@ -121,7 +121,7 @@ def test_sessions_of_our_own_end_and_a_cluster_without_workers_is_told(bundle, t
         first, second, error = child(code, bundle)[0].splitlines()
     assert first == "[0, 1, 2] 1"
     assert second == "[0, 1, 2] 2"
-    assert error.startswith("Spark: no worker of local-cluster[0,1,512] took a part for 2 s; are workers running")
+    assert error.startswith("Spark: no worker of local-cluster[0,1,1024] took a part for 2 s; are workers running")
 
 
 @pytest.mark.usefixtures("no_session")

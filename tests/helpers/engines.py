@@ -29,6 +29,13 @@ appender.stderr.type = Console
 appender.stderr.name = stderr
 appender.stderr.target = SYSTEM_ERR
 """
+_SERVE = """\
+import os, sys, threading
+from moto.server import main
+
+threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0)), daemon=True).start()  # ends with who started it
+main(sys.argv[1:])
+"""
 
 
 @contextmanager
@@ -39,8 +46,8 @@ def object_store():
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     null = subprocess.DEVNULL
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    server = subprocess.Popen(command, stdin=null, stdout=null, stderr=null)
+    command = [sys.executable, "-c", _SERVE, "-H", "127.0.0.1", "-p", str(port)]
+    server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=null, stderr=null)
     try:
         assert soon(lambda: _answers(server, url)), "moto does not start"
         with pytest.MonkeyPatch.context() as patch:
@@ -51,7 +58,7 @@ def object_store():
             yield url
     finally:
         server.kill()
-        server.wait(TIMEOUT)
+        server.communicate()
 
 
 def _answers(server, url):

@@ -72,6 +72,7 @@ class Group(Protocol):
 
     rank: int
     size: int
+    local_size: int
 
     def gathered(self, value: Any) -> list[Any]:
         """What each process gave, in the order of ranks, the same in all of them."""

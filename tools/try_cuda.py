@@ -71,7 +71,7 @@ def apart(name: str, way: str, count: int, epochs: int) -> dict[str, Any]:
         command = [sys.executable, *launcher, str(Path(__file__).resolve()), "--one", given, "--result", str(result)]
         done = subprocess.run(command, capture_output=True, text=True, env=os.environ)
         if done.returncode or not result.is_file():
-            return {"error": done.stderr.strip()[-1500:]}
+            return {"error": done.stderr.strip()[:3000]}  # the process's own comes before torchrun's
         found: dict[str, Any] = json.loads(result.read_text())
         return found
 

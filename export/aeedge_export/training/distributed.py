@@ -313,7 +313,7 @@ def joined(device: torch.device) -> Iterator[Group]:
         return
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     try:
-        if device.type == "cuda":
+        if device.type == "cuda" and device.index is not None:
             torch.cuda.set_device(device)
         if not dist.is_initialized():
             _initialise(backend)

@@ -89,6 +89,7 @@ bench-scale: .venv/ready
 	$(BIN)/python benchmarks/scale/kills.py
 	$(BIN)/python benchmarks/scale/plan.py
 	$(BIN)/python benchmarks/scale/simulation.py
+	$(BIN)/python benchmarks/scale/shards.py
 
 .venv/bench: .venv/ready benchmarks/requirements.txt
 	$(BIN)/python -m pip install -q -c constraints.txt -r benchmarks/requirements.txt

@@ -17,7 +17,7 @@ from aeedge.archive.parts import Plan, plan
 from aeedge.archive.recordings import is_recording, window_schema
 from aeedge.archive.storage import File, Place, covers, files, place, remove, write
 from aeedge.archive.task import EncodeTask, Settings
-from aeedge.errors import AeedgeError, InputError, VerificationError
+from aeedge.errors import AeedgeError, InputError, VerificationError, shortened
 from aeedge.loading import load
 from aeedge.model import Model
 
@@ -31,7 +31,7 @@ class Report(NamedTuple):
     Attributes:
         output: the folder with the results.
         bad_rows: the folder with what was set aside; "" for none.
-        engine, workers: what did it, and how many parts beside each other.
+        engine, workers: what did it, and how many parts beside each other; 0 where nothing was left to do.
         files, parts: how many.
         rows: of all files that can be read; of recordings samples.
         columns: of the files: those that the samples were taken from.
@@ -89,6 +89,7 @@ def encode_archive(
     invalid: str = "raise",
     false_alarm_rate: float | None = None,
     threshold: float | None = None,
+    allow_ops: Sequence[str] = (),
     engine: str | Engine = "local",
     workers: int | None = None,
     master: str | None = None,
@@ -108,6 +109,7 @@ def encode_archive(
         sources: Parquet files, folders and globs, as paths or URLs that all workers can reach.
         output: a new folder, as path or URL; of an archive on another machine a URL.
         outputs, keep, column, variant, invalid, false_alarm_rate, threshold: see `aeedge.arrow.encode_batches`.
+        allow_ops: see `aeedge.load`.
         engine: "local", "spark", "ray", or an `Engine`.
         workers, master, address: see `aeedge.archive.engines.make_engine`.
         resume: go on with a run that ended before it was done.
@@ -125,14 +127,23 @@ def encode_archive(
         BundleError: the bundle cannot be read, or lacks what an output needs.
         VerificationError: it does not compute here what it should.
     """
+    if resume and overwrite:
+        raise InputError("expected resume=True or overwrite=True, got both; the second one begins anew")
     began = time.perf_counter()
     chosen = make_engine(engine, workers=workers, master=master, address=address) if isinstance(engine, str) else engine
     packed, notes = pack(bundle), list[str]()
     target, aside = place(output), None if bad_rows is None else place(bad_rows)
-    with load(bundle, variant=variant, threads=1) as model:
+    with load(bundle, variant=variant, threads=1, allow_ops=allow_ops) as model:
         own = model.manifest.default_variant if variant == "auto" else variant
         settings = Settings(
-            tuple(outputs), tuple(dict.fromkeys(keep)), column, own, invalid, false_alarm_rate, threshold
+            tuple(outputs),
+            tuple(dict.fromkeys(keep)),
+            column,
+            own,
+            invalid,
+            false_alarm_rate,
+            threshold,
+            tuple(allow_ops),
         )
         settings.encoder(model)  # refuses what the bundle cannot give, before an archive is listed
         progress(0, 0, "looking for files")
@@ -159,10 +170,9 @@ def encode_archive(
         task = EncodeTask(identity, bundle_id, settings, target, aside, are_recordings)
         notes += _run(chosen, task, what, packed, done, progress)
     ledger.check(done)
-    report = _report(target, aside, chosen, what, done, notes)._replace(
+    report = _report(target, aside, chosen, what, done, len(before), notes)._replace(
         files=len(found),
         columns=taken,
-        resumed=len(before),
         resumed_rows=sum(before),
         variant=own,
         fell_back=tuple(sorted({each.host for each in done.values() if each.variant not in ("", own)})),
@@ -199,7 +209,7 @@ def planned(
         InputError: files whose columns do not fit, or that cannot be read and are not to be set aside.
     """
     encoder = settings.encoder(model)
-    results, cut = list[Any](), list[bool]()
+    results, cut, taken = list[Any](), list[bool](), list[list[str]]()
 
     def check(schema: Any) -> None:
         cut.append(is_recording(model, schema, settings.column))
@@ -211,6 +221,13 @@ def planned(
                 f"its result would have other columns than that of the first file: {_unlike(results[0], result)}"
             )
         results.append(result)
+        if not cut[0]:
+            taken.append([name for name in encoder.columns(schema) if name not in settings.keep])
+            if encoder.notes and taken[0] != taken[-1]:  # a guess, which is to be the same for all
+                raise InputError(
+                    f"samples would be taken from {shortened(taken[-1])}, not from {shortened(taken[0])}; rename "
+                    "columns, or name one of lists with column="
+                )
 
     is_whole = model.input.signal is not None and settings.column is None
     what = plan(found, check, whole=is_whole)
@@ -249,9 +266,10 @@ def _unlike(one: Any, other: Any) -> str:
 def job_of(bundle: str, settings: Settings, what: Plan) -> dict[str, Any]:
     """What makes the result what it is, as JSON."""
     listed = "\n".join(f"{part.place.name} {part.groups} {part.first_row} {part.rows}" for part in what.parts)
+    chosen = {name: list(value) if isinstance(value, tuple) else value for name, value in settings._asdict().items()}
     return {
         "bundle": bundle,
-        "settings": settings._asdict() | {"outputs": list(settings.outputs), "keep": list(settings.keep)},
+        "settings": chosen,
         "sources": hashlib.sha256(listed.encode()).hexdigest(),
         "parts": len(what.parts),
         "rows": what.rows,
@@ -276,6 +294,7 @@ def _run(
     rest, notes = [part for part in what.parts if part.number not in done], list[str]()
     count = sum(outcome.rows for outcome in done.values())
     failures: list[Outcome] = []
+    progress(0, 0, f"starting {engine.name}")
     label = f"{engine.name}, {engine.workers} {'worker' if engine.workers == 1 else 'workers'}"
     progress(count, what.rows, label)
     outcomes = engine.run(task, rest, packed)
@@ -308,7 +327,13 @@ def _run(
 
 
 def _report(
-    target: Place, aside: Place | None, engine: Engine, what: Plan, done: dict[int, Outcome], notes: list[str]
+    target: Place,
+    aside: Place | None,
+    engine: Engine,
+    what: Plan,
+    done: dict[int, Outcome],
+    resumed: int,
+    notes: list[str],
 ) -> Report:
     """What the outcomes of all parts say."""
     outcomes = [done[number] for number in sorted(done)]
@@ -321,8 +346,9 @@ def _report(
         output=target.name,
         bad_rows="" if aside is None else aside.name,
         engine=engine.name,
-        workers=engine.workers,
+        workers=engine.workers if len(done) > resumed else 0,  # asking starts a cluster
         parts=len(what.parts),
+        resumed=resumed,
         rows=what.rows,
         written=sum(outcome.written for outcome in outcomes),
         alarms=sum(outcome.alarms for outcome in outcomes),

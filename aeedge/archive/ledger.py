@@ -13,7 +13,7 @@ from typing import Any
 
 from aeedge.archive.engines import Outcome
 from aeedge.archive.parts import Part
-from aeedge.archive.storage import Place, entries, read, remove, write
+from aeedge.archive.storage import Place, entries, is_file, read, remove, write
 from aeedge.errors import InputError, printable
 
 FOLDER, SUCCESS, UNREADABLE = "_aeedge", "_SUCCESS", "unreadable.jsonl"
@@ -53,6 +53,8 @@ class Ledger:
         Raises:
             InputError: the folder holds results of another run, or of this one and neither is asked for; other files.
         """
+        if is_file(self.output):
+            raise InputError(f"{self.output.name}: expected a new or empty folder, it is a file; give another name")
         before = self._json(self.folder / _JOB)
         there = [info.base_name for info in entries(self.output)]
         foreign = sorted(name for name in there if name != FOLDER and not (before and _is_ours(name)))

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from aeedge.archive.storage import File, Place, accessing
-from aeedge.errors import InputError, printable
+from aeedge.archive.storage import File, Place, UnreachableError, accessing
+from aeedge.errors import InputError, of_system, printable
 
 PART_ROWS = 2**20
 """Rows that a part has at most, where row groups are not larger: seconds to minutes of work."""
+_SERVER = re.compile(r"AWS Error|google::cloud|curl|[Tt]imed? ?out|[Cc]onnection")  # damage is told without these
 _READERS = 16  # of footers beside each other: on an object store each is a round trip
 
 
@@ -82,13 +85,14 @@ def plan(files: Sequence[File], check: Callable[[Any], object], *, whole: bool =
         whole: whether a file is one part, as a recording is.
 
     Raises:
-        InputError: a schema that `check` refuses, with the names of that file and of one with a schema that it took.
+        InputError: a schema that `check` refuses, with the names of that file and of one with a schema that it took; a
+            file that cannot be reached.
     """
     parts: list[Part] = []
     unreadable: list[Unreadable] = []
     seen: list[tuple[Any, str]] = []
     empty = 0
-    with ThreadPoolExecutor(_READERS) as pool:
+    with ThreadPoolExecutor(_READERS) as pool, _cancelled(pool):
         for file, found in zip(files, pool.map(_footer, files)):
             if isinstance(found, str):
                 unreadable.append(Unreadable(file.place, found))
@@ -99,11 +103,21 @@ def plan(files: Sequence[File], check: Callable[[Any], object], *, whole: bool =
                     check(schema)
                 except InputError as error:
                     unlike = f" (the columns of {seen[0][1]} are as expected)" if seen else ""
-                    raise InputError(f"{file.name}: {error}{unlike}") from None
+                    raise InputError(f"{file.name}: {str(error).removeprefix('batch: ')}{unlike}") from None
                 seen.append((schema, file.name))
             empty += not sum(groups)
             parts += _cut(file, groups, len(parts), whole)
     return Plan(parts, unreadable, empty, seen[0][0] if seen else None)
+
+
+@contextmanager
+def _cancelled(pool: ThreadPoolExecutor) -> Iterator[None]:
+    """After an error, do not wait for what has not begun."""
+    try:
+        yield
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        raise
 
 
 def _cut(file: File, groups: Sequence[int], number: int, whole: bool) -> list[Part]:
@@ -125,13 +139,55 @@ def _cut(file: File, groups: Sequence[int], number: int, whole: bool) -> list[Pa
 
 def _footer(file: File) -> tuple[Any, list[int]] | str:
     """The schema, and the numbers of rows of the row groups; why not, where it is damaged."""
-    import pyarrow as pa
+    try:
+        with opened(file.place) as found:
+            groups = [found.metadata.row_group(i).num_rows for i in range(found.metadata.num_row_groups)]
+            return found.schema_arrow, groups
+    except UnreadableError as error:
+        return str(error).removeprefix(f"{file.name}: cannot be read (").removesuffix(")")
+
+
+@contextmanager
+def opened(place: Place, version: str = "") -> Iterator[Any]:
+    """A file as a pyarrow.parquet.ParquetFile; `version`: the one that is expected.
+
+    Raises:
+        UnreadableError: it is no Parquet, or damaged.
+        InputError: it was changed or removed, or cannot be reached.
+    """
     import pyarrow.parquet as pq
 
     try:
-        with accessing(file.place), file.place.filesystem.open_input_file(file.place.path) as stream:
-            found = pq.ParquetFile(stream)
-            groups = [found.metadata.row_group(i).num_rows for i in range(found.metadata.num_row_groups)]
-            return found.schema_arrow, groups
-    except (InputError, FileNotFoundError, pa.ArrowException) as error:
-        return printable(" ".join(str(error).removeprefix(f"{file.name}: ").split()), 200)
+        with accessing(place):
+            stream = place.filesystem.open_input_file(place.path)
+    except FileNotFoundError:
+        raise InputError(f"{place.name}: is not there any more") from None
+    with stream:
+        if version and stream.size() != int(version.split()[0]):
+            raise changed(place)
+        with damage(place.name):
+            file = pq.ParquetFile(stream, pre_buffer=True)  # columns in a few requests, not one by one
+        yield file
+
+
+@contextmanager
+def damage(name: str) -> Iterator[None]:
+    """What a reader of Parquet raises, for a file or a part of this name.
+
+    Raises:
+        UnreadableError: it is damaged.
+        UnreachableError: the system or a server failed.
+    """
+    import pyarrow as pa
+
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        failed = isinstance(error, OSError) and (of_system(error) or _SERVER.search(str(error)))
+        kind = UnreachableError if failed else UnreadableError
+        raise kind(f"{name}: cannot be read ({printable(' '.join(str(error).split()), 200)})") from None
+
+
+def changed(place: Place) -> InputError:
+    """What is raised for a file that is not as it was."""
+    return InputError(f"{place.name}: was changed since the run began; run again, which reads it anew")

@@ -15,7 +15,7 @@ import numpy as np
 from aeedge.archive.engines import Outcome
 from aeedge.archive.parts import Part, UnreadableError
 from aeedge.archive.sketch import ScoreSketch
-from aeedge.archive.storage import Place
+from aeedge.archive.storage import Place, patiently
 from aeedge.archive.task import Aside, Settings, Source, verified
 from aeedge.arrow import BatchEncoder
 from aeedge.detection.calibration import raised
@@ -145,7 +145,7 @@ class ScoreTask:
         began, host = time.perf_counter(), platform.node()
         try:
             models, wrong = self._models(bundle)
-            found = self._scored(part, models)
+            found = patiently(lambda: self._scored(part, models))
             found = found._replace(wrong={variant: f"worker {host}: {why}" for variant, why in wrong.items()})
         except AeedgeError as error:
             unverified = isinstance(error, (VerificationError, BundleError))

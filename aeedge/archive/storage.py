@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import IO, TYPE_CHECKING, Any, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from aeedge.errors import InputError, of_system, printable
@@ -19,11 +20,18 @@ from aeedge.errors import InputError, of_system, printable
 if TYPE_CHECKING:
     from os import PathLike
 
+_T = TypeVar("_T")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+_FINAL = re.compile(r"ACCESS_DENIED|NO_SUCH|INVALID|[Pp]ermission|[Cc]redentials")  # no other time will help
+_PAUSES = (1.0, 5.0)  # seconds; the clients of object stores have tried some times by themselves
 _GLOB = re.compile(r"[*?\[]")
 _SUFFIXES = (".parquet", ".pq", ".parq")
 OTHER_SUFFIXES = {".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson", ".npy", ".npz", ".wav", ".gz"}
 """Of files that aeedge reads one by one."""
+
+
+class UnreachableError(InputError):
+    """A file system that is somewhere else fails; another time may help."""
 
 
 class Place(NamedTuple):
@@ -134,12 +142,12 @@ def covers(source: str | PathLike[str], target: Place) -> bool:
     return not _is_hidden(name, glob) and (not glob or _regex(glob).fullmatch(name) is not None)
 
 
-def is_there(place: Place) -> bool:
-    """Whether there is a file or a folder."""
+def is_file(place: Place) -> bool:
+    """Whether there is a file, not a folder or nothing."""
     import pyarrow.fs
 
     with accessing(place):
-        return bool(place.filesystem.get_file_info(place.path).type != pyarrow.fs.FileType.NotFound)
+        return bool(place.filesystem.get_file_info(place.path).type == pyarrow.fs.FileType.File)
 
 
 def entries(folder: Place) -> list[Any]:
@@ -213,12 +221,27 @@ def remove(place: Place) -> None:
             place.filesystem.delete_file(place.path)
 
 
+def patiently(call: Callable[[], _T]) -> _T:
+    """The result of a call that is made again after a while where a server fails.
+
+    Raises:
+        UnreachableError: it fails each time.
+    """
+    for seconds in _PAUSES:
+        try:
+            return call()
+        except UnreachableError:
+            time.sleep(seconds)
+    return call()
+
+
 @contextmanager
 def accessing(place: Place, what: str = "read") -> Iterator[None]:
     """What a file system refuses as an InputError; a missing file stays a FileNotFoundError where it is read.
 
     Raises:
-        InputError: it cannot be reached.
+        InputError: the system refuses it.
+        UnreachableError: a server does, which may be over in a while.
     """
     try:
         yield
@@ -228,7 +251,8 @@ def accessing(place: Place, what: str = "read") -> Iterator[None]:
         raise InputError(f"{place.name}: cannot be {what}, for its folder is not there") from None
     except OSError as error:
         why = printable(" ".join(str(error).split()), 200)
-        raise InputError(f"{place.name}: cannot be {what} ({why})") from None
+        kind = InputError if of_system(error) or _FINAL.search(str(error)) else UnreachableError
+        raise kind(f"{place.name}: cannot be {what} ({why})") from None
 
 
 @lru_cache(maxsize=16)

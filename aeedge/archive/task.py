@@ -8,7 +8,6 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
@@ -18,17 +17,18 @@ import numpy as np
 
 from aeedge.archive.engines import Outcome
 from aeedge.archive.ledger import SCRATCH, Ledger, file_name
-from aeedge.archive.parts import Part, UnreadableError
+from aeedge.archive.parts import Part, UnreadableError, changed, damage, opened
 from aeedge.archive.recordings import WINDOW, is_recording, recording_batches, window_schema
-from aeedge.archive.storage import Place, accessing, remove, write, written
+from aeedge.archive.storage import Place, patiently, remove, write, written
 from aeedge.arrow import BatchEncoder
-from aeedge.errors import AeedgeError, BundleError, InputError, VerificationError, of_system, printable
+from aeedge.errors import AeedgeError, BundleError, InputError, VerificationError
 from aeedge.loading import load
 from aeedge.model import Model
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+_OF_LOADING = ("variant", "allow_ops")
 _BATCH_ROWS = 2**16
 _COMPRESSION = "zstd"
 _MOST_REASONS = 20
@@ -36,7 +36,7 @@ _REASONS = ("_file", "_row", "_reason")
 
 
 class Settings(NamedTuple):
-    """What is computed of each row; the arguments of `aeedge.arrow.BatchEncoder`."""
+    """What is computed of each row: arguments of `aeedge.arrow.BatchEncoder`, and of `aeedge.load`."""
 
     outputs: tuple[str, ...] = ("latent",)
     keep: tuple[str, ...] = ()
@@ -45,10 +45,11 @@ class Settings(NamedTuple):
     invalid: str = "raise"
     false_alarm_rate: float | None = None
     threshold: float | None = None
+    allow_ops: tuple[str, ...] = ()
 
     def encoder(self, model: Model, first_row: int = 0) -> BatchEncoder:
         """For a model that is open."""
-        options: Any = {name: value for name, value in self._asdict().items() if name != "variant"}
+        options: Any = {name: value for name, value in self._asdict().items() if name not in _OF_LOADING}
         return BatchEncoder(model, **options, first_row=first_row)
 
 
@@ -76,10 +77,10 @@ class EncodeTask:
         """Do a part with the bundle at this path."""
         began, host = time.perf_counter(), platform.node()
         try:
-            model = verified(bundle, self.bundle_id, self.settings.variant)
-            outcome = self._encoded(part, model)
+            model = verified(bundle, self.bundle_id, self.settings.variant, self.settings.allow_ops)
+            outcome = patiently(lambda: self._encoded(part, model))
             outcome = outcome._replace(host=host, variant=model.variant, seconds=round(time.perf_counter() - began, 3))
-            self._commit(part, outcome)
+            patiently(lambda: self._commit(part, outcome))
         except AeedgeError as error:
             where = f"worker {host}: " if isinstance(error, (VerificationError, BundleError)) else ""
             unverified = isinstance(error, (VerificationError, BundleError))
@@ -99,7 +100,7 @@ class EncodeTask:
             lost = 0 if self.are_recordings else part.rows  # nobody knows how many windows it has
             return Outcome(part.number, part.rows, 0, lost, unreadable=str(error))
         if not source.is_cut and rows != part.rows:
-            raise _changed(part)
+            raise changed(part.place)
         aside.finish(source)
         reasons, notes = dict(Counter(aside.reasons.values()).most_common(_MOST_REASONS)), tuple(source.notes)
         found = Outcome(part.number, part.rows, count, len(aside.reasons), alarms=alarms, reasons=reasons)
@@ -247,7 +248,7 @@ class Aside:
 
 
 @lru_cache(maxsize=4)
-def verified(bundle: str, identity: str, variant: str) -> Model:
+def verified(bundle: str, identity: str, variant: str, allow_ops: tuple[str, ...] = ()) -> Model:
     """A model that reproduced its reference outputs in this process; int8 that does not is fp32, as on a device.
 
     Raises:
@@ -256,7 +257,7 @@ def verified(bundle: str, identity: str, variant: str) -> Model:
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # which variant runs is in the outcome
-        model = load(bundle, variant=variant, threads=1, check="golden")
+        model = load(bundle, variant=variant, threads=1, check="golden", allow_ops=allow_ops)
     if model.manifest.id != identity:
         raise VerificationError(
             f"{bundle}: expected the bundle {identity[:12]}, got {model.manifest.id[:12]}; it was replaced, run again"
@@ -270,21 +271,15 @@ def _row_batches(part: Part, encoder: BatchEncoder) -> Iterator[Any]:
     Raises:
         UnreadableError: the file is damaged.
     """
-    with _reading(part) as file:
+    with opened(part.place, part.version) as file:
         needed = encoder.columns(file.schema_arrow)
         yield from _batches(part, file, needed)
 
 
 def _batches(part: Part, file: Any, columns: list[str] | None) -> Iterator[Any]:
-    import pyarrow as pa
-
-    try:
+    with damage(part.name):
         for groups in _stretches(file.metadata, part.groups):
             yield from file.iter_batches(_BATCH_ROWS, row_groups=groups, columns=columns)
-    except (pa.ArrowException, OSError) as error:
-        why = printable(" ".join(str(error).split()), 200)
-        kind = InputError if isinstance(error, OSError) and _of_network(error) else UnreadableError
-        raise kind(f"{part.name}: cannot be read ({why})") from None
 
 
 def _stretches(metadata: Any, groups: Sequence[int]) -> Iterator[list[int]]:
@@ -300,43 +295,8 @@ def _stretches(metadata: Any, groups: Sequence[int]) -> Iterator[list[int]]:
         yield chosen
 
 
-def _of_network(error: OSError) -> bool:
-    """Whether the system or a server refused, where another time may help; damage has no error number."""
-    return of_system(error) or "AWS Error" in str(error)
-
-
-@contextmanager
-def _reading(part: Part) -> Iterator[Any]:
-    """A file of an archive, open.
-
-    Raises:
-        UnreadableError: it is no Parquet, or damaged.
-    """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        with accessing(part.place):
-            stream = part.place.filesystem.open_input_file(part.place.path)
-    except FileNotFoundError:
-        raise InputError(f"{part.place.name}: is not there any more") from None
-    with stream:
-        if part.version and stream.size() != int(part.version.split()[0]):
-            raise _changed(part)
-        try:
-            file = pq.ParquetFile(stream, pre_buffer=True)  # columns in a few requests, not one by one
-        except pa.ArrowException as error:
-            why = printable(" ".join(str(error).split()), 200)
-            raise UnreadableError(f"{part.place.name}: cannot be read ({why})") from None
-        yield file
-
-
-def _changed(part: Part) -> InputError:
-    return InputError(f"{part.place.name}: was changed since the run began; run again, which reads it anew")
-
-
 def _schema(part: Part) -> Any:
-    with _reading(part) as file:
+    with opened(part.place, part.version) as file:
         return file.schema_arrow
 
 
@@ -345,7 +305,7 @@ def _rows(part: Part, numbers: list[int]) -> Any:
     import pyarrow as pa
 
     pieces, first = [], 0
-    with _reading(part) as file:
+    with opened(part.place, part.version) as file:
         for batch in _batches(part, file, None):
             here = [number - first for number in numbers if first <= number < first + batch.num_rows]
             if here:

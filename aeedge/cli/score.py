@@ -86,13 +86,13 @@ def score(
     wish = Wish.taken(reading)
     if wish.is_archive(sources, output):
         dialect = {"header": header is not None, "delimiter": delimiter, "decimal": decimal}
-        refuse({"format": format, "allow_ops": allow_ops, **dialect, **reading}, threads)
+        refuse({"format": format, **dialect, **reading}, threads)
         if top:
             raise InputError(
                 "--top: causes are not computed for archives; leave it out, and score the alarms as a file"
             )
         assert output is not None
-        with load(bundle, variant=variant, threads=1) as model:
+        with load(bundle, variant=variant, threads=1, allow_ops=allow_ops) as model:
             detector = Detector(model, false_alarm_rate, threshold, 0)
             run_archive(
                 "score",
@@ -107,6 +107,7 @@ def score(
                 invalid=invalid,
                 false_alarm_rate=false_alarm_rate,
                 threshold=threshold,
+                allow_ops=allow_ops,
                 overwrite=force,
             )
         return

@@ -61,9 +61,9 @@ def _command(name: str, example: str) -> click.Command:
         wish, keep = Wish.taken(reading), tuple(dict.fromkeys(keep))
         if name == "encode" and wish.is_archive(sources, output):
             dialect = {"header": header is not None, "delimiter": delimiter, "decimal": decimal}
-            refuse({"format": format, "bits": bits, "allow_ops": allow_ops, **dialect, **reading}, threads)
+            refuse({"format": format, "bits": bits, **dialect, **reading}, threads)
             settings: dict[str, Any] = {"keep": keep, "variant": variant, "invalid": invalid, "overwrite": force}
-            run_archive(name, bundle, sources, output, wish, **settings)
+            run_archive(name, bundle, sources, output, wish, allow_ops=allow_ops, **settings)
             return
         output = checked_output(output, sources, force)
         with load(bundle, variant=variant, threads=threads, allow_ops=allow_ops) as model:

@@ -1,9 +1,7 @@
 """Trains on a folder of .npy shards that is larger than memory: how many rows a second, how much memory, and how long
 the step waits for rows, beside a training on rows in memory.
 
-    python benchmarks/scale/shards.py                  # 20 GB, minutes to write, then an epoch
-    python benchmarks/scale/shards.py --gigabytes 2    # does not replace the result of the full size
-    python benchmarks/scale/shards.py --show
+    python benchmarks/scale/shards.py [--quick | --gigabytes N] [--dense] [--work FOLDER] [--table]
 
 The shards are sparse: of each 8 MB, 1 MB of rows is written, and the rest are holes, which read as rows of zeros. They
 are read like any file, but need an eighth of the disk; --dense writes all rows. Each training is a process of its own,
@@ -125,7 +123,7 @@ def apart(*arguments: Any) -> dict[str, Any]:
     return found
 
 
-def measure(gigabytes: float, dense: bool, where: Path) -> dict[str, Any]:
+def measure(gigabytes: float, dense: bool, where: Path | None) -> dict[str, Any]:
     """Write shards, train on them and on rows in memory, and remove them."""
     folder = Path(tempfile.mkdtemp(prefix="shards-", dir=where))
     try:
@@ -174,16 +172,18 @@ def table(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
 def main() -> None:
     """Measure, or show what was measured."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--gigabytes", type=float, default=20.0, help="of all shards")
+    parser.add_argument("--quick", action="store_true", help="2 GB; does not replace the result of 20 GB")
+    parser.add_argument("--gigabytes", type=float, help="of all shards, 20 by default; likewise")
     parser.add_argument("--dense", action="store_true", help="write all rows to the disk")
-    parser.add_argument("--where", type=Path, default=None, help="folder to write to, removed afterwards")
-    parser.add_argument("--show", action="store_true", help="print the last result")
+    parser.add_argument("--work", type=Path, help="folder to write to; the shards are removed afterwards")
+    parser.add_argument("--table", action="store_true", help="print the last result")
     given = parser.parse_args()
-    if given.show:
-        show("shards")
+    size = given.gigabytes or (2.0 if given.quick else 20.0)
+    name = "shards" if size >= 20 else "shards-quick"
+    if given.table:
+        show(name)
         return
-    result = measure(given.gigabytes, given.dense, given.where)
-    name = "shards" if given.gigabytes >= 20 else "shards-quick"
+    result = measure(size, given.dense, given.work)
     publish(name, result, {"Training, one thread; memory as sampled every 20 ms": table(result)})
     print(f"streamed rows take {1 / result['ratio']:.2f} of the time of rows in memory")
 

@@ -38,6 +38,7 @@ from aeedge_export.data.rows import (
     LEAST_ROWS_TO_CALIBRATE,
     SPLIT,
     Split,
+    fewer,
     fingerprint,
     hashed,
     kept_rows,
@@ -495,7 +496,7 @@ def _wanted_at_once(X: Any, parts: Split, row_bytes: int, seed: int) -> NDArray[
     """Indices of the rows that are needed one by one before and after the training, which are read in one pass."""
     spread = (_spread(X, parts.train), _spread(X, parts.fitted), picked(X, parts.train), picked(X, parts.fitted))
     kept = (kept_rows(rows, most_calibration(row_bytes), seed, time_ordered=False) for rows in parts[2:])
-    return np.concatenate([*spread, *kept, parts.validation, hashed(X)])
+    return np.concatenate([*spread, *kept, fewer(X, parts.validation), hashed(X)])
 
 
 def _given_calibration(run: Run, given: ArrayLike) -> NDArray[Any]:
@@ -626,7 +627,7 @@ def _train_network(
         with run.threads.during(resolved.settings.threads, torch.device("cpu"), None, work, 1), run.threads.kept():
             run.state = _solve(network, run, X, train_rows, validation_rows)
         return
-    rows = place_rows(X, train_rows, validation_rows, run.scaler, device, run.sample_weight)
+    rows = place_rows(X, train_rows, validation_rows, run.scaler, device, run.sample_weight, group)
     spread = torch.from_numpy(run.scaler(X[_spread(X, train_rows)]))
     low, high = (torch.tensor(np.asarray(bound, np.float32)).to(device) for bound in resolved.bounds)
     corrupt = corruption(resolved.noise, low, high) if resolved.noise else None

@@ -192,7 +192,6 @@ def test_an_archive_is_meant_by_engine_folder_url_or_pattern(own, inline):
         ("plant -o out/ --decimal ,", "--decimal: is for files"),
         ("plant -o out/ --resize 4x4", "--resize: is for files"),
         ("plant -o out/ --skip-bad", "--skip-bad: is for files"),
-        ("plant -o out/ --allow-ops If", "--allow-ops: is for files"),
         ("plant -o out/ --threads 4", "--threads: a worker of an archive has one thread, got 4; give --workers 4"),
         ("plant -o out/ --workers 0", "--workers: expected a whole number of at least 1, got 0"),
         ("plant -o out/ --master yarn", "--master: is an option of the engine 'spark', got it with 'local'"),
@@ -309,6 +308,20 @@ def test_examples_of_the_documentation(own, bundle, inline, s3, tmp_path, monkey
         re.search(r"^```python\n(.*?)^```", section, re.MULTILINE | re.DOTALL)[1].replace("/data/", f"{tmp_path}/"), {}
     )
     assert result("encoded").num_rows == sum(SIZES)
+
+
+@pytest.mark.parametrize("name", ["encode", "score"])
+def test_operators_that_are_allowed_here_are_on_the_workers(own, bundle, inline, monkeypatch, name):
+    asked = []
+
+    def recorded(*args, **options):
+        asked.append(options["allow_ops"])
+        return aeedge.load(*args, **options)
+
+    for module in ("job", "task"):
+        monkeypatch.setattr(f"aeedge.archive.{module}.load", recorded)
+    call(name, bundle, own, "-o", "out/", "--allow-ops", "If,Loop")
+    assert asked == [("If", "Loop")] * 2
 
 
 # --- how far it is

@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -91,6 +93,21 @@ def test_a_list_column(samples, tmp_path):
     assert report.columns == ("values",)
     with aeedge.load(BUNDLE, threads=1) as model:
         np.testing.assert_array_equal(latents(result(tmp_path / "out")), model.encode(samples))
+
+
+def test_a_guess_is_the_same_for_all_files(samples, tmp_path):
+    bundle = BUNDLE.parent / "bundle_v1"  # twelve values, some of whose names are given here
+    with aeedge.load(bundle, threads=1) as model:
+        values = model.golden_rows()
+    lists = pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values.shape[1])
+    (tmp_path / "in").mkdir()
+    pq.write_table(pa.table({"a": lists}), tmp_path / "in/0.parquet")
+    pq.write_table(pa.table({"b": lists}), tmp_path / "in/1.parquet")
+    with pytest.raises(InputError, match=r"1.parquet: samples would be taken from b, not from a; .*0.parquet"):
+        encode(tmp_path / "in", tmp_path / "out", bundle)
+    pq.write_table(pa.table({"b": lists, "a": lists}), tmp_path / "in/1.parquet")
+    report = encode(tmp_path / "in", tmp_path / "out", bundle, column="a")
+    assert report.written == 2 * len(values)
 
 
 def test_empty_files_are_counted(own, tmp_path):
@@ -229,12 +246,116 @@ def test_workers_that_are_killed_are_replaced(archive, tmp_path):
     assert report.written == whole.written
 
 
+OF_A_SCRIPT = """\
+from aeedge.archive.engines import Outcome
+from aeedge.archive.local import LocalEngine
+from aeedge.archive.packing import Packed
+from aeedge.archive.parts import Part
+
+def task(part, bundle):
+    return Outcome(part.number)
+
+if __name__ == "__main__":
+    found = LocalEngine(1).run(task, [Part(7, None, (), 0, 1)], Packed("", "", b""))
+    print([outcome.number for outcome in found])
+"""
+
+
+def test_a_script_need_not_expect_to_be_imported(archive, tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from aeedge.archive.job import encode_archive\n"
+        f"print(encode_archive({str(BUNDLE)!r}, [{str(archive)!r}], 'out', workers=2).written)\n"
+    )
+    places = [str(Path(aeedge.__file__).parent.parent), os.environ.get("PYTHONPATH", "")]
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, places))}
+    run = subprocess.run([sys.executable, script], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120)
+    assert (run.stdout, run.stderr) == (f"{sum(SIZES)}\n", "")
+    script.write_text(OF_A_SCRIPT)
+    run = subprocess.run([sys.executable, script], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120)
+    assert (run.stdout, run.stderr) == ("[7]\n", "")
+
+
 def test_a_part_that_always_kills_its_worker(archive, tmp_path):
     (tmp_path / "marks").mkdir()
     said = r"day-2.*its worker ended 4 times before it was done \(exit code -9\).*4 of 5 parts are done.*resume=True"
     with pytest.raises(InputError, match=said):
         encode(archive, tmp_path / "out", engine=KillingEngine(2, 9, tmp_path / "marks"))
     assert encode(archive, tmp_path / "out", resume=True).resumed == 4
+
+
+class Failing:
+    """A file system whose server fails some times."""
+
+    def __init__(self, system, operation, name, error, times):
+        self._system, self._failing, self.left, self.error = system, (operation, name), times, error
+
+    def __getattr__(self, operation):
+        found = getattr(self._system, operation)
+        if operation != self._failing[0]:
+            return found
+
+        def act(path, *args, **options):
+            if self.left and self._failing[1] in path:
+                self.left -= 1
+                raise self.error
+            return found(path, *args, **options)
+
+        return act
+
+
+SLOW = OSError("When reading object: AWS Error SLOW_DOWN during GetObject operation: try again")
+DENIED = OSError("When reading object: AWS Error ACCESS_DENIED during GetObject operation")
+NO_PERMISSION = PermissionError(13, "Permission denied")
+
+
+@pytest.mark.parametrize("operation", ["open_input_file", "open_output_stream", "move"])
+def test_a_server_that_fails_for_a_while(archive, tmp_path, monkeypatch, operation):
+    name = "day-1" if operation == "open_input_file" else "part-00001"
+    files, slept = Failing(storage._opened(""), operation, name, SLOW, 0), []
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "_opened", lambda root: files)
+        patch.setattr(storage.time, "sleep", slept.append)
+        encode(archive, tmp_path / "out", bad_rows=tmp_path / "bad", engine=Later(files, 2))
+    assert slept == [1.0, 5.0]
+    encode(archive, tmp_path / "whole")
+    assert bytes_of(tmp_path / "out") == bytes_of(tmp_path / "whole")
+    assert os.listdir(tmp_path / "bad") == ["_aeedge"]
+
+
+class Later(InlineEngine):
+    """The server fails when the work begins."""
+
+    def __init__(self, files, times):
+        self.files, self.times = files, times
+
+    def run(self, task, parts, bundle):
+        self.files.left = self.times
+        yield from super().run(task, parts, bundle)
+
+
+@pytest.mark.parametrize(("error", "tries"), [(SLOW, 3), (DENIED, 1), (NO_PERMISSION, 1)])
+@pytest.mark.parametrize("when", ["plan", "work"])
+def test_a_file_that_cannot_be_reached_is_not_taken_for_a_damaged_one(
+    archive, tmp_path, monkeypatch, error, tries, when
+):
+    files = Failing(storage._opened(""), "open_input_file", "day-1", error, 99 if when == "plan" else 0)
+    slept = []
+    monkeypatch.setattr(storage, "_opened", lambda root: files)
+    monkeypatch.setattr(storage.time, "sleep", slept.append)
+    with pytest.raises(InputError, match=r"day-1.parquet: cannot be read"):
+        encode(archive, tmp_path / "out", bad_rows=tmp_path / "bad", engine=Later(files, 99))
+    if when == "plan":
+        assert not (tmp_path / "out").exists()
+    else:
+        assert len(slept) == tries - 1
+        assert sorted(os.listdir(tmp_path / "bad")) == ["_aeedge"]
+        assert len(bytes_of(tmp_path / "out")) == 4
+
+
+def test_resume_or_overwrite(archive, tmp_path):
+    with pytest.raises(InputError, match="resume=True or overwrite=True, got both"):
+        encode(archive, tmp_path / "out", resume=True, overwrite=True)
 
 
 def test_an_exception_that_nobody_expects_is_told(archive, tmp_path):
@@ -278,7 +399,11 @@ def test_poisoned_rows_are_set_aside_with_all_their_columns(own, samples, tmp_pa
     assert "part-00002.parquet" not in os.listdir(tmp_path / "out") or rows == 128
     assert encode(own, tmp_path / "out", bad_rows=tmp_path / "bad", keep=("id",), outputs=ALL, resume=True) == (
         report._replace(
-            resumed=report.parts, resumed_rows=report.rows, notes=(), seconds=encode_seconds(tmp_path / "out")
+            workers=0,
+            resumed=report.parts,
+            resumed_rows=report.rows,
+            notes=(),
+            seconds=encode_seconds(tmp_path / "out"),
         )
     )
 
@@ -357,6 +482,13 @@ def test_schemas_that_differ(own, tmp_path):
     assert not (tmp_path / "missing").exists()
 
 
+def test_a_missing_column_is_told_of_the_file(own, tmp_path):
+    file = own / "day-3.parquet"
+    pq.write_table(pq.read_table(file).drop_columns(["s2"]), file)
+    with pytest.raises(InputError, match=r"day-3.parquet: expected a column 's2', got"):
+        encode(own, tmp_path / "out")
+
+
 def test_a_file_that_changes_while_the_archive_is_read(own, tmp_path):
     class Changing(InlineEngine):
         def run(self, task, parts, bundle):
@@ -414,8 +546,9 @@ def test_nothing_else_is_ever_removed(archive, tmp_path):
     with pytest.raises(InputError, match=r"'mine.txt'"):
         encode(archive, tmp_path / "out", overwrite=True)
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(InputError, match="file"):
+    with pytest.raises(InputError, match="expected a new or empty folder, it is a file"):
         encode(archive, tmp_path / "file", overwrite=True)
+    assert (tmp_path / "file").read_text() == "mine"
     (tmp_path / "empty").mkdir()
     assert encode(archive, tmp_path / "empty").written
 

@@ -36,6 +36,7 @@ NUMBERS = {  # by parameter: the family that uses it, values that fit, values th
     "hidden": ("dense", [(), (8,), 64, [8, 4], np.array([3]), np.array(8)], [0, (8, 0), 2.5, (8.0,), "deep", None, -1]),
     "linear_path": ("dense", [True, False], ["yes", None, 2]),
     "ordered": ("dense", [True, False], ["no", None, 1]),
+    "compile": ("dense", [False, np.False_], ["no", None, 1]),
     "separable": ("conv2d", [True, False, np.True_], ["no", None, 1]),
     "strides": (
         "conv1d",
@@ -45,7 +46,7 @@ NUMBERS = {  # by parameter: the family that uses it, values that fit, values th
     "front_end_options": ("dense", [None, {}], ["log", 3, [1], {"log": True}]),  # which only front ends have
 }
 NAMES = ["family", "activation", "latent_activation", "output", "loss", "scaling", "normalization", "schedule"]
-NAMES += ["noise", "sparsity", "device", "channels", "axes", "goal", "score_kind", "front_end"]
+NAMES += ["precision", "noise", "sparsity", "device", "channels", "axes", "goal", "score_kind", "front_end"]
 
 
 def check(**params):

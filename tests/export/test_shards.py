@@ -18,6 +18,7 @@ from aeedge.cli.group import AeedgeGroup
 from aeedge.errors import InputError
 from aeedge_export import Autoencoder, Shards
 from aeedge_export.data import shards as shards_module
+from aeedge_export.data.outliers import find_outliers
 from aeedge_export.data.rows import StreamedRows, split
 from aeedge_export.data.scaling import Scaler, fit_statistics, pick_rows
 
@@ -256,17 +257,17 @@ def test_every_row_is_seen_once_an_epoch(kind, stored, rows, size, chunk, seed):
     assert sorted(row.tobytes() for row in np.concatenate(found)) == sorted(row.tobytes() for row in rows[train])
 
 
-def test_rows_are_shuffled_within_windows_and_differ_by_epoch(stored, rows):
+def test_rows_are_shuffled_within_buffers_and_differ_by_epoch(stored, rows):
     train = np.arange(392)
     first, again, other = (np.concatenate(batches_of(Shards(stored["npy"]), train, 32, seed)) for seed in (0, 0, 1))
     assert first.tobytes() == again.tobytes()
     assert first.tobytes() != other.tobytes()
     order = [int(np.flatnonzero((rows == row).all(axis=1))[0]) for row in first]
     assert sorted(order) == list(range(392))
-    windows = [order[start : start + 28] for start in range(0, 392, 28)]
-    assert all(len({row // 7 for row in window}) == 4 for window in windows)
-    assert all(window != sorted(window) for window in windows)
-    assert [min(window) for window in windows] != sorted(min(window) for window in windows)
+    buffers = [order[start : start + 28] for start in range(0, 392, 28)]
+    assert all(len({row // 7 for row in part}) == 4 for part in buffers)
+    assert all(part != sorted(part) for part in buffers)
+    assert [min(part) for part in buffers] != sorted(min(part) for part in buffers)
 
 
 def test_weighted_rows_come_as_often_from_shards_as_from_an_array(stored, rows):
@@ -319,10 +320,25 @@ def test_no_more_than_a_chunk_is_read_at_once(monkeypatch):
     ae.resume(watched, epochs=4)
     ae.transform(watched)
     assert 0 < watched.most <= most + 1
-    assert False in watched.threads  # windows are read ahead
+    assert False in watched.threads  # buffers are read ahead
 
 
-def test_the_next_window_is_read_while_the_present_one_is_used():
+def test_long_validation_rows_are_thinned_out(monkeypatch):
+    X = np.arange(4000, dtype=np.float32).reshape(1000, 4)
+    monkeypatch.setattr("aeedge_export.data.rows._VALIDATION_BYTES", 16 * 10)
+    rows = StreamedRows(X, np.arange(500), np.arange(500, 1000), NO_SCALING, CPU)
+    assert rows.validation[:, 0].tolist() == X[np.linspace(500, 999, 10).astype(int), 0].tolist()
+
+
+def test_very_many_far_values_are_in_the_nature_of_the_data(monkeypatch):
+    X = np.random.default_rng(0).normal(size=(500, 3)).astype(np.float32)
+    X[::50, 1] = 1e6
+    assert find_outliers(X).mask.sum() == 10
+    monkeypatch.setattr("aeedge_export.data.outliers._MOST_FAR", 9)
+    assert find_outliers(X).findings == ()
+
+
+def test_the_next_buffer_is_read_while_the_present_one_is_used():
     watched = Watched(np.arange(4000, dtype=np.float32).reshape(1000, 4))
     rows = StreamedRows(watched, np.arange(1000), np.arange(0), NO_SCALING, CPU, chunk_bytes=16 * 10)
     before = threading.active_count()
@@ -447,6 +463,19 @@ def test_a_null_is_named_by_file_row_and_column(rows, tmp_path):
         Autoencoder(**SMALL).fit(Shards(tmp_path))
 
 
+def test_a_list_of_another_length_is_named_by_file_and_row(rows, tmp_path):
+    lists = rows[:50].tolist()
+    pq.write_table(pa.table({"v": lists}), tmp_path / "a.parquet")
+    for wrong in ([1.0] * 5, None):
+        pq.write_table(pa.table({"v": [*lists[:33], wrong, *lists[34:]]}), tmp_path / "b.parquet", row_group_size=20)
+        got = "none" if wrong is None else "5"
+        with pytest.raises(InputError, match=rf"b\.parquet, row 33 .*column 'v': expected 6 values .*got {got}"):
+            Autoencoder(**SMALL).fit(Shards(tmp_path))
+    pq.write_table(pa.table({"v": rows[:9, :4].tolist()}), tmp_path / "b.parquet")
+    with pytest.raises(InputError, match=r"b\.parquet: expected a column 'v\[4\]' of numbers as in .*a\.parquet"):
+        Shards(tmp_path)
+
+
 @pytest.mark.parametrize("change", ["longer", "shorter", "gone"])
 @pytest.mark.parametrize("kind", ["npy", "parquet"])
 def test_files_that_change_while_training_stop_it(kind, change, rows, tmp_path, monkeypatch):
@@ -529,3 +558,23 @@ def test_columns_are_chosen_where_rows_are_streamed(stored, tmp_path):
     assert result.exit_code == 0, result.output
     assert "inputs (4): a, c, d, f" in result.output
     assert Autoencoder.load(tmp_path / "run").run_.features == ("a", "c", "d", "f")
+
+
+def test_a_file_of_labels_is_used_where_rows_are_streamed(stored, tmp_path):
+    np.save(tmp_path / "y.npy", (np.arange(400) % 5 == 0).astype(int))
+    result = call(
+        *("train", stored["npy"], "-o", tmp_path / "run", "--stream", "--labels", tmp_path / "y.npy"),
+        *("--latent", "2", "--hidden", "8", "--epochs", "1", "-q"),
+    )
+    assert result.exit_code == 0, result.output
+    assert "streamed" in result.output
+    assert "labels: class '1' counts as anomalous" in result.output
+
+
+def test_calibration_rows_from_other_shards_are_read_into_memory(stored, tmp_path):
+    result = call(
+        *("train", stored["parquet"], "-o", tmp_path / "run", "--stream", "--calibration", stored["npy"]),
+        *("--latent", "2", "--hidden", "8", "--epochs", "1", "-q"),
+    )
+    assert result.exit_code == 0, result.output
+    assert Autoencoder.load(tmp_path / "run").run_.alarm.rows == 400

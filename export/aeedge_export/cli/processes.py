@@ -59,7 +59,7 @@ def work(args: Sequence[str]) -> int:
     code, message, lost = _run(args)
     if lost:
         time.sleep(_LOST_SECONDS)
-        return code
+        sys.exit(code)
     if not code:
         return 0
     alone = False
@@ -113,7 +113,8 @@ def launch(args: Sequence[str], processes: int, most_restarts: int) -> int:
     if processes > (cpus := cpu_count()) and not torch.cuda.is_available():
         click.echo(f"Note: {processes} processes share {cpus} CPUs; no more than --nproc {cpus} are faster", err=True)
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cpu_count() // processes)))
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL + 1)  # it logs what is said here
+    for name in ("torch.distributed.elastic", "torch.multiprocessing.spawn"):
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)  # what they log is said here
     interrupted = 0
 
     def pass_on(signum: int, frame: FrameType | None) -> None:

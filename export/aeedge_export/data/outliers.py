@@ -176,7 +176,7 @@ class OutlierSearch:
             return
         first = start  # of these rows among those to look at
         if self._rows is not None:
-            first = int(np.searchsorted(self._rows, start))
+            first = int(np.searchsorted(self._rows, self._rows.dtype.type(start)))
             chunk = chunk[among(self._rows, start, len(chunk))]
         if not len(chunk):
             return
@@ -193,7 +193,8 @@ class OutlierSearch:
             row, at = np.nonzero(far)
             for kept, new in zip(self._kept, (side * self._shape[0] + some[at], row + first, value[far])):
                 kept.append(new)
-        self.needed = sum(map(len, self._kept[0])) <= _MOST_FAR
+        if sum(map(len, self._kept[0])) > _MOST_FAR:
+            self.needed, self._kept = False, [[], [], []]
 
     @property
     def state(self) -> Any:

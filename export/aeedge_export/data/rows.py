@@ -14,13 +14,14 @@ from torch import Tensor
 
 from aeedge.errors import InputError
 from aeedge.runtime.prefetch import prefetch
-from aeedge_export.data.scaling import Scaler, in_order, row_size
+from aeedge_export.data.scaling import Group, Scaler, in_order, row_size
 from aeedge_export.data.shards import LazyRows
 
 _CHUNK_BYTES = 2**25  # of float32 rows read in one go from files
-_CHUNKS_MIXED = 4  # chunks shuffled together, a window
+_CHUNKS_MIXED = 4  # chunks shuffled together, in a buffer
 _HASHED_BYTES = 2**26
 _VALIDATION_ROWS = 10_000  # enough for an estimate, few enough to stay in memory
+_VALIDATION_BYTES = 2**28  # of rows that are streamed
 _LEAST_CALIBRATION, _RESERVE = 99, 6  # a rate of 1 % needs 99; some of them may be left out
 LEAST_ROWS_TO_CALIBRATE = 5 * _LEAST_CALIBRATION
 """Of fewer, none are held out to calibrate with, unless that is asked for."""
@@ -59,7 +60,10 @@ class Split(NamedTuple):
     @property
     def fitted(self) -> NDArray[np.intp]:
         """Training and validation rows, which have a say in the training."""
-        return np.union1d(self.train, self.validation)
+        found = np.concatenate([self.train, self.validation])
+        found.sort()  # numpy's union has a hash table, ten times as large
+        first = np.append(True, found[1:] != found[:-1])
+        return found if first.all() else found[first]
 
 
 def split(
@@ -247,11 +251,12 @@ class StreamedRows:
     """Rows that stay in files, in an order that depends on the generator, the rows and the batch size alone.
 
     Consecutive training rows are a chunk: of 32 MB as float32, or of whole row groups of Parquet where `X.edges` tells
-    where these begin. The chunks come in random order; 4 of them are a window, fewer of longer ones, and the rows of a
-    window are shuffled. A batch may span windows. Two windows are in memory: the next one is read and scaled on a
-    thread of its own while the present one is trained on.
+    where these begin. The chunks come in random order; 4 of them fill a buffer, fewer of longer ones, whose rows are
+    shuffled. A batch may span buffers. Two of them are in memory, and on the device: the next one is read and scaled on
+    a thread of its own while the present one is trained on.
 
     Processes that train together draw the same order; each reads all rows, and takes its part of every batch.
+    Validation rows stay in memory, 256 MB of them at most.
 
     Attributes:
         waited: seconds that `batches` has waited for rows.
@@ -271,31 +276,31 @@ class StreamedRows:
         self._weights = weights
         self._X, self._train, self._scaler, self._device = X, in_order(train), scaler, device
         self._chunk = max(1, chunk_bytes // (4 * row_size(X)))
-        self.validation = torch.from_numpy(scaler(X[validation])).to(device)
+        self.validation = torch.from_numpy(scaler(X[fewer(X, validation)])).to(device)
         self.count, self.waited = len(train), 0.0
 
     def batches(self, size: int, generator: torch.Generator) -> Iterator[Tensor]:
         """All training rows once, in an order drawn from `generator`."""
-        windows = prefetch(self._windows(generator))
+        buffers = prefetch(self._buffers(generator))
         rest: Tensor | None = None
         for start in range(0, self.count, size):
             missing = min(size, self.count - start)
             found: list[Tensor] = []
             while missing:
                 if rest is None or not len(rest):
-                    rest = self._next(windows)
+                    rest = self._next(buffers)
                 found.append(rest[:missing])
                 rest, missing = rest[missing:], missing - len(found[-1])
-            yield (found[0] if len(found) == 1 else torch.cat(found)).to(self._device)
+            yield found[0] if len(found) == 1 else torch.cat(found)
 
-    def _next(self, windows: Iterator[Tensor]) -> Tensor:
+    def _next(self, buffers: Iterator[Tensor]) -> Tensor:
         began = time.perf_counter()
-        rows = next(windows)
+        rows = next(buffers)
         self.waited += time.perf_counter() - began
         return rows
 
-    def _windows(self, generator: torch.Generator) -> Iterator[Tensor]:
-        """The rows of one window after the other, scaled and shuffled."""
+    def _buffers(self, generator: torch.Generator) -> Iterator[Tensor]:
+        """The rows of one buffer after the other, scaled and shuffled."""
         train = self._train
         if self._weights is not None:
             train = train[resampled(self._weights, _uniform(generator))]
@@ -311,7 +316,7 @@ class StreamedRows:
             for start in range(0, len(rows), self._chunk):  # no more is read at once
                 part = slice(start, start + self._chunk)
                 found.numpy()[places[part]] = self._scaler(self._X[rows[part]])
-            yield found
+            yield found.to(self._device)
 
     def _edges(self, train: NDArray[np.intp]) -> NDArray[np.intp]:
         """Where chunks begin among the training rows, and their end."""
@@ -326,6 +331,12 @@ class StreamedRows:
         return np.array(found if found[-1] == len(train) else [*found, len(train)])
 
 
+def fewer(X: NDArray[Any], rows: NDArray[np.intp]) -> NDArray[np.intp]:
+    """As many of these rows as fit into 256 MB, spread over all."""
+    most = max(2, _VALIDATION_BYTES // (4 * row_size(X)))
+    return rows if len(rows) <= most else rows[np.linspace(0, len(rows) - 1, most).astype(np.intp)]
+
+
 def _uniform(generator: torch.Generator) -> float:
     return float(torch.rand((), generator=generator))
 
@@ -337,13 +348,17 @@ def place_rows(
     scaler: Scaler,
     device: torch.device,
     weights: NDArray[np.float32] | None = None,
+    group: Group | None = None,
 ) -> Rows:
     """Rows to train on; `weights` are those of all rows of X, which the validation rows follow too.
 
     An array is resident if its float32 rows take at most half of the device's free memory, otherwise streamed; shards
-    always are, so that the order of their rows does not depend on the machine.
+    always are, so that the order of their rows does not depend on the machine. In a group each process holds all rows.
     """
-    small = 4 * row_size(X) * len(X) <= _free_memory(device) // 2
+    free = _free_memory(device)
+    if group is not None:  # the order of rows must be the same in all
+        free = min(group.gathered(free)) // (group.local_size if device.type == "cpu" else 1)
+    small = 4 * row_size(X) * len(X) <= free // 2
     kind = ResidentRows if small and not isinstance(X, LazyRows) else StreamedRows
     if weights is None:
         return kind(X, train, validation, scaler, device)

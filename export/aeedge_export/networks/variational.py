@@ -32,8 +32,12 @@ class Variational(Network):
         """A draw of the latents, and the KL penalty in the units of the reconstruction loss (per input value)."""
         mean, log_variance = self._posterior(x)
         draw = mean + torch.exp(0.5 * log_variance) * self.batch.draw(torch.randn_like, mean)
-        warm = min(1.0, self.progress / max(float(self.design.options["kl_warmup"]), 1e-9))
-        return draw, warm * self._penalty(self.batch.mean(_divergence(mean, log_variance)))
+        return draw, self._warmed(self._penalty(self.batch.mean(_divergence(mean, log_variance))))
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # it would compile a step for each value of `progress`
+    def _warmed(self, penalty: Tensor) -> Tensor:
+        warm: float = min(1.0, self.progress / max(float(self.design.options["kl_warmup"]), 1e-9))
+        return warm * penalty
 
     @property
     def settled(self) -> bool:

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
@@ -154,6 +155,7 @@ class Ranks(Group):
         """What process 0 gave."""
         return self.gathered(value if self.is_main else None)[0]
 
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def summed(self, tensor: Tensor) -> Tensor:
         """The sum of what each process gave, the same to the bit in all of them."""
         return _Sum.apply(self._handle, tensor)  # type: ignore[no-untyped-call, no-any-return]
@@ -253,6 +255,7 @@ class _Sum(torch.autograd.Function):
         return None, _Sum.apply(ctx.handle, gradient)  # type: ignore[no-untyped-call]
 
 
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def _normalised(module: _BatchNorm, network: Network, x: Tensor) -> Tensor:
     """Batch normalisation over the rows of all processes; torch's SyncBatchNorm takes GPUs alone.
 
@@ -284,6 +287,17 @@ def _normalised(module: _BatchNorm, network: Network, x: Tensor) -> Tensor:
     return normalised
 
 
+def _initialise(backend: str) -> None:
+    """A process group from the environment.
+
+    torchrun keeps the store, in which processes find each other's addresses, when it starts all of them again: without
+    a prefix of their own, they would now and then read addresses of those that ended.
+    """
+    store, number, processes = next(rendezvous("env://"))
+    store = dist.PrefixStore(f"aeedge/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)  # type: ignore[attr-defined]
+    dist.init_process_group(backend, store=store, rank=number, world_size=processes)
+
+
 @contextmanager
 def joined(device: torch.device) -> Iterator[Group]:
     """The group of this process: of torchrun's environment or the caller's process group, otherwise a group of one.
@@ -302,7 +316,7 @@ def joined(device: torch.device) -> Iterator[Group]:
         if device.type == "cuda":
             torch.cuda.set_device(device)
         if not dist.is_initialized():
-            dist.init_process_group(backend)
+            _initialise(backend)
         handle = dist.new_group(backend=backend)
         yield Ranks(handle)
         dist.destroy_process_group(handle)  # not after an error: others may not answer

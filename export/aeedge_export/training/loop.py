@@ -225,13 +225,38 @@ class _Loss(nn.Module):
         super().__init__()
         self.network = network
         self._bf16 = settings.precision == "bf16"
-        self._loss = torch.compile(network.training_loss) if settings.compile else network.training_loss
+        self._loss = _compiled(network.training_loss) if settings.compile else network.training_loss
 
     def forward(self, x: Tensor, target: Tensor, weight: float) -> Tensor:
         """`weight` times the loss of rows and targets (n, *input_shape), a scalar."""
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=self._bf16):
+        # Within another context of autocast, cached weights would stay those of the first step.
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self._bf16, cache_enabled=False):
             loss: Tensor = self._loss(x, target)
         return loss * weight
+
+
+def _compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """What torch.compile makes of a function, when it is first called.
+
+    Raises:
+        InputError: from the function: it cannot be compiled here.
+    """
+    from torch._dynamo.exc import TorchDynamoException  # takes seconds
+
+    torch.compiler.reset()  # it gives up on code that it has compiled for many networks
+    compiled = torch.compile(function)
+
+    def call(*tensors: Tensor) -> Tensor:
+        try:
+            return compiled(*tensors)
+        except TorchDynamoException as error:
+            reason = str(error).strip().partition("\n")[0]
+            raise InputError(
+                f"compile: torch.compile cannot make the step of this network here ({reason}); leave it out, or "
+                "install a C++ compiler if that is what is missing"
+            ) from error
+
+    return call
 
 
 class Step:

@@ -106,6 +106,10 @@ def check_parameters(params: Mapping[str, Any], defaults: Mapping[str, Any]) -> 
     for name in ("ordered", "separable", "compile", *([] if _is_auto(params["time_ordered"]) else ["time_ordered"])):
         if not isinstance(params[name], (bool, np.bool_)):
             raise InputError(f"{name}: expected True or False, got {params[name]!r}")
+    if params["compile"] and params["family"] == "contractive":
+        raise InputError(
+            "compile: torch.compile cannot differentiate the penalty of family 'contractive'; leave it out"
+        )
     _check_seed(params["random_state"])
     pick_device(params["device"])
     _check_ignored(params, defaults)

@@ -43,6 +43,10 @@ class RayEngine:
         ray = _ray()
         if workers is not None and (address is not None or ray.is_initialized()):
             raise InputError(f"workers: are those of the cluster {address or 'that is in use'}; leave it out")
+        if address not in (None, "auto") and ray.is_initialized():
+            running = ray.get_runtime_context().gcs_address
+            if address != running:
+                raise InputError(f"address: this process is connected to {running}, got {address!r}; leave it out")
         self._address, self._wanted, self._patience = address, workers, patience
         self._ray: Any = None
         self._is_own = False

@@ -43,6 +43,10 @@ class RayEngine:
         ray = _ray()
         if workers is not None and (address is not None or ray.is_initialized()):
             raise InputError(f"workers: are those of the cluster {address or 'that is in use'}; leave it out")
+        if address not in (None, "auto") and ray.is_initialized():
+            running = ray.get_runtime_context().gcs_address
+            if address != running:
+                raise InputError(f"address: this process is connected to {running}, got {address!r}; leave it out")
         self._address, self._wanted, self._patience = address, workers, patience
         self._ray: Any = None
         self._is_own = False
@@ -219,10 +223,17 @@ def _check_address(address: str) -> None:
     check = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--skip-version-check"]
     check += [] if address == "auto" else ["--address", address]
     try:
-        subprocess.run(check, stdin=subprocess.DEVNULL, capture_output=True, timeout=_HEALTH, check=True)
-    except (subprocess.TimeoutExpired, subprocess.CalledProcessError):
-        what = "no Ray runs on this machine" if address == "auto" else f"{address} is no Ray cluster"
-        raise InputError(f"address: {what}; {wrong}") from None
+        said = subprocess.run(check, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_HEALTH)
+    except subprocess.TimeoutExpired:
+        said = None
+    if said is not None and said.returncode == 0:
+        return
+    if said is not None and "AuthToken" in said.stderr:
+        raise InputError(
+            f"address: {address} wants another token; set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to its own"
+        )
+    what = "no Ray runs on this machine" if address == "auto" else f"{address} is no Ray cluster"
+    raise InputError(f"address: {what}; {wrong}")
 
 
 def _cpus(ray: Any) -> int:

@@ -11,6 +11,7 @@ from helpers import engines
 from helpers.brokers import free_port
 from helpers.children import child
 from helpers.parts import Work, parts
+from helpers.waiting import soon
 
 from aeedge.archive.engines import make_engine
 from aeedge.archive.packing import pack
@@ -25,24 +26,29 @@ def packed(bundle):
 
 
 def test_a_node_that_ends_takes_no_part_along(ray_session, packed, tmp_path):
+    import ray
+
     work = Work(str(tmp_path), None, "end_node", seconds=0.1)
     try:
         outcomes = list(RayEngine().run(work, parts(20), packed))
     finally:
         ray_session.add_node(**engines.NODE)  # for the tests that follow
+        assert soon(lambda: ray.cluster_resources()["CPU"] == 2), "the node that ended is still counted"
     assert work.happened() == 1
     assert Counter(outcome.number for outcome in outcomes) == Counter(range(20))
     assert not any(outcome.error for outcome in outcomes)
 
 
-@pytest.mark.usefixtures("ray_session")
-def test_the_cluster_of_the_user_goes_on(packed, tmp_path):
+def test_the_cluster_of_the_user_goes_on(ray_session, packed, tmp_path):
     import ray
 
     list(RayEngine().run(Work(str(tmp_path)), parts(2), packed))
     assert ray.get(ray.remote(lambda: 3).remote()) == 3
     with pytest.raises(InputError, match="workers: are those of the cluster that is in use"):
         RayEngine(workers=2)
+    assert RayEngine(ray_session.address).workers == 2
+    with pytest.raises(InputError, match=f"is connected to {ray_session.address}, got '127.0.0.1:1'; leave it out"):
+        RayEngine("127.0.0.1:1")
 
 
 def test_what_ray_prints_is_not_among_results(capsys):

@@ -17,7 +17,7 @@ from aeedge.archive.parts import Plan, plan
 from aeedge.archive.recordings import is_recording, window_schema
 from aeedge.archive.storage import File, Place, covers, files, place, remove, write
 from aeedge.archive.task import EncodeTask, Settings
-from aeedge.errors import AeedgeError, InputError, VerificationError
+from aeedge.errors import AeedgeError, InputError, VerificationError, shortened
 from aeedge.loading import load
 from aeedge.model import Model
 
@@ -31,7 +31,7 @@ class Report(NamedTuple):
     Attributes:
         output: the folder with the results.
         bad_rows: the folder with what was set aside; "" for none.
-        engine, workers: what did it, and how many parts beside each other.
+        engine, workers: what did it, and how many parts beside each other; 0 where nothing was left to do.
         files, parts: how many.
         rows: of all files that can be read; of recordings samples.
         columns: of the files: those that the samples were taken from.
@@ -170,10 +170,9 @@ def encode_archive(
         task = EncodeTask(identity, bundle_id, settings, target, aside, are_recordings)
         notes += _run(chosen, task, what, packed, done, progress)
     ledger.check(done)
-    report = _report(target, aside, chosen, what, done, notes)._replace(
+    report = _report(target, aside, chosen, what, done, len(before), notes)._replace(
         files=len(found),
         columns=taken,
-        resumed=len(before),
         resumed_rows=sum(before),
         variant=own,
         fell_back=tuple(sorted({each.host for each in done.values() if each.variant not in ("", own)})),
@@ -210,7 +209,7 @@ def planned(
         InputError: files whose columns do not fit, or that cannot be read and are not to be set aside.
     """
     encoder = settings.encoder(model)
-    results, cut = list[Any](), list[bool]()
+    results, cut, taken = list[Any](), list[bool](), list[list[str]]()
 
     def check(schema: Any) -> None:
         cut.append(is_recording(model, schema, settings.column))
@@ -222,6 +221,13 @@ def planned(
                 f"its result would have other columns than that of the first file: {_unlike(results[0], result)}"
             )
         results.append(result)
+        if not cut[0]:
+            taken.append([name for name in encoder.columns(schema) if name not in settings.keep])
+            if encoder.notes and taken[0] != taken[-1]:  # a guess, which is to be the same for all
+                raise InputError(
+                    f"samples would be taken from {shortened(taken[-1])}, not from {shortened(taken[0])}; rename "
+                    "columns, or name one of lists with column="
+                )
 
     is_whole = model.input.signal is not None and settings.column is None
     what = plan(found, check, whole=is_whole)
@@ -321,7 +327,13 @@ def _run(
 
 
 def _report(
-    target: Place, aside: Place | None, engine: Engine, what: Plan, done: dict[int, Outcome], notes: list[str]
+    target: Place,
+    aside: Place | None,
+    engine: Engine,
+    what: Plan,
+    done: dict[int, Outcome],
+    resumed: int,
+    notes: list[str],
 ) -> Report:
     """What the outcomes of all parts say."""
     outcomes = [done[number] for number in sorted(done)]
@@ -334,8 +346,9 @@ def _report(
         output=target.name,
         bad_rows="" if aside is None else aside.name,
         engine=engine.name,
-        workers=engine.workers,
+        workers=engine.workers if len(done) > resumed else 0,  # asking starts a cluster
         parts=len(what.parts),
+        resumed=resumed,
         rows=what.rows,
         written=sum(outcome.written for outcome in outcomes),
         alarms=sum(outcome.alarms for outcome in outcomes),

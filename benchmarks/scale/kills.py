@@ -190,7 +190,7 @@ def _kind(command: str) -> str:
 
 def episode(case: Case, kind: str, folder: Path, seed: int) -> dict[str, Any]:
     """A run with its kills, and what is wrong with its result; moments are drawn again until a kill hits."""
-    rng = random.Random(seed)
+    rng = random.Random(f"{kind} {seed}")
     is_worker, times = kind.endswith("worker"), 2 if kind.endswith("twice") else 1
     for _ in range(10):
         shutil.rmtree(folder, ignore_errors=True)
@@ -314,9 +314,9 @@ def episodes(chosen: dict[str, int], work: Path, seed: int) -> Iterator[dict[str
     model = bundle(WIDE, work)
     source = archive(WIDE, work / "archive", FILES, 5_000, holes=HOLES)
     engines = dict.fromkeys(["local", *(kind.split()[0] for kind in chosen)])
-    with ray_nodes() if "ray" in engines else nullcontext("") as address:
-        expected: dict[str, str] = {}
-        for engine in engines:
+    expected: dict[str, str] = {}
+    for engine in engines:
+        with ray_nodes() if engine == "ray" else nullcontext("") as address:
             case = undisturbed(Case(model, source, engine, address, expected, 0.0), work / engine)
             expected = case.expected
             for kind in (kind for kind in chosen if kind.split()[0] == engine):

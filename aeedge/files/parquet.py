@@ -15,6 +15,8 @@ from aeedge.files.dialect import JSON_NUMBER, Cell
 from aeedge.files.source import DAMAGE, Source, reading
 
 _BLOCK_BYTES = 2**22
+_BUFFER_BYTES = 2**16  # of each column that is read; without, a column of a row group is read as a whole
+_GROUP_BLOCK = 2**22  # values of a row group that are decoded at a time
 _GROUP_ROWS = 2**16  # of a row group that is written
 _TYPES = {"<f4": "float32", "<f8": "float64", "<i8": "int64", "|u1": "uint8", "|b1": "bool_"} | {
     "number": "float32",
@@ -53,7 +55,8 @@ class ParquetTable:
     def __init__(self, source: Source) -> None:
         self._source, self._pa = source, _pyarrow()
         with self._reading():
-            self._file = self._pa.parquet.ParquetFile(source.path or source.open_seekable())
+            file = source.path or source.open_seekable()
+            self._file = self._pa.parquet.ParquetFile(file, buffer_size=_BUFFER_BYTES)
             schema = self._file.schema_arrow
             metadata = self._file.metadata
             self.count: int = metadata.num_rows
@@ -166,19 +169,23 @@ class ParquetTable:
         places: dict[str, list[tuple[int, int]]] = {}
         for place, i in enumerate(order):
             places.setdefault(self._places[i][0], []).append((place, self._places[i][1]))
-        first = sum(self.groups[:number])
+        first, step, done = sum(self.groups[:number]), max(1, _GROUP_BLOCK // len(self.names)), 0
         found = np.empty((self.groups[number], len(order)), np.float32)
+        finite = True
         with self._reading(), np.errstate(over="ignore"):
-            table = self._file.read_row_group(number, columns=list(places))
-            for name, wanted in places.items():
-                column = table.column(name).combine_chunks()
-                values = self._numbers(column, name, first, exact=False)
-                into, out_of = (np.array(part) for part in zip(*wanted))
-                if len(into) == values.shape[1] and (np.diff([into, out_of]) == 1).all():  # a list as a whole
-                    found[:, into[0] : into[-1] + 1] = values
-                else:
-                    found[:, into] = values[:, out_of]
-        if not np.isfinite(found).all():
+            for batch in self._file.iter_batches(batch_size=step, columns=list(places), row_groups=[number]):
+                block = found[done : done + batch.num_rows]
+                for name, wanted in places.items():
+                    column = batch.column(batch.schema.get_field_index(name))
+                    values = self._numbers(column, name, first + done, exact=False)
+                    into, out_of = (np.array(part) for part in zip(*wanted))
+                    if len(into) == values.shape[1] and (np.diff([into, out_of]) == 1).all():  # a list as a whole
+                        block[:, into[0] : into[-1] + 1] = values
+                    else:
+                        block[:, into] = values[:, out_of]
+                finite = finite and bool(np.isfinite(block).all())
+                done += len(block)
+        if not finite:
             list(self.blocks(order, missing=False, groups=[number]))  # tells where
         return found
 

@@ -449,7 +449,8 @@ class _ParquetShard:
     def _group(self, number: int) -> NDArray[np.float32]:
         """The rows of a row group, decoded, or kept from before."""
         self._stamp.check(self.name)
-        return self._groups.get((self.name, number), partial(self._decoded, number))
+        size = int(self._ends[number + 1] - self._ends[number]) * self._row_bytes
+        return self._groups.get((self.name, number), size, partial(self._decoded, number))
 
     def _decoded(self, number: int) -> NDArray[np.float32]:
         table = ParquetTable(Source(self.name))
@@ -464,12 +465,12 @@ class _Groups:
         self._kept: OrderedDict[tuple[str, int], NDArray[np.float32]] = OrderedDict()
         self._lock = Lock()  # rows are read ahead on a thread
 
-    def get(self, key: tuple[str, int], decoded: Callable[[], NDArray[np.float32]]) -> NDArray[np.float32]:
-        """A row group that was kept, or `decoded` now."""
+    def get(self, key: tuple[str, int], size: int, decoded: Callable[[], NDArray[np.float32]]) -> NDArray[np.float32]:
+        """A row group that was kept, or one of so many bytes that is `decoded` now."""
         with self._lock:
             if key not in self._kept:
+                while self._kept and size + sum(part.nbytes for part in self._kept.values()) > _CACHE_BYTES:
+                    self._kept.popitem(last=False)
                 self._kept[key] = decoded()
             self._kept.move_to_end(key)
-            while len(self._kept) > 1 and sum(part.nbytes for part in self._kept.values()) > _CACHE_BYTES:
-                self._kept.popitem(last=False)
             return self._kept[key]

@@ -146,8 +146,8 @@ def launch(args: Sequence[str], processes: int, most_restarts: int) -> int:
         if failure.exitcode > 0:  # it has said why
             return failure.exitcode
         raise InputError(
-            f"--nproc: a process was ended by {signal.Signals(-failure.exitcode).name}, and all were started again "
-            f"{most_restarts} times; --resume continues from the last epoch, with fewer processes if memory was short"
+            f"--nproc: a process was ended by {signal.Signals(-failure.exitcode).name} again after {most_restarts} "
+            "restarts (--max-restarts); --resume continues from the last epoch, with fewer processes if memory is short"
         ) from None
     finally:
         signal.signal(signal.SIGINT, before)

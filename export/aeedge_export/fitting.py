@@ -121,8 +121,9 @@ def fit(
     Raises:
         InputError: rows or parameters that do not fit; the message names them.
     """
-    params = _agreed(group, X, params, sample_weight)
+    params = _agreed(group, X, params)
     weights = None if sample_weight is None else _checked_weights(sample_weight, len(X), params["family"])
+    group.check_same("all weights", {"sample_weight": None if weights is None else float(weights.sum())})
     if (signal := known.get("signal")) is not None:
         check_signal(signal, X.shape[1:])
         params = {**params, **_of_windows(signal, params)}
@@ -161,7 +162,7 @@ def fit(
     return run
 
 
-def _agreed(group: Group, X: NDArray[Any], params: Mapping[str, Any], sample_weight: object = None) -> dict[str, Any]:
+def _agreed(group: Group, X: NDArray[Any], params: Mapping[str, Any]) -> dict[str, Any]:
     """The parameters with the seed of process 0, once it is known that all processes have the same and the same rows.
 
     Raises:
@@ -170,9 +171,6 @@ def _agreed(group: Group, X: NDArray[Any], params: Mapping[str, Any], sample_wei
     if group is ALONE:
         return dict(params)
     group.check_same("all rows", {"X": fingerprint(X, X.dtype.name)})
-    group.check_same(
-        "all weights", {"sample_weight": None if sample_weight is None else np.asarray(sample_weight).sum()}
-    )
     group.check_same("the same parameters", {name: repr(params[name]) for name in _kept(params)})
     asked = params["random_state"]
     return {**params, "random_state": group.shared(asked if isinstance(asked, (int, np.integer)) else _draw(asked))}

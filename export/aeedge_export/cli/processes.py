@@ -106,14 +106,18 @@ def launch(args: Sequence[str], processes: int, most_restarts: int) -> int:
     Raises:
         InputError: a process was killed more often than it may be started again.
     """
-    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs  # takes a while
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException  # takes a while
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     if processes > (cpus := cpu_count()) and not torch.cuda.is_available():
         click.echo(f"Note: {processes} processes share {cpus} CPUs; no more than --nproc {cpus} are faster", err=True)
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cpu_count() // processes)))
-    for name in ("torch.distributed.elastic", "torch.multiprocessing.spawn"):
+    for name in (
+        "torch.distributed.elastic",
+        "torch.distributed.elastic.agent.server.api",
+        "torch.multiprocessing.spawn",
+    ):
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)  # what they log is said here
     interrupted = 0
 
@@ -146,8 +150,10 @@ def launch(args: Sequence[str], processes: int, most_restarts: int) -> int:
         if failure.exitcode > 0:  # it has said why
             return failure.exitcode
         raise InputError(
-            f"--nproc: a process was ended by {signal.Signals(-failure.exitcode).name}, and all were started again "
-            f"{most_restarts} times; --resume continues from the last epoch, with fewer processes if memory was short"
+            f"--nproc: a process was ended by {signal.Signals(-failure.exitcode).name} again after {most_restarts} "
+            "restarts (--max-restarts); --resume continues from the last epoch, with fewer processes if memory is short"
         ) from None
+    except SignalException as error:  # to end: systemctl stop, a closed terminal
+        return 128 + int(error.sigval)
     finally:
         signal.signal(signal.SIGINT, before)

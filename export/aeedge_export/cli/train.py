@@ -172,7 +172,12 @@ class _Train(click.Command):
     callback=_number_or_auto(int),
     help="Processes that train together; auto: one for each CUDA device, or CPU (docs/scale.md).",
 )
-@click.option("--max-restarts", default=3, help="How often killed processes are started again, from the last epoch.")
+@click.option(
+    "--max-restarts",
+    type=click.IntRange(0),
+    default=3,
+    help="How often killed processes are started again, from the last epoch.",
+)
 @click.option("--seed", default=0, show_default=True, help="Makes training repeatable.")
 @data_options()
 @click.option("--weights", metavar="NAME", help="Column of a table with the weight of each row.")

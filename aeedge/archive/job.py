@@ -31,7 +31,7 @@ class Report(NamedTuple):
     Attributes:
         output: the folder with the results.
         bad_rows: the folder with what was set aside; "" for none.
-        engine, workers: what did it, and how many parts beside each other.
+        engine, workers: what did it, and how many parts beside each other; 0 where nothing was left to do.
         files, parts: how many.
         rows: of all files that can be read; of recordings samples.
         columns: of the files: those that the samples were taken from.
@@ -170,10 +170,9 @@ def encode_archive(
         task = EncodeTask(identity, bundle_id, settings, target, aside, are_recordings)
         notes += _run(chosen, task, what, packed, done, progress)
     ledger.check(done)
-    report = _report(target, aside, chosen, what, done, notes)._replace(
+    report = _report(target, aside, chosen, what, done, len(before), notes)._replace(
         files=len(found),
         columns=taken,
-        resumed=len(before),
         resumed_rows=sum(before),
         variant=own,
         fell_back=tuple(sorted({each.host for each in done.values() if each.variant not in ("", own)})),
@@ -328,7 +327,13 @@ def _run(
 
 
 def _report(
-    target: Place, aside: Place | None, engine: Engine, what: Plan, done: dict[int, Outcome], notes: list[str]
+    target: Place,
+    aside: Place | None,
+    engine: Engine,
+    what: Plan,
+    done: dict[int, Outcome],
+    resumed: int,
+    notes: list[str],
 ) -> Report:
     """What the outcomes of all parts say."""
     outcomes = [done[number] for number in sorted(done)]
@@ -341,8 +346,9 @@ def _report(
         output=target.name,
         bad_rows="" if aside is None else aside.name,
         engine=engine.name,
-        workers=engine.workers,
+        workers=engine.workers if len(done) > resumed else 0,  # asking starts a cluster
         parts=len(what.parts),
+        resumed=resumed,
         rows=what.rows,
         written=sum(outcome.written for outcome in outcomes),
         alarms=sum(outcome.alarms for outcome in outcomes),

@@ -5,11 +5,13 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
+from types import ModuleType
 from typing import Any
 
 from aeedge.archive.engines import TRIES, Outcome, Task, gave_up
@@ -69,7 +71,7 @@ class _Worker:
         context = multiprocessing.get_context("spawn")  # a fork would take this process's threads and locks along
         self.connection, other = context.Pipe()
         self.process: Any = context.Process(target=_serve, args=(other, task, bundle), daemon=True)
-        with _interrupts_ignored():
+        with _interrupts_ignored(), _no_main(task):
             self.process.start()
         other.close()
         self.part: Part | None = None
@@ -107,7 +109,21 @@ def _interrupts_ignored() -> Iterator[None]:
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGINT, before or signal.SIG_DFL)  # None is one that Python does not know
+
+
+@contextmanager
+def _no_main(task: Task) -> Iterator[None]:
+    """Start processes that do not import the script that this one runs, unless the task is of it: it may not expect
+    that.
+    """
+    main = sys.modules["__main__"]
+    if getattr(task, "__module__", "") != "__main__":
+        sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def _end_with(parent: Any) -> None:

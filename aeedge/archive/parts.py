@@ -144,7 +144,7 @@ def _footer(file: File) -> tuple[Any, list[int]] | str:
             groups = [found.metadata.row_group(i).num_rows for i in range(found.metadata.num_row_groups)]
             return found.schema_arrow, groups
     except UnreadableError as error:
-        return str(error).removeprefix(f"{file.name}: ")
+        return str(error).removeprefix(f"{file.name}: cannot be read (").removesuffix(")")
 
 
 @contextmanager

@@ -28,8 +28,7 @@ class RayEngine:
     """Ray: the cluster that this process is connected to if it is, and stays so, else one for the run.
 
     Args:
-        address: of a cluster, or "auto" for one that runs on this machine; None for RAY_ADDRESS, one that runs here, or
-            a new one here.
+        address: of a cluster, or "auto" for one that runs on this machine; None for RAY_ADDRESS, else a new one here.
         workers: how many parts are done beside each other, on this machine; None for the CPUs that this process may
             use.
         patience: seconds after which a cluster that does nothing has no workers.
@@ -193,19 +192,16 @@ def _start(ray: Any, address: str | None, workers: int | None) -> None:
     Raises:
         InputError: it does not answer, or has another Python or Ray.
     """
-    _check_address(address or (None if workers else os.environ.get("RAY_ADDRESS")) or "auto")
-    options = {"log_to_driver": False, "logging_level": logging.ERROR}
+    found = address or (None if workers else os.environ.get("RAY_ADDRESS")) or "local"
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if found == "local":
+        options |= {"num_cpus": workers or thread_count("auto"), "include_dashboard": False}
+    else:
+        _check_address(found)
     try:
-        if address is None and workers is None:
-            with suppress(ConnectionError):
-                ray.init("auto", **options)
-                return
-        if address is None:
-            ray.init("local", num_cpus=workers or thread_count("auto"), include_dashboard=False, **options)
-        else:
-            ray.init(address, **options)
+        ray.init(found, **options)
     except Exception as error:
-        raise InputError(f"address: Ray does not start at {address or 'this machine'} ({_reason(error)})") from None
+        raise InputError(f"address: Ray does not start at {found} ({_reason(error)})") from None
 
 
 def _check_address(address: str) -> None:
@@ -214,19 +210,19 @@ def _check_address(address: str) -> None:
     Raises:
         InputError: it does not.
     """
-    if address in ("auto", "local"):
-        return
     wrong = "is the cluster running, and is its port right (6379, unless it was started with another)?"
-    reason = unreachable([address.removeprefix("ray://")])
+    reason = None if address == "auto" else unreachable([address.removeprefix("ray://")])
     if reason is not None:
         raise InputError(f"address: {address} does not answer ({reason}); {wrong}")
     if address.startswith("ray://"):  # which gives up in time
         return
-    check = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--skip-version-check", "--address", address]
+    check = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--skip-version-check"]
+    check += [] if address == "auto" else ["--address", address]
     try:
         subprocess.run(check, stdin=subprocess.DEVNULL, capture_output=True, timeout=_HEALTH, check=True)
     except (subprocess.TimeoutExpired, subprocess.CalledProcessError):
-        raise InputError(f"address: {address} is no Ray cluster; {wrong}") from None
+        what = "no Ray runs on this machine" if address == "auto" else f"{address} is no Ray cluster"
+        raise InputError(f"address: {what}; {wrong}") from None
 
 
 def _cpus(ray: Any) -> int:

@@ -46,7 +46,8 @@ def shipped(task: Task, bundle: Packed) -> Callable[[Sent, Callable[[], bytes]],
 
             import aeedge
         except ImportError as error:
-            return part[0], f"{where}: cannot import {error.name} ({error}); install 'aeedge[arrow]' there", b""
+            advice = "install 'aeedge[arrow]' there, or let workers run a Python that has it (Spark: PYSPARK_PYTHON)"
+            return part[0], f"{where}: cannot import {error.name} ({error}); {advice}", b""
         if aeedge.__version__ != version:
             found = aeedge.__version__
             return part[0], f"{where}: expected aeedge {version} as here, got {found}; install the same version", b""

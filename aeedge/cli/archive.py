@@ -274,7 +274,8 @@ def told(report: Report) -> Iterator[tuple[str, str]]:
         aside = f" + {report.set_aside:,} set aside" if report.set_aside else ""
         yield "check", f"{report.rows:,} rows in = {report.written:,} rows out{aside}"
     ran = ", ".join(f"{variant} in {many(count, 'part')}" for variant, count in sorted(report.variants.items()))
-    yield "ran", f"{ran} by {report.engine}, {many(report.workers, 'worker')} on {shortened(report.hosts, 4)}"
+    by = f"by {report.engine}, {many(report.workers, 'worker')}" if report.workers else "by an earlier run"
+    yield "ran", f"{ran} {by} on {shortened(report.hosts, 4)}"
     fresh = report.rows - report.resumed_rows
     rate = f"{fresh / seconds:,.0f} {read}/s" if fresh else "all was done before"
     yield "took", f"{duration(report.seconds)}, {rate}"

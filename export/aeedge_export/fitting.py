@@ -627,7 +627,7 @@ def _train_network(
         with run.threads.during(resolved.settings.threads, torch.device("cpu"), None, work, 1), run.threads.kept():
             run.state = _solve(network, run, X, train_rows, validation_rows)
         return
-    rows = place_rows(X, train_rows, validation_rows, run.scaler, device, run.sample_weight)
+    rows = place_rows(X, train_rows, validation_rows, run.scaler, device, run.sample_weight, group)
     spread = torch.from_numpy(run.scaler(X[_spread(X, train_rows)]))
     low, high = (torch.tensor(np.asarray(bound, np.float32)).to(device) for bound in resolved.bounds)
     corrupt = corruption(resolved.noise, low, high) if resolved.noise else None

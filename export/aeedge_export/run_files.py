@@ -254,7 +254,7 @@ def _assemble(
         notes=document["notes"],
         state=state,
         created=document["created"],
-        launch=document.get("launch", ""),
+        launch=str(document.get("launch", "")),
         labels=None if labels is None else np.array(labels),
         evaluation=evaluation,
         units=None if document.get("units") is None else tuple(document["units"]),

@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -244,6 +246,36 @@ def test_workers_that_are_killed_are_replaced(archive, tmp_path):
     assert report.written == whole.written
 
 
+OF_A_SCRIPT = """\
+from aeedge.archive.engines import Outcome
+from aeedge.archive.local import LocalEngine
+from aeedge.archive.packing import Packed
+from aeedge.archive.parts import Part
+
+def task(part, bundle):
+    return Outcome(part.number)
+
+if __name__ == "__main__":
+    found = LocalEngine(1).run(task, [Part(7, None, (), 0, 1)], Packed("", "", b""))
+    print([outcome.number for outcome in found])
+"""
+
+
+def test_a_script_need_not_expect_to_be_imported(archive, tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from aeedge.archive.job import encode_archive\n"
+        f"print(encode_archive({str(BUNDLE)!r}, [{str(archive)!r}], 'out', workers=2).written)\n"
+    )
+    places = [str(Path(aeedge.__file__).parent.parent), os.environ.get("PYTHONPATH", "")]
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, places))}
+    run = subprocess.run([sys.executable, script], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120)
+    assert (run.stdout, run.stderr) == (f"{sum(SIZES)}\n", "")
+    script.write_text(OF_A_SCRIPT)
+    run = subprocess.run([sys.executable, script], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120)
+    assert (run.stdout, run.stderr) == ("[7]\n", "")
+
+
 def test_a_part_that_always_kills_its_worker(archive, tmp_path):
     (tmp_path / "marks").mkdir()
     said = r"day-2.*its worker ended 4 times before it was done \(exit code -9\).*4 of 5 parts are done.*resume=True"
@@ -367,7 +399,11 @@ def test_poisoned_rows_are_set_aside_with_all_their_columns(own, samples, tmp_pa
     assert "part-00002.parquet" not in os.listdir(tmp_path / "out") or rows == 128
     assert encode(own, tmp_path / "out", bad_rows=tmp_path / "bad", keep=("id",), outputs=ALL, resume=True) == (
         report._replace(
-            resumed=report.parts, resumed_rows=report.rows, notes=(), seconds=encode_seconds(tmp_path / "out")
+            workers=0,
+            resumed=report.parts,
+            resumed_rows=report.rows,
+            notes=(),
+            seconds=encode_seconds(tmp_path / "out"),
         )
     )
 

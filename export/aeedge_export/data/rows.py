@@ -14,7 +14,7 @@ from torch import Tensor
 
 from aeedge.errors import InputError
 from aeedge.runtime.prefetch import prefetch
-from aeedge_export.data.scaling import Scaler, in_order, row_size
+from aeedge_export.data.scaling import Group, Scaler, in_order, row_size
 from aeedge_export.data.shards import LazyRows
 
 _CHUNK_BYTES = 2**25  # of float32 rows read in one go from files
@@ -348,13 +348,17 @@ def place_rows(
     scaler: Scaler,
     device: torch.device,
     weights: NDArray[np.float32] | None = None,
+    group: Group | None = None,
 ) -> Rows:
     """Rows to train on; `weights` are those of all rows of X, which the validation rows follow too.
 
     An array is resident if its float32 rows take at most half of the device's free memory, otherwise streamed; shards
-    always are, so that the order of their rows does not depend on the machine.
+    always are, so that the order of their rows does not depend on the machine. In a group each process holds all rows.
     """
-    small = 4 * row_size(X) * len(X) <= _free_memory(device) // 2
+    free = _free_memory(device)
+    if group is not None:  # the order of rows must be the same in all
+        free = min(group.gathered(free)) // (group.local_size if device.type == "cpu" else 1)
+    small = 4 * row_size(X) * len(X) <= free // 2
     kind = ResidentRows if small and not isinstance(X, LazyRows) else StreamedRows
     if weights is None:
         return kind(X, train, validation, scaler, device)

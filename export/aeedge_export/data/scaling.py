@@ -72,6 +72,7 @@ class Group(Protocol):
 
     rank: int
     size: int
+    local_size: int
 
     def gathered(self, value: Any) -> list[Any]:
         """What each process gave, in the order of ranks, the same in all of them."""
@@ -214,13 +215,13 @@ def scan(X: NDArray[Any], *look: Look, group: Group | None = None) -> None:
     except InputError as caught:
         error = caught
     if group is not None:
-        faults = [fault for fault in group.gathered(None if error is None else str(error)) if fault is not None]
-        error = InputError(faults[0]) if faults else None
+        faults, states = zip(*group.gathered((None if error is None else str(error), [one.state for one in look])))
+        error = next((InputError(fault) for fault in faults if fault is not None), None)
     if error is not None:
         raise error
     if group is not None:
-        for one in look:
-            one.merge(group.gathered(one.state))
+        for one, seen in zip(look, zip(*states)):
+            one.merge(list(seen))
 
 
 def fit_statistics(X: NDArray[Any], rows: NDArray[np.intp] | None = None, group: Group | None = None) -> Statistics:

@@ -39,6 +39,7 @@ from shared import (
     column,
     conditions,
     digests,
+    dispatch,
     progress,
     publish,
     ray_nodes,
@@ -47,12 +48,8 @@ from shared import (
 )
 
 import aeedge
-from aeedge.archive.engines import Engine, Outcome, make_engine
+from aeedge.archive.engines import Engine, make_engine
 from aeedge.archive.job import encode_archive
-from aeedge.archive.local import LocalEngine
-from aeedge.archive.packing import pack
-from aeedge.archive.parts import Part
-from aeedge.archive.storage import place
 
 OUTPUTS = ("latent", "score")
 PEER, AGAIN = "local, 2 processes", "local, 2 processes, again"
@@ -72,6 +69,7 @@ class Size(NamedTuple):
 FULL = {WIDE: Size(4, 1_000_000, 170, 2), TABLE: Size(8, 1_000_000, 80, 3)}
 QUICK = {WIDE: Size(2, 60_000, 5, 2), TABLE: Size(2, 200_000, 5, 2)}
 CHECK = Size(4, 20_000, 0, 1)
+EMPTY = 300  # parts without work
 
 
 @contextmanager
@@ -110,17 +108,6 @@ def ray_session() -> Iterator[None]:
             yield
         finally:
             ray.shutdown()
-
-
-def nothing(part: Part, path: str) -> Outcome:
-    """A task without work."""
-    return Outcome(part.number)
-
-
-def local_start(model: Path) -> None:
-    """Two processes that are ready for work, and end."""
-    parts = [Part(i, place("/nowhere"), (), 0, 1) for i in range(2)]
-    assert len(list(LocalEngine(2).run(nothing, parts, pack(model)))) == 2
 
 
 def contenders() -> dict[str, Engine]:
@@ -228,9 +215,12 @@ def tables(result: dict[str, Any]) -> dict[str, Any]:
         ]
         title = f"{kind}, {size['files']} parts of {size['rows']:,} rows, {len(each['rounds'])} rounds"
         found[title] = (head, rows)
-    found["Until workers are ready"] = (
-        ["", "s"],
-        [[name, f"{seconds:.1f}"] for name, seconds in result["start_seconds"].items()],
+    found["Until workers are ready, and for each part that does nothing"] = (
+        ["", "s", "ms a part"],
+        [
+            [name, f"{seconds:.1f}", f"{1e3 * result['empty_parts'][name]['dispatch_seconds']:.2g}"]
+            for name, seconds in result["start_seconds"].items()
+        ],
     )
     found["Latents beside those of one process"] = (
         ["", "variant", "engines", "to the bit", "largest difference", "same files"],
@@ -284,21 +274,24 @@ def measured(work: Path, sizes: dict[str, Size], dice: random.Random) -> dict[st
     starts: dict[str, float] = {}
     with ExitStack() as stack:
         began = time.perf_counter()
-        local_start(bundle(WIDE, work))
+        dispatch(make_engine("local", workers=2), bundle(WIDE, work), 2)
         starts["local, 2 processes"] = time.perf_counter() - began
+        os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
         for engine, session in (("Spark, 2 executors", spark_session), ("Ray, 2 nodes", ray_session)):
             progress(f"starting {engine}")
             began = time.perf_counter()
             stack.enter_context(session())
             starts[engine] = time.perf_counter() - began
         engines = contenders()
+        progress("parts that do nothing")
+        empty = {name: dispatch(engine, bundle(WIDE, work), EMPTY) for name, engine in engines.items() if name != AGAIN}
         progress("comparing latents")
         checks = {kind: [check(kind, variant, work, engines) for variant in ("int8", "fp32")] for kind in sizes}
         speed = {}
         for kind, size in sizes.items():
             found = rounds(kind, size, work, engines, dice)
             speed[kind] = {"size": size._asdict(), "rounds": found, "summary": summary(found, size.files * size.rows)}
-    return {"start_seconds": starts, "checks": checks, "speed": speed}
+    return {"start_seconds": starts, "empty_parts": empty, "checks": checks, "speed": speed}
 
 
 if __name__ == "__main__":

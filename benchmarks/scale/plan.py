@@ -30,6 +30,7 @@ from shared import (
     column,
     conditions,
     digests,
+    dispatch,
     duration,
     forget,
     progress,
@@ -39,7 +40,6 @@ from shared import (
 )
 
 import aeedge
-from aeedge.archive.engines import Outcome
 from aeedge.archive.local import LocalEngine
 from aeedge.archive.packing import pack
 from aeedge.archive.parts import PART_ROWS, Part, plan
@@ -142,22 +142,6 @@ def spread(kind: str, model_path: Path, source: Path, work: Path) -> float:
     return float(np.log(found[2:]).std())  # the first one of each worker loads the model
 
 
-def nothing(part: Part, bundle: str) -> Outcome:
-    """A task without work."""
-    return Outcome(part.number, part.rows, part.rows)
-
-
-def dispatch(model_path: Path, count: int) -> dict[str, float]:
-    """Seconds of the driver of local for a part that does nothing, and until its processes have started."""
-    parts = [Part(i, place("/nowhere"), (), 0, 1) for i in range(count)]
-    began = time.perf_counter()
-    outcomes = LocalEngine(2).run(nothing, parts, pack(model_path))
-    next(outcomes)
-    started = time.perf_counter()
-    assert sum(1 for _ in outcomes) == count - 1
-    return {"start_seconds": started - began, "dispatch_seconds": (time.perf_counter() - started) / (count - 1)}
-
-
 def measured(kind: str, work: Path, settings: dict[str, Any]) -> dict[str, Any]:
     """All unit costs of one kind of rows."""
     progress(f"{kind}: bundle and archive")
@@ -183,7 +167,7 @@ def measured(kind: str, work: Path, settings: dict[str, Any]) -> dict[str, Any]:
             "bytes_out": size(output / "size") / rows,
             "disk_bytes_per_second": disk,
         }
-        | dispatch(model, settings["null_parts"])
+        | dispatch(LocalEngine(2), model, settings["null_parts"])
     )
 
 

@@ -18,6 +18,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from aeedge.archive.engines import Engine, Outcome
+from aeedge.archive.packing import pack
+from aeedge.archive.parts import Part
+from aeedge.archive.storage import place
 from aeedge.system.fingerprint import fingerprint
 from aeedge.table import columns
 
@@ -177,6 +181,22 @@ def ray_nodes() -> Iterator[str]:
         yield cluster.address
     finally:
         cluster.shutdown()
+
+
+def nothing(part: Part, path: str) -> Outcome:
+    """A task without work; here, for workers import it by name."""
+    return Outcome(part.number, part.rows, part.rows)
+
+
+def dispatch(engine: Engine, model: Path, count: int) -> dict[str, float]:
+    """Seconds of an engine for a part that does nothing, and until its first one is done."""
+    parts = [Part(i, place("/nowhere"), (), 0, 1) for i in range(count)]
+    began = time.perf_counter()
+    outcomes = engine.run(nothing, parts, pack(model))
+    next(outcomes)
+    started = time.perf_counter()
+    assert sum(not each.error for each in outcomes) == count - 1
+    return {"start_seconds": started - began, "dispatch_seconds": (time.perf_counter() - started) / (count - 1)}
 
 
 def digests(output: Path) -> dict[str, str]:

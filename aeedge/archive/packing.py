@@ -82,3 +82,8 @@ def unpacked(name: str, read: Callable[[], bytes]) -> str:
     except OSError as error:
         raise InputError(f"{folder}: the bundle cannot be unpacked there ({error.strerror}); set TMPDIR") from None
     return str(target)
+
+
+def discard(path: str) -> None:
+    """Remove an unpacked bundle that is not what was sent: the next process that needs it unpacks it anew."""
+    shutil.rmtree(path, ignore_errors=True)

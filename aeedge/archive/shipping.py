@@ -51,7 +51,7 @@ def shipped(task: Task, bundle: Packed) -> Callable[[Sent, Callable[[], bytes]],
         if aeedge.__version__ != version:
             found = aeedge.__version__
             return part[0], f"{where}: expected aeedge {version} as here, got {found}; install the same version", b""
-        from aeedge.archive.packing import unpacked
+        from aeedge.archive.packing import discard, unpacked
         from aeedge.errors import AeedgeError
 
         try:
@@ -62,6 +62,8 @@ def shipped(task: Task, bundle: Packed) -> Callable[[Sent, Callable[[], bytes]],
             outcome = pickle.loads(pickled)(pickle.loads(part[1]), path)
         except Exception as error:
             raise RuntimeError(f"aeedge part {part[0]}: {type(error).__name__}: {error}") from error
+        if outcome.is_unverified:
+            discard(path)
         return part[0], "", pickle.dumps(outcome)
 
     return work

@@ -4,6 +4,8 @@ import pickle
 import tempfile
 from pathlib import Path
 
+from archive.conftest import BUNDLE
+
 from aeedge.archive.engines import Outcome
 from aeedge.archive.packing import pack, unpacked
 from aeedge.archive.parts import Part
@@ -11,7 +13,6 @@ from aeedge.archive.shipping import arrived, sent, shipped
 from aeedge.archive.storage import Place
 from aeedge.archive.task import EncodeTask, Settings
 from aeedge.bundle.reader import Bundle
-from archive.conftest import BUNDLE
 
 
 def test_a_damaged_copy_is_unpacked_anew(tmp_path, monkeypatch, archive):

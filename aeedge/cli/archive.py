@@ -60,7 +60,7 @@ def engine_options(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option(
                 "--address",
                 metavar="ADDR",
-                help="Ray's cluster, such as host:6379 or auto [default: a running one, or here].",
+                help="Ray's cluster, such as host:6379 or auto [default: RAY_ADDRESS, or a cluster here].",
             ),
             click.option(
                 "--bad-rows",

@@ -81,6 +81,17 @@ class AeedgeGroup(click.Group):
         assert isinstance(found, click.Command)
         return found
 
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        """Find the command; where there is none of that name, say which ones are like it."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            from difflib import get_close_matches
+
+            if near := get_close_matches(args[0], self.list_commands(ctx)):
+                error.message = f"{error.message.rstrip('.')}; did you mean {' or '.join(map(repr, near))}?"
+            raise
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List commands, device first, from the tables above: nothing is imported."""
         with formatter.section("On the device"):

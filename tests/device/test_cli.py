@@ -266,6 +266,7 @@ def test_nan_is_named_by_its_row_in_the_whole_file(tmp_path, rows, monkeypatch):
         (["encode", BUNDLE, "x.npy", "-o", "z.npy", "--variant", "int8"], 1, "it holds fp32"),
         (["encode", BUNDLE, "x.npy"], 2, "Missing option"),
         (["frobnicate"], 2, "No such command"),
+        (["calibrate"], 2, "did you mean 'recalibrate'?"),
         (["encode", BUNDLE, "x.npy", "-o", "z.npy", "--threads", "0"], 2, "0"),
     ],
 )

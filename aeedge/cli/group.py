@@ -81,7 +81,9 @@ class AeedgeGroup(click.Group):
         assert isinstance(found, click.Command)
         return found
 
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the command; where there is none of that name, say which ones are like it."""
         try:
             return super().resolve_command(ctx, args)

@@ -90,9 +90,11 @@ class AeedgeGroup(click.Group):
         except click.UsageError as error:
             from difflib import get_close_matches
 
-            if near := get_close_matches(args[0], self.list_commands(ctx)):
-                error.message = f"{error.message.rstrip('.')}; did you mean {' or '.join(map(repr, near))}?"
-            raise
+            near = get_close_matches(args[0], self.list_commands(ctx))
+            if not near:
+                raise
+            said = f"{error.message.rstrip('.')}; did you mean {' or '.join(map(repr, near))}?"
+            raise click.UsageError(said, ctx) from None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List commands, device first, from the tables above: nothing is imported."""

@@ -26,7 +26,7 @@ _READERS = 16
 
 def file_name(number: int) -> str:
     """Of a part's result."""
-    return f"part-{number:05d}.parquet"
+    return f"part-{number:06d}.parquet"
 
 
 class Ledger:
@@ -109,7 +109,7 @@ class Ledger:
         """Write down that a part is done, and its file has so many bytes; by the worker, last of all."""
         found = {name: getattr(outcome, name) for name in _KEPT}
         document = _document({"identity": self.identity, "bytes": size, **found, **more})
-        write(self.folder / _RECORDS / f"{outcome.number:05d}.json", document, self.scratch)
+        write(self.folder / _RECORDS / f"{outcome.number:06d}.json", document, self.scratch)
 
     def finished(self, parts: Sequence[Part], bad_rows: Place | None) -> dict[int, Outcome]:
         """Those of the parts that are done: all that they wrote is there, and their files have not changed since."""

@@ -375,12 +375,20 @@ def _regex(pattern: str) -> re.Pattern[str]:
     """A glob as a regular expression: "*" within a name, "**" across folders."""
     tokens = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
     parts = re.split(r"(\*\*/|\*\*|\*|\?|\[[^]]+\])", pattern)
-    return re.compile(
-        "".join(
-            tokens.get(part) or (part.replace("[!", "[^") if part[:1] == "[" and len(part) > 2 else re.escape(part))
-            for part in parts
-        )
+    text = "".join(
+        tokens.get(part) or (_of_set(part) if part[:1] == "[" and len(part) > 2 else re.escape(part)) for part in parts
     )
+    try:
+        return re.compile(text)
+    except re.error as error:  # such as [9-0]
+        raise InputError(f"{printable(pattern, None)}: expected a pattern with *, **, ? and [...]: {error}") from None
+
+
+def _of_set(part: str) -> str:
+    """The regular expression of "[...]" in a glob, where only "!" and "-" stand for something else."""
+    mark, inside = ("^", part[2:-1]) if part[1] == "!" and len(part) > 3 else ("", part[1:-1])
+    escaped = re.sub(r"([^\w-]|(?<!\w)-|-(?!\w))", r"\\\1", inside)
+    return f"[{mark}{escaped}]"
 
 
 def _without_query(text: str) -> str:

@@ -178,7 +178,7 @@ class Aside:
     def _note(self) -> Place:
         """What says why nothing of the part can be read."""
         assert self._folder is not None
-        return self._folder / f"part-{self._part.number:05d}.json"
+        return self._folder / f"part-{self._part.number:06d}.json"
 
     def sound(
         self, batch: Any, encoder: BatchEncoder, numbers: NDArray[np.int64]
@@ -203,9 +203,11 @@ class Aside:
                 raise InputError(f"{self._part.name}: {error}") from None
         if self._folder is None:
             row = min(found)
+            helps = encoder.invalid == "raise" and row not in encoder.faults(batch, invalid="propagate")
             raise InputError(
                 f"{self._part.place.name}, row {self._part.first_row + numbers[row]} (counted from 0): {found[row]}; "
-                f"give bad_rows to set such rows aside, or invalid='propagate' to {self._instead}"
+                "give bad_rows to set such rows aside"
+                + (f", or invalid='propagate' to {self._instead}" if helps else "")
             )
         self.reasons |= {int(numbers[row]): why for row, why in found.items()}
         self._pieces.append(pa.Table.from_batches([batch]).take(pa.array(sorted(found))))
@@ -227,6 +229,7 @@ class Aside:
             return
         is_cut, pieces = source.is_cut, self._pieces
         table = pa.concat_tables(pieces).drop_columns([WINDOW]) if is_cut else _rows(self._part, numbers)
+        table = table.drop_columns([name for name in _REASONS if name in table.column_names])  # of an earlier run
         first = 0 if is_cut else self._part.first_row
         added = [
             [self._part.place.name] * len(numbers),

@@ -105,6 +105,15 @@ class Ledger:
         remove(self.output / SUCCESS)
         remove(self.folder / _MANIFEST)
 
+    def check_ours(self) -> None:
+        """See that the folder is still that of this job; by the worker, before it puts a file there.
+
+        Raises:
+            InputError: another command has begun anew there.
+        """
+        if (self._json(self.folder / _JOB) or {}).get("identity") != self.identity:
+            raise InputError(f"{self.output.name}: another run has begun there; give one of them another folder")
+
     def record(self, outcome: Outcome, size: int, more: Mapping[str, Any]) -> None:
         """Write down that a part is done, and its file has so many bytes; by the worker, last of all."""
         found = {name: getattr(outcome, name) for name in _KEPT}
@@ -129,7 +138,12 @@ class Ledger:
         }
 
     def complete(self, summary: Mapping[str, Any]) -> None:
-        """Write that all is done, for this program and for others."""
+        """Write that all is done, for this program and for others.
+
+        Raises:
+            InputError: another command has begun anew in the folder.
+        """
+        self.check_ours()
         write(self.folder / _MANIFEST, _document({"identity": self.identity, **summary}), self.scratch)
         write(self.output / SUCCESS, b"", self.scratch)
         remove(self.scratch)

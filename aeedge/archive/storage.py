@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import IO, TYPE_CHECKING, Any, NamedTuple, TypeVar
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from aeedge.errors import InputError, of_system, printable
 
@@ -50,7 +50,7 @@ class Place(NamedTuple):
         """For people: the path or the URL, without user and password."""
         if not self.root:
             return self.path
-        parts, path = urlsplit(self.root), self.path.lstrip("/")
+        parts, path = _split(self.root), self.path.lstrip("/")
         host = parts.netloc.rpartition("@")[2]
         return f"{parts.scheme}://{path if path.startswith(host) else f'{host}/{path}'}"
 
@@ -99,7 +99,7 @@ def place(given: str | PathLike[str]) -> Place:
     text = os.fspath(given)
     if not is_url(text):
         return Place("", os.path.abspath(text))
-    parts = urlsplit(_without_query(text))
+    parts = _split(_without_query(text))
     if parts.scheme == "file":
         return Place("", os.path.abspath(unquote(parts.path)))
     system = _opened(text)
@@ -136,7 +136,7 @@ def covers(source: str | PathLike[str], target: Place) -> bool:
     folder, glob = _asked(os.fspath(source))
     inside = f"{target.path.rstrip('/')}/part.parquet"
     start = f"{folder.path.rstrip('/')}/"
-    if urlsplit(folder.root)[:2] != urlsplit(target.root)[:2] or not inside.startswith(start):
+    if _split(folder.root)[:2] != _split(target.root)[:2] or not inside.startswith(start):
         return False
     name = inside[len(start) :]
     return not _is_hidden(name, glob) and (not glob or _regex(glob).fullmatch(name) is not None)
@@ -260,7 +260,7 @@ def _opened(root: str) -> Any:
     fs = _pyarrow_fs()
     if not root:
         return fs.LocalFileSystem()
-    parts = urlsplit(root)
+    parts = _split(root)
     base = f"{parts.scheme}://{parts.netloc}/" + (f"?{_query(root)}" if _query(root) else "")
     try:
         if parts.scheme in ("s3", "s3a", "s3n"):  # the last two are Hadoop's names
@@ -396,6 +396,11 @@ def _without_query(text: str) -> str:
     return re.sub(r"\?[\w.]+=[^?*]*$", "", text) if is_url(text) else text
 
 
+def _split(url: str) -> SplitResult:
+    """The pieces of a URL, in which "#" is a character as any other."""
+    return urlsplit(url, allow_fragments=False)
+
+
 def _query(text: str) -> str:
     return text[len(_without_query(text)) + 1 :]
 
@@ -421,7 +426,7 @@ def _ignored() -> Iterator[None]:
 
 def _said(source: str | PathLike[str]) -> str:
     text = os.fspath(source)
-    parts = urlsplit(text) if is_url(text) else None
+    parts = _split(text) if is_url(text) else None
     return text if parts is None or "@" not in parts.netloc else text.replace(parts.netloc.rpartition("@")[0] + "@", "")
 
 

@@ -111,7 +111,8 @@ class EncodeTask:
         import pyarrow.parquet as pq
 
         rows = count = alarms = 0
-        with written(self.output / file_name(part.number), Ledger(self.output, self.identity).scratch) as stream:
+        ledger = Ledger(self.output, self.identity)
+        with written(self.output / file_name(part.number), ledger.scratch) as stream:
             schema = source.encoder.schema(source.schema)
             with pq.ParquetWriter(stream, schema, compression=_COMPRESSION) as writer:
                 for batch in source.batches:
@@ -120,6 +121,7 @@ class EncodeTask:
                     writer.write_batch(result)
                     rows, count = rows + batch.num_rows, count + result.num_rows
                     alarms += result.column("alarm").true_count if "alarm" in self.settings.outputs else 0
+            ledger.check_ours()
         return rows, count, alarms
 
     def _commit(self, part: Part, outcome: Outcome) -> None:

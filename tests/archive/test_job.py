@@ -562,6 +562,23 @@ def test_results_of_another_run_are_not_mixed(archive, tmp_path):
     assert sorted(bytes_of(out)) == ["part-000000.parquet"]
 
 
+def test_a_run_does_not_write_among_the_results_of_one_that_began_later(archive, tmp_path):
+    encode(archive, tmp_path / "alone", outputs=("score",))
+
+    class Overtaken(InlineEngine):
+        def run(self, task, parts, packed):
+            outcomes = super().run(task, parts, packed)
+            yield next(outcomes)
+            encode(archive, tmp_path / "out", outputs=("score",), overwrite=True)
+            yield from outcomes
+
+    with pytest.raises(InputError, match=r"out: another run has begun there; give one of them another folder"):
+        encode(archive, tmp_path / "out", engine=Overtaken())
+    assert bytes_of(tmp_path / "out") == bytes_of(tmp_path / "alone")
+    assert json.loads((tmp_path / "out/_aeedge/manifest.json").read_text())["written"] == sum(SIZES)
+    assert encode(archive, tmp_path / "out", outputs=("score",), resume=True).resumed == len(SIZES)
+
+
 def test_nothing_else_is_ever_removed(archive, tmp_path):
     for name, made in (("mine.txt", "a"), ("part-000000.parquet", "b"), ("_SUCCESS", "c")):
         (tmp_path / made).mkdir()
@@ -836,6 +853,25 @@ def test_s3(s3, own, tmp_path, monkeypatch):
     ):
         with pytest.raises(InputError, match=said):
             encode(sources, out, resume=True)
+
+
+def test_names_with_special_characters_on_s3(s3, own, tmp_path):
+    from pyarrow.fs import FileSystem
+
+    files, path = FileSystem.from_uri("s3://plant")
+    for name in ("day#1/x#2.parquet", "day/wrong.parquet", "day#1/50% ü.parquet"):
+        with files.open_output_stream(f"{path}/odd/{name}") as stream:
+            stream.write((own / "day-2.parquet").read_bytes())
+    for source, count in (
+        ("day#1/*.parquet", 2), ("day#1", 2), ("day#1/x#2.parquet", 1), ("*/x#?.parquet", 1), ("day#1/50% ü.parquet", 1)
+    ):  # fmt: skip
+        found = storage.files([f"s3://plant/odd/{source}"], [])
+        assert len(found) == count, source
+        assert all("/odd/day#1/" in file.name for file in found)
+    report = encode("s3://plant/odd/day#1/*.parquet", "s3://plant/odd/out #1 ü", bad_rows="s3://plant/odd/out #2")
+    assert (report.written, report.output) == (2, "s3://plant/odd/out #1 ü")
+    with pytest.raises(InputError, match="is in the source"):
+        encode("s3://plant/odd/day#1/", "s3://plant/odd/day#1/out")
 
 
 def test_fsspec(own, tmp_path):

@@ -17,7 +17,7 @@ import numpy as np
 
 from aeedge.archive.engines import Outcome
 from aeedge.archive.ledger import SCRATCH, Ledger, file_name
-from aeedge.archive.parts import Part, UnreadableError, changed, damage, opened
+from aeedge.archive.parts import Part, UnreadableError, changed, damage, folder_values, opened, with_folders
 from aeedge.archive.recordings import WINDOW, is_recording, recording_batches, window_schema
 from aeedge.archive.storage import Place, patiently, remove, write, written
 from aeedge.arrow import BatchEncoder
@@ -277,14 +277,24 @@ def _row_batches(part: Part, encoder: BatchEncoder) -> Iterator[Any]:
         UnreadableError: the file is damaged.
     """
     with opened(part.place, part.version) as file:
-        needed = encoder.columns(file.schema_arrow)
+        needed = encoder.columns(with_folders(file.schema_arrow, part.place))
         yield from _batches(part, file, needed)
 
 
 def _batches(part: Part, file: Any, columns: list[str] | None) -> Iterator[Any]:
+    """Batches of columns, of all for None, with what the names of folders say."""
+    import pyarrow as pa
+
+    said = folder_values(part.place, file.schema_arrow.names)
+    added = {name: value for name, value in said.items() if columns is None or name in columns}
     with damage(part.name):
         for groups in _stretches(file.metadata, part.groups):
-            yield from file.iter_batches(_BATCH_ROWS, row_groups=groups, columns=columns)
+            for batch in file.iter_batches(_BATCH_ROWS, row_groups=groups, columns=columns):
+                schema, arrays = batch.schema, batch.columns
+                for name, value in added.items():
+                    schema = schema.append(pa.field(name, pa.string()))
+                    arrays.append(pa.array([value] * batch.num_rows, pa.string()))
+                yield pa.RecordBatch.from_arrays(arrays, schema=schema) if added else batch
 
 
 def _stretches(metadata: Any, groups: Sequence[int]) -> Iterator[list[int]]:
@@ -302,7 +312,7 @@ def _stretches(metadata: Any, groups: Sequence[int]) -> Iterator[list[int]]:
 
 def _schema(part: Part) -> Any:
     with opened(part.place, part.version) as file:
-        return file.schema_arrow
+        return with_folders(file.schema_arrow, part.place)
 
 
 def _rows(part: Part, numbers: list[int]) -> Any:

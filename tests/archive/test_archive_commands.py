@@ -202,7 +202,7 @@ def test_an_archive_is_meant_by_engine_folder_url_or_pattern(own, inline):
         ("plant -o plant/out/", "--output: "),
         ("plant -o out/ --bad-rows out/bad", "--bad-rows: "),
         ("plant -o done/", "holds the results of this run already; --resume goes on, --force begins anew"),
-        ("plant -o done/ --keep id", "(with other keep); give another folder, or --force to remove them"),
+        ("plant -o done/ --keep id", "(with other --keep); give another folder, or --force to remove them"),
         ("poisoned -o out/", "give --bad-rows to set such rows aside, or --invalid propagate to get NaN there"),
         ("poisoned -o out/", "0 of 1 parts are done: mend it, then --resume goes on"),
         ("cut -o out/", "or give --bad-rows to set such files aside"),

@@ -820,6 +820,51 @@ def test_windows_of_a_signal_in_rows(signal, tmp_path):
         encode(tmp_path / "in", tmp_path / "both", signal)
 
 
+# --- folders that say something
+
+
+@pytest.mark.parametrize("rows", [2**20, 200])
+def test_names_of_folders_can_be_kept(own, tmp_path, monkeypatch, rows):
+    monkeypatch.setattr(parts, "PART_ROWS", rows)
+    folders = ("line=a%3Ab/year=2024", "line=x/year=__HIVE_DEFAULT_PARTITION__")
+    for day, folder in enumerate(folders):
+        (own / folder).mkdir(parents=True)
+        (own / f"day-{day}.parquet").rename(own / folder / "part-0.parquet")
+    rewrite(own / folders[0] / "part-0.parquet", s3={5: None})
+    source = f"{own}/line=*/**/*.parquet"
+    report = encode(source, tmp_path / "out", keep=("year", "id", "line"), bad_rows=tmp_path / "bad")
+    found = result(tmp_path / "out")
+    assert found.schema.names == ["year", "id", "line", "latent"]
+    counts = (SIZES[0] - 1, SIZES[1])
+    assert found["line"].to_pylist() == ["a:b"] * counts[0] + ["x"] * counts[1]
+    assert found["year"].to_pylist() == ["2024"] * counts[0] + [None] * counts[1]
+    assert found["id"].to_pylist() == np.delete(np.arange(sum(SIZES[:2])), 5).tolist()
+    aside = result(tmp_path / "bad").to_pylist()
+    assert [(row["id"], row["line"], row["year"]) for row in aside] == [(5, "a:b", "2024")]
+    assert (report.written, report.set_aside) == (sum(counts), 1)
+    plain = encode(source, tmp_path / "plain", bad_rows=tmp_path / "plain-bad")
+    assert (plain.columns, plain.notes) == (report.columns, ())
+    with pytest.raises(InputError, match=r"day-2.parquet.*keep: expected a column 'year'"):
+        encode(own, tmp_path / "no", keep=("year",))
+
+
+def test_a_column_of_the_file_comes_before_the_name_of_a_folder(own, tmp_path):
+    (own / "note=folder").mkdir()
+    (own / "day-2.parquet").rename(own / "note=folder/id=7.parquet")
+    encode(own / "note=folder", tmp_path / "out", keep=("note", "id"))
+    assert result(tmp_path / "out")["note"].to_pylist() == [f"row {sum(SIZES[:2])}"]
+    assert result(tmp_path / "out")["id"].to_pylist() == [sum(SIZES[:2])]
+
+
+def test_names_of_folders_of_recordings_can_be_kept(signal, tmp_path):
+    (tmp_path / "in/pump=7").mkdir(parents=True)
+    write_recording(tmp_path / "in/pump=7/a.parquet", 300)
+    encode(tmp_path / "in", tmp_path / "out", signal, keep=("pump", "t"))
+    found = result(tmp_path / "out")
+    assert found["pump"].to_pylist() == ["7"] * ((300 - 32) // 8 + 1)
+    assert found["t"][0].as_py() == pytest.approx(0.31)
+
+
 # --- other file systems
 
 

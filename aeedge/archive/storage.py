@@ -117,7 +117,7 @@ def files(sources: Sequence[str | PathLike[str]], notes: list[str]) -> list[File
     Names that begin with "_" or "." are none, as for Spark and Arrow.
 
     Raises:
-        InputError: a source that is not there, has no Parquet file, or is named twice.
+        InputError: a source that is not there, has no Parquet file, a pipe, or is named twice.
     """
     found: list[File] = []
     for source in sources:
@@ -306,15 +306,18 @@ def _files(source: str | PathLike[str], notes: list[str]) -> Iterator[File]:
             yield File(folder, _version(info))
             return
     start = len(folder.path.rstrip("/")) + 1
-    for info in _listed(folder, not glob or "/" in glob or "**" in glob):
+    for info in _listed_deep(folder, glob):
         name = info.path[start:]
-        if info.type != pyarrow.fs.FileType.File or _is_hidden(name, glob):
+        found = _regex(glob).fullmatch(name) if glob else None
+        if info.type == pyarrow.fs.FileType.Directory or _is_hidden(name, glob) or (glob and not found):
             continue
-        if not glob and not name.lower().endswith(_SUFFIXES):
+        if (not found or found["below"]) and not name.lower().endswith(_SUFFIXES):
             others.append(name)
-        elif not glob or _regex(glob).fullmatch(name):
-            _check_parquet(name)
-            yield File(folder._replace(path=info.path), _version(info))
+            continue
+        if info.type != pyarrow.fs.FileType.File:
+            raise InputError(f"{(folder / name).name}: expected a file, got a pipe or a device; remove it")
+        _check_parquet(name)
+        yield File(folder._replace(path=info.path), _version(info))
     if others:
         many = "a file that is" if len(others) == 1 else f"{len(others):,} files that are"
         notes.append(f"{folder.name}: {many} no Parquet left out, such as {printable(others[0])}")
@@ -357,6 +360,20 @@ def _listed(folder: Place, deep: bool) -> list[Any]:
         raise InputError(f"{folder.name}: no such folder") from None
 
 
+def _listed_deep(folder: Place, glob: str) -> Iterator[Any]:
+    """What may be among the files of a folder, or of a pattern in it, for which no more is listed than it needs."""
+    import pyarrow.fs
+
+    is_deep = not glob or "/" in glob or "**" in glob
+    start = len(folder.path.rstrip("/")) + 1
+    for info in _listed(folder, is_deep):
+        yield info
+        name = info.path[start:]
+        is_folder = not is_deep and info.type == pyarrow.fs.FileType.Directory
+        if is_folder and not _is_hidden(name, glob) and _regex(glob).fullmatch(name):
+            yield from _listed(folder._replace(path=info.path), True)
+
+
 def _split_glob(text: str) -> tuple[str, str]:
     """The folder before the first segment with a wildcard, and the pattern of what is in it."""
     scheme = _SCHEME.match(text)
@@ -366,20 +383,20 @@ def _split_glob(text: str) -> tuple[str, str]:
     before = "/".join(segments[:first])
     return (
         text[:start] + (before or ("/" if text[start:].startswith("/") else "" if scheme else ".")),
-        "/".join(segments[first:]),
+        "/".join(segments[first:]).rstrip("/"),
     )
 
 
 @lru_cache(maxsize=16)
 def _regex(pattern: str) -> re.Pattern[str]:
-    """A glob as a regular expression: "*" within a name, "**" across folders."""
+    """A glob as a regular expression: "*" within a name, "**" across folders; "below" it, what is in a folder."""
     tokens = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
     parts = re.split(r"(\*\*/|\*\*|\*|\?|\[[^]]+\])", pattern)
     text = "".join(
         tokens.get(part) or (_of_set(part) if part[:1] == "[" and len(part) > 2 else re.escape(part)) for part in parts
     )
     try:
-        return re.compile(text)
+        return re.compile(f"{text}(?P<below>/.*)?")
     except re.error as error:  # such as [9-0]
         raise InputError(f"{printable(pattern, None)}: expected a pattern with *, **, ? and [...]: {error}") from None
 

@@ -701,6 +701,38 @@ def test_names_and_patterns_with_special_characters(archive, tmp_path, pattern, 
     assert encode(f"{tmp_path}/in/{pattern}", tmp_path / "out").files == len(names)
 
 
+@pytest.mark.parametrize(
+    ("pattern", "count"),
+    {"*.parquet": 3, "year=*": 2, "year=*/": 2, "*": 5, "year=*/*.parquet": 2, "**/*.parquet": 5, "[x]*": 2}.items(),
+)
+def test_folders_that_a_pattern_finds_are_read(archive, tmp_path, pattern, count):
+    """Spark writes a folder for what it calls x.parquet."""
+    for name in ("a.parquet", "x.parquet/part-0.snappy.parquet", "x.parquet/deep/part-1.parquet",
+                 "year=2024/a.parquet", "year=2025/b.parquet"):  # fmt: skip
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(archive / "day-2.parquet", tmp_path / "in" / name)
+    for name in ("x.parquet/_SUCCESS", "x.parquet/_metadata.parquet", "x.parquet/_temporary/c.parquet"):
+        (tmp_path / "in" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "in" / name).write_text("")
+    assert len(storage.files([f"{tmp_path}/in/{pattern}"], [])) == count
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs POSIX")
+def test_links_are_followed_and_a_pipe_is_no_gap(own, tmp_path):
+    (tmp_path / "more").mkdir()
+    (own / "day-4.parquet").rename(tmp_path / "more/day-4.parquet")
+    (own / "linked").symlink_to(tmp_path / "more")
+    assert len(storage.files([own], [])) == len(SIZES)
+    os.mkfifo(own / "pipe.parquet")
+    with pytest.raises(InputError, match=r"pipe.parquet: expected a file"):
+        storage.files([own], [])
+
+
+def test_a_folder_that_a_pattern_finds_is_no_place_for_results(own, tmp_path):
+    with pytest.raises(InputError, match="is in the source"):
+        encode(f"{own.parent}/ow*", own / "out")
+
+
 def test_a_pattern_that_is_none(archive):
     with pytest.raises(InputError, match=r"day-\[9-1\].parquet: expected a pattern"):
         storage.files([f"{archive}/day-[9-1].parquet"], [])

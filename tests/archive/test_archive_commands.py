@@ -201,6 +201,8 @@ def test_an_archive_is_meant_by_engine_folder_url_or_pattern(own, inline):
         ("plant -o out/ --column idd", "day-0.parquet: --column: expected one of id, time, s0"),
         ("plant -o plant/out/", "--output: "),
         ("plant -o out/ --bad-rows out/bad", "--bad-rows: "),
+        ("plant -o out", "out: expected a name that ends in one of .npy, .csv, .parquet"),
+        ("plant -o out", "or in /, out/, for the results of an archive of Parquet"),
         ("plant -o done/", "holds the results of this run already; --resume goes on, --force begins anew"),
         ("plant -o done/ --keep id", "(with other --keep); give another folder, or --force to remove them"),
         ("poisoned -o out/", "give --bad-rows to set such rows aside, or --invalid propagate to get NaN there"),

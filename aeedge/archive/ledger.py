@@ -187,7 +187,9 @@ def _difference(before: Mapping[str, Any], job: Mapping[str, Any]) -> str:
     names = [name for name in new if old.get(name) != new[name]]
     found = ["of another bundle"] if before.get("bundle") != job["bundle"] else []
     found += [f"with other {', '.join(names)}"] if names else []
-    found += ["of other sources"] if before.get("sources") != job["sources"] else []
+    if before.get("sources") != job["sources"]:
+        rows = [each.get("rows") for each in (before, job)]
+        found.append("of other sources" + (f": {rows[0]} rows then, {rows[1]} now" if rows[0] != rows[1] else ""))
     return ", ".join(found) or "by another version of aeedge"
 
 

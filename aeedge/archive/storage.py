@@ -134,8 +134,10 @@ def files(sources: Sequence[str | PathLike[str]], notes: list[str]) -> list[File
 def covers(source: str | PathLike[str], target: Place) -> bool:
     """Whether a file in the folder `target` would be among the files of a source."""
     folder, glob = _asked(os.fspath(source))
-    inside = f"{target.path.rstrip('/')}/part.parquet"
-    start = f"{folder.path.rstrip('/')}/"
+    inside, start = (
+        (each.path if each.root else os.path.realpath(each.path)).rstrip("/") + "/" for each in (target, folder)
+    )
+    inside += "part.parquet"
     if _split(folder.root)[:2] != _split(target.root)[:2] or not inside.startswith(start):
         return False
     name = inside[len(start) :]

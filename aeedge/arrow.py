@@ -218,18 +218,22 @@ class BatchEncoder:
             found.append(x)
         return np.concatenate(found) if found else np.empty((0, *spec.shape), spec.dtype)
 
-    def faults(self, batch: Any) -> dict[int, str]:
+    def faults(self, batch: Any, *, invalid: str | None = None) -> dict[int, str]:
         """Rows of a batch that cannot be encoded, counted from 0 in it, and why: what a call would raise for.
 
         Null, NaN and infinity, unless invalid="propagate" or the bundle says what becomes of missing values; lists of
         another length; for models of integers, what is no whole number in the range of the dtype.
+
+        Args:
+            batch: as for a call.
+            invalid: in place of the encoder's.
 
         Raises:
             InputError: as `schema`.
         """
         fields, found, first = self._fields(self._given(batch).schema), dict[int, str](), 0
         for part in _parts(self.pa, batch, fields) if batch.num_rows else ():
-            looked = self._looked_at(part, fields, self.invalid)
+            looked = self._looked_at(part, fields, invalid or self.invalid)
             found |= {first + row: self._why(looked, row) for row in map(int, np.flatnonzero(_any_bad(looked)))}
             first += part.num_rows
         return found

@@ -26,7 +26,7 @@ _READERS = 16
 
 def file_name(number: int) -> str:
     """Of a part's result."""
-    return f"part-{number:05d}.parquet"
+    return f"part-{number:06d}.parquet"
 
 
 class Ledger:
@@ -105,11 +105,20 @@ class Ledger:
         remove(self.output / SUCCESS)
         remove(self.folder / _MANIFEST)
 
+    def check_ours(self) -> None:
+        """See that the folder is still that of this job; by the worker, before it puts a file there.
+
+        Raises:
+            InputError: another command has begun anew there.
+        """
+        if (self._json(self.folder / _JOB) or {}).get("identity") != self.identity:
+            raise InputError(f"{self.output.name}: another run has begun there; give one of them another folder")
+
     def record(self, outcome: Outcome, size: int, more: Mapping[str, Any]) -> None:
         """Write down that a part is done, and its file has so many bytes; by the worker, last of all."""
         found = {name: getattr(outcome, name) for name in _KEPT}
         document = _document({"identity": self.identity, "bytes": size, **found, **more})
-        write(self.folder / _RECORDS / f"{outcome.number:05d}.json", document, self.scratch)
+        write(self.folder / _RECORDS / f"{outcome.number:06d}.json", document, self.scratch)
 
     def finished(self, parts: Sequence[Part], bad_rows: Place | None) -> dict[int, Outcome]:
         """Those of the parts that are done: all that they wrote is there, and their files have not changed since."""
@@ -129,7 +138,12 @@ class Ledger:
         }
 
     def complete(self, summary: Mapping[str, Any]) -> None:
-        """Write that all is done, for this program and for others."""
+        """Write that all is done, for this program and for others.
+
+        Raises:
+            InputError: another command has begun anew in the folder.
+        """
+        self.check_ours()
         write(self.folder / _MANIFEST, _document({"identity": self.identity, **summary}), self.scratch)
         write(self.output / SUCCESS, b"", self.scratch)
         remove(self.scratch)
@@ -173,7 +187,9 @@ def _difference(before: Mapping[str, Any], job: Mapping[str, Any]) -> str:
     names = [name for name in new if old.get(name) != new[name]]
     found = ["of another bundle"] if before.get("bundle") != job["bundle"] else []
     found += [f"with other {', '.join(names)}"] if names else []
-    found += ["of other sources"] if before.get("sources") != job["sources"] else []
+    if before.get("sources") != job["sources"]:
+        rows = [each.get("rows") for each in (before, job)]
+        found.append("of other sources" + (f": {rows[0]} rows then, {rows[1]} now" if rows[0] != rows[1] else ""))
     return ", ".join(found) or "by another version of aeedge"
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, NamedTuple
+from urllib.parse import unquote
 
 from aeedge.archive.storage import File, Place, UnreachableError, accessing
 from aeedge.errors import InputError, of_system, printable
@@ -14,6 +15,7 @@ from aeedge.errors import InputError, of_system, printable
 PART_ROWS = 2**20
 """Rows that a part has at most, where row groups are not larger: seconds to minutes of work."""
 _SERVER = re.compile(r"AWS Error|google::cloud|curl|[Tt]imed? ?out|[Cc]onnection")  # damage is told without these
+_HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 _READERS = 16  # of footers beside each other: on an object store each is a round trip
 
 
@@ -142,7 +144,7 @@ def _footer(file: File) -> tuple[Any, list[int]] | str:
     try:
         with opened(file.place) as found:
             groups = [found.metadata.row_group(i).num_rows for i in range(found.metadata.num_row_groups)]
-            return found.schema_arrow, groups
+            return with_folders(found.schema_arrow, file.place), groups
     except UnreadableError as error:
         return str(error).removeprefix(f"{file.name}: cannot be read (").removesuffix(")")
 
@@ -168,6 +170,22 @@ def opened(place: Place, version: str = "") -> Iterator[Any]:
         with damage(place.name):
             file = pq.ParquetFile(stream, pre_buffer=True)  # columns in a few requests, not one by one
         yield file
+
+
+def folder_values(place: Place, names: Sequence[str]) -> dict[str, str | None]:
+    """What the names of a file's folders say, NAME=VALUE as Hive and Spark write them; not of columns `names`."""
+    pairs = [folder.partition("=") for folder in place.path.split("/")[:-1] if not folder.startswith("=")]
+    found = {unquote(name): unquote(value) for name, equals, value in pairs if equals}
+    return {name: None if value == _HIVE_NULL else value for name, value in found.items() if name not in names}
+
+
+def with_folders(schema: Any, place: Place) -> Any:
+    """The schema of a file, and of what its folders say, as text."""
+    import pyarrow as pa
+
+    for name in folder_values(place, schema.names):
+        schema = schema.append(pa.field(name, pa.string()))
+    return schema
 
 
 @contextmanager

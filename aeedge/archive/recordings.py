@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from aeedge.archive.parts import Part, UnreadableError
+from aeedge.archive.parts import Part, UnreadableError, folder_values, opened
 from aeedge.archive.storage import accessing
 from aeedge.errors import InputError, printable, shortened
 from aeedge.model import Model
@@ -63,18 +63,24 @@ def recording_batches(model: Model, part: Part, beside: Any, *, missing: bool, n
     import pyarrow as pa
 
     names, keep = beside.names, [name for name in beside.names if name not in ("start", "start_time")]
+    with opened(part.place, part.version) as file:
+        said = folder_values(part.place, file.schema_arrow.names)
     with ExitStack() as stack:
         path = part.place.path
         if part.place.root or Path(path).suffix.lower() not in _KNOWN:  # the reader takes files of this machine
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="aeedge-recording-"))
             path = str(Path(folder, f"{Path(part.place.path).stem}.parquet"))
-            opened = part.place.filesystem.open_input_stream
-            with accessing(part.place), opened(part.place.path) as source, open(path, "wb") as copy:
+            stream = part.place.filesystem.open_input_stream
+            with accessing(part.place), stream(part.place.path) as source, open(path, "wb") as copy:
                 shutil.copyfileobj(source, copy)
         try:
-            recordings = Recordings(model, [path], keep=keep, missing=missing, dialect=None)
+            recordings = Recordings(
+                model, [path], keep=[name for name in keep if name not in said], missing=missing, dialect=None
+            )
             for windows, kept in recordings.windows():
-                columns = [_column(values, kind) for values, kind in zip(kept, beside.types)]
+                of_file = iter(kept)
+                found = [[said[name]] * len(windows) if name in said else next(of_file) for name in names]
+                columns = [_column(values, kind) for values, kind in zip(found, beside.types)]
                 values = pa.array(np.ascontiguousarray(windows).reshape(-1))
                 columns.append(pa.FixedSizeListArray.from_arrays(values, len(values) // len(windows)))
                 yield pa.RecordBatch.from_arrays(columns, names=[*names, WINDOW])

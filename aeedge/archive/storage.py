@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import IO, TYPE_CHECKING, Any, NamedTuple, TypeVar
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from aeedge.errors import InputError, of_system, printable
 
@@ -50,7 +50,7 @@ class Place(NamedTuple):
         """For people: the path or the URL, without user and password."""
         if not self.root:
             return self.path
-        parts, path = urlsplit(self.root), self.path.lstrip("/")
+        parts, path = _split(self.root), self.path.lstrip("/")
         host = parts.netloc.rpartition("@")[2]
         return f"{parts.scheme}://{path if path.startswith(host) else f'{host}/{path}'}"
 
@@ -99,7 +99,7 @@ def place(given: str | PathLike[str]) -> Place:
     text = os.fspath(given)
     if not is_url(text):
         return Place("", os.path.abspath(text))
-    parts = urlsplit(_without_query(text))
+    parts = _split(_without_query(text))
     if parts.scheme == "file":
         return Place("", os.path.abspath(unquote(parts.path)))
     system = _opened(text)
@@ -117,7 +117,7 @@ def files(sources: Sequence[str | PathLike[str]], notes: list[str]) -> list[File
     Names that begin with "_" or "." are none, as for Spark and Arrow.
 
     Raises:
-        InputError: a source that is not there, has no Parquet file, or is named twice.
+        InputError: a source that is not there, has no Parquet file, a pipe, or is named twice.
     """
     found: list[File] = []
     for source in sources:
@@ -134,9 +134,11 @@ def files(sources: Sequence[str | PathLike[str]], notes: list[str]) -> list[File
 def covers(source: str | PathLike[str], target: Place) -> bool:
     """Whether a file in the folder `target` would be among the files of a source."""
     folder, glob = _asked(os.fspath(source))
-    inside = f"{target.path.rstrip('/')}/part.parquet"
-    start = f"{folder.path.rstrip('/')}/"
-    if urlsplit(folder.root)[:2] != urlsplit(target.root)[:2] or not inside.startswith(start):
+    inside, start = (
+        (each.path if each.root else os.path.realpath(each.path)).rstrip("/") + "/" for each in (target, folder)
+    )
+    inside += "part.parquet"
+    if _split(folder.root)[:2] != _split(target.root)[:2] or not inside.startswith(start):
         return False
     name = inside[len(start) :]
     return not _is_hidden(name, glob) and (not glob or _regex(glob).fullmatch(name) is not None)
@@ -260,7 +262,7 @@ def _opened(root: str) -> Any:
     fs = _pyarrow_fs()
     if not root:
         return fs.LocalFileSystem()
-    parts = urlsplit(root)
+    parts = _split(root)
     base = f"{parts.scheme}://{parts.netloc}/" + (f"?{_query(root)}" if _query(root) else "")
     try:
         if parts.scheme in ("s3", "s3a", "s3n"):  # the last two are Hadoop's names
@@ -306,15 +308,18 @@ def _files(source: str | PathLike[str], notes: list[str]) -> Iterator[File]:
             yield File(folder, _version(info))
             return
     start = len(folder.path.rstrip("/")) + 1
-    for info in _listed(folder, not glob or "/" in glob or "**" in glob):
+    for info in _listed_deep(folder, glob):
         name = info.path[start:]
-        if info.type != pyarrow.fs.FileType.File or _is_hidden(name, glob):
+        found = _regex(glob).fullmatch(name) if glob else None
+        if info.type == pyarrow.fs.FileType.Directory or _is_hidden(name, glob) or (glob and not found):
             continue
-        if not glob and not name.lower().endswith(_SUFFIXES):
+        if (not found or found["below"]) and not name.lower().endswith(_SUFFIXES):
             others.append(name)
-        elif not glob or _regex(glob).fullmatch(name):
-            _check_parquet(name)
-            yield File(folder._replace(path=info.path), _version(info))
+            continue
+        if info.type != pyarrow.fs.FileType.File:
+            raise InputError(f"{(folder / name).name}: expected a file, got a pipe or a device; remove it")
+        _check_parquet(name)
+        yield File(folder._replace(path=info.path), _version(info))
     if others:
         many = "a file that is" if len(others) == 1 else f"{len(others):,} files that are"
         notes.append(f"{folder.name}: {many} no Parquet left out, such as {printable(others[0])}")
@@ -357,6 +362,20 @@ def _listed(folder: Place, deep: bool) -> list[Any]:
         raise InputError(f"{folder.name}: no such folder") from None
 
 
+def _listed_deep(folder: Place, glob: str) -> Iterator[Any]:
+    """What may be among the files of a folder, or of a pattern in it, for which no more is listed than it needs."""
+    import pyarrow.fs
+
+    is_deep = not glob or "/" in glob or "**" in glob
+    start = len(folder.path.rstrip("/")) + 1
+    for info in _listed(folder, is_deep):
+        yield info
+        name = info.path[start:]
+        is_folder = not is_deep and info.type == pyarrow.fs.FileType.Directory
+        if is_folder and not _is_hidden(name, glob) and _regex(glob).fullmatch(name):
+            yield from _listed(folder._replace(path=info.path), True)
+
+
 def _split_glob(text: str) -> tuple[str, str]:
     """The folder before the first segment with a wildcard, and the pattern of what is in it."""
     scheme = _SCHEME.match(text)
@@ -366,26 +385,39 @@ def _split_glob(text: str) -> tuple[str, str]:
     before = "/".join(segments[:first])
     return (
         text[:start] + (before or ("/" if text[start:].startswith("/") else "" if scheme else ".")),
-        "/".join(segments[first:]),
+        "/".join(segments[first:]).rstrip("/"),
     )
 
 
 @lru_cache(maxsize=16)
 def _regex(pattern: str) -> re.Pattern[str]:
-    """A glob as a regular expression: "*" within a name, "**" across folders."""
+    """A glob as a regular expression: "*" within a name, "**" across folders; "below" it, what is in a folder."""
     tokens = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
     parts = re.split(r"(\*\*/|\*\*|\*|\?|\[[^]]+\])", pattern)
-    return re.compile(
-        "".join(
-            tokens.get(part) or (part.replace("[!", "[^") if part[:1] == "[" and len(part) > 2 else re.escape(part))
-            for part in parts
-        )
+    text = "".join(
+        tokens.get(part) or (_of_set(part) if part[:1] == "[" and len(part) > 2 else re.escape(part)) for part in parts
     )
+    try:
+        return re.compile(f"{text}(?P<below>/.*)?")
+    except re.error as error:  # such as [9-0]
+        raise InputError(f"{printable(pattern, None)}: expected a pattern with *, **, ? and [...]: {error}") from None
+
+
+def _of_set(part: str) -> str:
+    """The regular expression of "[...]" in a glob, where only "!" and "-" stand for something else."""
+    mark, inside = ("^", part[2:-1]) if part[1] == "!" and len(part) > 3 else ("", part[1:-1])
+    escaped = re.sub(r"([^\w-]|(?<!\w)-|-(?!\w))", r"\\\1", inside)
+    return f"[{mark}{escaped}]"
 
 
 def _without_query(text: str) -> str:
     """A URL without its options: "?" within a path is a wildcard, so options are NAME=VALUE."""
     return re.sub(r"\?[\w.]+=[^?*]*$", "", text) if is_url(text) else text
+
+
+def _split(url: str) -> SplitResult:
+    """The pieces of a URL, in which "#" is a character as any other."""
+    return urlsplit(url, allow_fragments=False)
 
 
 def _query(text: str) -> str:
@@ -413,7 +445,7 @@ def _ignored() -> Iterator[None]:
 
 def _said(source: str | PathLike[str]) -> str:
     text = os.fspath(source)
-    parts = urlsplit(text) if is_url(text) else None
+    parts = _split(text) if is_url(text) else None
     return text if parts is None or "@" not in parts.netloc else text.replace(parts.netloc.rpartition("@")[0] + "@", "")
 
 

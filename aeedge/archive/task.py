@@ -17,7 +17,7 @@ import numpy as np
 
 from aeedge.archive.engines import Outcome
 from aeedge.archive.ledger import SCRATCH, Ledger, file_name
-from aeedge.archive.parts import Part, UnreadableError, changed, damage, opened
+from aeedge.archive.parts import Part, UnreadableError, changed, damage, folder_values, opened, with_folders
 from aeedge.archive.recordings import WINDOW, is_recording, recording_batches, window_schema
 from aeedge.archive.storage import Place, patiently, remove, write, written
 from aeedge.arrow import BatchEncoder
@@ -111,7 +111,8 @@ class EncodeTask:
         import pyarrow.parquet as pq
 
         rows = count = alarms = 0
-        with written(self.output / file_name(part.number), Ledger(self.output, self.identity).scratch) as stream:
+        ledger = Ledger(self.output, self.identity)
+        with written(self.output / file_name(part.number), ledger.scratch) as stream:
             schema = source.encoder.schema(source.schema)
             with pq.ParquetWriter(stream, schema, compression=_COMPRESSION) as writer:
                 for batch in source.batches:
@@ -120,6 +121,7 @@ class EncodeTask:
                     writer.write_batch(result)
                     rows, count = rows + batch.num_rows, count + result.num_rows
                     alarms += result.column("alarm").true_count if "alarm" in self.settings.outputs else 0
+            ledger.check_ours()
         return rows, count, alarms
 
     def _commit(self, part: Part, outcome: Outcome) -> None:
@@ -178,7 +180,7 @@ class Aside:
     def _note(self) -> Place:
         """What says why nothing of the part can be read."""
         assert self._folder is not None
-        return self._folder / f"part-{self._part.number:05d}.json"
+        return self._folder / f"part-{self._part.number:06d}.json"
 
     def sound(
         self, batch: Any, encoder: BatchEncoder, numbers: NDArray[np.int64]
@@ -203,9 +205,11 @@ class Aside:
                 raise InputError(f"{self._part.name}: {error}") from None
         if self._folder is None:
             row = min(found)
+            helps = encoder.invalid == "raise" and row not in encoder.faults(batch, invalid="propagate")
             raise InputError(
                 f"{self._part.place.name}, row {self._part.first_row + numbers[row]} (counted from 0): {found[row]}; "
-                f"give bad_rows to set such rows aside, or invalid='propagate' to {self._instead}"
+                "give bad_rows to set such rows aside"
+                + (f", or invalid='propagate' to {self._instead}" if helps else "")
             )
         self.reasons |= {int(numbers[row]): why for row, why in found.items()}
         self._pieces.append(pa.Table.from_batches([batch]).take(pa.array(sorted(found))))
@@ -227,6 +231,7 @@ class Aside:
             return
         is_cut, pieces = source.is_cut, self._pieces
         table = pa.concat_tables(pieces).drop_columns([WINDOW]) if is_cut else _rows(self._part, numbers)
+        table = table.drop_columns([name for name in _REASONS if name in table.column_names])  # of an earlier run
         first = 0 if is_cut else self._part.first_row
         added = [
             [self._part.place.name] * len(numbers),
@@ -272,14 +277,24 @@ def _row_batches(part: Part, encoder: BatchEncoder) -> Iterator[Any]:
         UnreadableError: the file is damaged.
     """
     with opened(part.place, part.version) as file:
-        needed = encoder.columns(file.schema_arrow)
+        needed = encoder.columns(with_folders(file.schema_arrow, part.place))
         yield from _batches(part, file, needed)
 
 
 def _batches(part: Part, file: Any, columns: list[str] | None) -> Iterator[Any]:
+    """Batches of columns, of all for None, with what the names of folders say."""
+    import pyarrow as pa
+
+    said = folder_values(part.place, file.schema_arrow.names)
+    added = {name: value for name, value in said.items() if columns is None or name in columns}
     with damage(part.name):
         for groups in _stretches(file.metadata, part.groups):
-            yield from file.iter_batches(_BATCH_ROWS, row_groups=groups, columns=columns)
+            for batch in file.iter_batches(_BATCH_ROWS, row_groups=groups, columns=columns):
+                schema, arrays = batch.schema, batch.columns
+                for name, value in added.items():
+                    schema = schema.append(pa.field(name, pa.string()))
+                    arrays.append(pa.array([value] * batch.num_rows, pa.string()))
+                yield pa.RecordBatch.from_arrays(arrays, schema=schema) if added else batch
 
 
 def _stretches(metadata: Any, groups: Sequence[int]) -> Iterator[list[int]]:
@@ -297,7 +312,7 @@ def _stretches(metadata: Any, groups: Sequence[int]) -> Iterator[list[int]]:
 
 def _schema(part: Part) -> Any:
     with opened(part.place, part.version) as file:
-        return file.schema_arrow
+        return with_folders(file.schema_arrow, part.place)
 
 
 def _rows(part: Part, numbers: list[int]) -> Any:

@@ -121,8 +121,8 @@ class Wish(NamedTuple):
         """From the options of a command, which keeps the others."""
         return cls(**{name: options.pop(name) for name in cls._fields if name in options})
 
-    def is_archive(self, sources: Sequence[str], output: str | None) -> bool:
-        """Whether an archive is meant; otherwise files are.
+    def is_archive(self, sources: Sequence[str], output: str | None, format: str | None = None) -> bool:
+        """Whether an archive is meant; otherwise files are, of which the result may be in a `format`.
 
         Raises:
             InputError: something of both is.
@@ -130,6 +130,13 @@ class Wish(NamedTuple):
         why = self._why(sources, output)
         if why is None:
             self._check_files(sources, output)
+            if format is None and not (
+                _is_file(output) or os.path.splitext(str(output))[1] or os.path.exists(str(output))
+            ):
+                raise InputError(
+                    f"{output}: expected a name that ends in one of {', '.join(FORMATS)}, or in /, {output}/, for the "
+                    "results of an archive of Parquet"
+                )
             return False
         if output is None or output == STDOUT:
             raise InputError(f"{why}: the results of an archive are a folder; give one, such as -o results/")

@@ -84,7 +84,7 @@ def score(
     """Scores of files, to a file or the terminal."""
     keep, is_npy = tuple(dict.fromkeys(keep)), False
     wish = Wish.taken(reading)
-    if wish.is_archive(sources, output):
+    if wish.is_archive(sources, output, format):
         dialect = {"header": header is not None, "delimiter": delimiter, "decimal": decimal}
         refuse({"format": format, **dialect, **reading}, threads)
         if top:

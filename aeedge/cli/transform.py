@@ -59,7 +59,7 @@ def _command(name: str, example: str) -> click.Command:
         **reading: Any,
     ) -> None:
         wish, keep = Wish.taken(reading), tuple(dict.fromkeys(keep))
-        if name == "encode" and wish.is_archive(sources, output):
+        if name == "encode" and wish.is_archive(sources, output, format):
             dialect = {"header": header is not None, "delimiter": delimiter, "decimal": decimal}
             refuse({"format": format, "bits": bits, **dialect, **reading}, threads)
             settings: dict[str, Any] = {"keep": keep, "variant": variant, "invalid": invalid, "overwrite": force}

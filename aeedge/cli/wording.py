@@ -50,6 +50,7 @@ _PHRASES = {
 _ASSIGNMENT = re.compile(r"(?<![\w-])([a-z_]+)=('[^']*'|\.\.\.|[\w.:-]*\w)")
 _OPENING = re.compile(r"^([a-z_]+)(?=:| '[^']*' (?:needs|expects))")
 _WITHIN = re.compile(r"(?<=: )(keep|column)(?=: )")  # behind the name of a file
+_OTHERS = re.compile(r"(?<=with other )[a-z_]+(?:, [a-z_]+)*(?=[,)])")  # settings of an archive
 _ROW = re.compile(r"\brow (\d+)\b(?! \(counted)")
 
 
@@ -73,6 +74,7 @@ def reworded(text: str, command: click.Command) -> str:
     for pattern in (_OPENING, _WITHIN):
         text = pattern.sub(lambda match: option(match[1]) or match[1], text)
     text = _ASSIGNMENT.sub(assigned, text)
+    text = _OTHERS.sub(lambda match: ", ".join(option(name) or name for name in match[0].split(", ")), text)
     if "--allow-ops" in known:
         text = text.replace("in allow_ops", "with --allow-ops")
     if known & {"--latent", "--latents"}:  # a command with all parameters of the estimator

@@ -17,7 +17,7 @@ from helpers.inline_engine import InlineEngine, KillingEngine, RaisingEngine
 from helpers.signals import machine, signal_bundle
 
 import aeedge
-from aeedge.archive import parts, storage, task
+from aeedge.archive import ledger, parts, storage, task
 from aeedge.archive.job import encode_archive
 from aeedge.bundle.manifest import SignalSpec
 from aeedge.errors import AeedgeError, BundleError, InputError, VerificationError
@@ -77,7 +77,11 @@ def test_the_same_run_gives_the_same_bytes(archive, tmp_path):
 
 def test_what_is_complete_says_so(archive, tmp_path):
     report = encode(archive, tmp_path / "out")
-    assert sorted(os.listdir(tmp_path / "out")) == ["_SUCCESS", "_aeedge", *(f"part-0000{i}.parquet" for i in range(5))]
+    assert sorted(os.listdir(tmp_path / "out")) == [
+        "_SUCCESS",
+        "_aeedge",
+        *(f"part-00000{i}.parquet" for i in range(5)),
+    ]
     manifest = json.loads((tmp_path / "out/_aeedge/manifest.json").read_text())
     assert manifest["rows"] == manifest["written"] == report.rows
     assert not (tmp_path / "out/_aeedge/tmp").exists()
@@ -194,12 +198,12 @@ def test_a_run_that_is_killed_anywhere_is_resumed(own, tmp_path, monkeypatch, be
 def test_only_what_is_not_done_is_done_again(own, tmp_path):
     encode(own, tmp_path / "out")
     before = {file.name: file.stat().st_mtime_ns for file in (tmp_path / "out").glob("part-*")}
-    (tmp_path / "out/part-00001.parquet").unlink()
-    (tmp_path / "out/part-00002.parquet").write_bytes(b"cut")
-    (tmp_path / "out/_aeedge/parts/00003.json").write_text('{"identity":')
+    (tmp_path / "out/part-000001.parquet").unlink()
+    (tmp_path / "out/part-000002.parquet").write_bytes(b"cut")
+    (tmp_path / "out/_aeedge/parts/000003.json").write_text('{"identity":')
     report = encode(own, tmp_path / "out", resume=True)
     after = {file.name: file.stat().st_mtime_ns for file in (tmp_path / "out").glob("part-*")}
-    assert {name for name in before if before[name] == after[name]} == {"part-00000.parquet", "part-00004.parquet"}
+    assert {name for name in before if before[name] == after[name]} == {"part-000000.parquet", "part-000004.parquet"}
     assert report.resumed == 2
     assert report.resumed_rows == SIZES[0] + SIZES[4]
     assert encode(own, tmp_path / "out", resume=True).resumed == 5
@@ -220,7 +224,7 @@ def test_results_are_not_called_complete_while_they_are_not(own, tmp_path):
             yield from ()
 
     encode(own, tmp_path / "out")
-    (tmp_path / "out/part-00001.parquet").unlink()
+    (tmp_path / "out/part-000001.parquet").unlink()
     with pytest.raises(AeedgeError, match=r"day-1.*: the engine gave no outcome"):
         encode(own, tmp_path / "out", resume=True, engine=Idle())
     assert not (tmp_path / "out/_SUCCESS").exists()
@@ -311,7 +315,7 @@ NO_PERMISSION = PermissionError(13, "Permission denied")
 
 @pytest.mark.parametrize("operation", ["open_input_file", "open_output_stream", "move"])
 def test_a_server_that_fails_for_a_while(archive, tmp_path, monkeypatch, operation):
-    name = "day-1" if operation == "open_input_file" else "part-00001"
+    name = "day-1" if operation == "open_input_file" else "part-000001"
     files, slept = Failing(storage._opened(""), operation, name, SLOW, 0), []
     with monkeypatch.context() as patch:
         patch.setattr(storage, "_opened", lambda root: files)
@@ -370,7 +374,7 @@ def test_a_poisoned_row_is_named(own, tmp_path):
     rewrite(own / "day-3.parquet", s3={600: float("nan"), 650: None})
     with pytest.raises(InputError, match=r"day-3.parquet, row 600 \(counted from 0\): column 's3'.*nan; give bad_rows"):
         encode(own, tmp_path / "out")
-    assert not (tmp_path / "out/part-00003.parquet").exists()
+    assert not (tmp_path / "out/part-000003.parquet").exists()
     report = encode(own, tmp_path / "out", resume=True, bad_rows=tmp_path / "bad", keep=())
     assert report.resumed == 4  # a run goes on that had no folder for bad rows before
 
@@ -396,7 +400,7 @@ def test_poisoned_rows_are_set_aside_with_all_their_columns(own, samples, tmp_pa
     assert (report.written, report.set_aside) == (len(rest), 4)
     assert sum(count for _, count in report.reasons) == 4
     assert report.bad_rows == str(tmp_path / "bad")
-    assert "part-00002.parquet" not in os.listdir(tmp_path / "out") or rows == 128
+    assert "part-000002.parquet" not in os.listdir(tmp_path / "out") or rows == 128
     assert encode(own, tmp_path / "out", bad_rows=tmp_path / "bad", keep=("id",), outputs=ALL, resume=True) == (
         report._replace(
             workers=0,
@@ -455,11 +459,37 @@ def test_a_mended_file_leaves_nothing_in_the_folder_of_bad_rows(own, tmp_path):
     good = (own / "day-1.parquet").read_bytes()
     damaged(own / "day-1.parquet")
     encode(own, tmp_path / "out", bad_rows=tmp_path / "bad")
-    assert (tmp_path / "bad/part-00001.json").exists()
+    assert (tmp_path / "bad/part-000001.json").exists()
     (own / "day-1.parquet").write_bytes(good)
     report = encode(own, tmp_path / "out", bad_rows=tmp_path / "bad", resume=True)
     assert (report.set_aside, report.unreadable, report.resumed) == (0, (), 4)
     assert sorted(os.listdir(tmp_path / "bad")) == ["_aeedge"]
+
+
+def test_rows_that_were_set_aside_before_are_set_aside_again_with_one_reason(own, tmp_path):
+    rewrite(own / "day-0.parquet", s3={5: None, 7: float("nan")})
+    encode(own, tmp_path / "out", bad_rows=tmp_path / "bad")
+    rewrite(tmp_path / "bad/part-000000.parquet", s3={0: 1.0})  # the other one is not mended
+    report = encode(tmp_path / "bad", tmp_path / "mended", bad_rows=tmp_path / "again", keep=("id",))
+    assert (report.written, report.set_aside) == (1, 1)
+    found = pq.read_table(tmp_path / "again/part-000000.parquet")
+    assert len(set(found.column_names)) == len(found.column_names)
+    assert (found["id"].to_pylist(), found["_row"].to_pylist()) == ([7], [1])
+    assert found["_file"].to_pylist() == [str(tmp_path / "bad/part-000000.parquet")]
+
+
+def test_a_message_offers_only_what_helps(tmp_path, samples):
+    (tmp_path / "in").mkdir()
+    for values, offered in (([1.0], False), ([float("nan")] * 8, True)):
+        lists = pa.array([*samples[:3].tolist(), values], pa.list_(pa.float32()))
+        pq.write_table(pa.table({"v": lists}), tmp_path / "in/a.parquet")
+        with pytest.raises(InputError, match=r"row 3 .*give bad_rows to set such rows aside") as raised:
+            encode(tmp_path / "in", tmp_path / f"out-{offered}")
+        assert ("invalid='propagate'" in str(raised.value)) == offered
+    pq.write_table(pa.table({"v": pa.array([*samples[:3].tolist(), [1.0]])}), tmp_path / "in/a.parquet")
+    with pytest.raises(InputError, match=r"row 3 .*give bad_rows") as raised:
+        encode(tmp_path / "in", tmp_path / "propagated", invalid="propagate")
+    assert "invalid=" not in str(raised.value)
 
 
 def test_schemas_that_differ(own, tmp_path):
@@ -521,21 +551,36 @@ def test_results_of_another_run_are_not_mixed(archive, tmp_path):
         ({"keep": ("id",)}, r"results of another run \(with other keep\)"),
         ({"keep": ("id",), "resume": True}, r"results of another run \(with other keep\)"),
         ({"outputs": ("score",), "variant": "fp32", "resume": True}, r"with other outputs, variant"),
-        ({"bundle": BUNDLE.parent / "bundle_v1", "resume": True}, "of another bundle"),
+        ({"bundle": BUNDLE.parent / "bundle_v2_both", "resume": True}, "of another bundle"),
     ):
-        if "bundle" in options:
-            continue
         with pytest.raises(InputError, match=said):
             encode(archive, out, **options)
-    with pytest.raises(InputError, match="of other sources"):
+    with pytest.raises(InputError, match=rf"\(of other sources: {sum(SIZES)} rows then, {SIZES[1]} now\)"):
         encode([archive / "day-1.parquet"], out, resume=True)
     assert bytes_of(out) == before
     encode([archive / "day-1.parquet"], out, overwrite=True)
-    assert sorted(bytes_of(out)) == ["part-00000.parquet"]
+    assert sorted(bytes_of(out)) == ["part-000000.parquet"]
+
+
+def test_a_run_does_not_write_among_the_results_of_one_that_began_later(archive, tmp_path):
+    encode(archive, tmp_path / "alone", outputs=("score",))
+
+    class Overtaken(InlineEngine):
+        def run(self, task, parts, packed):
+            outcomes = super().run(task, parts, packed)
+            yield next(outcomes)
+            encode(archive, tmp_path / "out", outputs=("score",), overwrite=True)
+            yield from outcomes
+
+    with pytest.raises(InputError, match=r"out: another run has begun there; give one of them another folder"):
+        encode(archive, tmp_path / "out", engine=Overtaken())
+    assert bytes_of(tmp_path / "out") == bytes_of(tmp_path / "alone")
+    assert json.loads((tmp_path / "out/_aeedge/manifest.json").read_text())["written"] == sum(SIZES)
+    assert encode(archive, tmp_path / "out", outputs=("score",), resume=True).resumed == len(SIZES)
 
 
 def test_nothing_else_is_ever_removed(archive, tmp_path):
-    for name, made in (("mine.txt", "a"), ("part-00000.parquet", "b"), ("_SUCCESS", "c")):
+    for name, made in (("mine.txt", "a"), ("part-000000.parquet", "b"), ("_SUCCESS", "c")):
         (tmp_path / made).mkdir()
         (tmp_path / made / name).write_text("mine")
         with pytest.raises(InputError, match=f"expected a new or empty folder.*'{name}'"):
@@ -622,6 +667,90 @@ def test_sources(own, tmp_path):
     assert result(tmp_path / "by_url").num_rows == SIZES[0]
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    ("pattern", "names"),
+    {
+        "[[]1]*": ["[1].parquet"],
+        "[]1]*": [],
+        "[&&~~||--]*": [],
+        "[0-9][!0-9]*": ["5%20.parquet", "50%.parquet"][:1],
+        "x[#?]*": ["x#1.parquet"],
+        "*%*": ["5%20.parquet", "50%.parquet"],
+        "* *": ["a b.parquet"],
+        "[ü]*": ["ü.parquet"],
+    }.items(),
+)
+def test_names_and_patterns_with_special_characters(archive, tmp_path, pattern, names):
+    (tmp_path / "in").mkdir()
+    for name in (
+        "[1].parquet",
+        "5%20.parquet",
+        "50%.parquet",
+        "x#1.parquet",
+        "a b.parquet",
+        "ü.parquet",
+        "k=v.parquet",
+    ):
+        shutil.copy(archive / "day-2.parquet", tmp_path / "in" / name)
+    if not names:
+        with pytest.raises(InputError, match="expected Parquet files"):
+            storage.files([f"{tmp_path}/in/{pattern}"], [])
+        return
+    assert [Path(file.place.path).name for file in storage.files([f"{tmp_path}/in/{pattern}"], [])] == names
+    assert encode(f"{tmp_path}/in/{pattern}", tmp_path / "out").files == len(names)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "count"),
+    {"*.parquet": 3, "year=*": 2, "year=*/": 2, "*": 5, "year=*/*.parquet": 2, "**/*.parquet": 5, "[x]*": 2}.items(),
+)
+def test_folders_that_a_pattern_finds_are_read(archive, tmp_path, pattern, count):
+    """Spark writes a folder for what it calls x.parquet."""
+    for name in ("a.parquet", "x.parquet/part-0.snappy.parquet", "x.parquet/deep/part-1.parquet",
+                 "year=2024/a.parquet", "year=2025/b.parquet"):  # fmt: skip
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(archive / "day-2.parquet", tmp_path / "in" / name)
+    for name in ("x.parquet/_SUCCESS", "x.parquet/_metadata.parquet", "x.parquet/_temporary/c.parquet"):
+        (tmp_path / "in" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "in" / name).write_text("")
+    assert len(storage.files([f"{tmp_path}/in/{pattern}"], [])) == count
+
+
+def test_a_link_into_the_source_is_no_place_for_results(own, tmp_path):
+    (tmp_path / "link").symlink_to(own)
+    for source, output in ((own, tmp_path / "link/out"), (tmp_path / "link", own / "out")):
+        with pytest.raises(InputError, match="is in the source"):
+            encode(source, output)
+    assert not (own / "out").exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs POSIX")
+def test_links_are_followed_and_a_pipe_is_no_gap(own, tmp_path):
+    (tmp_path / "more").mkdir()
+    (own / "day-4.parquet").rename(tmp_path / "more/day-4.parquet")
+    (own / "linked").symlink_to(tmp_path / "more")
+    assert len(storage.files([own], [])) == len(SIZES)
+    os.mkfifo(own / "pipe.parquet")
+    with pytest.raises(InputError, match=r"pipe.parquet: expected a file"):
+        storage.files([own], [])
+
+
+def test_a_folder_that_a_pattern_finds_is_no_place_for_results(own, tmp_path):
+    with pytest.raises(InputError, match="is in the source"):
+        encode(f"{own.parent}/ow*", own / "out")
+
+
+def test_a_pattern_that_is_none(archive):
+    with pytest.raises(InputError, match=r"day-\[9-1\].parquet: expected a pattern"):
+        storage.files([f"{archive}/day-[9-1].parquet"], [])
+
+
+def test_names_of_results_sort_as_their_numbers():
+    numbers = [0, 9, 10, 99_999, 100_000, 953_674]
+    assert sorted(map(ledger.file_name, numbers)) == [ledger.file_name(number) for number in numbers]
+
+
 def test_what_the_bundle_cannot_give_is_refused_before_anything_is_read(tmp_path):
     bundle = BUNDLE.parent / "bundle_v1_encoder"
     with pytest.raises(BundleError):
@@ -637,7 +766,7 @@ def test_progress_ends_with_all_rows(own, tmp_path):
     encode(own, tmp_path / "out", progress=lambda *args: said.append(args))
     rows = sum(SIZES[1:])
     assert [done for done, total, _ in said if total == rows] == [0, *np.cumsum(SIZES[1:]).tolist()]
-    (tmp_path / "out/part-00001.parquet").unlink()
+    (tmp_path / "out/part-000001.parquet").unlink()
     said.clear()
     encode(own, tmp_path / "out", resume=True, progress=lambda *args: said.append(args))
     assert [done for done, total, _ in said if total == rows] == [rows - 1, rows]
@@ -682,7 +811,7 @@ def test_recordings_that_cannot_be_cut(signal, tmp_path):
     assert report.set_aside == 4  # windows with sample 100
     assert report.written == 2 * windows - 4
     assert [Path(name).name for name, _ in report.unreadable] == ["short.parquet"]
-    aside = pq.read_table(tmp_path / "aside/part-00000.parquet")
+    aside = pq.read_table(tmp_path / "aside/part-000000.parquet")
     assert aside["start"].to_pylist() == [72, 80, 88, 96]
     damaged(tmp_path / "in/good.parquet")
     report = encode(tmp_path / "in", tmp_path / "out", signal, resume=True, bad_rows=tmp_path / "aside")
@@ -731,6 +860,51 @@ def test_windows_of_a_signal_in_rows(signal, tmp_path):
         encode(tmp_path / "in", tmp_path / "both", signal)
 
 
+# --- folders that say something
+
+
+@pytest.mark.parametrize("rows", [2**20, 200])
+def test_names_of_folders_can_be_kept(own, tmp_path, monkeypatch, rows):
+    monkeypatch.setattr(parts, "PART_ROWS", rows)
+    folders = ("line=a%3Ab/year=2024", "line=x/year=__HIVE_DEFAULT_PARTITION__")
+    for day, folder in enumerate(folders):
+        (own / folder).mkdir(parents=True)
+        (own / f"day-{day}.parquet").rename(own / folder / "part-0.parquet")
+    rewrite(own / folders[0] / "part-0.parquet", s3={5: None})
+    source = f"{own}/line=*/**/*.parquet"
+    report = encode(source, tmp_path / "out", keep=("year", "id", "line"), bad_rows=tmp_path / "bad")
+    found = result(tmp_path / "out")
+    assert found.schema.names == ["year", "id", "line", "latent"]
+    counts = (SIZES[0] - 1, SIZES[1])
+    assert found["line"].to_pylist() == ["a:b"] * counts[0] + ["x"] * counts[1]
+    assert found["year"].to_pylist() == ["2024"] * counts[0] + [None] * counts[1]
+    assert found["id"].to_pylist() == np.delete(np.arange(sum(SIZES[:2])), 5).tolist()
+    aside = result(tmp_path / "bad").to_pylist()
+    assert [(row["id"], row["line"], row["year"]) for row in aside] == [(5, "a:b", "2024")]
+    assert (report.written, report.set_aside) == (sum(counts), 1)
+    plain = encode(source, tmp_path / "plain", bad_rows=tmp_path / "plain-bad")
+    assert (plain.columns, plain.notes) == (report.columns, ())
+    with pytest.raises(InputError, match=r"day-2.parquet.*keep: expected a column 'year'"):
+        encode(own, tmp_path / "no", keep=("year",))
+
+
+def test_a_column_of_the_file_comes_before_the_name_of_a_folder(own, tmp_path):
+    (own / "note=folder").mkdir()
+    (own / "day-2.parquet").rename(own / "note=folder/id=7.parquet")
+    encode(own / "note=folder", tmp_path / "out", keep=("note", "id"))
+    assert result(tmp_path / "out")["note"].to_pylist() == [f"row {sum(SIZES[:2])}"]
+    assert result(tmp_path / "out")["id"].to_pylist() == [sum(SIZES[:2])]
+
+
+def test_names_of_folders_of_recordings_can_be_kept(signal, tmp_path):
+    (tmp_path / "in/pump=7").mkdir(parents=True)
+    write_recording(tmp_path / "in/pump=7/a.parquet", 300)
+    encode(tmp_path / "in", tmp_path / "out", signal, keep=("pump", "t"))
+    found = result(tmp_path / "out")
+    assert found["pump"].to_pylist() == ["7"] * ((300 - 32) // 8 + 1)
+    assert found["t"][0].as_py() == pytest.approx(0.31)
+
+
 # --- other file systems
 
 
@@ -749,7 +923,7 @@ def test_s3(s3, own, tmp_path, monkeypatch):
         with files.open_input_stream(f"{path}/job/out/{name}") as stream:
             assert stream.read() == data
     assert encode(source, out, bad_rows="s3://plant/job/bad", resume=True).resumed == 5
-    files.delete_file(f"{path}/job/out/part-00001.parquet")
+    files.delete_file(f"{path}/job/out/part-000001.parquet")
     assert encode("s3://plant/job/in", out, bad_rows="s3://plant/job/bad", resume=True).resumed == 4
     with pytest.raises(InputError, match="results of this run already"):
         encode(source, out)
@@ -766,6 +940,25 @@ def test_s3(s3, own, tmp_path, monkeypatch):
             encode(sources, out, resume=True)
 
 
+def test_names_with_special_characters_on_s3(s3, own, tmp_path):
+    from pyarrow.fs import FileSystem
+
+    files, path = FileSystem.from_uri("s3://plant")
+    for name in ("day#1/x#2.parquet", "day/wrong.parquet", "day#1/50% ü.parquet"):
+        with files.open_output_stream(f"{path}/odd/{name}") as stream:
+            stream.write((own / "day-2.parquet").read_bytes())
+    for source, count in (
+        ("day#1/*.parquet", 2), ("day#1", 2), ("day#1/x#2.parquet", 1), ("*/x#?.parquet", 1), ("day#1/50% ü.parquet", 1)
+    ):  # fmt: skip
+        found = storage.files([f"s3://plant/odd/{source}"], [])
+        assert len(found) == count, source
+        assert all("/odd/day#1/" in file.name for file in found)
+    report = encode("s3://plant/odd/day#1/*.parquet", "s3://plant/odd/out #1 ü", bad_rows="s3://plant/odd/out #2")
+    assert (report.written, report.output) == (2, "s3://plant/odd/out #1 ü")
+    with pytest.raises(InputError, match="is in the source"):
+        encode("s3://plant/odd/day#1/", "s3://plant/odd/day#1/out")
+
+
 def test_fsspec(own, tmp_path):
     fsspec = pytest.importorskip("fsspec")
     memory = fsspec.filesystem("memory")
@@ -774,7 +967,7 @@ def test_fsspec(own, tmp_path):
     try:
         report = encode("memory://plant/in/*.parquet", "memory://plant/out")
         assert report.written == whole.written
-        assert memory.cat("/plant/out/part-00000.parquet") == bytes_of(tmp_path / "whole")["part-00000.parquet"]
+        assert memory.cat("/plant/out/part-000000.parquet") == bytes_of(tmp_path / "whole")["part-000000.parquet"]
         assert encode("memory://plant/in", "memory://plant/out", resume=True).resumed == 5
     finally:
         memory.rm("/plant", recursive=True)

@@ -19,14 +19,15 @@ from aeedge.cli.group import AeedgeGroup
 from aeedge.errors import InputError
 from aeedge_export import Autoencoder
 from aeedge_export.cli import processes
-from aeedge_export.data.scaling import fit_statistics
+from aeedge_export.data.outliers import OutlierSearch
+from aeedge_export.data.scaling import FiniteCheck, fit_statistics, scan
 from aeedge_export.training import loop
 from aeedge_export.training.distributed import ALONE, Group
 
 pytestmark = pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without torch.distributed")
 
 SCRIPT = """
-import os, sys
+import os, runpy, sys
 import numpy as np
 from aeedge.errors import InputError
 from aeedge_export import Autoencoder
@@ -47,6 +48,8 @@ for rows, params in ((table[rank:], {}), (table, {"latent": 2 + rank})):
     except InputError as error:
         said.append(str(error))
 np.save(f"{folder}/said-{rank}.npy", said)
+del sys.argv[1]  # the rest is for the command
+runpy.run_module("aeedge_export.train", run_name="__main__")
 """
 SMALL = {"latent": 2, "hidden": (8,), "batch_size": 256, "random_state": 0, "patience": None}
 CASES = {
@@ -97,6 +100,25 @@ def wait_for(condition, process):
         time.sleep(0.01)
 
 
+def in_threads(size, function):
+    """What `function(group)` gives in each of a group of so many threads."""
+    places, barrier = [None] * size, threading.Barrier(size)
+
+    class Thread(Group):
+        def __init__(self, rank):
+            self.rank, self.size = rank, size
+
+        def gathered(self, value):
+            places[self.rank] = value
+            barrier.wait(60)
+            found = list(places)
+            barrier.wait(60)
+            return found
+
+    with ThreadPoolExecutor(size) as pool:
+        return list(pool.map(lambda rank: function(Thread(rank)), range(size)))
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, rows, digits):
     place = tmp_path_factory.mktemp("distributed")
@@ -109,10 +131,16 @@ def folder(tmp_path_factory, rows, digits):
 
 
 @pytest.fixture(scope="module")
-def two(folder):
-    """What each of two processes found in the user's own script."""
-    done = torchrun(folder / "own.py", folder)
+def launched(folder):
+    """A launch of torchrun: the user's own script, and then, in the same two processes, the command."""
+    done = torchrun("own.py", folder, "table.npy", "-o", "undisturbed", *OF_TRAIN, "12", cwd=folder)
     assert done.returncode == 0, done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def two(launched, folder):
+    """What each of two processes found in the user's own script."""
     return {(name, rank): np.load(folder / f"{name}-{rank}.npz") for name in CASES | DRAWN for rank in (0, 1)}
 
 
@@ -160,24 +188,48 @@ def test_shared_statistics_are_those_of_one_process_to_the_bit(size, monkeypatch
     np.testing.assert_allclose(alone.mean, X[order].mean(axis=0), rtol=1e-14)
     np.testing.assert_allclose(alone.std, X[order].std(axis=0), rtol=1e-9)
 
-    places, barrier = [None] * size, threading.Barrier(size)
+    for shared in in_threads(size, lambda group: fit_statistics(X, order, group)):
+        assert shared.rows == alone.rows == 901
+        for name in ("mean", "std", "min", "max"):
+            np.testing.assert_array_equal(getattr(shared, name), getattr(alone, name))
 
-    class Thread(Group):
-        def __init__(self, rank):
-            self.rank, self.size = rank, size
 
-        def gathered(self, value):
-            places[self.rank] = value
-            barrier.wait(60)
-            found = list(places)
-            barrier.wait(60)
-            return found
+@pytest.mark.parametrize("size", [2, 3])
+@pytest.mark.parametrize("where", [[], [0], [999], [400, 407, 700], range(0, 1000, 100)])
+def test_outliers_that_processes_find_together_are_those_of_one(where, size, monkeypatch):
+    """Also where a process sees none of them, or no rows that count."""
+    monkeypatch.setattr("aeedge_export.data.scaling._CHUNK_BYTES", 8 * 5 * 7)
+    X = np.random.default_rng(0).normal(size=(1000, 5)).astype(np.float32)
+    X[list(where), 3] = -999.25
+    X[list(where)[:1], 1] = 1e6
+    for rows in (None, np.arange(1000)[::2], np.arange(30)):
 
-    with ThreadPoolExecutor(size) as pool:
-        for shared in pool.map(lambda rank: fit_statistics(X, order, Thread(rank)), range(size)):
-            assert shared.rows == alone.rows == 901
-            for name in ("mean", "std", "min", "max"):
-                np.testing.assert_array_equal(getattr(shared, name), getattr(alone, name))
+        def found(group, rows=rows):
+            search = OutlierSearch(X, rows=rows)
+            scan(X, search, group=group)
+            return search.found()
+
+        alone = found(ALONE)
+        if rows is None:
+            assert alone.mask.any() == (len(where) > 0)
+        for shared in in_threads(size, found):
+            np.testing.assert_array_equal(shared.mask, alone.mask)
+            assert shared.notes == alone.notes
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_the_first_of_several_bad_rows_is_named_whichever_process_sees_it(size, monkeypatch):
+    monkeypatch.setattr("aeedge_export.data.scaling._CHUNK_BYTES", 8 * 5 * 7)
+    X = np.zeros((1000, 5))
+    X[[300, 45, 600], 2] = np.nan  # 45 is of the second block
+
+    def said(group):
+        with pytest.raises(InputError) as error:
+            scan(X, FiniteCheck(X), group=group)
+        return str(error.value)
+
+    assert "in row 45, column 2" in said(ALONE)
+    assert set(in_threads(size, said)) == {said(ALONE)}
 
 
 @pytest.mark.parametrize("count", [1, 2, 7, 256])
@@ -193,11 +245,9 @@ def test_the_parts_of_a_batch_are_the_batch(count, size):
 
 
 @pytest.fixture(scope="module")
-def undisturbed(folder):
-    done = torchrun("-m", "aeedge_export.train", "table.npy", "-o", "undisturbed", *OF_TRAIN, "12", cwd=folder)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("wrote undisturbed") == 1
-    assert done.stderr.count("epoch 12/12") == done.stderr.count("Read: table.npy") == 1
+def undisturbed(launched, folder):
+    assert launched.stdout.count("wrote undisturbed") == 1
+    assert launched.stderr.count("epoch 12/12") == launched.stderr.count("Read: table.npy") == 1
     return folder / "undisturbed"
 
 
@@ -250,6 +300,7 @@ def test_bad_input_is_said_once(folder):
     [
         (["-", "--nproc", "2"], "--nproc: 2 processes cannot all read standard input"),
         (["table.npy", "--nproc", "0"], "--nproc: expected 'auto' or a number of at least 1, got 0"),
+        (["table.npy", "--nproc", "100000"], "processes on this machine, got 100000; use 'auto'"),
         (["table.npy", "--nproc", "some"], "expected 'auto' or a number, got 'some'"),
     ],
 )

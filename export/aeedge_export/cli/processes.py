@@ -100,6 +100,11 @@ def how_many(asked: int | str) -> int:
     return torch.cuda.device_count() or cpu_count()
 
 
+def most() -> int:
+    """The largest number of processes to start here: more than CPUs are no faster, and each takes memory."""
+    return max(16, 4 * cpu_count(), torch.cuda.device_count())
+
+
 def launch(args: Sequence[str], processes: int, most_restarts: int) -> int:
     """Run `aeedge train ARGS` in so many processes on this machine, by torchrun's agent. Gives the exit code.
 

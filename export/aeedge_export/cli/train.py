@@ -169,6 +169,7 @@ class _Train(click.Command):
 @click.option(
     "--nproc",
     default="1",
+    show_default=True,
     callback=_number_or_auto(int),
     help="Processes that train together; auto: one for each CUDA device, or CPU (docs/scale.md).",
 )
@@ -176,6 +177,7 @@ class _Train(click.Command):
     "--max-restarts",
     type=click.IntRange(0),
     default=3,
+    show_default=True,
     help="How often killed processes are started again, from the last epoch.",
 )
 @click.option("--seed", default=0, show_default=True, help="Makes training repeatable.")
@@ -313,6 +315,8 @@ def _processes(asked: int | str, data: Sequence[str]) -> int:
         started = f", or the {among} that torchrun started" if distributed.launched() else ""
         raise InputError(f"--nproc: expected 'auto' or a number of at least 1{started}, got {asked}")
     count = among if distributed.launched() else processes.how_many(asked)
+    if not distributed.launched() and count > (most := processes.most()):
+        raise InputError(f"--nproc: expected at most {most} processes on this machine, got {count}; use 'auto'")
     if count > 1 and "-" in data:
         raise InputError(f"--nproc: {count} processes cannot all read standard input; write it to a file first")
     return 1 if distributed.launched() else count

@@ -200,28 +200,30 @@ def scan(X: NDArray[Any], *look: Look, group: Group | None = None) -> None:
     The processes of a group share the blocks of chunks, and what each has seen is merged.
 
     Raises:
-        InputError: what `look` raises, in any of the processes.
+        InputError: what `look` raises of the first rows at fault, in all of the processes.
     """
     parts = list(gen_batches(len(X), max(1, _CHUNK_BYTES // (8 * row_size(X)))))
     blocks = np.array_split(np.arange(len(parts)), min(_BLOCKS, len(parts)))
     rank, size = (0, 1) if group is None else (group.rank, group.size)
-    error: InputError | None = None
+    fault: tuple[int, str] | None = None  # of which block
+    block = 0
     try:
         for block in range(rank, len(blocks), size):
             for part in (parts[i] for i in blocks[block]):
                 chunk = np.asarray(X[part], np.float64)
                 for one in look:
                     one(block, part.start, chunk)
-    except InputError as caught:
-        error = caught
-    if group is not None:
-        faults, states = zip(*group.gathered((None if error is None else str(error), [one.state for one in look])))
-        error = next((InputError(fault) for fault in faults if fault is not None), None)
-    if error is not None:
-        raise error
-    if group is not None:
-        for one, seen in zip(look, zip(*states)):
-            one.merge(list(seen))
+    except InputError as error:
+        if group is None:
+            raise
+        fault = block, str(error)
+    if group is None:
+        return
+    faults, states = zip(*group.gathered((fault, [one.state for one in look])))
+    if found := [each for each in faults if each is not None]:
+        raise InputError(min(found)[1])  # of the first rows, as one process would
+    for one, seen in zip(look, zip(*states)):
+        one.merge(list(seen))
 
 
 def fit_statistics(X: NDArray[Any], rows: NDArray[np.intp] | None = None, group: Group | None = None) -> Statistics:

@@ -327,6 +327,10 @@ def test_an_error_of_one_process_alone_is_said_and_ends_the_others(tmp_path, mon
     assert "nothing.npy" in capsys.readouterr().err
     assert processes.work(args) == 2  # started again: the same error is not worth another try
     assert capsys.readouterr().err == ""
+    (tmp_path / "launch" / "ended-1").unlink()
+    (tmp_path / "interrupted").touch()
+    assert processes.work(args) == 130  # started again after Ctrl-C: it is to end
+    assert capsys.readouterr().err == ""
 
 
 def test_a_run_that_was_killed_before_its_last_look_at_patience_ends_as_the_undisturbed_one(rows, tmp_path):

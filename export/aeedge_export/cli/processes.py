@@ -29,6 +29,7 @@ from aeedge_export.training.distributed import LostProcessError, local, rank
 
 _OTHERS_SECONDS = 2.0  # that the others are given to meet the same error
 _LOST_SECONDS = 10.0  # torchrun ends the processes that are left within a fraction of one
+_STOP = "interrupted"  # a file in the folder of `launch`
 _INTERRUPTED = 130  # as a shell reports what SIGINT ends
 
 
@@ -54,6 +55,8 @@ def work(args: Sequence[str]) -> int:
     if place is not None:
         if ended := sorted(place.glob("ended-*")):  # restarted after an error that would come again
             return int(ended[0].read_text())
+        if (place.parent / _STOP).exists():  # Ctrl-C while processes were starting
+            return _INTERRUPTED
         with suppress(OSError, AttributeError):  # a Ctrl-C comes once, from torchrun
             os.setpgrp()
     code, message, lost = _run(args)
@@ -129,13 +132,14 @@ def launch(args: Sequence[str], processes: int, most_restarts: int) -> int:
     def pass_on(signum: int, frame: FrameType | None) -> None:
         nonlocal interrupted
         interrupted += 1
+        (Path(folder) / _STOP).touch()
         for child in multiprocessing.active_children():
             with suppress(OSError, TypeError):
                 os.kill(child.pid, signum)  # type: ignore[arg-type]
 
-    before = signal.signal(signal.SIGINT, pass_on)
-    try:
-        with tempfile.TemporaryDirectory(prefix="aeedge-") as folder:
+    with tempfile.TemporaryDirectory(prefix="aeedge-") as folder:
+        before = signal.signal(signal.SIGINT, pass_on)
+        try:
             config = LaunchConfig(
                 min_nodes=1,
                 max_nodes=1,
@@ -148,17 +152,18 @@ def launch(args: Sequence[str], processes: int, most_restarts: int) -> int:
                 signals_to_handle="SIGTERM,SIGHUP,SIGQUIT",
             )
             return int(elastic_launch(config, work)(list(args))[0])
-    except ChildFailedError as error:
-        _, failure = error.get_first_failure()
-        if interrupted:
-            return _INTERRUPTED
-        if failure.exitcode > 0:  # it has said why
-            return failure.exitcode
-        raise InputError(
-            f"--nproc: a process was ended by {signal.Signals(-failure.exitcode).name} again after {most_restarts} "
-            "restarts (--max-restarts); --resume continues from the last epoch, with fewer processes if memory is short"
-        ) from None
-    except SignalException as error:  # to end: systemctl stop, a closed terminal
-        return 128 + int(error.sigval)
-    finally:
-        signal.signal(signal.SIGINT, before)
+        except ChildFailedError as error:
+            _, failure = error.get_first_failure()
+            if interrupted:
+                return _INTERRUPTED
+            if failure.exitcode > 0:  # it has said why
+                return failure.exitcode
+            raise InputError(
+                f"--nproc: a process was ended by {signal.Signals(-failure.exitcode).name} again after {most_restarts} "
+                "restarts (--max-restarts); --resume continues from the last epoch, with fewer processes if memory is "
+                "short"
+            ) from None
+        except SignalException as error:  # to end: systemctl stop, a closed terminal
+            return 128 + int(error.sigval)
+        finally:
+            signal.signal(signal.SIGINT, before)

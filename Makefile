@@ -8,24 +8,27 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test checks matrix isa fuzz mutation attacks bench bench-quick bench-versions bench-all bench-scale format clean
+.PHONY: demo test checks test-export matrix isa fuzz mutation attacks bench bench-quick bench-versions bench-all bench-scale format clean
 
 demo: .venv/ready
 	$(BIN)/python examples/digits.py
 	$(BIN)/python examples/anomaly.py
 	$(BIN)/python examples/ecg.py
 
-# Beside each other: the tests take one core, and the other one would wait
+# Beside each other: each takes one core, and the other one would wait
 test: .venv/ready
-	$(MAKE) -j2 checks matrix
+	$(MAKE) -j2 checks test-export matrix
 
 checks: .venv/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --ignore=tests/export
 	$(BIN)/python tools/bare_wheel.py
+
+test-export: .venv/ready
+	$(BIN)/python -m pytest tests/export
 
 # Other Pythons, and onnxruntime from the oldest to the newest
 matrix: .venv/ready

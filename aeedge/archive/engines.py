@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
-from aeedge.archive.packing import Packed
-from aeedge.archive.parts import Part
 from aeedge.errors import InputError
 
-ENGINES = ("local", "spark", "ray")
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Sequence
 
+    from aeedge.archive.packing import Packed
+    from aeedge.archive.parts import Part
+
+ENGINES = ("local", "spark", "ray")
 
 TRIES = 4
 """How often a part is tried whose worker ends: as often as Spark does."""
@@ -50,7 +52,7 @@ class Outcome(NamedTuple):
     payload: Any = None
 
 
-Task = Callable[[Part, str], Outcome]
+Task: TypeAlias = "Callable[[Part, str], Outcome]"
 """Does a part with the bundle at a path. It raises nothing that another try would raise again: that is an `Outcome`
 with an error. Engines try again what ended without an outcome."""
 

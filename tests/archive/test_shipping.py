@@ -7,6 +7,7 @@ from pathlib import Path
 from archive.conftest import BUNDLE
 
 from aeedge.archive.engines import Outcome
+from aeedge.archive.ledger import Ledger
 from aeedge.archive.packing import pack, unpacked
 from aeedge.archive.parts import Part
 from aeedge.archive.shipping import arrived, sent, shipped
@@ -24,7 +25,9 @@ def test_a_damaged_copy_is_unpacked_anew(tmp_path, monkeypatch, archive):
     encoder.write_bytes(encoder.read_bytes() + b"x")
     bundle = Bundle(BUNDLE)
     bundle.close()
-    task = EncodeTask("job", bundle.manifest.id, Settings(), Place("", str(tmp_path / "out")), None)
+    output = Place("", str(tmp_path / "out"))
+    Ledger(output, "job").begin({}, resume=False, overwrite=False)
+    task = EncodeTask("job", bundle.manifest.id, Settings(), output, None)
     file = sorted(archive.glob("*.parquet"))[0]
     work = shipped(task, packed)
 

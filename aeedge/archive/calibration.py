@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from aeedge.archive.engines import Engine, Outcome, make_engine
+from aeedge.archive.engines import make_engine
 from aeedge.archive.job import Progress, check_apart, job_of, keep_unreadable, planned
 from aeedge.archive.ledger import SCRATCH, Ledger
 from aeedge.archive.packing import Packed, pack
@@ -21,6 +21,7 @@ from aeedge.archive.parts import Plan, UnreadableError
 from aeedge.archive.score_task import LEAVE_OUT, FitRows, Scored, ScoreTask, scores_of
 from aeedge.archive.storage import Place, files, is_url, place, remove
 from aeedge.archive.task import Aside, Settings, Source
+from aeedge.archive.work import Engine, Outcome
 from aeedge.bundle.reader import Bundle
 from aeedge.detection.calibration import ThresholdRule, kept_of, rank_of
 from aeedge.errors import AeedgeError, BundleError, InputError, VerificationError

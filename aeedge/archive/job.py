@@ -10,13 +10,14 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from aeedge.archive.engines import Engine, Outcome, make_engine
+from aeedge.archive.engines import make_engine
 from aeedge.archive.ledger import SCRATCH, UNREADABLE, Ledger
 from aeedge.archive.packing import pack
 from aeedge.archive.parts import Plan, plan
 from aeedge.archive.recordings import is_recording, window_schema
 from aeedge.archive.storage import File, Place, covers, files, place, remove, write
 from aeedge.archive.task import EncodeTask, Settings
+from aeedge.archive.work import Engine, Outcome
 from aeedge.errors import AeedgeError, InputError, VerificationError, shortened
 from aeedge.loading import load
 from aeedge.model import Model

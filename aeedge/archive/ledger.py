@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from aeedge.archive.engines import Outcome
 from aeedge.archive.parts import Part
 from aeedge.archive.storage import Place, entries, is_file, read, remove, write
+from aeedge.archive.work import Outcome
 from aeedge.errors import InputError, printable
 
 FOLDER, SUCCESS, UNREADABLE = "_aeedge", "_SUCCESS", "unreadable.jsonl"

@@ -14,9 +14,9 @@ from multiprocessing.connection import Connection, wait
 from types import ModuleType
 from typing import Any
 
-from aeedge.archive.engines import TRIES, Outcome, Task, gave_up
 from aeedge.archive.packing import Packed
 from aeedge.archive.parts import Part
+from aeedge.archive.work import TRIES, Outcome, Task, gave_up
 from aeedge.errors import printable
 from aeedge.system.limits import thread_count
 

@@ -12,10 +12,10 @@ from collections.abc import Generator, Sequence
 from contextlib import suppress
 from typing import Any
 
-from aeedge.archive.engines import TRIES, Outcome, Task, gave_up
 from aeedge.archive.packing import Packed
 from aeedge.archive.parts import Part
 from aeedge.archive.shipping import PATIENCE, Reply, arrived, raised, sent, shipped, unreachable
+from aeedge.archive.work import TRIES, Outcome, Task, gave_up
 from aeedge.errors import InputError, printable
 from aeedge.system.limits import thread_count
 

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from aeedge.archive.engines import Outcome
 from aeedge.archive.parts import Part, UnreadableError
 from aeedge.archive.sketch import ScoreSketch
 from aeedge.archive.storage import Place, patiently
 from aeedge.archive.task import Aside, Settings, Source, verified
+from aeedge.archive.work import Outcome
 from aeedge.arrow import BatchEncoder
 from aeedge.detection.calibration import raised
 from aeedge.errors import AeedgeError, BundleError, InputError, VerificationError

@@ -8,9 +8,9 @@ import socket
 from collections.abc import Callable, Sequence
 
 import aeedge
-from aeedge.archive.engines import Outcome, Task
 from aeedge.archive.packing import Packed
 from aeedge.archive.parts import Part
+from aeedge.archive.work import Outcome, Task
 
 PATIENCE = 120.0
 """Seconds after which a cluster that does nothing has no workers; new machines take a minute or two."""

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from aeedge.archive.engines import Outcome
 from aeedge.archive.ledger import SCRATCH, Ledger, file_name
 from aeedge.archive.parts import Part, UnreadableError, changed, damage, folder_values, opened, with_folders
 from aeedge.archive.recordings import WINDOW, is_recording, recording_batches, window_schema
 from aeedge.archive.storage import Place, patiently, remove, write, written
+from aeedge.archive.work import Outcome
 from aeedge.arrow import BatchEncoder
 from aeedge.errors import AeedgeError, BundleError, InputError, VerificationError
 from aeedge.loading import load

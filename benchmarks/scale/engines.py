@@ -48,8 +48,9 @@ from shared import (
 )
 
 import aeedge
-from aeedge.archive.engines import Engine, make_engine
+from aeedge.archive.engines import make_engine
 from aeedge.archive.job import encode_archive
+from aeedge.archive.work import Engine
 
 OUTPUTS = ("latent", "score")
 PEER, AGAIN = "local, 2 processes", "local, 2 processes, again"

@@ -18,10 +18,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from aeedge.archive.engines import Engine, Outcome
 from aeedge.archive.packing import pack
 from aeedge.archive.parts import Part
 from aeedge.archive.storage import place
+from aeedge.archive.work import Engine, Outcome
 from aeedge.system.fingerprint import fingerprint
 from aeedge.table import columns
 

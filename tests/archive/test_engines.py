@@ -13,9 +13,10 @@ from helpers.tampering import change_golden
 from pyarrow.fs import FileSelector, FileSystem, LocalFileSystem, copy_files
 
 import aeedge.archive.parts
-from aeedge.archive.engines import ENGINES, TRIES, make_engine
+from aeedge.archive.engines import ENGINES, make_engine
 from aeedge.archive.job import encode_archive
 from aeedge.archive.packing import pack
+from aeedge.archive.work import TRIES
 from aeedge.errors import AeedgeError
 
 BUNDLE = Path(__file__).parent.parent / "data/bundle_v1_robust_int8"  # as in conftest.py

@@ -251,7 +251,7 @@ def test_workers_that_are_killed_are_replaced(archive, tmp_path):
 
 
 OF_A_SCRIPT = """\
-from aeedge.archive.engines import Outcome
+from aeedge.archive.work import Outcome
 from aeedge.archive.local import LocalEngine
 from aeedge.archive.packing import Packed
 from aeedge.archive.parts import Part

@@ -6,13 +6,13 @@ from pathlib import Path
 
 from archive.conftest import BUNDLE
 
-from aeedge.archive.engines import Outcome
 from aeedge.archive.ledger import Ledger
 from aeedge.archive.packing import pack, unpacked
 from aeedge.archive.parts import Part
 from aeedge.archive.shipping import arrived, sent, shipped
 from aeedge.archive.storage import Place
 from aeedge.archive.task import EncodeTask, Settings
+from aeedge.archive.work import Outcome
 from aeedge.bundle.reader import Bundle
 
 

@@ -8,9 +8,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from aeedge.archive.engines import Outcome
 from aeedge.archive.parts import Part
 from aeedge.archive.storage import Place
+from aeedge.archive.work import Outcome
 
 
 def parts(count):

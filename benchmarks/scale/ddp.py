@@ -112,7 +112,7 @@ def main() -> None:
     if given.show:
         show("ddp")
         return
-    size = {"rows": 20_000, "epochs": 3, "rounds": 1} if given.quick else {"rows": 30_000, "epochs": 4, "rounds": 3}
+    size = {"rows": 20_000, "epochs": 3, "rounds": 1} if given.quick else {"rows": 30_000, "epochs": 4, "rounds": 2}
     before = conditions("torch")
     found = measure(**size, batch_size=256)
     title = f"Batches of 256 in all, {size['epochs']} epochs of {size['rows']:,} rows, a tenth of them for validation"

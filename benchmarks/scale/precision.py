@@ -92,7 +92,7 @@ def main() -> None:
     if given.show:
         show(name)
         return
-    size = {"rows": 10_000, "epochs": 4, "rounds": 1} if given.quick else {"rows": 15_000, "epochs": 5, "rounds": 2}
+    size = {"rows": 10_000, "epochs": 4, "rounds": 1} if given.quick else {"rows": 15_000, "epochs": 5, "rounds": 1}
     before = conditions("torch") | {"device": given.device}
     if given.device == "cuda":
         before["gpu"] = torch.cuda.get_device_name()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter, deque
-from collections.abc import Generator, Sequence
-from contextlib import suppress
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from aeedge.archive.packing import Packed
@@ -203,9 +205,22 @@ def _start(ray: Any, address: str | None, workers: int | None) -> None:
     else:
         _check_address(found)
     try:
-        ray.init(found, **options)
+        with sigterm_kept():
+            ray.init(found, **options)
     except Exception as error:
         raise InputError(f"address: Ray does not start at {found} ({_reason(error)})") from None
+
+
+@contextmanager
+def sigterm_kept() -> Iterator[None]:
+    """Ray takes SIGTERM for itself, when it starts; whoever has called us may have a way of his own to end."""
+    is_main = threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if is_main and before is not None:
+            signal.signal(signal.SIGTERM, before)
 
 
 def _check_address(address: str) -> None:

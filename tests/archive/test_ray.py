@@ -15,7 +15,7 @@ from helpers.waiting import soon
 
 from aeedge.archive.engines import make_engine
 from aeedge.archive.packing import pack
-from aeedge.archive.ray import RayEngine
+from aeedge.archive.ray import RayEngine, sigterm_kept
 from aeedge.cli.archive import progress_line
 from aeedge.errors import InputError
 
@@ -32,7 +32,8 @@ def test_a_node_that_ends_takes_no_part_along(ray_session, packed, tmp_path):
     try:
         outcomes = list(RayEngine().run(work, parts(20), packed))
     finally:
-        ray_session.add_node(**engines.NODE)  # for the tests that follow
+        with sigterm_kept():
+            ray_session.add_node(**engines.NODE)  # for the tests that follow
         assert soon(lambda: ray.cluster_resources()["CPU"] == 2), "the node that ended is still counted"
     assert work.happened() == 1
     assert Counter(outcome.number for outcome in outcomes) == Counter(range(20))
@@ -63,18 +64,22 @@ def test_clusters_of_our_own_end_and_others_do_not(ray_session, bundle, tmp_path
     (tmp_path / "bare/pyarrow.py").write_text("raise ModuleNotFoundError('No module named pyarrow', name='pyarrow')")
     code = f"""
     import logging
+    import signal
     import ray
     from aeedge.archive.packing import pack
-    from aeedge.archive.ray import RayEngine
+    from aeedge.archive.ray import RayEngine, sigterm_kept
     from aeedge.errors import InputError
     from helpers.parts import Work, parts
 
+    mine = lambda *given: None
+    signal.signal(signal.SIGTERM, mine)
     work, packed = Work({str(tmp_path)!r}, 1, "end"), pack(bundle)
     for address, workers in ((None, 2), ({ray_session.address!r}, None)):
         engine = RayEngine(address, workers)
         print("told", sorted(outcome.number for outcome in engine.run(work, parts(3), packed)), engine.workers)
         assert not ray.is_initialized()
     assert work.happened() == 1
+    assert signal.getsignal(signal.SIGTERM) is mine
 
     place = os.pathsep.join([{str(tmp_path / "bare")!r}, os.environ["PYTHONPATH"]])
     settings = {{"env_vars": {{"PYTHONPATH": place}}}}

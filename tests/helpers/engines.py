@@ -144,14 +144,16 @@ def ray_cluster(nodes=2):
         import ray
         from ray.cluster_utils import Cluster
 
+        from aeedge.archive.ray import sigterm_kept
+
         cluster = None
         try:
-            cluster = Cluster(
-                initialize_head=True, head_node_args=NODE | {"temp_dir": folder, "include_dashboard": False}
-            )
-            for _ in range(nodes - 1):
-                cluster.add_node(**NODE)
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), sigterm_kept():
+                cluster = Cluster(
+                    initialize_head=True, head_node_args=NODE | {"temp_dir": folder, "include_dashboard": False}
+                )
+                for _ in range(nodes - 1):
+                    cluster.add_node(**NODE)
                 warnings.simplefilter("ignore")
                 ray.init(cluster.address, log_to_driver=False, logging_level=logging.ERROR)
             yield cluster

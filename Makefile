@@ -10,7 +10,7 @@ BIN := .venv/bin
 
 .PHONY: demo test checks test-export matrix isa fuzz mutation attacks bench bench-quick bench-versions bench-all bench-scale format clean
 
-demo: .venv/ready
+demo: .venv/demo
 	$(BIN)/python examples/digits.py
 	$(BIN)/python examples/anomaly.py
 	$(BIN)/python examples/ecg.py
@@ -103,9 +103,14 @@ format: .venv/ready
 	$(BIN)/ruff format .
 
 # constraints.txt pins torch to a version that has a CPU build; unpinned it may bring gigabytes of CUDA
-.venv/ready: pyproject.toml constraints.txt
+.venv/demo: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -q --upgrade pip
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[export,demo]'
+	touch $@
+
+# Spark and Ray among others: a gigabyte that the demo does not need
+.venv/ready: .venv/demo
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[export,demo,dev]'
 	touch $@
 

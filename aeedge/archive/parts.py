@@ -203,7 +203,8 @@ def damage(name: str) -> Iterator[None]:
     except (pa.ArrowException, OSError) as error:
         failed = isinstance(error, OSError) and (of_system(error) or _SERVER.search(str(error)))
         kind = UnreachableError if failed else UnreadableError
-        raise kind(f"{name}: cannot be read ({printable(' '.join(str(error).split()), 200)})") from None
+        why = printable(" ".join(str(error).split()).rstrip("."), 200)
+        raise kind(f"{name}: cannot be read ({why})") from None
 
 
 def changed(place: Place) -> InputError:

@@ -1,7 +1,7 @@
 # make demo    train, export, verify and run: encoded digits, alarms of a pump, beats of an ECG; in about a minute
 # make test    all checks, as CI runs them
 # make bench   the runtime comparison; also bench-quick, bench-versions, bench-all (see benchmarks/README.md)
-# make bench-scale  archives on Spark and Ray, random kills, the plan; half an hour (docs/scale.md)
+# make bench-scale  archives on Spark and Ray, random kills, the plan; half an hour (docs/how-to/scale.md)
 # make fuzz    an hour of fuzzing; make mutation, an hour or two of mutation testing; make attacks, ten minutes
 # make format  format the code
 
@@ -50,7 +50,7 @@ fuzz: .venv/fuzz
 mutation: .venv/ready
 	$(BIN)/python tools/mutation.py
 
-# How the runtime fails; see docs/robustness.md
+# How the runtime fails; see docs/concepts/robustness.md
 attacks: .venv/ready
 	$(BIN)/python benchmarks/robustness.py
 	$(BIN)/python benchmarks/robustness.py --table

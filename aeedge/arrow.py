@@ -17,8 +17,8 @@ is what these engines take. pyarrow, the extra aeedge[arrow], is imported when t
         batch_format="pyarrow", concurrency=2,
     )
 
-More engines are in docs/scale.md. Null is a missing value, like NaN. What becomes of rows with missing values the
-bundle says (`model.input.missing`), and every row that comes in comes out:
+More engines are in docs/how-to/scale.md. Null is a missing value, like NaN. What becomes of rows with missing values
+the bundle says (`model.input.missing`), and every row that comes in comes out:
 
 - "median": they are filled, as for training.
 - "drop": the outputs of such rows are null.

@@ -2,7 +2,7 @@
 
 onnxruntime is probed in a child process first: on a processor that a build does not support, importing it may end the
 process. What a system does not report is None; nothing here fails because /proc, /sys or HOME is missing. The result is
-a document of plain values (docs/json-outputs.md).
+a document of plain values (docs/reference/json-outputs.md).
 """
 
 from __future__ import annotations

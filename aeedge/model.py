@@ -196,7 +196,7 @@ class Model:
         Codes are for narrow connections: each of the k latents, flattened in C order, is rounded to one of 256 or 16
         even steps, which the manifest has (`manifest.codes`, with the error that it costs), and those beyond the ends
         get the first or the last one. (n, *input_shape) to (n, k) with 8 bits, to (n, ceil(k / 2)) with 4. See
-        docs/codes.md.
+        docs/how-to/codes.md.
 
         Args:
             x: array-like of numbers, or a frame; for models of integer input, integers within the dtype's range.

@@ -3,7 +3,7 @@
     python benchmarks/robustness.py                              # this checkout; results/robustness-after.json
     python benchmarks/robustness.py --tree ../old --as before    # another one
     python benchmarks/robustness.py graph forgery                # some attacks; nothing is written
-    python benchmarks/robustness.py --table                      # the table in docs/robustness.md, from the results
+    python benchmarks/robustness.py --table                      # for docs/concepts/robustness.md, from the results
 
 Takes some ten minutes on two CPUs. Seeds are fixed; when a signal arrives, and what memory holds, are not.
 """
@@ -28,7 +28,7 @@ from attacks.registry import ATTACKS
 from attacks.workers import outcomes
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGE = ROOT / "docs" / "robustness.md"
+PAGE = ROOT / "docs" / "concepts" / "robustness.md"
 BEGIN, END = "<!-- the table, written by benchmarks/robustness.py -->", "<!-- end of the table -->"
 SHOWN = (TYPED, RIGHT, MISLEADING, UNTYPED, WRONG, LEFT, HANG, CRASH)
 _EXAMPLES = 4
@@ -75,7 +75,7 @@ def _cell(old: dict[str, Any] | None, new: dict[str, Any] | None, name: str) -> 
 
 
 def rewrite() -> None:
-    """Put the table of the stored results into docs/robustness.md."""
+    """Put the table of the stored results into docs/concepts/robustness.md."""
     text = PAGE.read_text(encoding="utf-8")
     before, after = (json.loads((RESULTS / f"robustness-{name}.json").read_text()) for name in ("before", "after"))
     head, rest = text.split(BEGIN)

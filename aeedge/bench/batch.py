@@ -64,9 +64,9 @@ def measure(
         clock: what times are read from; tests pass a simulated one.
 
     Returns:
-        The result as plain values (docs/json-outputs.md). A bundle that cannot be used here, or fails its reference
-        outputs, has an "error" and no numbers. After Ctrl-C the status is "interrupted", and the bundles are those
-        that have numbers of at least one round.
+        The result as plain values (docs/reference/json-outputs.md). A bundle that cannot be used here, or fails its
+        reference outputs, has an "error" and no numbers. After Ctrl-C the status is "interrupted", and the bundles are
+        those that have numbers of at least one round.
 
     Raises:
         InputError: no bundles, or an argument that does not fit.

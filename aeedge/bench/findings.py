@@ -35,5 +35,5 @@ class Findings:
         return any(finding.grade == "invalid" for _, finding in self._found)
 
     def document(self) -> list[dict[str, str]]:
-        """All of them as plain values (docs/json-outputs.md)."""
+        """All of them as plain values (docs/reference/json-outputs.md)."""
         return [{"part": part, "grade": f.grade, "code": f.code, "message": f.message} for part, f in self._found]

@@ -1,4 +1,4 @@
-"""One run from beginning to end: a plan in, a result document out (docs/json-outputs.md)."""
+"""One run from beginning to end: a plan in, a result document out (docs/reference/json-outputs.md)."""
 
 from __future__ import annotations
 

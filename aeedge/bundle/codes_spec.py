@@ -1,4 +1,7 @@
-"""Codes of latents in a manifest: steps of a few bits, and what they cost. Specified in docs/bundle-format.md."""
+"""Codes of latents in a manifest: steps of a few bits, and what they cost.
+
+Specified in docs/reference/bundle-format.md.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The manifest of a bundle: what it holds, and how it is written. Specified in docs/bundle-format.md."""
+"""The manifest of a bundle: what it holds, and how it is written. Specified in docs/reference/bundle-format.md."""
 
 from __future__ import annotations
 

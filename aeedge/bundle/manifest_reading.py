@@ -1,4 +1,4 @@
-"""Reads manifest.json, before anything is loaded. Specified in docs/bundle-format.md.
+"""Reads manifest.json, before anything is loaded. Specified in docs/reference/bundle-format.md.
 
 By hand, so that a device needs no schema library and every complaint names its place. Unknown keys are ignored: a later
 aeedge may add some. What changes the meaning of a known key raises FORMAT_VERSION, and older readers refuse.

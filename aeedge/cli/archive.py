@@ -82,7 +82,9 @@ def archive_options(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option(
                 "--column", metavar="NAME", help="Of lists or tensors, that holds the samples [default: found out]."
             ),
-            click.option("--json", "as_json", is_flag=True, help="Print what was done as JSON (docs/json-outputs.md)."),
+            click.option(
+                "--json", "as_json", is_flag=True, help="Print what was done as JSON (docs/reference/json-outputs.md)."
+            ),
         )
     ):
         command = option(command)

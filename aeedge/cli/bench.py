@@ -83,7 +83,7 @@ _MOST_ROWS = 4096  # read from a file; they are repeated to the number that a sc
     type=PERCENT,
     help="With --compare or --baseline: exit code 1 when slower by more, such as 5%.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON (docs/json-outputs.md).")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON (docs/reference/json-outputs.md).")
 @click.option("--html", type=click.Path(), help="Also write the result as an HTML page.")
 @click.option("-f", "--force", is_flag=True, help="Overwrite the page.")
 @click.pass_context

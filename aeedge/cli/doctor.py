@@ -48,7 +48,7 @@ _NONFINITE = {
 
 @click.command()
 @click.argument("bundle", type=click.Path(), required=False)
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON (docs/json-outputs.md).")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON (docs/reference/json-outputs.md).")
 @click.pass_context
 def doctor(ctx: click.Context, bundle: str | None, as_json: bool) -> None:
     """Report on this machine, its packages, and how a bundle runs here.

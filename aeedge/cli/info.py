@@ -19,7 +19,7 @@ from aeedge.table import human_bytes, pairs
 
 @click.command()
 @click.argument("bundle", type=click.Path())
-@click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON (docs/bundle-format.md).")
+@click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON (docs/reference/bundle-format.md).")
 def info(bundle: str, as_json: bool) -> None:
     """Show what a bundle contains.
 

@@ -38,7 +38,7 @@ SCHEMA = "aeedge-tune/1"
 @click.option("--variant", default="auto", show_default=True, help="fp32 or int8: try this one alone.")
 @threads_option
 @click.option("--forget", is_flag=True, help="Remove what was kept for this bundle, and measure nothing.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON (docs/json-outputs.md).")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON (docs/reference/json-outputs.md).")
 @click.pass_context
 def tune(
     ctx: click.Context, bundle: str, objective: str, variant: str, threads: int | str, forget: bool, as_json: bool

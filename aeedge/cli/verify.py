@@ -24,7 +24,7 @@ SCHEMA = "aeedge-verify/1"
 @click.command()
 @click.argument("bundle", type=click.Path())
 @allow_ops_option
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON (docs/json-outputs.md).")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON (docs/reference/json-outputs.md).")
 @click.pass_context
 def verify(ctx: click.Context, bundle: str, allow_ops: tuple[str, ...], as_json: bool) -> None:
     """Check a bundle's files against their checksums, and its outputs against the recorded ones.

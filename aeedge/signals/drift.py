@@ -55,7 +55,7 @@ class DriftMonitor:
     """
 
     average_run_length = AVERAGE_RUN_LENGTH
-    """How many windows pass on average until drift is found where there is none; see docs/drift.md."""
+    """How many windows pass on average until drift is found where there is none; see docs/how-to/drift.md."""
 
     def __init__(self, reference: DriftReference) -> None:
         r = {name: np.asarray(values, np.float64) for name, values in reference._asdict().items()}

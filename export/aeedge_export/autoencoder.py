@@ -61,7 +61,7 @@ class Autoencoder(Detector, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         front_end: of windows (n, window, channels) of a signal, what the network is given of them: "spectrum"
             (magnitudes of frequencies), "log_mel" (of sound), "envelope" (spectrum of the envelope, of bearings), or
             "none" for the samples themselves. It is exported inside the graphs; reconstructions are of its features.
-        front_end_options: by name, see docs/front-ends.md; None for the defaults.
+        front_end_options: by name, see docs/how-to/front-ends.md; None for the defaults.
         scaling: "standard", "robust" (median and interquartile range), "minmax", "none" or "auto" (one common mapping
             to 0..1 for images, and where values share bounds and spread, as flattened pixels do; per channel for
             signals and unlike bands of images; otherwise "standard"). It is exported inside the graphs.
@@ -82,7 +82,7 @@ class Autoencoder(Detector, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
             the share of training over which the weight rises from 0.
         encoder, decoder: of "custom": torch modules, scaled rows to latents and back. Copies of them are trained.
         epochs: maximum number of passes over the training rows, or "auto".
-        batch_size: rows per step, of all processes together (docs/scale.md), or "auto".
+        batch_size: rows per step, of all processes together (docs/how-to/scale.md), or "auto".
         learning_rate: peak learning rate of AdamW, or "auto".
         weight_decay: decoupled weight decay, or "auto".
         schedule: "cosine", "plateau" or "constant".
@@ -137,7 +137,7 @@ class Autoencoder(Detector, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
 
     Rows are arrays of shape (n_samples, n_features), or (n_samples, ...) for images and signals; or frames (pandas,
     polars, pyarrow), which after `fit` are taken by name: columns in any order, others are ignored; or `Shards`, files
-    that together are larger than memory (docs/scale.md).
+    that together are larger than memory (docs/how-to/scale.md).
     """
 
     def __init__(

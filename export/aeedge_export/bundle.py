@@ -177,9 +177,9 @@ def export_bundle(
             codes (20 or more; see `Model.encode`); default: the example, for codes also normal rows.
         qat: where the quality limits would keep layers in fp32, fine-tune the int8 variant for a few epochs with
             rounding in the forward pass, on the calibration rows; fp32 does not change.
-        compress: make the network smaller first (docs/compression.md): "auto" for as few multiply-adds as the quality
-            limits allow, or the share of them that may stay, such as 0.5. Where that is not within the limits the
-            network stays as it is, with a warning that gives the reason.
+        compress: make the network smaller first (docs/how-to/compression.md): "auto" for as few multiply-adds as the
+            quality limits allow, or the share of them that may stay, such as 0.5. Where that is not within the limits
+            the network stays as it is, with a warning that gives the reason.
         max_error_ratio: how much compression may enlarge the mean squared reconstruction error, in the place of 1.01.
         score_kind: "mse", "robust", "mahalanobis" or "both" (see `aeedge.Model.score`), whose parameters are those of
             the example; or "auto" for the best that there is. Without a decoder there is "mahalanobis" or no score.

@@ -3,7 +3,7 @@ and calibration.npy, later.npy, reference.npy where there are such rows. No pick
 
 weights.safetensors holds the best weights and the scaler, enough for transform and export; checkpoint.safetensors holds
 the last weights and the optimiser's state, for resuming. run.json holds the sha256 of all files, its own computed with
-the digits of that hash set to zero (docs/run-format.md).
+the digits of that hash set to zero (docs/reference/run-format.md).
 """
 
 from __future__ import annotations

@@ -291,7 +291,7 @@ def test_a_bundle_that_is_not_right_ends_with_1(own, bundle, monkeypatch):
 def test_examples_of_the_documentation(own, bundle, inline, s3, tmp_path, monkeypatch):
     from pyarrow.fs import FileSystem, copy_files
 
-    page = (Path(__file__).parents[2] / "docs/scale.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[2] / "docs/how-to/scale.md").read_text(encoding="utf-8")
     section = re.search(r"^## Encode an archive\n(.*?)^## ", page, re.MULTILINE | re.DOTALL)[1]
     files, bucket = FileSystem.from_uri("s3://plant")
     rewrite(own / "day-1.parquet", s3={5: None})

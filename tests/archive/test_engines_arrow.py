@@ -136,8 +136,10 @@ def test_tensors_of_ray(dtype):
 
 
 def examples():
-    """Code in docs/scale.md that uses `aeedge.arrow`, of packages that are installed for the tests."""
-    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs" / "scale.md").read_text(), re.MULTILINE | re.DOTALL)
+    """Code in docs/how-to/scale.md that uses `aeedge.arrow`, of packages that are installed for the tests."""
+    blocks = re.findall(
+        r"^```python\n(.*?)^```", (ROOT / "docs" / "how-to" / "scale.md").read_text(), re.MULTILINE | re.DOTALL
+    )
     others = ("import duckdb", "import apache_beam", "import dask")
     return [code for code in blocks if "aeedge.arrow" in code and not any(name in code for name in others)]
 

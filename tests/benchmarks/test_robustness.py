@@ -15,7 +15,7 @@ from attacks.registry import ATTACKS
 import aeedge
 
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs" / "robustness.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "concepts" / "robustness.md").read_text(encoding="utf-8")
 
 
 def raising(error):
@@ -95,7 +95,9 @@ def test_the_committed_results_are_of_all_attacks_and_the_table_is_up_to_date():
         for attack in run["attacks"].values():
             assert sum(attack["outcomes"].values()) == attack["tries"]
             assert set(attack["outcomes"]) <= set(OUTCOMES)
-    assert robustness.table(*runs) in PAGE, "docs/robustness.md is stale; run: python benchmarks/robustness.py --table"
+    assert robustness.table(*runs) in PAGE, (
+        "docs/concepts/robustness.md is stale; run: python benchmarks/robustness.py --table"
+    )
 
 
 def test_each_test_that_the_page_names_exists():

@@ -1,4 +1,4 @@
-"""docs/json-outputs.md lists exactly the keys that the commands print, with their types."""
+"""docs/reference/json-outputs.md lists exactly the keys that the commands print, with their types."""
 
 import json
 import re
@@ -94,7 +94,7 @@ def test_stream(tmp_path):
 
 
 def test_every_code_is_documented():
-    page = (ROOT / "docs" / "json-outputs.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "reference" / "json-outputs.md").read_text(encoding="utf-8")
     files = [*(ROOT / "aeedge" / "bench").glob("*.py"), ROOT / "aeedge/system/conditions.py", ROOT / "aeedge/doctor.py"]
     source = "".join(file.read_text(encoding="utf-8") for file in files)
     codes = set(re.findall(r'(?:Finding\("\w+", |_graded\()"(\w+)"', source))

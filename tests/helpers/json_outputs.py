@@ -1,4 +1,4 @@
-"""Documents that commands print, compared with docs/json-outputs.md."""
+"""Documents that commands print, compared with docs/reference/json-outputs.md."""
 
 import re
 from pathlib import Path
@@ -13,7 +13,7 @@ NAMES_AS_KEYS = re.compile(
 
 def documented(command):
     """Types by key, of a command's section and of the shared objects that it contains."""
-    page = (ROOT / "docs" / "json-outputs.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "reference" / "json-outputs.md").read_text(encoding="utf-8")
     sections = dict(re.findall(r"^## ([^\n]+)\n(.*?)(?=^## |\Z)", page, re.MULTILINE | re.DOTALL))
     text = sections[f"aeedge {command}"] + (sections["Shared objects"] if command in WITH_MACHINE else "")
     rows = re.findall(rf"^\| `([^`]+)` \| ((?:{'|'.join(TYPES)})(?: or (?:null|string))?) \|", text, re.MULTILINE)

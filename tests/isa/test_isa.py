@@ -1,6 +1,6 @@
 """The same bundle on other CPUs, emulated: latents, reconstructions, scores and verdicts against this machine's.
 
-docs/device-guide.md publishes TOLERANCES; whoever changes one changes both.
+docs/how-to/device-guide.md publishes TOLERANCES; whoever changes one changes both.
 """
 
 import json
@@ -56,7 +56,7 @@ def test_numbers_agree(results, machine, bundle):
         found = deviation(what, there[name], here[name], here[f"{variant}.{what}.64"])
         allowed = (MIXED if bundle == "bundle_v1_saturating" else TOLERANCES[variant])[what]
         line = f"{machine:12}{bundle:22}{name:28}{found:.1e}, allowed {allowed:.0e}"
-        print(line)  # pytest -rP shows what docs/device-guide.md publishes
+        print(line)  # pytest -rP shows what docs/how-to/device-guide.md publishes
         if not found <= allowed:  # NaN is far, too
             far.append(line)
     assert not far

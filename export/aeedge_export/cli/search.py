@@ -94,7 +94,7 @@ def _numbers(ctx: click.Context, param: click.Parameter, value: str) -> Any:
 @click.option("--seed", default=0, show_default=True, help="Of the split of the rows, and of all trainings.")
 @data_options(rate="--sample-rate", time="--time-column", labels="Classes, for --objective")
 @click.option("--resume", is_flag=True, help="Go on with SEARCH: same DATA and settings, any budget and time.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON (docs/json-outputs.md).")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON (docs/reference/json-outputs.md).")
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
 @click.option("-f", "--force", is_flag=True, help="Replace SEARCH, if it is a search.")
 @click.pass_context

@@ -152,7 +152,7 @@ class _Train(click.Command):
     "--score-kind",
     default="auto",
     show_default=True,
-    help="How rows are scored: mse, robust, mahalanobis, both or auto (docs/anomaly-detection.md).",
+    help="How rows are scored: mse, robust, mahalanobis, both or auto (docs/how-to/anomaly-detection.md).",
 )
 @rule_options("0.01")
 @click.option(
@@ -171,7 +171,7 @@ class _Train(click.Command):
     default="1",
     show_default=True,
     callback=_number_or_auto(int),
-    help="Processes that train together; auto: one for each CUDA device, or CPU (docs/scale.md).",
+    help="Processes that train together; auto: one for each CUDA device, or CPU (docs/how-to/scale.md).",
 )
 @click.option(
     "--max-restarts",
@@ -221,7 +221,8 @@ def train(
     decimal mark and header are found out), .jsonl (.ndjson: on each line an object or an array of numbers), .parquet,
     all also with .gz; a folder of them or of images; or - for standard input. Columns that are no features are left
     out, and named. Several .npy or .parquet files of 1 GB or more together are streamed: shards of one array that is
-    never in memory as a whole (docs/scale.md). Ctrl-C keeps the best weights so far; --resume continues from there.
+    never in memory as a whole (docs/how-to/scale.md). Ctrl-C keeps the best weights so far; --resume continues from
+    there.
 
     With --window each file is a recording: a table with a row for each sample, an array (samples, channels), or .wav.
     No window crosses a file or a gap in time; held-out windows are the last ones.

@@ -108,7 +108,7 @@ def input_options(command: Callable[..., Any]) -> Callable[..., Any]:
             multiple=True,
             metavar="NAME=VALUE",
             callback=_front_end_options,
-            help="Of the front end, such as band=2000,5000 (repeatable; docs/front-ends.md).",
+            help="Of the front end, such as band=2000,5000 (repeatable; docs/how-to/front-ends.md).",
         ),
         click.option(
             "--front-end",

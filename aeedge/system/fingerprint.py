@@ -14,7 +14,7 @@ _VECTOR = ("sse4_2", "avx", "avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_i
 
 
 def fingerprint(*packages: str) -> dict[str, Any]:
-    """The machine as a document (docs/reference/json-outputs.md); `packages` are listed beside the packages it needs."""
+    """The machine as a document (docs/reference/json-outputs.md); `packages` are listed beside the required ones."""
     name, flags = processor()
     return {
         "processor": name,

@@ -188,7 +188,7 @@ def _scenario(name: str, s: dict[str, Any]) -> list[str]:
     values = latencies(s)[1]
     edges = [edge / scale for edge in s["histogram_us"]["edges"][:-1]]
     *counts, above = s["histogram_us"]["counts"]
-    marks = [(label, value, number(value)) for label, value in zip(_LABELS, values) if value is not None]
+    marks = [(label, value, number(value)) for label, value in zip(_LABELS, values) if value and value > 0]
     what = f"{s['rows_per_query']:,} sample{'s' * (s['rows_per_query'] > 1)} a query"
     caption = (
         f"Queries by latency up to the 99.9th percentile; {above:,} above, up to {human_time(s['max_us'])}."

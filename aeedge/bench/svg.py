@@ -62,18 +62,20 @@ def lines(drawn: Sequence[Line], titles: tuple[str, str], *, log: bool = False, 
     """Lines over time, or with `log` on two logarithmic axes. The vertical axis begins at 0 unless values differ a lot.
 
     Args:
-        drawn: at least one line with one point or more; all values above 0.
+        drawn: at least one line with one point or more; with `log` one whose values are above 0.
         titles: of both axes, the horizontal one first, with their units.
         log: both axes logarithmic.
         from_zero: False for a quantity whose changes matter, as a temperature; the axis spans 5 % of it or more.
     """
+    if log:  # a clock that was set back gives times that no logarithm has
+        drawn = [line._replace(points=[point for point in line.points if min(point) > 0]) for line in drawn]
     xs = [x for line in drawn for x, _ in line.points]
     ys = [y for line in drawn for _, y in line.points]
     x = (log_axis if log else axis)(min(xs), max(xs), _LEFT + 4, _RIGHT - 4)
-    wide = log or (from_zero and max(ys) > 10 * min(ys))
     low, high = min(ys), max(ys)
+    wide = log or (from_zero and 0 < 10 * low < high)
     if not wide:
-        low = 0.0 if from_zero else min(low, high * 0.95)
+        low = min(low, 0.0) if from_zero else min(low, high * 0.95)
     ticks = (_round_decades if wide else _round_steps)(low, high)
     y = Axis((log_axis if wide else axis)(ticks[0], ticks[-1], _BOTTOM, _ABOVE - 14).at, ticks)
     shapes = [shape for line in drawn for shape in _line(line, x, y)]
@@ -190,10 +192,11 @@ def _root_axis(largest: int) -> Axis:
 def _percentiles(x: Axis, marks: Sequence[tuple[str, float, str]]) -> list[str]:
     """Lines at percentiles; their names are spread above, joined to them."""
     widths = [_CHARACTER * max(len(name), len(shown)) + 8 for name, _, shown in marks]
-    centres = spread([x.at(value) for _, value, _ in marks], widths, 4, _WIDTH - 4)
+    places = [min(max(x.at(value), _LEFT), _RIGHT) for _, value, _ in marks]
+    centres = spread(places, widths, 4, _WIDTH - 4)
     parts = []
-    for (name, value, shown), centre in zip(marks, centres):
-        path = f"M{centre:.1f},31L{x.at(value):.1f},{_ABOVE - 2}V{_BOTTOM}"
+    for (name, _, shown), place, centre in zip(marks, places, centres):
+        path = f"M{centre:.1f},31L{place:.1f},{_ABOVE - 2}V{_BOTTOM}"
         parts.append(f'<path class="mark" d="{path}"/>')
         parts.append(_text(centre, 12, name, "middle", "name") + _text(centre, 27, shown, "middle", "name"))
     return parts

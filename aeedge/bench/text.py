@@ -90,7 +90,7 @@ def _noise(value: float | None) -> str:
 
 def time_unit(microseconds: Iterable[float | None]) -> tuple[str, float]:
     """One unit for times that stand together, and how many microseconds it has: µs, ms or s by their geometric mean."""
-    logs = [math.log10(us) for us in microseconds if us]
+    logs = [math.log10(us) for us in microseconds if us and us > 0]
     middle = sum(logs) / len(logs) if logs else 0.0
     return ("s", 1e6) if middle >= 6 else ("ms", 1e3) if middle >= 3 else ("µs", 1.0)
 

@@ -92,6 +92,11 @@ DOCUMENTS = {
     "slow": document(us=6339.0),
     "invalid": document(status="invalid", findings=[BUSY]),
     "interrupted": document(status="interrupted", scenarios={"SingleStream": summarise("SingleStream", [run(5, 3)])}),
+    "clock set back": document(
+        status="invalid",
+        scenarios={"SingleStream": summarise("SingleStream", [run(5)._replace(latencies=np.arange(-9_000, 3_000))])},
+        batches=[{"rows": 1, "us": -5.0, "rows_per_second": -2e5}, *BATCHES],
+    ),
     "one query": document(scenarios={"Offline": summarise("Offline", [run(5, 1)])}),
     "nothing": document(status="interrupted", scenarios={}),
     "compared": document(scenarios={}, comparison=COMPARISON, compared_with=OTHER),
@@ -207,6 +212,14 @@ def test_the_page_says_what_lies_above_the_histogram():
     html = page(DOCUMENTS["valid"])
     assert "49 above, up to 50.0 ms." in html  # of 50 000, above the 49 951st; one stall among them
     assert "All queries by latency." in html  # of Offline
+
+
+def test_equal_latencies_have_all_their_percentiles():
+    same = run(5)._replace(latencies=np.full(7_000, 123_456_789))  # the histogram's first edge is rounded above it
+    html = page(document(scenarios={"SingleStream": summarise("SingleStream", [same])}))
+    assert re.findall(r">(p[\d.]+)</text><text [^>]+>([\d.]+)<", html) == [
+        (name, "123.5") for name in ("p50", "p90", "p99", "p99.9")
+    ]
 
 
 def test_p99_is_drawn_beside_the_median_and_the_largest_where_parts_are_too_short():

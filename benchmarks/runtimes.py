@@ -2,7 +2,8 @@
 
 Five networks, batches of 1 to 16 384 samples, one thread and all; beside time: quality, cold start, memory, installed
 size, and the share of the machine's roofline. The full run writes benchmarks/results/runtimes.jsonl, from which
-runtimes.md, the pictures and the README's table are generated; `--tables` repeats that without measuring.
+runtimes.md, the pictures (also those in docs/images) and the README's table are generated; `--tables` repeats that
+without measuring.
 
     python benchmarks/runtimes.py [--quick] [--workload deep ...] [--contender aeedge ...] [--out FOLDER] [--tables]
 """
@@ -42,6 +43,7 @@ def report(records: Records, out: Path, name: str) -> None:
     pictures.write(records, out, name)
     if name == NAME and out == RESULTS:
         tables.write_headline(records, README)
+        pictures.write_headlines(records, README.parent / "docs" / "images")
 
 
 def measure(asked: argparse.Namespace) -> None:

@@ -32,7 +32,7 @@ def document(records: Records) -> str:
     for workload in records.names("workload"):
         parts.append(f"## {workload}: {NETWORKS[workload].title}\n")
         parts += [_speed(records, workload, threads) for threads in _THREADS]
-        parts.append(f"![time per sample]({{name}}-{workload}.svg)\n")
+        parts.append(f"![time relative to onnxruntime]({{name}}-{workload}.svg)\n")
     parts += ["## Quality\n", _quality(records), "## Roofline\n", _limits(records)]
     parts += ["## Not measured\n", _out(records)] if records.of("out") else []
     return "\n".join(parts)

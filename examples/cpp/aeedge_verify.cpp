@@ -10,6 +10,7 @@
 #include <cstring>
 #include <exception>
 #include <iostream>
+#include <numeric>
 #include <string>
 
 #include "bundle.hpp"
@@ -23,6 +24,8 @@ using aeedge::Values;
 
 constexpr const char* kUsage = "usage: aeedge_verify BUNDLE [ROWS.csv]\n";
 constexpr std::size_t kBlock = 1024;  // rows that are computed at once
+constexpr double kRepeated = 0.02;    // of the tolerance: how much the same input may differ from call to call
+constexpr double kLargest = 0.5;      // tolerance beside the size of what it is of
 
 // The sample that uses the most of its tolerance.
 struct Worst {
@@ -30,17 +33,15 @@ struct Worst {
     std::size_t row = 0;
 };
 
-// The largest error of each sample may be atol + rtol times its largest reference value. `unit` divides each value of a
-// sample; empty for none.
-Worst compare(const Values& got, const Values& expected, std::size_t rows, aeedge::Tolerance limit,
-              const Values& unit = {}) {
+// The largest error of each sample may be atol + rtol times its largest expected value.
+Worst compare(const std::vector<double>& got, const std::vector<double>& expected, std::size_t rows,
+              aeedge::Tolerance limit) {
     const std::size_t size = expected.size() / rows;
     Worst worst;
     for (std::size_t row = 0; row < rows; ++row) {
         double error = 0, magnitude = 0;
-        for (std::size_t i = 0; i < size; ++i) {
-            const double scale = unit.empty() ? 1 : unit[i];
-            const double a = got[row * size + i] / scale, b = expected[row * size + i] / scale;
+        for (std::size_t i = row * size; i < (row + 1) * size; ++i) {
+            const double a = got[i], b = expected[i];
             if (std::isfinite(b)) magnitude = std::max(magnitude, std::abs(b));
             if (a == b || (std::isnan(a) && std::isnan(b))) continue;  // also equal infinities
             const double difference = std::abs(a - b);
@@ -52,17 +53,7 @@ Worst compare(const Values& got, const Values& expected, std::size_t rows, aeedg
     return worst;
 }
 
-Values differences(const Values& x, const Values& reconstruction) {
-    Values found(x.size());
-    std::transform(x.begin(), x.end(), reconstruction.begin(), found.begin(), std::minus<>());
-    return found;
-}
-
-std::size_t unequal_bits(const Values& got, const Values& expected) {
-    std::size_t count = 0;
-    for (std::size_t i = 0; i < got.size(); ++i) count += std::memcmp(&got[i], &expected[i], sizeof(float)) != 0;
-    return count;
-}
+bool same_bits(const Values& a, const Values& b) { return !std::memcmp(a.data(), b.data(), a.size() * sizeof(float)); }
 
 Values as_float(const aeedge::Array& array) {
     if (array.descr == "<f4") return array.values<float>();
@@ -82,20 +73,14 @@ public:
         rows_ = golden_.at("input").shape[0];
     }
 
+    // Reconstructions are those of the variant's own latents.
     void check(const std::string& variant) {
-        const Values latent = bundle_.encode(variant, input_);
-        report(variant, "latent", latent, recorded(variant, "latent"));
-        Values x = input_;
-        if (bundle_.has("features", variant)) {
-            x = recorded(variant, "features");
-            report(variant, "features", bundle_.features(input_), x, bundle_.scale);
-        }
+        check(variant, "latent", [&] { return bundle_.encode(variant, input_); });
+        if (bundle_.has("features", variant)) check(variant, "features", [&] { return bundle_.features(input_); });
         if (bundle_.has("decoder", variant)) {
-            const Values got = bundle_.decode(variant, latent), expected = recorded(variant, "reconstruction");
-            report(variant, "reconstruction", differences(x, got), differences(x, expected), bundle_.scale,
-                   unequal_bits(got, expected));
+            check(variant, "reconstruction", [&] { return bundle_.decode(variant, bundle_.encode(variant, input_)); });
         }
-        if (bundle_.has_score(variant)) report(variant, "score", bundle_.score(variant, input_), recorded(variant, "score"));
+        if (bundle_.has_score(variant)) check(variant, "score", [&] { return bundle_.score(variant, input_); });
     }
 
 private:
@@ -105,26 +90,51 @@ private:
     Values input_;
     std::size_t rows_;
 
-    Values recorded(const std::string& variant, const std::string& what) const {
-        return as_float(golden_.at(variant + "." + what));
-    }
+    template <class Compute>
+    void check(const std::string& variant, const std::string& what, Compute compute) const {
+        const std::string where = bundle_.path.string() + " (" + variant + "): ";
+        const auto limit = bundle_.variants.at(variant).tolerance.at(what);
+        const Values expected = as_float(golden_.at(variant + "." + what));
+        const auto features = golden_.find(variant + ".features");
+        const Values x = features == golden_.end() ? input_ : as_float(features->second);
 
-    void report(const std::string& variant, const std::string& what, const Values& got, const Values& expected,
-                const Values& unit = {}, std::optional<std::size_t> unequal = {}) const {
-        const Worst worst = compare(got, expected, rows_, bundle_.variants.at(variant).tolerance.at(what), unit);
+        const double size = root_mean_square(in_units(what, expected));
+        if (what != "score" && size > 0 && limit.atol + limit.rtol * size > kLargest * size) {
+            throw Error(where + "its tolerance of the " + what + " is too large beside the " + what + " itself");
+        }
+        const Values got = compute(), again = compute();
+        if (compare(compared(what, again, x), compared(what, got, x), rows_, limit).share > kRepeated) {
+            throw Error(where + "the " + what + " of the same input differs from call to call: it is random");
+        }
+        const Worst worst = compare(compared(what, got, x), compared(what, expected, x), rows_, limit);
+        char text[160];
         if (!(worst.share <= 1)) {
-            char text[160];
             std::snprintf(text, sizeof text, " of reference row %zu (from 0) differs by %.3g, allowed are %.3g",
                           worst.row, worst.error, worst.allowed);
-            throw Error(bundle_.path.string() + " (" + variant + "): on this machine the " + what + text +
-                        "; do not use this variant here");
+            throw Error(where + "on this machine the " + what + text + "; do not use this variant here");
         }
-        if (unequal.value_or(unequal_bits(got, expected)) == 0) {
-            std::fprintf(out_, "  %-5s %-15s equal to the bit\n", variant.c_str(), what.c_str());
-        } else {
-            std::fprintf(out_, "  %-5s %-15s within tolerance, uses %.2g %% of it\n", variant.c_str(), what.c_str(),
-                         100 * worst.share);
+        std::snprintf(text, sizeof text, "within tolerance, uses %.2g %% of it", 100 * worst.share);
+        std::fprintf(out_, "  %-5s %-15s %s\n", variant.c_str(), what.c_str(),
+                     same_bits(got, expected) ? "equal to the bit" : text);
+    }
+
+    // Features and residuals are compared in units of the scale, so that small ones count as much as others.
+    std::vector<double> in_units(const std::string& what, const Values& values) const {
+        std::vector<double> found(values.begin(), values.end());
+        for (std::size_t i = 0; i < found.size() && (what == "features" || what == "reconstruction"); ++i) {
+            found[i] /= bundle_.scale[i % bundle_.scale.size()];
         }
+        return found;
+    }
+
+    std::vector<double> compared(const std::string& what, Values values, const Values& x) const {
+        for (std::size_t i = 0; i < values.size() && what == "reconstruction"; ++i) values[i] = x[i] - values[i];
+        return in_units(what, values);
+    }
+
+    static double root_mean_square(const std::vector<double>& values) {
+        return std::sqrt(std::inner_product(values.begin(), values.end(), values.begin(), 0.0) /
+                         static_cast<double>(values.size()));
     }
 };
 

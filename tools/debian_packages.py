@@ -112,7 +112,9 @@ def download(
     # apt-get update succeeds although mirrors did not respond; its output explains why the next step finds nothing.
     said = fetched([*apt, "update"], cwd=state)
     if suite is not None:
-        mirrors = done([*apt, "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages", "Label: Debian"]).split()
+        mirrors = done(
+            [*apt, "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages", "Label: Debian"]
+        ).split()
         if not mirrors:
             raise UnavailableError(f"{', '.join(packages)} come from Debian's mirrors, and this machine names none")
         (state / "sources.list").write_text(f"deb {mirrors[0]} {suite} main\n")

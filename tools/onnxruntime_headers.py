@@ -31,7 +31,9 @@ def root() -> Path:
         RuntimeError: any other failure.
     """
     spec = find_spec("onnxruntime")
-    libraries = [] if spec is None or spec.origin is None else sorted(Path(spec.origin).parent.glob("capi/libonnxruntime.so.*"))
+    libraries = (
+        [] if spec is None or spec.origin is None else sorted(Path(spec.origin).parent.glob("capi/libonnxruntime.so.*"))
+    )
     if not libraries:
         raise UnavailableError("the Python package onnxruntime is not installed, or has no library for C++ programs")
     headers = kept(CACHE, "debian", _make)

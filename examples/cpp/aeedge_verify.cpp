@@ -186,7 +186,9 @@ int main(int argc, char** argv) {
         if (argc == 3) compute(bundle, argv[2]);
         return 0;
     } catch (const std::exception& error) {
-        std::cerr << "aeedge_verify: " << error.what() << '\n';
+        std::string said = error.what();
+        for (char& c : said) c = static_cast<unsigned char>(c) < ' ' ? ' ' : c;  // one line, also of what others say
+        std::cerr << "aeedge_verify: " << said << '\n';
         return 1;
     }
 }

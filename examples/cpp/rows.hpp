@@ -100,12 +100,34 @@ inline Values table(const std::string& file, const std::vector<std::string>& nam
 }
 
 // Position of a value in a flat sample, by its name, or by that position as text.
-inline std::size_t position(const json& input, const std::string& name) {
+inline std::size_t position(const json& input, const std::string& name, std::size_t size) {
     const json features = input.value("features", json());
     for (std::size_t i = 0; features.is_array() && i < features.size(); ++i) {
         if (features[i] == name) return i;
     }
-    return std::strtoull(name.c_str(), nullptr, 10);
+    char* end = nullptr;
+    const auto found = std::strtoull(name.c_str(), &end, 10);
+    if (name.empty() || *end != '\0' || found >= size) throw Error("the manifest has codes for no value '" + name + "'");
+    return found;
+}
+
+// Windows of a recording, one row of it for each point in time.
+inline Values windows(const Bundle& bundle, const json& signal, const std::string& file, Rows& rows) {
+    if (!signal.at("calendar").empty()) {
+        throw Error(file + ": this program makes no calendar channels, which the bundle needs");
+    }
+    const auto names = signal.at("channels").get<std::vector<std::string>>();
+    const std::size_t width = names.size(), window = signal.at("window"), hop = signal.at("hop");
+    const Shape shape = {static_cast<std::int64_t>(window), static_cast<std::int64_t>(width)};
+    if (shape != bundle.input_shape || hop < 1) throw Error("the manifest has windows that are no samples");
+    const Values values = table(file, names, width);
+    Values samples;
+    for (std::size_t start = 0; (start + window) * width <= values.size(); start += hop) {
+        samples.insert(samples.end(), values.begin() + start * width, values.begin() + (start + window) * width);
+        rows.starts.push_back(start);
+    }
+    if (samples.empty()) throw Error(file + ": it is shorter than a window of " + std::to_string(window) + " rows");
+    return samples;
 }
 
 }  // namespace detail
@@ -115,32 +137,22 @@ inline Rows read_rows(const Bundle& bundle, const std::string& file) {
     const json& input = bundle.manifest["input"];
     const json signal = input.value("signal", json()), missing = input.value("missing", json());
     const std::size_t size = product(bundle.input_shape);
-    std::vector<std::string> names;
     Rows rows;
     Values samples;
     if (signal.is_object()) {
-        if (!signal.at("calendar").empty()) {
-            throw Error(file + ": this program makes no calendar channels, which the bundle needs");
-        }
-        names = signal.at("channels").get<std::vector<std::string>>();
-        const std::size_t width = names.size(), window = signal.at("window"), hop = signal.at("hop");
-        const Values table = detail::table(file, names, width);
-        for (std::size_t start = 0; (start + window) * width <= table.size(); start += hop) {
-            samples.insert(samples.end(), table.begin() + start * width, table.begin() + (start + window) * width);
-            rows.starts.push_back(start);
-        }
-        if (samples.empty()) throw Error(file + ": it is shorter than a window of " + std::to_string(window) + " rows");
+        samples = detail::windows(bundle, signal, file, rows);
     } else {
         const json features = input.value("features", json());
-        if (features.is_array()) names = features.get<std::vector<std::string>>();
-        samples = detail::table(file, names, size);
+        samples = detail::table(file, features.is_array() ? features.get<std::vector<std::string>>()
+                                                          : std::vector<std::string>(), size);
     }
     const bool drop = missing.is_object() && missing.at("policy") == "drop";
     const Values fill = missing.is_object() && !drop ? missing.at("fill").get<Values>() : Values();
+    if (!fill.empty() && fill.size() != size) throw Error("the manifest has a fill of another size than a sample");
     std::vector<Values> codes(size);
     if (missing.is_object() && missing.contains("codes")) {
         for (const auto& [name, of] : missing["codes"].items()) {
-            codes.at(detail::position(input, name)) = of.get<Values>();
+            codes[detail::position(input, name, size)] = of.get<Values>();
         }
     }
     const double low = bundle.dtype == "uint8" ? 0 : -32768, high = bundle.dtype == "uint8" ? 255 : 32767;

@@ -48,13 +48,14 @@ export async function loadBundle(path) {
   const place = join(path, 'manifest.json');
   const data = await readBytes(place);
   let bundle;
+  let entries;
   try {
-    bundle = { path, sessions: new Map(), ...readManifest(data) };
+    bundle = { path, sessions: new Map(), files: {}, ...readManifest(data) };
+    entries = filesOf(bundle);
   } catch (error) {
     throw new BundleError(`${place}: ${error.message}; copy the bundle again`);
   }
-  bundle.files = {};
-  for (const [name, entry] of Object.entries(filesOf(bundle))) {
+  for (const [name, entry] of Object.entries(entries)) {
     const bytes = await readBytes(join(path, name), entry.bytes);
     if (sha256(bytes) !== entry.sha256) {
       throw new BundleError(`${join(path, name)}: its sha256 is not the manifest's; copy the bundle again`);
@@ -199,6 +200,8 @@ function filesOf({ manifest, variants }) {
   for (const [variant, { graphs }] of Object.entries(variants)) {
     for (const [role, entry] of Object.entries(graphs)) found[fileName(role, variant)] = entry;
   }
+  const wrong = Object.keys(found).find((name) => !(found[name]?.sha256?.length === 64 && found[name].bytes > 0));
+  if (wrong) throw new BundleError(`it has no sha256 or size of ${wrong}`);
   return found;
 }
 

@@ -24,6 +24,9 @@ export async function readRows(bundle, file) {
   }
   const { channels, window, hop } = signal;
   const width = channels.length;
+  if (String([window, width]) !== String(bundle.inputShape) || !(hop >= 1)) {
+    throw new BundleError('the manifest has windows that are no samples');
+  }
   const values = await table(file, channels, width);
   const starts = [];
   for (let start = 0; (start + window) * width <= values.length; start += hop) starts.push(start);
@@ -34,7 +37,7 @@ export async function readRows(bundle, file) {
 // A number, NaN for an empty cell, undefined for anything else.
 function parse(cell) {
   if (cell === '' || cell.toLowerCase() === 'nan') return NaN;
-  const number = Number(cell);
+  const number = Number(cell.replace(/inf(inity)?$/i, 'Infinity'));
   return Number.isNaN(number) ? undefined : number;
 }
 
@@ -90,7 +93,9 @@ function treated(bundle, file, values, starts) {
   const codes = Array.from({ length: size }, () => new Set());
   for (const [name, list] of Object.entries(missing?.codes ?? {})) {
     const at = features ? features.indexOf(name) : -1;
-    codes[at < 0 ? Number(name) : at] = new Set(list.map(Math.fround));
+    const place = at < 0 ? Number(name) : at;
+    if (!codes[place]) throw new BundleError(`the manifest has codes for no value '${name}'`);
+    codes[place] = new Set(list.map(Math.fround));
   }
   const found = { samples: [], count: 0, starts: starts && [], leftOut: 0 };
   for (let row = 0; row * size < values.length; row++) {

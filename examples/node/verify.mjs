@@ -136,7 +136,7 @@ if (wantsHelp) {
     await verify(bundle, file ? console.error : console.log); // with rows, standard output is a CSV
     if (file) await compute(bundle, file);
   } catch (error) {
-    console.error(`verify.mjs: ${error.message}`);
+    console.error(`verify.mjs: ${error.message.replace(/\p{Cc}+/gu, ' ')}`); // one line, also of what others say
     process.exitCode = 1;
   }
 }

@@ -1,4 +1,4 @@
-"""What the C++ example is compiled with: headers from Debian's packages, and the library of the Python package onnxruntime.
+"""What the C++ example is compiled with: headers of Debian's packages, and the library in the Python package.
 
     python tools/onnxruntime_headers.py        # install what is missing, show the folder for -DONNXRUNTIME_ROOT
 

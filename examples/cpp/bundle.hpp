@@ -120,17 +120,21 @@ public:
         }
         const std::string place = (path / "manifest.json").string();
         const std::string data = detail::read_file(place);
+        std::map<std::string, File> entries;
         try {
             manifest = json::parse(data);
             check_format();
             check_seal(data);
             read_manifest();
+            entries = files();
         } catch (const json::exception& error) {
-            throw Error(place + ": " + error.what() + "; copy the bundle again");
+            std::string said = error.what();  // it quotes the file, which may be damaged
+            for (char& c : said) c = static_cast<unsigned char>(c) < 128 ? c : '?';
+            throw Error(place + ": " + said + "; copy the bundle again");
         } catch (const Error& error) {
             throw Error(place + ": " + error.what());
         }
-        for (const auto& [name, file] : files()) files_[name] = checked_file(name, file);
+        for (const auto& [name, entry] : entries) files_[name] = checked_file(name, entry);
     }
 
     // Reference inputs and outputs: "input", "fp32.latent", … Throws Error.

@@ -18,7 +18,7 @@ CHECKED = ["-Werror", "-g", "-O0", "-fsanitize=address,undefined", "-fno-sanitiz
 
 @pytest.fixture(scope="module")
 def root():
-    """The folder with onnxruntime's headers and library; where a machine lacks them tests are skipped, in CI they fail."""
+    """The folder with onnxruntime's headers and library; where a machine lacks them tests skip, in CI they fail."""
     try:
         for program in ("g++", "cmake"):
             if not shutil.which(program):
@@ -37,7 +37,8 @@ def program(root, tmp_path_factory):
     text = (EXAMPLE / "README.md").read_text().replace("\\\n", " ")
     (line,) = [line for line in text.splitlines() if line.startswith("g++ ")]
     words = shlex.split(line.replace("$ONNXRUNTIME_ROOT", str(root)))
-    assert words[-2:] == ["-o", "aeedge_verify"] and {"-Wall", "-Wextra"} <= set(words)
+    assert words[-2:] == ["-o", "aeedge_verify"]
+    assert {"-Wall", "-Wextra"} <= set(words)
     done([*words[:-1], made, *CHECKED], cwd=EXAMPLE)
     return made
 

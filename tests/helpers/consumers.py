@@ -33,7 +33,7 @@ def refused(result, *words):
     *_, said = result.stderr.splitlines()
     assert all(str(word) in said for word in words), said
     assert "verified" not in result.stdout + result.stderr
-    assert len(said) < 500 and said.count(": ") >= 1
+    assert len(said) < 500
     return said
 
 
@@ -170,7 +170,10 @@ class Consumer:
             (lambda d: d["score"].update(kind="later"), ["later"]),
             (lambda d: d["score"].update(scale=[1.0, 2.0]), ["manifest.json"]),
             (lambda d: d["score"].update(scale=0.0), ["manifest.json"]),
-            (lambda d: (d["input"].update(shape=[11]), d["score"].update(scale=1.0)), ["golden.npz", "input"]),
+            (
+                lambda d: (d["input"].update(shape=[11]), d["score"].update(scale=1.0)),
+                ["golden.npz", "another dtype or shape"],
+            ),
             (lambda d: d["input"].update(dtype="float64"), ["float64"]),
             (lambda d: d["latent"].update(size=4), ["latent"]),
             (lambda d: d.update(default_variant="int8"), ["default variant"]),
@@ -206,17 +209,20 @@ class Consumer:
             (bundle / f"{role}.onnx").unlink(missing_ok=True)
         result = verify(bundle)
         assert result.returncode == 0, result.stderr
-        assert "int8" in result.stdout and "fp32" not in result.stdout
+        assert "int8" in result.stdout
+        assert "fp32" not in result.stdout
 
     @pytest.mark.parametrize("words", [[], ["a", "b", "c"], ["-x"], ["--version", "a"]], ids=str)
     def test_wrong_usage(self, verify, words):
         result = verify(*words)
         assert (result.returncode, result.stdout) == (2, "")
-        assert result.stderr.startswith("usage: ") and result.stderr.count("\n") == 1
+        assert result.stderr.startswith("usage: ")
+        assert result.stderr.count("\n") == 1
 
     def test_help(self, verify):
         result = verify("--help")
-        assert result.returncode == 0 and result.stdout.startswith("usage: ") and not result.stderr
+        assert (result.returncode, result.stderr) == (0, "")
+        assert result.stdout.startswith("usage: ")
 
     def test_no_bundle(self, verify, tmp_path):
         refused(verify(tmp_path / "nothing"), "manifest.json")
@@ -247,9 +253,9 @@ class Consumer:
         tolerance = manifest.variants[variant].tolerance
         expected = list(of_aeedge("encode", bundle, file, variant))
         names = [f"latent_{i}" for i in range(int(np.prod(manifest.latent_shape)))]
-        assert list(got)[-len(names) :] == names or list(got)[-1] in ("score", "alarm")
         latents, here = (np.array([column(expected, n) for n in names]).T, np.array([got[n] for n in names]).T)
-        assert here.shape == latents.shape and len(here)
+        assert here.shape == latents.shape
+        assert len(here)
         limit = tolerance["latent"]
         assert (np.abs(here - latents).max(axis=1) <= limit.atol + limit.rtol * np.abs(latents).max(axis=1)).all()
         if variant == "int8":
@@ -319,7 +325,8 @@ class Consumer:
 
     def test_no_rows(self, verify, tmp_path):
         result = verify(DATA / "bundle_v1", tmp_path / "nothing.csv")
-        assert result.returncode == 1 and "nothing.csv" in result.stderr.splitlines()[-1]
+        assert result.returncode == 1
+        assert "nothing.csv" in result.stderr.splitlines()[-1]
 
     def test_a_header_a_byte_order_mark_blank_lines_and_windows_ends_of_lines(self, verify, tmp_path):
         rows = reference_rows(DATA / "bundle_v1_encoder")[:3].tolist()

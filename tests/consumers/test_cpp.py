@@ -23,6 +23,8 @@ def root():
         for program in ("g++", "cmake"):
             if not shutil.which(program):
                 raise UnavailableError(f"there is no {program} on the PATH")
+        if subprocess.run(["g++", "-fsyntax-only", "-include", "zlib.h", "-x", "c++", "/dev/null"]).returncode:
+            raise UnavailableError("there are no headers of zlib; install zlib1g-dev")
         return onnxruntime_headers.root()
     except UnavailableError as error:
         if os.environ.get("CI", "").lower() in ("1", "true"):

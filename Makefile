@@ -121,4 +121,4 @@ format: .venv/ready
 	touch $@
 
 clean:
-	rm -rf .venv .isa .java .mosquitto .fuzz demo-out .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .isa .java .mosquitto .node .onnxruntime .chromium .fuzz demo-out .mypy_cache .ruff_cache .pytest_cache .hypothesis

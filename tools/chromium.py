@@ -41,9 +41,8 @@ def _make(folder: Path, scratch: Path) -> None:
     libraries = {path.parent.relative_to(folder) for path in folder.rglob("*.so*")}
     found = ":".join(f"$here/{path}" for path in sorted(libraries))
     script = folder / "chromium"
-    script.write_text(
-        f'#!/bin/sh\nhere=$(dirname "$0")\nexport LD_LIBRARY_PATH="{found}"\nexec "$here/usr/lib/chromium/chromium" "$@"\n'
-    )
+    lines = ["#!/bin/sh", 'here=$(dirname "$0")', f'export LD_LIBRARY_PATH="{found}"']
+    script.write_text("\n".join([*lines, 'exec "$here/usr/lib/chromium/chromium" "$@"', ""]))
     script.chmod(0o755)
 
 

@@ -8,7 +8,7 @@ import { samplesOf } from "./table.js";
 
 ort.env.wasm.numThreads = 1; // more need headers that a plain server does not send
 
-const LISTED = 20; // alarms
+const LISTED = 10; // alarms
 const TABLES = /\.(csv|tsv|txt)$/i;
 const $ = (id) => document.getElementById(id);
 let bundle = null;
@@ -160,16 +160,16 @@ async function compute() {
   if (!scores) notes.push("This bundle has neither decoder nor scorer, so there are latents and no scores.");
   else if (!alarms) notes.push("This bundle is not calibrated, so there are scores and no alarms; aeedge recalibrate adds a threshold.");
   result = { latents, scores, threshold, alarms, pValues, numbers, what };
-  showData(notes, variant);
+  showData(notes);
   await say(`${table.name}: ${numbers.length.toLocaleString("en")} ${what}s, variant ${variant}.`);
 }
 
-function showData(notes, variant) {
+function showData(notes) {
   const { scores, threshold, alarms, numbers, what } = result;
   $("data").hidden = false;
   $("notes").replaceChildren(...notes.map((note) => made("li", note)));
   const count = alarms?.filter(Boolean).length;
-  const counts = { [`${what}s`]: numbers.length.toLocaleString("en"), variant };
+  const counts = { [`${what}s`]: numbers.length.toLocaleString("en") };
   if (alarms) counts.alarms = `${count.toLocaleString("en")} (${short((100 * count) / numbers.length)} %)`;
   if (alarms) counts.threshold = short(threshold);
   if (scores) counts["highest score"] = short(scores.reduce((a, b) => Math.max(a, b), -Infinity));

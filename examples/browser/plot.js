@@ -132,13 +132,13 @@ class Plot {
 
   axes(xName, yName) {
     const [bottom, right] = [HEIGHT - MARGIN.bottom, this.width - MARGIN.right];
-    for (const y of this.isLog ? powers(...this.y) : ticks(...this.y, 5)) {
+    for (const [y, text] of this.isLog ? powers(...this.y) : ticks(...this.y, 5)) {
       this.svg.append(element("line", { class: "grid", x1: MARGIN.left, x2: right, y1: this.py(y), y2: this.py(y) }));
-      this.#text(short(y), MARGIN.left - 8, this.py(y) + 4, "end");
+      this.#text(text, MARGIN.left - 8, this.py(y) + 4, "end");
     }
-    for (const x of ticks(...this.x, this.width < 500 ? 4 : 7)) {
+    for (const [x, text] of ticks(...this.x, this.width < 500 ? 4 : 7)) {
       this.svg.append(element("line", { class: "tick", x1: this.px(x), x2: this.px(x), y1: bottom, y2: bottom + 5 }));
-      this.#text(short(x), this.px(x), bottom + 18, "middle");
+      this.#text(text, this.px(x), bottom + 18, "middle");
     }
     this.svg.append(element("line", { class: "axis", x1: MARGIN.left, x2: right, y1: bottom, y2: bottom }));
     this.#text(xName, (MARGIN.left + right) / 2, HEIGHT - 6, "middle");
@@ -202,17 +202,23 @@ function padded(values, isLog) {
   return [low - pad, high + pad];
 }
 
-/** Round numbers from low to high. */
+/** Round numbers from low to high, three or more, each with its text. */
 function ticks(low, high, count) {
-  const raw = (high - low) / count;
-  const power = 10 ** Math.floor(Math.log10(raw));
-  const step = power * [1, 2, 5, 10].find((factor) => factor * power >= raw);
-  const found = [];
-  for (let i = Math.ceil(low / step); i * step <= high; i++) found.push(i * step);
-  return found;
+  let [step, found] = [0, []];
+  for (let most = count; found.length < 3; most++) {
+    const raw = (high - low) / most;
+    const power = 10 ** Math.floor(Math.log10(raw));
+    step = power * [1, 2, 5, 10].find((factor) => factor * power >= raw * (1 - 1e-9));
+    found = [];
+    for (let i = Math.ceil(low / step); i * step <= high; i++) found.push(i * step);
+  }
+  const size = Math.max(Math.abs(low), Math.abs(high));
+  const digits = Math.max(0, -Math.floor(Math.log10(step) + 1e-9));
+  const text = (value) => value.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits });
+  return found.map((value) => [value, size >= 1e7 || size < 1e-3 ? short(value) : text(value + 0)]);
 }
 
-/** Powers of ten; with twos and fives where there are few. */
+/** Powers of ten, each with its text; with twos and fives where there are few. */
 function powers(low, high) {
   const factors = Math.log10(high / low) < 2 ? [1, 2, 5] : [1];
   const found = [];
@@ -221,13 +227,13 @@ function powers(low, high) {
   }
   const inside = found.filter((value) => value >= low && value <= high);
   const step = Math.ceil(inside.length / 7);
-  return inside.filter((_, i) => i % step === 0);
+  return inside.filter((_, i) => i % step === 0).map((value) => [value, short(value)]);
 }
 
-/** A number for people, with four digits. */
+/** A number for people, with three digits or as many as it has before its point. */
 export function short(value) {
   if (value === 0) return "0";
   const size = Math.abs(value);
-  if (size >= 1e6 || size < 1e-4) return value.toExponential(2).replace(/\.?0+e/, "e").replace("e+", "e");
-  return Number(value.toPrecision(4)).toLocaleString("en", { maximumSignificantDigits: 4 });
+  if (size >= 1e7 || size < 1e-3) return value.toExponential(2).replace(/\.?0+e/, "e").replace("e+", "e");
+  return size >= 1000 ? Math.round(value).toLocaleString("en") : String(Number(value.toPrecision(3)));
 }

@@ -6,7 +6,6 @@ import chromium as browser_program
 import node_packages
 import pytest
 from debian_packages import UnavailableError
-
 from helpers.browsers import Browser, served
 
 

@@ -61,6 +61,7 @@ async function dropped(transfer) {
     }
   };
   const entries = (reader) => new Promise((resolve, reject) => reader.readEntries(resolve, reject));
+  // All at once: the list is empty after the first wait
   for (const entry of Array.from(transfer.items, (item) => item.webkitGetAsEntry())) await walk(entry, "");
   return found;
 }

@@ -215,7 +215,7 @@ function ticks(low, high, count) {
   const size = Math.max(Math.abs(low), Math.abs(high));
   const digits = Math.max(0, -Math.floor(Math.log10(step) + 1e-9));
   const text = (value) => value.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits });
-  return found.map((value) => [value, size >= 1e7 || size < 1e-3 ? short(value) : text(value + 0)]);
+  return found.map((value) => [value, size >= 1e6 || size < 1e-3 ? short(value) : text(value + 0)]);
 }
 
 /** Powers of ten, each with its text; with twos and fives where there are few. */
@@ -234,6 +234,6 @@ function powers(low, high) {
 export function short(value) {
   if (value === 0) return "0";
   const size = Math.abs(value);
-  if (size >= 1e7 || size < 1e-3) return value.toExponential(2).replace(/\.?0+e/, "e").replace("e+", "e");
+  if (size >= 1e6 || size < 1e-3) return value.toExponential(2).replace(/\.?0+e/, "e").replace("e+", "e");
   return size >= 1000 ? Math.round(value).toLocaleString("en") : String(Number(value.toPrecision(3)));
 }

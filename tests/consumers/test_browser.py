@@ -8,13 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from helpers.browsers import DATA, ExamplePage, samples, write
 from helpers.tampering import reseal
-from helpers.waiting import soon
 
 import aeedge
 from aeedge.cli.group import AeedgeGroup
 
-DATA = Path(__file__).parent.parent / "data"
 SOUND = sorted(path.name for path in DATA.glob("bundle_*"))
 RANDOM = sorted(path.name for path in DATA.glob("random_*"))
 FLOAT_AT_END = {"bundle_v1_saturating"}  # its last layer computes in float32
@@ -25,53 +24,9 @@ def page(browser, examples):
     """The page, just opened; at the end nothing was asked of other servers, and no script failed."""
     browser.open(f"{examples}/browser/")
     browser.wait("document.body.dataset.state === 'ready'")
-    yield Page(browser)
+    yield ExamplePage(browser)
     assert {url for url in browser.requests if not url.startswith((f"{examples}/", "data:", "blob:"))} == set()
     assert browser.errors == []
-
-
-class Page:
-    """What a visitor does and sees."""
-
-    def __init__(self, browser):
-        self.browser = browser
-
-    def choose(self, selector, *paths):
-        """Choose files; returns the sentence of the error, or None."""
-        self.browser.evaluate("document.body.dataset.state = 'waiting'")
-        self.browser.upload(selector, *paths)
-        self.browser.wait("['ready', 'failed'].includes(document.body.dataset.state)")
-        failed = self.browser.evaluate("document.body.dataset.state") == "failed"
-        return self.browser.text("#error") if failed else None
-
-    def bundle(self, folder):
-        return self.choose("#files", *sorted(folder.iterdir()))
-
-    def csv(self, path):
-        return self.choose("#csv", path)
-
-    def golden(self):
-        """Cells of the table of reference outputs."""
-        return self.browser.evaluate(
-            "[...document.querySelectorAll('#golden tr')].map((row) => [...row.cells].map((cell) => cell.innerText))"
-        )
-
-    def variant(self, name):
-        self.browser.evaluate(
-            "document.body.dataset.state = 'waiting',"
-            f"document.querySelector('#variant').value = '{name}',"
-            "document.querySelector('#variant').dispatchEvent(new Event('change'))"
-        )
-        self.browser.wait("document.body.dataset.state === 'ready'")
-
-    def result(self, folder):
-        """Columns of the file that can be downloaded, by name."""
-        folder.mkdir()
-        self.browser.download("#download", folder)
-        assert soon(lambda: (folder / "scores.csv").exists())
-        with (folder / "scores.csv").open() as file:
-            head, *rows = csv.reader(file)
-        return dict(zip(head, np.array(rows, np.float64).T))
 
 
 @pytest.fixture
@@ -151,28 +106,19 @@ def test_outputs_other_than_the_recorded_ones_are_no_bundle_to_use(page, copy):
     assert ["fp32", "latent"] in [row[:2] for row in page.golden() if row[5] == "✗ not reproduced"]
 
 
-@pytest.mark.parametrize("kind", ["zip", "tar", "gztar"])
-def test_an_archive_of_a_bundle_is_the_bundle(page, tmp_path, kind):
-    archive = shutil.make_archive(str(tmp_path / "motor"), kind, DATA, "bundle_v2_both")
-    assert page.choose("#files", archive) is None
-    assert page.browser.text("#verdict").startswith("✓")
-
-
-def samples(name, n=60):
-    """Rows like the reference ones; and some far from them."""
-    with np.load(DATA / name / "golden.npz") as golden:
-        recorded = golden["input"].reshape(len(golden["input"]), -1)
-    rng = np.random.default_rng(0)
-    rows = rng.permuted(np.resize(recorded, (n, recorded.shape[1])), axis=0)
-    calm = np.repeat(np.median(recorded, axis=0, keepdims=True), n // 4, axis=0)
-    return np.concatenate([calm, rows]).astype(recorded.dtype)
-
-
-def write(path, names, rows, delimiter=",", decimal="."):
-    lines = [delimiter.join(names)] if names else []
-    lines += [delimiter.join(f"{value:.9g}".replace(".", decimal) for value in row.tolist()) for row in rows]
-    path.write_text("\n".join(lines) + "\n")
-    return path
+def test_a_bundle_may_be_a_folder_an_archive_or_files_chosen_or_dropped(page, tmp_path):
+    folder = DATA / "bundle_v2_both"
+    makes = [shutil.make_archive(str(tmp_path / "motor"), kind, DATA, folder.name) for kind in ("zip", "tar", "gztar")]
+    path = write(tmp_path / "rows.csv", [f"s{i}" for i in range(8)], samples(folder.name))
+    ways = [(page.choose, ["#files", archive]) for archive in makes]
+    ways += [(page.choose, ["#folder", folder]), (page.drop, [folder]), (page.drop, [makes[0]])]
+    ways += [(page.drop, [folder, path]), (page.drop, sorted(folder.iterdir()))]
+    for act, paths in ways:
+        assert page.choose("#files", DATA / "bundle_v1/golden.npz") is not None  # the one before is gone
+        assert page.browser.evaluate("document.querySelector('#bundle').hidden") is True
+        assert act(*paths) is None
+        assert page.browser.text("#verdict").startswith("✓")
+    assert page.browser.text("#status") == "rows.csv: 75 rows, variant fp32."
 
 
 def compared(page, name, path, tmp_path, variant="fp32"):

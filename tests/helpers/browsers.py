@@ -1,5 +1,6 @@
-"""A headless browser with one page, driven through driver.mjs, and a server of the examples."""
+"""A headless browser with one page, driven through driver.mjs, a server of the examples, and the one for a browser."""
 
+import csv
 import http.server
 import json
 import subprocess
@@ -8,7 +9,12 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
+from helpers.waiting import soon
+
 _ROOT = Path(__file__).parent.parent.parent
+DATA = _ROOT / "tests/data"
 _DRIVER = Path(__file__).with_name("driver.mjs")
 
 
@@ -35,6 +41,10 @@ class Browser:
     def upload(self, selector, *paths):
         """Choose files in an input."""
         self._do("upload", selector=selector, paths=[str(path) for path in paths])
+
+    def drop(self, *paths):
+        """Drop files and folders on the page."""
+        self._do("drop", paths=[str(path) for path in paths])
 
     def wait(self, expression):
         """Wait until an expression is true."""
@@ -116,3 +126,71 @@ def served(node_modules):
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+class ExamplePage:
+    """What a visitor does and sees at examples/browser."""
+
+    def __init__(self, browser):
+        self.browser = browser
+
+    def choose(self, selector, *paths):
+        """Choose files; returns the sentence of the error, or None."""
+        return self._result(lambda: self.browser.upload(selector, *paths))
+
+    def drop(self, *paths):
+        """Drop files and folders; returns as `choose`."""
+        return self._result(lambda: self.browser.drop(*paths))
+
+    def _result(self, act):
+        self.browser.evaluate("document.body.dataset.state = 'waiting'")
+        act()
+        self.browser.wait("['ready', 'failed'].includes(document.body.dataset.state)")
+        failed = self.browser.evaluate("document.body.dataset.state") == "failed"
+        return self.browser.text("#error") if failed else None
+
+    def bundle(self, folder):
+        return self.choose("#files", *sorted(folder.iterdir()))
+
+    def csv(self, path):
+        return self.choose("#csv", path)
+
+    def golden(self):
+        """Cells of the table of reference outputs."""
+        return self.browser.evaluate(
+            "[...document.querySelectorAll('#golden tr')].map((row) => [...row.cells].map((cell) => cell.innerText))"
+        )
+
+    def variant(self, name):
+        self.browser.evaluate(
+            "document.body.dataset.state = 'waiting',"
+            f"document.querySelector('#variant').value = '{name}',"
+            "document.querySelector('#variant').dispatchEvent(new Event('change'))"
+        )
+        self.browser.wait("document.body.dataset.state === 'ready'")
+
+    def result(self, folder):
+        """Columns of the file that can be downloaded, by name."""
+        folder.mkdir()
+        self.browser.download("#download", folder)
+        assert soon(lambda: (folder / "scores.csv").exists())
+        with (folder / "scores.csv").open() as file:
+            head, *rows = csv.reader(file)
+        return dict(zip(head, np.array(rows, np.float64).T))
+
+
+def samples(name, n=60):
+    """Rows like the reference ones; and some far from them."""
+    with np.load(DATA / name / "golden.npz") as golden:
+        recorded = golden["input"].reshape(len(golden["input"]), -1)
+    rng = np.random.default_rng(0)
+    rows = rng.permuted(np.resize(recorded, (n, recorded.shape[1])), axis=0)
+    calm = np.repeat(np.median(recorded, axis=0, keepdims=True), n // 4, axis=0)
+    return np.concatenate([calm, rows]).astype(recorded.dtype)
+
+
+def write(path, names, rows, delimiter=",", decimal="."):
+    lines = [delimiter.join(names)] if names else []
+    lines += [delimiter.join(f"{value:.9g}".replace(".", decimal) for value in row.tolist()) for row in rows]
+    path.write_text("\n".join(lines) + "\n")
+    return path

@@ -33,6 +33,13 @@ const commands = {
   async upload({ selector, paths }) {
     await (await page.$(selector)).uploadFile(...paths);
   },
+  async drop({ paths }) {
+    const client = await page.createCDPSession();
+    const data = { items: [], files: paths, dragOperationsMask: 1 };
+    for (const type of ["dragEnter", "dragOver", "drop"]) {
+      await client.send("Input.dispatchDragEvent", { type, x: 200, y: 200, data });
+    }
+  },
   async wait({ expression }) {
     await page.waitForFunction(expression, { timeout: 60_000 });
   },

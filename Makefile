@@ -1,5 +1,6 @@
 # make demo    train, export, verify and run: encoded digits, alarms of a pump, beats of an ECG; in about a minute
 # make test    all checks, as CI runs them
+# make docs-test  run the commands and Python blocks of README and docs
 # make bench   the runtime comparison; also bench-quick, bench-versions, bench-all (see benchmarks/README.md)
 # make bench-scale  archives on Spark and Ray, random kills, the plan; half an hour (docs/how-to/scale.md)
 # make fuzz    an hour of fuzzing; make mutation, an hour or two of mutation testing; make attacks, ten minutes
@@ -8,7 +9,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test checks test-export matrix isa fuzz mutation attacks bench bench-quick bench-versions bench-all bench-scale format clean
+.PHONY: demo test checks docs-test test-export matrix isa fuzz mutation attacks bench bench-quick bench-versions bench-all bench-scale format clean
 
 demo: .venv/demo
 	$(BIN)/python examples/digits.py
@@ -17,7 +18,7 @@ demo: .venv/demo
 
 # Beside each other: each takes one core, and the other one would wait
 test: .venv/ready
-	$(MAKE) -j2 checks test-export matrix
+	$(MAKE) -j2 checks docs-test test-export matrix
 
 checks: .venv/ready
 	$(BIN)/ruff format --check .
@@ -26,6 +27,9 @@ checks: .venv/ready
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest --ignore=tests/export
 	$(BIN)/python tools/bare_wheel.py
+
+docs-test: .venv/ready
+	PYTHONPATH=tools $(BIN)/python -m pytest -p docs_blocks README.md docs examples benchmarks packaging
 
 test-export: .venv/ready
 	$(BIN)/python -m pytest tests/export

@@ -1,4 +1,4 @@
-"""From a recording to alarms with a reason, on a simulated pump (plant.py).
+"""From a recording to alarms with a reason, on a simulated pump (aeedge_export/samples/motor.py).
 
 Trains on normal time, exports, and raises alarms with the device runtime: is the promised false-alarm rate kept,
 are faults found, and is the right sensor named? Leaves the bundle and a picture in demo-out/.
@@ -16,13 +16,13 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.lines import Line2D
-from plant import SENSORS, Fault, recording
 
 import aeedge
 from aeedge.detection.calibration import alarm_band
 from aeedge.detection.explain import Cause
 from aeedge.table import columns
 from aeedge_export import Autoencoder
+from aeedge_export.samples.motor import SENSORS, Fault, recording
 
 OUT = Path("demo-out")
 HOUR = 3600

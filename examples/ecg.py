@@ -14,7 +14,7 @@ import sys
 import time
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import matplotlib as mpl
 
@@ -25,20 +25,12 @@ import numpy as np
 import aeedge
 import aeedge_export
 from aeedge_export import Autoencoder
+from aeedge_export.samples.ecg import Recording, simulate
 
 OUT = Path("demo-out")
 LEADS = ("MLII", "V5")
 WINDOW, HOP = 360, 90  # samples: a second, which holds a beat and more, and a quarter of it
 LEAST = 120  # seconds to train on
-
-
-class Recording(NamedTuple):
-    """An electrocardiogram in mV, (samples, 2), its rate in Hz, and the sample and the symbol of each beat."""
-
-    signal: np.ndarray
-    rate: int
-    beats: np.ndarray
-    symbols: np.ndarray
 
 
 def main() -> None:
@@ -108,33 +100,6 @@ def read(folder: Path) -> Recording:
     return Recording(
         signal.astype(np.float32), int(data["rate_hz"]), data["beat_sample"], data["beat_symbol"].astype(str)
     )
-
-
-def simulate(seconds: int, rng: np.random.Generator) -> Recording:
-    """A signal like an electrocardiogram: each wave of a beat is a bell; some beats come early, or are ventricular."""
-    rate = 360
-    signal = np.zeros((seconds * rate, 2))
-    beats, symbols, at = [], [], 0.5
-    while at < seconds - 1.5:
-        symbol = rng.choice(["N", "A", "V"], p=[0.98, 0.01, 0.01]) if at > LEAST + 30 else "N"
-        at -= 0.0 if symbol == "N" else 0.25
-        _add_beat(signal, rate, at, symbol, rng)
-        beats.append(round(at * rate))
-        symbols.append(symbol)
-        at += 0.8 * (1 + 0.04 * np.sin(2 * np.pi * at / 4) + 0.02 * rng.normal()) + (0.0 if symbol == "N" else 0.3)
-    t = np.arange(len(signal)) / rate
-    signal += 0.05 * np.sin(2 * np.pi * t / 4.3)[:, np.newaxis] + 0.01 * rng.normal(size=signal.shape)
-    return Recording(signal.astype(np.float32), rate, np.array(beats), np.array(symbols))
-
-
-def _add_beat(signal: np.ndarray, rate: int, at: float, symbol: str, rng: np.random.Generator) -> None:
-    """Waves P, Q, R, S and T of a beat at `at` seconds; a ventricular one has no P and is broad."""
-    normal = [(-0.17, 0.025, 0.12), (-0.025, 0.010, -0.1), (0.0, 0.011, 1.1), (0.027, 0.010, -0.25), (0.25, 0.05, 0.2)]
-    waves = [(0.0, 0.05, 1.4), (0.10, 0.04, -0.5), (0.32, 0.07, -0.4)] if symbol == "V" else normal
-    samples = np.arange(max(0, round((at - 0.5) * rate)), min(len(signal), round((at + 0.8) * rate)))
-    for delay, width, height in waves:
-        bell = np.exp(-0.5 * ((samples / rate - at - delay) / width) ** 2)
-        signal[samples] += np.outer(bell, [1.0, 0.6]) * height * (1 + 0.05 * rng.normal())
 
 
 def picture(recording: Recording, events: list[aeedge.Event], threshold: float, path: Path) -> None:

@@ -36,6 +36,7 @@ WORKSTATION = {  # listed here so that --help need not import the workstation
     "train": "Train an autoencoder on a file of rows.",
     "export": "Turn a trained run into a bundle.",
     "report": "Write a run as one HTML page.",
+    "sample": "Write small data to try the commands with.",
     "search": "Find the networks that suit a device: small, fast, and as accurate as they can be.",
 }
 _MODULES = dict.fromkeys(("encode", "decode", "denoise"), "aeedge.cli.transform") | {

@@ -1,9 +1,10 @@
 """Execute the steps of a Dockerfile and run its image without Docker, for machines where Docker cannot run.
 
-Each stage is a copy-on-write view (overlayfs) of this machine's file system in a mount namespace of its own, and nothing outside
-it changes. This machine takes the place of the base image: `python3` is the Python that runs this. What a service of a compose
-file asks for is done by setpriv and mount: the user, no capabilities, no new privileges, a read-only root, tmpfs, volumes. What
-is not done: limits of memory and processes, a network of its own. Needs root, Linux, and util-linux.
+Each stage is a copy-on-write view (overlayfs) of this machine's file system in a mount namespace of its own; nothing
+outside it changes. This machine takes the place of the base image, and its `python3` is the Python that runs this. What
+a service of a compose file asks for is done by setpriv and mount: the user, no capabilities, no new privileges, a
+read-only root, tmpfs, volumes. Not done are limits of memory and processes, and a network of its own. Needs root, Linux
+and util-linux.
 """
 
 from __future__ import annotations
@@ -20,8 +21,12 @@ from pathlib import Path
 from typing import Any
 
 PATH = f"{sys.base_prefix}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-CONFINED = {"cap_drop": (["ALL"], ["--bounding-set=-all", "--inh-caps=-all"])}
-CONFINED["security_opt"] = (["no-new-privileges:true"], ["--no-new-privs"])
+CONFINED = {  # keys of a service, the one value that is known here, and how setpriv does it
+    "cap_drop": (["ALL"], ["--bounding-set=-all", "--inh-caps=-all"]),
+    "security_opt": (["no-new-privileges:true"], ["--no-new-privs"]),
+}
+ELSEWHERE = ("build", "image", "command")  # done by the caller
+NOT_DONE = ("env_file", "mem_limit", "pids_limit", "restart", "stop_grace_period")
 
 
 @dataclass
@@ -35,7 +40,6 @@ class Image:
     entrypoint: list[str] = field(default_factory=list)
     command: list[str] = field(default_factory=list)
     health: str = ""
-    volumes: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         for name in ("files", "work", "root"):
@@ -47,7 +51,12 @@ class Image:
         return self.folder / "files"
 
     def enter(
-        self, command: Sequence[str], *, confined: Sequence[str] = (), mounts: Sequence[str] = (), read_only: bool = False
+        self,
+        command: Sequence[str],
+        *,
+        confined: Sequence[str] = (),
+        mounts: Sequence[str] = (),
+        read_only: bool = False,
     ) -> list[str]:
         """A command line for this machine that executes `command` in the image, as its user."""
         root = str(self.folder / "root")
@@ -74,6 +83,9 @@ class Image:
         Raises:
             ValueError: the service asks for something that is not done here.
         """
+        known = {"tmpfs", "volumes", "read_only", *CONFINED, *ELSEWHERE, *NOT_DONE}
+        if service.keys() - known:
+            raise ValueError(f"{', '.join(sorted(service.keys() - known))}: not done here")
         confined = []
         for key, (done, options) in CONFINED.items():
             if service.get(key) != done:
@@ -100,7 +112,7 @@ def build(dockerfile: Path, folder: Path) -> Image:
     text = re.sub(r"^#.*\n", "", dockerfile.read_text(), flags=re.MULTILINE).replace("\\\n", " ")
     for number, line in enumerate(filter(None, map(str.strip, text.splitlines()))):
         word, rest = line.split(maxsplit=1)
-        if word == "ARG":
+        if word in ("ARG", "VOLUME"):  # the one is the base image's, the other the service's
             continue
         if word == "FROM":
             image = stages[rest.split(" AS ")[-1]] = Image(folder / str(number))
@@ -110,16 +122,14 @@ def build(dockerfile: Path, folder: Path) -> Image:
             *options, source, target = rest.split()
             of = [option.removeprefix("--from=") for option in options]
             start = stages[of[0]].files if of else dockerfile.parent
+            how = ["--link"] if of else []  # a stage that was left does not change any more
             place = image.files / target.lstrip("/")
             place.parent.mkdir(parents=True, exist_ok=True)
-            subprocess.run(["cp", "-a", "--no-preserve=ownership", start / source.lstrip("/"), place], check=True)
+            subprocess.run(["cp", "-a", *how, "--no-preserve=ownership", start / source.lstrip("/"), place], check=True)
         elif word == "RUN":
             subprocess.run(image.enter(["sh", "-c", rest]), check=True, stdout=subprocess.DEVNULL)
         elif word == "ENV":
-            pairs = [part.split("=", 1) for part in shlex.split(rest)]
-            before = dict(image.environment)
-            for name, value in pairs:
-                image.environment[name] = re.sub(r"\$(\w+)", lambda found: before[found[1]], value)
+            image.environment |= _variables(rest, image.environment)
         elif word in ("ENTRYPOINT", "CMD"):
             setattr(image, {"ENTRYPOINT": "entrypoint", "CMD": "command"}[word], json.loads(rest))
         elif word == "HEALTHCHECK":
@@ -128,11 +138,15 @@ def build(dockerfile: Path, folder: Path) -> Image:
             image.user = rest
         elif word == "WORKDIR":
             image.workdir = rest
-        elif word == "VOLUME":
-            image.volumes.append(rest)
         else:
             raise ValueError(f"{dockerfile}: {word} is not executed here")
     return image
+
+
+def _variables(text: str, before: Mapping[str, str]) -> dict[str, str]:
+    """Variables of an ENV line, which may refer to earlier ones."""
+    pairs = (part.split("=", 1) for part in shlex.split(text))
+    return {name: re.sub(r"\$(\w+)", lambda found: before[found[1]], value) for name, value in pairs}
 
 
 def unavailable() -> str:

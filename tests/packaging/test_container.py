@@ -13,7 +13,6 @@ from pathlib import Path
 import container_steps
 import pytest
 import yaml
-
 from helpers.brokers import Client, running
 from helpers.waiting import soon
 
@@ -32,14 +31,17 @@ def context(dist, tmp_path_factory):
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "-q", "--only-binary=:all:"]
     pip += ["-c", str(ROOT / "constraints.txt"), "-d", str(folder / "wheelhouse")]
     subprocess.run([*pip, f"{dist.wheel}[mqtt]"], check=True)
-    return folder
+    yield folder
+    shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="session")
 def image(context, tmp_path_factory):
     if reason := container_steps.unavailable():
         pytest.skip(f"NOTHING WAS TESTED: {reason}")
-    return container_steps.build(context / "Dockerfile", tmp_path_factory.mktemp("image"))
+    folder = tmp_path_factory.mktemp("image")
+    yield container_steps.build(context / "Dockerfile", folder)
+    shutil.rmtree(folder)  # hundreds of megabytes
 
 
 @pytest.fixture
@@ -93,7 +95,9 @@ def broker(tmp_path):
 
 
 def test_the_service_of_the_compose_file_takes_messages_is_healthy_and_ends(image, container, broker, tmp_path):
-    command = [part.replace("mqtt://broker/", broker.url("")) for part in SERVICE["command"] if part != "--only=changes"]
+    command = [
+        part.replace("mqtt://broker/", broker.url("")) for part in SERVICE["command"] if part != "--only=changes"
+    ]
     # the health is asked in the same container, as Docker does
     script = f'"$@" & trap "kill -TERM $!; wait $!; exit" TERM; while :; do {image.health}; echo $?; sleep 0.2; done'
     started = container("sh", "-c", script, "sh", *image.entrypoint, *command)
@@ -127,8 +131,16 @@ def test_an_instruction_that_is_not_executed_is_refused(tmp_path):
         container_steps.build(tmp_path / "Dockerfile", tmp_path / "image")
 
 
+def test_a_setting_that_is_not_done_is_refused(image):
+    for setting in ({"privileged": True}, {"cap_drop": ["NET_RAW"]}, {"security_opt": []}):
+        with pytest.raises(ValueError, match=next(iter(setting))):
+            image.service(SERVICE | setting, {"./motor.aeedge": BUNDLE, "state": BUNDLE}, ["true"])
+
+
 def docker_runs():
-    return shutil.which("docker") and subprocess.run(["docker", "info"], check=False, capture_output=True).returncode == 0
+    return (
+        shutil.which("docker") and subprocess.run(["docker", "info"], check=False, capture_output=True).returncode == 0
+    )
 
 
 @pytest.mark.skipif(not docker_runs(), reason="Docker does not run here; its steps are executed above")

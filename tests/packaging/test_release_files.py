@@ -24,7 +24,9 @@ def conda():
 def needs(metadata, extra):
     """Requirements of the wheel as conda writes them."""
     found = map(Requirement, metadata.get_all("Requires-Dist"))
-    chosen = [one for one in found if (f"extra == '{extra}'" if extra else "") == str(one.marker or "").replace('"', "'")]
+    chosen = [
+        one for one in found if (f"extra == '{extra}'" if extra else "") == str(one.marker or "").replace('"', "'")
+    ]
     return {f"{CONDA_NAMES.get(one.name, one.name)} {one.specifier}" for one in chosen}
 
 

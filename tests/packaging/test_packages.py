@@ -67,13 +67,15 @@ def test_an_index_takes_the_packages(dist):
     assert done.stdout.count("PASSED") == 2
 
 
-def test_the_page_on_an_index_has_no_link_that_leads_nowhere(metadata):
-    page = markdown.render(metadata.get_payload(decode=True).decode())
+def test_the_page_on_an_index_names_files_where_links_would_lead_nowhere(metadata):
+    text = metadata.get_payload(decode=True).decode()
+    page = markdown.render(text)
     assert "<h1" in page
     links = re.findall(r'(?:href|src|srcset)="([^"]*)"', page)
     anchors = set(re.findall(r'id="([^"]*)"', page))
     assert [link for link in links if not link.startswith("https://") and link.removeprefix("#") not in anchors] == []
     assert "](" not in re.sub("(?s)<(pre|code)>.*?</(pre|code)>", "", page), "a link that is not one"
+    assert "(docs/" in text
 
 
 def test_metadata(metadata):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -59,7 +60,7 @@ def _command(name: str, command: click.Command, parent: click.Context) -> str:
 
 def _paragraphs(help_text: str) -> Iterator[str]:
     """The paragraphs of a help text; what click must not wrap becomes a block of code."""
-    for part in re.split(r"\n\s*\n", help_text.strip()):
+    for part in re.split(r"\n\s*\n", inspect.cleandoc(help_text)):
         if not part.startswith("\b"):
             yield _escaped(re.sub(r"\s+", " ", part))
             continue
@@ -70,8 +71,9 @@ def _paragraphs(help_text: str) -> Iterator[str]:
 
 def _row(names: str, described: str) -> str:
     described = _escaped(re.sub(r"\s+", " ", described.replace("\xa0", " ")))
-    return f"| `{names.replace('|', chr(92) + '|')}` | {described} |"
+    return f"| `{names}` | {described} |"
 
 
 def _escaped(words: str) -> str:
-    return re.sub(r"([*_<>|\[\]`])", r"\\\1", words)
+    """Plain text as Markdown; pages that it names become links."""
+    return re.sub(r"docs/(\S+?\.md)", r"[\1](../\1)", re.sub(r"([*_<>|\[\]`])", r"\\\1", words))

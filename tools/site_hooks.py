@@ -160,6 +160,6 @@ def _description(markdown: str) -> str:
     """The first paragraph as plain text, up to a sentence or 160 characters."""
     text = _FENCE.sub("", markdown)
     paragraphs = (part.strip() for part in re.split(r"\n\s*\n", text))
-    first = next((part for part in paragraphs if part and part[0] not in "#|<!-:{[>*" or part[:2] == "**"), "")
+    first = next((part for part in paragraphs if (part and part[0] not in "#|<!-:{[>*") or part[:2] == "**"), "")
     plain = re.sub(r"\s+", " ", re.sub(r"\[([^\]]*)\]\([^)]*\)|[`*]", r"\1", first))
     return plain if len(plain) <= 160 else plain[:157].rsplit(" ", 1)[0].rstrip(",;:") + " …"

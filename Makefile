@@ -1,4 +1,4 @@
-# make demo    train, export, verify and run: encoded digits, alarms of a pump, beats of an ECG; in about a minute
+# make demo    the quickstart: from data to alarms; then digits, a pump with seven faults, an ECG, each with a picture
 # make test    all checks, as CI runs them
 # make docs    build the site of docs/ into site/
 # make docs-test  run the commands and Python blocks of README and docs
@@ -13,6 +13,8 @@ BIN := .venv/bin
 .PHONY: demo test checks docs docs-test test-export matrix isa fuzz mutation attacks bench bench-quick bench-versions bench-all bench-scale format clean
 
 demo: .venv/demo
+	PATH=$(CURDIR)/$(BIN):$$PATH examples/quickstart.sh
+	$(BIN)/python examples/motor.py
 	$(BIN)/python examples/digits.py
 	$(BIN)/python examples/anomaly.py
 	$(BIN)/python examples/ecg.py

@@ -16,11 +16,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
-
-mpl.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
+from style import ALARM, EXPECTED, INK
 
 import aeedge
 import aeedge_export
@@ -104,22 +102,20 @@ def read(folder: Path) -> Recording:
 
 def picture(recording: Recording, events: list[aeedge.Event], threshold: float, path: Path) -> None:
     """The signal around a ventricular beat with its alarm, and the score of all windows."""
-    ink, alarm = "#4a5a6a", "#c8102e"
     times, began = recording.beats / recording.rate, events[0].start
     shown = next(beat for beat in times[recording.symbols == "V"] if beat > began)
-    plt.rcParams.update({"font.size": 11, "axes.spines.top": False, "axes.spines.right": False})
     figure, (above, below) = plt.subplots(2, 1, figsize=(9, 5.6), layout="constrained")
     part = slice(round((shown - 4) * recording.rate), round((shown + 4) * recording.rate))
-    above.plot(np.arange(part.start, part.stop) / recording.rate, recording.signal[part, 0], color=ink, lw=1)
+    above.plot(np.arange(part.start, part.stop) / recording.rate, recording.signal[part, 0], color=INK, lw=1)
     near = [event for event in events if event.alarm and abs(event.start - shown) < 4]
-    above.axvspan(near[0].start, near[-1].end, color=alarm, alpha=0.15, lw=0) if near else None
-    above.annotate("V", (shown, 1), xycoords=("data", "axes fraction"), ha="center", va="bottom", color=alarm)
+    above.axvspan(near[0].start, near[-1].end, color=ALARM, alpha=0.15, lw=0) if near else None
+    above.annotate("V", (shown, 1), xycoords=("data", "axes fraction"), ha="center", va="bottom", color=ALARM)
     above.set(ylabel="mV", xlabel="seconds", xlim=(shown - 4, shown + 4))
 
     minutes, scores = (np.array([getattr(event, name) for event in events]) for name in ("end", "score"))
-    below.semilogy(minutes / 60, scores, color=ink, lw=0.5)
-    below.axhline(threshold, color="black", lw=1.2, label="threshold")
-    for symbol, colour, height in (("V", alarm, 0.98), ("A", "#0072b2", 0.90)):
+    below.semilogy(minutes / 60, scores, color=INK, lw=0.5)
+    below.axhline(threshold, color=EXPECTED, ls="--", lw=1.2, label="threshold")
+    for symbol, colour, height in (("V", ALARM, 0.98), ("A", EXPECTED, 0.90)):
         beats = times[(recording.symbols == symbol) & (times > began)] / 60
         label = {"V": "ventricular beat (V)", "A": "atrial beat (A)"}[symbol]
         below.plot(

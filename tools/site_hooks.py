@@ -36,6 +36,8 @@ _INCLUDED = {  # pages outside docs/, by their address in the site; * is the sam
 }
 _FENCE = re.compile(r"^( *)(`{3,}|~{3,}).*?^\1\2`*\n?", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\[\]]*\])*)\]\(([^)\s]+)\)|`[^`]*`")
+# A list that follows a paragraph at once: one on GitHub, none to Python-Markdown
+_LIST = re.compile(r"^(?![ \t]|[-*+] |\d+\. |[|#>])(.+)\n(?=[-*] |1\. )", re.MULTILINE)
 _COMMENT = re.compile(r"<!--.*?-->\n?", re.DOTALL)
 
 
@@ -67,7 +69,8 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     source = sources.get(here, f"docs/{here}")
 
     def rewrite(text: str) -> str:
-        return _LINK.sub(lambda match: _link(match, source, here, files), _COMMENT.sub("", text))
+        text = _LIST.sub(r"\1\n\n", _COMMENT.sub("", text))
+        return _LINK.sub(lambda match: _link(match, source, here, files), text)
 
     markdown = _outside_fences(markdown, rewrite)
     page.meta.setdefault("description", _description(markdown) or config.site_description)
@@ -157,9 +160,9 @@ def _decisions() -> str:
 
 
 def _description(markdown: str) -> str:
-    """The first paragraph as plain text, up to a sentence or 160 characters."""
-    text = _FENCE.sub("", markdown)
-    paragraphs = (part.strip() for part in re.split(r"\n\s*\n", text))
-    first = next((part for part in paragraphs if (part and part[0] not in "#|<!-:{[>*") or part[:2] == "**"), "")
-    plain = re.sub(r"\s+", " ", re.sub(r"\[([^\]]*)\]\([^)]*\)|[`*]", r"\1", first))
-    return plain if len(plain) <= 160 else plain[:157].rsplit(" ", 1)[0].rstrip(",;:") + " …"
+    """The first paragraph that says something, as plain text, up to 160 characters."""
+    text = re.sub(r"\[([^\]]*)\]\([^)]*\)|[`*]", r"\1", _FENCE.sub("", markdown))
+    paragraphs = (re.sub(r"\s+", " ", part).strip() for part in re.split(r"\n\s*\n", text))
+    plain = next((part for part in paragraphs if len(part) > 40 and part[0] not in "#|<!-:{>" and part[-1] != ":"), "")
+    short = plain if len(plain) <= 160 else plain[:157].rsplit(" ", 1)[0].rstrip(",;:") + " …"
+    return short.replace('"', "&quot;")

@@ -18,6 +18,7 @@ from pathlib import Path
 import jupytext
 import nbformat
 from nbclient import NotebookClient
+from traitlets.config import Config
 
 ROOT = Path(__file__).resolve().parent.parent
 _KEPT = ROOT / ".tutorials"
@@ -72,7 +73,8 @@ def executed(source: Path) -> nbformat.NotebookNode:
     notebook.cells.insert(0, nbformat.v4.new_code_cell(_SETTINGS))
     with tempfile.TemporaryDirectory() as folder:
         resources = {"metadata": {"path": folder}}
-        NotebookClient(notebook, timeout=300, kernel_name="python3", resources=resources).execute()
+        config = Config(KernelManager={"transport": "ipc"})
+        NotebookClient(notebook, timeout=300, kernel_name="python3", resources=resources, config=config).execute()
     del notebook.cells[0]
     for cell in notebook.cells:
         for output in cell.get("outputs", ()):

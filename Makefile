@@ -130,4 +130,4 @@ format: .venv/ready
 	touch $@
 
 clean:
-	rm -rf .venv .isa .java .mosquitto .fuzz .tutorials demo-out site .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .isa .java .mosquitto .node .onnxruntime .chromium .fuzz .tutorials demo-out site .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -95,12 +95,13 @@ def page(notebook: nbformat.NotebookNode, name: str) -> str:
             parts.append(cell.source)
             continue
         parts.append(f"```python\n{cell.source}\n```")
-        for output in cell.outputs:
-            data = output.get("data", {})
-            if "image/svg+xml" in data:
-                parts.append(_picture(data["image/svg+xml"], cell.metadata["alt"]))
-            elif text := output.get("text", data.get("text/plain", "")).rstrip():
-                parts.append(f"```text\n{text}\n```")
+        pictures = [
+            output.data["image/svg+xml"] for output in cell.outputs if "image/svg+xml" in output.get("data", {})
+        ]
+        said = "".join(output.get("text", "") for output in cell.outputs)  # a kernel prints in pieces
+        said += "".join(o.data["text/plain"] for o in cell.outputs if o.output_type == "execute_result")
+        parts += [f"```text\n{said.rstrip()}\n```"] if said else []
+        parts += [_picture(svg, cell.metadata["alt"]) for svg in pictures]
     parts.insert(1, f"A notebook, as [a Python file]({name}.py) and [with its outputs]({name}.ipynb).")
     return "\n\n".join(parts) + "\n"
 

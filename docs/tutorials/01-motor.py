@@ -27,8 +27,16 @@ print(Path("motor.csv").read_text()[:230])
 # %%
 sensors = list(motor.SENSORS)
 columns = range(1, 1 + len(sensors))
-normal = np.loadtxt("motor.csv", delimiter=",", skiprows=1, usecols=columns, dtype=np.float32)
-new = np.loadtxt("motor-new.csv", delimiter=",", skiprows=1, usecols=columns, dtype=np.float32)
+normal = np.loadtxt(
+    "motor.csv", delimiter=",", skiprows=1, usecols=columns, dtype=np.float32
+)
+new = np.loadtxt(
+    "motor-new.csv",
+    delimiter=",",
+    skiprows=1,
+    usecols=columns,
+    dtype=np.float32,
+)
 normal.shape, new.shape
 
 # %% [markdown]
@@ -65,19 +73,34 @@ print(f"bundle {manifest.id[:12]}, variants: {', '.join(manifest.variants)}")
 model = aeedge.load("motor.aeedge")
 scores = model.score(new)
 alarms = model.detect(new)
-print(f"{alarms.sum()} alarms in {len(new)} samples, threshold {model.threshold:.2f}")
+print(
+    f"{alarms.sum()} alarms in {len(new)} samples, threshold {model.threshold:.2f}"
+)
 
 # %% alt="The score of each sample over two hours: below the threshold in normal operation, far above it in faults"
-names = np.loadtxt("motor-new.csv", delimiter=",", skiprows=1, usecols=1 + len(sensors), dtype=str)
+names = np.loadtxt(
+    "motor-new.csv",
+    delimiter=",",
+    skiprows=1,
+    usecols=1 + len(sensors),
+    dtype=str,
+)
 minutes = np.arange(len(new)) * 5 / 60
 figure, axis = plt.subplots(figsize=(6.2, 3.2))
 for name in np.unique(names[names != "normal"]):
     during = minutes[names == name]
     axis.axvspan(during[0], during[-1], color="C4", alpha=0.2, lw=0)
 axis.semilogy(minutes, scores, color="C5", lw=0.7, label="score")
-axis.semilogy(minutes[alarms], scores[alarms], ".", color="C7", ms=3, label="alarm")
+axis.semilogy(
+    minutes[alarms], scores[alarms], ".", color="C7", ms=3, label="alarm"
+)
 axis.axhline(model.threshold, color="C0", lw=1, label="threshold")
-axis.set(xlabel="minutes", ylabel="score", xlim=(0, minutes[-1]), title="Shaded: a fault")
+axis.set(
+    xlabel="minutes",
+    ylabel="score",
+    xlim=(0, minutes[-1]),
+    title="Shaded: a fault",
+)
 axis.legend(ncols=3, loc="lower center", bbox_to_anchor=(0.5, -0.45))
 plt.show()
 
@@ -103,13 +126,13 @@ for name in dict.fromkeys(names):
 
 # %% alt="Flow over time: what the sensor read, and what the network expected of it from the other sensors"
 flow = sensors.index("flow")
-shown = slice(60 * 12 // 5 * 4, 60 * 12 // 5 * 7)
+shown = (minutes > 20) & (minutes < 36)  # the sensor is stuck from 24 to 32
 expected = model.reconstruct(new)[:, flow]
 plt.plot(minutes[shown], new[shown, flow], color="C5", lw=1, label="read")
-plt.plot(minutes[shown], expected[shown], color="C0", lw=1, label="expected")
+plt.plot(minutes[shown], expected[shown], color="C1", lw=1, label="expected")
 plt.xlabel("minutes")
 plt.ylabel("flow in m³/h")
-plt.legend(ncols=2)
+plt.legend(ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1))
 plt.show()
 
 # %% [markdown]

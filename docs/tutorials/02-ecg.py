@@ -37,7 +37,12 @@ plt.show()
 # %%
 quiet = 150 * rate
 windows = aeedge_export.window(
-    signal[:quiet], window=rate, hop=rate // 4, rate=rate, channels=["MLII", "V5"], units=["mV", "mV"]
+    signal[:quiet],
+    window=rate,
+    hop=rate // 4,
+    rate=rate,
+    channels=["MLII", "V5"],
+    units=["mV", "mV"],
 )
 windows.X.shape
 
@@ -48,11 +53,15 @@ windows.X.shape
 # trained on, and four more trainings, each without a stretch, tell how much higher the scores of such a stretch are.
 
 # %%
-ae = aeedge_export.Autoencoder(calibration="cross", epochs=20, random_state=0, threads=1)
+ae = aeedge_export.Autoencoder(
+    calibration="cross", epochs=20, random_state=0, threads=1
+)
 ae.fit_rows(windows.X, signal=windows.signal)
 ae.export("ecg.aeedge")
 model = aeedge.load("ecg.aeedge")
-print(f"threshold {model.threshold:.3f}, a false-alarm rate of {100 * model.false_alarm_rate:.1f} % of windows")
+print(
+    f"threshold {model.threshold:.3f}, a false-alarm rate of {100 * model.false_alarm_rate:.1f} % of windows"
+)
 
 # %% [markdown]
 # ## Stream
@@ -63,7 +72,9 @@ print(f"threshold {model.threshold:.3f}, a false-alarm rate of {100 * model.fals
 
 # %%
 stream = aeedge.Stream(model, patience="2 of 2", cooldown=5)
-print(f"{stream.expected_false_alarms_per_day:.0f} false alarms a day are to be expected")
+print(
+    f"{stream.expected_false_alarms_per_day:.0f} false alarms a day are to be expected"
+)
 events = []
 for start in range(quiet, len(signal), rate):
     events += stream.push(signal[start : start + rate], time=start / rate)
@@ -72,8 +83,15 @@ print(f"{len(events)} windows, {sum(event.raised for event in events)} alarms")
 # %%
 for symbol in ("V", "A"):
     times = beats[(symbols == symbol) & (beats > events[0].start)]
-    seen = sum(any(event.alarm and event.start <= beat <= event.end for event in events) for beat in times)
-    print(f"{symbol}: {seen} of {len(times)} beats are in a window with an alarm")
+    seen = sum(
+        any(
+            event.alarm and event.start <= beat <= event.end for event in events
+        )
+        for beat in times
+    )
+    print(
+        f"{symbol}: {seen} of {len(times)} beats are in a window with an alarm"
+    )
 
 # %% [markdown]
 # A ventricular beat looks unlike any normal one. An atrial one looks normal and comes too early, which a window of a
@@ -88,14 +106,31 @@ above.plot(part / rate, signal[part, 0], color="C0", lw=1)
 for event in events:
     if event.alarm and abs(event.start - beat) < 3:
         above.axvspan(event.start, event.end, color="C1", alpha=0.15, lw=0)
-above.annotate("V", (beat, 1), xycoords=("data", "axes fraction"), ha="center", va="bottom", color="C1")
+above.annotate(
+    "V",
+    (beat, 1),
+    xycoords=("data", "axes fraction"),
+    ha="center",
+    va="bottom",
+    color="C1",
+)
 above.set(xlabel="seconds", ylabel="mV", xlim=(beat - 4, beat + 4))
-ends, scores = (np.array([getattr(event, name) for event in events]) for name in ("end", "score"))
+ends, scores = (
+    np.array([getattr(event, name) for event in events])
+    for name in ("end", "score")
+)
 below.semilogy(ends / 60, scores, color="C5", lw=0.6, label="score")
 below.axhline(model.threshold, color="C0", lw=1, label="threshold")
 for symbol, colour in (("V", "C1"), ("A", "C3")):
     times = beats[(symbols == symbol) & (beats > events[0].start)]
-    below.plot(times / 60, np.full(len(times), scores.max() * 3), "v", color=colour, ms=5, label=f"beat {symbol}")
+    below.plot(
+        times / 60,
+        np.full(len(times), scores.max() * 3),
+        "v",
+        color=colour,
+        ms=5,
+        label=f"beat {symbol}",
+    )
 below.set(xlabel="minutes", ylabel="score", xlim=(ends[0] / 60, ends[-1] / 60))
 below.legend(ncols=4, loc="upper center", bbox_to_anchor=(0.5, -0.35))
 plt.show()

@@ -17,7 +17,9 @@ import aeedge
 from aeedge_export import Autoencoder
 
 X, y = load_digits(return_X_y=True)  # 8×8 pixels, grey levels 0 to 16
-X_train, X_test, y_train, y_test = train_test_split(X.astype(np.float32), y, test_size=0.3, random_state=0, stratify=y)
+X_train, X_test, y_train, y_test = train_test_split(
+    X.astype(np.float32), y, test_size=0.3, random_state=0, stratify=y
+)
 X_train.shape, X_test.shape
 
 # %% [markdown]
@@ -28,12 +30,18 @@ X_train.shape, X_test.shape
 
 # %%
 for latent in (4, 8):
-    ae = Autoencoder(latent=latent, goal="compress", epochs=40, random_state=0, threads=1).fit(X_train)
+    ae = Autoencoder(
+        latent=latent, goal="compress", epochs=40, random_state=0, threads=1
+    ).fit(X_train)
     ae.export(f"digits-{latent}.aeedge", calibration=X_train)
     denoised = aeedge.load(f"digits-{latent}.aeedge").denoise(X_test)
     pca = PCA(latent).fit(X_train)
-    ratio = np.mean((X_test - denoised) ** 2) / np.mean((X_test - pca.inverse_transform(pca.transform(X_test))) ** 2)
-    print(f"{latent} latents: {ratio:.2f} times the reconstruction error of PCA")
+    ratio = np.mean((X_test - denoised) ** 2) / np.mean(
+        (X_test - pca.inverse_transform(pca.transform(X_test))) ** 2
+    )
+    print(
+        f"{latent} latents: {ratio:.2f} times the reconstruction error of PCA"
+    )
 
 # %% [markdown]
 # ## On the wire
@@ -45,7 +53,9 @@ for latent in (4, 8):
 # %%
 def rounded(Z, bits, low, high):
     """Numbers as one of 2^bits even steps."""
-    return np.clip(np.round((Z - low) / (high - low) * (2**bits - 1)), 0, 2**bits - 1)
+    return np.clip(
+        np.round((Z - low) / (high - low) * (2**bits - 1)), 0, 2**bits - 1
+    )
 
 
 def halves(codes):
@@ -55,29 +65,54 @@ def halves(codes):
 
 def sent(latent):
     """Rows for training and test by what is sent, and its bytes."""
-    model, pca = aeedge.load(f"digits-{latent}.aeedge"), PCA(latent).fit(X_train)
+    model, pca = (
+        aeedge.load(f"digits-{latent}.aeedge"),
+        PCA(latent).fit(X_train),
+    )
     Z_train, Z_test = pca.transform(X_train), pca.transform(X_test)
     ends = Z_train.min(axis=0), Z_train.max(axis=0)
     yield "PCA", 4 * latent, Z_train, Z_test
     for bits in (8, 4):
-        yield f"PCA, {bits} bits", latent * bits // 8, rounded(Z_train, bits, *ends), rounded(Z_test, bits, *ends)
+        yield (
+            f"PCA, {bits} bits",
+            latent * bits // 8,
+            rounded(Z_train, bits, *ends),
+            rounded(Z_test, bits, *ends),
+        )
     yield "latents", 4 * latent, model.encode(X_train), model.encode(X_test)
-    yield "latents, 8 bits", latent, model.encode(X_train, bits=8), model.encode(X_test, bits=8)
+    yield (
+        "latents, 8 bits",
+        latent,
+        model.encode(X_train, bits=8),
+        model.encode(X_test, bits=8),
+    )
     codes = (halves(model.encode(rows, bits=4)) for rows in (X_train, X_test))
     yield "latents, 4 bits", latent // 2, *codes
 
 
 # %%
 found = []
-for what, size, train, test in [("raw", 64, X_train, X_test), *sent(4), *sent(8)]:
+for what, size, train, test in [
+    ("raw", 64, X_train, X_test),
+    *sent(4),
+    *sent(8),
+]:
     classifier = KNeighborsClassifier(5).fit(train.astype(np.float32), y_train)
-    found.append((what, size, 100 * classifier.score(test.astype(np.float32), y_test)))
+    found.append(
+        (what, size, 100 * classifier.score(test.astype(np.float32), y_test))
+    )
     print(f"{what:16} {size:3} bytes: {found[-1][2]:.1f} % right")
 
 # %% alt="Share of digits that are recognised against bytes sent: latents are above PCA at the same number of bytes"
 figure, axis = plt.subplots(figsize=(6.2, 3.4))
-for name, colour, marker in (("raw", "C5", "s"), ("PCA", "C1", "o"), ("latents", "C0", "^")):
-    points = sorted((size, right) for what, size, right in found if what.startswith(name))
+for name, colour, marker in (
+    ("raw", "C5", "s"),
+    ("PCA", "C1", "o"),
+    ("latents", "C0", "^"),
+):
+    points = sorted(
+        (size, right) for what, size, right in found if what.startswith(name)
+    )
     axis.plot(*zip(*points), marker, color=colour, label=name)
 axis.set_xscale("log", base=2)
 axis.set_xticks([2, 4, 8, 16, 32, 64], labels=["2", "4", "8", "16", "32", "64"])

@@ -30,7 +30,6 @@ _INCLUDED = {  # pages outside docs/, by their address in the site; * is the sam
     "README.md": "readme.md",
     "benchmarks/README.md": "reference/benchmarks.md",
     "benchmarks/results/*.md": "reference/benchmarks/*.md",
-    "examples/README.md": "examples.md",
     "examples/*/README.md": "examples/*.md",
     "packaging/*/README.md": "packaging/*.md",
 }

@@ -73,8 +73,10 @@ def executed(source: Path) -> nbformat.NotebookNode:
     notebook.cells.insert(0, nbformat.v4.new_code_cell(_SETTINGS))
     with tempfile.TemporaryDirectory() as folder:
         resources = {"metadata": {"path": folder}}
-        config = Config(KernelManager={"transport": "ipc"})
-        NotebookClient(notebook, timeout=300, kernel_name="python3", resources=resources, config=config).execute()
+        # Sockets in the folder, not ports of the machine
+        config = Config(KernelManager={"transport": "ipc", "ip": f"{folder}/kernel"})
+        options = {"timeout": 300, "startup_timeout": 300, "kernel_name": "python3"}
+        NotebookClient(notebook, resources=resources, config=config, **options).execute()
     del notebook.cells[0]
     for cell in notebook.cells:
         for output in cell.get("outputs", ()):

@@ -19,9 +19,9 @@ demo: .venv/demo
 	$(BIN)/python examples/anomaly.py
 	$(BIN)/python examples/ecg.py
 
-# Beside each other: each takes one core, and the other one would wait
-test: .venv/ready
-	$(MAKE) -j2 checks docs-test test-export matrix
+# Beside each other: each takes one core, and the other one would wait; the longest first
+test: .venv/docs
+	$(MAKE) -j2 test-export checks docs-test matrix
 
 checks: .venv/docs
 	$(BIN)/ruff format --check .

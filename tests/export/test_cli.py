@@ -213,6 +213,17 @@ def test_force_replaces_runs_bundles_and_empty_folders(place):
 
 
 @pytest.mark.usefixtures("time_has_no_say")
+def test_export_takes_its_calibration_rows_from_one_array_of_several(place, rows):
+    np.savez("both.npz", normal=rows, other=100 * rows)
+    int8 = ("--variants", "int8,fp32", "--calibration")
+    call("export", "run", "-o", "named.aeedge", *int8, "both.npz", "--array", "normal")
+    call("export", "run", "-o", "alone.aeedge", *int8, "x.npy")
+    named, alone = (aeedge.load(place / f"{name}.aeedge") for name in ("named", "alone"))
+    assert named.manifest.variants["int8"].encoder == alone.manifest.variants["int8"].encoder
+    assert "normal, other" in call("export", "run", "-o", "x.aeedge", *int8, "both.npz").output
+
+
+@pytest.mark.usefixtures("time_has_no_say")
 def test_everything_in_a_run_or_bundle_belongs_to_it(place, rows):
     """Otherwise --force would refuse what aeedge itself has written."""
     windows = cut(machine(8000), window=32, hop=8, rate=100.0)

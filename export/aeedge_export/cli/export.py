@@ -28,6 +28,12 @@ from aeedge.cli.types import Number, rule_options
         show_default="none",
         help="Rows like those of the training, for int8, --compress and codes.",
     ),
+    click.option(
+        "--array",
+        metavar="NAME",
+        show_default="the only one",
+        help="Name of the array inside an .npz of --calibration.",
+    ),
     click.option("--qat", is_flag=True, help="Fine-tune int8 with simulated rounding if layers would stay fp32."),
     click.option(
         "--tolerance",

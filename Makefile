@@ -1,5 +1,6 @@
 # make demo    the quickstart: from data to alarms; then digits, a pump with seven faults, an ECG, each with a picture
 # make test    all checks, as CI runs them
+# make docs    build the site of docs/ into site/
 # make docs-test  run the commands and Python blocks of README and docs
 # make bench   the runtime comparison; also bench-quick, bench-versions, bench-all (see benchmarks/README.md)
 # make bench-scale  archives on Spark and Ray, random kills, the plan; half an hour (docs/how-to/scale.md)
@@ -9,7 +10,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test checks docs-test test-export matrix isa fuzz mutation attacks bench bench-quick bench-versions bench-all bench-scale format clean
+.PHONY: demo test checks docs docs-test test-export matrix isa fuzz mutation attacks bench bench-quick bench-versions bench-all bench-scale format clean
 
 demo: .venv/demo
 	PATH=$(CURDIR)/$(BIN):$$PATH examples/quickstart.sh
@@ -18,17 +19,25 @@ demo: .venv/demo
 	$(BIN)/python examples/anomaly.py
 	$(BIN)/python examples/ecg.py
 
-# Beside each other: each takes one core, and the other one would wait
-test: .venv/ready
-	$(MAKE) -j2 checks docs-test test-export matrix
+# Beside each other: each takes one core, and the other one would wait; the longest first
+test: .venv/docs
+	$(MAKE) -j2 test-export checks docs-test matrix
 
-checks: .venv/ready
+checks: .venv/docs
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest --ignore=tests/export
 	$(BIN)/python tools/bare_wheel.py
+
+# Tutorials are executed where they or the packages have changed; tests/docs/test_site.py builds and checks the same
+docs: .venv/docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+
+.venv/docs: .venv/ready
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[docs]'
+	touch $@
 
 docs-test: .venv/ready
 	PYTHONPATH=tools $(BIN)/python -m pytest -p docs_blocks README.md docs examples benchmarks packaging
@@ -121,4 +130,4 @@ format: .venv/ready
 	touch $@
 
 clean:
-	rm -rf .venv .isa .java .mosquitto .node .onnxruntime .chromium .fuzz demo-out .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .isa .java .mosquitto .node .onnxruntime .chromium .fuzz .tutorials demo-out site .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -7,7 +7,6 @@ It is cached in .chromium/. No root privileges are needed, and nothing outside .
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 
@@ -19,8 +18,8 @@ _NAMES = ("chromium", "chromium-browser", "google-chrome")
 _STATUS = Path("/var/lib/dpkg/status")
 
 
-def command() -> tuple[str, dict[str, str]]:
-    """The program, and the environment to start it in; what is missing is installed first, a minute once.
+def command() -> str:
+    """The program; if it is missing it is installed first, a minute once.
 
     Raises:
         UnavailableError: it is not installed, and Debian's packages cannot be had.
@@ -28,20 +27,24 @@ def command() -> tuple[str, dict[str, str]]:
     """
     for name in _NAMES:
         if found := shutil.which(name):
-            return found, dict(os.environ)
+            return found
     if not _STATUS.exists():
         raise UnavailableError("there is no chromium on the PATH, and this is no Debian")
-    folder = kept(CACHE, "debian", _make)
-    libraries = os.pathsep.join(sorted({str(path.parent) for path in folder.rglob("*.so*")}))
-    return str(folder / "usr/lib/chromium/chromium"), {**os.environ, "LD_LIBRARY_PATH": libraries}
+    return str(kept(CACHE, "debian", _make) / "chromium")
 
 
 def _make(folder: Path, scratch: Path) -> None:
-    """The browser with the libraries and fonts that this machine lacks."""
+    """The browser with the libraries and fonts that this machine lacks, and a script that starts it with them."""
     architecture = done(["dpkg", "--print-architecture"]).strip()
     for package in download(architecture, ["chromium", "fonts-dejavu-core"], scratch, closure=True, installed=_STATUS):
         unpack(package, folder)
+    libraries = {path.parent.relative_to(folder) for path in folder.rglob("*.so*")}
+    found = ":".join(f"$here/{path}" for path in sorted(libraries))
+    script = folder / "chromium"
+    lines = ["#!/bin/sh", 'here=$(dirname "$0")', f'export LD_LIBRARY_PATH="{found}"']
+    script.write_text("\n".join([*lines, 'exec "$here/usr/lib/chromium/chromium" "$@"', ""]))
+    script.chmod(0o755)
 
 
 if __name__ == "__main__":
-    print(command()[0])
+    print(command())

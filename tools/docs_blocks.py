@@ -2,17 +2,23 @@
 
 - `sh`: commands; each has to succeed.
 - `console`: lines that begin with "$ " are commands, the others their output, which has to be the same but for the
-  numbers: these may differ by a factor of two, durations, rates and ids by more. "..." stands for any lines.
+  numbers: these may differ by a factor of two, durations, rates and ids by more. "..." stands for any lines. Commands
+  fail only where the output shows an Error.
 - `python`: one namespace for the page; blocks that begin with ">>>" are doctests, compared in the same way.
+- `text` after a paragraph that ends in "prints": what the Python block before has printed, compared in the same way.
 
 Other languages are not run, nor is a block after `<!-- skip: next "reason" -->`; `<!-- invisible-code-block: sh` and
-`<!-- invisible-code-block: python` begin comments that are run and not shown. $READY, a path in Python, is a folder
-with what pages begin from; $PROJECT is the checkout.
+`<!-- invisible-code-block: python` begin comments that are run and not shown. $PROJECT is the checkout.
+
+What most pages begin from is made once, by the commands in `_READY`. A page that has one of them, word for word, gets
+what it made and what it printed. $READY, a path in Python, is the folder with all of it, to copy from.
 """
 
 from __future__ import annotations
 
+import contextlib
 import doctest
+import io
 import os
 import re
 import shutil
@@ -26,6 +32,7 @@ from typing import Any
 
 from sybil import Example, Sybil
 from sybil.evaluators.doctest import DocTestEvaluator
+from sybil.evaluators.python import PythonEvaluator
 from sybil.parsers.abstract.doctest import DocTestStringParser
 from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser, SkipParser
 
@@ -34,7 +41,9 @@ _TIMEOUT_S = 300
 
 # What most pages begin from, made once for all of them.
 _READY = """
-aeedge sample motor.csv motor-new.csv ecg.npz digits.npz
+aeedge sample motor.csv motor-new.csv
+aeedge sample ecg.npz
+aeedge sample digits.npz
 aeedge train motor.csv -o run
 aeedge export run -o motor.aeedge --variants int8,fp32 --calibration motor.csv --false-alarm-rate 0.001
 aeedge train motor.csv -o signal-run --window 24 --hop 12 --epochs 10
@@ -42,6 +51,7 @@ aeedge export signal-run -o signal.aeedge
 aeedge train digits.npz --array X -o digits-run --latent 8 --epochs 20
 aeedge export digits-run -o digits.aeedge
 """
+_MADE: dict[str, tuple[list[str], str]] = {}  # command: the files and folders that it made, and what it printed
 
 _NUMBER = r"[+-]?\d[\d,]*(?:\.\d+)?(?:e[+-]?\d+)?"
 _TOKEN = re.compile(
@@ -95,6 +105,7 @@ class _Checker(doctest.OutputChecker):
 class _PythonParser(PythonCodeBlockParser):
     def __init__(self) -> None:
         super().__init__()
+        self.codeblock_parser = CodeBlockParser("python", _Printing())
         evaluator = DocTestEvaluator(doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
         evaluator.runner._checker = _Checker()  # type: ignore[attr-defined]
         self.doctest_parser = DocTestStringParser(evaluator)
@@ -119,14 +130,34 @@ def _run(commands: str, folder: str | Path, **variables: str) -> subprocess.Comp
 def ready() -> Path:
     """A folder with samples, runs and bundles, made when the first page asks for it."""
     folder = Path(tempfile.mkdtemp(prefix="aeedge-ready-"))
-    made = _run(_READY, folder)
-    if made.returncode != 0:
-        raise RuntimeError(f"what pages begin from cannot be made:\n{made.stdout}")
+    for command in _READY.strip().splitlines():
+        before = set(os.listdir(folder))
+        done = _run(command, folder)
+        if done.returncode != 0:
+            raise RuntimeError(f"what pages begin from cannot be made:\n{done.stdout}")
+        _MADE[command] = sorted(set(os.listdir(folder)) - before), done.stdout
     return folder
 
 
+def _copied(command: str, folder: str | Path) -> str | None:
+    """What `command` printed when it was run for all pages, after copying what it made; None for other commands."""
+    source = ready()
+    command = re.sub(r"\s*\\\n\s*", " ", command).partition("  #")[0].strip()
+    if command not in _MADE:
+        return None
+    names, printed = _MADE[command]
+    for name in names:
+        (shutil.copytree if (source / name).is_dir() else shutil.copy)(source / name, Path(folder) / name)
+    return printed
+
+
 def _commands(example: Example) -> str | None:
-    done = _run(example.parsed, example.namespace["_folder"], READY=str(ready()))
+    lines, folder = example.parsed.splitlines(), example.namespace["_folder"]
+    while lines and _copied(lines[0], folder) is not None:
+        lines.pop(0)
+    if not lines:
+        return None
+    done = _run("\n".join(lines), folder, READY=str(ready()))
     return None if done.returncode == 0 else f"ended with {done.returncode}:\n{done.stdout}"
 
 
@@ -139,10 +170,35 @@ def _session(example: Example) -> str | None:
         while command.endswith("\\"):
             line, _, expected = expected.partition("\n")
             command += "\n" + line
-        done = _run(command, example.namespace["_folder"], READY=str(ready()))
-        if wrong := check(expected, done.stdout):
+        folder = example.namespace["_folder"]
+        printed = _copied(command, folder)
+        if printed is None:
+            done = _run(command, folder, READY=str(ready()))
+            printed = done.stdout
+            if done.returncode not in (0, 141) and "Error" not in expected:  # 141: `head` has read enough
+                return f"$ {command}\nended with {done.returncode}:\n{printed}"
+        if wrong := check(expected, printed):
             return f"$ {command}\n{wrong}"
     return None
+
+
+class _Printing(PythonEvaluator):
+    """Runs a block, shows what it prints, and keeps it for the `text` block that says so."""
+
+    def __call__(self, example: Example) -> None:
+        stream = io.StringIO()
+        try:
+            with contextlib.redirect_stdout(stream):
+                super().__call__(example)
+        finally:
+            example.namespace["_printed"] = stream.getvalue()
+            print(stream.getvalue(), end="")
+
+
+def _printed(example: Example) -> str | None:
+    if not re.search(r"\bprints:?\s*$", example.document.text[: example.region.start]):
+        return None
+    return check(example.parsed, example.namespace["_printed"]) or None
 
 
 def _enter(namespace: dict[str, Any]) -> None:
@@ -163,7 +219,13 @@ def pytest_unconfigure() -> None:
 
 
 pytest_collect_file = Sybil(
-    parsers=[_PythonParser(), CodeBlockParser("sh", _commands), CodeBlockParser("console", _session), SkipParser()],
+    parsers=[
+        _PythonParser(),
+        CodeBlockParser("sh", _commands),
+        CodeBlockParser("console", _session),
+        CodeBlockParser("text", _printed),
+        SkipParser(),
+    ],
     path=str(ROOT),
     patterns=["*.md"],
     excludes=["docs/decisions/*.md"],

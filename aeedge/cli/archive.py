@@ -14,6 +14,7 @@ import click
 
 from aeedge.archive.engines import ENGINES
 from aeedge.archive.storage import OTHER_SUFFIXES, is_glob, is_url
+from aeedge.cli.command import section
 from aeedge.cli.streams import show, show_json
 from aeedge.cli.wording import say
 from aeedge.errors import InputError, printable, shortened
@@ -41,69 +42,44 @@ _EVERY = 10.0  # seconds between lines about the progress that no terminal shows
 _MOST = 5  # reasons, and files, that are named
 
 
-def engine_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that say where an archive is worked on: engine, workers, master, address, bad_rows."""
-    for option in reversed(
-        (
-            click.option("--engine", type=click.Choice(ENGINES), help="What runs the work [default: local]."),
-            click.option(
-                "--workers",
-                type=int,
-                metavar="N",
-                help="Parts done beside each other on this machine [default: its CPUs].",
-            ),
-            click.option(
-                "--master",
-                metavar="URL",
-                help="Spark's cluster, such as yarn or spark://host:7077 [default: as configured].",
-            ),
-            click.option(
-                "--address",
-                metavar="ADDR",
-                help="Ray's cluster, such as host:6379 or auto [default: RAY_ADDRESS, or a cluster here].",
-            ),
-            click.option(
-                "--bad-rows",
-                metavar="DIR",
-                help="Folder for rows without a result, and why [default: they are an error].",
-            ),
-        )
-    ):
-        command = option(command)
-    return command
-
-
-def archive_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options of commands that write an archive of results."""
-    for option in reversed(
-        (
-            engine_options,
-            click.option("--resume", is_flag=True, help="Go on with a run that ended early, part by part."),
-            click.option(
-                "--column", metavar="NAME", help="Of lists or tensors, that holds the samples [default: found out]."
-            ),
-            click.option(
-                "--json", "as_json", is_flag=True, help="Print what was done as JSON (docs/reference/json-outputs.md)."
-            ),
-        )
-    ):
-        command = option(command)
-    return command
-
-
-class ArchiveCommand(click.Command):
-    """A command whose options for archives are listed apart."""
-
-    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write both lists."""
-        found: dict[bool, list[tuple[str, str]]] = {False: [], True: []}
-        for parameter in self.get_params(ctx):
-            record = parameter.get_help_record(ctx) if isinstance(parameter, click.Option) else None
-            if record is not None:
-                found[parameter.name in Wish._fields].append(record)
-        for title, records in (("Options", found[False]), ("Options for archives", found[True])):
-            with formatter.section(title):
-                formatter.write_dl(records)
+engine_options = section(
+    "Archives",
+    click.option("--engine", type=click.Choice(ENGINES), show_default="local", help="What runs the work."),
+    click.option("--workers", type=int, show_default="its CPUs", help="Parts done beside each other on this machine."),
+    click.option(
+        "--master",
+        metavar="URL",
+        show_default="as configured",
+        help="Spark's cluster, such as yarn or spark://host:7077.",
+    ),
+    click.option(
+        "--address",
+        metavar="ADDR",
+        show_default="RAY_ADDRESS, or a cluster here",
+        help="Ray's cluster, such as host:6379 or auto.",
+    ),
+    click.option(
+        "--bad-rows",
+        metavar="DIR",
+        show_default="they are an error",
+        help="Folder for rows without a result, and why.",
+    ),
+)
+column_option = section(
+    "Archives",
+    click.option(
+        "--column", metavar="NAME", show_default="found out", help="Of lists or tensors, that holds the samples."
+    ),
+)
+archive_options = section(
+    "Archives",
+    engine_options,
+    click.option("--resume", is_flag=True, help="Go on with a run that ended early, part by part."),
+    column_option,
+    click.option(
+        "--json", "as_json", is_flag=True, help="Print what was done as JSON (docs/reference/json-outputs.md)."
+    ),
+)
 
 
 class Wish(NamedTuple):

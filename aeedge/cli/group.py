@@ -14,8 +14,9 @@ from typing import Any
 import click
 
 from aeedge import __version__
+from aeedge.cli.command import Context, on_workstation
 from aeedge.cli.streams import UnusableError, ended_quietly, prepare
-from aeedge.cli.wording import reworded
+from aeedge.cli.wording import reworded, suggested
 from aeedge.errors import AeedgeError, BundleError, InputError
 
 ENTRY_POINT_GROUP = "aeedge.commands"
@@ -53,6 +54,8 @@ _MODULES = dict.fromkeys(("encode", "decode", "denoise"), "aeedge.cli.transform"
 
 class AeedgeGroup(click.Group):
     """The top of the command line."""
+
+    context_class = Context
 
     @classmethod
     def build(cls) -> AeedgeGroup:
@@ -121,6 +124,9 @@ class AeedgeGroup(click.Group):
         try:
             with _signals_as_exceptions(), ended_quietly():
                 return super().invoke(ctx)
+        except click.BadParameter as error:
+            error.message = suggested(error.message)
+            raise
         except AeedgeError as error:
             unusable = isinstance(error, InputError) or type(error) is BundleError
             command = self.get_command(ctx, ctx.invoked_subcommand or "") or self
@@ -165,10 +171,5 @@ def _installed() -> dict[str, EntryPoint]:
 
 
 def _load(entry: EntryPoint) -> Any:
-    try:
+    with on_workstation(entry.name):
         return entry.load()
-    except ModuleNotFoundError as error:
-        raise InputError(
-            f"'aeedge {entry.name}' runs on the workstation and needs more packages ({error.name} is missing); "
-            "install them with: pip install 'aeedge[export]'"
-        ) from error

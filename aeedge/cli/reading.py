@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 from aeedge.bundle.codes_spec import code_bytes
 from aeedge.bundle.manifest import InputSpec
 from aeedge.bundle.reader import Bundle
+from aeedge.cli.command import section
 from aeedge.cli.types import (
     allow_ops_option,
-    resize_option,
-    skip_bad_option,
+    array_option,
+    image_options,
     table_options,
     threads_option,
     variant_option,
@@ -70,37 +71,60 @@ class Samples(NamedTuple):
 
 
 keep_option = click.option(
-    "--keep", multiple=True, metavar="NAME", help="Pass this column of the input through (repeatable)."
+    "--keep",
+    multiple=True,
+    metavar="NAME",
+    show_default="none",
+    help="Pass this column of the input through (repeatable).",
 )
 
 
-def row_options(output: str, *more: Callable[[Any], Any], required: bool = True) -> Callable[[Any], Any]:
-    """The arguments and options of a command from rows to rows; `output` says what OUT is for, `more` are its own."""
+def row_options(output: str, *more: Callable[[Any], Any], without: str | None = None) -> Callable[[Any], Any]:
+    """The arguments and options of a command from rows to rows.
+
+    Args:
+        output: what OUT is for.
+        more: options of its own.
+        without: what is done without OUT; None where it is required.
+    """
     options: list[Callable[[Any], Any]] = [
         click.argument("bundle", type=click.Path()),
         click.argument("sources", metavar="IN...", nargs=-1, required=True, type=click.Path()),
-        click.option("-o", "--output", metavar="OUT", required=required, type=click.Path(), help=output),
-        click.option(
-            "--format",
-            type=click.Choice(["csv", "jsonl"]),
-            help="Of standard output, a pipe, or an OUT without a suffix [default: by OUT's suffix, or csv].",
+        section(
+            "Output",
+            click.option(
+                "-o",
+                "--output",
+                metavar="OUT",
+                required=without is None,
+                type=click.Path(),
+                show_default=without,
+                help=output,
+            ),
+            click.option(
+                "--format",
+                type=click.Choice(["csv", "jsonl"]),
+                show_default="by OUT's suffix, or csv",
+                help="Of standard output, a pipe, or an OUT without a suffix.",
+            ),
+            click.option("-f", "--force", is_flag=True, help="Overwrite OUT."),
         ),
         *more,
+        section(
+            "Data",
+            click.option(
+                "--invalid",
+                type=click.Choice(["raise", "propagate"]),
+                default="raise",
+                help="For missing values, NaN or infinity: stop, or write NaN for those rows.",
+            ),
+            array_option,
+            table_options,
+            image_options,
+        ),
         variant_option,
         threads_option,
         allow_ops_option,
-        click.option(
-            "--invalid",
-            type=click.Choice(["raise", "propagate"]),
-            default="raise",
-            show_default=True,
-            help="For missing values, NaN or infinity: stop, or write NaN for those rows.",
-        ),
-        click.option("--array", help="Name of the array inside an .npz."),
-        table_options,
-        resize_option,
-        skip_bad_option,
-        click.option("-f", "--force", is_flag=True, help="Overwrite OUT."),
     ]
 
     def decorated(command: Any) -> Any:

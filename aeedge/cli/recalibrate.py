@@ -11,15 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aeedge.bundle.reader import Bundle
-from aeedge.cli.archive import ArchiveCommand, Wish, duration, engine_options, many, progress_line, refuse, set_aside
+from aeedge.cli.archive import Wish, column_option, duration, engine_options, many, progress_line, refuse, set_aside
+from aeedge.cli.command import Command, section
 from aeedge.cli.reading import named, open_recordings, shaped
 from aeedge.cli.streams import show
 from aeedge.cli.types import (
     allow_ops_option,
+    array_option,
     dialect_options,
-    resize_option,
+    image_options,
     rule_options,
-    skip_bad_option,
     table_options,
 )
 from aeedge.cli.wording import say
@@ -34,32 +35,38 @@ if TYPE_CHECKING:
     from aeedge.archive.calibration import CalibrationReport
 
 
-@click.command(cls=ArchiveCommand)
+@click.command(cls=Command)
 @click.argument("bundle", type=click.Path())
 @click.argument("normal", metavar="NORMAL...", nargs=-1, required=True, type=click.Path())
-@click.option("-o", "--output", metavar="NEW", required=True, type=click.Path(), help="Bundle to write.")
+@section(
+    "Output",
+    click.option("-o", "--output", metavar="NEW", required=True, type=click.Path(), help="Bundle to write."),
+    click.option("-f", "--force", is_flag=True, help="Overwrite NEW, if it is a bundle other than BUNDLE."),
+)
 @rule_options("that of BUNDLE, or 0.01")
-@click.option("--keep-score", is_flag=True, help="Keep the score's parameters: all rows calibrate.")
-@click.option(
-    "--time-ordered/--no-time-ordered",
-    default=None,
-    help="Whether NORMAL is in the order of time: the first rows fit, the later ones calibrate [default: as BUNDLE; "
-    "windows are].",
+@section(
+    "Alarms",
+    click.option("--keep-score", is_flag=True, help="Keep the score's parameters: all rows calibrate."),
+    click.option(
+        "--time-ordered/--no-time-ordered",
+        default=None,
+        show_default="as BUNDLE; windows are",
+        help="Whether NORMAL is in the order of time: the first rows fit, the later ones calibrate.",
+    ),
+)
+@section("Data", array_option, table_options, image_options)
+@section(
+    "Archives",
+    engine_options,
+    column_option,
+    click.option(
+        "--invalid",
+        type=click.Choice(["raise", "propagate"]),
+        default="raise",
+        help="Of an archive: for NaN or infinity stop, or leave such rows out.",
+    ),
 )
 @allow_ops_option
-@click.option("--array", help="Name of the array inside an .npz.")
-@table_options
-@resize_option
-@skip_bad_option
-@engine_options
-@click.option("--column", metavar="NAME", help="Of lists or tensors, that holds the samples [default: found out].")
-@click.option(
-    "--invalid",
-    type=click.Choice(["raise", "propagate"]),
-    default="raise",
-    help="Of an archive: for NaN or infinity stop, or leave such rows out [default: raise].",
-)
-@click.option("-f", "--force", is_flag=True, help="Overwrite NEW, if it is a bundle other than BUNDLE.")
 def recalibrate(
     bundle: str,
     normal: tuple[str, ...],
@@ -94,8 +101,10 @@ def recalibrate(
     \b
     Examples:
       aeedge recalibrate motor.aeedge normal.csv -o motor7.aeedge
-      aeedge recalibrate motor.aeedge normal.csv -o motor7.aeedge --false-alarm-rate 0.001
-      aeedge recalibrate motor.aeedge 's3://plant/2025/*.parquet' -o plant.aeedge --engine spark
+      aeedge recalibrate motor.aeedge normal.csv -o motor7.aeedge \\
+        --false-alarm-rate 0.001
+      aeedge recalibrate motor.aeedge 's3://plant/2025/*.parquet' \\
+        -o plant.aeedge --engine spark
     """
     wish = Wish.taken(reading)
     rule = {

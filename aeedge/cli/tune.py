@@ -11,8 +11,9 @@ import click
 
 from aeedge.autotune import Outcome, autotune, route
 from aeedge.bundle.reader import Bundle
+from aeedge.cli.command import Command
 from aeedge.cli.streams import show, show_json
-from aeedge.cli.types import threads_option
+from aeedge.cli.types import Threads, json_option
 from aeedge.cli.wording import say_before
 from aeedge.errors import InputError
 from aeedge.runtime import policy_store
@@ -25,20 +26,19 @@ from aeedge.table import columns, pairs
 SCHEMA = "aeedge-tune/1"
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("bundle", type=click.Path())
 @click.option(
-    "--for",
-    "objective",
-    type=click.Choice(policy_store.OBJECTIVES),
-    default="latency",
-    show_default=True,
-    help="What to optimise.",
+    "--for", "objective", type=click.Choice(policy_store.OBJECTIVES), default="latency", help="What to optimise."
 )
-@click.option("--variant", default="auto", show_default=True, help="fp32 or int8: try this one alone.")
-@threads_option
+@click.option(
+    "--variant", metavar="fp32|int8|auto", default="auto", help="Try one alone; auto: all that the bundle has."
+)
+@click.option(
+    "--threads", type=Threads(), default="auto", help="Maximum number of threads; auto: what measures fastest."
+)
 @click.option("--forget", is_flag=True, help="Remove what was kept for this bundle, and measure nothing.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON (docs/reference/json-outputs.md).")
+@json_option
 @click.pass_context
 def tune(
     ctx: click.Context, bundle: str, objective: str, variant: str, threads: int | str, forget: bool, as_json: bool

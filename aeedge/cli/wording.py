@@ -51,6 +51,7 @@ _ASSIGNMENT = re.compile(r"(?<![\w-])([a-z_]+)=('[^']*'|\.\.\.|[\w.:-]*\w)")
 _OPENING = re.compile(r"^([a-z_]+)(?=:| '[^']*' (?:needs|expects))")
 _WITHIN = re.compile(r"(?<=: )(keep|column)(?=: )")  # behind the name of a file
 _OTHERS = re.compile(r"(?<=with other )[a-z_]+(?:, [a-z_]+)*(?=[,)])")  # settings of an archive
+_EXPECTED = re.compile(r"expected (?:one of )?((?:[^;(]|\([^)]*\))+?), got '([^']+)'|'([^']+)' is not one of ([^;]*)\.")
 _ROW = re.compile(r"\brow (\d+)\b(?! \(counted)")
 
 
@@ -79,7 +80,22 @@ def reworded(text: str, command: click.Command) -> str:
         text = text.replace("in allow_ops", "with --allow-ops")
     if known & {"--latent", "--latents"}:  # a command with all parameters of the estimator
         text = re.sub(r"\bNone\b", "none", re.sub(r"^X:", "DATA:", text))
-    return printable(_ROW.sub(r"row \1 (counted from 0)", text), None)
+    return printable(suggested(_ROW.sub(r"row \1 (counted from 0)", text)), None)
+
+
+def suggested(text: str) -> str:
+    """A message with what a word that was mistyped may be: "expected relu, tanh, got 'tahn'; did you mean 'tanh'?"."""
+    found = _EXPECTED.search(text)
+    if found is None:
+        return text
+    from difflib import get_close_matches
+
+    given = found[2] or found[3]
+    listed = re.split(r" or | and |[,;()] ?", found[1] or found[4])
+    words = [word.strip(" '") for word in listed if re.fullmatch(r" *'?[\w.:-]+'? *", word)]
+    near = [word for part in re.split("[,:]", given) for word in get_close_matches(part, words, 1)]
+    near = near or [word for word in words if len(given) > 2 and word.lower().startswith(given.lower())]
+    return text if not near or near[0] in given else f"{text.rstrip('.')}; did you mean {near[0]!r}?"
 
 
 def say_before(findings: Iterable[Finding]) -> None:

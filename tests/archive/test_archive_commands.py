@@ -263,9 +263,10 @@ def test_keep_of_files(own):
 @pytest.mark.parametrize("name", ["encode", "score"])
 def test_help(name):
     text = call(name, "--help").output
-    options, of_archives = text.split("Options for archives:")
-    assert [re.findall(r"^  (?:-\w, )?(--[\w-]+)", part, re.MULTILINE) for part in (of_archives,)] == [
-        ["--engine", "--workers", "--master", "--address", "--bad-rows", "--resume", "--column", "--json"]
+    options, of_archives = re.split(r"^Archives:\n", text, flags=re.MULTILINE)
+    of_archives = of_archives.split("\n\n")[0]
+    assert re.findall(r"^  (?:-\w, )?(--[\w-]+)", of_archives, re.MULTILINE) == [
+        *("--engine", "--workers", "--master", "--address", "--bad-rows", "--resume", "--column", "--json")
     ]
     assert "--keep" in options
     assert f"aeedge {name} motor.aeedge 's3://plant/" in text

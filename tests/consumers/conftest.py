@@ -2,10 +2,11 @@
 
 import os
 
-import chromium as browser
+import chromium as browser_program
 import node_packages
 import pytest
 from debian_packages import UnavailableError
+from helpers.browsers import Browser, served
 
 
 @pytest.fixture(scope="session")
@@ -22,8 +23,8 @@ def node_modules():
 
 @pytest.fixture(scope="session")
 def chromium():
-    """The browser's program, and the environment to start it in."""
-    return _or_skip(browser.command)
+    """The browser's program."""
+    return _or_skip(browser_program.command)
 
 
 def _or_skip(make):
@@ -34,3 +35,18 @@ def _or_skip(make):
         if os.environ.get("CI", "").lower() in ("1", "true"):
             raise
         pytest.skip(f"NOTHING WAS TESTED: {error}")
+
+
+@pytest.fixture(scope="session")
+def browser(node, node_modules, chromium):
+    """A headless Chromium."""
+    found = Browser(node, node_modules, chromium)
+    yield found
+    found.close()
+
+
+@pytest.fixture(scope="session")
+def examples(node_modules):
+    """The URL at which the folder examples is served."""
+    with served(node_modules) as url:
+        yield url

@@ -14,7 +14,8 @@ from aeedge.errors import InputError, printable
 from aeedge.files.atomic import atomic_file
 from aeedge.files.replacing import check_page
 from aeedge_export.autoencoder import Autoencoder
-from aeedge_export.cli.windows import as_dataset, recording_options, windows_as_trained
+from aeedge_export.cli.options import recording_options
+from aeedge_export.cli.windows import as_dataset, windows_as_trained
 from aeedge_export.data.dataset import Dataset, Selection
 from aeedge_export.data.files import read
 from aeedge_export.data.missing import treat_as_trained
@@ -29,7 +30,7 @@ from aeedge_export.reporting.page import render
 @click.option("--test", metavar="DATA", multiple=True, type=click.Path(), help="Rows to detect anomalies in.")
 @click.option("--labels", help="Labels of --test: a column, an array of the .npz, or an .npy file.")
 @click.option("--array", help="Name of the array inside an .npz of --test.")
-@recording_options
+@recording_options()
 @table_options
 @click.option("-f", "--force", is_flag=True, help="Overwrite HTML; RUN/report.html is always replaced.")
 def report(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -13,25 +14,17 @@ from markupsafe import Markup, escape
 from aeedge.table import human_bytes
 from aeedge_export.architecture_search.budget import human_count, human_time
 from aeedge_export.reporting.axes import Axis, Box, Labels, shortened_name, text_width
+from aeedge_export.reporting.figure import Figure, Shown
+from aeedge_export.reporting.palette import COLOURS
 
-WIDE, NARROW, SMALL = 920, 360, 400  # pixels: of a screen, of a phone, two beside each other
+WIDE, NARROW, SMALL = 920, 360, 380  # pixels: of a screen, of a phone, two beside each other
 _TEXT, _LINE = 12.0, 17.0  # pixels: size of the text, height of a line
 _RADIUS, _PALE_RADIUS, _RING = 5.0, 3.5, 9.0
 _LARGE_RATIO = 4.0  # between the largest and the smallest loss: an axis is logarithmic from here on
 _FAR = 4.0  # a limit that is so many times beyond all points is named at the edge
 _MOST_NAMES = 16  # with more, those that are on the front by other costs have none
 _LONGEST = (30, 20, 14)  # characters of a name in a picture, fewer where there is no room
-_INKS = {"int8": "var(--b)"}  # by variant; others have the first colour
-_COLOURS = {  # of a picture that is a file: light, dark
-    "ink": ("#1c1e21", "#e8eaed"),
-    "soft": ("#666677", "#9aa3ad"),
-    "card": ("#f5f6f8", "#1f2226"),
-    "line": ("#d5d8de", "#3a3f46"),
-    "a": ("#2463c4", "#7fb0ff"),
-    "b": ("#d2691e", "#ffb070"),
-}
-
-Shown = Callable[[float], str]
+_INKS = {"int8": "var(--c2)"}  # by variant; others have the first colour
 
 
 class Quantity(NamedTuple):
@@ -129,7 +122,9 @@ def front(summary: Mapping[str, Any], cost: Quantity, width: int = WIDE, *, all_
     costs, losses = [one.cost for one in placed], [one.loss for one in placed] + tolerated
     if cost.limit is not None and min(costs) / _FAR <= cost.limit <= max(costs) * _FAR:
         costs.append(cost.limit)
-    chart.axes(cost, costs, loss, losses, x_log=True, legend=_legend(placed) if all_names else ())
+    chart.scaled(cost, costs, loss, losses, x_log=True)
+    if all_names:
+        chart.draw_legend(_legend(placed))
     if cost.limit is not None:
         chart.forbid(cost.limit)
     for limit in tolerated:
@@ -169,7 +164,7 @@ def by_latents(curve: Sequence[Mapping[str, Any]], key: str, smallest: int | Non
     chart = _Chart(SMALL, 250)
     x = Quantity("latents", lambda point: point["cost"], lambda value: f"{value:g}")
     tolerated = [what.limit] if what.limit is not None and what.limit < 3 * max(values) else []
-    chart.axes(x, latents, what, values + tolerated, x_log=max(latents) >= 8 * min(latents), x_ticks=latents)
+    chart.scaled(x, latents, what, values + tolerated, x_log=max(latents) >= 8 * min(latents), x_ticks=latents)
     for limit in tolerated:
         chart.level(limit)
     chart.line(list(zip(latents, values)))
@@ -196,15 +191,15 @@ def sentence(text: str) -> Markup:
 def as_file(picture: Markup) -> str:
     """A picture as an SVG file: with colours of its own, dark where the viewer prefers that, and a background."""
     text = str(picture)
-    for name, (light, _) in _COLOURS.items():
+    for name, (light, _) in COLOURS.items():
         text = text.replace(f'="var(--{name})"', f'="{light}"')
     dark = "".join(
         f'[{attribute}="{light}"]{{{attribute}:{dark}}}'
-        for light, dark in _COLOURS.values()
+        for light, dark in COLOURS.values()
         for attribute in ("fill", "stroke")
     )
     style = f"<style>@media (prefers-color-scheme: dark){{{dark}}}</style>"
-    background = f'<rect width="100%" height="100%" rx="6" fill="{_COLOURS["card"][0]}"/>'
+    background = f'<rect width="100%" height="100%" rx="6" fill="{COLOURS["card"][0]}"/>'
     head, body = text.split(">", 1)
     return f'{head} xmlns="http://www.w3.org/2000/svg">{style}{background}{body}\n'
 
@@ -302,20 +297,10 @@ def _legend(points: Sequence[_Placed]) -> list[tuple[_Placed, str]]:
 
 
 @dataclass
-class _Chart:
-    """An SVG image that grows: axes first, then lines and marks, then names.
+class _Chart(Figure):
+    """A figure with marks, whose names and those of lines are put where nothing else is drawn."""
 
-    Attributes:
-        width: of the image in pixels.
-        plot: height of what is between the axes.
-    """
-
-    width: int
-    plot: float
-    parts: list[str] = field(default_factory=list)
-    height: float = 0.0
-
-    def axes(
+    def scaled(
         self,
         x: Quantity,
         xs: Sequence[float],
@@ -324,45 +309,15 @@ class _Chart:
         *,
         x_log: bool,
         x_ticks: Sequence[float] | None = None,
-        legend: Sequence[tuple[_Placed, str]] = (),
     ) -> None:
-        """Both axes with round ticks, their names, and the legend below."""
-        top = 30.0
+        """Both axes, with room around the values."""
         y_log = min(ys) > 0 and max(ys) > _LARGE_RATIO * min(ys)
-        self.y = Axis.around(ys, top + self.plot, top, log=y_log)
-        ticks = [(value, y.shown(value)) for value in self.y.ticks(7)]
-        left = 18 + max((text_width(text, _TEXT) for _, text in ticks), default=0.0)
-        self.frame = Box(left, top, self.width - 14.0, top + self.plot)
-        self.x = Axis.around(xs, left, self.frame.right, log=x_log)
+        across, up = partial(Axis.around, xs, log=x_log), partial(Axis.around, ys, log=y_log)
+        self.axes(x, y, across, up, x_ticks=x_ticks)
         self.labels = Labels(self.frame, _TEXT)
-        for value, text in ticks:
-            at = self.y.at(value)
-            self._line(left, at, self.frame.right, at, "var(--line)")
-            self.write(left - 7, at + 4, text, anchor="end")
-        for value, text in self._spaced(x, x_ticks):
-            at = self.x.at(value)
-            self._line(at, top, at, self.frame.bottom + 4, "var(--line)")
-            self.write(at, self.frame.bottom + 18, text, anchor="middle")
-        self._line(left, self.frame.bottom, self.frame.right, self.frame.bottom, "var(--soft)")
-        self.write(10, 19, y.label, ink="var(--ink)")
-        self.write(self.frame.right, self.frame.bottom + 36, x.label, anchor="end", ink="var(--ink)")
-        self._draw_legend(legend)
 
-    def _spaced(self, x: Quantity, ticks: Sequence[float] | None) -> list[tuple[float, str]]:
-        """As many ticks of the horizontal axis as fit, in words."""
-        for most in range(9, 1, -1):
-            values = self.x.ticks(most) if ticks is None else ticks[:: -(-len(ticks) // most)]
-            found = [(value, x.shown(value)) for value in values]
-            spans = [
-                (self.x.at(v) - text_width(t, _TEXT) / 2, self.x.at(v) + text_width(t, _TEXT) / 2) for v, t in found
-            ]
-            if all(one[1] + 8 < other[0] for one, other in pairwise(spans)) and (
-                not spans or spans[-1][1] < self.width
-            ):
-                return found
-        return found[:1]
-
-    def _draw_legend(self, legend: Sequence[tuple[_Placed, str]]) -> None:
+    def draw_legend(self, legend: Sequence[tuple[_Placed, str]]) -> None:
+        """What the marks mean, below the axes."""
         left, y = self.frame.left + 6, self.frame.bottom + 36 + (_LINE + 6 if legend else 0)
         for sample, text in legend:
             wide = 22 + text_width(text, _TEXT)
@@ -376,10 +331,7 @@ class _Chart:
     def line(self, corners: Sequence[tuple[float, float]]) -> None:
         """A line through places, which labels rather avoid."""
         places = [(self.x.at(x), self.y.at(y)) for x, y in corners]
-        points = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
-        self.parts.append(
-            f'<polyline points="{points}" fill="none" stroke="var(--a)" stroke-width="1.6" stroke-opacity="0.7"/>'
-        )
+        self.curve(places, "var(--c1)", width=1.6)
         for (x, y), (to_x, to_y) in pairwise(places):
             steps = 1 if x == to_x or y == to_y else 12
             for i in range(steps):
@@ -390,7 +342,7 @@ class _Chart:
     def level(self, value: float) -> None:
         """A dotted horizontal line."""
         y = self.y.at(value)
-        self._line(self.frame.left, y, self.frame.right, y, "var(--soft)", dash="2 4", width=1.4)
+        self.stroke(self.frame.left, y, self.frame.right, y, "var(--soft)", dash="2 4", width=1.4)
 
     def name_level(self, value: float, label: str) -> None:
         """The name of a horizontal line, above or below it, as far to the left as is free: fronts begin high there."""
@@ -413,7 +365,7 @@ class _Chart:
                 f'height="{self.plot:.1f}" fill="var(--ink)" fill-opacity="0.08"/>'
             )
         if self.x.low <= limit <= self.x.high:
-            self._line(x, self.frame.top, x, self.frame.bottom, "var(--ink)", dash="6 4", width=1.5)
+            self.stroke(x, self.frame.top, x, self.frame.bottom, "var(--ink)", dash="6 4", width=1.5)
             self.labels.crossed.append(Box(x - 1, self.frame.top, x + 1, self.frame.bottom))
 
     def name_limit(self, limit: float, label: str) -> None:
@@ -456,7 +408,7 @@ class _Chart:
         away = math.hypot(to_x - x, to_y - y)
         if away > _RING + 6:
             start = (_RING if one.best else _RADIUS) / away
-            self._line(x + (to_x - x) * start, y + (to_y - y) * start, to_x, to_y, "var(--soft)", width=0.8)
+            self.stroke(x + (to_x - x) * start, y + (to_y - y) * start, to_x, to_y, "var(--soft)", width=0.8)
         self.write(
             (box.left + box.right) / 2,
             box.top + 0.85 * _TEXT + 1,
@@ -468,7 +420,7 @@ class _Chart:
 
     def _draw_mark(self, one: _Placed, x: float, y: float) -> None:
         """fp32 as a circle, int8 as a diamond, PCA as a cross; hollow where it does not meet what was asked for."""
-        ink = "var(--soft)" if one.kind == "pca" else _INKS.get(one.kind, "var(--a)")
+        ink = "var(--soft)" if one.kind == "pca" else _INKS.get(one.kind, "var(--c1)")
         r = _RADIUS if one.on_front or one.kind == "pca" else _PALE_RADIUS
         filled = f'fill="{ink}"' if one.meets or not one.on_front else 'fill="var(--card)"'
         style = f'{filled} stroke="{ink}" stroke-width="1.8"'
@@ -487,36 +439,3 @@ class _Chart:
             self.parts.append(
                 f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{_RING}" fill="none" stroke="var(--ink)" stroke-width="2"/>'
             )
-
-    def _line(
-        self, x: float, y: float, to_x: float, to_y: float, ink: str, *, dash: str = "", width: float = 1
-    ) -> None:
-        dashes = f' stroke-dasharray="{dash}"' if dash else ""
-        self.parts.append(
-            f'<line x1="{x:.1f}" y1="{y:.1f}" x2="{to_x:.1f}" y2="{to_y:.1f}" stroke="{ink}" '
-            f'stroke-width="{width}"{dashes}/>'
-        )
-
-    def write(
-        self,
-        x: float,
-        y: float,
-        text: str,
-        *,
-        anchor: str = "start",
-        ink: str = "var(--soft)",
-        weight: str | None = None,
-    ) -> None:
-        """A text from, around or before a place; its outline keeps it readable on lines."""
-        bold = f' font-weight="{weight}"' if weight else ""
-        self.parts.append(
-            f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{ink}"{bold} stroke="var(--card)" '
-            f'stroke-width="3" paint-order="stroke" stroke-linejoin="round">{escape(text)}</text>'
-        )
-
-    def drawn(self, label: str) -> Markup:
-        """The image; its texts are escaped where they are inserted."""
-        return Markup(
-            f'<svg class="plot" viewBox="0 0 {self.width} {self.height:.0f}" role="img" aria-label="{escape(label)}" '
-            f'font-family="system-ui, sans-serif" font-size="{_TEXT:g}">{"".join(self.parts)}</svg>'
-        )

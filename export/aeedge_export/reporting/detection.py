@@ -59,7 +59,7 @@ def detection(
             "score": _short(scores[i]),
             "p_value": None if known is None else _short(known.p_value(scores[i])),
             "causes": [_document(cause) for cause in why],
-            **of_residual(row, back, scale),
+            **of_residual(row, back, scale, run.features),
         }
         for i, why, row, back in zip(worst, causes, *pairs)
     ]

@@ -22,6 +22,7 @@ from aeedge_export.data.labels import UNLABELLED, as_classes
 from aeedge_export.data.rows import fingerprint
 from aeedge_export.data.shards import Shards
 from aeedge_export.networks.base import multiply_adds
+from aeedge_export.reporting import features
 from aeedge_export.reporting.detection import detection
 from aeedge_export.run import Run
 
@@ -43,7 +44,9 @@ def evaluate(run: Run, X: NDArray[Any], labels: ArrayLike | None = None) -> dict
         "baseline": a list of two dicts, the network and PCA, with "error" (mean squared, in scaled units, on held-out
         rows, or on training rows where none were held out; 0 where PCA is exact up to rounding), "parameters",
         "multiply_adds" (to encode and decode one row) and with labels "probe" and "kmeans"; "health": see `health`;
-        "data": shape, dtype and fingerprint; "rows_compared": number of rows that the errors were measured on;
+        "data": shape, dtype and fingerprint; "rows_compared": number of rows that the errors were measured on, and
+        "held_out" whether the training had not seen them; "variance": of these rows, in scaled units; "features": see
+        `aeedge_export.reporting.features.errors`;
         "detection": see `aeedge_export.reporting.detection.detection`.
 
     Raises:
@@ -75,10 +78,11 @@ def evaluate(run: Run, X: NDArray[Any], labels: ArrayLike | None = None) -> dict
         {"parameters": parameters(run.network), "multiply_adds": multiply_adds(run.network)},
         {"parameters": 2 * weights + flat.shape[1], "multiply_adds": 2 * weights},
     ]
+    variance = float(flat.var(axis=0).mean())
     baseline = []
     for name, code, back, size in zip((run.family, "PCA"), codes, reconstructed, sizes):
         error = float(np.square(flat - back).mean())
-        exact = name == "PCA" and error <= _EXACT * float(flat.var(axis=0).mean())
+        exact = name == "PCA" and error <= _EXACT * variance
         row: dict[str, Any] = {"name": name, "error": 0.0 if exact else error}
         if classes is not None:
             row |= _usefulness(code, (classes[train], classes[test]))
@@ -88,6 +92,9 @@ def evaluate(run: Run, X: NDArray[Any], labels: ArrayLike | None = None) -> dict
         "health": health(codes[0][0]),
         "data": found,
         "rows_compared": len(test),
+        "held_out": bool(len(parts.validation)),
+        "variance": variance,
+        "features": features.errors(run, *(np.square(flat - back).mean(axis=0) for back in reconstructed)),
         "detection": detection(run, X, classes, None if classes is None else _others(len(X), parts.fitted)),
     }
 
@@ -98,9 +105,15 @@ def against_pca(run: Run) -> str:
     if pca == 0:
         return f"{network:.3g}; PCA is exact here"
     found = f"{network / pca:.2f}× that of PCA"
-    traded = network > pca and run.params.get("goal") == "detect" and run.params["noise"] == "auto" and run.noise
     recipe = "this recipe trades reconstruction for anomaly scores; for compression: goal='compress'"
-    return f"{found}: {recipe}" if traded else found
+    return f"{found}: {recipe}" if trades_error(run) else found
+
+
+def trades_error(run: Run) -> bool:
+    """Whether the error is above PCA's because the recipe for anomaly detection trains with noise."""
+    network, pca = (entry["error"] for entry in run.evaluation["baseline"])
+    detects = run.params.get("goal") == "detect" and run.params["noise"] == "auto"
+    return bool(network > pca and detects and run.noise)
 
 
 def health(latents: NDArray[np.float32]) -> dict[str, Any]:

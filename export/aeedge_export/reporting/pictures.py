@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,11 +15,17 @@ _LARGEST = 256  # pixels of a side; larger images are not kept with a run
 _SAMPLES = 512  # of a signal
 
 
-def image_shape(shape: tuple[int, ...]) -> tuple[int, ...] | None:
-    """(channels, height, width) of rows that can be shown as images; flat rows of 64, 784 … values count as square."""
+def image_shape(shape: tuple[int, ...], names: Sequence[str] | None = None) -> tuple[int, ...] | None:
+    """(channels, height, width) of rows that can be shown as images.
+
+    Args:
+        shape: of a row, channels first; flat rows of 64, 784 … values count as square.
+        names: of the columns; flat rows with other names than pixel0, px_1_2 … are a table.
+    """
     if len(shape) == 3 and shape[0] in (1, 3):
         return shape
-    side = round(shape[0] ** 0.5) if len(shape) == 1 else 0
+    named = names is not None and not all(name.lower().startswith(("pix", "px")) for name in names)
+    side = round(shape[0] ** 0.5) if len(shape) == 1 and not named else 0
     return (1, side, side) if side >= 8 and side * side == shape[0] else None
 
 
@@ -31,18 +38,21 @@ def png(pixels: NDArray[Any], low: float, high: float) -> str:
     return "data:image/png;base64," + base64.b64encode(data.getvalue()).decode()
 
 
-def of_residual(row: NDArray[Any], back: NDArray[Any], scale: NDArray[Any]) -> dict[str, Any]:
+def of_residual(
+    row: NDArray[Any], back: NDArray[Any], scale: NDArray[Any], names: Sequence[str] | None = None
+) -> dict[str, Any]:
     """What shows a row's residual: "picture", input, output and residual side by side; or "signal", two curves.
 
     Args:
         row: channels first, in raw units.
         back: its reconstruction.
         scale: of the residual, broadcasts to a row.
+        names: of the columns of a table.
 
     Returns:
         Empty for rows of tables, whose values have names.
     """
-    shape = image_shape(row.shape)
+    shape = image_shape(row.shape, names)
     residual = np.abs((row - back) / scale)
     if shape is not None and max(shape[1:]) <= _LARGEST:
         low, high = float(row.min()), float(row.max())

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import re
+
 from jinja2 import ChoiceLoader, Environment, PackageLoader, Template
+from markupsafe import Markup, escape
+
+from aeedge_export.reporting import palette
 
 
 def template(name: str, package: str = "aeedge_export.reporting") -> Template:
     """A template of `package`, with escaping; base.html is found from everywhere."""
     loaders = [PackageLoader(one, ".") for one in dict.fromkeys((package, "aeedge_export.reporting"))]
-    return Environment(
+    environment = Environment(
         loader=ChoiceLoader(loaders),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
-    ).get_template(name)
+    )
+    environment.globals |= {"colours": palette.declarations, "breakable": breakable}
+    return environment.get_template(name)
+
+
+def breakable(name: str) -> Markup:
+    """A name that lines may break after / _ . : and -, rather than within words."""
+    return Markup(re.sub(r"(?<=[/_.:-])(?=\w)", "<wbr>", str(escape(name))))

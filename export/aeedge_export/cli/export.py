@@ -82,7 +82,8 @@ def export(ctx: click.Context, /, **params: Any) -> None:
     \b
     Examples:
       aeedge export run -o motor.aeedge
-      aeedge export run -o motor.aeedge --variants int8,fp32 --calibration motor.csv
+      aeedge export run -o motor.aeedge --variants int8,fp32 \\
+        --calibration motor.csv
       aeedge export run -o motor.aeedge --compress auto --calibration motor.csv
     """
     imported("aeedge_export.cli.exporting", "write_bundle", "export")(ctx, **params)

@@ -100,8 +100,8 @@ def _calibration(
     autoencoder: workstation.Autoencoder,
 ) -> ArrayLike | None:
     if path is None:
-        for purpose, wanted in (("--variants int8", "int8" in names), ("--compress", compress is not None)):
-            if wanted:
+        for purpose, given in (("--variants int8", "int8" in names), ("--compress", compress is not None)):
+            if given:
                 raise InputError(f"{purpose}: expected --calibration DATA, rows like the training rows; got none")
         return None
     spec = autoencoder.run_.input_spec

@@ -19,9 +19,9 @@ demo: .venv/demo
 	$(BIN)/python examples/anomaly.py
 	$(BIN)/python examples/ecg.py
 
-# Beside each other: each takes one core, and the other one would wait
-test: .venv/ready
-	$(MAKE) -j2 checks docs-test test-export matrix
+# Beside each other: each takes one core, and the other one would wait; the longest first
+test: .venv/docs
+	$(MAKE) -j2 test-export checks docs-test matrix
 
 checks: .venv/docs
 	$(BIN)/ruff format --check .
@@ -119,10 +119,13 @@ format: .venv/ready
 
 # constraints.txt pins torch to a version that has a CPU build; unpinned it may bring gigabytes of CUDA
 .venv/demo: pyproject.toml constraints.txt
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install -q --upgrade pip
-	$(BIN)/python -m pip install -q -c constraints.txt -e '.[export,demo]'
-	touch $@
+	@echo "1 of 3: a virtual environment in .venv, of $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv .venv
+	@echo "2 of 3: the newest pip"
+	@$(BIN)/python -m pip install -q --upgrade pip
+	@echo "3 of 3: aeedge with torch, onnx, scikit-learn and matplotlib; some 400 MB are downloaded, which may take minutes"
+	@$(BIN)/python -m pip install -c constraints.txt -e '.[export,demo]'
+	@touch $@
 
 # Spark and Ray among others: a gigabyte that the demo does not need
 .venv/ready: .venv/demo

@@ -56,6 +56,7 @@ _MADE: dict[str, tuple[list[str], str]] = {}  # command: the files and folders t
 _NUMBER = r"[+-]?\d[\d,]*(?:\.\d+)?(?:e[+-]?\d+)?"
 _TOKEN = re.compile(
     rf"(?P<free>\b(?=[0-9a-f]*[a-f])(?=[0-9a-f]*\d)[0-9a-f]{{12,64}}\b"  # an id
+    rf"|{_NUMBER} %(?=  ok)"  # of verify: how much of the allowed difference
     rf"|\d{{4}}-\d\d-\d\dT[\d:.Z+]+|{_NUMBER}\s?(?:µs|ms|s|min|h|rows/s|MB/s)(?!\w))"
     rf"|(?P<number>{_NUMBER})|(?P<text>[^\s\d+-]+|[+-])"
 )

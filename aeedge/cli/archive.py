@@ -7,7 +7,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
-from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
@@ -20,7 +19,8 @@ from aeedge.cli.wording import say
 from aeedge.errors import InputError, printable, shortened
 from aeedge.files.source import STDIN
 from aeedge.files.writing import FORMATS, STDOUT
-from aeedge.table import pairs
+from aeedge.system.progress import ProgressLine, time_left
+from aeedge.table import human_duration, pairs
 
 if TYPE_CHECKING:
     from aeedge.archive.calibration import CalibrationReport
@@ -34,8 +34,9 @@ ARCHIVES = """Archives. With --engine, an OUT that ends with /, a URL or a quote
     (missing values, NaN, damaged files) are an error, or go to --bad-rows with the reason; rows in = rows out + rows
     set aside is checked."""
 EXAMPLE = (
-    "aeedge {name} motor.aeedge 's3://plant/2025/*.parquet' -o s3://plant/{name}d/ \\\n"
-    "          --keep time --engine spark --bad-rows s3://plant/bad/"
+    "aeedge {name} motor.aeedge 's3://plant/2025/*.parquet' \\\n"
+    "        -o s3://plant/{name}d/ --keep time --engine spark \\\n"
+    "        --bad-rows s3://plant/bad/"
 )
 _LINE = 80
 _EVERY = 10.0  # seconds between lines about the progress that no terminal shows
@@ -229,7 +230,7 @@ def run(
 
     where = wish._asdict() | {"engine": wish.engine or "local"}
     as_json = where.pop("as_json")
-    with progress_line(name) as line:
+    with archive_progress(name) as line:
         report = encode_archive(bundle, sources, output, progress=line, **where, **settings)
     if report.fell_back:
         say(
@@ -263,7 +264,7 @@ def told(report: Report) -> Iterator[tuple[str, str]]:
     yield "ran", f"{ran} {by} on {shortened(report.hosts, 4)}"
     fresh = report.rows - report.resumed_rows
     rate = f"{fresh / seconds:,.0f} {read}/s" if fresh else "all was done before"
-    yield "took", f"{duration(report.seconds)}, {rate}"
+    yield "took", f"{human_duration(report.seconds)}, {rate}"
 
 
 def set_aside(report: Report | CalibrationReport, what: str) -> Iterator[tuple[str, str]]:
@@ -293,17 +294,18 @@ def document(name: str, report: Report, *, has_alarms: bool) -> dict[str, Any]:
     }
 
 
-class ProgressLine:
-    """What is being done, in one line of a terminal; elsewhere a line for each tenth, some seconds apart.
+class ArchiveProgress(ProgressLine):
+    """How far an archive is: rows, their rate, and the time left.
 
     Attributes:
         done, rows: rows that are done, of how many; 0 before that is known.
     """
 
     def __init__(self, name: str) -> None:
-        self._name, self._in_terminal = name, sys.stderr.isatty()
-        self._began = self._said = time.monotonic()
-        self._first = self._tenth = self.done = self.rows = 0
+        super().__init__(every=_EVERY)
+        self._name = name
+        self._began, self._first = time.monotonic(), 0
+        self.done = self.rows = 0
 
     def __call__(self, done: int, rows: int, what: str) -> None:
         """Show it; see `aeedge.archive.job.Progress`."""
@@ -311,33 +313,20 @@ class ProgressLine:
         if rows and not self.rows:
             self._began, self._first = now, done
         self.done, self.rows = done, rows
-        if self._in_terminal:
-            text = self._text(what, now, get_terminal_size().columns - 1)
-            click.echo(f"\r\x1b[K{text}", nl=False, err=True)
-        elif rows and 10 * done // rows > self._tenth and now - self._said >= _EVERY:
-            self._tenth, self._said = 10 * done // rows, now
-            click.echo(self._text(what, now, _LINE), err=True)
-
-    def _text(self, what: str, now: float, width: int) -> str:
-        if not self.rows:
-            return f"{self._name}: {what} …"[:width]
-        parts = [f"{self._name} {100 * self.done // self.rows} %: {_short(self.done)} of {_short(self.rows)} rows"]
-        fresh, seconds = self.done - self._first, now - self._began
-        if fresh and seconds > 0:
-            rate = fresh / seconds
-            parts += [f"{_short(rate)}/s", f"{duration((self.rows - self.done) / rate)} left"]
-        return ", ".join([*parts, what])[:width]
-
-    def end(self) -> None:
-        """Remove it."""
-        if self._in_terminal:
-            click.echo("\r\x1b[K", nl=False, err=True)
+        if not rows:
+            self.show([f"{self._name}: {what} …"])
+            return
+        parts = [f"{self._name} {100 * done // rows} %: {_short(done)} of {_short(rows)} rows"]
+        fresh, seconds = done - self._first, now - self._began
+        rate = fresh / seconds if fresh and seconds > 0 else 0.0
+        parts += [f"{_short(rate)}/s", what, time_left((rows - done) / rate)] if rate else [what]
+        self.show(parts, done / rows)
 
 
 @contextmanager
-def progress_line(name: str, *, resumes: bool = True) -> Iterator[ProgressLine]:
-    """A `ProgressLine`; where a signal ends a command that can go on later, how far it came is said."""
-    line = ProgressLine(name)
+def archive_progress(name: str, *, resumes: bool = True) -> Iterator[ArchiveProgress]:
+    """An `ArchiveProgress`; where a signal ends a command that can go on later, how far it came is said."""
+    line = ArchiveProgress(name)
     try:
         with redirect_stdout(sys.stderr):  # Ray tells on standard output that a worker ended
             yield line
@@ -369,13 +358,3 @@ def _short(count: float) -> str:
             scaled = count / factor
             return f"{scaled:.{0 if scaled >= 100 else 1 if scaled >= 10 else 2}f} {unit}"
     return f"{count:,.0f}"
-
-
-def duration(seconds: float) -> str:
-    """In two units."""
-    if seconds < 60:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    if minutes < 60:
-        return f"{int(seconds) // 60} min {int(seconds) % 60} s"
-    return f"{minutes // 60} h {minutes % 60} min" if minutes < 48 * 60 else f"{minutes / 1440:.1f} days"

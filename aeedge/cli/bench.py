@@ -39,6 +39,7 @@ from aeedge.files.rows import Wanted, open_all
 from aeedge.files.source import STDIN, standard_input
 from aeedge.system import conditions
 from aeedge.system.clock import Clock
+from aeedge.system.progress import ProgressLine
 
 _MOST_ROWS = 4096  # read from a file; they are repeated to the number that a scenario needs
 
@@ -168,10 +169,12 @@ def bench(ctx: click.Context, /, bundle: str | None, batch: str | None, at: tupl
         check_page(options["html"], overwrite=options["force"], inputs=[options["data"], options["baseline"]])
     rows = _rows(bundle, plan.method, options["data"])
     say_before(conditions.at_start(Clock()))
-    progress = _progress(quiet=not sys.stderr.isatty())
-    measurement = Measurement(plan, rows, progress)
-    document = measurement.compare(plan._replace(path=other)) if other else measurement.run()
-    progress("")
+    line = ProgressLine()
+    try:
+        measurement = Measurement(plan, rows, lambda text: line.show([text]))
+        document = measurement.compare(plan._replace(path=other)) if other else measurement.run()
+    finally:
+        line.end()
     if baseline is not None:
         against(document, baseline, options["baseline"])
     show_json(document) if options["as_json"] else show(text(document))
@@ -207,11 +210,17 @@ def _batch(ctx: click.Context, place: str, at: tuple[int, ...], options: dict[st
             place = str(stack.enter_context(unpacked(_archive(), "--batch -")))
         paths = folder_of_bundles(place)
         say_before(conditions.at_start(Clock()))
-        progress = _progress(quiet=not sys.stderr.isatty())
+        line = ProgressLine()
+        stack.callback(line.end)
         document = measure(
-            paths, at=at, method=options["method"], threads=options["threads"], seconds=seconds, progress=progress
+            paths,
+            at=at,
+            method=options["method"],
+            threads=options["threads"],
+            seconds=seconds,
+            progress=lambda text: line.show([text]),
         )
-        progress("")
+        line.end()
     show_json(document) if options["as_json"] else show(batch_text(document))
     return 1 if document["status"] != "valid" or any("error" in entry for entry in document["bundles"]) else 0
 
@@ -252,16 +261,6 @@ def _rows(bundle: str, method: str, data: str | None) -> NDArray[Any] | None:
     if rows.shape[1:] != shape and rows[0].size != int(np.prod(shape)):
         raise InputError(f"{data}: expected rows of shape {shape}, got {rows.shape[1:]}")
     return rows.reshape(len(rows), *shape)
-
-
-def _progress(*, quiet: bool) -> Any:
-    """Show progress on one line of the terminal."""
-
-    def progress(message: str) -> None:
-        if not quiet:
-            click.echo(f"\r\x1b[K{message}", nl=False, err=True)
-
-    return progress
 
 
 def _exit_code(document: dict[str, Any], limit: float | None) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -16,7 +17,7 @@ import click
 from aeedge import __version__
 from aeedge.cli.command import Context, on_workstation
 from aeedge.cli.streams import UnusableError, ended_quietly, prepare
-from aeedge.cli.wording import reworded, suggested
+from aeedge.cli.wording import reworded, say, suggested
 from aeedge.errors import AeedgeError, BundleError, InputError
 
 ENTRY_POINT_GROUP = "aeedge.commands"
@@ -122,11 +123,12 @@ class AeedgeGroup(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; an AeedgeError or MemoryError becomes a sentence and an exit code, all else is a bug."""
         try:
-            with _signals_as_exceptions(), ended_quietly():
+            with _signals_as_exceptions(), ended_quietly(), _warnings_as_notes():
                 return super().invoke(ctx)
         except click.BadParameter as error:
-            error.message = suggested(error.message)
-            raise
+            if isinstance(error, click.MissingParameter) or (said := suggested(error.message)) == error.message:
+                raise
+            raise click.BadParameter(said, error.ctx, error.param, error.param_hint) from None
         except AeedgeError as error:
             unusable = isinstance(error, InputError) or type(error) is BundleError
             command = self.get_command(ctx, ctx.invoked_subcommand or "") or self
@@ -134,6 +136,24 @@ class AeedgeGroup(click.Group):
             raise (UnusableError if unusable else click.ClickException)(message) from error
         except MemoryError as error:
             raise UnusableError(str(error) or "there is too little memory; free some") from error
+
+
+@contextmanager
+def _warnings_as_notes() -> Iterator[None]:
+    """Show a warning as a sentence, without the line of code that it comes from."""
+    before = warnings.showwarning
+
+    def shown(message: Any, category: type[Warning], *place: Any, **more: Any) -> None:
+        if category is UserWarning:
+            say(f"Warning: {message}", err=True)
+        else:
+            before(message, category, *place, **more)
+
+    warnings.showwarning = shown
+    try:
+        yield
+    finally:
+        warnings.showwarning = before
 
 
 @contextmanager

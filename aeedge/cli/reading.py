@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -36,6 +35,7 @@ from aeedge.runtime.missing import fill_missing, missing_rows
 from aeedge.runtime.prefetch import prefetch
 from aeedge.signals.crossfade import Crossfade
 from aeedge.signals.recording import Piece, Recordings
+from aeedge.system.progress import Pace, ProgressLine
 
 
 class Result(NamedTuple):
@@ -336,19 +336,17 @@ def named(sources: Sequence[str]) -> str:
 
 
 def _progress(blocks: Iterable[NDArray[Any]], rows: RowFile, label: str) -> Iterator[NDArray[Any]]:
-    """Show a progress bar in a terminal."""
-    if not sys.stderr.isatty():
-        yield from blocks
-        return
-    if rows.count is None:
-        done = 0
+    """Show in a terminal how far it is."""
+    line, pace, done = ProgressLine(), Pace(), 0
+    try:
         for block in blocks:
             yield block
             done += len(block)
-            click.echo(f"\r{label}: {done:,} rows", nl=False, err=True)
-        click.echo(err=True)
-        return
-    with click.progressbar(length=rows.count, label=label, file=sys.stderr, show_pos=True) as bar:
-        for block in blocks:
-            yield block
-            bar.update(len(block))
+            if not line.is_terminal:
+                continue
+            if rows.count is None:
+                line.show([label, f"{done:,} rows"])
+            else:
+                line.show([label, pace.left(done, rows.count), f"{done:,} of {rows.count:,} rows"])
+    finally:
+        line.end()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aeedge.bundle.reader import Bundle
-from aeedge.cli.archive import Wish, column_option, duration, engine_options, many, progress_line, refuse, set_aside
+from aeedge.cli.archive import Wish, archive_progress, column_option, engine_options, many, refuse, set_aside
 from aeedge.cli.command import Command, section
 from aeedge.cli.reading import named, open_recordings, shaped
 from aeedge.cli.streams import show
@@ -23,13 +22,14 @@ from aeedge.cli.types import (
     rule_options,
     table_options,
 )
-from aeedge.cli.wording import say
+from aeedge.cli.wording import reworded, say
 from aeedge.errors import InputError, printable, shortened
 from aeedge.files.replacing import BUNDLE, check_folder
 from aeedge.files.rows import RowFile, Wanted, open_all
 from aeedge.recalibration import Recalibrated
 from aeedge.recalibration import recalibrate as recalibrated
-from aeedge.table import pairs
+from aeedge.system.progress import ProgressLine
+from aeedge.table import human_duration, pairs
 
 if TYPE_CHECKING:
     from aeedge.archive.calibration import CalibrationReport
@@ -123,10 +123,11 @@ def recalibrate(
     else:
         check_folder(output, overwrite=force, kinds=[BUNDLE], inputs=[bundle, *normal])
         reading["dialect"] = dialect_options(header, delimiter, decimal)
-        rows = _rows(Bundle(bundle), normal, reading)
+        line = ProgressLine()
+        rows = _rows(Bundle(bundle), normal, reading, line)
         options: dict[str, Any] = {"time_ordered": time_ordered, "allow_ops": allow_ops, **rule}
-        found = recalibrated(bundle, rows, output, overwrite=force, progress=_progress, **options)
-        _progress("")
+        found = recalibrated(bundle, rows, output, overwrite=force, progress=lambda text: line.show([text]), **options)
+        line.end()
         _say_notes(found)
         lines = list(_summary(found))
     show(pairs(lines, 80))
@@ -140,7 +141,7 @@ def _of_archive(
     from aeedge.archive.calibration import calibrate_archive
 
     where = wish.where() | {"column": wish.column}
-    with progress_line("recalibrate", resumes=False) as line:
+    with archive_progress("recalibrate", resumes=False) as line:
         report = calibrate_archive(bundle, sources, output, progress=line, **where, **options)
     _say_notes(report.recalibrated)
     return [*_told(report), *_summary(report.recalibrated)]
@@ -159,15 +160,15 @@ def _told(report: CalibrationReport) -> Iterator[tuple[str, str]]:
     more += f" + {report.set_aside:,} set aside" if report.set_aside else ""
     yield "check", f"{report.rows:,} {what} in = {counted}{more}"
     hosts = shortened(report.hosts, 4)
-    yield "ran", f"{report.engine}, {many(report.workers, 'worker')} on {hosts}: {duration(report.seconds)}"
+    yield "ran", f"{report.engine}, {many(report.workers, 'worker')} on {hosts}: {human_duration(report.seconds)}"
 
 
 def _say_notes(found: Recalibrated) -> None:
     for note in found.notes:
-        say(f"Note: {note}", err=True)
+        say(f"Note: {reworded(note, recalibrate)}", err=True)
 
 
-def _rows(bundle: Bundle, sources: tuple[str, ...], reading: Mapping[str, Any]) -> NDArray[Any]:
+def _rows(bundle: Bundle, sources: tuple[str, ...], reading: Mapping[str, Any], line: ProgressLine) -> NDArray[Any]:
     """All rows, in the model's shape; of recordings all windows."""
     spec = bundle.manifest.input
     wanted = Wanted(spec.features, spec.shape, spec.dtype, spec.dialect)
@@ -180,18 +181,13 @@ def _rows(bundle: Bundle, sources: tuple[str, ...], reading: Mapping[str, Any]) 
     for block in rows.blocks():
         blocks.append(shaped(block, wanted))
         count += len(block)
-        _progress(f"{count:,} rows")
+        line.show([f"{count:,} rows"])
+    line.end()
     for note in rows.notes:
         say(f"Note: {named(sources)}: {note}", err=True)
     if not count:
         raise InputError(f"{shortened(sources)}: expected at least one row, got none")
     return np.concatenate(blocks)
-
-
-def _progress(text: str) -> None:
-    """Show in a terminal what is being done, in the place of what was."""
-    if sys.stderr.isatty():
-        click.echo(f"\r\x1b[K{text}", nl=False, err=True)
 
 
 def _summary(found: Recalibrated) -> Iterator[tuple[str, str]]:

@@ -25,7 +25,7 @@ from aeedge.cli.types import (
     threads_option,
     variant_option,
 )
-from aeedge.cli.wording import say
+from aeedge.cli.wording import reworded, say
 from aeedge.errors import InputError, printable, shortened
 from aeedge.files.replacing import check_file
 from aeedge.files.source import STDIN
@@ -38,6 +38,7 @@ from aeedge.signals.mqtt import Address, Broker, default_client_id
 from aeedge.signals.recorder import Recorder
 from aeedge.signals.sources import RAW, parser_of, read_pieces
 from aeedge.signals.stream import Stream
+from aeedge.system.progress import ProgressLine
 from aeedge.system.stopping import Stopped, Stopping
 
 _PAUSE, _PROGRESS_EVERY, _OLD = 1.0, 0.5, 86_400.0  # seconds; a lag from which on the signal is an old one
@@ -222,7 +223,7 @@ def stream(
         parser = parser_of(format, fields, name)
         live = Stream(model, **options)
         live, taken = (live, {}) if state is None else restored(state, model, live)
-        warn = Sparing(lambda text: say(f"Note: {text}", err=True))
+        warn = Sparing(lambda text: say(f"Note: {reworded(text, stream)}", err=True))
         about = {"model": model.manifest.name, "bundle": model.manifest.id}
         recorder = None if record is None else Recorder(record, spec, live.hop, about, record_limit)
         gateway = Gateway(
@@ -231,23 +232,28 @@ def stream(
         keeper = Keeper(gateway, state, metrics_file, warn)
         say(_about(model, spec, live), err=True)
         ended: int | None = None
+        line = ProgressLine()
         try:
             if address is None:
-                run(read_pieces(source, _PAUSE, stopping.waiting), parser, gateway, keeper, _tell(gateway, stopping))
+                run(
+                    read_pieces(source, _PAUSE, stopping.waiting),
+                    parser,
+                    gateway,
+                    keeper,
+                    _tell(gateway, stopping, line),
+                )
             else:
                 client = client_id or default_client_id(model.manifest.id, address.topic)
                 broker = Broker(address, publish, client, taken, warn, stopping.waiting)
                 run_broker(
-                    broker, parser, gateway, keeper, _tell(gateway, stopping, broker.publish if publish else None)
+                    broker, parser, gateway, keeper, _tell(gateway, stopping, line, broker.publish if publish else None)
                 )
         except Stopped as reason:
             ended = reason.number
         finally:
             keeper.close(state=address is None)
+            line.end()
             if gateway.samples or ended is not None:
-                click.echo(
-                    "\r\x1b[K" if sys.stderr.isatty() else "", nl=False, err=True
-                )  # in the place of the progress
                 say(f"{printable(model.manifest.name)}: {_counts(gateway)}", err=True)
     if ended == signals.SIGINT:
         raise KeyboardInterrupt
@@ -269,7 +275,7 @@ def _check(spec: SignalSpec, channels: int | None, rate: float | None) -> None:
 
 
 def _tell(
-    gateway: Gateway, stopping: Stopping, publish: Callable[[str], None] | None = None
+    gateway: Gateway, stopping: Stopping, line: ProgressLine, publish: Callable[[str], None] | None = None
 ) -> Callable[[list[dict[str, Any]]], None]:
     """Prints documents as lines, or publishes them, and says on a terminal how far it is."""
     shows_progress = sys.stderr.isatty() and (publish is not None or not sys.stdout.isatty())
@@ -279,14 +285,14 @@ def _tell(
         nonlocal latest
         lines = [json.dumps(document, allow_nan=False) for document in documents]
         if publish is not None:
-            for line in lines:
-                publish(line)
+            for text in lines:
+                publish(text)
         elif lines:
             with stopping.writing():
                 show("\n".join(lines).encode())
         if shows_progress and clock.monotonic() - latest > _PROGRESS_EVERY:
             latest = clock.monotonic()
-            click.echo(f"\r\x1b[K{_counts(gateway)}", nl=False, err=True)
+            line.show([_counts(gateway)])
 
     return tell
 

@@ -21,6 +21,7 @@ from aeedge.runtime.policy_store import TunedPolicy
 from aeedge.system import conditions
 from aeedge.system.clock import Clock
 from aeedge.system.limits import record_path
+from aeedge.system.progress import ProgressLine
 from aeedge.table import columns, pairs
 
 SCHEMA = "aeedge-tune/1"
@@ -61,16 +62,13 @@ def tune(
         return
     if record_path(identity) is None:  # reported now, not after measuring
         raise InputError("expected HOME, XDG_STATE_HOME or AEEDGE_STATE to name a place for the result; set one")
-    quiet = not sys.stderr.isatty()
-    if not quiet:  # some seconds later the result says the same
+    if sys.stderr.isatty():  # some seconds later the result says the same
         say_before(conditions.at_start(Clock()))
-
-    def progress(text: str) -> None:
-        if not quiet:
-            click.echo(f"\r\x1b[K{text}", nl=False, err=True)
-
-    outcome = autotune(bundle, objective, variant=variant, threads=threads, progress=progress)
-    progress("")
+    line = ProgressLine()
+    try:
+        outcome = autotune(bundle, objective, variant=variant, threads=threads, progress=lambda text: line.show([text]))
+    finally:
+        line.end()
     path = policy_store.write(identity, outcome.tuned) if outcome.valid else None
     if as_json:
         show_json(_document(outcome, path))

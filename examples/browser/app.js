@@ -137,10 +137,20 @@ function showBundle(found, compared) {
     { text: ok ? "✓ reproduced" : "✗ not reproduced", className: ok ? "good" : "bad" },
   ]);
   fill($("golden"), golden);
-  $("files-summary").textContent = `manifest.json has its own checksum, ${entries.length} files have the sha256 it lists`;
-  fill($("hashes"), entries.map(([name, { bytes, sha256 }]) => [name, number(bytes.toLocaleString("en")), { text: sha256, className: "hash" }]));
+  $("files-summary").textContent =
+    `manifest.json has its own checksum, ${entries.length} files have the sha256 it lists`;
+  fill(
+    $("hashes"),
+    entries.map(([name, { bytes, sha256 }]) => [
+      name,
+      number(bytes.toLocaleString("en")),
+      { text: sha256, className: "hash" },
+    ]),
+  );
   $("variant").replaceChildren(
-    ...variants.map((each) => new Option(each, each, each === manifest.default_variant, each === manifest.default_variant)),
+    ...variants.map(
+      (each) => new Option(each, each, each === manifest.default_variant, each === manifest.default_variant),
+    ),
   );
   $("bundle").hidden = false;
 }
@@ -159,7 +169,10 @@ async function compute() {
   const alarms = scores && threshold !== null ? Array.from(scores, (score) => !(score <= threshold)) : null;
   const pValues = scores && (await bundle.pValues(scores, variant));
   if (!scores) notes.push("This bundle has neither decoder nor scorer, so there are latents and no scores.");
-  else if (!alarms) notes.push("This bundle is not calibrated, so there are scores and no alarms; aeedge recalibrate adds a threshold.");
+  else if (!alarms)
+    notes.push(
+      "This bundle is not calibrated, so there are scores and no alarms; aeedge recalibrate adds a threshold.",
+    );
   result = { latents, scores, threshold, alarms, pValues, numbers, what };
   showData(notes);
   await say(`${table.name}: ${numbers.length.toLocaleString("en")} ${what}s, variant ${variant}.`);
@@ -185,11 +198,19 @@ function showAlarms() {
   const { scores, threshold, alarms, pValues, numbers, what } = result;
   const order = (alarms ?? []).flatMap((alarm, i) => (alarm ? [i] : [])).sort((a, b) => scores[b] - scores[a]);
   $("alarms-part").hidden = !order.length;
-  $("alarms-title").textContent = order.length > LISTED ? `The ${LISTED} highest of ${order.length.toLocaleString("en")} alarms` : "Alarms";
+  $("alarms-title").textContent =
+    order.length > LISTED ? `The ${LISTED} highest of ${order.length.toLocaleString("en")} alarms` : "Alarms";
   $("alarm-number").textContent = what === "window" ? "window from row (from 0)" : "row (from 0)";
-  fill($("alarms"), order.slice(0, LISTED).map((i) =>
-    [numbers[i].toLocaleString("en"), short(scores[i]), short(scores[i] / threshold), short(pValues[i])].map(number),
-  ));
+  fill(
+    $("alarms"),
+    order
+      .slice(0, LISTED)
+      .map((i) =>
+        [numbers[i].toLocaleString("en"), short(scores[i]), short(scores[i] / threshold), short(pValues[i])].map(
+          number,
+        ),
+      ),
+  );
 }
 
 function draw() {
@@ -212,7 +233,10 @@ function showLegend(figure, keys) {
     threshold: '<line class="threshold" x1="0" x2="22" y1="8" y2="8"/>',
   };
   figure.querySelector("figcaption").innerHTML = keys
-    .map(([mark, name]) => `<span><svg width="${mark === "threshold" ? 22 : 16}" height="16" aria-hidden="true">${marks[mark]}</svg>${name}</span>`)
+    .map(
+      ([mark, name]) =>
+        `<span><svg width="${mark === "threshold" ? 22 : 16}" height="16" aria-hidden="true">${marks[mark]}</svg>${name}</span>`,
+    )
     .join("");
 }
 
@@ -241,19 +265,23 @@ function made(tag, text, className = "") {
 const number = (text) => ({ text, className: "number" });
 
 function fill(body, rows) {
-  body.replaceChildren(...rows.map((cells) => {
-    const row = document.createElement("tr");
-    row.append(...cells.map((cell) => made("td", cell.text ?? cell, cell.className ?? "")));
-    return row;
-  }));
+  body.replaceChildren(
+    ...rows.map((cells) => {
+      const row = document.createElement("tr");
+      row.append(...cells.map((cell) => made("td", cell.text ?? cell, cell.className ?? "")));
+      return row;
+    }),
+  );
 }
 
 function showTiles(list, values) {
-  list.replaceChildren(...Object.entries(values).map(([name, value]) => {
-    const tile = document.createElement("div");
-    tile.append(made("dt", name), made("dd", value));
-    return tile;
-  }));
+  list.replaceChildren(
+    ...Object.entries(values).map(([name, value]) => {
+      const tile = document.createElement("div");
+      tile.append(made("dt", name), made("dd", value));
+      return tile;
+    }),
+  );
 }
 
 // --- events

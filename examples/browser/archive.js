@@ -27,7 +27,11 @@ export async function readZip(name, bytes) {
     let at = view.getUint32(end + 16, true);
     for (let left = view.getUint16(end + 10, true); left > 0; left--) {
       if (view.getUint32(at, true) !== 0x02014b50) throw damaged();
-      const [method, packed, size] = [view.getUint16(at + 10, true), view.getUint32(at + 20, true), view.getUint32(at + 24, true)];
+      const [method, packed, size] = [
+        view.getUint16(at + 10, true),
+        view.getUint32(at + 20, true),
+        view.getUint32(at + 24, true),
+      ];
       const lengths = [28, 30, 32].map((offset) => view.getUint16(at + offset, true));
       const local = view.getUint32(at + 42, true);
       const path = new TextDecoder().decode(bytes.subarray(at + 46, at + 46 + lengths[0]));
@@ -46,7 +50,7 @@ export async function readZip(name, bytes) {
 function readTar(bytes) {
   const files = new Map();
   const text = (at, length) => latin1(bytes.subarray(at, at + length)).replace(/\0.*$/s, "");
-  for (let at = 0; at + 512 <= bytes.length && bytes[at]; ) {
+  for (let at = 0; at + 512 <= bytes.length && bytes[at];) {
     const size = parseInt(text(at + 124, 12), 8) || 0;
     const folder = text(at + 345, 155);
     if ("0\0".includes(String.fromCharCode(bytes[at + 156]))) {
@@ -91,7 +95,11 @@ export async function readNpz(name, bytes) {
       /^\{'descr': '(.{2,4})', 'fortran_order': False, 'shape': \(([\d, ]*)\), \} *\n$/,
     );
     if (!header || !(header[1] in ARRAYS)) continue;
-    const shape = header[2].split(",").map((part) => part.trim()).filter(Boolean).map(Number);
+    const shape = header[2]
+      .split(",")
+      .map((part) => part.trim())
+      .filter(Boolean)
+      .map(Number);
     const data = new ARRAYS[header[1]](file.slice(10 + size).buffer);
     if (data.length !== product(shape)) throw new DataError(`${name}: ${path} has another size than it says.`);
     arrays[path.replace(/\.npy$/, "")] = { shape, data };

@@ -27,7 +27,9 @@ export class Bundle {
     }
     const found = [...files.keys()].filter((path) => path.split("/").pop() === "manifest.json");
     if (found.length !== 1) {
-      const got = found.length ? `${found.length} of them` : `none among ${files.size} ${files.size === 1 ? "file" : "files"}`;
+      const got = found.length
+        ? `${found.length} of them`
+        : `none among ${files.size} ${files.size === 1 ? "file" : "files"}`;
       throw new DataError(`This is not one bundle: expected one manifest.json, got ${got}.`);
     }
     const folder = found[0].slice(0, -"manifest.json".length);
@@ -38,7 +40,9 @@ export class Bundle {
       const bytes = files.get(folder + name);
       if (!bytes) throw new DataError(`${name} is missing: the manifest lists it; add it, or copy the bundle again.`);
       if (bytes.length !== entry.bytes) {
-        throw new DataError(`${name} is damaged: expected ${entry.bytes} bytes, got ${bytes.length}; copy the bundle again.`);
+        throw new DataError(
+          `${name} is damaged: expected ${entry.bytes} bytes, got ${bytes.length}; copy the bundle again.`,
+        );
       }
       if ((await sha256(bytes)) !== entry.sha256) {
         throw new DataError(`${name} is damaged: its sha256 is not the one in the manifest; copy the bundle again.`);
@@ -62,6 +66,15 @@ export class Bundle {
 
   has(role, variant) {
     return this.files.has(fileName(role, variant));
+  }
+
+  /** What a variant computes, and the reference outputs tell. */
+  outputs(variant) {
+    const found = ["latent"];
+    if (this.has("decoder", variant)) found.push("reconstruction");
+    if (this.hasScore(variant)) found.push("score");
+    if (this.manifest.front_end) found.push("features");
+    return found;
   }
 
   /** Whether samples can be scored: by the scorer, or by encoder and decoder. */
@@ -137,8 +150,15 @@ export class Bundle {
     const golden = await readNpz("golden.npz", this.files.get("golden.npz"));
     const found = [];
     for (const variant of this.variants) {
-      for (const [what, tolerance] of Object.entries(this.manifest.variants[variant].tolerance)) {
-        if (golden[`${variant}.${what}`]) found.push(await this.#compare(golden, variant, what, tolerance));
+      for (const what of this.outputs(variant)) {
+        const tolerance = this.manifest.variants[variant].tolerance?.[what];
+        const [count, recorded] = [golden.input?.shape[0], golden[`${variant}.${what}`]];
+        if (!tolerance || !(count > 0) || recorded?.shape[0] !== count) {
+          throw new DataError(
+            `The bundle does not say what the ${variant} ${what} should be, so it cannot be verified.`,
+          );
+        }
+        found.push(await this.#compare(golden, variant, what, tolerance));
       }
     }
     return found;
@@ -152,19 +172,30 @@ export class Bundle {
     const oneByOne = async () => {
       const size = product(this.shape);
       const parts = [];
-      for (let i = 0; i < count; i++) parts.push(...(await this[call](rows.slice(i * size, (i + 1) * size), variant)));
-      return Float32Array.from(parts);
+      for (let i = 0; i < count; i++) parts.push(await this[call](rows.slice(i * size, (i + 1) * size), variant));
+      return joined(parts);
     };
     const outputs = [await this[call](rows, variant), await oneByOne()];
     const base = golden[`${variant}.features`]?.data ?? rows;
     const comparable = (values) =>
-      what === "reconstruction" ? this.#residuals(base, values) : what === "features" ? this.#residuals(values, null) : values;
+      what === "reconstruction"
+        ? this.#residuals(base, values)
+        : what === "features"
+          ? this.#residuals(values, null)
+          : values;
     const expected = comparable(recorded);
     const allowed = (magnitude) => tolerance.atol + tolerance.rtol * magnitude;
-    this.#checkTolerance(`${variant} ${what}`, what === "reconstruction" ? this.#residuals(recorded, null) : expected, allowed, what);
+    this.#checkTolerance(
+      `${variant} ${what}`,
+      what === "reconstruction" ? this.#residuals(recorded, null) : expected,
+      allowed,
+      what,
+    );
     const again = worst(comparable(await oneByOne()), comparable(outputs[1]), count, allowed);
     if (!(again.error <= REPEATED * again.allowed)) {
-      throw new DataError(`The ${variant} ${what} of one sample differs from call to call: the network draws random numbers.`);
+      throw new DataError(
+        `The ${variant} ${what} of one sample differs from call to call: the network draws random numbers.`,
+      );
     }
     const all = outputs.map((values) => worst(comparable(values), expected, count, allowed));
     const found = all[1].error / all[1].allowed > all[0].error / all[0].allowed ? all[1] : all[0];
@@ -184,25 +215,31 @@ export class Bundle {
   #residuals(rows, others) {
     const found = new Float32Array(rows.length);
     const size = this.scale.length;
-    for (let i = 0; i < rows.length; i++) found[i] = Math.fround(rows[i] - (others ? others[i] : 0)) / this.scale[i % size];
+    for (let i = 0; i < rows.length; i++)
+      found[i] = Math.fround(rows[i] - (others ? others[i] : 0)) / this.scale[i % size];
     return found;
   }
 
   async #run(name, values, dtype, shape) {
-    const session = await this.#session(name);
     const size = product(shape);
     const step = Math.max(1, Math.floor(VALUES_AT_ONCE / size));
     const parts = [];
-    for (let at = 0; at < values.length; at += step * size) {
-      const part = TENSORS[dtype].from(values.subarray(at, at + step * size));
-      const input = new this.ort.Tensor(dtype, part, [part.length / size, ...shape]);
-      const outputs = await session.run({ [session.inputNames[0]]: input });
-      parts.push(Float32Array.from(outputs[session.outputNames[0]].data));
+    try {
+      const session = await this.#session(name);
+      for (let at = 0; at < values.length; at += step * size) {
+        const part = TENSORS[dtype].from(values.subarray(at, at + step * size));
+        const input = new this.ort.Tensor(dtype, part, [part.length / size, ...shape]);
+        const outputs = await session.run({ [session.inputNames[0]]: input });
+        parts.push(Float32Array.from(outputs[session.outputNames[0]].data));
+      }
+    } catch (error) {
+      throw new DataError(
+        `${name} cannot be run here: ${String(error.message ?? error)
+          .split("\n")[0]
+          .slice(0, 200)}.`,
+      );
     }
-    if (parts.length === 1) return parts[0];
-    const whole = new Float32Array(parts.reduce((sum, part) => sum + part.length, 0));
-    parts.reduce((at, part) => (whole.set(part, at), at + part.length), 0);
-    return whole;
+    return joined(parts);
   }
 
   #session(name) {
@@ -211,6 +248,12 @@ export class Bundle {
     }
     return this.sessions.get(name);
   }
+}
+
+function joined(parts) {
+  const whole = new Float32Array(parts.reduce((sum, part) => sum + part.length, 0));
+  parts.reduce((at, part) => (whole.set(part, at), at + part.length), 0);
+  return whole;
 }
 
 /** The manifest, once its own checksum is right. */
@@ -223,16 +266,54 @@ async function readManifest(bytes) {
   } catch {
     throw damaged("it is not JSON");
   }
-  if (manifest?.format !== "aeedge") throw new DataError("This is not a bundle of aeedge: manifest.json has another format.");
+  if (manifest?.format !== "aeedge")
+    throw new DataError("This is not a bundle of aeedge: manifest.json has another format.");
   if (!(manifest.format_version <= NEWEST_FORMAT)) {
-    throw new DataError(`The bundle's format version is ${manifest.format_version}; this page reads up to ${NEWEST_FORMAT}.`);
+    throw new DataError(
+      `The bundle's format version is ${manifest.format_version}; this page reads up to ${NEWEST_FORMAT}.`,
+    );
   }
   // The checksum is that of these bytes with its own digits replaced by zeros: numbers are never written anew.
   const at = latin1(bytes).indexOf(SEAL) + SEAL.length;
   const digits = latin1(bytes.subarray(at, at + 64));
   const blank = bytes.slice().fill(0x30, at, at + 64);
-  if (at < SEAL.length || (await sha256(blank)) !== digits) throw damaged("its content does not match its own checksum");
+  if (at < SEAL.length || (await sha256(blank)) !== digits)
+    throw damaged("its content does not match its own checksum");
+  checkKeys(manifest);
   return manifest;
+}
+
+/** Refuse a manifest without what is needed here. */
+function checkKeys({
+  input,
+  latent,
+  variants,
+  score,
+  golden,
+  min_onnxruntime: oldest,
+  front_end: frontEnd,
+  calibration,
+}) {
+  const isCount = (value) => Number.isInteger(value) && value > 0;
+  const isShape = (value) => Array.isArray(value) && value.length > 0 && value.every(isCount);
+  const isFile = (value) => typeof value?.sha256 === "string" && isCount(value.bytes);
+  const right = {
+    "input.shape": isShape(input?.shape),
+    "input.dtype": Object.hasOwn(TENSORS, input?.dtype),
+    "latent.size":
+      isCount(latent?.size) && (!latent.shape || (isShape(latent.shape) && product(latent.shape) === latent.size)),
+    variants:
+      ["fp32", "int8"].some((name) => variants?.[name]) &&
+      Object.values(variants).every((each) => isFile(each?.encoder)),
+    score: typeof score?.kind === "string" && [score.scale].flat(Infinity).every((value) => value > 0),
+    golden: isFile(golden),
+    front_end: !frontEnd || (isShape(frontEnd.shape) && isFile(frontEnd.features)),
+    calibration: !calibration || isFile(calibration),
+    min_onnxruntime: typeof oldest === "string",
+  };
+  const wrong = Object.keys(right).find((key) => !right[key]);
+  if (wrong)
+    throw new DataError(`manifest.json is not as the format describes it: see ${wrong}; export the bundle again.`);
 }
 
 /** Name and entry of each file that a manifest lists. */

@@ -11,7 +11,8 @@ const ITERATIONS = 60;
 export function drawScores(figure, { scores, numbers, alarms, threshold, what }) {
   const finite = Array.from(scores).filter(Number.isFinite);
   const sorted = finite.slice().sort((a, b) => a - b);
-  const isLog = sorted[0] > 0 && sorted.at(-1) > 20 * sorted[sorted.length >> 1];
+  const isLog =
+    sorted[0] > 0 && (threshold === null || threshold > 0) && sorted.at(-1) > 20 * sorted[sorted.length >> 1];
   const ys = threshold === null ? finite : [...finite, threshold];
   const plot = new Plot(figure, numbers, ys, { isLog, fromZero: !isLog });
   const name = what === "window" ? "first row of the window (from 0)" : "row of the CSV (from 0)";
@@ -28,7 +29,12 @@ export function drawScores(figure, { scores, numbers, alarms, threshold, what })
 export function drawLatents(figure, { latents, numbers, alarms, what }) {
   const k = latents.length / numbers.length;
   const { points, labels } = flattened(latents, numbers, alarms, k);
-  const plot = new Plot(figure, points.map((p) => p[0]), points.map((p) => p[1]), {});
+  const plot = new Plot(
+    figure,
+    points.map((p) => p[0]),
+    points.map((p) => p[1]),
+    {},
+  );
   plot.axes(...labels);
   const alarmed = points.filter((p) => p[2]);
   const step = Math.max(1, Math.ceil(points.length / MOST_POINTS));
@@ -40,14 +46,23 @@ function flattened(latents, numbers, alarms, k) {
   const at = (i) => latents.subarray(i * k, (i + 1) * k);
   const all = Array.from(numbers, (_, i) => i);
   const isAlarm = (i) => alarms?.[i] ?? false;
-  if (k === 1) return { points: all.map((i) => [numbers[i], latents[i], isAlarm(i)]), labels: ["sample (from 0)", "latent 0"] };
+  if (k === 1)
+    return { points: all.map((i) => [numbers[i], latents[i], isAlarm(i)]), labels: ["sample (from 0)", "latent 0"] };
   if (k === 2) return { points: all.map((i) => [...at(i), isAlarm(i)]), labels: ["latent 0", "latent 1"] };
   const normal = all.filter((i) => !isAlarm(i));
   const used = normal.length > 2 ? normal : all;
   const step = Math.ceil(used.length / ROWS_OF_DIRECTIONS);
   const { mean, directions, shares } = principal(used.filter((_, i) => i % step === 0).map(at), k);
-  const along = (i) => directions.map((direction) => dot(direction, at(i).map((value, j) => value - mean[j])));
-  const labels = ["1st", "2nd"].map((nth, i) => `${nth} principal direction (${Math.round(100 * shares[i])} % of the variance)`);
+  const along = (i) =>
+    directions.map((direction) =>
+      dot(
+        direction,
+        at(i).map((value, j) => value - mean[j]),
+      ),
+    );
+  const labels = ["1st", "2nd"].map(
+    (nth, i) => `${nth} principal direction (${Math.round(100 * shares[i])} % of the variance)`,
+  );
   return { points: all.map((i) => [...along(i), isAlarm(i)]), labels };
 }
 
@@ -109,7 +124,12 @@ class Plot {
   constructor(figure, xs, ys, { isLog = false, fromZero = false }) {
     this.width = Math.max(260, Math.floor(figure.clientWidth));
     this.isLog = isLog;
-    this.svg = element("svg", { viewBox: `0 0 ${this.width} ${HEIGHT}`, width: this.width, height: HEIGHT, role: "img" });
+    this.svg = element("svg", {
+      viewBox: `0 0 ${this.width} ${HEIGHT}`,
+      width: this.width,
+      height: HEIGHT,
+      role: "img",
+    });
     figure.querySelector("svg")?.remove();
     figure.prepend(this.svg);
     this.x = padded(xs, false);
@@ -234,6 +254,10 @@ function powers(low, high) {
 export function short(value) {
   if (value === 0) return "0";
   const size = Math.abs(value);
-  if (size >= 1e6 || size < 1e-3) return value.toExponential(2).replace(/\.?0+e/, "e").replace("e+", "e");
+  if (size >= 1e6 || size < 1e-3)
+    return value
+      .toExponential(2)
+      .replace(/\.?0+e/, "e")
+      .replace("e+", "e");
   return size >= 1000 ? Math.round(value).toLocaleString("en") : String(Number(value.toPrecision(3)));
 }

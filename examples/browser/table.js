@@ -5,7 +5,12 @@ import { DataError, product } from "./archive.js";
 const MISSING = new Set(["", "na", "n/a", "#n/a", "nan", "null", "none", "nil", "-", "--", "?", "."]);
 const NUMBER = /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i;
 const LIMITS = { uint8: [0, 255], int16: [-32768, 32767] };
-const EPOCHS = [[5e8, 4e9, 1], [5e11, 4e12, 1e-3], [5e14, 4e15, 1e-6], [5e17, 4e18, 1e-9]]; // numbers since 1970
+const EPOCHS = [
+  [5e8, 4e9, 1],
+  [5e11, 4e12, 1e-3],
+  [5e14, 4e15, 1e-6],
+  [5e17, 4e18, 1e-9],
+]; // numbers since 1970
 const LARGEST = 3.4028234663852886e38; // of float32
 const LONG_STEP = 1.5; // usual steps from one sample to the next, from which on some are missing
 const DAY = 86400;
@@ -66,7 +71,10 @@ function readTable(name, text, wanted) {
     if (units) found = found.slice(1);
   } else {
     const above = lines[found[0].line - 2] ?? ""; // names in a comment, as numpy.savetxt writes them
-    const cells = above.replace(/^[#\s]+/, "").split(best.delimiter).map((cell) => cell.trim());
+    const cells = above
+      .replace(/^[#\s]+/, "")
+      .split(best.delimiter)
+      .map((cell) => cell.trim());
     if (above.startsWith("#") && cells.length === first.length && !cells.some(isNumeric)) names = cells;
   }
   const width = names ? Math.max(names.length, found[0]?.cells.length ?? 0) : first.length;
@@ -179,7 +187,9 @@ function numbersOf(name, table, order, dtype) {
   table.rows.forEach(({ cells }, row) => {
     order.forEach((column, i) => {
       const value = table.number(cells[column]);
-      const fits = Number.isNaN(value) || (value !== null && value >= low && value <= high && (!(dtype in LIMITS) || Number.isInteger(value)));
+      const fits =
+        Number.isNaN(value) ||
+        (value !== null && value >= low && value <= high && (!(dtype in LIMITS) || Number.isInteger(value)));
       if (!fits) {
         const got = cells[column].trim().slice(0, 40);
         throw new DataError(`${placeOf(name, table, row, column)}: expected ${kind}, got '${got}'.`);
@@ -222,7 +232,11 @@ function withoutMissing({ rows, numbers }, input, notes, fault) {
 const placeOf = (name, { rows, names }, row, column) =>
   `${name}, line ${rows[row].line}, column ${names ? `'${names[column]}'` : column + 1}`;
 
-const shortened = (names) => names.slice(0, 6).map((each) => `'${each}'`).join(", ") + (names.length > 6 ? ", …" : "");
+const shortened = (names) =>
+  names
+    .slice(0, 6)
+    .map((each) => `'${each}'`)
+    .join(", ") + (names.length > 6 ? ", …" : "");
 
 // --- recordings
 
@@ -246,12 +260,14 @@ function windowsOf(name, table, values, input, notes) {
   for (let i = 0; i + 1 < gaps.length; i++) {
     for (let at = gaps[i]; at + window <= gaps[i + 1]; at += hop) starts.push(at);
   }
-  if (!starts.length) throw new DataError(`${name}: expected ${window} rows without a gap in time, as a window has, got fewer.`);
+  if (!starts.length)
+    throw new DataError(`${name}: expected ${window} rows without a gap in time, as a window has, got fewer.`);
   const rows = new Float32Array(starts.length * window * width);
   starts.forEach((at, i) => rows.set(samples.subarray(at * width, (at + window) * width), i * window * width));
   notes.push(`${starts.length.toLocaleString("en")} windows of ${window} rows, hop ${hop}.`);
   if (times.gaps.length) notes.push(`Gaps in time, which no window crosses: ${times.gaps.length}.`);
-  if (input.signal.time && !times.seconds) notes.push(`No column '${input.signal.time}' with times: gaps are not seen.`);
+  if (input.signal.time && !times.seconds)
+    notes.push(`No column '${input.signal.time}' with times: gaps are not seen.`);
   return { rows, numbers: starts, width };
 }
 
@@ -269,10 +285,14 @@ function timesOf(name, table, input) {
   const seconds = cells.map((cell, row) => {
     const found = asNumber ? table.number(cell) * (unit ?? 1) : dateOf(cell);
     if (Number.isFinite(found)) return found;
-    throw new DataError(`${placeOf(name, table, row, column)}: expected a time such as 2026-01-31T12:00:00Z, got '${cell.slice(0, 40)}'.`);
+    throw new DataError(
+      `${placeOf(name, table, row, column)}: expected a time such as 2026-01-31T12:00:00Z, got '${cell.slice(0, 40)}'.`,
+    );
   });
   if (calendar.length && asNumber && !unit) {
-    throw new DataError(`${name}: expected dates in the column '${time}', for the model takes the time of day or week.`);
+    throw new DataError(
+      `${name}: expected dates in the column '${time}', for the model takes the time of day or week.`,
+    );
   }
   const steps = seconds.slice(1).map((each, i) => each - seconds[i]);
   const usual = steps.filter((step) => step > 0).sort((a, b) => a - b)[Math.floor(steps.length / 2)];

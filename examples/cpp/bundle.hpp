@@ -204,8 +204,8 @@ public:
     Values run(const std::string& role, const std::string& variant, const Values& values) {
         Ort::Session& session = opened(role, variant);
         const Shape &from = row_in(role), to = row_out(role);
-        const std::int64_t rows = static_cast<std::int64_t>(values.size()) / product(from);
-        Shape shape = {rows};
+        const std::size_t rows = values.size() / product(from);
+        Shape shape = {static_cast<std::int64_t>(rows)};
         shape.insert(shape.end(), from.begin(), from.end());
         Values found;
         try {
@@ -215,7 +215,7 @@ public:
         } catch (const Ort::Exception& error) {
             throw Error((path / file_name(role, variant)).string() + ": onnxruntime cannot run it: " + error.what());
         }
-        if (found.size() != static_cast<std::size_t>(rows * product(to))) {
+        if (found.size() != rows * product(to)) {
             throw Error((path / file_name(role, variant)).string() + ": its output is not what the manifest says");
         }
         return found;
@@ -264,9 +264,12 @@ private:
         const json& input = manifest.at("input");
         input_shape = features_shape = input.at("shape").get<Shape>();
         dtype = input.at("dtype").get<std::string>();
-        if (dtype != "float32" && dtype != "uint8" && dtype != "int16") throw Error("its input is of dtype " + dtype);
+        if (dtype != "float32" && dtype != "uint8" && dtype != "int16") {
+            throw Error("its input is of an unknown dtype");
+        }
         const json& latent = manifest.at("latent");
-        latent_shape = present(latent, "shape") ? latent["shape"].get<Shape>() : Shape{latent.at("size").get<std::int64_t>()};
+        latent_shape = {latent.at("size").get<std::int64_t>()};
+        if (present(latent, "shape")) latent_shape = latent["shape"].get<Shape>();
         if (present(manifest, "front_end")) features_shape = manifest["front_end"].at("shape").get<Shape>();
         for (const Shape* shape : {&input_shape, &latent_shape, &features_shape}) {
             double size = 1;
@@ -275,7 +278,9 @@ private:
         }
         const json& score = manifest.at("score");
         const auto kind = score.at("kind").get<std::string>();
-        if (kind != "mse" && kind != "mahalanobis" && kind != "both") throw Error("it has the unknown score " + kind);
+        if (kind != "mse" && kind != "mahalanobis" && kind != "both") {
+            throw Error("its score is of an unknown kind");
+        }
         Shape shape;
         Values values;
         detail::flatten(score.at("scale"), 0, shape, values);
@@ -407,7 +412,8 @@ private:
         const auto memory = Ort::MemoryInfo::CreateCpu(OrtArenaAllocator, OrtMemTypeDefault);
         const auto input = Ort::Value::CreateTensor<T>(memory, typed.data(), typed.size(), shape.data(), shape.size());
         Ort::AllocatorWithDefaultOptions allocator;
-        const auto from = session.GetInputNameAllocated(0, allocator), to = session.GetOutputNameAllocated(0, allocator);
+        const auto from = session.GetInputNameAllocated(0, allocator);
+        const auto to = session.GetOutputNameAllocated(0, allocator);
         const char *from_name = from.get(), *to_name = to.get();
         const auto outputs = session.Run(Ort::RunOptions(), &from_name, &input, 1, &to_name, 1);
         const Ort::Value& output = outputs[0];

@@ -23,8 +23,8 @@ struct Error : std::runtime_error {
 
 using Shape = std::vector<std::int64_t>;
 
-inline std::int64_t product(const Shape& shape) {
-    return std::accumulate(shape.begin(), shape.end(), std::int64_t{1}, std::multiplies<>());
+inline std::size_t product(const Shape& shape) {
+    return std::accumulate(shape.begin(), shape.end(), std::size_t{1}, std::multiplies<>());
 }
 
 // What an array is expected to be: "<f4", "|u1" or "<i2", and the shape of one of its rows.
@@ -52,6 +52,7 @@ struct Array {
 namespace detail {
 
 constexpr std::int64_t kMostRows = 4096;
+constexpr std::size_t kMostHeader = 1024;  // bytes
 
 inline std::uint64_t number(std::string_view bytes, std::size_t at, int size) {
     if (at + size > bytes.size()) throw Error("it ends too early");
@@ -119,7 +120,7 @@ inline Array npy_array(const std::string& npy, const Wanted& wanted) {
     static const std::regex header(
         R"(\{'descr': '([^']{2,4})', 'fortran_order': (True|False), 'shape': \(([\d, ]{0,200})\), \} *\n)");
     const std::size_t size = number(npy, 8, 2);
-    if (size > 1024 || npy.size() < 10 + size) throw Error("its header is too long");
+    if (size > kMostHeader || npy.size() < 10 + size) throw Error("its header is too long");
     std::smatch found;
     const std::string text = npy.substr(10, size);
     if (npy.compare(0, 8, std::string("\x93NUMPY\x01\x00", 8)) != 0 || !std::regex_match(text, found, header)) {
@@ -137,7 +138,7 @@ inline Array npy_array(const std::string& npy, const Wanted& wanted) {
     }
     const std::size_t item = wanted.item();
     std::string data = npy.substr(10 + size);
-    if (data.size() != static_cast<std::size_t>(product(shape)) * item) throw Error("it is of another size than expected");
+    if (data.size() != product(shape) * item) throw Error("it is of another size than expected");
     if (found[2] == "True") data = c_order(data, shape, item);
     return {wanted.descr, shape, std::move(data)};
 }
@@ -151,7 +152,7 @@ inline std::map<std::string, Array> read_npz(std::string_view zip, const std::ma
     for (const auto& [name, of] : wanted) {
         const auto entry = entries.find(name + ".npy");
         if (entry == entries.end()) throw Error("it lacks '" + name + "'");
-        const std::uint64_t most = 10 + 1024 + detail::kMostRows * static_cast<std::uint64_t>(product(of.row)) * of.item();
+        const std::uint64_t most = 10 + detail::kMostHeader + detail::kMostRows * product(of.row) * of.item();
         try {
             arrays[name] = detail::npy_array(detail::unpacked(zip, entry->second, most), of);
         } catch (const Error& error) {

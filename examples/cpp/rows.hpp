@@ -1,7 +1,7 @@
 // Samples of a CSV file for a bundle.
 //
-// The file is plain: commas, decimal points, no quotes, one row for each sample, flat in C order; of a signal one row for
-// each point in time. With a header, columns are found by the bundle's names where it has some, and others passed over.
+// The file is plain: commas, decimal points, no quotes, one row for each sample, flat in C order; of a signal one row
+// for each point in time. With a header, columns are found by the bundle's names, if any, and others passed over.
 #pragma once
 
 #include <algorithm>
@@ -107,8 +107,8 @@ inline std::size_t position(const json& input, const std::string& name, std::siz
     }
     char* end = nullptr;
     const auto found = std::strtoull(name.c_str(), &end, 10);
-    if (name.empty() || *end != '\0' || found >= size) throw Error("the manifest has codes for no value '" + name + "'");
-    return found;
+    if (!name.empty() && *end == '\0' && found < size) return found;
+    throw Error("the manifest has codes for no value '" + name + "'");
 }
 
 // Windows of a recording, one row of it for each point in time.

@@ -12,7 +12,8 @@ import { join } from 'node:path';
 
 import { BundleError, product, readNpz } from './npz.mjs';
 
-process.env.ORT_DISABLE_TELEMETRY ??= '1'; // some builds send telemetry unless they are told otherwise, before they start
+// Some builds send telemetry unless they are told otherwise, before they start.
+process.env.ORT_DISABLE_TELEMETRY = '1';
 const { default: ort } = await import('onnxruntime-node');
 
 export { BundleError };
@@ -53,7 +54,9 @@ export async function loadBundle(path) {
     bundle = { path, sessions: new Map(), files: {}, ...readManifest(data) };
     entries = filesOf(bundle);
   } catch (error) {
-    throw new BundleError(`${place}: ${error.message}; copy the bundle again`);
+    const isSaid = error instanceof BundleError || error instanceof SyntaxError;
+    const said = isSaid ? error.message : `a key is missing, or of another type than expected (${error.message})`;
+    throw new BundleError(`${place}: ${said}; copy the bundle again`);
   }
   for (const [name, entry] of Object.entries(entries)) {
     const bytes = await readBytes(join(path, name), entry.bytes);
@@ -140,7 +143,7 @@ function readManifest(data) {
   const least = String(manifest.min_onnxruntime);
   if (isOlder(runtimeVersion, least)) throw new BundleError(`it needs onnxruntime ${least}, this is ${runtimeVersion}`);
   const { shape: inputShape, dtype } = manifest.input;
-  if (!(dtype in TYPES)) throw new BundleError(`its input is of dtype ${dtype}`);
+  if (!(dtype in TYPES)) throw new BundleError('its input is of an unknown dtype');
   const latentShape = manifest.latent.shape ?? [manifest.latent.size];
   const featuresShape = manifest.front_end?.shape ?? inputShape;
   for (const shape of [inputShape, latentShape, featuresShape]) {
@@ -148,7 +151,7 @@ function readManifest(data) {
     if (!isShape || product(shape) >= 2 ** 31) throw new BundleError('a shape in it is none');
   }
   const { kind, scale } = manifest.score;
-  if (!['mse', 'mahalanobis', 'both'].includes(kind)) throw new BundleError(`it has the unknown score ${kind}`);
+  if (!['mse', 'mahalanobis', 'both'].includes(kind)) throw new BundleError('its score is of an unknown kind');
   const variants = {};
   for (const name of ['fp32', 'int8']) {
     if (manifest.variants[name]) variants[name] = readVariant(manifest, name, kind);

@@ -1,7 +1,7 @@
 // Samples of a CSV file for a bundle.
 //
-// The file is plain: commas, decimal points, no quotes, one row for each sample, flat in C order; of a signal one row for
-// each point in time. With a header, columns are found by the bundle's names where it has some, and others passed over.
+// The file is plain: commas, decimal points, no quotes, one row for each sample, flat in C order; of a signal one row
+// for each point in time. With a header, columns are found by the bundle's names, if any, and others passed over.
 
 import { readFile } from 'node:fs/promises';
 
@@ -31,7 +31,8 @@ export async function readRows(bundle, file) {
   const starts = [];
   for (let start = 0; (start + window) * width <= values.length; start += hop) starts.push(start);
   if (starts.length === 0) throw new BundleError(`${file}: it is shorter than a window of ${window} rows`);
-  return treated(bundle, file, starts.flatMap((start) => values.slice(start * width, (start + window) * width)), starts);
+  const windows = starts.flatMap((start) => values.slice(start * width, (start + window) * width));
+  return treated(bundle, file, windows, starts);
 }
 
 // A number, NaN for an empty cell, undefined for anything else.

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from helpers.browsers import DATA, ExamplePage, samples, write
-from helpers.tampering import reseal
+from helpers.tampering import replace_graph, reseal
 
 import aeedge
 from aeedge.cli.group import AeedgeGroup
@@ -91,19 +91,58 @@ def test_files_that_are_cut_short_missing_or_others_are_named(page, copy):
     assert "format version is 99" in page.bundle(folder)
 
 
-def test_outputs_other_than_the_recorded_ones_are_no_bundle_to_use(page, copy):
-    folder = copy("bundle_v2_both")
+def replace_golden(folder, change):
+    """Change golden.npz, and the manifest so that it fits."""
     with np.load(folder / "golden.npz") as golden:
         arrays = dict(golden)
-    arrays["fp32.latent"][3, 0] += 1
+    change(arrays)
     np.savez(folder / "golden.npz", **arrays)
     data = (folder / "golden.npz").read_bytes()
     entry = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
     reseal(folder, lambda document: document.update(golden=entry))
+
+
+def test_outputs_other_than_the_recorded_ones_are_no_bundle_to_use(page, copy):
+    folder = copy("bundle_v2_both")
+
+    def change(arrays):
+        arrays["fp32.latent"][3, 0] += 1
+
+    replace_golden(folder, change)
     found = page.bundle(folder)
     assert "fp32 latent of reference sample 3" in found
     assert page.browser.text("#verdict").startswith("✗")
     assert ["fp32", "latent"] in [row[:2] for row in page.golden() if row[5] == "✗ not reproduced"]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda d: d.pop("variants"), "not as the format describes it: see variants"),
+        (lambda d: d["input"].update(shape=[]), "see input.shape"),
+        (lambda d: d["input"].update(dtype="float64"), "see input.dtype"),
+        (lambda d: d["score"].update(scale=0), "see score"),
+        (lambda d: d.update(min_onnxruntime="99.0.0"), "needs onnxruntime 99.0.0 or newer; this page has 1."),
+        (lambda d: d.update(format_version=4), "format version is 4; this page reads up to 3"),
+        (lambda d: d["variants"]["fp32"]["tolerance"].pop("latent"), "does not say what the fp32 latent should be"),
+        (lambda d: d["variants"]["fp32"]["tolerance"].pop("score"), "does not say what the fp32 score should be"),
+        (lambda d: d["input"].update(shape=[9]), "encoder.onnx cannot be run here"),
+        (lambda d: d["variants"]["fp32"]["tolerance"]["latent"].update(rtol=1.0), "too large beside its values"),
+    ],
+)
+def test_a_manifest_that_contradicts_itself_is_refused(page, copy, change, said):
+    folder = copy("bundle_v2_both")
+    reseal(folder, change)
+    assert said in page.bundle(folder)
+
+
+def test_reference_outputs_and_graphs_have_to_be_there(page, copy):
+    folder = copy("bundle_v1_encoder")
+    replace_graph(folder, "encoder.onnx", b"no graph")
+    assert "encoder.onnx cannot be run here" in page.bundle(folder)
+    folder = copy("bundle_v2_both")
+    replace_golden(folder, lambda arrays: arrays.pop("fp32.reconstruction"))
+    assert "does not say what the fp32 reconstruction should be" in page.bundle(folder)
 
 
 def test_a_bundle_may_be_a_folder_an_archive_or_files_chosen_or_dropped(page, tmp_path):

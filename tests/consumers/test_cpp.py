@@ -13,7 +13,7 @@ from helpers import tampering
 from helpers.consumers import DATA, Consumer, copied, refused
 
 EXAMPLE = Path(__file__).parent.parent.parent / "examples/cpp"
-CHECKED = ["-Werror", "-g", "-O0", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+CHECKED = ["-Werror", "-O0", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 
 
 @pytest.fixture(scope="module")

@@ -53,7 +53,11 @@ const commands = {
     await page.evaluate(axe);
     const only = rules ? { runOnly: { type: "rule", values: rules } } : {};
     const { violations } = await page.evaluate((options) => globalThis.axe.run(document, options), only);
-    return violations.map(({ id, help, nodes }) => ({ id, help, nodes: nodes.map((node) => `${node.target} ${node.failureSummary}`) }));
+    return violations.map(({ id, help, nodes }) => ({
+      id,
+      help,
+      nodes: nodes.map((node) => `${node.target} ${node.failureSummary}`),
+    }));
   },
   async screenshot({ path, fullPage }) {
     await page.screenshot({ path, fullPage });

@@ -85,7 +85,7 @@ def test_metadata(metadata):
     assert metadata["Requires-Python"] == ">=3.10"
     page = (ROOT / "docs" / "how-to" / "install.md").read_text()
     documented = re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)
-    assert set(metadata.get_all("Provides-Extra")) == {*documented, "dev"}
+    assert set(metadata.get_all("Provides-Extra")) == {*documented, "dev", "docs"}
     unconditional = [name for name in metadata.get_all("Requires-Dist") if "extra ==" not in name]
     assert {Requirement(name).name for name in unconditional} == {"numpy", "onnxruntime", "click"}
 

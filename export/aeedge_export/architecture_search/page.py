@@ -22,6 +22,8 @@ from aeedge_export.architecture_search.pictures import (
     tolerance_shown,
 )
 from aeedge_export.reporting.templates import template
+from aeedge_export.reporting.verdict import Tile
+from aeedge_export.reporting.wording import duration
 
 _OBJECTIVES = {"error": "error", "auc": "ROC AUC", "probe": "accuracy of the linear probe"}
 _STOPPED = {"time": "the time was up", "interrupted": "it was interrupted"}
@@ -46,7 +48,8 @@ def render(summary: Mapping[str, Any]) -> str:
         summary=summary,
         best=best,
         verdict=verdict(summary),
-        tiles=_tiles(summary, best) if best else {},
+        tiles=[Tile(name, value) for name, value in _tiles(summary, best).items()] if best else [],
+        duration=duration,
         fronts=[front(summary, cost), front(summary, cost, NARROW)] if points else [],
         limited=cost.limit is not None,
         early=_STOPPED.get(summary["stopped"]),
@@ -207,7 +210,7 @@ def _facts(summary: Mapping[str, Any]) -> dict[str, str]:
         else f"Spearman's correlation {agreement:.2f} with the search's own",
         rows["what"]: ", ".join(f"{rows[name]:,} {what}" for name, what in parts.items()),
         "seed": str(summary["random_state"]),
-        "time": f"{_duration(summary['seconds'])} of {_duration(summary['time_limit'])}"
+        "time": f"{duration(summary['seconds'])} of {_limit(summary['time_limit'])}"
         + (f"; {why}" if (why := _STOPPED.get(summary["stopped"])) else ""),
         "data": f"{'×'.join(map(str, data['shape']))} {data['dtype']}, sha256 {data['sha256']}",
         "made with": ", ".join(f"{name} {version}" for name, version in summary["versions"].items()),
@@ -215,7 +218,5 @@ def _facts(summary: Mapping[str, Any]) -> dict[str, str]:
     return {name: value for name, value in facts.items() if value}
 
 
-def _duration(seconds: float | None) -> str:
-    if seconds is None:
-        return "no limit"
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.3g} min"
+def _limit(seconds: float | None) -> str:
+    return "no limit" if seconds is None else duration(seconds)

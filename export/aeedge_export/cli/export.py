@@ -28,6 +28,12 @@ from aeedge.cli.types import Number, rule_options
         show_default="none",
         help="Rows like those of the training, for int8, --compress and codes.",
     ),
+    click.option(
+        "--array",
+        metavar="NAME",
+        show_default="the only one",
+        help="Name of the array inside an .npz of --calibration.",
+    ),
     click.option("--qat", is_flag=True, help="Fine-tune int8 with simulated rounding if layers would stay fp32."),
     click.option(
         "--tolerance",
@@ -76,7 +82,8 @@ def export(ctx: click.Context, /, **params: Any) -> None:
     \b
     Examples:
       aeedge export run -o motor.aeedge
-      aeedge export run -o motor.aeedge --variants int8,fp32 --calibration motor.csv
+      aeedge export run -o motor.aeedge --variants int8,fp32 \\
+        --calibration motor.csv
       aeedge export run -o motor.aeedge --compress auto --calibration motor.csv
     """
     imported("aeedge_export.cli.exporting", "write_bundle", "export")(ctx, **params)

@@ -31,6 +31,7 @@ def write_bundle(
     output: str,
     variants: str,
     calibration: str | None,
+    array: str | None,
     false_alarm_rate: float | None,
     quantile: float | None,
     threshold: float | None,
@@ -60,7 +61,7 @@ def write_bundle(
                 "--calibration-share or --calibration, or use 'aeedge recalibrate' on the bundle"
             )
         autoencoder.calibrate(**rule._asdict())
-    rows = _calibration(calibration, names, compress, autoencoder)
+    rows = _calibration(calibration, array, names, compress, autoencoder)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         manifest = autoencoder.export(
@@ -92,19 +93,22 @@ def write_bundle(
 
 
 def _calibration(
-    path: str | None, names: tuple[str, ...], compress: str | None, autoencoder: workstation.Autoencoder
+    path: str | None,
+    array: str | None,
+    names: tuple[str, ...],
+    compress: str | None,
+    autoencoder: workstation.Autoencoder,
 ) -> ArrayLike | None:
     if path is None:
-        for purpose, wanted in (("--variants int8", "int8" in names), ("--compress", compress is not None)):
-            if wanted:
+        for purpose, given in (("--variants int8", "int8" in names), ("--compress", compress is not None)):
+            if given:
                 raise InputError(f"{purpose}: expected --calibration DATA, rows like the training rows; got none")
         return None
     spec = autoencoder.run_.input_spec
     if spec.signal is not None:
-        return windows_as_trained([path], Selection(), spec).X
-    rows = open_all(
-        [path], Wanted(spec.features, spec.shape, spec.dtype, spec.dialect), missing=spec.missing is not None
-    )
+        return windows_as_trained([path], Selection(array=array), spec).X
+    wanted = Wanted(spec.features, spec.shape, spec.dtype, spec.dialect)
+    rows = open_all([path], wanted, array=array, missing=spec.missing is not None)
     found = list(rows.blocks())
     for note in rows.notes:
         click.echo(f"Note: {path}: {note}", err=True)

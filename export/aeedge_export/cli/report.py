@@ -1,54 +1,65 @@
-"""aeedge report: a run as one HTML page."""
+"""aeedge report: a run, or several, as one HTML page. The work is in reporting.py, so that --help needs no torch."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-from pathlib import Path
+from typing import Any
 
 import click
 
-from aeedge.bundle.reader import Bundle
-from aeedge.cli.types import dialect_options, table_options
-from aeedge.cli.wording import say
-from aeedge.errors import InputError, printable
-from aeedge.files.atomic import atomic_file
-from aeedge.files.replacing import check_page
-from aeedge_export.autoencoder import Autoencoder
+from aeedge.cli.command import Command, imported, section
+from aeedge.cli.types import array_option, table_options
 from aeedge_export.cli.options import recording_options
-from aeedge_export.cli.windows import as_dataset, windows_as_trained
-from aeedge_export.data.dataset import Dataset, Selection
-from aeedge_export.data.files import read
-from aeedge_export.data.missing import treat_as_trained
-from aeedge_export.reporting.detection import described
-from aeedge_export.reporting.page import render
 
 
-@click.command()
-@click.argument("run", type=click.Path())
-@click.option("-o", "--output", metavar="HTML", type=click.Path(), help="Page to write [default: RUN/report.html].")
-@click.option("--bundle", type=click.Path(), help="Bundle made from RUN: also show compression and int8.")
-@click.option("--test", metavar="DATA", multiple=True, type=click.Path(), help="Rows to detect anomalies in.")
-@click.option("--labels", help="Labels of --test: a column, an array of the .npz, or an .npy file.")
-@click.option("--array", help="Name of the array inside an .npz of --test.")
+@click.command(cls=Command)
+@click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=click.Path())
+@section(
+    "Output",
+    click.option(
+        "-o",
+        "--output",
+        metavar="HTML",
+        type=click.Path(),
+        show_default="RUN/report.html; of several runs comparison.html",
+        help="Page to write.",
+    ),
+    click.option("-f", "--force", is_flag=True, help="Overwrite HTML; RUN/report.html is always replaced."),
+)
+@section(
+    "Bundle",
+    click.option(
+        "--bundle",
+        metavar="BUNDLE",
+        type=click.Path(),
+        show_default="none",
+        help="Bundle made from RUN: also show compression and int8.",
+    ),
+)
+@section(
+    "Data",
+    click.option(
+        "--test",
+        metavar="DATA",
+        multiple=True,
+        type=click.Path(),
+        show_default="rows of the training",
+        help="Rows to detect anomalies in (repeatable).",
+    ),
+    click.option(
+        "--labels",
+        metavar="WHERE",
+        show_default="none",
+        help="Labels of --test: a column, an array of the .npz, or an .npy file.",
+    ),
+    array_option,
+    table_options,
+)
 @recording_options()
-@table_options
-@click.option("-f", "--force", is_flag=True, help="Overwrite HTML; RUN/report.html is always replaced.")
-def report(
-    run: str,
-    output: str | None,
-    bundle: str | None,
-    test: tuple[str, ...],
-    labels: str | None,
-    array: str | None,
-    rate: float | None,
-    time: str | None,
-    resample: float | None,
-    header: bool | None,
-    delimiter: str | None,
-    decimal: str | None,
-    force: bool,
-) -> None:
-    """Write RUN as one self-contained HTML page: losses, reconstructions, alarms, latents, comparison with PCA.
+@click.pass_context
+def report(ctx: click.Context, /, **params: Any) -> None:
+    """Write RUN as one self-contained HTML page: verdict, reconstructions, alarms, latents, comparison with PCA.
+
+    Several runs are compared on one page: what differs, which is the best, and whether that can be said.
 
     With --test the part about anomaly detection is of these rows, which need not be those of the training; with
     --labels it says what is found: ROC AUC, PR AUC, detection rate of each class.
@@ -57,35 +68,6 @@ def report(
     Examples:
       aeedge report run -o motor.html --bundle motor.aeedge
       aeedge report run -o motor.html --test faults.csv --labels fault
+      aeedge report run-8 run-16 run-pca -o latents.html
     """
-    if labels and not test:
-        raise InputError("--labels: expected --test DATA, the rows that they belong to, got none")
-    target = Path(output) if output else Path(run) / "report.html"
-    if output:
-        check_page(target, overwrite=force)
-    ae = Autoencoder.load(run)
-    if test:
-        dialect = dialect_options(header, delimiter, decimal)
-        selection = Selection(labels=labels, array=array, dialect=dialect, time=time)
-        if ae.run_.signal is not None:
-            rows = as_dataset(windows_as_trained(test, selection, ae.run_.input_spec, rate, resample))
-        elif (rate, time, resample) != (None, None, None):
-            raise InputError("--rate, --time, --resample: RUN is of rows, not of recordings; leave them out")
-        else:
-            rows = _test_rows(test, selection, ae)
-        ae.evaluate_detection(rows.X, rows.labels)
-        for line in described(ae.run_):
-            say(line)
-    page = render(ae.run_, None if bundle is None else Bundle(bundle).manifest)
-    with atomic_file(target, overwrite=force or not output) as part:
-        part.write_text(page, encoding="utf-8")
-    click.echo(f"wrote {printable(str(target), None)}: {len(page) / 1000:.0f} kB, self-contained")
-
-
-def _test_rows(files: tuple[str, ...], selection: Selection, ae: Autoencoder) -> Dataset:
-    """Rows with the columns of the training; those with missing values are filled as there, or left out."""
-    wanted = replace(selection, columns=ae.run_.features or ())
-    rows = treat_as_trained(read(*files, selection=wanted, missing=True), ae.run_.input_spec)
-    for note in rows.notes:
-        say(f"Read: {note}", err=True)
-    return rows
+    imported("aeedge_export.cli.reporting", "write_report", "report")(ctx, **params)

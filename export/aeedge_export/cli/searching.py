@@ -20,7 +20,7 @@ from aeedge_export.architecture_search.budget import Budget
 from aeedge_export.architecture_search.measuring import DeviceError
 from aeedge_export.architecture_search.search import search as search_networks
 from aeedge_export.architecture_search.state import locked
-from aeedge_export.cli.search_text import ProgressLine, result_lines, table
+from aeedge_export.cli.search_text import SearchProgress, result_lines, table
 from aeedge_export.cli.training_data import label_file, reading_of, time_order
 from aeedge_export.cli.windows import summarize
 
@@ -74,7 +74,7 @@ def run(
     fixed = {name: params[name] for name in _PARAMS if _is_given(ctx, name) and params[name] != "auto"}
     ordered = time_order(training.rows, time_ordered)
     fixed |= {} if ordered == "auto" else {"time_ordered": ordered}
-    with _place(target, resume=resume), _state_kept(target), ProgressLine(time, quiet=quiet) as progress:
+    with _place(target, resume=resume), _state_kept(target), SearchProgress(time, quiet=quiet) as progress:
         found = search_networks(
             training.rows.X,
             training.rows.labels,

@@ -53,7 +53,7 @@ def _command(name: str, command: click.Command, parent: click.Context) -> str:
     recorder = _Recorder()
     command.format_options(context, recorder)
     for title, rows in recorder.sections.items():
-        table = [f"| {title.lower()} | |", "|---|---|", *(_row(*row) for row in rows)]
+        table = [f"| {title} | what it does |", "|---|---|", *(_row(*row) for row in rows)]
         parts.append("\n".join(table))
     return "\n\n".join(parts)
 
@@ -75,5 +75,6 @@ def _row(names: str, described: str) -> str:
 
 
 def _escaped(words: str) -> str:
-    """Plain text as Markdown; pages that it names become links."""
-    return re.sub(r"docs/(\S+?\.md)", r"[\1](../\1)", re.sub(r"([*_<>|\[\]`])", r"\\\1", words))
+    """Plain text as Markdown; pages that it names become links, and options code."""
+    plain = re.sub(r"([*_<>|\[\]`])", r"\\\1", words)
+    return re.sub(r"(?<!\S)(--[a-z][\w-]*)", r"`\1`", re.sub(r"docs/(\S+?\.md)", r"[\1](../\1)", plain))

@@ -72,8 +72,14 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         return _LINK.sub(lambda match: _link(match, source, here, files), text)
 
     markdown = _outside_fences(markdown, rewrite)
-    page.meta.setdefault("description", _description(markdown) or config.site_description)
+    heading = markdown.lstrip("# ").split("\n", 1)[0]
+    page.meta.setdefault("description", _description(markdown) or f"{heading}. {config.site_description}")
     return markdown
+
+
+def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
+    """What the theme leaves out for a screen reader."""
+    return output.replace('<div class="md-search"', '<div class="md-search" aria-label="Search"')
 
 
 def _included() -> dict[str, str]:

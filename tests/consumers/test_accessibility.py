@@ -12,6 +12,21 @@ from aeedge.cli.group import AeedgeGroup
 from aeedge_export.architecture_search import session
 
 PAGES = ("report of images", "report of a table", "bench", "search", "browser", "browser with data")
+SITE = (  # one of each kind
+    "index",
+    "how-to/anomaly-detection",
+    "concepts/calibration",
+    "reference/api/aeedge",
+    "reference/cli",
+    "reference/json-outputs",
+    "reference/benchmarks",
+    "tutorials/01-motor",
+)
+# Of axe-core's: not what the theme's script makes of navigation and scrolling, nor empty corners of tables
+SITE_RULES = (
+    *("color-contrast", "link-in-text-block", "image-alt", "svg-img-alt", "label", "button-name", "link-name"),
+    *("html-has-lang", "document-title", "heading-order", "aria-dialog-name"),
+)
 
 
 def call(*args, codes=(0,)):
@@ -91,6 +106,13 @@ def test_a_page_can_be_read(browser, examples, written, filled, page, width, dar
     url = f"{examples}/browser/" if page.startswith("browser") else written(page)
     prepare = filled if page == "browser with data" else None
     found = violations(browser, url, width=width, dark=dark, prepare=prepare)
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize(("width", "dark"), [(1280, False), (1280, True), (390, False), (390, True)])
+@pytest.mark.parametrize("page", SITE)
+def test_a_page_of_the_site_can_be_read(browser, site, page, width, dark):
+    found = violations(browser, site / f"{page}.html", width=width, dark=dark, rules=SITE_RULES)
     assert not found, "\n".join(found)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from urllib.parse import unquote, urljoin, urlsplit
 
 import pytest
+from helpers.accessible import violations
 
 import aeedge
 import aeedge_export
@@ -111,3 +112,9 @@ def test_every_command_and_option_is_in_the_reference(site, pages):
         options = [option for each in group.get_command(None, name).params for option in each.opts if "-" in option]
         assert options
         assert not [option for option in options if option not in part], name
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("page", ["index", "quickstart", "how-to/streams", "reference/cli", "reference/api/aeedge"])
+def test_pages_can_be_read_on_a_phone_in_light_and_dark(site, browser, page, dark):
+    assert violations(browser, site / f"{page}.html", width=390, dark=dark) == []

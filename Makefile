@@ -1,5 +1,7 @@
-# make demo    train, export, verify and run: encoded digits, alarms of a pump, beats of an ECG; in about a minute
+# make demo    the quickstart: from data to alarms; then digits, a pump with seven faults, an ECG, each with a picture
 # make test    all checks, as CI runs them
+# make docs    build the site of docs/ into site/
+# make docs-test  run the commands and Python blocks of README and docs
 # make bench   the runtime comparison; also bench-quick, bench-versions, bench-all (see benchmarks/README.md)
 # make bench-scale  archives on Spark and Ray, random kills, the plan; half an hour (docs/how-to/scale.md)
 # make fuzz    an hour of fuzzing; make mutation, an hour or two of mutation testing; make attacks, ten minutes
@@ -8,24 +10,37 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test checks test-export matrix isa fuzz mutation attacks bench bench-quick bench-versions bench-all bench-scale format clean
+.PHONY: demo test checks docs docs-test test-export matrix isa fuzz mutation attacks bench bench-quick bench-versions bench-all bench-scale format clean
 
 demo: .venv/demo
+	PATH=$(CURDIR)/$(BIN):$$PATH examples/quickstart.sh
+	$(BIN)/python examples/motor.py
 	$(BIN)/python examples/digits.py
 	$(BIN)/python examples/anomaly.py
 	$(BIN)/python examples/ecg.py
 
-# Beside each other: each takes one core, and the other one would wait
-test: .venv/ready
-	$(MAKE) -j2 checks test-export matrix
+# Beside each other: each takes one core, and the other one would wait; the longest first
+test: .venv/docs
+	$(MAKE) -j2 test-export checks docs-test matrix
 
-checks: .venv/ready
+checks: .venv/docs
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest --ignore=tests/export
 	$(BIN)/python tools/bare_wheel.py
+
+# Tutorials are executed where they or the packages have changed; tests/docs/test_site.py builds and checks the same
+docs: .venv/docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+
+.venv/docs: .venv/ready
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[docs]'
+	touch $@
+
+docs-test: .venv/ready
+	PYTHONPATH=tools $(BIN)/python -m pytest -p docs_blocks README.md docs examples benchmarks packaging
 
 test-export: .venv/ready
 	$(BIN)/python -m pytest tests/export
@@ -104,10 +119,13 @@ format: .venv/ready
 
 # constraints.txt pins torch to a version that has a CPU build; unpinned it may bring gigabytes of CUDA
 .venv/demo: pyproject.toml constraints.txt
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install -q --upgrade pip
-	$(BIN)/python -m pip install -q -c constraints.txt -e '.[export,demo]'
-	touch $@
+	@echo "1 of 3: a virtual environment in .venv, of $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv .venv
+	@echo "2 of 3: the newest pip"
+	@$(BIN)/python -m pip install -q --upgrade pip
+	@echo "3 of 3: aeedge with torch, onnx, scikit-learn and matplotlib; some 400 MB are downloaded, which may take minutes"
+	@$(BIN)/python -m pip install -c constraints.txt -e '.[export,demo]'
+	@touch $@
 
 # Spark and Ray among others: a gigabyte that the demo does not need
 .venv/ready: .venv/demo
@@ -115,4 +133,4 @@ format: .venv/ready
 	touch $@
 
 clean:
-	rm -rf .venv .isa .java .mosquitto .fuzz demo-out .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .isa .java .mosquitto .node .onnxruntime .chromium .fuzz .tutorials demo-out site .mypy_cache .ruff_cache .pytest_cache .hypothesis

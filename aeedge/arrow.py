@@ -85,9 +85,11 @@ def encode_batches(
         keep: names of columns to pass through as they are.
         column: name of the column with the samples, if they are lists or tensors; None to take columns by the bundle's
             names of features, or the only column of lists that fits (see `BatchEncoder`).
-        variant, threads: as in `aeedge.load`, for a directory. An engine has a process for each CPU: one thread each.
+        variant: as in `aeedge.load`, for a directory.
+        threads: the same. An engine has a process for each CPU: one thread each.
         invalid: "raise" or "propagate", for rows with null, NaN or infinity; see this module.
-        false_alarm_rate, threshold: of alarms, in place of the bundle's; see `Model.detect`.
+        false_alarm_rate: of alarms, in place of the bundle's; see `Model.detect`.
+        threshold: the same, as a score.
 
     Raises:
         InputError: at once, pyarrow is missing or an argument is none of the above; when a batch is reached, its
@@ -122,8 +124,8 @@ class BatchEncoder:
     A pickled encoder opens its bundle where it is unpickled, at the same path, once in a process.
 
     Args:
+        bundle: this and what is not said here is as in `encode_batches`.
         first_row: number of the first row, for messages; it grows with every batch, and may be set.
-        others: see `encode_batches`.
 
     Attributes:
         model: the loaded bundle.

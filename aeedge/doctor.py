@@ -152,7 +152,7 @@ def machine_findings(facts: dict[str, Any]) -> list[Finding]:
         found.append(Finding("note", "affinity_mask", text))
     wanted = os.environ.get("OMP_NUM_THREADS", "")
     if wanted and wanted != str(facts["cpus"]):
-        text = f"OMP_NUM_THREADS={wanted} has no effect on aeedge; pass threads={wanted} to aeedge.load"
+        text = f"OMP_NUM_THREADS={wanted} has no effect on aeedge; pass threads={wanted} to aeedge.load, or --threads"
         found.append(Finding("note", "omp_num_threads", text))
     return found + [finding for finding in standing() if finding.code == "governor"]
 

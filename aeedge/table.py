@@ -44,6 +44,21 @@ def human_bytes(count: int) -> str:
     return f"{count} B"
 
 
+def human_duration(seconds: float) -> str:
+    """A time in two units: "4.2 s", "2 min 10 s", "3 h 20 min", "2.5 days"."""
+    if seconds < 10 and seconds != int(seconds):
+        return f"{seconds:.1f} s"
+    if round(seconds) < 60:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s" if rest else f"{minutes} min"
+    minutes = round(seconds / 60)
+    if minutes >= 48 * 60:
+        return f"{minutes / 1440:.1f} days"
+    return f"{minutes // 60} h {minutes % 60} min" if minutes % 60 else f"{minutes // 60} h"
+
+
 def percent_of(error: float, tolerance: float) -> str:
     """An error as a share of its tolerance, which is above 0 where there is an error: "0.51 %"."""
     return f"{100 * error / tolerance if error else 0:.2g} %"

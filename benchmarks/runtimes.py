@@ -2,7 +2,7 @@
 
 Five networks, batches of 1 to 16 384 samples, one thread and all; beside time: quality, cold start, memory, installed
 size, and the share of the machine's roofline. The full run writes benchmarks/results/runtimes.jsonl, from which
-runtimes.md, the pictures and the README's table are generated; `--tables` repeats that without measuring.
+runtimes.md and the pictures (also those in docs/images) are generated; `--tables` repeats that without measuring.
 
     python benchmarks/runtimes.py [--quick] [--workload deep ...] [--contender aeedge ...] [--out FOLDER] [--tables]
 """
@@ -19,7 +19,7 @@ from comparison import pictures, run, tables
 from comparison.field import WrongAnswerError
 from comparison.records import Records
 
-README = Path(__file__).parent.parent / "README.md"
+IMAGES = Path(__file__).parent.parent / "docs" / "images"
 PACKAGES = ("torch", "openvino", "ai-edge-litert", "scikit-learn")
 NAME = "runtimes"
 
@@ -37,11 +37,11 @@ def arguments() -> argparse.Namespace:
 
 
 def report(records: Records, out: Path, name: str) -> None:
-    """Tables and pictures; those of the full run also in the README."""
+    """Tables and pictures; those of the full run also for the README."""
     tables.write(records, out / f"{name}.md")
     pictures.write(records, out, name)
     if name == NAME and out == RESULTS:
-        tables.write_headline(records, README)
+        pictures.write_headlines(records, IMAGES)
 
 
 def measure(asked: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""From a recording to alarms with a reason, on a simulated pump (plant.py).
+"""From a recording to alarms with a reason, on a simulated pump (aeedge_export/samples/motor.py).
 
 Trains on normal time, exports, and raises alarms with the device runtime: is the promised false-alarm rate kept,
 are faults found, and is the right sensor named? Leaves the bundle and a picture in demo-out/.
@@ -10,19 +10,17 @@ import time
 from collections import Counter
 from pathlib import Path
 
-import matplotlib as mpl
-
-mpl.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.lines import Line2D
-from plant import SENSORS, Fault, recording
+from style import ALARM, EXPECTED, FAULT, INK
 
 import aeedge
 from aeedge.detection.calibration import alarm_band
 from aeedge.detection.explain import Cause
 from aeedge.table import columns
 from aeedge_export import Autoencoder
+from aeedge_export.samples.motor import SENSORS, Fault, recording
 
 OUT = Path("demo-out")
 HOUR = 3600
@@ -110,37 +108,35 @@ def picture(
         "vib_drive": "vibration",
         "temp_motor": "motor",
     }
-    ink, alarm, expectation = "#4a5a6a", "#c8102e", "#0072b2"
     minutes = np.arange(len(x)) / 60
-    plt.rcParams.update({"font.size": 11, "axes.spines.top": False, "axes.spines.right": False})
     figure, axes = plt.subplots(
         len(shown) + 1, 1, figsize=(8, 9.6), sharex=True, layout="constrained", height_ratios=[1] * len(shown) + [1.7]
     )
     for axis, (name, label) in zip(axes, shown.items()):
         rows = np.array([row for row, cause in causes.items() if cause.name == name], int)
         values = x[:, list(SENSORS).index(name)]
-        axis.plot(minutes, values, color=ink, lw=0.7)
-        axis.plot(minutes[rows], [causes[row].expected for row in rows], ".", color=expectation, ms=2)
-        axis.plot(minutes[rows], values[rows], ".", color=alarm, ms=3)
+        axis.plot(minutes, values, color=INK, lw=0.7)
+        axis.plot(minutes[rows], [causes[row].expected for row in rows], ".", color=EXPECTED, ms=2)
+        axis.plot(minutes[rows], values[rows], ".", color=ALARM, ms=3)
         axis.set_ylabel(f"{label}\n{SENSORS[name]}")
     over = np.array(list(causes), int)
-    axes[-1].semilogy(minutes, scores, color=ink, lw=0.5)
-    axes[-1].semilogy(minutes[over], scores[over], ".", color=alarm, ms=3)
-    axes[-1].axhline(threshold, color="black", lw=1.2)
+    axes[-1].semilogy(minutes, scores, color=INK, lw=0.5)
+    axes[-1].semilogy(minutes[over], scores[over], ".", color=ALARM, ms=3)
+    axes[-1].axhline(threshold, color=EXPECTED, ls="--", lw=1.2)
     axes[-1].set(ylabel="score", xlabel="minutes", xlim=(0, minutes[-1]), ylim=(None, scores.max() * 100))
     for fault in faults:
         first, last = minutes[fault.rows[[0, -1]]]
         for axis in axes:
-            axis.axvspan(first, last, color="#f6dfae", alpha=0.6, lw=0, zorder=0)
+            axis.axvspan(first, last, color=FAULT, alpha=0.18, lw=0, zorder=0)
         middle = {"xy": ((first + last) / 2, 1), "xycoords": ("data", "axes fraction"), "textcoords": "offset points"}
         axes[0].annotate(fault.name.replace(" ", "\n", 1), **middle, xytext=(0, 4), ha="center", va="bottom")
         named = Counter(causes[row].name for row in fault.rows if row in causes)
         often = "\n".join(name for name, count in named.most_common(2) if count > named.total() / 4)
-        axes[-1].annotate(often, **middle, xytext=(0, -2), ha="center", va="top", color=alarm, fontsize=10)
+        axes[-1].annotate(often, **middle, xytext=(0, -2), ha="center", va="top", color=ALARM, fontsize=10)
     keys = {
-        "alarm": {"marker": "o", "ls": "", "color": alarm},
-        "what the sensor should read": {"marker": "o", "ls": "", "color": expectation},
-        "threshold": {"color": "black", "lw": 1.2},
+        "alarm": {"marker": "o", "ls": "", "color": ALARM},
+        "what the sensor should read": {"marker": "o", "ls": "", "color": EXPECTED},
+        "threshold": {"color": EXPECTED, "ls": "--", "lw": 1.2},
     }
     handles = [Line2D([], [], label=label, markersize=5, **style) for label, style in keys.items()]
     figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)

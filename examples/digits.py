@@ -6,16 +6,13 @@ Leaves the bundle, the latents and a picture in demo-out/.
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-import matplotlib as mpl
-
-mpl.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
+import style  # noqa: F401
 import torch
 from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA
@@ -36,12 +33,11 @@ def main() -> None:
     train, test, _, labels = train_test_split(
         digits.data.astype(np.float32), digits.target, test_size=0.25, random_state=0, stratify=digits.target
     )
-    shutil.rmtree(OUT, ignore_errors=True)
-    OUT.mkdir()
+    OUT.mkdir(exist_ok=True)
 
     print(f"training on {len(train)} digits of 8×8 pixels, {LATENT} latents")
     ae = Autoencoder(latent=LATENT, random_state=0, verbose=True).fit(train)
-    ae.export(OUT / "digits.aeedge")
+    ae.export(OUT / "digits.aeedge", overwrite=True)
 
     model = aeedge.load(OUT / "digits.aeedge", check="golden")  # runs on numpy and onnxruntime alone
     latents = model.encode(test)

@@ -14,31 +14,21 @@ import sys
 import time
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import matplotlib as mpl
-
-mpl.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
+from style import ALARM, EXPECTED, INK
 
 import aeedge
 import aeedge_export
 from aeedge_export import Autoencoder
+from aeedge_export.samples.ecg import Recording, simulate
 
 OUT = Path("demo-out")
 LEADS = ("MLII", "V5")
 WINDOW, HOP = 360, 90  # samples: a second, which holds a beat and more, and a quarter of it
 LEAST = 120  # seconds to train on
-
-
-class Recording(NamedTuple):
-    """An electrocardiogram in mV, (samples, 2), its rate in Hz, and the sample and the symbol of each beat."""
-
-    signal: np.ndarray
-    rate: int
-    beats: np.ndarray
-    symbols: np.ndarray
 
 
 def main() -> None:
@@ -110,51 +100,22 @@ def read(folder: Path) -> Recording:
     )
 
 
-def simulate(seconds: int, rng: np.random.Generator) -> Recording:
-    """A signal like an electrocardiogram: each wave of a beat is a bell; some beats come early, or are ventricular."""
-    rate = 360
-    signal = np.zeros((seconds * rate, 2))
-    beats, symbols, at = [], [], 0.5
-    while at < seconds - 1.5:
-        symbol = rng.choice(["N", "A", "V"], p=[0.98, 0.01, 0.01]) if at > LEAST + 30 else "N"
-        at -= 0.0 if symbol == "N" else 0.25
-        _add_beat(signal, rate, at, symbol, rng)
-        beats.append(round(at * rate))
-        symbols.append(symbol)
-        at += 0.8 * (1 + 0.04 * np.sin(2 * np.pi * at / 4) + 0.02 * rng.normal()) + (0.0 if symbol == "N" else 0.3)
-    t = np.arange(len(signal)) / rate
-    signal += 0.05 * np.sin(2 * np.pi * t / 4.3)[:, np.newaxis] + 0.01 * rng.normal(size=signal.shape)
-    return Recording(signal.astype(np.float32), rate, np.array(beats), np.array(symbols))
-
-
-def _add_beat(signal: np.ndarray, rate: int, at: float, symbol: str, rng: np.random.Generator) -> None:
-    """Waves P, Q, R, S and T of a beat at `at` seconds; a ventricular one has no P and is broad."""
-    normal = [(-0.17, 0.025, 0.12), (-0.025, 0.010, -0.1), (0.0, 0.011, 1.1), (0.027, 0.010, -0.25), (0.25, 0.05, 0.2)]
-    waves = [(0.0, 0.05, 1.4), (0.10, 0.04, -0.5), (0.32, 0.07, -0.4)] if symbol == "V" else normal
-    samples = np.arange(max(0, round((at - 0.5) * rate)), min(len(signal), round((at + 0.8) * rate)))
-    for delay, width, height in waves:
-        bell = np.exp(-0.5 * ((samples / rate - at - delay) / width) ** 2)
-        signal[samples] += np.outer(bell, [1.0, 0.6]) * height * (1 + 0.05 * rng.normal())
-
-
 def picture(recording: Recording, events: list[aeedge.Event], threshold: float, path: Path) -> None:
     """The signal around a ventricular beat with its alarm, and the score of all windows."""
-    ink, alarm = "#4a5a6a", "#c8102e"
     times, began = recording.beats / recording.rate, events[0].start
     shown = next(beat for beat in times[recording.symbols == "V"] if beat > began)
-    plt.rcParams.update({"font.size": 11, "axes.spines.top": False, "axes.spines.right": False})
     figure, (above, below) = plt.subplots(2, 1, figsize=(9, 5.6), layout="constrained")
     part = slice(round((shown - 4) * recording.rate), round((shown + 4) * recording.rate))
-    above.plot(np.arange(part.start, part.stop) / recording.rate, recording.signal[part, 0], color=ink, lw=1)
+    above.plot(np.arange(part.start, part.stop) / recording.rate, recording.signal[part, 0], color=INK, lw=1)
     near = [event for event in events if event.alarm and abs(event.start - shown) < 4]
-    above.axvspan(near[0].start, near[-1].end, color=alarm, alpha=0.15, lw=0) if near else None
-    above.annotate("V", (shown, 1), xycoords=("data", "axes fraction"), ha="center", va="bottom", color=alarm)
+    above.axvspan(near[0].start, near[-1].end, color=ALARM, alpha=0.15, lw=0) if near else None
+    above.annotate("V", (shown, 1), xycoords=("data", "axes fraction"), ha="center", va="bottom", color=ALARM)
     above.set(ylabel="mV", xlabel="seconds", xlim=(shown - 4, shown + 4))
 
     minutes, scores = (np.array([getattr(event, name) for event in events]) for name in ("end", "score"))
-    below.semilogy(minutes / 60, scores, color=ink, lw=0.5)
-    below.axhline(threshold, color="black", lw=1.2, label="threshold")
-    for symbol, colour, height in (("V", alarm, 0.98), ("A", "#0072b2", 0.90)):
+    below.semilogy(minutes / 60, scores, color=INK, lw=0.5)
+    below.axhline(threshold, color=EXPECTED, ls="--", lw=1.2, label="threshold")
+    for symbol, colour, height in (("V", ALARM, 0.98), ("A", EXPECTED, 0.90)):
         beats = times[(recording.symbols == symbol) & (times > began)] / 60
         label = {"V": "ventricular beat (V)", "A": "atrial beat (A)"}[symbol]
         below.plot(

@@ -56,9 +56,11 @@ def main() -> None:
         )
         if streamed.stdout.count('"score"') != 2:
             raise SystemExit(f"'aeedge stream' printed: {streamed.stdout}{streamed.stderr}")
-        train, search = ["train", "x", "-o", "y"], ["search", "x", "-o", "y"]
+        workstation = [["report", "x"], *([name, "x", "-o", "y"] for name in ("train", "export", "search"))]
         mqtt = ["stream", str(SIGNALS), "--mqtt", "mqtt://localhost/x"]
-        for extra, arguments in (("export", train), ("export", search), ("mqtt", mqtt)):
+        for name, *_ in workstation:
+            subprocess.run([command, name, "--help"], capture_output=True, check=True)
+        for extra, arguments in (*(("export", each) for each in workstation), ("mqtt", mqtt)):
             missing = subprocess.run([command, *arguments], capture_output=True, text=True, check=False)
             if missing.returncode != 2 or f"aeedge[{extra}]" not in missing.stderr:
                 raise SystemExit(f"'aeedge {arguments[0]}' without the extra {extra} printed: {missing.stderr}")

@@ -78,7 +78,13 @@ def kept(cache: Path, name: str, make: Callable[[Path, Path], None]) -> Path:
 
 
 def download(
-    architecture: str, packages: list[str], scratch: Path, *, closure: bool = False, installed: Path | None = None
+    architecture: str,
+    packages: list[str],
+    scratch: Path,
+    *,
+    closure: bool = False,
+    installed: Path | None = None,
+    suite: str | None = None,
 ) -> list[Path]:
     """Packages from the machine's Debian mirror, signatures checked.
 
@@ -88,6 +94,7 @@ def download(
         scratch: folder for apt's state.
         closure: whether to add their dependencies.
         installed: dpkg's list of what need not be added; None for nothing.
+        suite: another release of Debian than the machine's, such as "trixie", of the same mirror.
 
     Raises:
         LackingError: the mirrors have no such package.
@@ -104,6 +111,15 @@ def download(
     apt = ["apt-get", "--config-file", str(conf), "--quiet", "--yes"]
     # apt-get update succeeds although mirrors did not respond; its output explains why the next step finds nothing.
     said = fetched([*apt, "update"], cwd=state)
+    if suite is not None:
+        mirrors = done(
+            [*apt, "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages", "Label: Debian"]
+        ).split()
+        if not mirrors:
+            raise UnavailableError(f"{', '.join(packages)} come from Debian's mirrors, and this machine names none")
+        (state / "sources.list").write_text(f"deb {mirrors[0]} {suite} main\n")
+        apt += ["-o", f"Dir::Etc::sourcelist={state}/sources.list", "-o", "Dir::Etc::sourceparts=/dev/null"]
+        said += fetched([*apt, "update"], cwd=state)
     fetch = ["install", "--download-only"] if closure else ["download"]
     fetched([*apt, *fetch, *packages], cwd=state, before=said)
     return sorted([*state.glob("*.deb"), *state.glob("cache/archives/*.deb")])

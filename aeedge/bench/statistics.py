@@ -116,10 +116,15 @@ def slope(x: ArrayLike, y: ArrayLike) -> float:
 
 
 def histogram(latencies: ArrayLike, bins: int = 60) -> dict[str, list[float]]:
-    """Counts between logarithmic edges that cover all latencies."""
+    """Counts between logarithmic edges up to the 99.9th percentile, and in one more bin up to the largest latency.
+
+    A single stall of a millisecond would otherwise leave all calls of some microseconds in the first bin.
+    """
     values = np.maximum(np.asarray(latencies, np.float64), 1e-3)
-    low, high = float(values.min()), float(values.max())
+    low, high = float(values.min()), float(np.percentile(values, 99.9, method="higher"))
     edges = np.geomspace(low, max(high, low * 1.01), bins + 1)
-    edges[0], edges[-1] = low, max(high, edges[-1])
+    edges[0] = low
+    edges[-1] = np.nextafter(max(high, edges[-1]), np.inf)  # the last bin is of what is above the percentile
+    edges = np.append(edges, max(float(values.max()), edges[-1]))
     counts, _ = np.histogram(values, edges)
     return {"edges": [float(f"{edge:.5g}") for edge in edges], "counts": [int(count) for count in counts]}

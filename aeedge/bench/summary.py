@@ -43,8 +43,10 @@ def summarise(name: str, runs: list[Run]) -> dict[str, Any]:
     }
 
 
-def series(latencies: NDArray[np.float64], seconds: float | None = None) -> list[dict[str, float]]:
-    """Median and largest latency of equal parts of a run, and when each began.
+def series(latencies: NDArray[np.float64], seconds: float | None = None) -> list[dict[str, float | None]]:
+    """Median, 99th percentile and largest latency of equal parts of a run, and when each began.
+
+    The percentile is None in parts of too few queries for it (see `least_count`).
 
     Args:
         latencies: in microseconds.
@@ -55,7 +57,12 @@ def series(latencies: NDArray[np.float64], seconds: float | None = None) -> list
     if seconds is not None:
         starts = np.linspace(0, seconds, len(parts), endpoint=False)
     return [
-        {"at_s": round(float(at), 4), "p50_us": float(np.median(part)), "max_us": float(part.max())}
+        {
+            "at_s": round(float(at), 4),
+            "p50_us": float(np.median(part)),
+            "p99_us": percentiles(part)["p99"],
+            "max_us": float(part.max()),
+        }
         for at, part in zip(starts, parts)
     ]
 

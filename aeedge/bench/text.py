@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from aeedge.table import columns, human_bytes, pairs
@@ -27,12 +28,15 @@ def text(document: dict[str, Any]) -> str:
     if document["scenarios"]:
         parts.append(_scenarios(document["scenarios"]))
     if "FixedRate" in document["scenarios"]:
-        parts.append(_rate(document["scenarios"]["FixedRate"]))
+        parts.append(_wrapped(rate_sentence(document["scenarios"]["FixedRate"])))
     if document.get("batches"):
-        rows = [[f"{b['rows']:,}", number(b["us"]), f"{b['rows_per_second']:,.0f}"] for b in document["batches"]]
-        parts.append(columns(["rows per call", "µs per call", "rows/s"], rows))
+        unit, scale = time_unit(b["us"] for b in document["batches"])
+        rows = [
+            [f"{b['rows']:,}", number(b["us"] / scale), f"{b['rows_per_second']:,.0f}"] for b in document["batches"]
+        ]
+        parts.append(columns(["rows per call", f"{unit} per call", "rows/s"], rows))
     if document.get("profile"):
-        parts.append(_profile(document["profile"]))
+        parts.append(columns(*profile_table(document["profile"])))
     if "soak" in document:
         parts.append(_soak(document["soak"]))
     if document.get("comparison"):
@@ -84,10 +88,38 @@ def _noise(value: float | None) -> str:
     return "–" if value is None else f"{value:.{1 if value < 0.1 else 0}%}"
 
 
+def time_unit(microseconds: Iterable[float | None]) -> tuple[str, float]:
+    """One unit for times that stand together, and how many microseconds it has: µs, ms or s by their geometric mean."""
+    logs = [math.log10(us) for us in microseconds if us and us > 0]
+    middle = sum(logs) / len(logs) if logs else 0.0
+    return ("s", 1e6) if middle >= 6 else ("ms", 1e3) if middle >= 3 else ("µs", 1.0)
+
+
+def latencies(scenario: dict[str, Any]) -> tuple[str, list[float | None]]:
+    """The unit of a scenario's percentiles, and these in it: p50, p90, p99, p99.9."""
+    found = [scenario[f"{key}_us"] for key in ("p50", "p90", "p99", "p99.9")]
+    unit, scale = scenario_unit(scenario)
+    return unit, [None if us is None else us / scale for us in found]
+
+
+def scenario_unit(scenario: dict[str, Any]) -> tuple[str, float]:
+    """The unit of a scenario's percentiles; of its mean where it has too few queries for them."""
+    keys = ("p50", "p90", "p99", "p99.9") if scenario["p50_us"] else ("mean",)
+    return time_unit(scenario[f"{key}_us"] for key in keys)
+
+
+def human_time(us: float | None) -> str:
+    """A time with its unit."""
+    unit, scale = time_unit([us])
+    return "–" if us is None else f"{number(us / scale)} {unit}"
+
+
 def number(value: float | None) -> str:
     """About three digits; a dash for what the sample does not support."""
     if value is None:
         return "–"
+    if 0 < abs(value) < 0.1:
+        return f"{value:.2g}"
     digits = 2 if abs(value) < 10 else 1 if abs(value) < 1000 else 0
     return f"{value:,.{digits}f}"
 
@@ -152,30 +184,37 @@ def _head(document: dict[str, Any]) -> str:
 
 
 def _phases(phases: dict[str, Any]) -> str:
-    rows = [(label, f"{number(phases[key]):>8} ms") for key, label in _PHASES.items()]
-    warm_up = number(phases["warm_up_ms"])
-    rows.append(("warm-up", f"{warm_up:>8} ms, number of calls: {phases['warm_up_calls']:.0f}"))
-    rows.append(("steady state, one sample", f"{number(phases['steady_us']):>8} µs"))
-    rows.append(("idle afterwards", f"{number(phases['idle_cpu_percent']):>8} % of one CPU"))
+    rows = [(name, f"{value:>8} {rest}") for name, value, rest in phase_rows(phases)]
+    head = f"A fresh process (median of {phases['processes']})"
+    return f"{head}\n{'─' * len(head)}\n{pairs(rows)}"
+
+
+def phase_rows(phases: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """Name, number, and unit with what else there is to say."""
+    rows = [(label, number(phases[key]), "ms") for key, label in _PHASES.items()]
+    rows.append(("warm-up", number(phases["warm_up_ms"]), f"ms, number of calls: {phases['warm_up_calls']:.0f}"))
+    unit, scale = time_unit([phases["steady_us"]])
+    rows.append(("steady state, one sample", number(phases["steady_us"] / scale), unit))
+    rows.append(("idle afterwards", number(phases["idle_cpu_percent"]), "% of one CPU"))
     memory = phases["memory_mb"]
     if memory["steady"] is not None:
         slope = phases["memory_slope_bytes_per_1000_calls"]
-        rows.append(("memory once loaded", f"{number(memory['loaded']):>8} MB"))
-        rows.append(("memory, steady state", f"{number(memory['steady']):>8} MB, {slope:+,.0f} bytes per 1,000 calls"))
+        rows.append(("memory once loaded", number(memory["loaded"]), "MB"))
+        rows.append(("memory, steady state", number(memory["steady"]), f"MB, {slope:+,.0f} bytes per 1,000 calls"))
     if memory["peak"] is not None:
-        rows.append(("memory, peak", f"{number(memory['peak']):>8} MB (4 MiB of rows in one call)"))
-    head = f"A fresh process (median of {phases['processes']})"
-    return f"{head}\n{'─' * len(head)}\n{pairs(rows)}"
+        rows.append(("memory, peak", number(memory["peak"]), "MB (4 MiB of rows in one call)"))
+    return rows
 
 
 def _scenarios(scenarios: dict[str, Any]) -> str:
     rows = []
     for name, s in scenarios.items():
-        values = [number(s[f"{p}_us"]) for p in ("p50", "p90", "p99", "p99.9")]
-        rows.append([name, f"{s['rows_per_query']:,}", f"{s['queries']:,}", *values, f"{s['rows_per_second']:,.0f}"])
-    table = columns(["µs", "rows", "queries", "p50", "p90", "p99", "p99.9", "rows/s"], rows)
+        unit, values = latencies(s)
+        counts = f"{s['rows_per_query']:,}", f"{s['queries']:,}"
+        rows.append([f"{name}, {unit}", *counts, *map(number, values), f"{s['rows_per_second']:,.0f}"])
+    table = columns(["latency", "rows", "queries", "p50", "p90", "p99", "p99.9", "rows/s"], rows)
     bounds = [
-        f"{name} p{q} at most {number(s[f'early_stopping_p{q}_us'])} µs"
+        f"{name} p{q} at most {human_time(s[f'early_stopping_p{q}_us'])}"
         for name, s in scenarios.items()
         for q in ("90", "99")
         if s.get(f"early_stopping_p{q}_us")
@@ -183,35 +222,42 @@ def _scenarios(scenarios: dict[str, Any]) -> str:
     return table + ("\n" + _wrapped(f"With 99 % confidence (early stopping): {', '.join(bounds)}") if bounds else "")
 
 
-def _rate(s: dict[str, Any]) -> str:
+def rate_sentence(s: dict[str, Any]) -> str:
+    """What FixedRate found, in a sentence."""
     misses, due = s["deadline_misses"], s["queries_due"]
     parts = [
         f"At {s['rate_requested']:g} queries per second, timed from when each was due: ",
         f"{s['rate_achieved']:,.0f}/s answered, {misses:,} of {due:,} missed the deadline of ",
-        f"{number(s['deadline_us'])} µs ({misses / due:.2%}); ",
-        f"calls began {number(s['start_delay_p50_us'])} µs late (median).",
+        f"{human_time(s['deadline_us'])} ({misses / due:.2%}); ",
+        f"calls began {human_time(s['start_delay_p50_us'])} late (median).",
     ]
-    return _wrapped("".join(parts))
+    return "".join(parts)
 
 
-def _profile(profile: dict[str, Any]) -> str:
-    """Operators at one row and at many rows, matched by name: onnxruntime may choose others there."""
+def profile_table(profile: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Head and rows: operators at one row and at many, matched by name, for onnxruntime may choose others there."""
     one, many = profile["totals"]
     by_name: dict[tuple[str, str, str], dict[int, float]] = {}
     for o in profile["operators"]:
         by_name.setdefault((o["graph"], o["op_type"], o["name"]), {})[o["rows"]] = o["us"]
+    units = [time_unit([t["call_us"]]) for t in (one, many)]
+
+    def shown(us: float | None, scale: float) -> str:
+        return number(None if us is None else us / scale)
+
     rows = [
         [f"{graph} {op_type}", name[-22:]]
         + [
             cell
-            for t in (one, many)
-            for cell in (number(us.get(t["rows"])), _share(us.get(t["rows"]), t["operators_us"]))
+            for t, (_, scale) in zip((one, many), units)
+            for cell in (shown(us.get(t["rows"]), scale), _share(us.get(t["rows"]), t["operators_us"]))
         ]
         for (graph, op_type, name), us in by_name.items()
     ]
     for key, label in (("operators_us", "all operators"), ("run_us", "run of onnxruntime"), ("call_us", "whole call")):
-        rows.append([label, "" if key != "call_us" else "not profiled", number(one[key]), "", number(many[key]), ""])
-    return columns(["operator", "name", "µs, 1 row", "", f"µs, {many['rows']:,} rows", ""], rows)
+        totals = [shown(t[key], scale) for t, (_, scale) in zip((one, many), units)]
+        rows.append([label, "" if key != "call_us" else "not profiled", totals[0], "", totals[1], ""])
+    return ["operator", "name", f"{units[0][0]}, 1 row", "", f"{units[1][0]}, {many['rows']:,} rows", ""], rows
 
 
 def _share(us: float | None, total: float) -> str:
@@ -220,32 +266,46 @@ def _share(us: float | None, total: float) -> str:
 
 def _soak(soak: dict[str, Any]) -> str:
     shown = soak["windows"][:: max(1, len(soak["windows"]) // 10)]
+    keys = ("p50_us", "p99_us", "max_us")
+    units = [time_unit(w[key] for w in shown) for key in keys]
     rows = [
         [
             f"{w['at_s']:,.1f}",
-            *(number(w[key]) for key in ("p50_us", "p99_us", "max_us")),
+            *(number(w[key] and w[key] / scale) for key, (_, scale) in zip(keys, units)),
             f"{w['rows_per_second']:,.0f}",
             *(number(w[key]) for key in ("celsius", "mhz", "memory_mb")),
         ]
         for w in shown
     ]
-    table = columns(["soak, s", "p50 µs", "p99 µs", "max µs", "rows/s", "°C", "MHz", "MB"], rows)
+    head = [f"{name} {unit}" for name, (unit, _) in zip(("p50", "p99", "max"), units)]
+    table = columns(["soak, s", *head, "rows/s", "°C", "MHz", "MB"], rows)
     drift = "" if soak["drift"] is None else f"\nmedian at the end / median at the start: {soak['drift']:.3f}"
     return table + drift
 
 
 def _comparison(document: dict[str, Any]) -> str:
-    rows = [
-        [
-            f"{c['rows']:,}" if c.get("rows") else c["scenario"],
-            number(c["this_us"]),
-            number(c["other_us"]),
-            f"{c['ratio']['estimate']:.3f}",
-            f"{c['ratio']['low']:.3f} to {c['ratio']['high']:.3f}",
-            c["verdict"].replace("_", " "),
-        ]
-        for c in document["comparison"]
-    ]
+    return f"{compared_with(document)}\n{columns(*comparison_table(document))}"
+
+
+def compared_with(document: dict[str, Any]) -> str:
+    """What this bundle is compared with."""
     other = document["compared_with"]
-    head = ["rows per call", "µs, this", "µs, other", "ratio", "99 % interval", "this is"]
-    return f"Compared with {other['path']} ({other['variant']}, id {other['id'][:12]})\n{columns(head, rows)}"
+    return f"Compared with {other['path']} ({other['variant']}, id {other['id'][:12]})"
+
+
+def comparison_table(document: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Head and rows."""
+    rows = []
+    for c in document["comparison"]:
+        unit, scale = time_unit([c["this_us"], c["other_us"]])
+        rows.append(
+            [
+                f"{c['rows']:,}" if c.get("rows") else c["scenario"],
+                f"{number(c['this_us'] / scale)} {unit}",
+                f"{number(c['other_us'] / scale)} {unit}",
+                f"{c['ratio']['estimate']:.3f}",
+                f"{c['ratio']['low']:.3f} to {c['ratio']['high']:.3f}",
+                c["verdict"].replace("_", " "),
+            ]
+        )
+    return ["rows per call", "this", "other", "ratio", "99 % interval", "this is"], rows

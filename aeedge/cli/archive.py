@@ -7,19 +7,20 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
-from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
 from aeedge.archive.engines import ENGINES
 from aeedge.archive.storage import OTHER_SUFFIXES, is_glob, is_url
+from aeedge.cli.command import section
 from aeedge.cli.streams import show, show_json
 from aeedge.cli.wording import say
 from aeedge.errors import InputError, printable, shortened
 from aeedge.files.source import STDIN
 from aeedge.files.writing import FORMATS, STDOUT
-from aeedge.table import pairs
+from aeedge.system.progress import ProgressLine, time_left
+from aeedge.table import human_duration, pairs
 
 if TYPE_CHECKING:
     from aeedge.archive.calibration import CalibrationReport
@@ -33,77 +34,53 @@ ARCHIVES = """Archives. With --engine, an OUT that ends with /, a URL or a quote
     (missing values, NaN, damaged files) are an error, or go to --bad-rows with the reason; rows in = rows out + rows
     set aside is checked."""
 EXAMPLE = (
-    "aeedge {name} motor.aeedge 's3://plant/2025/*.parquet' -o s3://plant/{name}d/ \\\n"
-    "          --keep time --engine spark --bad-rows s3://plant/bad/"
+    "aeedge {name} motor.aeedge 's3://plant/2025/*.parquet' \\\n"
+    "        -o s3://plant/{name}d/ --keep time --engine spark \\\n"
+    "        --bad-rows s3://plant/bad/"
 )
 _LINE = 80
 _EVERY = 10.0  # seconds between lines about the progress that no terminal shows
 _MOST = 5  # reasons, and files, that are named
 
 
-def engine_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that say where an archive is worked on: engine, workers, master, address, bad_rows."""
-    for option in reversed(
-        (
-            click.option("--engine", type=click.Choice(ENGINES), help="What runs the work [default: local]."),
-            click.option(
-                "--workers",
-                type=int,
-                metavar="N",
-                help="Parts done beside each other on this machine [default: its CPUs].",
-            ),
-            click.option(
-                "--master",
-                metavar="URL",
-                help="Spark's cluster, such as yarn or spark://host:7077 [default: as configured].",
-            ),
-            click.option(
-                "--address",
-                metavar="ADDR",
-                help="Ray's cluster, such as host:6379 or auto [default: RAY_ADDRESS, or a cluster here].",
-            ),
-            click.option(
-                "--bad-rows",
-                metavar="DIR",
-                help="Folder for rows without a result, and why [default: they are an error].",
-            ),
-        )
-    ):
-        command = option(command)
-    return command
-
-
-def archive_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options of commands that write an archive of results."""
-    for option in reversed(
-        (
-            engine_options,
-            click.option("--resume", is_flag=True, help="Go on with a run that ended early, part by part."),
-            click.option(
-                "--column", metavar="NAME", help="Of lists or tensors, that holds the samples [default: found out]."
-            ),
-            click.option(
-                "--json", "as_json", is_flag=True, help="Print what was done as JSON (docs/reference/json-outputs.md)."
-            ),
-        )
-    ):
-        command = option(command)
-    return command
-
-
-class ArchiveCommand(click.Command):
-    """A command whose options for archives are listed apart."""
-
-    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write both lists."""
-        found: dict[bool, list[tuple[str, str]]] = {False: [], True: []}
-        for parameter in self.get_params(ctx):
-            record = parameter.get_help_record(ctx) if isinstance(parameter, click.Option) else None
-            if record is not None:
-                found[parameter.name in Wish._fields].append(record)
-        for title, records in (("Options", found[False]), ("Options for archives", found[True])):
-            with formatter.section(title):
-                formatter.write_dl(records)
+engine_options = section(
+    "Archives",
+    click.option("--engine", type=click.Choice(ENGINES), show_default="local", help="What runs the work."),
+    click.option("--workers", type=int, show_default="its CPUs", help="Parts done beside each other on this machine."),
+    click.option(
+        "--master",
+        metavar="URL",
+        show_default="as configured",
+        help="Spark's cluster, such as yarn or spark://host:7077.",
+    ),
+    click.option(
+        "--address",
+        metavar="ADDR",
+        show_default="RAY_ADDRESS, or a cluster here",
+        help="Ray's cluster, such as host:6379 or auto.",
+    ),
+    click.option(
+        "--bad-rows",
+        metavar="DIR",
+        show_default="they are an error",
+        help="Folder for rows without a result, and why.",
+    ),
+)
+column_option = section(
+    "Archives",
+    click.option(
+        "--column", metavar="NAME", show_default="found out", help="Of lists or tensors, that holds the samples."
+    ),
+)
+archive_options = section(
+    "Archives",
+    engine_options,
+    click.option("--resume", is_flag=True, help="Go on with a run that ended early, part by part."),
+    column_option,
+    click.option(
+        "--json", "as_json", is_flag=True, help="Print what was done as JSON (docs/reference/json-outputs.md)."
+    ),
+)
 
 
 class Wish(NamedTuple):
@@ -253,7 +230,7 @@ def run(
 
     where = wish._asdict() | {"engine": wish.engine or "local"}
     as_json = where.pop("as_json")
-    with progress_line(name) as line:
+    with archive_progress(name) as line:
         report = encode_archive(bundle, sources, output, progress=line, **where, **settings)
     if report.fell_back:
         say(
@@ -287,7 +264,7 @@ def told(report: Report) -> Iterator[tuple[str, str]]:
     yield "ran", f"{ran} {by} on {shortened(report.hosts, 4)}"
     fresh = report.rows - report.resumed_rows
     rate = f"{fresh / seconds:,.0f} {read}/s" if fresh else "all was done before"
-    yield "took", f"{duration(report.seconds)}, {rate}"
+    yield "took", f"{human_duration(report.seconds)}, {rate}"
 
 
 def set_aside(report: Report | CalibrationReport, what: str) -> Iterator[tuple[str, str]]:
@@ -317,17 +294,18 @@ def document(name: str, report: Report, *, has_alarms: bool) -> dict[str, Any]:
     }
 
 
-class ProgressLine:
-    """What is being done, in one line of a terminal; elsewhere a line for each tenth, some seconds apart.
+class ArchiveProgress(ProgressLine):
+    """How far an archive is: rows, their rate, and the time left.
 
     Attributes:
         done, rows: rows that are done, of how many; 0 before that is known.
     """
 
     def __init__(self, name: str) -> None:
-        self._name, self._in_terminal = name, sys.stderr.isatty()
-        self._began = self._said = time.monotonic()
-        self._first = self._tenth = self.done = self.rows = 0
+        super().__init__(every=_EVERY)
+        self._name = name
+        self._began, self._first = time.monotonic(), 0
+        self.done = self.rows = 0
 
     def __call__(self, done: int, rows: int, what: str) -> None:
         """Show it; see `aeedge.archive.job.Progress`."""
@@ -335,33 +313,20 @@ class ProgressLine:
         if rows and not self.rows:
             self._began, self._first = now, done
         self.done, self.rows = done, rows
-        if self._in_terminal:
-            text = self._text(what, now, get_terminal_size().columns - 1)
-            click.echo(f"\r\x1b[K{text}", nl=False, err=True)
-        elif rows and 10 * done // rows > self._tenth and now - self._said >= _EVERY:
-            self._tenth, self._said = 10 * done // rows, now
-            click.echo(self._text(what, now, _LINE), err=True)
-
-    def _text(self, what: str, now: float, width: int) -> str:
-        if not self.rows:
-            return f"{self._name}: {what} …"[:width]
-        parts = [f"{self._name} {100 * self.done // self.rows} %: {_short(self.done)} of {_short(self.rows)} rows"]
-        fresh, seconds = self.done - self._first, now - self._began
-        if fresh and seconds > 0:
-            rate = fresh / seconds
-            parts += [f"{_short(rate)}/s", f"{duration((self.rows - self.done) / rate)} left"]
-        return ", ".join([*parts, what])[:width]
-
-    def end(self) -> None:
-        """Remove it."""
-        if self._in_terminal:
-            click.echo("\r\x1b[K", nl=False, err=True)
+        if not rows:
+            self.show([f"{self._name}: {what} …"])
+            return
+        parts = [f"{self._name} {100 * done // rows} %: {_short(done)} of {_short(rows)} rows"]
+        fresh, seconds = done - self._first, now - self._began
+        rate = fresh / seconds if fresh and seconds > 0 else 0.0
+        parts += [f"{_short(rate)}/s", what, time_left((rows - done) / rate)] if rate else [what]
+        self.show(parts, done / rows)
 
 
 @contextmanager
-def progress_line(name: str, *, resumes: bool = True) -> Iterator[ProgressLine]:
-    """A `ProgressLine`; where a signal ends a command that can go on later, how far it came is said."""
-    line = ProgressLine(name)
+def archive_progress(name: str, *, resumes: bool = True) -> Iterator[ArchiveProgress]:
+    """An `ArchiveProgress`; where a signal ends a command that can go on later, how far it came is said."""
+    line = ArchiveProgress(name)
     try:
         with redirect_stdout(sys.stderr):  # Ray tells on standard output that a worker ended
             yield line
@@ -393,13 +358,3 @@ def _short(count: float) -> str:
             scaled = count / factor
             return f"{scaled:.{0 if scaled >= 100 else 1 if scaled >= 10 else 2}f} {unit}"
     return f"{count:,.0f}"
-
-
-def duration(seconds: float) -> str:
-    """In two units."""
-    if seconds < 60:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    if minutes < 60:
-        return f"{int(seconds) // 60} min {int(seconds) % 60} s"
-    return f"{minutes // 60} h {minutes % 60} min" if minutes < 48 * 60 else f"{minutes / 1440:.1f} days"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from contextlib import ExitStack
 from typing import Any
@@ -17,8 +18,19 @@ from aeedge.bench.page import page
 from aeedge.bench.plan import METHODS, SCENARIOS, Plan
 from aeedge.bench.text import batch_text, text
 from aeedge.bundle.reader import Bundle
+from aeedge.cli.command import Command, section
 from aeedge.cli.streams import check_stdout, show, show_json
-from aeedge.cli.types import DURATION, PERCENT, RATE, Scenario, threads_option, variant_option
+from aeedge.cli.types import (
+    DURATION,
+    PERCENT,
+    RATE,
+    Number,
+    Scenario,
+    Whole,
+    json_option,
+    threads_option,
+    variant_option,
+)
 from aeedge.cli.wording import say_before
 from aeedge.errors import InputError, printable
 from aeedge.files.atomic import atomic_file
@@ -27,65 +39,99 @@ from aeedge.files.rows import Wanted, open_all
 from aeedge.files.source import STDIN, standard_input
 from aeedge.system import conditions
 from aeedge.system.clock import Clock
+from aeedge.system.progress import ProgressLine
 
 _MOST_ROWS = 4096  # read from a file; they are repeated to the number that a scenario needs
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("bundle", type=click.Path(), required=False)
-@click.option(
-    "--batch",
-    type=click.Path(allow_dash=True),
-    metavar="FOLDER",
-    help="Measure all bundles of a folder, NAME.aeedge, beside each other; - for a tar of them on standard input.",
+@section(
+    "What is measured",
+    click.option(
+        "--scenario",
+        "scenarios",
+        multiple=True,
+        type=Scenario(SCENARIOS),
+        show_default="all three",
+        help="SingleStream, MultiStream or Offline (repeatable).",
+    ),
+    click.option("--method", type=click.Choice(METHODS), default="encode", help="The method to measure."),
+    click.option(
+        "--seconds",
+        type=Number("at least 0.05", lambda seconds: 0.05 <= seconds < math.inf),
+        default=5.0,
+        show_default="5, with --batch 0.5",
+        help="Length of each scenario; with --batch of each bundle and --at.",
+    ),
+    click.option(
+        "--rate", type=RATE, show_default="no fixed rate", help="Also send queries at a fixed rate, such as 200/s."
+    ),
+    click.option(
+        "--deadline",
+        type=DURATION,
+        show_default="the time between two queries",
+        help="With --rate: the time within which a query has to be answered, such as 5ms.",
+    ),
+    click.option(
+        "--soak",
+        type=DURATION,
+        show_default="no long run",
+        help="Also a long run, such as 30m: drift, temperature, memory.",
+    ),
+    click.option("--quick", is_flag=True, help="Skip the fresh processes and the batch sizes."),
+    click.option("--profile", is_flag=True, help="Also measure the time per operator of the graph."),
 )
-@click.option(
-    "--at",
-    multiple=True,
-    type=click.IntRange(1),
-    help="With --batch: number of samples of a call; may be repeated [default: 1 and 1024].",
+@section(
+    "Data",
+    click.option(
+        "--data", type=click.Path(), show_default="the bundle's reference inputs", help="File of rows to measure with."
+    ),
 )
-@click.option(
-    "--scenario",
-    "scenarios",
-    multiple=True,
-    type=Scenario(SCENARIOS),
-    help="SingleStream, MultiStream or Offline; may be repeated [default: all three].",
+@section(
+    "Many bundles",
+    click.option(
+        "--batch",
+        type=click.Path(allow_dash=True),
+        metavar="FOLDER",
+        show_default="BUNDLE alone",
+        help="Measure all bundles of a folder, NAME.aeedge, beside each other; - for a tar of them on standard input.",
+    ),
+    click.option(
+        "--at",
+        multiple=True,
+        type=Whole(1),
+        show_default="1 and 1024",
+        help="With --batch: number of samples of a call (repeatable).",
+    ),
 )
-@click.option(
-    "--seconds",
-    default=5.0,
-    show_default=True,
-    type=click.FloatRange(0.05),
-    help="Length of each scenario; with --batch of each bundle and --at, where 0.5 is the default.",
-)
-@click.option("--rate", type=RATE, help="Also send queries at a fixed rate, such as 200/s.")
-@click.option(
-    "--deadline",
-    type=DURATION,
-    help="With --rate: the time within which a query has to be answered, such as 5ms [default: the time between two "
-    "queries].",
-)
-@click.option("--soak", type=DURATION, help="Also a long run, such as 30m: drift, temperature, memory.")
-@click.option(
-    "--method", type=click.Choice(METHODS), default="encode", show_default=True, help="The method to measure."
+@section(
+    "Comparison",
+    click.option(
+        "--compare",
+        "other",
+        metavar="BUNDLE",
+        type=click.Path(),
+        show_default="none",
+        help="Compare with another bundle, interleaved.",
+    ),
+    click.option("--baseline", type=click.Path(), show_default="none", help="Compare with an earlier --json result."),
+    click.option(
+        "--fail-if-slower",
+        "limit",
+        type=PERCENT,
+        show_default="no limit",
+        help="With --compare or --baseline: exit code 1 when slower by more, such as 5%.",
+    ),
 )
 @variant_option
 @threads_option
-@click.option("--data", type=click.Path(), help="File of rows to use instead of the bundle's reference inputs.")
-@click.option("--quick", is_flag=True, help="Skip the fresh processes and the batch sizes.")
-@click.option("--profile", is_flag=True, help="Also measure the time per operator of the graph.")
-@click.option("--compare", "other", type=click.Path(), help="Compare with another bundle, interleaved.")
-@click.option("--baseline", type=click.Path(), help="Compare with an earlier --json result.")
-@click.option(
-    "--fail-if-slower",
-    "limit",
-    type=PERCENT,
-    help="With --compare or --baseline: exit code 1 when slower by more, such as 5%.",
+@section(
+    "Output",
+    json_option,
+    click.option("--html", type=click.Path(), show_default="no page", help="Also write the result as an HTML page."),
+    click.option("-f", "--force", is_flag=True, help="Overwrite the page."),
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON (docs/reference/json-outputs.md).")
-@click.option("--html", type=click.Path(), help="Also write the result as an HTML page.")
-@click.option("-f", "--force", is_flag=True, help="Overwrite the page.")
 @click.pass_context
 def bench(ctx: click.Context, /, bundle: str | None, batch: str | None, at: tuple[int, ...], **options: Any) -> None:
     """Measure latency and throughput of a bundle, or of many, on this machine.
@@ -123,10 +169,12 @@ def bench(ctx: click.Context, /, bundle: str | None, batch: str | None, at: tupl
         check_page(options["html"], overwrite=options["force"], inputs=[options["data"], options["baseline"]])
     rows = _rows(bundle, plan.method, options["data"])
     say_before(conditions.at_start(Clock()))
-    progress = _progress(quiet=not sys.stderr.isatty())
-    measurement = Measurement(plan, rows, progress)
-    document = measurement.compare(plan._replace(path=other)) if other else measurement.run()
-    progress("")
+    line = ProgressLine()
+    try:
+        measurement = Measurement(plan, rows, lambda text: line.show([text]))
+        document = measurement.compare(plan._replace(path=other)) if other else measurement.run()
+    finally:
+        line.end()
     if baseline is not None:
         against(document, baseline, options["baseline"])
     show_json(document) if options["as_json"] else show(text(document))
@@ -162,11 +210,17 @@ def _batch(ctx: click.Context, place: str, at: tuple[int, ...], options: dict[st
             place = str(stack.enter_context(unpacked(_archive(), "--batch -")))
         paths = folder_of_bundles(place)
         say_before(conditions.at_start(Clock()))
-        progress = _progress(quiet=not sys.stderr.isatty())
+        line = ProgressLine()
+        stack.callback(line.end)
         document = measure(
-            paths, at=at, method=options["method"], threads=options["threads"], seconds=seconds, progress=progress
+            paths,
+            at=at,
+            method=options["method"],
+            threads=options["threads"],
+            seconds=seconds,
+            progress=lambda text: line.show([text]),
         )
-        progress("")
+        line.end()
     show_json(document) if options["as_json"] else show(batch_text(document))
     return 1 if document["status"] != "valid" or any("error" in entry for entry in document["bundles"]) else 0
 
@@ -207,16 +261,6 @@ def _rows(bundle: str, method: str, data: str | None) -> NDArray[Any] | None:
     if rows.shape[1:] != shape and rows[0].size != int(np.prod(shape)):
         raise InputError(f"{data}: expected rows of shape {shape}, got {rows.shape[1:]}")
     return rows.reshape(len(rows), *shape)
-
-
-def _progress(*, quiet: bool) -> Any:
-    """Show progress on one line of the terminal."""
-
-    def progress(message: str) -> None:
-        if not quiet:
-            click.echo(f"\r\x1b[K{message}", nl=False, err=True)
-
-    return progress
 
 
 def _exit_code(document: dict[str, Any], limit: float | None) -> int:

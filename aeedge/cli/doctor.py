@@ -7,7 +7,9 @@ from typing import Any
 
 import click
 
+from aeedge.cli.command import Command
 from aeedge.cli.streams import show, show_json
+from aeedge.cli.types import json_option
 from aeedge.doctor import examine
 from aeedge.system.ort_probe import STAGES, words
 from aeedge.table import pairs, percent_of
@@ -46,9 +48,9 @@ _NONFINITE = {
 }
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("bundle", type=click.Path(), required=False)
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON (docs/reference/json-outputs.md).")
+@json_option
 @click.pass_context
 def doctor(ctx: click.Context, bundle: str | None, as_json: bool) -> None:
     """Report on this machine, its packages, and how a bundle runs here.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -14,8 +15,9 @@ from typing import Any
 import click
 
 from aeedge import __version__
+from aeedge.cli.command import Context, on_workstation
 from aeedge.cli.streams import UnusableError, ended_quietly, prepare
-from aeedge.cli.wording import reworded
+from aeedge.cli.wording import reworded, say, suggested
 from aeedge.errors import AeedgeError, BundleError, InputError
 
 ENTRY_POINT_GROUP = "aeedge.commands"
@@ -36,6 +38,7 @@ WORKSTATION = {  # listed here so that --help need not import the workstation
     "train": "Train an autoencoder on a file of rows.",
     "export": "Turn a trained run into a bundle.",
     "report": "Write a run as one HTML page.",
+    "sample": "Write small data to try the commands with.",
     "search": "Find the networks that suit a device: small, fast, and as accurate as they can be.",
 }
 _MODULES = dict.fromkeys(("encode", "decode", "denoise"), "aeedge.cli.transform") | {
@@ -52,6 +55,8 @@ _MODULES = dict.fromkeys(("encode", "decode", "denoise"), "aeedge.cli.transform"
 
 class AeedgeGroup(click.Group):
     """The top of the command line."""
+
+    context_class = Context
 
     @classmethod
     def build(cls) -> AeedgeGroup:
@@ -118,8 +123,12 @@ class AeedgeGroup(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; an AeedgeError or MemoryError becomes a sentence and an exit code, all else is a bug."""
         try:
-            with _signals_as_exceptions(), ended_quietly():
+            with _signals_as_exceptions(), ended_quietly(), _warnings_as_notes():
                 return super().invoke(ctx)
+        except click.BadParameter as error:
+            if isinstance(error, click.MissingParameter) or (said := suggested(error.message)) == error.message:
+                raise
+            raise click.BadParameter(said, error.ctx, error.param, error.param_hint) from None
         except AeedgeError as error:
             unusable = isinstance(error, InputError) or type(error) is BundleError
             command = self.get_command(ctx, ctx.invoked_subcommand or "") or self
@@ -127,6 +136,24 @@ class AeedgeGroup(click.Group):
             raise (UnusableError if unusable else click.ClickException)(message) from error
         except MemoryError as error:
             raise UnusableError(str(error) or "there is too little memory; free some") from error
+
+
+@contextmanager
+def _warnings_as_notes() -> Iterator[None]:
+    """Show a warning as a sentence, without the line of code that it comes from."""
+    before = warnings.showwarning
+
+    def shown(message: Any, category: type[Warning], *place: Any, **more: Any) -> None:
+        if category is UserWarning:
+            say(f"Warning: {message}", err=True)
+        else:
+            before(message, category, *place, **more)
+
+    warnings.showwarning = shown
+    try:
+        yield
+    finally:
+        warnings.showwarning = before
 
 
 @contextmanager
@@ -164,10 +191,5 @@ def _installed() -> dict[str, EntryPoint]:
 
 
 def _load(entry: EntryPoint) -> Any:
-    try:
+    with on_workstation(entry.name):
         return entry.load()
-    except ModuleNotFoundError as error:
-        raise InputError(
-            f"'aeedge {entry.name}' runs on the workstation and needs more packages ({error.name} is missing); "
-            "install them with: pip install 'aeedge[export]'"
-        ) from error

@@ -11,13 +11,14 @@ import click
 from aeedge.bundle.codes_spec import CodeScale, code_bytes
 from aeedge.bundle.manifest import CompressionSpec, Manifest, SignalSpec
 from aeedge.bundle.reader import Bundle
+from aeedge.cli.command import Command
 from aeedge.cli.streams import show
 from aeedge.errors import shortened
 from aeedge.files.times import duration_text, rate_said
 from aeedge.table import human_bytes, pairs
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("bundle", type=click.Path())
 @click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON (docs/reference/bundle-format.md).")
 def info(bundle: str, as_json: bool) -> None:

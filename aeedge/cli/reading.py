@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -18,10 +17,11 @@ from numpy.typing import NDArray
 from aeedge.bundle.codes_spec import code_bytes
 from aeedge.bundle.manifest import InputSpec
 from aeedge.bundle.reader import Bundle
+from aeedge.cli.command import section
 from aeedge.cli.types import (
     allow_ops_option,
-    resize_option,
-    skip_bad_option,
+    array_option,
+    image_options,
     table_options,
     threads_option,
     variant_option,
@@ -35,6 +35,7 @@ from aeedge.runtime.missing import fill_missing, missing_rows
 from aeedge.runtime.prefetch import prefetch
 from aeedge.signals.crossfade import Crossfade
 from aeedge.signals.recording import Piece, Recordings
+from aeedge.system.progress import Pace, ProgressLine
 
 
 class Result(NamedTuple):
@@ -70,37 +71,60 @@ class Samples(NamedTuple):
 
 
 keep_option = click.option(
-    "--keep", multiple=True, metavar="NAME", help="Pass this column of the input through (repeatable)."
+    "--keep",
+    multiple=True,
+    metavar="NAME",
+    show_default="none",
+    help="Pass this column of the input through (repeatable).",
 )
 
 
-def row_options(output: str, *more: Callable[[Any], Any], required: bool = True) -> Callable[[Any], Any]:
-    """The arguments and options of a command from rows to rows; `output` says what OUT is for, `more` are its own."""
+def row_options(output: str, *more: Callable[[Any], Any], without: str | None = None) -> Callable[[Any], Any]:
+    """The arguments and options of a command from rows to rows.
+
+    Args:
+        output: what OUT is for.
+        more: options of its own.
+        without: what is done without OUT; None where it is required.
+    """
     options: list[Callable[[Any], Any]] = [
         click.argument("bundle", type=click.Path()),
         click.argument("sources", metavar="IN...", nargs=-1, required=True, type=click.Path()),
-        click.option("-o", "--output", metavar="OUT", required=required, type=click.Path(), help=output),
-        click.option(
-            "--format",
-            type=click.Choice(["csv", "jsonl"]),
-            help="Of standard output, a pipe, or an OUT without a suffix [default: by OUT's suffix, or csv].",
+        section(
+            "Output",
+            click.option(
+                "-o",
+                "--output",
+                metavar="OUT",
+                required=without is None,
+                type=click.Path(),
+                show_default=without,
+                help=output,
+            ),
+            click.option(
+                "--format",
+                type=click.Choice(["csv", "jsonl"]),
+                show_default="by OUT's suffix, or csv",
+                help="Of standard output, a pipe, or an OUT without a suffix.",
+            ),
+            click.option("-f", "--force", is_flag=True, help="Overwrite OUT."),
         ),
         *more,
+        section(
+            "Data",
+            click.option(
+                "--invalid",
+                type=click.Choice(["raise", "propagate"]),
+                default="raise",
+                help="For missing values, NaN or infinity: stop, or write NaN for those rows.",
+            ),
+            array_option,
+            table_options,
+            image_options,
+        ),
         variant_option,
         threads_option,
         allow_ops_option,
-        click.option(
-            "--invalid",
-            type=click.Choice(["raise", "propagate"]),
-            default="raise",
-            show_default=True,
-            help="For missing values, NaN or infinity: stop, or write NaN for those rows.",
-        ),
-        click.option("--array", help="Name of the array inside an .npz."),
-        table_options,
-        resize_option,
-        skip_bad_option,
-        click.option("-f", "--force", is_flag=True, help="Overwrite OUT."),
     ]
 
     def decorated(command: Any) -> Any:
@@ -312,19 +336,17 @@ def named(sources: Sequence[str]) -> str:
 
 
 def _progress(blocks: Iterable[NDArray[Any]], rows: RowFile, label: str) -> Iterator[NDArray[Any]]:
-    """Show a progress bar in a terminal."""
-    if not sys.stderr.isatty():
-        yield from blocks
-        return
-    if rows.count is None:
-        done = 0
+    """Show in a terminal how far it is."""
+    line, pace, done = ProgressLine(), Pace(), 0
+    try:
         for block in blocks:
             yield block
             done += len(block)
-            click.echo(f"\r{label}: {done:,} rows", nl=False, err=True)
-        click.echo(err=True)
-        return
-    with click.progressbar(length=rows.count, label=label, file=sys.stderr, show_pos=True) as bar:
-        for block in blocks:
-            yield block
-            bar.update(len(block))
+            if not line.is_terminal:
+                continue
+            if rows.count is None:
+                line.show([label, f"{done:,} rows"])
+            else:
+                line.show([label, pace.left(done, rows.count), f"{done:,} of {rows.count:,} rows"])
+    finally:
+        line.end()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -11,55 +10,63 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aeedge.bundle.reader import Bundle
-from aeedge.cli.archive import ArchiveCommand, Wish, duration, engine_options, many, progress_line, refuse, set_aside
+from aeedge.cli.archive import Wish, archive_progress, column_option, engine_options, many, refuse, set_aside
+from aeedge.cli.command import Command, section
 from aeedge.cli.reading import named, open_recordings, shaped
 from aeedge.cli.streams import show
 from aeedge.cli.types import (
     allow_ops_option,
+    array_option,
     dialect_options,
-    resize_option,
+    image_options,
     rule_options,
-    skip_bad_option,
     table_options,
 )
-from aeedge.cli.wording import say
+from aeedge.cli.wording import reworded, say
 from aeedge.errors import InputError, printable, shortened
 from aeedge.files.replacing import BUNDLE, check_folder
 from aeedge.files.rows import RowFile, Wanted, open_all
 from aeedge.recalibration import Recalibrated
 from aeedge.recalibration import recalibrate as recalibrated
-from aeedge.table import pairs
+from aeedge.system.progress import ProgressLine
+from aeedge.table import human_duration, pairs
 
 if TYPE_CHECKING:
     from aeedge.archive.calibration import CalibrationReport
 
 
-@click.command(cls=ArchiveCommand)
+@click.command(cls=Command)
 @click.argument("bundle", type=click.Path())
 @click.argument("normal", metavar="NORMAL...", nargs=-1, required=True, type=click.Path())
-@click.option("-o", "--output", metavar="NEW", required=True, type=click.Path(), help="Bundle to write.")
+@section(
+    "Output",
+    click.option("-o", "--output", metavar="NEW", required=True, type=click.Path(), help="Bundle to write."),
+    click.option("-f", "--force", is_flag=True, help="Overwrite NEW, if it is a bundle other than BUNDLE."),
+)
 @rule_options("that of BUNDLE, or 0.01")
-@click.option("--keep-score", is_flag=True, help="Keep the score's parameters: all rows calibrate.")
-@click.option(
-    "--time-ordered/--no-time-ordered",
-    default=None,
-    help="Whether NORMAL is in the order of time: the first rows fit, the later ones calibrate [default: as BUNDLE; "
-    "windows are].",
+@section(
+    "Alarms",
+    click.option("--keep-score", is_flag=True, help="Keep the score's parameters: all rows calibrate."),
+    click.option(
+        "--time-ordered/--no-time-ordered",
+        default=None,
+        show_default="as BUNDLE; windows are",
+        help="Whether NORMAL is in the order of time: the first rows fit, the later ones calibrate.",
+    ),
+)
+@section("Data", array_option, table_options, image_options)
+@section(
+    "Archives",
+    engine_options,
+    column_option,
+    click.option(
+        "--invalid",
+        type=click.Choice(["raise", "propagate"]),
+        default="raise",
+        help="Of an archive: for NaN or infinity stop, or leave such rows out.",
+    ),
 )
 @allow_ops_option
-@click.option("--array", help="Name of the array inside an .npz.")
-@table_options
-@resize_option
-@skip_bad_option
-@engine_options
-@click.option("--column", metavar="NAME", help="Of lists or tensors, that holds the samples [default: found out].")
-@click.option(
-    "--invalid",
-    type=click.Choice(["raise", "propagate"]),
-    default="raise",
-    help="Of an archive: for NaN or infinity stop, or leave such rows out [default: raise].",
-)
-@click.option("-f", "--force", is_flag=True, help="Overwrite NEW, if it is a bundle other than BUNDLE.")
 def recalibrate(
     bundle: str,
     normal: tuple[str, ...],
@@ -94,8 +101,10 @@ def recalibrate(
     \b
     Examples:
       aeedge recalibrate motor.aeedge normal.csv -o motor7.aeedge
-      aeedge recalibrate motor.aeedge normal.csv -o motor7.aeedge --false-alarm-rate 0.001
-      aeedge recalibrate motor.aeedge 's3://plant/2025/*.parquet' -o plant.aeedge --engine spark
+      aeedge recalibrate motor.aeedge normal.csv -o motor7.aeedge \\
+        --false-alarm-rate 0.001
+      aeedge recalibrate motor.aeedge 's3://plant/2025/*.parquet' \\
+        -o plant.aeedge --engine spark
     """
     wish = Wish.taken(reading)
     rule = {
@@ -114,10 +123,11 @@ def recalibrate(
     else:
         check_folder(output, overwrite=force, kinds=[BUNDLE], inputs=[bundle, *normal])
         reading["dialect"] = dialect_options(header, delimiter, decimal)
-        rows = _rows(Bundle(bundle), normal, reading)
+        line = ProgressLine()
+        rows = _rows(Bundle(bundle), normal, reading, line)
         options: dict[str, Any] = {"time_ordered": time_ordered, "allow_ops": allow_ops, **rule}
-        found = recalibrated(bundle, rows, output, overwrite=force, progress=_progress, **options)
-        _progress("")
+        found = recalibrated(bundle, rows, output, overwrite=force, progress=lambda text: line.show([text]), **options)
+        line.end()
         _say_notes(found)
         lines = list(_summary(found))
     show(pairs(lines, 80))
@@ -131,7 +141,7 @@ def _of_archive(
     from aeedge.archive.calibration import calibrate_archive
 
     where = wish.where() | {"column": wish.column}
-    with progress_line("recalibrate", resumes=False) as line:
+    with archive_progress("recalibrate", resumes=False) as line:
         report = calibrate_archive(bundle, sources, output, progress=line, **where, **options)
     _say_notes(report.recalibrated)
     return [*_told(report), *_summary(report.recalibrated)]
@@ -150,15 +160,15 @@ def _told(report: CalibrationReport) -> Iterator[tuple[str, str]]:
     more += f" + {report.set_aside:,} set aside" if report.set_aside else ""
     yield "check", f"{report.rows:,} {what} in = {counted}{more}"
     hosts = shortened(report.hosts, 4)
-    yield "ran", f"{report.engine}, {many(report.workers, 'worker')} on {hosts}: {duration(report.seconds)}"
+    yield "ran", f"{report.engine}, {many(report.workers, 'worker')} on {hosts}: {human_duration(report.seconds)}"
 
 
 def _say_notes(found: Recalibrated) -> None:
     for note in found.notes:
-        say(f"Note: {note}", err=True)
+        say(f"Note: {reworded(note, recalibrate)}", err=True)
 
 
-def _rows(bundle: Bundle, sources: tuple[str, ...], reading: Mapping[str, Any]) -> NDArray[Any]:
+def _rows(bundle: Bundle, sources: tuple[str, ...], reading: Mapping[str, Any], line: ProgressLine) -> NDArray[Any]:
     """All rows, in the model's shape; of recordings all windows."""
     spec = bundle.manifest.input
     wanted = Wanted(spec.features, spec.shape, spec.dtype, spec.dialect)
@@ -171,18 +181,13 @@ def _rows(bundle: Bundle, sources: tuple[str, ...], reading: Mapping[str, Any]) 
     for block in rows.blocks():
         blocks.append(shaped(block, wanted))
         count += len(block)
-        _progress(f"{count:,} rows")
+        line.show([f"{count:,} rows"])
+    line.end()
     for note in rows.notes:
         say(f"Note: {named(sources)}: {note}", err=True)
     if not count:
         raise InputError(f"{shortened(sources)}: expected at least one row, got none")
     return np.concatenate(blocks)
-
-
-def _progress(text: str) -> None:
-    """Show in a terminal what is being done, in the place of what was."""
-    if sys.stderr.isatty():
-        click.echo(f"\r\x1b[K{text}", nl=False, err=True)
 
 
 def _summary(found: Recalibrated) -> Iterator[tuple[str, str]]:

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from aeedge.cli.alarms import NO_ALARMS, Detector, Tally, promised, quantiles, shown, summary
-from aeedge.cli.archive import ARCHIVES, EXAMPLE, ArchiveCommand, Wish, archive_options, refuse
+from aeedge.cli.archive import ARCHIVES, EXAMPLE, Wish, archive_options, refuse
 from aeedge.cli.archive import run as run_archive
+from aeedge.cli.command import Command, section
 from aeedge.cli.group import DEVICE
 from aeedge.cli.reading import keep_option, open_samples, results, row_options
 from aeedge.cli.streams import check_stdout, show
 from aeedge.cli.transform import FORMATS, OF_SIGNALS, checked_output, written
-from aeedge.cli.types import dialect_options
+from aeedge.cli.types import Whole, dialect_options
 from aeedge.errors import InputError, printable
 from aeedge.files.writing import STDOUT, output_format
 from aeedge.loading import load
@@ -44,21 +45,36 @@ _HELP = f"""{DEVICE["score"]}
     """
 
 
-@click.command(help=_HELP, cls=ArchiveCommand)
+@click.command(help=_HELP, cls=Command)
 @row_options(
-    "File to write [default: a table]; of an archive a folder.",
-    keep_option,
-    click.option(
-        "--top",
-        type=click.IntRange(0),
-        help="Name so many values that cause each alarm [default: 1 where there can be alarms, 0 for .npy].",
+    "File to write; of an archive a folder.",
+    section(
+        "Output",
+        keep_option,
+        click.option(
+            "--summary", "summarise", is_flag=True, help="Count alarms, compare with the promised rate, list some."
+        ),
     ),
-    click.option("--false-alarm-rate", type=float, metavar="RATE", help="Of normal rows, in place of the bundle's."),
-    click.option("--threshold", type=float, metavar="VALUE", help="Alarm above this score, in place of the bundle's."),
-    click.option(
-        "--summary", "summarise", is_flag=True, help="Count alarms, compare with the promised rate, list some."
+    section(
+        "Alarms",
+        click.option(
+            "--false-alarm-rate",
+            type=float,
+            metavar="RATE",
+            show_default="the bundle's",
+            help="Share of normal rows that may raise an alarm.",
+        ),
+        click.option(
+            "--threshold", type=float, metavar="SCORE", show_default="the bundle's", help="Alarm above this score."
+        ),
+        click.option(
+            "--top",
+            type=Whole(0),
+            show_default="1 where there can be alarms, 0 for .npy",
+            help="Name so many values that cause each alarm.",
+        ),
     ),
-    required=False,
+    without="a table on the terminal",
 )
 @archive_options
 def score(

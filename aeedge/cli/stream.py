@@ -13,17 +13,19 @@ from typing import Any
 import click
 
 from aeedge.bundle.manifest import SignalSpec
+from aeedge.cli.command import Command, section
 from aeedge.cli.group import DEVICE
 from aeedge.cli.streams import check_stdout, show
 from aeedge.cli.types import (
     Quantity,
+    Whole,
     allow_ops_option,
     dialect_options,
     table_options,
     threads_option,
     variant_option,
 )
-from aeedge.cli.wording import say
+from aeedge.cli.wording import reworded, say
 from aeedge.errors import InputError, printable, shortened
 from aeedge.files.replacing import check_file
 from aeedge.files.source import STDIN
@@ -36,6 +38,7 @@ from aeedge.signals.mqtt import Address, Broker, default_client_id
 from aeedge.signals.recorder import Recorder
 from aeedge.signals.sources import RAW, parser_of, read_pieces
 from aeedge.signals.stream import Stream
+from aeedge.system.progress import ProgressLine
 from aeedge.system.stopping import Stopped, Stopping
 
 _PAUSE, _PROGRESS_EVERY, _OLD = 1.0, 0.5, 86_400.0  # seconds; a lag from which on the signal is an old one
@@ -51,7 +54,7 @@ _RATE_ERROR = 1e-3  # that two rates may differ by
 _HELP = f"""{DEVICE["stream"]}
 
     SOURCE is a file, a named pipe or a serial device, or - for standard input: a sample a line, as CSV (with or without
-    names) or JSON (an object or an array), or raw numbers with --format ({", ".join(RAW)}). Every line is taken as soon
+    names) or JSON (an object or an array), or raw numbers with --format. Every line is taken as soon
     as it is there. Lines that cannot be read are missing samples, and are counted.
 
     For each window one line of JSON is written: window (a count), start, end (seconds), score, p_value, alarm (it is
@@ -69,42 +72,112 @@ _HELP = f"""{DEVICE["stream"]}
     """
 
 
-def _options(command: Any) -> Any:
-    for option in reversed((
-        click.option("--format", metavar="FORMAT", help="csv, jsonl, or of raw numbers [default: csv or jsonl]."),
-        click.option("--channels", type=click.IntRange(1), help="How many raw numbers have; must be as BUNDLE's."),
-        click.option("--rate", type=_RATE, help="Samples a second, such as 8kHz; must be as BUNDLE's."),
-        click.option("--time", metavar="NAME", help="Column or key of the time, or its place [default: as BUNDLE]."),
-        table_options,
-        click.option("--hop", type=click.IntRange(1), help="Samples from one window to the next [default: as BUNDLE]."),
-        click.option("--patience", default="1 of 1", show_default=True, help="Windows that an alarm takes: '3 of 5'."),
-        click.option("--cooldown", type=_COOLDOWN, default="0", help="After an alarm, none for so long [default: 0]."),
-        click.option("--hysteresis", type=float, default=0.0, help="An alarm ends this share below the threshold."),
-        click.option("--false-alarm-rate", type=float, metavar="RATE", help="Of normal windows, in place of BUNDLE's."),
-        click.option("--threshold", type=float, metavar="SCORE", help="Of anomalous windows, in place of BUNDLE's."),
-        click.option("--adapt", is_flag=True, help="Judge by likelihood: how rare a window is among the last ones."),
-        click.option("--top", type=click.IntRange(0), default=3, show_default=True, help="Causes of alarms to name."),
-        click.option("--only", type=click.Choice(ONLY), help="Write windows in an alarm, or where something changes."),
-        click.option("--record", metavar="DIR", type=click.Path(), help="Keep the samples around alarms."),
-        click.option("--record-limit", type=click.IntRange(1), default=100, show_default=True, help="Alarms to keep."),
-        click.option("--state", metavar="FILE", type=click.Path(), help="Go on where the stream was ended."),
-        click.option("--metrics-file", metavar="FILE", type=click.Path(), help="Prometheus text (.prom), every 5 s."),
-        click.option("--mqtt", metavar="URL", help="Take messages: mqtt://HOST[:PORT]/TOPIC, or mqtts:// for TLS."),
-        click.option("--publish", metavar="TOPIC", help="With --mqtt: where to write to."),
-        click.option("--client-id", metavar="NAME", help="With --mqtt [default: made of BUNDLE and TOPIC]."),
-        click.option("--strict", is_flag=True, help="End at the first line that cannot be read."),
-        variant_option,
-        threads_option,
-        allow_ops_option,
-    )):  # fmt: skip
-        command = option(command)
-    return command
+_INPUT = section(
+    "Signal",
+    click.option(
+        "--format",
+        metavar="FORMAT",
+        show_default="csv or jsonl, as the first line is",
+        help=f"csv, jsonl, or of raw numbers: {', '.join(RAW)}.",
+    ),
+    click.option(
+        "--channels", type=Whole(1), show_default="as BUNDLE", help="How many raw numbers have; must be as BUNDLE's."
+    ),
+    click.option("--rate", type=_RATE, show_default="as BUNDLE", help="Samples a second, such as 8kHz; to be checked."),
+    click.option(
+        "--time", metavar="NAME", show_default="as BUNDLE", help="Column or key of the time, or its place (0, 1, …)."
+    ),
+    click.option(
+        "--hop", type=Whole(1), show_default="as BUNDLE", help="Samples from the start of a window to the next one."
+    ),
+    click.option("--strict", is_flag=True, help="End at the first line that cannot be read."),
+    table_options,
+)
+_ALARMS = section(
+    "Alarms",
+    click.option("--patience", metavar="N of M", default="1 of 1", help="Windows that an alarm takes, such as 3 of 5."),
+    click.option("--cooldown", type=_COOLDOWN, default="0", help="After an alarm, none for so long, such as 5m."),
+    click.option(
+        "--hysteresis",
+        type=float,
+        metavar="SHARE",
+        default=0.0,
+        help="An alarm ends when scores are this share below the threshold.",
+    ),
+    click.option(
+        "--false-alarm-rate",
+        type=float,
+        metavar="RATE",
+        show_default="BUNDLE's",
+        help="Share of normal windows that may raise an alarm.",
+    ),
+    click.option(
+        "--threshold", type=float, metavar="SCORE", show_default="BUNDLE's", help="Windows above it are anomalous."
+    ),
+    click.option("--adapt", is_flag=True, help="Judge by likelihood: how rare a window is among the last ones."),
+    click.option("--top", type=Whole(0), default=3, help="How many causes of alarms to name."),
+)
+_OUTPUT = section(
+    "Output",
+    click.option(
+        "--only",
+        type=click.Choice(ONLY),
+        show_default="all windows",
+        help="Write windows in an alarm, or where something changes.",
+    ),
+    click.option(
+        "--record",
+        metavar="DIR",
+        type=click.Path(),
+        show_default="nothing is kept",
+        help="Keep the samples around alarms.",
+    ),
+    click.option("--record-limit", type=Whole(1), default=100, help="How many alarms --record keeps."),
+    click.option(
+        "--state",
+        metavar="FILE",
+        type=click.Path(),
+        show_default="a new stream each time",
+        help="Go on where the stream was ended.",
+    ),
+    click.option(
+        "--metrics-file",
+        metavar="FILE",
+        type=click.Path(),
+        show_default="none",
+        help="Prometheus text (.prom), every 5 s.",
+    ),
+)
+_BROKER = section(
+    "MQTT",
+    click.option(
+        "--mqtt",
+        metavar="URL",
+        show_default="SOURCE is read",
+        help="Take messages: mqtt://HOST[:PORT]/TOPIC, or mqtts:// for TLS.",
+    ),
+    click.option(
+        "--publish", metavar="TOPIC", show_default="standard output", help="With --mqtt: where to write windows to."
+    ),
+    click.option(
+        "--client-id",
+        metavar="NAME",
+        show_default="made of BUNDLE and TOPIC",
+        help="With --mqtt: as what the broker knows this stream.",
+    ),
+)
 
 
-@click.command(help=_HELP)
+@click.command(help=_HELP, cls=Command)
 @click.argument("bundle", type=click.Path())
 @click.argument("source", default=STDIN, type=click.Path())
-@_options
+@_INPUT
+@_ALARMS
+@_OUTPUT
+@_BROKER
+@variant_option
+@threads_option
+@allow_ops_option
 def stream(
     bundle: str,
     source: str,
@@ -150,7 +223,7 @@ def stream(
         parser = parser_of(format, fields, name)
         live = Stream(model, **options)
         live, taken = (live, {}) if state is None else restored(state, model, live)
-        warn = Sparing(lambda text: say(f"Note: {text}", err=True))
+        warn = Sparing(lambda text: say(f"Note: {reworded(text, stream)}", err=True))
         about = {"model": model.manifest.name, "bundle": model.manifest.id}
         recorder = None if record is None else Recorder(record, spec, live.hop, about, record_limit)
         gateway = Gateway(
@@ -159,23 +232,28 @@ def stream(
         keeper = Keeper(gateway, state, metrics_file, warn)
         say(_about(model, spec, live), err=True)
         ended: int | None = None
+        line = ProgressLine()
         try:
             if address is None:
-                run(read_pieces(source, _PAUSE, stopping.waiting), parser, gateway, keeper, _tell(gateway, stopping))
+                run(
+                    read_pieces(source, _PAUSE, stopping.waiting),
+                    parser,
+                    gateway,
+                    keeper,
+                    _tell(gateway, stopping, line),
+                )
             else:
                 client = client_id or default_client_id(model.manifest.id, address.topic)
                 broker = Broker(address, publish, client, taken, warn, stopping.waiting)
                 run_broker(
-                    broker, parser, gateway, keeper, _tell(gateway, stopping, broker.publish if publish else None)
+                    broker, parser, gateway, keeper, _tell(gateway, stopping, line, broker.publish if publish else None)
                 )
         except Stopped as reason:
             ended = reason.number
         finally:
             keeper.close(state=address is None)
+            line.end()
             if gateway.samples or ended is not None:
-                click.echo(
-                    "\r\x1b[K" if sys.stderr.isatty() else "", nl=False, err=True
-                )  # in the place of the progress
                 say(f"{printable(model.manifest.name)}: {_counts(gateway)}", err=True)
     if ended == signals.SIGINT:
         raise KeyboardInterrupt
@@ -197,7 +275,7 @@ def _check(spec: SignalSpec, channels: int | None, rate: float | None) -> None:
 
 
 def _tell(
-    gateway: Gateway, stopping: Stopping, publish: Callable[[str], None] | None = None
+    gateway: Gateway, stopping: Stopping, line: ProgressLine, publish: Callable[[str], None] | None = None
 ) -> Callable[[list[dict[str, Any]]], None]:
     """Prints documents as lines, or publishes them, and says on a terminal how far it is."""
     shows_progress = sys.stderr.isatty() and (publish is not None or not sys.stdout.isatty())
@@ -207,14 +285,14 @@ def _tell(
         nonlocal latest
         lines = [json.dumps(document, allow_nan=False) for document in documents]
         if publish is not None:
-            for line in lines:
-                publish(line)
+            for text in lines:
+                publish(text)
         elif lines:
             with stopping.writing():
                 show("\n".join(lines).encode())
         if shows_progress and clock.monotonic() - latest > _PROGRESS_EVERY:
             latest = clock.monotonic()
-            click.echo(f"\r\x1b[K{_counts(gateway)}", nl=False, err=True)
+            line.show([_counts(gateway)])
 
     return tell
 

@@ -9,8 +9,9 @@ from typing import Any
 
 import click
 
-from aeedge.cli.archive import ARCHIVES, EXAMPLE, ArchiveCommand, Wish, archive_options, refuse
+from aeedge.cli.archive import ARCHIVES, EXAMPLE, Wish, archive_options, refuse
 from aeedge.cli.archive import run as run_archive
+from aeedge.cli.command import Command, section
 from aeedge.cli.group import DEVICE
 from aeedge.cli.reading import denoised, keep_option, latent_names, open_samples, results, row_options
 from aeedge.cli.streams import check_stdout
@@ -77,7 +78,7 @@ def _command(name: str, example: str) -> click.Command:
 
     more = {"encode": f"\n    {OF_SIGNALS}{_OF_ENCODE}\n", "denoise": f"\n    {_OF_DENOISE}\n"}.get(name, "")
     of_archives = name == "encode"
-    run.__doc__ = f"""{DEVICE[name]}
+    help = f"""{DEVICE[name]}
 
     {FORMATS}
 {more}
@@ -88,13 +89,18 @@ def _command(name: str, example: str) -> click.Command:
       {example}
       {EXAMPLE.format(name=name) if of_archives else ""}
     """
-    codes = {"encode": "Write codes of so many bits a latent, bytes, in place of latents.", "decode": "IN is codes."}
-    options = [click.option("--bits", type=click.Choice(["8", "4"]), help=codes[name])] if name in codes else []
-    if of_archives:
-        decorated = row_options("File to write; of an archive a folder.", keep_option, *options)(archive_options(run))
-        return click.command(name=name, cls=ArchiveCommand)(decorated)
-    made: click.Command = click.command(name=name)(row_options("File to write.", *options)(run))
-    return made
+    codes = {
+        "encode": "Write codes of so many bits a latent, bytes, in place of latents.",
+        "decode": "IN is codes of so many bits a latent, as encode --bits writes them.",
+    }
+    options = [keep_option] if of_archives else []
+    if name in codes:
+        options += [
+            click.option("--bits", type=click.Choice(["8", "4"]), show_default="latents, float32", help=codes[name])
+        ]
+    output = "File to write; of an archive a folder." if of_archives else "File to write."
+    decorated = row_options(output, section("Output", *options))(archive_options(run) if of_archives else run)
+    return click.command(name=name, cls=Command, help=help.rstrip())(decorated)
 
 
 def checked_output(output: str, sources: Sequence[str], force: bool) -> str:

@@ -11,8 +11,9 @@ import click
 
 from aeedge.autotune import Outcome, autotune, route
 from aeedge.bundle.reader import Bundle
+from aeedge.cli.command import Command
 from aeedge.cli.streams import show, show_json
-from aeedge.cli.types import threads_option
+from aeedge.cli.types import Threads, json_option
 from aeedge.cli.wording import say_before
 from aeedge.errors import InputError
 from aeedge.runtime import policy_store
@@ -20,25 +21,25 @@ from aeedge.runtime.policy_store import TunedPolicy
 from aeedge.system import conditions
 from aeedge.system.clock import Clock
 from aeedge.system.limits import record_path
+from aeedge.system.progress import ProgressLine
 from aeedge.table import columns, pairs
 
 SCHEMA = "aeedge-tune/1"
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("bundle", type=click.Path())
 @click.option(
-    "--for",
-    "objective",
-    type=click.Choice(policy_store.OBJECTIVES),
-    default="latency",
-    show_default=True,
-    help="What to optimise.",
+    "--for", "objective", type=click.Choice(policy_store.OBJECTIVES), default="latency", help="What to optimise."
 )
-@click.option("--variant", default="auto", show_default=True, help="fp32 or int8: try this one alone.")
-@threads_option
+@click.option(
+    "--variant", metavar="fp32|int8|auto", default="auto", help="Try one alone; auto: all that the bundle has."
+)
+@click.option(
+    "--threads", type=Threads(), default="auto", help="Maximum number of threads; auto: what measures fastest."
+)
 @click.option("--forget", is_flag=True, help="Remove what was kept for this bundle, and measure nothing.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON (docs/reference/json-outputs.md).")
+@json_option
 @click.pass_context
 def tune(
     ctx: click.Context, bundle: str, objective: str, variant: str, threads: int | str, forget: bool, as_json: bool
@@ -61,16 +62,13 @@ def tune(
         return
     if record_path(identity) is None:  # reported now, not after measuring
         raise InputError("expected HOME, XDG_STATE_HOME or AEEDGE_STATE to name a place for the result; set one")
-    quiet = not sys.stderr.isatty()
-    if not quiet:  # some seconds later the result says the same
+    if sys.stderr.isatty():  # some seconds later the result says the same
         say_before(conditions.at_start(Clock()))
-
-    def progress(text: str) -> None:
-        if not quiet:
-            click.echo(f"\r\x1b[K{text}", nl=False, err=True)
-
-    outcome = autotune(bundle, objective, variant=variant, threads=threads, progress=progress)
-    progress("")
+    line = ProgressLine()
+    try:
+        outcome = autotune(bundle, objective, variant=variant, threads=threads, progress=lambda text: line.show([text]))
+    finally:
+        line.end()
     path = policy_store.write(identity, outcome.tuned) if outcome.valid else None
     if as_json:
         show_json(_document(outcome, path))

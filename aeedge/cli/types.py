@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from aeedge.cli.command import section
 from aeedge.errors import InputError
 from aeedge.files.dialect import DELIMITERS
 from aeedge.files.sniffing import DialectOptions
@@ -86,10 +87,10 @@ class Scenario(_Type):
         raise InputError(f"scenario: expected {', '.join(self._names)}, got {value!r} (for a fixed rate: --rate 200/s)")
 
 
-class _Threads(_Type):
+class Threads(_Type):
     """ "auto" or a whole number of at least 1."""
 
-    name = "number|auto"
+    name = "n|auto"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
         """The number, or "auto"."""
@@ -114,24 +115,90 @@ class _Delimiter(_Type):
         return character
 
 
-def table_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that say how a text file of rows is written, where that is not to be found out."""
-    for option in (
-        click.option(
-            "--decimal", type=click.Choice([".", ","]), help="Decimal mark of a text file [default: found out]."
-        ),
-        click.option("--delimiter", type=_Delimiter(), help="Of a text file: , ; | tab or space [default: found out]."),
-        click.option(
-            "--header/--no-header", default=None, help="Whether the first row holds names [default: found out]."
-        ),
-    ):
-        command = option(command)
-    return command
+class Whole(_Type):
+    """A whole number of at least `least`."""
+
+    name = "n"
+
+    def __init__(self, least: int) -> None:
+        self._least, self.limits = least, f"at least {least}"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """The number."""
+        text = str(value).strip()
+        if not re.fullmatch(r"[+-]?[0-9]{1,18}", text) or int(text) < self._least:
+            name = param.opts[-1] if param else "number"
+            raise InputError(f"{name}: expected a whole number of at least {self._least}, got {value!r}")
+        return int(text)
 
 
-def rule_options(default: str) -> Callable[[Any], Any]:
+class Number(_Type):
+    """A number within limits.
+
+    Args:
+        limits: for --help and messages, such as "at least 0.05".
+        fits: whether a number is within them.
+    """
+
+    name = "number"
+
+    def __init__(self, limits: str, fits: Callable[[float], bool]) -> None:
+        self.limits, self._fits = limits, fits
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The number."""
+        try:
+            number = float(value)
+        except ValueError:
+            number = math.nan
+        if not self._fits(number):
+            name = param.opts[-1] if param else "number"
+            raise InputError(f"{name}: expected a number, {self.limits}, got {str(value)!r}")
+        return number
+
+
+table_options = section(
+    "Data",
+    click.option(
+        "--header/--no-header",
+        default=None,
+        show_default="found out",
+        help="Whether the first row of a text file holds names.",
+    ),
+    click.option(
+        "--delimiter", type=_Delimiter(), show_default="found out", help="Of a text file: , ; | tab or space."
+    ),
+    click.option(
+        "--decimal", type=click.Choice([".", ","]), show_default="found out", help="Decimal mark of a text file."
+    ),
+)
+
+
+def rule_options(default: str, title: str = "Alarms") -> Callable[[Any], Any]:
     """Adds options that say how a threshold follows from calibration scores; `default`: the rate, for people."""
-    options = (
+    return section(
+        title,
+        click.option(
+            "--false-alarm-rate",
+            type=float,
+            metavar="RATE",
+            show_default=default,
+            help="Largest share of normal rows that may raise an alarm, such as 0.001.",
+        ),
+        click.option(
+            "--quantile",
+            type=float,
+            metavar="Q",
+            show_default="none",
+            help="Quantile of the calibration scores that is the threshold, in place of a rate.",
+        ),
+        click.option(
+            "--threshold",
+            type=float,
+            metavar="SCORE",
+            show_default="none",
+            help="A score (of fp32) that is the threshold, in place of a rate.",
+        ),
         click.option(
             "--contamination",
             type=float,
@@ -139,22 +206,7 @@ def rule_options(default: str) -> Callable[[Any], Any]:
             metavar="SHARE",
             help="Share of the calibration rows that may be anomalous: as many of the highest scores are left out.",
         ),
-        click.option("--threshold", type=float, metavar="SCORE", help="A score (of fp32), in place of a rate."),
-        click.option("--quantile", type=float, metavar="Q", help="Of the calibration scores, in place of a rate."),
-        click.option(
-            "--false-alarm-rate",
-            type=float,
-            metavar="RATE",
-            help=f"Largest share of normal rows that may raise an alarm, such as 0.001 [default: {default}].",
-        ),
     )
-
-    def decorated(command: Any) -> Any:
-        for option in options:
-            command = option(command)
-        return command
-
-    return decorated
 
 
 def dialect_options(header: bool | None, delimiter: str | None, decimal: str | None) -> DialectOptions | None:
@@ -176,17 +228,44 @@ class _Size(_Type):
         return int(found[1]), int(found[2])
 
 
-resize_option = click.option("--resize", type=_Size(), help="Of images: scale all of them to this size.")
+array_option = click.option(
+    "--array", metavar="NAME", show_default="the only one", help="Name of the array inside an .npz."
+)
+resize_option = click.option(
+    "--resize", type=_Size(), show_default="images of one size", help="Of images: scale all of them to this size."
+)
 skip_bad_option = click.option(
     "--skip-bad", is_flag=True, help="Of images: leave out files that cannot be read or are of another shape."
 )
-allow_ops_option = click.option(
-    "--allow-ops",
-    metavar="NAMES",
-    callback=lambda ctx, param, value: tuple(filter(None, value.split(","))) if value else (),
-    help="Operators that graphs may have beside those of feed-forward networks, such as If; for bundles you trust.",
+image_options = section("Data", resize_option, skip_bad_option)
+allow_ops_option = section(
+    "Runtime",
+    click.option(
+        "--allow-ops",
+        metavar="NAMES",
+        callback=lambda ctx, param, value: tuple(filter(None, value.split(","))) if value else (),
+        show_default="none",
+        help="Operators that graphs may have beside those of feed-forward networks, such as If; for bundles you trust.",
+    ),
 )
-variant_option = click.option("--variant", default="auto", show_default=True, help="fp32, int8 or auto.")
-threads_option = click.option(
-    "--threads", type=_Threads(), default="auto", show_default=True, help="Maximum number of threads."
+variant_option = section(
+    "Runtime",
+    click.option(
+        "--variant",
+        metavar="fp32|int8|auto",
+        default="auto",
+        help="Which graphs to run; auto: what 'aeedge tune' chose here, else the bundle's default.",
+    ),
+)
+threads_option = section(
+    "Runtime",
+    click.option(
+        "--threads",
+        type=Threads(),
+        default="auto",
+        help="Maximum number of threads; auto: what 'aeedge tune' chose here, else one for each CPU.",
+    ),
+)
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print the result as JSON (docs/reference/json-outputs.md)."
 )

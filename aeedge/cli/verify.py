@@ -9,8 +9,9 @@ from typing import Any
 import click
 
 from aeedge.bundle.reader import CALIBRATION, FEATURES, GOLDEN, Bundle, file_name
+from aeedge.cli.command import Command
 from aeedge.cli.streams import check_stdout, show, show_json
-from aeedge.cli.types import allow_ops_option
+from aeedge.cli.types import allow_ops_option, json_option
 from aeedge.cli.wording import reworded
 from aeedge.doctor import outputs
 from aeedge.errors import AeedgeError, BundleError
@@ -21,10 +22,10 @@ from aeedge.table import columns, percent_of
 SCHEMA = "aeedge-verify/1"
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("bundle", type=click.Path())
 @allow_ops_option
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON (docs/reference/json-outputs.md).")
+@json_option
 @click.pass_context
 def verify(ctx: click.Context, bundle: str, allow_ops: tuple[str, ...], as_json: bool) -> None:
     """Check a bundle's files against their checksums, and its outputs against the recorded ones.

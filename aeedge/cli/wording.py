@@ -16,18 +16,16 @@ from aeedge.errors import printable
 if TYPE_CHECKING:
     from aeedge.system.conditions import Finding
 
-_OPTIONS = {
+_OPTIONS = {  # of parameters that are called otherwise; where a command has no such option, the one of the same name
     "output": "--output-activation",
     "random_state": "--seed",
     "sample_weight": "--weights",
     "normal_rows": "normal",
-}
-_OPTIONS |= {
+    "overwrite": "--force",
     "front_end_options": "--front-end-option",
     "calibration": "--calibration-share",
     "calibration_rows": "--calibration",
-}
-_OPTIONS |= {  # of search, where --rate and --time are those of the search itself
+    # of search, where --rate and --time are those of the search itself
     "rate": "--sample-rate",
     "time": "--time-column",
     "latency_us": "--latency",
@@ -35,22 +33,20 @@ _OPTIONS |= {  # of search, where --rate and --time are those of the search itse
     "directory": "--output",
 }
 _PHRASES = {
-    "overwrite=True": "--force",
-    "keep_score=True": "--keep-score",
-    "skip_bad=True": "--skip-bad",
-    "resume=True": "--resume",
     "(resume)": "(--resume)",
+    "(--epochs, resume(X, epochs=...))": "(--epochs)",
     "give bad_rows to": "give --bad-rows to",
-    "with column=": "with --column",
-    "time_ordered=True": "--time-ordered",
+    "in allow_ops": "with --allow-ops",
     "resize=(height, width)": "--resize HEIGHTxWIDTH",
-    "linear_path=True": "--linear-path yes",
-    "linear_path=False": "--linear-path no",
 }
-_ASSIGNMENT = re.compile(r"(?<![\w-])([a-z_]+)=('[^']*'|\.\.\.|[\w.:-]*\w)")
-_OPENING = re.compile(r"^([a-z_]+)(?=:| '[^']*' (?:needs|expects))")
+_ASSIGNMENT = re.compile(  # hop=5, missing='drop', hidden=(8, 4), rate=...; not a folder of that name
+    r"(?<![\w/-])([a-z_]+)=('[^']*'|\.\.\.|\([\d, ]+\)|[\w.:-]*\w|(?=[ ,;.)]|$))(?![\w/])"
+)
+_OPENING = re.compile(r"^([a-z_]+)(?=(?:, [a-z_]+)*:| '[^']*' (?:needs|expects))")
+_ASIDE = re.compile(r"(?<=\()([a-z]+(?:_[a-z]+)+)(?=\))")  # "(max_error_ratio)"
 _WITHIN = re.compile(r"(?<=: )(keep|column)(?=: )")  # behind the name of a file
 _OTHERS = re.compile(r"(?<=with other )[a-z_]+(?:, [a-z_]+)*(?=[,)])")  # settings of an archive
+_EXPECTED = re.compile(r"expected (?:one of )?((?:[^;(]|\([^)]*\))+?), got '([^']+)'|'([^']+)' is not one of ([^;]*)\.")
 _ROW = re.compile(r"\brow (\d+)\b(?! \(counted)")
 
 
@@ -59,27 +55,51 @@ def reworded(text: str, command: click.Command) -> str:
 
     Rows are counted from 0, as in numpy; that is said, because lines of a file are counted from 1.
     """
-    known = {flag for parameter in command.params for flag in parameter.opts}
+    known = {flag: parameter for parameter in command.params for flag in parameter.opts}
 
     def option(name: str) -> str | None:
         flags = (_OPTIONS.get(name), f"--{name.replace('_', '-')}")
         return next((flag for flag in flags if flag in known), None)
 
     def assigned(match: re.Match[str]) -> str:
-        flag = option(match[1])
-        return match[0] if flag is None else f"{flag} {match[2].strip(chr(39))}"
+        flag, value = option(match[1]), match[2].strip("'()").rstrip(",").replace(", ", ",")
+        if flag is None:
+            return match[0]
+        parameter = known[flag]
+        if value in ("True", "False"):
+            if not getattr(parameter, "is_flag", False):
+                return f"{flag} {'yes' if value == 'True' else 'no'}"
+            return flag if value == "True" else (parameter.secondary_opts or [f"no {flag}"])[0]
+        return flag if value in ("", "...") else f"{flag} {value}"
 
+    if "--invalid" not in known:
+        text = re.sub(r", or pass invalid='propagate' [^;]*", "", text)
     for phrase, words in _PHRASES.items():
         text = text.replace(phrase, words)
-    for pattern in (_OPENING, _WITHIN):
-        text = pattern.sub(lambda match: option(match[1]) or match[1], text)
+    for pattern in (_OPENING, _WITHIN, _ASIDE):
+        text = pattern.sub(lambda match: (option(match[1]) or match[1]).replace("normal", "NORMAL"), text)
     text = _ASSIGNMENT.sub(assigned, text)
     text = _OTHERS.sub(lambda match: ", ".join(option(name) or name for name in match[0].split(", ")), text)
-    if "--allow-ops" in known:
-        text = text.replace("in allow_ops", "with --allow-ops")
-    if known & {"--latent", "--latents"}:  # a command with all parameters of the estimator
+    if known.keys() & {"--latent", "--latents"}:  # a command with all parameters of the estimator
         text = re.sub(r"\bNone\b", "none", re.sub(r"^X:", "DATA:", text))
-    return printable(_ROW.sub(r"row \1 (counted from 0)", text), None)
+    return printable(suggested(_ROW.sub(r"row \1 (counted from 0)", text)), None)
+
+
+def suggested(text: str) -> str:
+    """A message with what a word that was mistyped may be: "expected relu, tanh, got 'tahn'; did you mean 'tanh'?"."""
+    found = _EXPECTED.search(text)
+    if found is None or "did you mean" in text:
+        return text
+    from difflib import get_close_matches
+
+    given = found[2] or found[3]
+    listed = [word.strip() for word in re.split(r" or | and |[,;()] ?", found[1] or found[4])]
+    bare = [word for word in listed if re.fullmatch(r"[\w.:-]+", word)]
+    words = [word.strip("'") for word in listed if re.fullmatch(r"'[\w.:-]+'", word)] + bare * (len(bare) > 1)
+    parts = [part for part in re.split("[,:]", given) if part not in words]
+    near = [word for part in parts for word in get_close_matches(part, words, 1)]
+    near = near or [word for word in words if len(given) > 2 and word.lower().startswith(given.lower())]
+    return f"{text.rstrip('.')}; did you mean {near[0]!r}?" if parts and near else text
 
 
 def say_before(findings: Iterable[Finding]) -> None:

@@ -80,9 +80,13 @@ def recalibrate(
         normal_rows: samples of normal operation (n, *input_shape) or a frame, as `Model.score` takes them. Missing
             values are filled, or samples with them left out, as the bundle says.
         new_path: the new bundle's directory.
-        false_alarm_rate, quantile, threshold, contamination: how thresholds follow from the scores, see
-            `aeedge.detection.calibration.ThresholdRule`. By default the old bundle's rate or quantile; else 1 %, or the
-            smallest rate that so few rows support. A threshold is one of fp32 scores.
+        false_alarm_rate: at most this share of normal samples is to raise an alarm. Of this, a quantile and a threshold
+            one may be given; by default the old bundle's rate or quantile, else 1 %, or the smallest rate that so few
+            rows support.
+        quantile: of the scores, above 0, below 1, is the threshold.
+        threshold: a score of fp32 itself.
+        contamination: the share of the rows, 0 to 0.5, that may be anomalous: as many of the highest scores are left
+            out first.
         keep_score: keep the score's parameters, so that all rows calibrate.
         time_ordered: whether the rows are in the order of time: the first ones fit and the later ones calibrate, else
             they are drawn at random. None for what the old bundle's calibration was; windows of a signal are. Of these

@@ -1,85 +1,130 @@
-"""Pictures of a run: time per sample over batch size, one file per network, one thread left and all threads right."""
+"""Pictures of a run: the time of each runtime relative to onnxruntime's, over all networks and for each of them."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from math import exp, log
 from pathlib import Path
-from typing import Any
 
-from aeedge.files.atomic import atomic_file
+from comparison.drawing import Picture, Row
 from comparison.networks import NETWORKS
-from comparison.records import Records
+from comparison.records import Records, write_text
 
-# Okabe and Ito's colours, which are distinct to the colour-blind; aeedge is the strong blue.
-_STYLES = {
-    "aeedge": ("#0072B2", 2.6),
-    "onnxruntime": ("#000000", 1.4),
-    "OpenVINO": ("#CC79A7", 1.4),
-    "LiteRT": ("#009E73", 1.4),
-    "torch": ("#D55E00", 1.4),
-    "numpy": ("#8C8C8C", 1.4),
-    "sklearn": ("#E69F00", 1.4),
-}
-_LINES = ("-", "--", ":", "-.")
+PEER = "onnxruntime"
+AXIS = f"time of a call, {PEER} = 1; lower is better"
+HEADLINES = {"runtimes.svg": ("one", 1), "runtimes-many.svg": ("all", 1024)}  # one sample, and many on all threads
+_THREADS = {"one": "one thread", "all": "all threads"}
+
+Rows = Callable[[Records, str, int], list[Row]]
 
 
-def styles(contenders: list[str]) -> dict[str, dict[str, Any]]:
-    """A colour for each runtime, and a line style for each of its variants."""
-    found, seen = {}, dict.fromkeys(_STYLES, 0)
-    for name in contenders:
-        runtime = next((key for key in _STYLES if name.startswith(key)), "numpy")
-        colour, width = _STYLES[runtime]
-        found[name] = {"color": colour, "linewidth": width, "linestyle": _LINES[seen[runtime] % len(_LINES)]}
-        seen[runtime] += 1
-    return found
+def headline(records: Records, threads: str, batch: int) -> str:
+    """The picture over all networks."""
+    networks = records.names("workload")
+    picture = Picture()
+    about = _panel(picture, over_networks(records, threads, batch), batch, threads)
+    picture.paragraph(
+        f"Dot: geometric mean over {len(networks)} networks; bar: from the lowest to the highest of them. "
+        f"{_ring(records)}"
+    )
+    return picture.svg(about)
+
+
+def of_network(records: Records, workload: str) -> str:
+    """The picture of one network: its smallest batch on one thread, and its largest on all."""
+    batches = records.names("batch")
+    picture, said = Picture(), []
+    picture.paragraph(f"{workload}: {NETWORKS[workload].title}", "strong")
+    for threads, batch in (("one", min(batches)), ("all", max(batches))):
+        rows = of_rounds(records, workload, threads, batch)
+        if rows:
+            picture.y += 10
+            said.append(_panel(picture, rows, batch, threads))
+    picture.y += 4
+    picture.paragraph(f"Dot: median of the rounds; bar: their quartiles. {_ring(records)}")
+    return picture.svg(f"{workload}. {' '.join(said)}")
+
+
+def over_networks(records: Records, threads: str, batch: int) -> list[Row]:
+    """Ratios of time, fastest first: of contenders that run all networks."""
+    networks = records.names("workload")
+    rows = []
+    for contender in _contenders(records):
+        ratios = [_ratio(records, workload, contender, threads, batch) for workload in networks]
+        known = [ratio for ratio in ratios if ratio is not None]
+        if len(known) == len(networks):
+            mean = exp(sum(map(log, known)) / len(known))
+            rows.append(_row(records, contender, mean, min(known), max(known)))
+    return sorted(rows, key=lambda row: row.value)
+
+
+def of_rounds(records: Records, workload: str, threads: str, batch: int) -> list[Row]:
+    """Ratios of time on one network, fastest first, with the quartiles of the rounds."""
+    rows = []
+    for contender in _contenders(records):
+        ratio = _ratio(records, workload, contender, threads, batch)
+        if ratio is not None:
+            (cell,) = records.of("speed", workload=workload, threads=threads, batch=batch, contender=contender)
+            low, high = (ratio * quartile / cell["seconds"] for quartile in cell["quartiles"])
+            rows.append(_row(records, contender, ratio, low, high))
+    return sorted(rows, key=lambda row: row.value)
 
 
 def write(records: Records, folder: Path, name: str) -> None:
     """NAME-WORKLOAD.svg for each workload of the run."""
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
-    look = styles(records.names("contender"))
-    settings: Any = {"svg.hashsalt": "aeedge", "svg.fonttype": "none", "font.size": 9, "font.family": "sans-serif"}
-    with mpl.rc_context(settings):
-        for workload in records.names("workload"):
-            figure = Figure(figsize=(9, 4.2), layout="constrained")
-            axes = figure.subplots(1, 2, sharey=True)
-            for axis, threads in zip(axes, ("one", "all")):
-                _panel(axis, records, workload, threads, look)
-            axes[0].set_ylabel("µs per sample")
-            figure.suptitle(f"{workload}: {NETWORKS[workload].title}", x=0.01, ha="left", fontweight="bold")
-            _legend(figure, axes, records, workload)
-            with atomic_file(folder / f"{name}-{workload}.svg", overwrite=True) as part:
-                figure.savefig(part, format="svg", metadata={"Date": None})
+    for workload in records.names("workload"):
+        write_text(folder / f"{name}-{workload}.svg", of_network(records, workload))
 
 
-def _panel(axis: Any, records: Records, workload: str, threads: str, look: dict[str, dict[str, Any]]) -> None:
-    for contender, style in look.items():
-        cells = records.of("speed", workload=workload, threads=threads, contender=contender)
-        if cells:
-            batches = [cell["batch"] for cell in cells]
-            microseconds = [cell["seconds"] / cell["batch"] * 1e6 for cell in cells]
-            front = 3 if contender.startswith("aeedge") else 2
-            axis.plot(batches, microseconds, marker="o", markersize=3, label=contender, zorder=front, **style)
-    batches = records.names("batch")
-    axis.set(
-        xscale="log", yscale="log", xlabel="samples per call", title="one thread" if threads == "one" else "all threads"
+def write_headlines(records: Records, folder: Path) -> None:
+    """The pictures over all networks."""
+    for name, (threads, batch) in HEADLINES.items():
+        write_text(folder / name, headline(records, threads, batch))
+
+
+def message(rows: list[Row], batch: int, threads: str) -> str:
+    """What a picture shows, in a sentence."""
+    fastest, ours = rows[0], next((row for row in rows if row.strong), None)
+    what = f"{batch:,} sample{'s' * (batch > 1)} a call, {_THREADS[threads]}"
+    if ours is None:
+        return f"{what}: {fastest.name} is the fastest, {fastest.value:.2f} of {PEER}'s time"
+    if ours is fastest:
+        return f"{what}: {ours.name} is the fastest, {ours.value:.2f} of {PEER}'s time"
+    return (
+        f"{what}: {ours.name} takes {ours.value:.2f} of {PEER}'s time; "
+        f"{fastest.name} is the fastest with {fastest.value:.2f}"
     )
-    axis.set_xticks(batches, [f"{batch:,}" for batch in batches])
-    axis.minorticks_off()
-    axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axis.grid(alpha=0.25)
-    axis.spines[["top", "right"]].set_visible(False)
 
 
-def _legend(figure: Any, axes: Any, records: Records, workload: str) -> None:
-    """Names in the order of the lines' right ends."""
-    handles: dict[str, Any] = {}
-    for axis in axes:
-        handles |= dict(zip(*axis.get_legend_handles_labels()[::-1]))
-    last = {
-        cell["contender"]: cell["seconds"]
-        for cell in records.of("speed", workload=workload, threads="all", batch=max(records.names("batch")))
-    }
-    order = sorted(handles, key=lambda name: -last.get(name, 0))
-    figure.legend([handles[name] for name in order], order, loc="outside right center", frameon=False)
+def _panel(picture: Picture, rows: list[Row], batch: int, threads: str) -> str:
+    said = message(rows, batch, threads)
+    picture.paragraph(said, "strong")
+    picture.dots(rows, AXIS)
+    return f"{said}."
+
+
+def _contenders(records: Records) -> list[str]:
+    """Names of those that run the network itself; PCA is another model."""
+    return [name for name in records.names("contender") if not name.endswith("PCA")]
+
+
+def _ratio(records: Records, workload: str, contender: str, threads: str, batch: int) -> float | None:
+    of = {"workload": workload, "threads": threads, "batch": batch}
+    ours, peers = records.of("speed", contender=contender, **of), records.of("speed", contender=PEER, **of)
+    return ours[0]["seconds"] / peers[0]["seconds"] if ours and peers else None
+
+
+def _row(records: Records, contender: str, value: float, low: float, high: float) -> Row:
+    hollow = _worst(records, contender) >= 1e-3
+    return Row(contender, value, low, high, contender.startswith("aeedge"), hollow)
+
+
+def _worst(records: Records, contender: str) -> float:
+    """The largest error of a latent, relative to the largest latent."""
+    return max((line["error"] for line in records.of("check", contender=contender)), default=0.0)
+
+
+def _ring(records: Records) -> str:
+    """What a hollow dot means."""
+    worst = max((_worst(records, name) for name in _contenders(records)), default=0.0)
+    return f"Ring: latents differ from torch's, by up to {worst:.0%}." if worst >= 1e-3 else ""

@@ -1,4 +1,4 @@
-"""Markdown of a run: all tables for results/, and the short one for the README."""
+"""Markdown of a run: all tables for results/."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from pathlib import Path
 from comparison.networks import NETWORKS
 from comparison.records import Line, Records, write_text
 
-BEGIN, END = "<!-- runtimes -->", "<!-- /runtimes -->"
 PEER = "onnxruntime"
 _THREADS = {"one": "one thread", "all": "all threads"}
 
@@ -32,7 +31,7 @@ def document(records: Records) -> str:
     for workload in records.names("workload"):
         parts.append(f"## {workload}: {NETWORKS[workload].title}\n")
         parts += [_speed(records, workload, threads) for threads in _THREADS]
-        parts.append(f"![time per sample]({{name}}-{workload}.svg)\n")
+        parts.append(f"![time relative to onnxruntime]({{name}}-{workload}.svg)\n")
     parts += ["## Quality\n", _quality(records), "## Roofline\n", _limits(records)]
     parts += ["## Not measured\n", _out(records)] if records.of("out") else []
     return "\n".join(parts)
@@ -178,24 +177,6 @@ def _costs(records: Records, contender: str) -> list[str]:
     return [*first, f"{size['bytes'] / 1e6:,.0f}" if size else ""]
 
 
-def with_headline(readme: str, records: Records) -> str:
-    """The README's text with the table between its markers.
-
-    Raises:
-        SystemExit: the markers are missing.
-    """
-    before, begin, rest = readme.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end):
-        raise SystemExit(f"README.md: expected the lines {BEGIN} and {END}, where the table goes; put them in")
-    return f"{before}{BEGIN}\n{headline(records)}{END}{after}"
-
-
 def write(records: Records, path: Path) -> None:
     """Write all tables to one file; the pictures are expected beside it."""
     write_text(path, document(records).replace("{name}", path.stem))
-
-
-def write_headline(records: Records, readme: Path) -> None:
-    """Write the short table to the README."""
-    write_text(readme, with_headline(readme.read_text(encoding="utf-8"), records))

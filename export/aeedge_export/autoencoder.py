@@ -78,9 +78,11 @@ class Autoencoder(Detector, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
             (Howard et al. 2017, MobileNets), which takes fewer multiply-adds.
         sparsity: of "sparse": "l1:WEIGHT" or "kl:TARGET:WEIGHT".
         contraction: of "contractive": weight of the Jacobian's squared norm.
-        beta, free_bits, kl_warmup: of "vae": weight of the KL divergence, bits per latent that are not penalised, and
-            the share of training over which the weight rises from 0.
-        encoder, decoder: of "custom": torch modules, scaled rows to latents and back. Copies of them are trained.
+        beta: of "vae": weight of the KL divergence.
+        free_bits: of "vae": bits per latent that are not penalised.
+        kl_warmup: of "vae": share of training over which the weight rises from 0.
+        encoder: of "custom": a torch module, scaled rows to latents. A copy of it is trained.
+        decoder: of "custom": the same, latents to scaled rows.
         epochs: maximum number of passes over the training rows, or "auto".
         batch_size: rows per step, of all processes together (docs/how-to/scale.md), or "auto".
         learning_rate: peak learning rate of AdamW, or "auto".
@@ -269,7 +271,8 @@ class Autoencoder(Detector, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
 
         Args:
             X: rows (n_samples, ...).
-            features, units: names for the columns of an array, which has none, and their units.
+            features: names for the columns of an array, which has none.
+            units: of the columns.
             missing: how missing values were told and treated in `X`, which has none left. It is exported, and rows that
                 are given later are treated likewise.
             dialect: of the text files that `X` was read from; exported.
@@ -522,7 +525,8 @@ class Autoencoder(Detector, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
 
         Args:
             path: the run's directory.
-            encoder, decoder: modules of family "custom", whose code a run does not hold; their weights are replaced.
+            encoder: of family "custom": the module, whose code a run does not hold; its weights are replaced.
+            decoder: the same.
 
         Raises:
             InputError: no run, a damaged one, or a custom one without its modules.

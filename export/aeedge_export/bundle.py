@@ -161,7 +161,8 @@ def export_bundle(
             output is mapped back; both inside the graphs.
         family: what the manifest calls the kind of model.
         name: the model's name; default: the stem of `path`.
-        features, units: names for the values of one-dimensional rows.
+        features: names for the values of one-dimensional rows.
+        units: of these values.
         missing: which values of float32 rows are missing, and what a device does with them. Here they are filled, or
             rows with them left out, in `example` and `calibration`.
         dialect: of the text files that the rows were read from, as JSON.

@@ -630,7 +630,7 @@ def _train_network(
     low, high = (torch.tensor(np.asarray(bound, np.float32)).to(device) for bound in resolved.bounds)
     corrupt = corruption(resolved.noise, low, high) if resolved.noise else None
     shown = params["verbose"] and group.is_main
-    progress: Progress | Silence = Progress(resolved.settings.epochs) if shown else Silence()
+    progress: Progress | Silence = Progress(resolved.settings.epochs, run.state.epoch) if shown else Silence()
 
     def after_epoch(state: State) -> None:
         show(state)

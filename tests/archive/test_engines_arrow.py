@@ -147,9 +147,10 @@ def examples():
 @pytest.mark.usefixtures("ray_session")
 @pytest.mark.filterwarnings("ignore:.*streamable:DeprecationWarning")
 @pytest.mark.parametrize("number", range(6))
-def test_examples_of_the_documentation(number, spark, archive, bundle, samples, tmp_path):
+def test_examples_of_the_documentation(number, spark, archive, bundle, samples, tmp_path, monkeypatch):
     found = examples()
     assert len(found) == 6
+    monkeypatch.chdir(tmp_path)
     shutil.copytree(archive, tmp_path / "archive")
     names = {"spark": spark}
     exec(found[number].replace("/data/", f"{tmp_path}/"), names)

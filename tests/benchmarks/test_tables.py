@@ -19,8 +19,6 @@ def test_the_committed_tables_are_up_to_date(tmp_path):
     tables.write(records, tmp_path / "runtimes.md")
     fresh, committed = (tmp_path / "runtimes.md").read_text(), (RESULTS / "runtimes.md").read_text()
     assert committed == fresh, f"runtimes.md {STALE}"
-    readme = (ROOT / "README.md").read_text()
-    assert readme == tables.with_headline(readme, records), f"the README's table {STALE}"
     for workload in records.names("workload"):
         assert (RESULTS / f"runtimes-{workload}.svg").exists()
 
@@ -43,16 +41,6 @@ def test_disturbed_cells_are_marked(records):
     text = tables.document(records)
     assert "~**10.0**" in text
     assert "~ disturbed: other processes used 90% of a CPU" in text
-
-
-def test_a_readme_without_markers_is_refused(records):
-    with pytest.raises(SystemExit, match="expected the lines"):
-        tables.with_headline("# Project\n", records)
-    text = tables.with_headline("a\n<!-- runtimes -->\nyesterday\n<!-- /runtimes -->\nb\n", records)
-    assert text.startswith("a\n<!-- runtimes -->\n| speed")
-    assert text.endswith("<!-- /runtimes -->\nb\n")
-    assert "yesterday" not in text
-    assert tables.with_headline(text, records) == text
 
 
 def test_records_survive_the_file(records, tmp_path):

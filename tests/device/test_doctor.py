@@ -259,7 +259,7 @@ def test_where_the_process_is_placed(monkeypatch, works):
     assert document["ok"]
     assert document["threads"] == {"value": 1, "source": "affinity_mask"}
     assert "the affinity mask allows 1 of 8 CPUs" in notes
-    assert "OMP_NUM_THREADS=3 has no effect on aeedge; pass threads=3 to aeedge.load" in notes
+    assert "OMP_NUM_THREADS=3 has no effect on aeedge; pass threads=3 to aeedge.load, or --threads" in notes
 
 
 def test_packages_too_old_or_over_each_other(monkeypatch, works):

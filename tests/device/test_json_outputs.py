@@ -17,7 +17,7 @@ from aeedge.system import conditions
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT / "tests" / "data"
-BUNDLE, INT8 = str(DATA / "bundle_v1"), str(DATA / "bundle_v1_int8")
+BUNDLE, INT8, SPECTRUM = (str(DATA / name) for name in ("bundle_v1", "bundle_v1_int8", "bundle_v3_spectrum"))
 
 pytestmark = pytest.mark.usefixtures("own_folders")
 
@@ -40,12 +40,12 @@ def test_doctor(tmp_path, monkeypatch):
     damaged = Path(shutil.copytree(BUNDLE, tmp_path / "damaged"))
     change_golden(damaged, "fp32.latent", (3, 0), 1.0)
     monkeypatch.setattr("aeedge.doctor.pi_flags", lambda: 1)
-    assert not compare("doctor", *(call("doctor", *path, "--json") for path in ([], [INT8], [damaged])))
+    assert not compare("doctor", *(call("doctor", *path, "--json") for path in ([], [INT8], [damaged], [SPECTRUM])))
 
 
 def test_verify(bundle):
     (bundle / "encoder.onnx").write_bytes(b"")
-    assert not compare("verify", call("verify", INT8, "--json"), call("verify", bundle, "--json"))
+    assert not compare("verify", *(call("verify", path, "--json") for path in (INT8, bundle, SPECTRUM)))
 
 
 @pytest.mark.usefixtures("disturbed")

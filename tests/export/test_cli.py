@@ -1,6 +1,7 @@
 """aeedge train and export, called as from a shell."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -85,7 +86,7 @@ def test_a_killed_run_continues_from_its_last_checkpoint(tmp_path, csv, monkeypa
         if state.epoch == 4:
             raise Killed
 
-    monkeypatch.setattr("aeedge_export.cli.train._CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("aeedge_export.cli.training._CHECKPOINT_SECONDS", 0.0)
     monkeypatch.setattr("aeedge_export.training.progress.Silence.__call__", lambda self, state: kill(state))
     with pytest.raises(Killed):
         call("train", csv, "-o", tmp_path / "run", "--latent", "2", "--hidden", "8", "--epochs", "9", "-q")
@@ -213,6 +214,17 @@ def test_force_replaces_runs_bundles_and_empty_folders(place):
 
 
 @pytest.mark.usefixtures("time_has_no_say")
+def test_export_takes_its_calibration_rows_from_one_array_of_several(place, rows):
+    np.savez("both.npz", normal=rows, other=100 * rows)
+    int8 = ("--variants", "int8,fp32", "--calibration")
+    call("export", "run", "-o", "named.aeedge", *int8, "both.npz", "--array", "normal")
+    call("export", "run", "-o", "alone.aeedge", *int8, "x.npy")
+    named, alone = (aeedge.load(place / f"{name}.aeedge") for name in ("named", "alone"))
+    assert named.manifest.variants["int8"].encoder == alone.manifest.variants["int8"].encoder
+    assert "normal, other" in call("export", "run", "-o", "x.aeedge", *int8, "both.npz").output
+
+
+@pytest.mark.usefixtures("time_has_no_say")
 def test_everything_in_a_run_or_bundle_belongs_to_it(place, rows):
     """Otherwise --force would refuse what aeedge itself has written."""
     windows = cut(machine(8000), window=32, hop=8, rate=100.0)
@@ -249,7 +261,7 @@ def test_files_put_into_a_run_while_it_trains_are_kept_and_so_is_the_training(tm
         if state.epoch == 4:
             (tmp_path / "run" / "notes.txt").write_text("looks good")
 
-    monkeypatch.setattr("aeedge_export.cli.train._CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("aeedge_export.cli.training._CHECKPOINT_SECONDS", 0.0)
     monkeypatch.setattr("aeedge_export.training.progress.Silence.__call__", take_notes)
     result = call("train", csv, "-o", tmp_path / "run", "--latent", "2", "--hidden", "8", "--epochs", "9", "-q")
     assert result.exit_code == 0
@@ -267,14 +279,17 @@ def test_a_report_is_overwritten_only_by_force(place):
         assert call("report", "run").exit_code == 0
 
 
-def test_without_a_terminal_progress_is_one_line_per_epoch(tmp_path, csv):
-    args = ["train", csv, "-o", tmp_path / "run", "--latent", "2", "--hidden", "8", "--epochs", "3"]
-    code = f"import aeedge.cli; aeedge.cli.command({[str(a) for a in args]!r})"
+@pytest.mark.parametrize("epochs", [3, 40])
+def test_without_a_terminal_progress_is_a_line_for_each_tenth(tmp_path, csv, epochs):
+    args = ["train", csv, "-o", tmp_path / "run", "--latent", "2", "--hidden", "8", "--epochs", epochs]
+    code = f"import aeedge.cli; aeedge.cli.command({[str(a) for a in [*args, '--patience', 'none']]!r})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     lines = [line for line in done.stderr.strip().splitlines() if not line.startswith("Read: ")]
-    assert [line.split("  ")[0] for line in lines] == ["epoch 1/3", "epoch 2/3", "epoch 3/3"]
-    assert all("s left" in line for line in lines)
+    expected = [1, 2, 3] if epochs == 3 else [1, *range(4, 41, 4)]
+    assert [line.split(",")[0] for line in lines] == [f"epoch {epoch}/{epochs}" for epoch in expected]
+    assert all(re.search(r"(\d s left|nearly done)$", line) for line in lines[:-1])
+    assert max(map(len, lines)) < 80
 
 
 def test_ctrl_c_keeps_the_best_weights_and_resume_continues(tmp_path, csv):

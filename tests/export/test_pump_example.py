@@ -9,9 +9,10 @@ def examples(monkeypatch, request):
     pytest.importorskip("matplotlib")
     monkeypatch.syspath_prepend(request.config.rootpath / "examples")
     import anomaly
-    import plant
 
-    return anomaly, plant
+    from aeedge_export.samples import motor
+
+    return anomaly, motor
 
 
 def test_faults_change_the_rows_and_sensors_that_they_name_and_no_others(examples):

@@ -24,7 +24,7 @@ from aeedge.files.replacing import BUNDLE, RUN, SEARCH, check_folder
 from aeedge_export.architecture_search import measuring, session
 from aeedge_export.architecture_search.result import Point
 from aeedge_export.cli import search_text
-from aeedge_export.cli.search_text import ProgressLine, result_lines, table
+from aeedge_export.cli.search_text import SearchProgress, result_lines, table
 
 FEW = ["--families", "pca", "--latents", "2", "--variants", "fp32", "-q"]
 
@@ -463,11 +463,11 @@ def test_progress_fits_a_line_and_its_time_left_stays_within_the_limit(monkeypat
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setattr(search_text, "monotonic", lambda: now[0])
     limit = 600.0
-    with ProgressLine(limit) as progress:
+    with SearchProgress(limit) as progress:
         for step in range(200):
             now[0] = 100.0 + 3 * step
             progress(step, 200, "training conv1d-16-32-64-s4-2-sep-k128" * (step % 4), 10 * (limit - 3 * step))
-    lines = [line for line in re.split(r"\r\x1b\[K|\n", terminal.written) if line]
+    lines = [line.rstrip() for line in re.split(r"[\r\n]", terminal.written) if line.strip()]
     assert max(map(len, lines)) < 80
     assert len(lines) == 200 if is_terminal else 5 <= len(lines) <= 11
     for line in lines:
@@ -476,7 +476,7 @@ def test_progress_fits_a_line_and_its_time_left_stays_within_the_limit(monkeypat
         assert minutes is None or int(minutes[1]) <= 10
     quiet = Terminal(is_terminal=is_terminal)
     monkeypatch.setattr(sys, "stderr", quiet)
-    with ProgressLine(limit, quiet=True) as progress:
+    with SearchProgress(limit, quiet=True) as progress:
         progress(0, 1, "training", 5.0)
     assert quiet.written == ""
 
@@ -485,7 +485,7 @@ def test_the_time_left_does_not_jump(monkeypatch):
     now, shown = [0.0], []
     monkeypatch.setattr(search_text, "monotonic", lambda: now[0])
     monkeypatch.setattr(sys, "stderr", Terminal(is_terminal=True))
-    progress = ProgressLine(1000.0)
+    progress = SearchProgress(1000.0)
     for step in range(50):
         now[0] = float(step)
         shown.append(progress._smoothed(now[0], 100.0 - step if step % 2 else 2 * (100.0 - step)))

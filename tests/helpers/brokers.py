@@ -151,6 +151,7 @@ class Client:
     def close(self):
         self._client.disconnect()
         self._client.loop_stop()
+        del self._client  # it closes its sockets now, where a collection of garbage would warn of them
 
     def _on_connect(self, client, _data, _flags, _reason, _properties):
         if self._topic is not None:

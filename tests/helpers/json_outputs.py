@@ -1,11 +1,15 @@
-"""Documents that commands print, compared with docs/reference/json-outputs.md."""
+"""Documents that commands print, compared with docs/reference/json-outputs.md and the schemas made from it."""
 
+import json
 import re
-from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+import json_schemas
+
+try:
+    from jsonschema import Draft202012Validator
+except ModuleNotFoundError:  # where the device's tests run with the device's packages alone
+    Draft202012Validator = None
 TYPES = {"string": str, "integer": int, "number": (int, float), "boolean": bool, "null": type(None)}
-WITH_MACHINE = ("doctor", "bench", "bench --batch", "search")
 NAMES_AS_KEYS = re.compile(
     r"(machine\.)?versions|scenarios|variants|bundles\[\]\.(latency_us|noise)|row_us|measurements\.(\w+_us|bytes|rejected)(\.\*)?"
 )
@@ -13,11 +17,7 @@ NAMES_AS_KEYS = re.compile(
 
 def documented(command):
     """Types by key, of a command's section and of the shared objects that it contains."""
-    page = (ROOT / "docs" / "reference" / "json-outputs.md").read_text(encoding="utf-8")
-    sections = dict(re.findall(r"^## ([^\n]+)\n(.*?)(?=^## |\Z)", page, re.MULTILINE | re.DOTALL))
-    text = sections[f"aeedge {command}"] + (sections["Shared objects"] if command in WITH_MACHINE else "")
-    rows = re.findall(rf"^\| `([^`]+)` \| ((?:{'|'.join(TYPES)})(?: or (?:null|string))?) \|", text, re.MULTILINE)
-    return {key: tuple(types.split(" or ")) for key, types in rows}
+    return {key: tuple(types) for key, (types, _) in json_schemas.documented(command).items()}
 
 
 def leaves(value, path=""):
@@ -36,6 +36,9 @@ def leaves(value, path=""):
 def compare(command, *documents):
     described, produced = documented(command), set()
     for document in documents:
+        if Draft202012Validator is not None:
+            schema = json_schemas.SCHEMAS / f"{json_schemas.COMMANDS[command]}.json"
+            Draft202012Validator(json.loads(schema.read_text(encoding="utf-8"))).validate(document)
         for key, value in leaves(document):
             if value is None and any(other.startswith(f"{key}.") for other in described):
                 continue  # an object that is not there

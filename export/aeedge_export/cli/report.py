@@ -1,63 +1,62 @@
-"""aeedge report: a run, or several beside each other, as one HTML page."""
+"""aeedge report: a run, or several, as one HTML page. The work is in reporting.py, so that --help needs no torch."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-from pathlib import Path
+from typing import Any
 
 import click
-from click.core import ParameterSource
 
-from aeedge.bundle.reader import Bundle
-from aeedge.cli.types import dialect_options, table_options
-from aeedge.cli.wording import say
-from aeedge.errors import InputError, printable
-from aeedge.files.atomic import atomic_file
-from aeedge.files.replacing import check_page, is_same
-from aeedge_export.autoencoder import Autoencoder
-from aeedge_export.cli.windows import as_dataset, recording_options, windows_as_trained
-from aeedge_export.data.dataset import Dataset, Selection
-from aeedge_export.data.files import read
-from aeedge_export.data.missing import treat_as_trained
-from aeedge_export.reporting import comparison
-from aeedge_export.reporting.detection import described
-from aeedge_export.reporting.page import render
+from aeedge.cli.command import Command, imported, section
+from aeedge.cli.types import array_option, table_options
+from aeedge_export.cli.options import recording_options
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=click.Path())
-@click.option(
-    "-o",
-    "--output",
-    metavar="HTML",
-    type=click.Path(),
-    help="Page to write [default: RUN/report.html; of several runs comparison.html].",
+@section(
+    "Output",
+    click.option(
+        "-o",
+        "--output",
+        metavar="HTML",
+        type=click.Path(),
+        show_default="RUN/report.html; of several runs comparison.html",
+        help="Page to write.",
+    ),
+    click.option("-f", "--force", is_flag=True, help="Overwrite HTML; RUN/report.html is always replaced."),
 )
-@click.option("--bundle", type=click.Path(), help="Bundle made from RUN: also show compression and int8.")
-@click.option("--test", metavar="DATA", multiple=True, type=click.Path(), help="Rows to detect anomalies in.")
-@click.option("--labels", help="Labels of --test: a column, an array of the .npz, or an .npy file.")
-@click.option("--array", help="Name of the array inside an .npz of --test.")
-@recording_options
-@table_options
-@click.option("-f", "--force", is_flag=True, help="Overwrite HTML; RUN/report.html is always replaced.")
+@section(
+    "Bundle",
+    click.option(
+        "--bundle",
+        metavar="BUNDLE",
+        type=click.Path(),
+        show_default="none",
+        help="Bundle made from RUN: also show compression and int8.",
+    ),
+)
+@section(
+    "Data",
+    click.option(
+        "--test",
+        metavar="DATA",
+        multiple=True,
+        type=click.Path(),
+        show_default="rows of the training",
+        help="Rows to detect anomalies in (repeatable).",
+    ),
+    click.option(
+        "--labels",
+        metavar="WHERE",
+        show_default="none",
+        help="Labels of --test: a column, an array of the .npz, or an .npy file.",
+    ),
+    array_option,
+    table_options,
+)
+@recording_options()
 @click.pass_context
-def report(
-    ctx: click.Context,
-    /,
-    runs: tuple[str, ...],
-    output: str | None,
-    bundle: str | None,
-    test: tuple[str, ...],
-    labels: str | None,
-    array: str | None,
-    rate: float | None,
-    time: str | None,
-    resample: float | None,
-    header: bool | None,
-    delimiter: str | None,
-    decimal: str | None,
-    force: bool,
-) -> None:
+def report(ctx: click.Context, /, **params: Any) -> None:
     """Write RUN as one self-contained HTML page: verdict, reconstructions, alarms, latents, comparison with PCA.
 
     Several runs are compared on one page: what differs, which is the best, and whether that can be said.
@@ -71,60 +70,4 @@ def report(
       aeedge report run -o motor.html --test faults.csv --labels fault
       aeedge report run-8 run-16 run-pca -o latents.html
     """
-    if len(runs) > 1:
-        _compare(ctx, runs, Path(output or "comparison.html"), overwrite=force)
-        return
-    (run,) = runs
-    if labels and not test:
-        raise InputError("--labels: expected --test DATA, the rows that they belong to, got none")
-    target = Path(output) if output else Path(run) / "report.html"
-    if output:
-        check_page(target, overwrite=force)
-    ae = Autoencoder.load(run)
-    if test:
-        dialect = dialect_options(header, delimiter, decimal)
-        selection = Selection(labels=labels, array=array, dialect=dialect, time=time)
-        if ae.run_.signal is not None:
-            rows = as_dataset(windows_as_trained(test, selection, ae.run_.input_spec, rate, resample))
-        elif (rate, time, resample) != (None, None, None):
-            raise InputError("--rate, --time, --resample: RUN is of rows, not of recordings; leave them out")
-        else:
-            rows = _test_rows(test, selection, ae)
-        ae.evaluate_detection(rows.X, rows.labels)
-        for line in described(ae.run_):
-            say(line)
-    _write(render(ae.run_, None if bundle is None else Bundle(bundle).manifest), target, overwrite=force or not output)
-
-
-def _compare(ctx: click.Context, runs: tuple[str, ...], target: Path, *, overwrite: bool) -> None:
-    """Write the comparison of several runs.
-
-    Raises:
-        InputError: a run that is named twice or cannot be read, an option of a single run, or a page that exists.
-    """
-    for option in ctx.command.params:
-        single = option.name not in ("runs", "output", "force")
-        if single and ctx.get_parameter_source(option.name or "") is ParameterSource.COMMANDLINE:
-            raise InputError(f"{option.opts[0]}: is of one RUN, and {len(runs)} are compared; leave it out")
-    for i, run in enumerate(runs):
-        if any(is_same(Path(run), Path(other)) for other in runs[:i]):
-            raise InputError(f"{run}: is named twice; name each run once")
-    check_page(target, overwrite=overwrite)
-    names = runs if len({Path(run).name for run in runs}) < len(runs) else [Path(run).name for run in runs]
-    found = {printable(name, None): Autoencoder.load(run).run_ for name, run in zip(names, runs)}
-    _write(comparison.render(found), target, overwrite=overwrite)
-
-
-def _write(page: str, target: Path, *, overwrite: bool) -> None:
-    with atomic_file(target, overwrite=overwrite) as part:
-        part.write_text(page, encoding="utf-8")
-    click.echo(f"wrote {printable(str(target), None)}: {len(page) / 1000:.0f} kB, self-contained")
-
-
-def _test_rows(files: tuple[str, ...], selection: Selection, ae: Autoencoder) -> Dataset:
-    """Rows with the columns of the training; those with missing values are filled as there, or left out."""
-    wanted = replace(selection, columns=ae.run_.features or ())
-    rows = treat_as_trained(read(*files, selection=wanted, missing=True), ae.run_.input_spec)
-    for note in rows.notes:
-        say(f"Read: {note}", err=True)
-    return rows
+    imported("aeedge_export.cli.reporting", "write_report", "report")(ctx, **params)

@@ -10,9 +10,7 @@ from shutil import get_terminal_size
 from time import monotonic
 from typing import Any
 
-import click
-
-from aeedge.errors import printable
+from aeedge.system.progress import ProgressLine, time_left
 from aeedge.table import columns, human_bytes
 from aeedge_export.architecture_search.budget import human_count, human_time
 from aeedge_export.architecture_search.result import Point, Search
@@ -23,7 +21,7 @@ _LEFT_OUT = ("k", "/ PCA", "MACs", "memory")  # columns, in this order, where a 
 _MEASURES = {"error": "error", "auc": "ROC AUC", "probe": "accuracy"}
 
 
-class ProgressLine:
+class SearchProgress(ProgressLine):
     """Progress of a search on standard error: one line in a terminal, elsewhere a line for each tenth.
 
     Args:
@@ -32,30 +30,22 @@ class ProgressLine:
     """
 
     def __init__(self, limit: float, *, quiet: bool = False) -> None:
-        self._quiet, self._is_terminal = quiet, sys.stderr.isatty()
+        super().__init__(quiet=quiet)
         self._began = monotonic()
         self._latest_end, self._end = self._began + limit, 0.0
-        self._tenth = -1
 
-    def __enter__(self) -> ProgressLine:
+    def __enter__(self) -> SearchProgress:
         return self
 
     def __exit__(self, *args: object) -> None:
-        if self._is_terminal and not self._quiet:
-            click.echo("\r\x1b[K", nl=False, err=True)
+        self.end()
 
     def __call__(self, done: int, total: int, text: str, seconds_left: float | None) -> None:
         """Show what is done, what comes next, and the time left."""
         now = monotonic()
         left = self._smoothed(now, seconds_left)
         share = done / max(total, 1) if left is None else (now - self._began) / max(now - self._began + left, 1e-9)
-        if self._quiet or not (self._is_terminal or int(10 * share) > self._tenth):
-            return
-        self._tenth = int(10 * share)
-        line = _fitted(
-            f"{printable(text)} ({done} of {total} done)", left, min(get_terminal_size().columns, _WIDTH) - 1
-        )
-        click.echo(f"\r\x1b[K{line}" if self._is_terminal else line, nl=not self._is_terminal, err=True)
+        self.show([f"{text} ({done} of {total} done)", "" if left is None else time_left(left)], share)
 
     def _smoothed(self, now: float, seconds_left: float | None) -> float | None:
         """The time left, which does not jump with each estimate and never exceeds the limit."""
@@ -64,19 +54,6 @@ class ProgressLine:
         end = now + seconds_left
         self._end = end if not self._end else self._end + _SMOOTHING * (end - self._end)
         return max(min(self._end, self._latest_end) - now, 0.0)
-
-
-def _fitted(text: str, left: float | None, width: int) -> str:
-    """Text and time left in so many characters: of the text as much as there is room for."""
-    end = "" if left is None else f", {_duration(left)}"
-    room = max(width - len(end), 1)
-    return (text if len(text) <= room else f"{text[: room - 1]}…") + end
-
-
-def _duration(left: float) -> str:
-    if left < 1:
-        return "nearly done"
-    return f"{left:.0f} s left" if left < 90 else f"{left / 60:.0f} min left"
 
 
 def table(found: Search) -> str:

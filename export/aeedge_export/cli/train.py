@@ -1,69 +1,14 @@
-"""aeedge train: a file of rows to a run."""
+"""aeedge train: a file of rows to a run. The work is in training.py, so that --help needs no torch."""
 
 from __future__ import annotations
 
-import inspect
-import shlex
-import warnings
-from collections.abc import Sequence
-from dataclasses import replace
-from pathlib import Path
-from time import monotonic, strftime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
-import numpy as np
-from click.core import ParameterSource
-from numpy.typing import NDArray
 
-import aeedge_export.autoencoder as workstation  # at the top: a missing extra is found before anything runs
-from aeedge.cli.types import rule_options
-from aeedge.cli.wording import reworded, say
-from aeedge.detection.calibration import ThresholdRule
-from aeedge.errors import InputError
-from aeedge.files.atomic import atomic_file
-from aeedge.files.replacing import check_folder, is_same
-from aeedge_export.alarms import rows_word
-from aeedge_export.cli import processes
-from aeedge_export.cli.training_data import (
-    Reading,
-    TrainingData,
-    data_options,
-    input_options,
-    label_file,
-    reading_of,
-    time_order,
-    time_ordered_option,
-)
-from aeedge_export.cli.windows import evaluate_windows, read_windows, summarize
-from aeedge_export.data.cutting import Windows
-from aeedge_export.data.dataset import Dataset, Selection
-from aeedge_export.data.files import read
-from aeedge_export.data.missing import treat_as_trained
-from aeedge_export.data.recording_files import selected_alike
-from aeedge_export.data.rows import row_keys
-from aeedge_export.reporting.detection import described
-from aeedge_export.reporting.evaluation import against_pca
-from aeedge_export.reporting.page import render
-from aeedge_export.run import STOPPED, Run
-from aeedge_export.training import distributed
-
-if TYPE_CHECKING:
-    from aeedge_export.training.loop import State
-
-_CHECKPOINT_SECONDS = 10.0
-
-
-def _number_or_auto(kind: type[int] | type[float]) -> Any:
-    def convert(ctx: click.Context, param: click.Parameter, value: str) -> Any:
-        if value == "auto":
-            return value
-        try:
-            return kind(value)
-        except ValueError:
-            raise click.BadParameter(f"expected 'auto' or a number, got {value!r}") from None
-
-    return convert
+from aeedge.cli.command import Command, imported, section
+from aeedge.cli.types import Whole, rule_options
+from aeedge_export.cli.options import data_options, input_options, number_or_auto, time_ordered_option
 
 
 def _widths(ctx: click.Context, param: click.Parameter, value: str) -> Any:
@@ -84,10 +29,10 @@ def _strides(ctx: click.Context, param: click.Parameter, value: str) -> Any:
 
 
 def _patience(ctx: click.Context, param: click.Parameter, value: str) -> Any:
-    return None if value == "none" else _number_or_auto(int)(ctx, param, value)
+    return None if value == "none" else number_or_auto(int)(ctx, param, value)
 
 
-class _Train(click.Command):
+class _Train(Command):
     """Remembers its arguments, for other processes."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -95,126 +40,230 @@ class _Train(click.Command):
         return super().parse_args(ctx, args)
 
 
+_NETWORK = section(
+    "Network",
+    click.option(
+        "--family",
+        metavar="KIND",
+        default="dense",
+        help="dense, sparse, contractive, vae, conv2d (images), conv1d (signals) or pca.",
+    ),
+    click.option(
+        "--goal",
+        metavar="GOAL",
+        default="detect",
+        help="Of a table: detect (anomalies) or compress (reconstruction).",
+    ),
+    click.option(
+        "--latent",
+        metavar="N|auto",
+        default="auto",
+        callback=number_or_auto(int),
+        help="Number of latents; auto: a third of the values of a row, 2 to 32.",
+    ),
+    click.option(
+        "--hidden",
+        metavar="WIDTHS",
+        default="auto",
+        callback=_widths,
+        help="Hidden widths such as 256,64, or none; auto: as the values of a row and latents ask for.",
+    ),
+    click.option(
+        "--activation",
+        metavar="NAME",
+        default="relu",
+        help="Of hidden layers: relu, gelu, elu, tanh, sigmoid, … or linear.",
+    ),
+    click.option("--latent-activation", metavar="NAME", default="linear", help="Of the latents, by the same names."),
+    click.option(
+        "--output-activation",
+        "out",
+        metavar="NAME",
+        default="auto",
+        help="linear or sigmoid; auto: sigmoid for values that crowd at their bounds, as pixels do, else linear.",
+    ),
+    click.option(
+        "--normalization",
+        metavar="KIND",
+        default="auto",
+        help="Of hidden layers: batch or none; auto: none for tables, batch for images, signals and alike values.",
+    ),
+    click.option(
+        "--linear-path",
+        type=click.Choice(["auto", "yes", "no"]),
+        default="auto",
+        help="A linear path beside the hidden layers; auto: where they are normalised, and to compress tables.",
+    ),
+    click.option("--ordered", is_flag=True, help="Train any prefix of the latents as a smaller code."),
+    click.option(
+        "--strides",
+        metavar="NUMBERS",
+        default="auto",
+        callback=_strides,
+        help="For conv1d, conv2d: of each layer, such as 4,2; auto: 2 each, of long signals 4 first.",
+    ),
+    click.option("--separable", is_flag=True, help="For conv1d, conv2d: depthwise and pointwise convolutions."),
+    click.option("--sparsity", metavar="PENALTY", default="l1:0.01", help="For sparse: l1:WEIGHT or kl:TARGET:WEIGHT."),
+    click.option("--contraction", default=0.01, help="For contractive: weight of the Jacobian's norm."),
+    click.option("--beta", default=0.2, help="For vae: weight of the KL divergence."),
+    click.option("--free-bits", default=0.25, help="For vae: bits per latent that are not penalised."),
+    click.option("--kl-warmup", default=0.2, help="For vae: share of training until beta is reached."),
+)
+_TRAINING = section(
+    "Training",
+    click.option(
+        "--loss",
+        metavar="NAME",
+        default="auto",
+        help="mse, bce or huber; auto: bce where outputs of crowded values are sigmoid, else mse.",
+    ),
+    click.option(
+        "--noise",
+        metavar="KINDS",
+        default="auto",
+        help="Such as gaussian:0.2 or masking:0.3,salt_pepper:0.1, or none; auto: dropout:0.4 to detect anomalies in "
+        "tables, else none.",
+    ),
+    click.option(
+        "--epochs",
+        metavar="N|auto",
+        default="auto",
+        callback=number_or_auto(int),
+        help="Maximum number of passes over the data; auto: 10 to 100, fewer for more rows.",
+    ),
+    click.option(
+        "--batch-size",
+        metavar="N|auto",
+        default="auto",
+        callback=number_or_auto(int),
+        help="Rows per step; auto: 64, from 20,000 rows on 256.",
+    ),
+    click.option(
+        "--learning-rate",
+        metavar="RATE|auto",
+        default="auto",
+        callback=number_or_auto(float),
+        help="Peak learning rate of AdamW; auto: 0.002 to 0.008, as network and rows ask for.",
+    ),
+    click.option(
+        "--weight-decay",
+        metavar="RATE|auto",
+        default="auto",
+        callback=number_or_auto(float),
+        help="Decoupled weight decay; auto: 0.0001 for tables, to 2 for normalised networks.",
+    ),
+    click.option("--schedule", metavar="NAME", default="cosine", help="Of the rate: cosine, plateau or constant."),
+    click.option("--gradient-clip", default=0.0, help="Maximum norm of the gradient; 0 for no limit."),
+    click.option(
+        "--validation", metavar="SHARE", default=0.1, help="Share of rows held out to choose the best weights."
+    ),
+    click.option(
+        "--patience",
+        metavar="N|auto",
+        default="auto",
+        callback=_patience,
+        help="Epochs without improvement after which it stops, or none; auto: a quarter of --epochs, at least 15.",
+    ),
+    time_ordered_option,
+    click.option(
+        "--gap",
+        metavar="N|auto",
+        default="auto",
+        callback=number_or_auto(int),
+        help="Of rows in time order: rows left out between blocks; auto: a window where windows overlap, else 1.",
+    ),
+    click.option("--seed", default=0, help="Makes training repeatable."),
+)
+_ALARMS = section(
+    "Alarms",
+    click.option(
+        "--score-kind",
+        metavar="KIND",
+        default="auto",
+        help="How rows are scored: mse, robust, mahalanobis or both (docs/how-to/anomaly-detection.md); auto: both, of "
+        "more than 256 latents robust, of windows mse.",
+    ),
+    click.option(
+        "--calibration",
+        "calibration_files",
+        multiple=True,
+        metavar="FILE",
+        type=click.Path(),
+        show_default="a share of DATA",
+        help="Normal rows to set thresholds by, of the same columns (repeatable).",
+    ),
+    click.option(
+        "--calibration-share",
+        "calibration",
+        metavar="SHARE|auto",
+        default="auto",
+        callback=number_or_auto(float),
+        help="Share of DATA held out to set thresholds by; auto: a tenth, where that is enough.",
+    ),
+    rule_options("0.01"),
+)
+_MACHINE = section(
+    "Machine",
+    click.option(
+        "--device",
+        metavar="NAME",
+        default="auto",
+        help="Device to train on: cpu, cuda, cuda:1, mps; auto: an accelerator if there is one.",
+    ),
+    click.option(
+        "--threads",
+        metavar="N|auto",
+        default="auto",
+        callback=number_or_auto(int),
+        help="CPU threads; auto: one, or all where a measurement finds them faster.",
+    ),
+    click.option("--precision", metavar="KIND", default="fp32", help="Of products in a step: fp32 or bf16."),
+    click.option(
+        "--compile", is_flag=True, help="Let torch.compile make the step; on the CPU it takes a C++ compiler."
+    ),
+    click.option(
+        "--nproc",
+        metavar="N|auto",
+        default="1",
+        callback=number_or_auto(int),
+        help="Processes that train together; auto: one for each CUDA device, or CPU (docs/how-to/scale.md).",
+    ),
+    click.option(
+        "--max-restarts",
+        type=Whole(0),
+        default=3,
+        help="How often killed processes are started again, from the last epoch.",
+    ),
+)
+
+
 @click.command(cls=_Train)
 @click.argument("data", metavar="DATA...", nargs=-1, required=True, type=click.Path())
-@click.option("-o", "--output", metavar="RUN", required=True, type=click.Path(), help="Directory to write.")
-@click.option(
-    "--family",
-    default="dense",
-    show_default=True,
-    help="dense, sparse, contractive, vae, conv2d (images), conv1d (signals) or pca.",
+@section(
+    "Output",
+    click.option("-o", "--output", metavar="RUN", required=True, type=click.Path(), help="Directory to write."),
+    click.option("--resume", is_flag=True, help="Continue RUN where it stopped; only --epochs may be changed."),
+    click.option("-f", "--force", is_flag=True, help="Overwrite RUN."),
+    click.option("-q", "--quiet", is_flag=True, help="Show no progress."),
 )
-@click.option(
-    "--goal", default="detect", show_default=True, help="Of a table: detect (anomalies) or compress (reconstruction)."
+@data_options(
+    click.option(
+        "--weights", metavar="NAME", show_default="all rows alike", help="Column of a table with each row's weight."
+    ),
+    click.option(
+        "--stream/--no-stream",
+        default=None,
+        show_default="of several .npy, or .parquet, from 1 GB",
+        help="Leave the rows of .npy or .parquet shards in their files.",
+    ),
 )
-@click.option("--latent", default="auto", callback=_number_or_auto(int), help="Number of latents.")
-@click.option("--hidden", default="auto", callback=_widths, help="Hidden widths such as 256,64, or none.")
-@click.option("--activation", default="relu", show_default=True, help="Activation of hidden layers.")
-@click.option("--latent-activation", default="linear", show_default=True, help="Activation of the latents.")
-@click.option("--output-activation", "out", default="auto", show_default=True, help="linear, sigmoid or auto.")
-@click.option("--loss", default="auto", show_default=True, help="Loss: mse, bce, huber or auto.")
-@click.option("--noise", default="auto", show_default=True, help="Such as gaussian:0.2 or masking:0.3,salt_pepper:0.1.")
-@click.option("--ordered", is_flag=True, help="Train any prefix of the latents as a smaller code.")
-@click.option("--normalization", default="auto", show_default=True, help="Of hidden layers: batch, none or auto.")
-@click.option("--linear-path", type=click.Choice(["auto", "yes", "no"]), default="auto", help="Add a linear path.")
-@click.option("--strides", default="auto", callback=_strides, help="For conv1d, conv2d: of each layer, such as 4,2.")
-@click.option("--separable", is_flag=True, help="For conv1d, conv2d: depthwise and pointwise convolutions.")
-@click.option("--sparsity", default="l1:0.01", show_default=True, help="For sparse: l1:WEIGHT or kl:TARGET:WEIGHT.")
-@click.option("--contraction", default=0.01, show_default=True, help="For contractive: weight of the Jacobian's norm.")
-@click.option("--beta", default=0.2, show_default=True, help="For vae: weight of the KL divergence.")
-@click.option("--free-bits", default=0.25, show_default=True, help="For vae: bits per latent that are not penalised.")
-@click.option("--kl-warmup", default=0.2, show_default=True, help="For vae: share of training until beta is reached.")
 @input_options
-@click.option("--epochs", default="auto", callback=_number_or_auto(int), help="Maximum number of passes over the data.")
-@click.option("--batch-size", default="auto", callback=_number_or_auto(int), help="Rows per step.")
-@click.option("--learning-rate", default="auto", callback=_number_or_auto(float), help="Peak learning rate of AdamW.")
-@click.option("--weight-decay", default="auto", callback=_number_or_auto(float), help="Decoupled weight decay.")
-@click.option("--schedule", default="cosine", show_default=True, help="cosine, plateau or constant.")
-@click.option("--gradient-clip", default=0.0, show_default=True, help="Maximum norm of the gradient; 0 for no limit.")
-@click.option("--validation", default=0.1, show_default=True, help="Share of rows held out to choose the best weights.")
-@click.option(
-    "--calibration",
-    "calibration_files",
-    multiple=True,
-    metavar="FILE",
-    type=click.Path(),
-    help="Normal rows to set thresholds by, of the same columns (repeatable) [default: a share of DATA].",
-)
-@click.option(
-    "--calibration-share",
-    "calibration",
-    default="auto",
-    callback=_number_or_auto(float),
-    help="Share of DATA held out to set thresholds by; auto: a tenth, where that is enough.",
-)
-@time_ordered_option
-@click.option(
-    "--score-kind",
-    default="auto",
-    show_default=True,
-    help="How rows are scored: mse, robust, mahalanobis, both or auto (docs/how-to/anomaly-detection.md).",
-)
-@rule_options("0.01")
-@click.option(
-    "--gap",
-    default="auto",
-    callback=_number_or_auto(int),
-    help="Of rows in time order: rows left out between blocks; auto: a window where windows overlap, else 1.",
-)
-@click.option("--patience", default="auto", callback=_patience, help="Epochs without improvement, or none.")
-@click.option("--device", default="auto", show_default=True, help="Device to train on: auto, cpu, cuda, …")
-@click.option("--threads", default="auto", callback=_number_or_auto(int), help="CPU threads; auto: as measured.")
-@click.option("--precision", default="fp32", show_default=True, help="Of products in a step: fp32 or bf16.")
-@click.option("--compile", is_flag=True, help="Let torch.compile make the step; on the CPU it takes a C++ compiler.")
-@click.option(
-    "--nproc",
-    default="1",
-    show_default=True,
-    callback=_number_or_auto(int),
-    help="Processes that train together; auto: one for each CUDA device, or CPU (docs/how-to/scale.md).",
-)
-@click.option(
-    "--max-restarts",
-    type=click.IntRange(0),
-    default=3,
-    show_default=True,
-    help="How often killed processes are started again, from the last epoch.",
-)
-@click.option("--seed", default=0, show_default=True, help="Makes training repeatable.")
-@data_options()
-@click.option("--weights", metavar="NAME", help="Column of a table with the weight of each row.")
-@click.option(
-    "--stream/--no-stream",
-    default=None,
-    help="Leave the rows of .npy or .parquet shards in their files [default: of several .npy, or .parquet, from 1 GB].",
-)
-@click.option("--resume", is_flag=True, help="Continue RUN where it stopped; only --epochs may be changed.")
-@click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
-@click.option("-f", "--force", is_flag=True, help="Overwrite RUN.")
+@_NETWORK
+@_TRAINING
+@_ALARMS
+@_MACHINE
 @click.pass_context
-def train(
-    ctx: click.Context,
-    /,
-    data: tuple[str, ...],
-    output: str,
-    weights: str | None,
-    stream: bool | None,
-    resume: bool,
-    quiet: bool,
-    force: bool,
-    nproc: int | str,
-    max_restarts: int,
-    calibration_files: tuple[str, ...],
-    false_alarm_rate: float | None,
-    quantile: float | None,
-    threshold: float | None,
-    contamination: float,
-    linear_path: str,
-    seed: int,
-    gradient_clip: float,
-    out: str,
-    **params: Any,
-) -> None:
+def train(ctx: click.Context, /, **params: Any) -> None:
     """Train an autoencoder on rows of DATA, or with --window on windows of recordings.
 
     DATA is one or more files: .npy (memory-mapped, so it may be larger than memory), .npz, .csv (.tsv, .txt: delimiter,
@@ -238,210 +287,4 @@ def train(
         --scaling minmax --batch-size 256 --epochs 50 --schedule constant \\
         --learning-rate 0.001 --weight-decay 0
     """
-    target = Path(output)
-    rule = ThresholdRule(false_alarm_rate, quantile, threshold, contamination).checked()
-    _check_options(ctx, resume=resume)
-    check_folder(target, overwrite=True, inputs=[*data, *calibration_files, label_file(params["labels"])])
-    restarted = _restarted(target)
-    if target.exists() and not (resume or force or restarted):
-        raise InputError(
-            f"{target}: already exists; choose another name, overwrite it (--force) or continue it (--resume)"
-        )
-    if (count := _processes(nproc, data)) > 1:
-        ctx.exit(processes.launch(ctx.meta["args"], count, max_restarts))
-    resumed = restarted or (_resumed(target, params) if resume else None)
-    reading = reading_of(params, weights)
-    selection, cutting = reading.selection, reading.cutting
-    if stream and cutting is not None:
-        raise InputError("--stream: recordings are cut into windows in memory; cut them first, and stream the windows")
-    times = resumed is None and params["time_ordered"] is not False
-    streaming = reading._replace(selection=replace(selection, stream=stream))
-    training = streaming.read(data, like=None if resumed is None else resumed.run_.signal, times=times)
-    found, windows = training.rows, training.windows
-    calibration_rows = _read_calibration(calibration_files, training, reading)
-    saved, launch = monotonic(), processes.launch_id()
-
-    def checkpoint(state: State) -> None:
-        nonlocal saved, target
-        if not distributed.rank() and (launch or monotonic() - saved >= _CHECKPOINT_SECONDS):
-            ae.run_.launch = launch
-            target = _save(ae, target)
-            saved = monotonic()
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # the notes are printed below
-        if resumed is not None:
-            ae = resumed
-            ae.verbose = not quiet
-            epochs = params["epochs"]
-            if restarted is None or ae.run_.state.stopped == "running":  # otherwise only the evaluation is missing
-                ae.resume(found.X, epochs=None if epochs == "auto" else epochs, on_epoch=checkpoint)
-        else:
-            params |= {"output": out, "gradient_clip": gradient_clip or None, "random_state": seed}
-            params["time_ordered"] = time_order(found, params["time_ordered"])
-            params["linear_path"] = linear_path if linear_path == "auto" else linear_path == "yes"
-            ae = workstation.Autoencoder(**params, verbose=not quiet)
-            known: dict[str, Any] = {
-                **training.known,
-                "calibration_rows": calibration_rows,
-                "rule": None if rule == ThresholdRule() else rule,
-            }
-            ae.fit_rows(found.X, **known, sample_weight=found.weights, on_epoch=checkpoint)
-        if distributed.rank():
-            return  # process 0 writes
-        target = _save(ae, target)  # before the evaluation: whatever happens there, the training is kept
-        ae.evaluate(found.X, found.labels)
-        tested = selection.select is not None and selection.labels is not None and "-" not in data
-        if tested and windows is not None and cutting is not None:
-            evaluate_windows(ae, data, selection, cutting, windows)
-        elif tested:
-            test = _all_rows(data, selection, ae)
-            fitted = row_keys(found.X[ae.run_.split(len(found.X)).fitted], test.X.dtype)
-            held_out = np.flatnonzero(~np.isin(row_keys(test.X, test.X.dtype), fitted))
-            ae.evaluate_detection(test.X, test.labels, held_out=held_out)
-    target = _save(ae, target)
-    with atomic_file(target / "report.html", overwrite=True) as part:
-        part.write_text(render(ae.run_), encoding="utf-8")
-    _summarize(ae, target, ctx.command, windows)
-
-
-def _processes(asked: int | str, data: Sequence[str]) -> int:
-    """How many processes to start; 1 to train in this one.
-
-    Raises:
-        InputError: a number that cannot be.
-    """
-    among = distributed.size()
-    if isinstance(asked, int) and (asked < 1 or (distributed.launched() and asked not in (1, among))):
-        started = f", or the {among} that torchrun started" if distributed.launched() else ""
-        raise InputError(f"--nproc: expected 'auto' or a number of at least 1{started}, got {asked}")
-    count = among if distributed.launched() else processes.how_many(asked)
-    if not distributed.launched() and count > (most := processes.most()):
-        raise InputError(f"--nproc: expected at most {most} processes on this machine, got {count}; use 'auto'")
-    if count > 1 and "-" in data:
-        raise InputError(f"--nproc: {count} processes cannot all read standard input; write it to a file first")
-    return 1 if distributed.launched() else count
-
-
-def _restarted(target: Path) -> workstation.Autoencoder | None:
-    """The run that this launch had saved before a process of it was killed; None at its start, and without torchrun."""
-    if not processes.restarts() or not (target / "run.json").is_file():
-        return None
-    ae = workstation.Autoencoder.load(target)
-    if ae.run_.launch != processes.launch_id():
-        return None
-    if not distributed.rank():
-        say(f"Note: a process ended; all were started again, and continue after epoch {ae.run_.state.epoch}", err=True)
-    return ae
-
-
-def _resumed(target: Path, params: dict[str, Any]) -> workstation.Autoencoder:
-    """The run to continue; what its windows are is put into `params`.
-
-    Raises:
-        InputError: no run, or options that it keeps.
-    """
-    ae = workstation.Autoencoder.load(target)
-    given = next((name for name in ("window", "hop", "calendar") if params[name] is not None), None)
-    if given is not None:
-        raise InputError(f"--{given}: a run that is continued keeps its windows; leave it out, or train a new run")
-    if (signal := ae.run_.signal) is not None:
-        params |= {"window": signal.window, "hop": signal.hop, "calendar": ",".join(signal.calendar) or None}
-    return ae
-
-
-def _all_rows(data: Sequence[str], selection: Selection, ae: workstation.Autoencoder) -> Dataset:
-    """Labelled rows to test detection with: also those that were not selected, with the same columns."""
-    whole = replace(selection, select=None, columns=ae.run_.features or (), drop=())
-    return treat_as_trained(read(*data, selection=whole, missing=True), ae.run_.input_spec)
-
-
-def _read_calibration(files: Sequence[str], training: TrainingData, reading: Reading) -> NDArray[Any] | None:
-    """The rows of --calibration, None without."""
-    if not files:
-        return None
-    selection, cutting, missing = reading
-    if cutting is not None and training.windows is not None:
-        like, note = selected_alike(files[0], replace(selection, labels=None))
-        if note:
-            say(f"Read for calibration: {note}", err=True)
-        return read_windows(files, like, cutting, training.windows.signal, keep=True, of=" for calibration").X
-    rows = read(*files, selection=selection, missing=missing != "refuse", like=training.rows)
-    for note in rows.notes:
-        if not note.startswith("inputs ("):  # they are those of the training
-            say(f"Read for calibration: {note}", err=True)
-    return rows.X
-
-
-def _save(ae: workstation.Autoencoder, target: Path) -> Path:
-    """Save; beside `target` if somebody put other files there during the training. Gives the place."""
-    try:
-        ae.save(target, overwrite=True)
-        return target
-    except InputError as error:
-        other = target.with_name(f"{target.name}-{strftime('%Y%m%d-%H%M%S')}")
-        try:
-            ae.save(other)
-        except InputError:
-            raise error from None
-        click.echo(f"Note: {error}; the run is saved as {other}", err=True)
-        return other
-
-
-def _check_options(ctx: click.Context, *, resume: bool) -> None:
-    """Refuse what would be ignored or cannot be given here."""
-    if ctx.params["family"] == "custom":
-        raise InputError("family: custom networks are torch modules, which only Python can pass: see Autoencoder")
-    settings = {*inspect.signature(workstation.Autoencoder).parameters, *ThresholdRule._fields}
-    settings = settings - {"output", "epochs"} | {"out", "seed", "calibration_files"}
-    for option in ctx.command.params if resume else ():
-        if option.name in settings and ctx.get_parameter_source(option.name) is ParameterSource.COMMANDLINE:
-            raise InputError(
-                f"{option.opts[0]}: a run that is continued keeps its settings; leave it out, or train a new run"
-            )
-    for file in ctx.params["calibration_files"]:
-        if any(is_same(Path(file), Path(other)) for other in ctx.params["data"]):
-            raise InputError(
-                f"--calibration: expected rows that are not trained on, got {file}, which is DATA as well; leave it "
-                "out, then a share of DATA is held out"
-            )
-    if ctx.params["calibration_files"] and ctx.params["calibration"] != "auto":
-        raise InputError("--calibration: expected a file or a share (--calibration-share), got both; leave one out")
-
-
-def _parts(run: Run) -> str:
-    """How many rows served what."""
-    parts = run.split(run.rows)
-    counts = [f"{len(parts.train):,} {rows_word(run.signal)} to train on", f"{len(parts.validation):,} for validation"]
-    given = len(parts.calibration) or (0 if run.calibration is None else len(run.calibration))
-    counts += [f"{given:,} for calibration"] if given else []
-    return ", ".join(counts + ([f"{len(parts.later):,} later"] if len(parts.later) else []))
-
-
-def _summarize(
-    ae: workstation.Autoencoder, target: Path, command: click.Command, windows: Windows | None = None
-) -> None:
-    for note in ae.notes_:
-        say(f"Note: {reworded(note, command)}", err=True)
-    state = ae.run_.state
-    shape = "×".join(map(str, ae.run_.input_shape))
-    widths = "-".join(map(str, (shape, *ae.design_.hidden, ae.design_.latent)))
-    best = f"best epoch {state.best_epoch} of {state.epoch}"
-    if not state.best_epoch:
-        best = f"none of {state.epoch} epochs better than the start at PCA"
-    say(
-        f"wrote {target}: {ae.family} {widths}, {best} ({STOPPED[state.stopped]}), "
-        f"validation loss {state.best_loss:.6g}"
-    )
-    if windows is not None:
-        summarize(windows)
-    health = ae.evaluation_["health"]
-    say(
-        f"latents: {health['dead']} dead of {len(health['variance'])}, effective rank {health['effective_rank']:.1f}, "
-        f"{health['active']:.0%} of values active"
-    )
-    say(f"held-out error {reworded(against_pca(ae.run_), command)}; report in {target / 'report.html'}")
-    for line in described(ae.run_):
-        say(line)
-    say(f"{_parts(ae.run_)}; scaling {ae.scaler_.kind}; threads {state.threads}")
-    say(f"next: aeedge export {shlex.quote(str(target))} -o {shlex.quote(target.name + '.aeedge')}")
+    imported("aeedge_export.cli.training", "run", "train")(ctx, **params)

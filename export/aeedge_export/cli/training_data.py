@@ -1,22 +1,20 @@
-"""DATA of the commands that train: which options say how it is read, and the rows or windows that come of it."""
+"""DATA of the commands that train: how it is read, and the rows or windows that come of it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-import click
-
 from aeedge.bundle.manifest import Missing, SignalSpec
-from aeedge.cli.types import dialect_options, resize_option, skip_bad_option, table_options
+from aeedge.cli.types import dialect_options
 from aeedge.cli.wording import say
 from aeedge.errors import InputError, printable
-from aeedge_export.cli.windows import as_dataset, cutting_of, read_windows, recording_options, window_options
+from aeedge_export.cli.windows import as_dataset, cutting_of, read_windows
 from aeedge_export.data.cutting import Cutting, Windows
 from aeedge_export.data.dataset import Dataset, Selection
 from aeedge_export.data.files import read
-from aeedge_export.data.missing import POLICIES, treat_missing
+from aeedge_export.data.missing import treat_missing
 
 _CUTTING = ("window", "hop", "rate", "time", "resample", "calendar")
 _NAMES = (
@@ -82,105 +80,6 @@ class Reading(NamedTuple):
         for note in found.notes:
             say(f"Read: {note}", err=True)
         return TrainingData(found, treated, None)
-
-
-def _front_end_options(
-    ctx: click.Context, param: click.Parameter, given: tuple[str, ...]
-) -> dict[str, bool | int | float | list[float]] | None:
-    found: dict[str, bool | int | float | list[float]] = {}
-    for text in given:
-        name, _, value = text.partition("=")
-        try:
-            words = {"true": True, "false": False}
-            values = [words[v] if v in words else int(v) if v.isdigit() else float(v) for v in value.lower().split(",")]
-        except ValueError:
-            raise click.BadParameter(f"expected NAME=VALUE, such as band=2000,5000 or log=true, got {text!r}") from None
-        found[name] = values[0] if len(values) == 1 else values
-    return found or None
-
-
-def input_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that say what a network is given of each row."""
-    for option in (
-        click.option(
-            "--front-end-option",
-            "front_end_options",
-            multiple=True,
-            metavar="NAME=VALUE",
-            callback=_front_end_options,
-            help="Of the front end, such as band=2000,5000 (repeatable; docs/how-to/front-ends.md).",
-        ),
-        click.option(
-            "--front-end",
-            default="none",
-            show_default=True,
-            help="Of windows: spectrum, log_mel (sound), envelope (bearings) or none, for the samples themselves.",
-        ),
-        click.option("--axes", help="The same spelled out: nct, ntc (signals), nchw or nhwc (images)."),
-        click.option(
-            "--channels",
-            default="auto",
-            show_default=True,
-            help="Of recordings: the channels to take, such as a,b,c. Of arrays of windows or images: first, last or "
-            "auto.",
-        ),
-        click.option(
-            "--scaling",
-            default="auto",
-            show_default=True,
-            help="Of the inputs: standard, robust, minmax, none or auto.",
-        ),
-    ):
-        command = option(command)
-    return command
-
-
-time_ordered_option = click.option(
-    "--time-ordered/--no-time-ordered",
-    default=None,
-    help="Hold out blocks of rows at the end, not random rows [default: where a time rises, or windows overlap].",
-)
-
-
-def data_options(
-    *, rate: str = "--rate", time: str = "--time", labels: str = "Labels for the report"
-) -> Callable[[Any], Any]:
-    """Adds the options that say how DATA is read.
-
-    Args:
-        rate, time: what these two of recordings are called.
-        labels: what labels are for, for people.
-    """
-    options: list[Callable[[Any], Any]] = [
-        window_options,
-        lambda command: recording_options(command, rate, time),
-        click.option("--array", help="Name of the array inside an .npz."),
-        table_options,
-        click.option("--columns", multiple=True, metavar="NAME", help="Use only this column of a table (repeatable)."),
-        click.option("--drop", multiple=True, metavar="NAME", help="Leave this column of a table out (repeatable)."),
-        click.option(
-            "--select",
-            metavar="CONDITION",
-            help="Use only such rows of a labelled file: \"anomaly == 0 and 'pump state' != off\".",
-        ),
-        resize_option,
-        skip_bad_option,
-        click.option("--labels", help=f"{labels}: a column, an array of the .npz, an .npy file, or 'folders'."),
-        click.option(
-            "--missing",
-            type=click.Choice(POLICIES),
-            default="refuse",
-            show_default=True,
-            help="For missing values: stop, drop their rows, or fill with medians. A device does the same.",
-        ),
-    ]
-
-    def decorated(command: Any) -> Any:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return decorated
 
 
 def reading_of(params: dict[str, Any], weights: str | None = None) -> Reading:

@@ -1,19 +1,16 @@
-"""Options of commands that read recordings, and what becomes of them: windows, in the form that rows have."""
+"""Recordings of the command line, and what becomes of them: windows, in the form that rows have."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
-import click
 import numpy as np
 from numpy.typing import NDArray
 
 from aeedge.bundle.manifest import InputSpec, SignalSpec
 from aeedge.cli.wording import say
 from aeedge.errors import InputError
-from aeedge.files.times import as_rate
 from aeedge.runtime.missing import fill_missing
 from aeedge_export.autoencoder import Autoencoder
 from aeedge_export.data.cutting import Cutting, Windows, cut
@@ -22,37 +19,6 @@ from aeedge_export.data.recording_files import read_recordings
 
 _OF_WINDOWS = ("hop", "rate", "time", "resample", "calendar")  # options that need --window
 _SHOWN = 10  # findings in the summary
-
-
-def _rate(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
-    return None if value is None else as_rate(param.opts[-1], value)
-
-
-def recording_options(command: Callable[..., Any], rate: str = "--rate", time: str = "--time") -> Callable[..., Any]:
-    """Add the options that say how recordings are read; `rate` and `time`: what two of them are called."""
-    for option in (
-        click.option("--resample", metavar="RATE", callback=_rate, help="Of recordings: bring samples to this rate."),
-        click.option(time, metavar="COLUMN", help="Of recordings: time of each sample [default: found out]."),
-        click.option(
-            rate,
-            metavar="RATE",
-            callback=_rate,
-            help="Of recordings: such as 50Hz, 8kHz, or 5min between samples [default: found in times or a header].",
-        ),
-    ):
-        command = option(command)
-    return command
-
-
-def window_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that say what windows are cut from recordings."""
-    for option in (
-        click.option("--calendar", metavar="PERIODS", help="Of recordings: add the time of day and week: day,week."),
-        click.option("--hop", type=int, metavar="H", help="Samples from window to window [default: a quarter of one]."),
-        click.option("--window", type=int, metavar="N", help="DATA are recordings: train on windows of N samples."),
-    ):
-        command = option(command)
-    return command
 
 
 def cutting_of(

@@ -1,13 +1,8 @@
-"""Progress of training: a bar in a terminal, one line per epoch elsewhere."""
+"""Progress of training: one line of a terminal, a line for each tenth of the epochs elsewhere."""
 
 from __future__ import annotations
 
-from types import TracebackType
-
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bar
-
+from aeedge.system.progress import Pace, ProgressLine
 from aeedge_export.training.loop import State
 
 
@@ -25,44 +20,34 @@ class Silence:
 
 
 class Progress:
-    """Shows epoch, losses and the time left, on standard error."""
+    """Shows epoch, losses and the time left, on standard error.
 
-    def __init__(self, epochs: int) -> None:
-        self._epochs = epochs
-        self._console = Console(stderr=True)
-        self._bar = Bar(
-            TextColumn("training"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TextColumn("epochs  loss {task.fields[loss]}  validation {task.fields[validation]} {task.fields[best]}"),
-            TimeRemainingColumn(compact=True),
-            console=self._console,
-        )
-        self._task = self._bar.add_task("", total=epochs, loss="–", validation="–", best="")
+    Args:
+        epochs: at most.
+        done: before these.
+    """
+
+    def __init__(self, epochs: int, done: int = 0) -> None:
+        self._epochs, self._line, self._pace = epochs, ProgressLine(), Pace(done)
 
     def __enter__(self) -> Progress:
-        if self._console.is_terminal:
-            self._bar.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._console.is_terminal:
-            self._bar.stop()
+    def __exit__(self, *args: object) -> None:
+        self._line.end()
 
     def __call__(self, state: State) -> None:
         """Show an epoch."""
         last = state.history[-1]
-        loss, validation = f"{last['train_loss']:.5f}", f"{last['validation_loss']:.5f}"
-        if self._console.is_terminal:
-            best = f"(best {state.best_loss:.5f})"
-            self._bar.update(self._task, completed=state.epoch, best=best, loss=loss, validation=validation)
-            return
-        left = last["seconds"] * (self._epochs - state.epoch)
-        print(
-            f"epoch {state.epoch}/{self._epochs}  loss {loss}  validation {validation}"
-            f"{' *' if state.best_epoch == state.epoch else ''}  {left:.0f} s left",
-            file=self._console.file,
-            flush=True,
-        )
+        parts = [
+            f"epoch {state.epoch}/{self._epochs}",
+            f"validation {_short(last['validation_loss'])}",
+            f"best {_short(state.best_loss)}",
+            f"loss {_short(last['train_loss'])}",
+            self._pace.left(state.epoch, self._epochs),
+        ]
+        self._line.show(parts, state.epoch / self._epochs)
+
+
+def _short(loss: float) -> str:
+    return f"{loss:.4f}" if 0.01 <= loss < 1000 else f"{loss:.3g}"

@@ -1,4 +1,4 @@
-"""A small simulated plant: a pump on a frequency converter, with nine sensors read once a second, and faults.
+"""A small simulated plant: a motor on a frequency converter drives a pump; nine sensors once a second, and faults.
 
 The speed follows a demand that changes every few minutes; what else happens follows from the speed by the affinity laws
 (flow ~ speed, head ~ speed², power ~ speed³) where the pump's curve meets that of the pipe.
@@ -6,6 +6,9 @@ The speed follows a demand that changes every few minutes; what else happens fol
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
+from functools import cache
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -25,12 +28,31 @@ SENSORS = {
 _NOISE = [6.0, 0.8, 0.03, 0.25, 0.5, 0.05, 0.03, 0.3, 0.3]  # standard deviations of the sensors, in their units
 
 
+_HOURS, _STEP = 30, 5  # of the sample without faults; seconds from a row of the samples to the next
+_BEGIN = datetime(2026, 3, 2, 6, 0)
+
+
 class Fault(NamedTuple):
     """A fault of the process or of a sensor, the sensors that it is seen in, and the rows."""
 
     name: str
     sensors: tuple[str, ...]
     rows: np.ndarray
+
+
+def write_normal(path: Path) -> str:
+    """Write 30 hours without a fault, a row every 5 seconds, as CSV; a description of it."""
+    normal, _, _ = _sample()
+    return _write(path, normal, _BEGIN)
+
+
+def write_faulty(path: Path) -> str:
+    """Write the two hours after them with seven faults as CSV, their names in the column fault; a description of it."""
+    _, faulty, faults = _sample()
+    names = np.full(len(faulty), "normal", dtype=object)
+    for fault in faults:
+        names[fault.rows] = fault.name
+    return f"{_write(path, faulty, _BEGIN + timedelta(hours=_HOURS), names)} and fault"
 
 
 def simulate(seconds: int, rng: np.random.Generator, valve: np.ndarray | float = 1.0) -> np.ndarray:
@@ -91,6 +113,25 @@ def recording(normal: int, rng: np.random.Generator) -> tuple[np.ndarray, np.nda
     )
 
 
+@cache
+def _sample() -> tuple[np.ndarray, np.ndarray, list[Fault]]:
+    """One recording, of which the two files are parts."""
+    normal, faulty, faults = recording(_HOURS * 3600, np.random.default_rng(0))
+    kept = [fault._replace(rows=fault.rows[fault.rows % _STEP == 0] // _STEP) for fault in faults]
+    return normal[::_STEP], faulty[::_STEP], kept
+
+
+def _write(path: Path, X: np.ndarray, begin: datetime, names: np.ndarray | None = None) -> str:
+    header = ["time", *SENSORS] + (["fault"] if names is not None else [])
+    lines = [",".join(header)]
+    for index, row in enumerate(X):
+        time = (begin + timedelta(seconds=_STEP * index)).isoformat()
+        last = [] if names is None else [names[index]]
+        lines.append(",".join([time, *(f"{value:.6g}" for value in row), *last]))
+    path.write_text("\n".join(lines) + "\n", encoding="ascii")
+    return f"{len(X):,} rows: time, {', '.join(SENSORS)}"
+
+
 def _steps(seconds: int, rng: np.random.Generator) -> np.ndarray:
     """A demand that stays for 1 to 3 minutes and then jumps: shares of the rated speed."""
     holds = rng.integers(60, 180, seconds // 60 + 1)
@@ -100,10 +141,13 @@ def _steps(seconds: int, rng: np.random.Generator) -> np.ndarray:
 def _lag(x: np.ndarray, tau: float) -> np.ndarray:
     """First-order lag of `tau` seconds, settled at the start."""
     a = np.exp(-1 / tau)
-    return lfilter([1 - a], [1, -a], x, zi=[a * x[0]])[0]
+    found: np.ndarray = lfilter([1 - a], [1, -a], x, zi=[a * x[0]])[0]
+    return found
 
 
 def _wander(seconds: int, tau: float, rng: np.random.Generator) -> np.ndarray:
     """A slow random walk between -1 and 1 that forgets in `tau` seconds."""
     a = np.exp(-1 / tau)
-    return np.sin(lfilter([1.5 * np.sqrt(1 - a**2)], [1, -a], rng.normal(size=seconds), zi=[1.5 * a * rng.normal()])[0])
+    steps, start = rng.normal(size=seconds), [1.5 * a * rng.normal()]
+    found: np.ndarray = np.sin(lfilter([1.5 * np.sqrt(1 - a**2)], [1, -a], steps, zi=start)[0])
+    return found

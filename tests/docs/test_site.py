@@ -1,0 +1,132 @@
+"""The site of docs/: builds without a warning, its links lead somewhere, and it needs nothing from elsewhere."""
+
+import os
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from importlib.util import find_spec
+from pathlib import Path
+from urllib.parse import unquote, urljoin, urlsplit
+
+import pytest
+
+import aeedge
+import aeedge_export
+
+ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.skipif(
+    find_spec("mkdocs") is None and "CI" not in os.environ, reason="mkdocs is not installed (make .venv/docs)"
+)
+
+
+class Parsed(HTMLParser):
+    """What a page links to, loads and is called."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.ids, self.links, self.loaded, self.title, self.description = set(), [], [], "", ""
+        self._in_title = False
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        attributes = dict(attrs)
+        self.ids |= {attributes.get("id"), attributes.get("name") if tag == "a" else None} - {None}
+        if tag == "a" and "href" in attributes:
+            self.links.append(attributes["href"])
+        if tag == "meta" and attributes.get("name") == "description":
+            self.description = attributes["content"]
+        self._in_title = tag == "title" and not self.title
+        if tag in ("script", "img", "iframe", "source", "video", "audio", "embed"):
+            self.loaded.append(attributes.get("src") or "")
+        if tag == "link" and attributes.get("rel") not in ("canonical", "prev", "next"):
+            self.loaded.append(attributes["href"])
+
+    def handle_data(self, data):
+        if self._in_title:
+            self.title, self._in_title = data, False
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The folder with the site, built with every warning an error."""
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
+    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    built = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert built.returncode == 0, built.stderr
+    assert "WARNING" not in built.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pages(site):
+    """What each page has, by its path in the site."""
+    files = [path for path in site.rglob("*.html") if path.name != "404.html"]
+    found = {path.relative_to(site).as_posix(): Parsed(path.read_text(encoding="utf-8")) for path in files}
+    assert len(found) > 50
+    return found
+
+
+def test_links_and_anchors_lead_somewhere(site, pages):
+    lost = []
+    for name, page in pages.items():
+        for link in page.links + page.loaded:
+            target = urlsplit(urljoin(f"http://here/{name}", link))
+            if target.netloc != "here":
+                continue
+            path = unquote(target.path).lstrip("/") or "index.html"
+            anchor = unquote(target.fragment)
+            if not (site / path).is_file() or (anchor and path in pages and anchor not in pages[path].ids):
+                lost.append(f"{name}: {link}")
+    assert not lost
+
+
+def test_every_page_has_a_title_and_a_description_of_its_own(pages):
+    assert not [name for name, page in pages.items() if not page.title.strip() or len(page.description) < 15]
+    for what in ("title", "description"):
+        texts = [getattr(page, what) for page in pages.values()]
+        assert not {text for text in texts if texts.count(text) > 1}, f"more than one page with this {what}"
+
+
+def test_nothing_is_loaded_from_elsewhere(site, pages):
+    assert not [f"{name}: {link}" for name, page in pages.items() for link in page.loaded if urlsplit(link).netloc]
+    for style in site.rglob("*.css"):
+        assert not re.findall(r"(?:url\(|@import)\s*['\"]?(?:https?:)?//", style.read_text(encoding="utf-8")), style
+
+
+def test_search_knows_every_page(site, pages):
+    index = (site / "search" / "search_index.js").read_text(encoding="utf-8")
+    assert not [name for name in pages if f'"location":"{name}' not in index.replace('": "', '":"')]
+
+
+def test_lists_are_lists(site, pages):
+    """A list that Markdown takes for the end of a paragraph is none."""
+    for name in pages:
+        text = re.sub(r"<(pre|table).*?</\1>", "", (site / name).read_text(encoding="utf-8"), flags=re.DOTALL)
+        lost = re.findall(r"\n *(?:- |\* |\d\. |\|)[^<]*", "".join(re.findall(r">([^<]+\S[^<]*)", text)))
+        assert not lost, name
+
+
+def test_the_home_page_leads_to_every_part(pages):
+    assert {"quickstart.html", "how-to/device-guide.html"} <= set(pages["index.html"].links)
+
+
+@pytest.mark.parametrize("package", [aeedge, aeedge_export])
+def test_everything_public_is_in_the_reference(package, pages):
+    ids = pages[f"reference/api/{package.__name__}.html"].ids
+    missing = [name for name in package.__all__ if not {f"{package.__name__}.{name}", name} & ids]
+    assert missing == (["__version__"] if package is aeedge else [])
+
+
+def test_every_command_and_option_is_in_the_reference(site, pages):
+    from aeedge.cli.group import DEVICE, WORKSTATION, AeedgeGroup
+
+    text = (site / "reference" / "cli.html").read_text(encoding="utf-8")
+    parts = dict(re.findall(r'<h2 id="aeedge-(\w+)">(.*?)(?=<h2 id=|</article>)', text, re.DOTALL))
+    assert parts.keys() == {*DEVICE, *WORKSTATION}
+    group = AeedgeGroup.build()
+    for name, part in parts.items():
+        options = [option for each in group.get_command(None, name).params for option in each.opts if "-" in option]
+        assert options
+        assert not [option for option in options if option not in part], name

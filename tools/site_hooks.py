@@ -78,11 +78,10 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
-    """What the theme leaves out for a screen reader and for the keyboard: names, and focus on what scrolls."""
+    """What the theme leaves out for a screen reader."""
     for without, with_it in (
         ('<div class="md-search"', '<div class="md-search" aria-label="Search"'),
         ("<th></th>", "<td></td>"),
-        ("<pre><span></span><code>", '<pre><span></span><code tabindex="0">'),
     ):
         output = output.replace(without, with_it)
     return output

@@ -6,15 +6,11 @@ from pathlib import Path
 from urllib.parse import unquote, urljoin, urlsplit
 
 import pytest
-from helpers.accessible import violations
 
 import aeedge
 import aeedge_export
 
 ROOT = Path(__file__).parents[2]
-
-# The theme's tool bars of code blocks are landmarks of one name, and it lets code be focused once it is in view
-OF_THE_THEME = ("landmark-unique", "scrollable-region-focusable")
 
 
 class Parsed(HTMLParser):
@@ -115,10 +111,3 @@ def test_every_command_and_option_is_in_the_reference(site, pages):
         options = [option for each in group.get_command(None, name).params for option in each.opts if "-" in option]
         assert options
         assert not [option for option in options if option not in part], name
-
-
-@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-@pytest.mark.parametrize("page", ["index", "quickstart", "how-to/streams", "reference/cli", "reference/api/aeedge"])
-def test_pages_can_be_read_on_a_phone_in_light_and_dark(site, browser, page, dark):
-    found = violations(browser, site / f"{page}.html", width=390, dark=dark)
-    assert [sentence for sentence in found if not sentence.startswith(OF_THE_THEME)] == []

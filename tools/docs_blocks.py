@@ -38,6 +38,7 @@ from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser, SkipP
 
 ROOT = Path(__file__).resolve().parent.parent
 _TIMEOUT_S = 300
+_ENVIRONMENT = dict(os.environ)  # now: Python blocks that import aeedge change it
 
 # What most pages begin from, made once for all of them.
 _READY = """
@@ -113,11 +114,11 @@ class _PythonParser(PythonCodeBlockParser):
 
 
 def _run(commands: str, folder: str | Path, **variables: str) -> subprocess.CompletedProcess[str]:
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    path = os.pathsep.join([str(Path(sys.executable).parent), _ENVIRONMENT["PATH"]])
     return subprocess.run(
         ["bash", "-euo", "pipefail", "-c", commands],
         cwd=folder,
-        env={**os.environ, "PATH": path, "COLUMNS": "80", "PROJECT": str(ROOT), **variables},
+        env={**_ENVIRONMENT, "PATH": path, "COLUMNS": "80", "PROJECT": str(ROOT), **variables},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

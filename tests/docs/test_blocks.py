@@ -3,8 +3,10 @@
 import re
 import shlex
 from pathlib import Path
+from types import SimpleNamespace
 
 import click
+import docs_blocks
 import pytest
 from docs_blocks import check
 
@@ -45,6 +47,44 @@ def test_numbers_durations_and_ids_may_differ(got):
 )
 def test_what_differs_otherwise_is_found(expected, got):
     assert check(expected, got)
+
+
+@pytest.fixture
+def block(tmp_path, monkeypatch):
+    """Makes a block of a page in an empty folder, before which one command was run for all pages."""
+    (tmp_path / "ready").mkdir()
+    (tmp_path / "ready" / "a.csv").write_text("1\n")
+    (tmp_path / "page").mkdir()
+    monkeypatch.setattr(docs_blocks, "ready", lambda: tmp_path / "ready")
+    monkeypatch.setattr(docs_blocks, "_MADE", {"aeedge sample a.csv": (["a.csv"], "wrote a.csv\n")})
+
+    def made(text, before="", **namespace):
+        document = SimpleNamespace(text=before + text)
+        region = SimpleNamespace(start=len(before))
+        names = {"_folder": tmp_path / "page", **namespace}
+        return SimpleNamespace(parsed=text, namespace=names, document=document, region=region)
+
+    return made
+
+
+def test_what_was_made_once_is_copied_and_then_used(block):
+    assert docs_blocks._commands(block("aeedge sample a.csv  # once\ngrep 1 a.csv")) is None
+    assert "expected" in docs_blocks._session(block("$ aeedge sample a.csv\nwrote b.csv"))
+    assert docs_blocks._session(block("$ aeedge sample a.csv\nwrote a.csv\n$ cat a.csv\n1")) is None
+
+
+def test_a_command_that_fails_is_found_unless_the_page_shows_its_error(block):
+    assert "ended with 1" in docs_blocks._commands(block("false\ntrue"))
+    assert "ended with 3" in docs_blocks._session(block("$ exit 3\n..."))
+    assert docs_blocks._session(block("$ echo Error: no; exit 2\nError: no")) is None
+    assert docs_blocks._session(block("$ yes | head -n 1\ny")) is None
+
+
+def test_text_after_prints_is_what_the_python_block_has_printed(block):
+    assert docs_blocks._printed(block("3 rows", "It prints\n\n", _printed="3 rows\n")) is None
+    assert "expected" in docs_blocks._printed(block("3 rows", "It prints:\n\n", _printed="3 columns\n"))
+    assert "no Python block" in docs_blocks._printed(block("3 rows", "It prints\n\n"))
+    assert docs_blocks._printed(block("3 rows", "For example\n\n")) is None
 
 
 def test_three_dots_stand_for_any_lines():

@@ -199,6 +199,8 @@ class _Printing(PythonEvaluator):
 def _printed(example: Example) -> str | None:
     if not re.search(r"\bprints:?\s*$", example.document.text[: example.region.start]):
         return None
+    if "_printed" not in example.namespace:
+        return "no Python block before has printed this"
     return check(example.parsed, example.namespace["_printed"]) or None
 
 

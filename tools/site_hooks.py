@@ -86,7 +86,12 @@ def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -
 
 def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
     """What the theme leaves out for a screen reader."""
-    return output.replace('<div class="md-search"', '<div class="md-search" aria-label="Search"')
+    for without, with_it in (
+        ('<div class="md-search"', '<div class="md-search" aria-label="Search"'),
+        ("<th></th>", "<td></td>"),
+    ):
+        output = output.replace(without, with_it)
+    return output
 
 
 def _included() -> dict[str, str]:

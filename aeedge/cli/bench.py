@@ -260,6 +260,10 @@ def _rows(bundle: str, method: str, data: str | None) -> NDArray[Any] | None:
     rows = np.concatenate(found)[:_MOST_ROWS]
     if rows.shape[1:] != shape and rows[0].size != int(np.prod(shape)):
         raise InputError(f"{data}: expected rows of shape {shape}, got {rows.shape[1:]}")
+    if rows.dtype.kind == "f" and not (finite := np.isfinite(rows).reshape(len(rows), -1).all(axis=1)).all():
+        raise InputError(
+            f"{data}: expected finite numbers, got others in row {int(np.argmin(finite))}; leave such rows out"
+        )
     return rows.reshape(len(rows), *shape)
 
 

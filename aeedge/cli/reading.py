@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import compress, groupby
 from operator import attrgetter
@@ -172,7 +174,7 @@ def open_samples(
             if bits is not None:
                 row = (len(names),)
             wanted = Wanted(names if spec.signal and not model.manifest.ordered else None, row)
-        rows = open_all(sources, wanted, missing=treated or propagate, **reading)
+        rows = open_all(sources, wanted, missing=treated or propagate, infinite=propagate, **reading)
         if what == "decode" and bits is not None and f"code_{len(names)}" in (rows.names or ()):
             raise InputError(f"{sources[0]}: expected {len(names)} columns of codes for bits={bits}, got more")
 
@@ -250,6 +252,10 @@ def _treated(parts: Iterable[Part], spec: InputSpec, notes: list[str], *, drop: 
                 continue
             if not present.all():
                 block, kept = block[present], [list(compress(column, present)) for column in kept]
+            if block.dtype.kind == "f" and not (finite := np.isfinite(block).reshape(len(block), -1).all(axis=1)).all():
+                raise InputError(
+                    f"expected finite numbers, got others in row {kept[-1][np.argmin(finite)]}; correct it"
+                )
         else:
             block, filled = fill_missing(block, spec)
             count += filled
@@ -283,10 +289,11 @@ def results(
 
     shown, count = _say_notes(rows.notes, 0, name), 0
     computed = prefetch(model.map_iter(what, blocks(), bits=bits, invalid=invalid, fresh=True))
-    for values in _progress(computed, rows, f"{what} {name}"):
-        samples, (*kept, numbers) = waiting.popleft()
-        count += len(values)
-        yield Result(values, samples, kept, np.asarray(numbers))
+    with of_files(sources, what):
+        for values in _progress(computed, rows, f"{what} {name}"):
+            samples, (*kept, numbers) = waiting.popleft()
+            count += len(values)
+            yield Result(values, samples, kept, np.asarray(numbers))
     _say_notes(rows.notes, shown, name)
     if not count:
         raise InputError(f"{shortened(sources)}: expected at least one row, got none")
@@ -333,6 +340,22 @@ def _say_notes(notes: Sequence[str], shown: int, name: str) -> int:
 def named(sources: Sequence[str]) -> str:
     """The first of the inputs, and whether there are more, for messages."""
     return ("standard input" if sources[0] == STDIN else sources[0]) + (" …" if len(sources) > 1 else "")
+
+
+@contextmanager
+def of_files(sources: Sequence[str], what: str) -> Iterator[None]:
+    """Name the files in the place of a method or parameter, `what`, in what is said of their rows.
+
+    Raises:
+        InputError: which was raised within.
+    """
+    try:
+        yield
+    except InputError as error:
+        found = re.match(rf"(?:{what}: )?(expected .* in row \d+.*)", str(error))
+        if found is None:
+            raise
+        raise InputError(f"{named(sources)}: {found[1]}") from error
 
 
 def _progress(blocks: Iterable[NDArray[Any]], rows: RowFile, label: str) -> Iterator[NDArray[Any]]:

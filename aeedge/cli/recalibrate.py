@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from aeedge.bundle.reader import Bundle
 from aeedge.cli.archive import Wish, archive_progress, column_option, engine_options, many, refuse, set_aside
 from aeedge.cli.command import Command, section
-from aeedge.cli.reading import named, open_recordings, shaped
+from aeedge.cli.reading import named, of_files, open_recordings, shaped
 from aeedge.cli.streams import show
 from aeedge.cli.types import (
     allow_ops_option,
@@ -28,6 +28,7 @@ from aeedge.files.replacing import BUNDLE, check_folder
 from aeedge.files.rows import RowFile, Wanted, open_all
 from aeedge.recalibration import Recalibrated
 from aeedge.recalibration import recalibrate as recalibrated
+from aeedge.recalibration.scoring import WHAT
 from aeedge.system.progress import ProgressLine
 from aeedge.table import human_duration, pairs
 
@@ -126,7 +127,9 @@ def recalibrate(
         line = ProgressLine()
         rows = _rows(Bundle(bundle), normal, reading, line)
         options: dict[str, Any] = {"time_ordered": time_ordered, "allow_ops": allow_ops, **rule}
-        found = recalibrated(bundle, rows, output, overwrite=force, progress=lambda text: line.show([text]), **options)
+        options |= {"overwrite": force, "progress": lambda text: line.show([text])}
+        with of_files(normal, WHAT):
+            found = recalibrated(bundle, rows, output, **options)
         line.end()
         _say_notes(found)
         lines = list(_summary(found))

@@ -53,19 +53,25 @@ class TextTable:
         return self.head.dialect.describe()
 
     def blocks(
-        self, order: Sequence[int] | None = None, *, missing: bool, text: Sequence[int] = ()
+        self,
+        order: Sequence[int] | None = None,
+        *,
+        missing: bool,
+        infinite: bool | None = None,
+        text: Sequence[int] = (),
     ) -> Iterator[tuple[NDArray[np.float64], list[list[str]]]]:
         """Rows of numbers (m, k) in bounded memory, and the text of some columns, a list of m for each.
 
         Args:
             order: the k columns to take, all by default.
             missing: whether cells without a value become NaN; otherwise they are an InputError.
+            infinite: whether infinity and what is beyond float32 is taken; None for as `missing`.
             text: columns to return as they are.
 
         Raises:
             InputError: a cell that is no number, a row of another width; line and column are named.
         """
-        width = self.head.width
+        width, take = self.head.width, (missing, missing if infinite is None else infinite)
         order = list(range(width)) if order is None else list(order)
         step = max(1, BLOCK_BYTES // (8 * max(width, 1)))
         dialect = self.head.dialect
@@ -74,7 +80,7 @@ class TextTable:
             line = self._skip_head(lines)
             while True:
                 chunk = list(islice(lines, step))
-                block = self._regular(chunk, order, missing)
+                block = self._regular(chunk, order, take)
                 if block is None or (text and len(block) != len(chunk)):  # from here on with care
                     lines = chain(chunk, lines)
                     break
@@ -83,8 +89,16 @@ class TextTable:
             found = records(lines, dialect, self._source.name, line)
             while part := list(islice(found, step)):
                 rows = [row if len(row) == width else self._of_width(row, line) for line, row in part]
-                numbers = self._numbers(rows, [line for line, _ in part], order, missing)
+                numbers = self._numbers(rows, [line for line, _ in part], order, take)
                 yield numbers, [[row[i].strip() for row in rows] for i in text]
+
+    def lines(self) -> Iterator[int]:
+        """The number of each row's line, counted from 1."""
+        with io.TextIOWrapper(self._source.open(), self.head.dialect.encoding, newline="") as stream:
+            lines = _decoded(stream, self._source.name)
+            line = self._skip_head(lines)
+            for number, _ in records(lines, self.head.dialect, self._source.name, line):
+                yield number
 
     def _skip_head(self, lines: Iterator[str]) -> int:
         """Consume the lines above the first row; returns their number."""
@@ -93,7 +107,7 @@ class TextTable:
             pass
         return above
 
-    def _regular(self, lines: list[str], order: list[int], missing: bool) -> NDArray[np.float64] | None:
+    def _regular(self, lines: list[str], order: list[int], take: tuple[bool, bool]) -> NDArray[np.float64] | None:
         """Lines without quotes, comments or faults, by numpy's fast reader; None for all others."""
         dialect, text = self.head.dialect, "".join(lines)
         white, subset = dialect.delimiter == " ", order != list(range(self.head.width))
@@ -115,7 +129,7 @@ class TextTable:
             )
         except ValueError:
             return None
-        fits = block.shape[1] == len(order) and (missing or fits_float32(block).all())
+        fits = block.shape[1] == len(order) and taken(block, *take).all()
         return block if fits else None
 
     def _text(self, lines: list[str], columns: Sequence[int]) -> list[list[str]]:
@@ -130,7 +144,7 @@ class TextTable:
         raise InputError(f"{self._source.name}, line {line}: expected {self.head.width} cells, got {len(row)}")
 
     def _numbers(
-        self, rows: list[list[str]], lines: list[int], order: Sequence[int], missing: bool
+        self, rows: list[list[str]], lines: list[int], order: Sequence[int], take: tuple[bool, bool]
     ) -> NDArray[np.float64]:
         """Cell by cell: missing values, truth values, and the place of a fault."""
         cells = [row[i] for row in rows for i in order]
@@ -139,8 +153,9 @@ class TextTable:
             at = found.index(None)
             raise self._fault(cells[at], lines, at, order, is_missing=False)
         values = np.array(found, np.float64)
-        if not missing and not fits_float32(values).all():
-            at = int(np.argmin(fits_float32(values)))
+        right = taken(values, *take)
+        if not right.all():
+            at = int(np.argmin(right))
             raise self._fault(cells[at], lines, at, order, is_missing=bool(np.isnan(values[at])))
         return values.reshape(len(rows), len(order))
 
@@ -170,6 +185,12 @@ class TextTable:
 def fits_float32(values: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Which values are finite and fit float32, as models compute; False for NaN."""
     return np.asarray(np.abs(values) <= np.finfo(np.float32).max)
+
+
+def taken(values: NDArray[np.float64], missing: bool, infinite: bool) -> NDArray[np.bool_]:
+    """Which values are taken: those that fit float32, NaN where it is `missing`, all others where `infinite`."""
+    nan = np.isnan(values)
+    return np.where(nan, missing, infinite | fits_float32(values))
 
 
 def _decoded(stream: io.TextIOWrapper, name: str) -> Iterator[str]:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aeedge.errors import InputError, printable, shortened
-from aeedge.files.delimited import BLOCK_BYTES, Advice, fits_float32
+from aeedge.files.delimited import BLOCK_BYTES, Advice, taken
 from aeedge.files.source import DAMAGE, Source, unreadable
 
 _HEAD_ROWS = 100
@@ -69,13 +69,19 @@ class JsonTable:
         return "JSON lines, " + ("arrays" if self.names is None else "objects")
 
     def blocks(
-        self, order: Sequence[int] | None = None, *, missing: bool, text: Sequence[int] = ()
+        self,
+        order: Sequence[int] | None = None,
+        *,
+        missing: bool,
+        infinite: bool | None = None,
+        text: Sequence[int] = (),
     ) -> Iterator[tuple[NDArray[np.float64], list[list[Any]]]]:
         """Rows of numbers (m, k) in bounded memory, and the values of other columns, a list of m for each.
 
         Args:
             order: the k columns to take, all by default.
             missing: whether null, NaN and keys that are not there become NaN; otherwise they are an InputError.
+            infinite: whether infinity and what is beyond float32 is taken; None for as `missing`.
             text: columns to return as they are, None where a key is not there.
 
         Raises:
@@ -87,8 +93,16 @@ class JsonTable:
         with self._source.open() as stream:
             found = self._rows(stream)
             while part := list(islice(found, step)):
-                numbers = self._numbers(part, [keys[i] for i in order], missing)
+                numbers = self._numbers(
+                    part, [keys[i] for i in order], missing, missing if infinite is None else infinite
+                )
                 yield numbers, [self._others(part, keys[i]) for i in text]
+
+    def lines(self) -> Iterator[int]:
+        """The number of each row's line, counted from 1."""
+        with self._source.open() as stream:
+            for line, _ in self._rows(stream):
+                yield line
 
     def _rows(self, stream: IO[bytes]) -> Iterator[tuple[int, Any]]:
         """Each row, a dict or a list, with the number of its line."""
@@ -152,7 +166,9 @@ class JsonTable:
             return found
         raise InputError(f"{where}: expected an object or an array of numbers, got {_kind(found)}; {_LINES}")
 
-    def _numbers(self, part: list[tuple[int, Any]], keys: list[Any], missing: bool) -> NDArray[np.float64]:
+    def _numbers(
+        self, part: list[tuple[int, Any]], keys: list[Any], missing: bool, infinite: bool
+    ) -> NDArray[np.float64]:
         values = [value_of(row, key, _ABSENT) for _, row in part for key in keys]
         if not set(map(type, values)) <= {int, float}:
             for at, value in enumerate(values):
@@ -164,8 +180,9 @@ class JsonTable:
             found = np.array(values, np.float64)
         except OverflowError:  # a whole number of hundreds of digits
             found = np.array([_as_float(value) for value in values])
-        if not missing and not fits_float32(found).all():
-            at = int(np.argmin(fits_float32(found)))
+        right = taken(found, missing, infinite)
+        if not right.all():
+            at = int(np.argmin(right))
             raise self._fault(values[at], part[at // len(keys)][0], keys[at % len(keys)])
         return found.reshape(len(part), len(keys))
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aeedge.errors import InputError, printable
+from aeedge.files.delimited import taken
 from aeedge.files.dialect import JSON_NUMBER, Cell
 from aeedge.files.source import DAMAGE, Source, reading
 
@@ -114,6 +115,7 @@ class ParquetTable:
         order: Sequence[int],
         *,
         missing: bool,
+        infinite: bool | None = None,
         text: Sequence[int] = (),
         groups: Sequence[int] | None = None,
     ) -> Iterator[tuple[NDArray[np.float64], list[list[Any]]]]:
@@ -122,6 +124,7 @@ class ParquetTable:
         Args:
             order: positions in `names`.
             missing: whether nulls and NaN become NaN; otherwise they are an InputError.
+            infinite: whether infinity and what is beyond float32 is taken; None for as `missing`.
             text: columns to return as Python objects.
             groups: numbers of the row groups to read, consecutive ones; None for all.
 
@@ -148,8 +151,8 @@ class ParquetTable:
             block = np.empty((batch.num_rows, len(order)))
             for place, (name, j) in enumerate(self._places[i] for i in order):
                 block[:, place] = arrays[name][:, j]
-            fits = np.abs(block) <= np.finfo(np.float32).max  # False for NaN
-            if not missing and not fits.all():
+            fits = taken(block, missing, missing if infinite is None else infinite)
+            if not fits.all():
                 row, column = (int(v) for v in np.argwhere(~fits)[0])
                 name = printable(self.names[order[column]])
                 got = "nothing (a missing value)" if np.isnan(block[row, column]) else block[row, column]

@@ -83,6 +83,7 @@ def open_rows(
     array: str | None = None,
     dialect: DialectOptions | None = None,
     missing: bool = False,
+    infinite: bool | None = None,
 ) -> RowFile:
     """Open a file of rows.
 
@@ -94,6 +95,7 @@ def open_rows(
         array: name of the array inside an .npz.
         dialect: how a text file is written, as far as it is known.
         missing: whether cells without a value become NaN; otherwise they are an InputError.
+        infinite: whether cells of tables may hold infinity and what is beyond float32; None for as `missing`.
 
     Raises:
         InputError: missing, another format, damaged, cells that are not numbers, missing columns.
@@ -138,7 +140,7 @@ def open_rows(
     decimal = table.head.dialect.decimal if isinstance(table, delimited.TextTable) else "."
 
     def parts() -> Iterator[Part]:
-        for block, columns in table.blocks(order, missing=missing, text=kept):
+        for block, columns in table.blocks(order, missing=missing, infinite=infinite, text=kept):
             if len(time) > 1:
                 columns = [[f"{day} {hour}" for day, hour in zip(*columns[:2])], *columns[2:]]
             yield block, [[Cell(v) for v in column] for column in columns] if source.kind == "text" else columns
@@ -268,6 +270,29 @@ def row_files(paths: Sequence[str | os.PathLike[str]]) -> list[str | os.PathLike
 
 def _is_row_file(name: str) -> bool:
     return name[0] not in "._" and Path(name.removesuffix(".gz")).suffix.lower() in SUFFIXES
+
+
+def row_place(paths: Sequence[str | os.PathLike[str]], row: int, dialect: DialectOptions | None = None) -> str:
+    """Where a row of files is, for messages: "x.csv, line 17", with the header and from 1, or "x.npy, row 15 (counted
+    from 0)".
+    """
+    for path in row_files(paths):
+        source = Source(path)
+        if source.is_pipe:
+            break
+        if source.kind in ("text", "jsonl"):
+            table = _table(source, Wanted(), dialect if source.kind == "text" else None)
+            assert not isinstance(table, ParquetTable)
+            for line in table.lines():
+                if row == 0:
+                    return f"{source.name}, line {line}"
+                row -= 1
+            continue
+        count = open_rows(path).count
+        if count is None or row < count:
+            return f"{source.name}, row {row} (counted from 0)"
+        row -= count
+    return f"{os.fspath(paths[0])}, row {row} (counted from 0)"
 
 
 def open_all(

@@ -11,14 +11,10 @@ from docs_blocks import check
 from aeedge.cli import AeedgeGroup
 
 ROOT = Path(__file__).parents[2]
+FOLDERS = ("docs", "examples", "benchmarks", "packaging")
 PAGES = [
     path
-    for path in [
-        ROOT / "README.md",
-        *ROOT.glob("docs/**/*.md"),
-        *ROOT.glob("examples/**/*.md"),
-        *ROOT.glob("benchmarks/*.md"),
-    ]
+    for path in [ROOT / "README.md", *(found for name in FOLDERS for found in ROOT.glob(f"{name}/**/*.md"))]
     if "node_modules" not in path.parts
 ]
 LANGUAGES = {"sh", "console", "python", "text", "json", "toml", "yaml", "dockerfile", "js", "html", "cpp", "cmake"}
@@ -68,20 +64,19 @@ def test_every_fence_has_a_language_and_every_skip_a_reason(page):
             assert (ROOT / name).exists(), f"{name}, where a skipped block is said to run, is not there"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_commands_in_blocks_that_are_skipped_have_such_options(page):
-    group = AeedgeGroup.build()
-    blocks = re.findall(
-        r"^<!-- skip: next.*-->\n```(?:sh|console)\n(.*?)^```",
-        page.read_text(encoding="utf-8"),
-        re.MULTILINE | re.DOTALL,
-    )
-    for line in "".join(blocks).splitlines():
-        for found in re.findall(r"\baeedge ((?:'[^']*'|[^'|&>#])*)", line):
-            name, *arguments = shlex.split(found)
+def test_commands_in_blocks_that_are_skipped_have_such_options():
+    group, count = AeedgeGroup.build(), 0
+    skipped = re.compile(r"^<!-- skip: next[^\n]*-->\n```(?:sh|console)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+    text = "".join(page.read_text(encoding="utf-8") for page in PAGES)
+    for line in "".join(skipped.findall(text)).splitlines():
+        for name, arguments in re.findall(r"\baeedge ([a-z]+)((?:'[^']*'|[^'|&>#])*)", line):
             command = group.get_command(click.Context(group), name)
-            assert command is not None, f"there is no aeedge {name}"
-            command.make_parser(click.Context(command)).parse_args(arguments)
+            if command is None:  # an image or a package of this name
+                assert not line.startswith("aeedge"), f"there is no aeedge {name}"
+                continue
+            command.make_parser(click.Context(command)).parse_args(shlex.split(arguments))
+            count += 1
+    assert count > 10
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))

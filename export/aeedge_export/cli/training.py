@@ -17,6 +17,7 @@ from click.core import ParameterSource
 from numpy.typing import NDArray
 
 import aeedge_export.autoencoder as workstation
+from aeedge.cli.reading import of_files
 from aeedge.cli.wording import reworded, say
 from aeedge.detection.calibration import ThresholdRule
 from aeedge.errors import InputError
@@ -126,7 +127,8 @@ def run(
                 "calibration_rows": calibration_rows,
                 "rule": None if rule == ThresholdRule() else rule,
             }
-            ae.fit_rows(found.X, **known, sample_weight=found.weights, on_epoch=checkpoint)
+            with of_files(data, ""):
+                ae.fit_rows(found.X, **known, sample_weight=found.weights, on_epoch=checkpoint)
         if distributed.rank():
             return  # process 0 writes
         target = _save(ae, target)  # before the evaluation: whatever happens there, the training is kept

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from aeedge.errors import InputError, printable
 from aeedge.files import npy
 from aeedge.files.images import Images, are_images
-from aeedge.files.rows import row_files
+from aeedge.files.rows import row_files, row_place
 from aeedge.files.source import Source, reading
 from aeedge_export.data.conditions import matching
 from aeedge_export.data.dataset import Dataset, Selection, named
@@ -58,21 +58,28 @@ def read(
     found = _read(paths, wanted, missing or wanted.select is not None, like)
     if labels is not None:
         found = replace(found, labels=label_file(Path(labels), len(found.X)))
-    return found if found.selected is None else _selected(found, wanted.select or "", missing)
+    return found if found.selected is None else _selected(found, paths, wanted, missing)
 
 
-def _selected(found: Dataset, select: str, missing: bool) -> Dataset:
+def _selected(found: Dataset, paths: Sequence[str | os.PathLike[str]], wanted: Selection, missing: bool) -> Dataset:
     """The rows that match; what they lack is found only now, for others may lack it."""
     assert found.selected is not None
+    select = wanted.select or ""
     rows = np.flatnonzero(found.selected)
     if not len(rows):
         raise InputError(f"select: expected rows that match {printable(select)}, but none of {len(found.X):,} does")
     X = found.X[rows]
-    if not missing and found.features is not None and np.isnan(X).any():
-        row, column = np.argwhere(np.isnan(X))[0]
+    if found.features is not None and not (right := np.isfinite(X) | (missing & np.isnan(X))).all():
+        row, column = np.argwhere(~right)[0]
+        where = f"{row_place(paths, int(rows[row]), wanted.dialect)}, column '{printable(found.features[column])}'"
+        if np.isnan(X[row, column]):
+            raise InputError(
+                f"{where}: expected a number, got nothing (a missing value); leave such rows out (--missing drop), "
+                "fill them (--missing median), or leave the column out"
+            )
         raise InputError(
-            f"row {rows[row]}, column '{printable(found.features[column])}': expected a number, got nothing (a missing "
-            "value); leave such rows out (--missing drop), fill them (--missing median), or leave the column out"
+            f"{where}: expected a finite number that fits float32, got {X[row, column]}; correct it, or leave the "
+            "column out"
         )
     notes = [f"selected {len(rows):,} of {len(found.X):,} rows, where {printable(select)}"]
     if found.time_ordered and (np.diff(rows) > 1).any():

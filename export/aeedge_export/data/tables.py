@@ -79,10 +79,10 @@ class _Table:
         return self.times or (self.names[:1] if rises_evenly(first) else ())
 
     def read(
-        self, order: Sequence[int], others: Sequence[int], *, missing: bool
+        self, order: Sequence[int], others: Sequence[int], *, missing: bool, infinite: bool | None = None
     ) -> tuple[NDArray[np.float32], list[list[Any]]]:
         """Rows (n, k) of the columns `order`, and the content of the columns `others`, one list for each."""
-        found = list(self.rows.blocks(order, missing=missing, text=others))
+        found = list(self.rows.blocks(order, missing=missing, infinite=infinite, text=others))
         kept = [list(chain.from_iterable(part[i] for _, part in found)) for i in range(len(others))]
         return _float32([block for block, _ in found], len(order)), kept
 
@@ -146,7 +146,7 @@ def read_tables(sources: Sequence[Source], wanted: Selection, missing: bool) -> 
     clock = () if not wanted.clock else (wanted.time,) if wanted.time else first.clock
     times = first.times if wanted.times else ()
     rows, others, starts = _read_all(
-        first, sources[1:], names, (*wanted.others, *times, *clock), wanted.dialect, missing
+        first, sources[1:], names, (*wanted.others, *times, *clock), wanted.dialect, missing, wanted.select is not None
     )
     if not len(rows):
         raise InputError(f"{sources[0].name}: expected rows of numbers, but it has none")
@@ -205,6 +205,7 @@ def _read_all(
     others: Sequence[str],
     dialect: DialectOptions | None,
     missing: bool,
+    infinite: bool,
 ) -> tuple[NDArray[np.float32], dict[str, list[Any]], list[int]]:
     """The rows of all files, the cells of the columns `others`, by name, and where each file begins."""
     others = tuple(dict.fromkeys(others))
@@ -216,7 +217,7 @@ def _read_all(
             raise InputError(
                 f"{table.source.name}: expected the columns of {first.source.name}, got {shortened(table.names)}"
             )
-        parts.append(table.read(order[: len(names)], order[len(names) :], missing=missing))
+        parts.append(table.read(order[: len(names)], order[len(names) :], missing=missing, infinite=infinite))
     rows = parts[0][0] if len(parts) == 1 else np.concatenate([found for found, _ in parts])
     starts = np.cumsum([0, *(len(found) for found, _ in parts[:-1])]).tolist()
     cells = {name: list(chain.from_iterable(found[i] for _, found in parts)) for i, name in enumerate(others)}

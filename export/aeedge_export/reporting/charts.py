@@ -50,7 +50,7 @@ def lines(
         whole: whether x has whole numbers alone.
         log: whether the vertical axis may be logarithmic, where values differ by a factor.
     """
-    chart = Figure(_WIDTH, _PLOT, _TEXT)
+    chart = Figure(_WIDTH, max(_PLOT, 1.25 * _TEXT * len(curves)) if named else _PLOT, _TEXT)
     across = [at for xs, _ in curves.values() for at in xs]
     low, high = min(across), max(across)
     high = high if high > low else low + 1

@@ -16,13 +16,14 @@ from aeedge_export.reporting.axes import shortened_name
 from aeedge_export.reporting.evaluation import parameters
 from aeedge_export.reporting.figure import Plain
 from aeedge_export.reporting.templates import template
-from aeedge_export.reporting.verdict import comparison_with, detected, explained, health_of, held_out, ratio
+from aeedge_export.reporting.verdict import comparison_with, detected, explained, health_of, loss_name, ratio
 from aeedge_export.reporting.wording import date, duration, number, percent
 from aeedge_export.run import Run
 
 _LONGEST = 14  # characters of a name beside a curve
 _ALIKE = 0.02  # of an error: less is no difference
-_LEAST_ROWS = 20  # for an error on the rows that all runs held out
+_NEARLY = 0.05  # of a unit: losses that differ less in theirs are drawn over each other
+_LEAST_ROWS = 20  # for an error on rows that no run was trained on
 
 Value = Callable[[Run], float | None]
 
@@ -62,16 +63,16 @@ def render(runs: Mapping[str, Run]) -> str:
     """
     found = list(runs.values())
     common = in_common(found)
-    errors, note = _errors(runs, common)
+    errors, rows = _errors(runs, common)
     return template("comparison.html").render(
         title=f"Comparison of {len(runs)} runs",
         names=list(runs),
         verdict=verdict(list(runs), errors, found),
         comparable=common.errors,
-        said=said(runs, common),
-        lines=_results(found, common, errors, note),
+        said=said(runs, common, rows),
+        lines=_results(found, common, errors, rows),
         settings=_settings(found),
-        losses=_losses(runs, common, _least(errors)),
+        losses=_losses(runs, _least(errors)),
     )
 
 
@@ -84,19 +85,21 @@ def in_common(runs: list[Run]) -> Common:
     return Common(data, rows, all(_scaled_alike(first, run) for run in others))
 
 
-def _scaled_alike(one: Run, other: Run) -> bool:
-    alike = one.design.input_shape == other.design.input_shape and one.front_end == other.front_end
-    parts = (getattr(run.scaler, name) for name in ("mean", "scale") for run in (one, other))
-    mean, its_mean, scale, its_scale = (
-        np.broadcast_to(part, run.design.input_shape) for part, run in zip(parts, (one, other) * 2)
-    )
-    return alike and np.allclose(mean, its_mean, rtol=1e-4, atol=1e-6) and np.allclose(scale, its_scale, rtol=1e-4)
+def _scaled_alike(one: Run, other: Run, within: float = 1e-4) -> bool:
+    """Whether two runs have the same units, up to a share of them."""
+    ends = [None if run.front_end is None else run.front_end.document() for run in (one, other)]
+    if one.design.input_shape != other.design.input_shape or ends[0] != ends[1]:
+        return False
+    shape, (scaler, its) = one.design.input_shape, (one.scaler, other.scaler)
+    scale = np.broadcast_to(scaler.scale, shape)
+    shifts = (scaler.mean - its.mean, scaler.scale - its.scale)
+    return all(bool((np.abs(np.broadcast_to(shift, shape)) <= within * scale).all()) for shift in shifts)
 
 
-def said(runs: Mapping[str, Run], common: Common) -> str:
-    """Whether errors can be compared, in a sentence."""
+def said(runs: Mapping[str, Run], common: Common, rows: int) -> str:
+    """Whether errors can be compared, in a sentence; `rows` are those that they were computed again on, or 0."""
     (name, first), *others = runs.items()
-    rows = rows_word(first.signal)
+    what = rows_word(first.signal)
     if silent := [one for one, run in runs.items() if run.fingerprint is None]:
         return f"Not known to be comparable: {_listed(silent)} did not record the data of the training"
     if not common.data:
@@ -104,38 +107,31 @@ def said(runs: Mapping[str, Run], common: Common) -> str:
         return (
             f"Not comparable: {_listed(strange)} had other data than {name}, so what each says counts for its own alone"
         )
-    if not common.held_out:
-        return (
-            f"Comparable with care: the same data, but different held-out {rows} (seed or split differ), so small "
-            "differences are chance"
-        )
-    if not common.units:
-        return (
-            f"Comparable with care: the same data and held-out {rows}, but scaled differently, so that errors and "
-            "losses are in different units"
-        )
-    return f"Comparable: the same data, the same held-out {rows}, errors in the same units"
+    if common.errors:
+        return f"Comparable: the same data, the same held-out {what}, errors in the same units"
+    reasons = [] if common.held_out else [f"different held-out {what} (seed, split or goal differ)"]
+    reasons += [] if common.units else ["different units (scaling or its rows differ)"]
+    again = f"errors are compared on {rows:,} {what} that no run was trained on, scaled as in {name}"
+    return f"The same data, but {_listed(reasons)}: {again if rows else 'their errors say little about each other'}"
 
 
-def _errors(runs: Mapping[str, Run], common: Common) -> tuple[list[float] | None, str]:
-    """Errors that can be compared, one for each run, and what they are; None where there are none.
+def _errors(runs: Mapping[str, Run], common: Common) -> tuple[list[float] | None, int]:
+    """Errors that can be compared, one for each run; None where there are none.
 
-    Where the scaling differs they are of the rows that no run was trained on, in the units of the first.
+    Where scaling or held-out rows differ they are computed again on rows that no run was trained on, in the units of
+    the first run; then the number of these rows is above 0.
     """
     found = list(runs.values())
-    if common.data and common.units and all("baseline" in run.evaluation for run in found):
-        return [float(run.evaluation["baseline"][0]["error"]) for run in found], ""
-    plain = all(run.front_end is None and run.dtype == found[0].dtype and held_out(run) for run in found)
-    if not (common.data and plain):
-        return None, ""
-    rows = found[0].sample_rows
-    for run in found[1:]:
-        rows = np.intersect1d(rows, run.sample_rows)
-    if len(rows) < _LEAST_ROWS:
-        return None, ""
-    X, scale = found[0].sample[np.isin(found[0].sample_rows, rows)], found[0].scaler.scale
-    errors = [float(np.square((X - run.decode(run.encode(X))) / scale).mean()) for run in found]
-    return errors, f"error on {len(rows)} {rows_word(found[0].signal)} held out by all, scaled as {next(iter(runs))}"
+    if common.errors and all("baseline" in run.evaluation for run in found):
+        return [float(run.evaluation["baseline"][0]["error"]) for run in found], 0
+    if not common.data or any(run.front_end is not None for run in found):
+        return None, 0
+    rows, first = np.unique(np.concatenate([run.sample_rows for run in found]), return_index=True)
+    unseen = ~np.isin(rows, np.concatenate([run.split(run.rows).train for run in found]))
+    if unseen.sum() < _LEAST_ROWS:
+        return None, 0
+    X, scale = np.concatenate([run.sample for run in found])[first[unseen]], found[0].scaler.scale
+    return [float(np.square((X - run.decode(run.encode(X))) / scale).mean()) for run in found], len(X)
 
 
 def verdict(names: list[str], errors: list[float] | None, runs: list[Run]) -> str:
@@ -177,7 +173,7 @@ def _least(errors: list[float] | None) -> int | None:
     return None if errors is None else int(np.argmin(errors))
 
 
-def _results(runs: list[Run], common: Common, errors: list[float] | None, note: str) -> list[Line]:
+def _results(runs: list[Run], common: Common, errors: list[float] | None, again: int) -> list[Line]:
     """What came out, a line for each figure."""
 
     def line(name: str, of: Value, shown: Callable[[Any], str], better: int = 0) -> Line:
@@ -198,7 +194,7 @@ def _results(runs: list[Run], common: Common, errors: list[float] | None, note: 
             "error, in own units",
             lambda run: baseline(run, "error"),
             _three,
-            -1 if errors is not None and not note else 0,
+            -1 if common.errors else 0,
         ),
         line("error, PCA with as many latents = 1", ratio, _three, -1 if same_latents and common.data else 0),
         line("variance kept", explained, percent, 1 if common.errors else 0),
@@ -216,8 +212,9 @@ def _results(runs: list[Run], common: Common, errors: list[float] | None, note: 
         line("training", lambda run: math.fsum(epoch.get("seconds", 0.0) for epoch in run.state.history), duration, -1),
         line("epochs", lambda run: run.state.epoch, "{:,}".format),
     ]
-    if errors is not None and note:
-        lines.insert(2, Line(note, [_three(error) for error in errors], _best(list(errors), -1)))
+    if errors is not None and again:
+        name = f"error on {again:,} {rows_word(runs[0].signal)} that no run was trained on"
+        lines.insert(2, Line(name, [_three(error) for error in errors], _best(list(errors), -1)))
     if common.units:
         lines[1] = lines[1]._replace(name="error")
     return [one for one in lines if any(text != "–" for text in one.texts)]
@@ -285,13 +282,13 @@ def _setting(value: Any) -> str:
     )
 
 
-def _losses(runs: Mapping[str, Run], common: Common, best: int | None) -> list[tuple[str, Markup]]:
-    """Validation losses by epoch, on one chart for each kind of loss and units; runs without epochs are a level."""
+def _losses(runs: Mapping[str, Run], best: int | None) -> list[tuple[str, Markup]]:
+    """Validation losses by epoch, a chart for each kind of loss and nearly the same units; without epochs a level."""
     groups: list[list[str]] = []
     for name, run in runs.items():
         for group in groups:
             other = runs[group[0]]
-            if run.design.loss == other.design.loss and _scaled_alike(run, other):
+            if loss_name(run) == loss_name(other) and _scaled_alike(run, other, _NEARLY):
                 group.append(name)
                 break
         else:
@@ -309,7 +306,7 @@ def _losses(runs: Mapping[str, Run], common: Common, best: int | None) -> list[t
             for name, history in histories.items()
         }
         first = runs[group[0]]
-        y = Plain(f"validation loss ({first.design.loss})")
+        y = Plain(f"validation loss ({loss_name(first)})")
         marks = {short[name]: runs[name].state.best_epoch for name in histories}
         chart = charts.lines(
             curves,
@@ -322,6 +319,6 @@ def _losses(runs: Mapping[str, Run], common: Common, best: int | None) -> list[t
             log=True,
         )
         found.append(
-            (f"{first.design.loss} in scaled units ({first.scaler.kind}); dots mark the epochs that were kept", chart)
+            (f"{loss_name(first)} in scaled units ({first.scaler.kind}); dots mark the epochs that were kept", chart)
         )
     return found

@@ -23,7 +23,7 @@ from aeedge_export.reporting.evaluation import against_pca
 from aeedge_export.reporting.figure import Plain
 from aeedge_export.reporting.pictures import image_shape, png
 from aeedge_export.reporting.templates import template
-from aeedge_export.reporting.verdict import detected, health_of, held_out, tiles, verdict
+from aeedge_export.reporting.verdict import detected, health_of, held_out, loss_name, tiles, verdict
 from aeedge_export.reporting.wording import date, duration, number, percent
 from aeedge_export.run import STOPPED, Run
 from aeedge_export.versions import versions
@@ -61,6 +61,7 @@ def render(run: Run, manifest: Manifest | None = None) -> str:
         units="raw units" if run.scaler.kind == "none" else f"scaled units ({run.scaler.kind})",
         training=_training(run),
         losses=_losses(run),
+        loss_name=loss_name(run),
         columns=[column for column in _COLUMNS if any(column[0] in row for row in baseline)],
         against_pca=against_pca(run) if baseline else "",
         health=health,

@@ -20,10 +20,15 @@ def template(name: str, package: str = "aeedge_export.reporting") -> Template:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.globals |= {"colours": palette.declarations, "breakable": breakable}
+    environment.globals |= {"colours": palette.declarations, "breakable": breakable, "with_options": with_options}
     return environment.get_template(name)
 
 
 def breakable(name: str) -> Markup:
     """A name that lines may break after / _ . : and -, rather than within words."""
     return Markup(re.sub(r"(?<=[/_.:-])(?=\w)", "<wbr>", str(escape(name))))
+
+
+def with_options(text: str) -> Markup:
+    """A sentence whose options, such as --family pca, stay on one line."""
+    return Markup(re.sub(r"--[a-z-]+( [a-z0-9]+(?=[;.,)]))?", r"<code>\g<0></code>", str(escape(text))))

@@ -53,6 +53,11 @@ def held_out(run: Run) -> bool:
     return bool(run.evaluation.get("held_out", known))
 
 
+def loss_name(run: Run) -> str:
+    """What the losses of the training are."""
+    return f"{run.design.loss} + KL" if run.family == "vae" else run.design.loss
+
+
 def ratio(run: Run) -> float | None:
     """The error as a multiple of PCA's; None where they were not compared, or PCA is exact."""
     if "baseline" not in run.evaluation:

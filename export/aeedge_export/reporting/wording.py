@@ -21,8 +21,7 @@ def number(value: float, digits: int = 6) -> str:
 def percent(share: float) -> str:
     """A share with about two digits: 0.55 %, 44 %, 99.6 %."""
     value = 100 * share
-    digits = 0 if abs(value) >= 9.95 and not 99 < value < 100 else 1
-    return f"{value:.{digits}f} %" if abs(value) >= 0.995 else f"{number(value, 2)} %"
+    return f"{number(value, 3 if abs(value) > 99 else 2)}\N{NO-BREAK SPACE}%"
 
 
 def duration(seconds: float) -> str:

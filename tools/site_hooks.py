@@ -77,6 +77,13 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     return markdown
 
 
+def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Link the pages that docstrings name."""
+    if not page.file.src_uri.startswith("reference/api/"):
+        return html
+    return re.sub(r"\bdocs/([\w/-]+)\.md", r'<a href="../../\1.html">\1</a>', html)
+
+
 def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
     """What the theme leaves out for a screen reader."""
     for without, with_it in (

@@ -73,9 +73,8 @@ print(f"bundle {manifest.id[:12]}, variants: {', '.join(manifest.variants)}")
 model = aeedge.load("motor.aeedge")
 scores = model.score(new)
 alarms = model.detect(new)
-print(
-    f"{alarms.sum()} alarms in {len(new)} samples, threshold {model.threshold:.2f}"
-)
+print(f"{alarms.sum()} alarms in {len(new)} samples")
+print(f"threshold {model.threshold:.2f}")
 
 # %% alt="The score of each sample over two hours: below the threshold in normal operation, far above it in faults"
 names = np.loadtxt(

@@ -59,9 +59,8 @@ ae = aeedge_export.Autoencoder(
 ae.fit_rows(windows.X, signal=windows.signal)
 ae.export("ecg.aeedge")
 model = aeedge.load("ecg.aeedge")
-print(
-    f"threshold {model.threshold:.3f}, a false-alarm rate of {100 * model.false_alarm_rate:.1f} % of windows"
-)
+rate_of_alarms = 100 * model.false_alarm_rate
+print(f"threshold {model.threshold:.3f}, false alarms {rate_of_alarms:.1f} %")
 
 # %% [markdown]
 # ## Stream
@@ -73,7 +72,7 @@ print(
 # %%
 stream = aeedge.Stream(model, patience="2 of 2", cooldown=5)
 print(
-    f"{stream.expected_false_alarms_per_day:.0f} false alarms a day are to be expected"
+    f"to expect: {stream.expected_false_alarms_per_day:.0f} false alarms a day"
 )
 events = []
 for start in range(quiet, len(signal), rate):

@@ -230,7 +230,7 @@ def run(
 
     where = wish._asdict() | {"engine": wish.engine or "local"}
     as_json = where.pop("as_json")
-    with archive_progress(name) as line:
+    with progress_line(name) as line:
         report = encode_archive(bundle, sources, output, progress=line, **where, **settings)
     if report.fell_back:
         say(
@@ -324,7 +324,7 @@ class ArchiveProgress(ProgressLine):
 
 
 @contextmanager
-def archive_progress(name: str, *, resumes: bool = True) -> Iterator[ArchiveProgress]:
+def progress_line(name: str, *, resumes: bool = True) -> Iterator[ArchiveProgress]:
     """An `ArchiveProgress`; where a signal ends a command that can go on later, how far it came is said."""
     line = ArchiveProgress(name)
     try:

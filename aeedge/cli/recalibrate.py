@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aeedge.bundle.reader import Bundle
-from aeedge.cli.archive import Wish, archive_progress, column_option, engine_options, many, refuse, set_aside
+from aeedge.cli.archive import Wish, column_option, engine_options, many, progress_line, refuse, set_aside
 from aeedge.cli.command import Command, section
 from aeedge.cli.reading import named, of_files, open_recordings, shaped
 from aeedge.cli.streams import show
@@ -144,7 +144,7 @@ def _of_archive(
     from aeedge.archive.calibration import calibrate_archive
 
     where = wish.where() | {"column": wish.column}
-    with archive_progress("recalibrate", resumes=False) as line:
+    with progress_line("recalibrate", resumes=False) as line:
         report = calibrate_archive(bundle, sources, output, progress=line, **where, **options)
     _say_notes(report.recalibrated)
     return [*_told(report), *_summary(report.recalibrated)]

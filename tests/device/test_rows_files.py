@@ -166,3 +166,24 @@ def test_an_output_of_another_suffix(tmp_path):
         row_writer(tmp_path / "x.txt", Layout.of_array((1,), ["a"]), overwrite=False),
     ):
         pass
+
+
+@pytest.mark.parametrize("missing", [False, True])
+def test_a_cell_that_no_model_takes_is_named_by_its_line_also_where_missing_ones_are_taken(tmp_path, missing):
+    from aeedge.files.rows import open_rows, row_place
+
+    (tmp_path / "x.csv").write_text('a,b\n1,2\n\n3,"inf"\n')
+    (tmp_path / "y.jsonl").write_text('{"a": 1, "b": 2}\n\n{"a": 3, "b": 1e99}\n')
+    np.save(tmp_path / "z.npy", np.zeros((3, 2)))
+    for name, line in (("x.csv", 4), ("y.jsonl", 3)):
+        with pytest.raises(InputError, match=rf"{name}, line {line}, .*expected a finite number that fits float32"):
+            list(open_rows(tmp_path / name, missing=missing, infinite=False).blocks())
+        (block,) = open_rows(tmp_path / name, missing=True).blocks()
+        assert np.abs(block[1, 1]) > 1e38
+    files = [tmp_path / name for name in ("x.csv", "z.npy", "y.jsonl")]
+    places = [row_place(files, row).removeprefix(f"{tmp_path}/") for row in range(7)]
+    assert places == [
+        *("x.csv, line 2", "x.csv, line 4"),
+        *(f"z.npy, row {row} (counted from 0)" for row in range(3)),
+        *("y.jsonl, line 1", "y.jsonl, line 3"),
+    ]

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -354,3 +355,58 @@ def test_mistakes_are_one_sentence(tmp_path, monkeypatch, args, message):
     assert message in result.output
     assert "Traceback" not in result.output
     assert not (tmp_path / "run").exists()
+
+
+PROVOKED = [
+    *("--latent 7", "--latent 0", "--latent -1", "--hidden 0", "--hidden 8,x", "--family conv2d", "--family conv1d"),
+    *("--family custom", "--family nope", "--activation nope", "--latent-activation nope", "--output-activation nope"),
+    *("--loss nope", "--loss bce --scaling standard", "--output-activation sigmoid --scaling none", "--noise nope:1"),
+    *("--normalization nope", "--strides 2", "--separable", "--family sparse --sparsity l3:1", "--sparsity kl:0.1:1"),
+    *("--contraction 1", "--beta 2", "--family vae --beta -1", "--family vae --kl-warmup 2", "--scaling nope"),
+    *("--channels nope", "--axes nope", "--front-end nope", "--front-end spectrum", "--front-end-option band=1,2"),
+    *("--window 10 --front-end log_mel", "--window 10 --front-end-option band=1,2", "--epochs 0", "--batch-size 0"),
+    *("--learning-rate 0", "--weight-decay -1", "--schedule nope", "--gradient-clip -1", "--validation 2"),
+    *("--calibration-share 0.9", "--gap -1", "--score-kind nope", "--score-kind mahalanobis --family pca --goal nope"),
+    *("--patience 0", "--device nope", "--threads 0", "--threads 99999", "--precision nope", "--seed -1", "--nproc 0"),
+    *("--window 100000", "--window 0", "--window 10 --hop 0", "--hop 3", "--rate 5Hz", "--window 10 --rate 0"),
+    *(
+        "--window 10 --time nope",
+        "--window 10 --resample 1Hz",
+        "--window 10 --calendar day",
+        "--window 10 --calendar x",
+    ),
+    *("--array x", "--columns nope", "--drop nope", "--select nope", "--select 'a > 99'", "--labels nope"),
+    *("--weights nope", "--resize 8x8", "--skip-bad", "--stream", "--false-alarm-rate 2", "--quantile 3"),
+    *("--threshold x", "--false-alarm-rate 0.1 --quantile 0.1", "--contamination 2", "--family pca --hidden 8"),
+    *("--time-ordered --gap 9999", "--missing nope", "--linear-path nope", "--goal nope", "--resume"),
+]
+
+
+@pytest.mark.parametrize("args", PROVOKED)
+def test_messages_name_options_and_not_what_python_calls_them(tmp_path, csv, args):
+    result = call("train", csv, "-o", tmp_path / "run", "-q", "--epochs", "1", *shlex.split(args))
+    assert result.exit_code == 2, result.output
+    said = result.output[result.output.index("Error: ") :]
+    python = r"(?<![\w-])[a-z_]+=(?!2000)|`|\bargument|\b[a-z]+_[a-z]+(?=: )|\bNone\b|\bTrue\b|\bFalse\b"
+    assert not re.search(python, said), said
+    assert not re.match(r"Error: [a-z_]+: ", said), said
+
+
+def test_a_bad_cell_is_named_by_its_line_whatever_becomes_of_missing_ones(tmp_path):
+    lines = ["a,b,kind", *(f"{i},{i % 7},x" for i in range(40))]
+    lines[5], lines[9], lines[20] = ",3,x", "8,inf,x", ",4,y"
+    table = tmp_path / "x.csv"
+    table.write_text("\n".join(lines) + "\n")
+    for more, line in (
+        (["--missing", "drop"], 10),
+        (["--missing", "median"], 10),
+        (["--select", "kind == x"], 6),
+        (["--select", "kind == y"], 21),
+    ):
+        result = call("train", table, "-o", tmp_path / "run", "-q", "--drop", "kind", *more)
+        assert result.exit_code == 2, result.output
+        assert f"x.csv, line {line}, column " in result.output
+    np.save(tmp_path / "x.npy", np.where(np.arange(60).reshape(20, 3) == 22, np.nan, 1.0))
+    result = call("train", tmp_path / "x.npy", "-o", tmp_path / "run", "-q")
+    assert "x.npy: expected finite numbers" in result.output
+    assert "in row 7 (counted from 0), column 1" in result.output

@@ -536,8 +536,8 @@ def test_from_recordings_to_a_bundle(tmp_path):
     assert "windows to train on" in done.stdout
     assert " rows" not in done.stdout
     page = (tmp_path / "run" / "report.html").read_text()
-    assert "Reconstructions of held-out windows" in page
-    assert "sample, channel a" in page
+    assert "Reconstructions of training windows" in page  # too few to hold some out
+    assert "time in the window (s)" in page
     run = Autoencoder.load(tmp_path / "run").run_
     assert run.signal._replace(longest_step=None, reference={}) == SignalSpec(("a", "b"), 32, 4, 50.0, time="time")
     assert (run.params["time_ordered"], run.params["gap"]) == (True, 8)

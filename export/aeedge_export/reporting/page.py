@@ -63,7 +63,7 @@ def render(run: Run, manifest: Manifest | None = None) -> str:
         losses=_losses(run),
         loss_name=loss_name(run),
         columns=[column for column in _COLUMNS if any(column[0] in row for row in baseline)],
-        against_pca=against_pca(run) if baseline else "",
+        against_pca=against_pca(run).replace("goal='compress'", "--goal compress") if baseline else "",
         health=health,
         variances=_variances(health["variance"]),
         shown_latents=_LATENTS,

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from aeedge.errors import printable
 from aeedge.table import human_bytes
 from aeedge_export.alarms import rows_word
+from aeedge_export.data.rows import CROSS
 from aeedge_export.reporting.axes import shortened_name
 from aeedge_export.reporting.evaluation import health, parameters, trades_error
 from aeedge_export.reporting.wording import duration, number, percent
@@ -49,7 +50,8 @@ def health_of(run: Run) -> dict[str, Any]:
 
 def held_out(run: Run) -> bool:
     """Whether the training had not seen the rows that the run keeps and was evaluated on."""
-    known = run.params["validation"] > 0 and run.fingerprint is not None  # runs of former versions do not say
+    split = run.params["validation"] > 0 and run.params["calibration"] != CROSS
+    known = split and run.fingerprint is not None  # runs of former versions do not say
     return bool(run.evaluation.get("held_out", known))
 
 

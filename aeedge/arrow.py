@@ -36,7 +36,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from aeedge.bundle.reader import Bundle
-from aeedge.errors import InputError, printable, shortened
+from aeedge.errors import InputError, absent, printable, shortened
 from aeedge.loading import load
 from aeedge.model import Model
 from aeedge.runtime import arrow_columns
@@ -293,7 +293,7 @@ class BatchEncoder:
     def _kept(self, given: Any) -> list[int]:
         for name in self.keep:
             if name not in given.names:
-                raise InputError(f"keep: expected a column '{printable(name)}', got {shortened(given.names)}")
+                raise InputError(f"keep: {absent(name, given.names)}")
         return [_place(given, name) for name in self.keep]
 
     def _made(self) -> list[Any]:

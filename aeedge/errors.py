@@ -72,6 +72,18 @@ def printable(text: str, most: int | None = _NAME, keep: str = "") -> str:
     return "".join(c if c.isprintable() or c in _SPACES or c in keep else repr(c)[1:-1] for c in text)
 
 
+def absent(name: str, names: Collection[str], kind: str = "a column", why: str = "") -> str:
+    """What a message says of a name that is not there: the names that are, and which may be meant."""
+    from difflib import get_close_matches
+
+    parts, folded = [part.strip() for part in name.split(",")], {each.strip().lower(): each for each in names}
+    near = get_close_matches(name.strip().lower(), folded, 1)
+    said = f"expected {kind} '{printable(name)}'{why}, got {shortened(names)}"
+    if len(parts) > 1 and set(parts) <= set(names):
+        return f"{said}; '{printable(name)}' is {len(parts)} names: give each by itself"
+    return f"{said}; did you mean '{printable(folded[near[0]])}'?" if near else said
+
+
 def of_system(error: Exception) -> bool:
     """Whether the system raised an error, or Python; not a signal handler, whose TimeoutError is an OSError, too."""
     return not isinstance(error, OSError) or error.errno is not None

@@ -56,12 +56,16 @@ def main() -> None:
         )
         if streamed.stdout.count('"score"') != 2:
             raise SystemExit(f"'aeedge stream' printed: {streamed.stdout}{streamed.stderr}")
-        workstation = [["report", "x"], *([name, "x", "-o", "y"] for name in ("train", "export", "search"))]
+        workstation = [
+            ["report", "x"],
+            ["sample", "motor.csv"],
+            *([name, "x", "-o", "y"] for name in ("train", "export", "search")),
+        ]
         mqtt = ["stream", str(SIGNALS), "--mqtt", "mqtt://localhost/x"]
         for name, *_ in workstation:
             subprocess.run([command, name, "--help"], capture_output=True, check=True)
         for extra, arguments in (*(("export", each) for each in workstation), ("mqtt", mqtt)):
-            missing = subprocess.run([command, *arguments], capture_output=True, text=True, check=False)
+            missing = subprocess.run([command, *arguments], cwd=folder, capture_output=True, text=True, check=False)
             if missing.returncode != 2 or f"aeedge[{extra}]" not in missing.stderr:
                 raise SystemExit(f"'aeedge {arguments[0]}' without the extra {extra} printed: {missing.stderr}")
         print(f"bare wheel: {len(installed)} packages ({', '.join(sorted(installed))}), encodes, verifies and streams")

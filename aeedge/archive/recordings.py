@@ -13,7 +13,7 @@ import numpy as np
 
 from aeedge.archive.parts import Part, UnreadableError, folder_values, opened
 from aeedge.archive.storage import accessing
-from aeedge.errors import InputError, printable, shortened
+from aeedge.errors import InputError, absent, printable
 from aeedge.model import Model
 from aeedge.signals.recording import Recordings
 
@@ -46,7 +46,7 @@ def window_schema(model: Model, schema: Any, keep: Sequence[str]) -> Any:
         fields.append(pa.field("start_time", pa.float64()))
     for name in keep:
         if name not in schema.names:
-            raise InputError(f"keep: expected a column '{printable(name)}', got {shortened(schema.names)}")
+            raise InputError(f"keep: {absent(name, schema.names)}")
         if name in (*(field.name for field in fields), WINDOW):
             raise InputError(f"keep: a column of the result is called '{printable(name)}', too; rename the input's")
         fields.append(pa.field(name, schema.field(name).type))

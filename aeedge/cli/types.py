@@ -229,7 +229,7 @@ class _Size(_Type):
 
 
 array_option = click.option(
-    "--array", metavar="NAME", show_default="the only one", help="Name of the array inside an .npz."
+    "--array", metavar="NAME", show_default="the only one, or X", help="Name of the array inside an .npz."
 )
 resize_option = click.option(
     "--resize", type=_Size(), show_default="images of one size", help="Of images: scale all of them to this size."

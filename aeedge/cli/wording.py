@@ -36,6 +36,7 @@ _PHRASES = {
     "(resume)": "(--resume)",
     "(--epochs, resume(X, epochs=...))": "(--epochs)",
     "give bad_rows to": "give --bad-rows to",
+    "names: give each by itself": "names: repeat the option for each",
     "in allow_ops": "with --allow-ops",
     "resize=(height, width)": "--resize HEIGHTxWIDTH",
 }

@@ -15,7 +15,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aeedge.errors import InputError, printable, shortened
+from aeedge.errors import InputError, absent, printable, shortened
 from aeedge.files.source import DAMAGE, Source, reading
 
 BLOCK_BYTES = 2**22
@@ -102,7 +102,7 @@ def npz_member(source: Source, array: str | None) -> str:
     with _zip(source) as archive:
         names = [name[:-4] for name in archive.namelist() if name.endswith(".npy")]
     if array is not None and array not in names:
-        raise InputError(f"{source.name}: expected an array {array!r}, but it holds {shortened(names)}")
+        raise InputError(f"{source.name}: {absent(array, names, 'an array')}")
     if array is None and len(names) != 1 and "X" not in names:
         held = f"got {len(names)} ({shortened(names)}); name one with --array" if names else "but it has none"
         raise InputError(f"{source.name}: expected one array, {held}")

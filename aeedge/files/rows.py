@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aeedge.errors import InputError, printable, shortened
+from aeedge.errors import InputError, absent, printable, shortened
 from aeedge.files import delimited, npy
 from aeedge.files.dialect import Cell, Dialect
 from aeedge.files.images import Images, are_images
@@ -174,10 +174,11 @@ def _positions(name: str, names: Sequence[str] | None, keep: Sequence[str]) -> l
         InputError: there is no such column, or columns have no names.
     """
     places = {each: i for i, each in enumerate(names or ())}
-    absent = next((each for each in keep if each not in places), None)
-    if absent is not None:
-        got = "columns without names" if names is None else shortened(names)
-        raise InputError(f"{name}: expected a column '{printable(absent)}' to keep, got {got}")
+    lacking = next((each for each in keep if each not in places), None)
+    if lacking is not None and names is None:
+        raise InputError(f"{name}: expected a column '{printable(lacking)}' to keep, got columns without names")
+    if lacking is not None:
+        raise InputError(f"{name}: {absent(lacking, places, why=' to keep')}")
     return [places[each] for each in keep]
 
 
@@ -237,12 +238,12 @@ def column_order(
             return named, ("columns without a name were left out",)
         return everything, ()
     places = {each: i for i, each in enumerate(names)}
-    absent = [each for each in columns if each not in places]
-    if absent:
-        if len(absent) == len(columns) == width:
+    lacking = [each for each in columns if each not in places]
+    if lacking:
+        if len(lacking) == len(columns) == width:
             return everything, ("no column name matches the model's features; columns are read in order",)
         raise InputError(
-            f"{name}: expected a column '{printable(absent[0])}', got {shortened(names)}; rename or add it"
+            f"{name}: expected a column '{printable(lacking[0])}', got {shortened(names)}; rename or add it"
         )
     extra = sorted(set(places) - {*columns, *wanted.keep}, key=places.__getitem__)
     notes = (f"columns that the model does not use: {shortened(extra)}",) if extra else ()

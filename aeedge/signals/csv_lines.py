@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from aeedge.errors import InputError, printable, shortened
+from aeedge.errors import InputError, absent, printable, shortened
 from aeedge.files.dialect import DELIMITERS, SEPARATOR_LINE, Dialect, number
 from aeedge.signals.lines import Fields, LineError, LineParser, shown, time_of
 
@@ -97,9 +97,7 @@ class CsvParser(LineParser):
                 self._time = time_of(cells, time)
                 if not self._time and self.fields.time_given and time is not None:
                     if not time.isdecimal() or int(time) >= len(cells):
-                        raise InputError(
-                            f"{self.name}: expected a column '{printable(time)}' with the time, got {shortened(cells)}"
-                        )
+                        raise InputError(f"{self.name}: {absent(time, cells, why=' with the time')}")
                     self._time = [int(time)]
                 self._delimiter, self._header, self._width = delimiter, cells, len(cells)
                 self._columns = [cells.index(name) for name in names]

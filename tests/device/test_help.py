@@ -75,7 +75,7 @@ def test_commands_with_many_options_have_headings():
 
 
 @pytest.mark.parametrize("name", WORKSTATION)
-def test_help_needs_no_package_of_the_workstation(name):
+def test_help_needs_no_package_of_the_workstation(name, tmp_path):
     commands()
     code = f"""
 import sys, aeedge.cli
@@ -88,8 +88,11 @@ sys.exit(code)
     done = subprocess.run([sys.executable, "-c", code, "--help"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert f"Usage: aeedge {name}" in done.stdout
-    asked = ["x"] if name == "report" else ["x", "-o", "y"]
-    done = subprocess.run([sys.executable, "-c", code, *asked], capture_output=True, text=True, check=False)
+    asked = {"report": ["x"], "sample": ["motor.csv", "digits.npz"]}.get(name, ["x", "-o", "y"])
+    done = subprocess.run(
+        [sys.executable, "-c", code, *asked], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert not list(tmp_path.iterdir())
     assert done.returncode == 2
     assert re.fullmatch(r"Error: 'aeedge \w+' .* pip install 'aeedge\[export\]'\n", done.stderr), done.stderr
 

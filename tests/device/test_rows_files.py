@@ -47,7 +47,7 @@ def test_npz_takes_the_only_array_or_x_or_the_one_named(tmp_path, save):
     np.testing.assert_array_equal(read(tmp_path / "other.npz", array="b"), x + 1)
     with pytest.raises(InputError, match=r"got 2 \(a, b\); name one with --array"):
         read(tmp_path / "other.npz")
-    with pytest.raises(InputError, match="expected an array 'c', but it holds a, b"):
+    with pytest.raises(InputError, match="expected an array 'c', got a, b"):
         read(tmp_path / "other.npz", array="c")
 
 

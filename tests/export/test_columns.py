@@ -197,3 +197,29 @@ def test_one_sentence_before_anything_is_trained(tmp_path, monkeypatch, args, me
     assert done.exit_code == 2, done.output
     assert message in done.stderr
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--columns", "speed, flow"], "'speed, flow' is 2 names: repeat the option for each"),
+        (["--drop", "speed,flow"], "'speed,flow' is 2 names: repeat the option for each"),
+        (["--columns", "sped"], "expected a column 'sped', got speed, flow, a,b; did you mean 'speed'?"),
+        (["--drop", "FLOW"], "did you mean 'flow'?"),
+        (["--labels", "flo"], "did you mean 'flow'?"),
+        (["--columns", "a, b"], "did you mean 'a,b'?"),
+    ],
+)
+def test_a_column_that_is_not_there_is_told_from_several_and_from_a_mistyped_one(tmp_path, options, said):
+    file = table(tmp_path / "x.csv", speed=A, flow=B, **{'"a,b"': A + B})
+    result = CliRunner().invoke(AeedgeGroup.build(), ["train", str(file), "-o", str(tmp_path / "run"), *options])
+    assert result.exit_code == 2
+    assert said in result.output
+
+
+def test_the_name_of_a_column_may_have_a_comma(tmp_path):
+    file = table(tmp_path / "x.csv", speed=A, flow=B, **{'"a,b"': A + B})
+    options = ["--columns", "a,b", "--columns", "flow", "--epochs", "1"]
+    result = CliRunner().invoke(AeedgeGroup.build(), ["train", str(file), "-o", str(tmp_path / "run"), *options])
+    assert result.exit_code == 0
+    assert "inputs (2): a,b, flow" in result.output

@@ -61,3 +61,19 @@ def test_an_unknown_sample_is_refused_with_the_names(tmp_path, capsys):
     assert run("motr.csv", "-o", tmp_path) == 2
     assert "motor.csv" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_a_sample_that_is_named_twice_is_written_once(tmp_path, capsys):
+    assert run("digits.npz", "digits.npz", "-o", tmp_path) == 0
+    assert capsys.readouterr().out.count("wrote") == 1
+
+
+@pytest.mark.parametrize(("folder", "said"), [("missing/deep", "create it first"), ("file", "is a file")])
+def test_what_is_no_folder_to_write_into_is_named(tmp_path, capsys, monkeypatch, folder, said):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("mine")
+    assert run("digits.npz", "-o", folder, "--force") == 2
+    assert f"--output: expected a folder to write into, {folder} {said}" in capsys.readouterr().err.replace(
+        "is not there; ", ""
+    )
+    assert (tmp_path / "file").read_text() == "mine"

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aeedge.errors import InputError, printable, shortened
+from aeedge.errors import InputError, absent, printable, shortened
 from aeedge.files.times import to_seconds
 from aeedge.runtime.frames import as_rows, frame_columns
 from aeedge_export.data.clocks import find_times
@@ -74,7 +74,7 @@ def _from_frame(frame: Any, name: str, times: Any, channels: Sequence[str] | Non
     places = {str(label): i for i, label in enumerate(labels)}
     for asked in (*(channels or ()), *([times] if isinstance(times, str) else [])):
         if asked not in places:
-            raise InputError(f"{name}: expected a column '{printable(str(asked))}', got {shortened(places)}")
+            raise InputError(f"{name}: {absent(str(asked), places)}")
     values = {label: np.asarray(column(i)) for label, i in places.items()}
     times = _frame_times(frame, values, name, times)
     left_out, chosen = {}, []

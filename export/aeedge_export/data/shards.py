@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from aeedge.errors import InputError, printable, shortened
+from aeedge.errors import InputError, absent, printable, shortened
 from aeedge.files import npy
 from aeedge.files.parquet import ParquetTable
 from aeedge.files.rows import row_files
@@ -357,7 +357,7 @@ class _Columns(NamedTuple):
         known, left_out = {*table.names, *table.lists}, dict[str, str]()
         for name in (*columns, *drop):
             if name not in known:
-                raise InputError(f"{file}: expected a column '{printable(name)}', got {shortened(table.names)}")
+                raise InputError(f"{file}: {absent(name, table.names)}")
         dropped = {each for name in drop for each in table.lists.get(name, (name,))}
         names = [each for name in columns for each in table.lists.get(name, (name,)) if each not in dropped]
         if not columns:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aeedge.errors import InputError, printable, shortened
+from aeedge.errors import InputError, absent, printable, shortened
 from aeedge.files.delimited import Advice, TextTable
 from aeedge.files.dialect import number
 from aeedge.files.jsonlines import JsonTable, value_of
@@ -229,9 +229,7 @@ def _chosen(table: _Table, wanted: Selection) -> tuple[list[str], dict[str, str]
     known = set(table.names)
     for name in (*wanted.columns, *wanted.drop, *wanted.others):
         if name not in known:
-            raise InputError(
-                f"{table.source.name}: expected a column '{printable(name)}', got {shortened(table.names)}"
-            )
+            raise InputError(f"{table.source.name}: {absent(name, table.names)}")
     left_out = dict.fromkeys((one.column for one in wanted.condition if one.column not in wanted.columns), "--select")
     left_out |= dict.fromkeys(wanted.drop, "--drop")
     beside = ((wanted.labels, "labels"), (wanted.weights, "weights"), (wanted.time, "the time"))

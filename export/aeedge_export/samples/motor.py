@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from scipy.signal import lfilter
 
 SENSORS = {
     "speed": "rpm",
@@ -140,6 +139,8 @@ def _steps(seconds: int, rng: np.random.Generator) -> np.ndarray:
 
 def _lag(x: np.ndarray, tau: float) -> np.ndarray:
     """First-order lag of `tau` seconds, settled at the start."""
+    from scipy.signal import lfilter
+
     a = np.exp(-1 / tau)
     found: np.ndarray = lfilter([1 - a], [1, -a], x, zi=[a * x[0]])[0]
     return found
@@ -147,6 +148,8 @@ def _lag(x: np.ndarray, tau: float) -> np.ndarray:
 
 def _wander(seconds: int, tau: float, rng: np.random.Generator) -> np.ndarray:
     """A slow random walk between -1 and 1 that forgets in `tau` seconds."""
+    from scipy.signal import lfilter
+
     a = np.exp(-1 / tau)
     steps, start = rng.normal(size=seconds), [1.5 * a * rng.normal()]
     found: np.ndarray = np.sin(lfilter([1.5 * np.sqrt(1 - a**2)], [1, -a], steps, zi=start)[0])

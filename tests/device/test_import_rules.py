@@ -1,4 +1,4 @@
-"""The device room stays light: checked in a clean process, not by reading imports."""
+"""The device package stays light: checked in a clean process, not by reading imports."""
 
 import subprocess
 import sys

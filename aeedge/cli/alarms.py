@@ -169,8 +169,8 @@ def _by_score(row: Scored) -> float:
 
 def shown(detector: Detector, keep: Iterable[str], rows: Sequence[Scored], top: int, are_alarms: bool = False) -> str:
     """Rows as a table on the terminal; of a list of alarms it is not said of each that it is one."""
-    scores = np.array([row.score for row in rows], np.float32)
-    cells = [[str(row.number), *(_short(value) for value in row.kept), f"{row.score:.4g}"] for row in rows]
+    scores, digits = np.array([row.score for row in rows], np.float32), 4 if are_alarms else 6
+    cells = [[str(row.number), *(_short(value) for value in row.kept), f"{row.score:.{digits}g}"] for row in rows]
     head = ["row" if are_alarms else "row (from 0)", *keep, "score"]
     if detector.has_p_values:
         head.append("p-value")

@@ -502,7 +502,7 @@ def several(tmp_path_factory, digits):
         ("a b", "Comparable: the same data, the same held-out rows, errors in the same units.", "b is the best: "),
         ("a seed", "Comparable with care: the same data, but different held-out rows", ""),
         ("a scaled", "scaled differently, so that errors and losses are in different units", "held out by all"),
-        ("a b other", "Not comparable: other had other data than a", "No error of these runs can be compared"),
+        ("a b other", "Not comparable: other had other data than a", "The errors of these runs cannot be compared"),
     ],
 )
 def test_a_comparison_says_whether_it_can_be_made(several, tmp_path, monkeypatch, names, said, best):

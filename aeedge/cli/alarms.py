@@ -167,18 +167,19 @@ def _by_score(row: Scored) -> float:
     return np.inf if np.isnan(row.score) else -row.score
 
 
-def shown(detector: Detector, keep: Iterable[str], rows: Sequence[Scored], top: int) -> str:
-    """Rows as a table on the terminal."""
-    scores = np.array([row.score for row in rows], np.float32)
-    cells = [[str(row.number), *(_short(value) for value in row.kept), f"{row.score:.6g}"] for row in rows]
-    head = ["row (from 0)", *keep, "score"]
+def shown(detector: Detector, keep: Iterable[str], rows: Sequence[Scored], top: int, are_alarms: bool = False) -> str:
+    """Rows as a table on the terminal; of a list of alarms it is not said of each that it is one."""
+    scores, digits = np.array([row.score for row in rows], np.float32), 4 if are_alarms else 6
+    cells = [[str(row.number), *(_short(value) for value in row.kept), f"{row.score:.{digits}g}"] for row in rows]
+    head = ["row" if are_alarms else "row (from 0)", *keep, "score"]
     if detector.has_p_values:
         head.append("p-value")
-        cells = [[*line, f"{p:.3g}"] for line, p in zip(cells, detector.p_values(scores))]
+        cells = [[*line, f"{p:.2g}"] for line, p in zip(cells, detector.p_values(scores))]
     if detector.limit is not None:
         alarms = detector.alarms(scores)
-        head.append("alarm")
-        cells = [[*line, "yes" if alarm else ""] for line, alarm in zip(cells, alarms)]
+        if not are_alarms:
+            head.append("alarm")
+            cells = [[*line, "yes" if alarm else ""] for line, alarm in zip(cells, alarms)]
         if top and alarms.any():
             head.append("cause")
             samples = np.stack([row.sample for row, alarm in zip(rows, alarms) if alarm])
@@ -212,15 +213,16 @@ def summary(detector: Detector, keep: Iterable[str], tally: Tally, signal: Signa
         lines.append(("not scored", f"{tally.unscored:,}, for missing values, NaN or infinity; they count as alarms"))
     if detector.limit is None:
         lines.append(("alarms", NO_ALARMS))
-        return pairs(lines, 100)
+        return pairs(lines, 80)
     rate = tally.alarms / tally.count
     lines.append(("alarms", f"{tally.alarms:,} ({100 * rate:.3g} %) above {detector.limit:.6g}"))
     lines += promised(detector, tally.count, tally.alarms, signal) if detector.has_p_values else []
-    parts = [pairs(lines, 100)]
+    parts = [pairs(lines, 80)]
     if tally.alarms:
         worst = [row for row in tally.highest if row.score > np.float32(detector.limit)]
         for title, rows in (("first alarms", tally.first_alarms), ("worst alarms", worst)):
-            parts += [f"{title}\n{shown(detector, keep, rows, detector.listed_top)}"] if rows else []
+            listed = shown(detector, keep, rows, detector.listed_top, are_alarms=True)
+            parts.append(f"{title} (rows are counted from 0)\n{listed}")
     return "\n\n".join(parts)
 
 

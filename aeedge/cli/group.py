@@ -17,7 +17,7 @@ import click
 from aeedge import __version__
 from aeedge.cli.command import Context, on_workstation
 from aeedge.cli.streams import UnusableError, ended_quietly, prepare
-from aeedge.cli.wording import reworded, say, suggested
+from aeedge.cli.wording import reworded, say, suggested, wrapped
 from aeedge.errors import AeedgeError, BundleError, InputError
 
 ENTRY_POINT_GROUP = "aeedge.commands"
@@ -132,7 +132,7 @@ class AeedgeGroup(click.Group):
         except AeedgeError as error:
             unusable = isinstance(error, InputError) or type(error) is BundleError
             command = self.get_command(ctx, ctx.invoked_subcommand or "") or self
-            message = reworded(str(error), command)
+            message = wrapped(f"Error: {reworded(str(error), command)}", err=True).removeprefix("Error: ")
             raise (UnusableError if unusable else click.ClickException)(message) from error
         except MemoryError as error:
             raise UnusableError(str(error) or "there is too little memory; free some") from error

@@ -114,7 +114,11 @@ def say_before(findings: Iterable[Finding]) -> None:
 
 def say(text: str, *, err: bool = False) -> None:
     """Print a sentence; in a terminal, wrapped between words."""
-    text, stream = printable(text, None), sys.stderr if err else sys.stdout
-    if stream.isatty():
-        text = fill(text, get_terminal_size().columns, break_long_words=False, break_on_hyphens=False)
-    click.echo(text, err=err)
+    click.echo(wrapped(printable(text, None), err=err), err=err)
+
+
+def wrapped(text: str, *, err: bool = False) -> str:
+    """A sentence as a terminal shows it, with breaks between words alone; elsewhere it stays one line."""
+    if (sys.stderr if err else sys.stdout).isatty():
+        return fill(text, get_terminal_size().columns, break_long_words=False, break_on_hyphens=False)
+    return text

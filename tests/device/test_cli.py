@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -185,6 +186,19 @@ def test_one_sample_is_one_score_in_the_table(tmp_path, model, rows):
     table = call("score", BUNDLE, tmp_path / "x.npy").output.splitlines()
     assert len(table) == 3
     assert float(table[-1].split()[1]) == pytest.approx(float(model.score(rows[0])), rel=1e-5)
+
+
+def test_an_error_is_broken_between_words_in_a_terminal_alone(monkeypatch):
+    missing = ("score", "no-such-bundle.aeedge", "x.csv")
+    line = call(*missing).stderr
+    assert line.startswith("Error: no-such-bundle.aeedge: ")
+    assert line.count("\n") == 1
+    monkeypatch.setattr("aeedge.cli.wording.get_terminal_size", lambda: os.terminal_size((40, 24)))
+    monkeypatch.setattr("click.testing._NamedTextIOWrapper.isatty", lambda self: True)
+    lines = call(*missing).stderr.splitlines()
+    assert len(lines) > 1
+    assert max(map(len, lines)) <= 40
+    assert " ".join(lines) == line.strip()
 
 
 def test_a_prefix_of_ordered_latents_is_one_row_as_in_the_api(tmp_path, bundle):

@@ -393,8 +393,11 @@ def test_the_summary_lists_first_and_worst_alarms(alarming, files, given):
             count = int(model.detect(given[0]).sum())
             worst = np.argsort(-model.score(given[0]))[:2]
         assert f"alarms    {count} (" in said
-        first, last = said.split("first alarms\n")[1].split("\n\nworst alarms\n")
+        first, last = said.split("first alarms (rows are counted from 0)\n")[1].split("\n\nworst alarms ")
+        last = last.split("\n", 1)[1]  # without the rest of the title
         assert [line.split()[0] for line in last.splitlines()[2:4]] == [str(i) for i in worst] == ["31", "7"]
+        assert max(map(len, said.partition("rows   ")[2].splitlines())) <= 80
+        assert "alarm" not in first  # each is one
         numbers = [int(line.split()[0]) for line in first.splitlines()[2:]]
         assert numbers == sorted(numbers)
         assert len(numbers) == min(count, 5)

@@ -14,7 +14,7 @@ import aeedge_export.autoencoder as workstation
 from aeedge.bundle.manifest import CompressionSpec, Manifest, Variant
 from aeedge.cli.wording import reworded, say
 from aeedge.detection.calibration import ThresholdRule
-from aeedge.errors import InputError, printable
+from aeedge.errors import InputError
 from aeedge.files.replacing import BUNDLE, check_folder
 from aeedge.files.rows import Wanted, open_all
 from aeedge.table import columns, human_bytes
@@ -79,11 +79,15 @@ def write_bundle(
             on_progress=lambda line: say(f"compress: {line}", err=True),
         )
     size = sum(f.stat().st_size for f in Path(output).iterdir())
-    click.echo(f"wrote {printable(output, None)}: {human_bytes(size)}, id {manifest.id[:12]}, outputs match torch")
-    click.echo(_alarms(manifest))
+    say(f"wrote {output}: {human_bytes(size)}, id {manifest.id[:12]}, outputs match torch")
+    for line in _alarms(manifest):
+        say(line)
     if manifest.compression is not None:
         click.echo(_compressed(manifest.compression))
     if "int8" in manifest.variants:
+        quality = ", ".join(f"{name} {value:.4f}" for name, value in manifest.variants["int8"].quality.items())
+        click.echo()
+        say(f"int8 quality on held-out rows, against fp32: {quality}")
         click.echo(_decided(manifest.variants["int8"]))
     click.echo(f"next: aeedge verify {shlex.quote(output)}")
     for warning in caught:
@@ -119,18 +123,19 @@ def _missing(names: tuple[str, ...], manifest: Manifest) -> str:
     return ", ".join(name for name in names if name not in manifest.variants)
 
 
-def _alarms(manifest: Manifest) -> str:
-    """Threshold and promised rate, in a line."""
+def _alarms(manifest: Manifest) -> list[str]:
+    """Threshold and promised rate, and drift."""
     spec, rows = manifest.calibration, rows_word(manifest.input.signal)
     if spec is None:
-        return (
-            f"score {manifest.score.kind}, no threshold: no {rows} were held out to calibrate it ('aeedge recalibrate')"
-        )
+        return [
+            f"score {manifest.score.kind}, no threshold: no {rows} were held out to calibrate it; train with "
+            "--calibration-share or --calibration, or 'aeedge recalibrate' the bundle with normal rows"
+        ]
     values = ", ".join(f"{value:.4g} ({name})" for name, value in spec.thresholds.items())
-    drift = f"\n{described_drift(spec.drift, rows)}" if spec.drift else ""
+    drift = [described_drift(spec.drift, rows)] if spec.drift else []
     promised = f"a false-alarm rate of {100 * spec.false_alarm_rate:.3g} %, from {spec.rows:,} calibration {rows}"
     promised = INFLATED if "inflation" in spec.rule else promised
-    return f"score {manifest.score.kind}, threshold {values}: {promised}{drift}"
+    return [f"score {manifest.score.kind}, threshold {values}: {promised}", *drift]
 
 
 def _compressed(spec: CompressionSpec) -> str:
@@ -150,7 +155,7 @@ def _compressed(spec: CompressionSpec) -> str:
 
 
 def _decided(variant: Variant) -> str:
-    """The quality of int8, and a table of its layers."""
+    """A table of the layers of int8."""
     layers = variant.decisions["layers"]
     head = ["graph", "layer", "runs in", "error alone", "µs int8", "µs fp32", ""]
     rows = [
@@ -159,5 +164,4 @@ def _decided(variant: Variant) -> str:
         + [one.get("why", "")]
         for one in layers
     ]
-    quality = ", ".join(f"{name} {value:.4f}" for name, value in variant.quality.items())
-    return f"\nint8 quality on held-out rows, against fp32: {quality}\n{columns(head, rows)}\n"
+    return f"{columns(head, rows)}\n"

@@ -285,5 +285,9 @@ def _summarize(
     say(f"held-out error {reworded(against_pca(ae.run_), command)}; report in {target / 'report.html'}")
     for line in described(ae.run_):
         say(line)
+    if ae.run_.alarm is None and ae.run_.rows < 495 and ae.goal != "compress":
+        say(
+            "no alarms: of fewer than 495 rows none are held out by default; take more rows, or --calibration-share 0.2"
+        )
     say(f"{_parts(ae.run_)}; scaling {ae.scaler_.kind}; threads {state.threads}")
     say(f"next: aeedge export {shlex.quote(str(target))} -o {shlex.quote(target.name + '.aeedge')}")

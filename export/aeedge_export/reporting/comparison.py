@@ -137,7 +137,7 @@ def _errors(runs: Mapping[str, Run], common: Common) -> tuple[list[float] | None
 def verdict(names: list[str], errors: list[float] | None, runs: list[Run]) -> str:
     """Which run has the least error, in a sentence."""
     if errors is None:
-        return "No error of these runs can be compared."
+        return "The errors of these runs cannot be compared."
     order = np.argsort(errors, kind="stable")
     best, second = int(order[0]), int(order[1])
     if not errors[second] or errors[best] > (1 - _ALIKE) * errors[second]:

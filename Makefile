@@ -40,7 +40,7 @@ docs: .venv/docs
 	touch $@
 
 docs-test: .venv/ready
-	PYTHONPATH=tools $(BIN)/python -m pytest -p docs_blocks README.md docs examples benchmarks packaging
+	PYTHONPATH=tools $(BIN)/python -m pytest -p docs_blocks README.md CONTRIBUTING.md SECURITY.md docs examples benchmarks packaging
 
 test-export: .venv/ready
 	$(BIN)/python -m pytest tests/export

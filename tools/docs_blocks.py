@@ -59,7 +59,7 @@ _TOKEN = re.compile(
     rf"(?P<free>\b(?=[0-9a-f]*[a-f])(?=[0-9a-f]*\d)[0-9a-f]{{12,64}}\b"  # an id
     rf"|{_NUMBER} %(?=  ok)"  # of verify: how much of the allowed difference
     rf"|\d{{4}}-\d\d-\d\dT[\d:.Z+]+|{_NUMBER}\s?(?:µs|ms|s|min|h|rows/s|MB/s)(?!\w))"
-    rf"|(?P<number>{_NUMBER})|(?P<text>[^\s\d+-]+|[+-])"
+    rf"|(?P<number>(?<![^\W\d]){_NUMBER})|(?P<text>[^\W\d]\w*|[^\w\s+-]+|[+-])"  # "int8" is a word
 )
 
 

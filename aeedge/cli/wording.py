@@ -36,6 +36,8 @@ _PHRASES = {
     "(resume)": "(--resume)",
     "(--epochs, resume(X, epochs=...))": "(--epochs)",
     "give bad_rows to": "give --bad-rows to",
+    "drop or fill such rows first": "leave such rows out (--missing drop), or fill them (--missing median)",
+    "'auto', 'cross' or a share": "'auto' or a share",
     "names: give each by itself": "names: repeat the option for each",
     "in allow_ops": "with --allow-ops",
     "resize=(height, width)": "--resize HEIGHTxWIDTH",
@@ -78,11 +80,11 @@ def reworded(text: str, command: click.Command) -> str:
     for phrase, words in _PHRASES.items():
         text = text.replace(phrase, words)
     for pattern in (_OPENING, _WITHIN, _ASIDE):
-        text = pattern.sub(lambda match: (option(match[1]) or match[1]).replace("normal", "NORMAL"), text)
+        text = pattern.sub(lambda match: option(match[1]) or re.sub("^normal$", "NORMAL", match[1]), text)
     text = _ASSIGNMENT.sub(assigned, text)
     text = _OTHERS.sub(lambda match: ", ".join(option(name) or name for name in match[0].split(", ")), text)
     if known.keys() & {"--latent", "--latents"}:  # a command with all parameters of the estimator
-        text = re.sub(r"\bNone\b", "none", re.sub(r"^X:", "DATA:", text))
+        text = re.sub(r"\bNone\b", "none", re.sub(r"^(X: |(?=expected finite numbers))", "DATA: ", text))
     return printable(suggested(_ROW.sub(r"row \1 (counted from 0)", text)), None)
 
 

@@ -199,6 +199,13 @@ def test_no_message_names_a_parameter_of_python_where_a_command_has_an_option():
             "hidden=(8, 4) is too much; use hidden=(8,) or hidden=...",
             "--hidden 8,4 is too much; use --hidden 8 or --hidden",
         ),
+        ("train", "normalization: expected batch", "--normalization: expected batch"),
+        ("train", "normal: expected rows", "NORMAL: expected rows"),
+        (
+            "train",
+            "calibration: expected 'auto', 'cross' or a share",
+            "--calibration-share: expected 'auto' or a share",
+        ),
         ("train", "time_ordered=False for a random split", "--no-time-ordered for a random split"),
         ("train", "random_state: expected a whole number", "--seed: expected a whole number"),
         ("train", "rate=5/day.parquet: damaged", "rate=5/day.parquet: damaged"),

@@ -223,3 +223,18 @@ def test_the_name_of_a_column_may_have_a_comma(tmp_path):
     result = CliRunner().invoke(AeedgeGroup.build(), ["train", str(file), "-o", str(tmp_path / "run"), *options])
     assert result.exit_code == 0
     assert "inputs (2): a,b, flow" in result.output
+
+
+@pytest.mark.parametrize(
+    ("value", "advice"),
+    [(np.nan, "--missing drop), or fill them (--missing median)"), (np.inf, "drop such rows first")],
+)
+def test_a_value_of_an_array_that_is_not_finite_is_placed_and_it_is_said_what_to_do(tmp_path, value, advice):
+    X = np.column_stack([A, B])
+    X[7, 1] = value
+    np.save(tmp_path / "x.npy", X)
+    arguments = ["train", str(tmp_path / "x.npy"), "-o", str(tmp_path / "run")]
+    result = CliRunner().invoke(AeedgeGroup.build(), arguments)
+    assert result.exit_code == 2
+    assert f"DATA: expected finite numbers that fit float32, got {value} in row 7 (counted from 0)" in result.output
+    assert advice in result.output

@@ -555,3 +555,25 @@ def test_what_cannot_be_compared_is_refused(several, monkeypatch, arguments, mes
     assert message in result.output
     assert (several / "there.html").read_text() == "mine"
     assert not (several / "comparison.html").exists()
+
+
+@pytest.mark.parametrize("option", ["--array X", "--rate 2Hz", "--labels y", "--no-header", "--delimiter ;"])
+def test_options_of_test_rows_are_not_ignored_without_them(tmp_path, evaluated, option):
+    evaluated.save(tmp_path / "run")
+    result = CliRunner().invoke(AeedgeGroup.build(), ["report", str(tmp_path / "run"), *option.split()])
+    assert result.exit_code == 2
+    assert f"{option.split()[0]}: expected --test DATA" in result.output.replace("--header:", "--no-header:")
+
+
+def test_a_bundle_of_another_run_is_refused(tmp_path, evaluated):
+    evaluated.save(tmp_path / "run")
+    other = Autoencoder(family="pca", latent=2).fit(np.random.default_rng(0).normal(size=(50, 5)))
+    other.export(tmp_path / "m.aeedge")
+    args = ["report", str(tmp_path / "run"), "--bundle", str(tmp_path / "m.aeedge")]
+    result = CliRunner().invoke(AeedgeGroup.build(), args)
+    assert result.exit_code == 2
+    assert "--bundle: expected a bundle that was made from RUN" in result.output
+    args = ["export", str(tmp_path / "run"), "-o", str(tmp_path / "n.aeedge"), "--array", "X"]
+    result = CliRunner().invoke(AeedgeGroup.build(), args)
+    assert result.exit_code == 2
+    assert "--array: expected --calibration DATA" in result.output

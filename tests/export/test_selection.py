@@ -327,7 +327,7 @@ def test_rows_for_calibration_of_other_kinds(tmp_path):
         (["--calibration", "wide.npy", "--calibration-share", "0.1"], "--calibration: expected a file or a share"),
         (
             ["--calibration-share", "0.7"],
-            "--calibration-share: expected 'auto', 'cross' or a share from 0 to 0.5, got 0.7",
+            "--calibration-share: expected 'auto' or a share from 0 to 0.5, got 0.7",
         ),
         (["--calibration-share", "0.5", "--validation", "0.6"], "expected rows to train on beside 360 for validation"),
         (["--gap", "-1"], "--gap: expected 'auto' or a whole number of rows from 0, got -1"),

@@ -104,6 +104,8 @@ def _calibration(
     autoencoder: workstation.Autoencoder,
 ) -> ArrayLike | None:
     if path is None:
+        if array is not None:
+            raise InputError("--array: expected --calibration DATA, the .npz that it is in, got none")
         for purpose, given in (("--variants int8", "int8" in names), ("--compress", compress is not None)):
             if given:
                 raise InputError(f"{purpose}: expected --calibration DATA, rows like the training rows; got none")

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 from click.core import ParameterSource
 
+from aeedge.bundle.manifest import Manifest
 from aeedge.bundle.reader import Bundle
 from aeedge.cli.types import dialect_options
 from aeedge.cli.wording import say
@@ -22,6 +23,7 @@ from aeedge_export.data.missing import treat_as_trained
 from aeedge_export.reporting import comparison
 from aeedge_export.reporting.detection import described
 from aeedge_export.reporting.page import render
+from aeedge_export.run import Run
 
 
 def write_report(
@@ -50,14 +52,16 @@ def write_report(
         _compare(ctx, runs, Path(output or "comparison.html"), overwrite=force)
         return
     (run,) = runs
-    if labels and not test:
-        raise InputError("--labels: expected --test DATA, the rows that they belong to, got none")
+    dialect = dialect_options(header, delimiter, decimal)
+    if not test and (
+        unused := _given({"labels", "array", "rate", "time", "resample", "header", "delimiter", "decimal"}, ctx)
+    ):
+        raise InputError(f"{unused}: expected --test DATA, the rows that it is of, got none")
     target = Path(output) if output else Path(run) / "report.html"
     if output:
         check_page(target, overwrite=force)
     ae = Autoencoder.load(run)
     if test:
-        dialect = dialect_options(header, delimiter, decimal)
         selection = Selection(labels=labels, array=array, dialect=dialect, time=time)
         if ae.run_.signal is not None:
             rows = as_dataset(windows_as_trained(test, selection, ae.run_.input_spec, rate, resample))
@@ -68,7 +72,8 @@ def write_report(
         ae.evaluate_detection(rows.X, rows.labels)
         for line in described(ae.run_):
             say(line)
-    _write(render(ae.run_, None if bundle is None else Bundle(bundle).manifest), target, overwrite=force or not output)
+    manifest = None if bundle is None else _bundle_of(ae.run_, bundle)
+    _write(render(ae.run_, manifest), target, overwrite=force or not output)
 
 
 def _compare(ctx: click.Context, runs: tuple[str, ...], target: Path, *, overwrite: bool) -> None:
@@ -77,10 +82,9 @@ def _compare(ctx: click.Context, runs: tuple[str, ...], target: Path, *, overwri
     Raises:
         InputError: a run that is named twice or cannot be read, an option of a single run, or a page that exists.
     """
-    for option in ctx.command.params:
-        single = option.name not in ("runs", "output", "force")
-        if single and ctx.get_parameter_source(option.name or "") is ParameterSource.COMMANDLINE:
-            raise InputError(f"{option.opts[0]}: is of one RUN, and {len(runs)} are compared; leave it out")
+    single = _given({option.name or "" for option in ctx.command.params} - {"runs", "output", "force"}, ctx)
+    if single:
+        raise InputError(f"{single}: is of one RUN, and {len(runs)} are compared; leave it out")
     for i, run in enumerate(runs):
         if any(is_same(Path(run), Path(other)) for other in runs[:i]):
             raise InputError(f"{run}: is named twice; name each run once")
@@ -88,6 +92,26 @@ def _compare(ctx: click.Context, runs: tuple[str, ...], target: Path, *, overwri
     names = runs if len({Path(run).name for run in runs}) < len(runs) else [Path(run).name for run in runs]
     found = {printable(name, None): Autoencoder.load(run).run_ for name, run in zip(names, runs)}
     _write(comparison.render(found), target, overwrite=overwrite)
+
+
+def _given(names: set[str], ctx: click.Context) -> str | None:
+    """The first option of these names that was given, None where none was."""
+    given = (
+        one for one in ctx.command.params if ctx.get_parameter_source(one.name or "") is ParameterSource.COMMANDLINE
+    )
+    return next((one.opts[0] for one in given if one.name in names), None)
+
+
+def _bundle_of(run: Run, path: str) -> Manifest:
+    """The manifest of a bundle that takes rows as this run does.
+
+    Raises:
+        InputError: it is of other rows.
+    """
+    manifest = Bundle(path).manifest
+    if (manifest.input.shape, manifest.input.features) != (run.input_spec.shape, run.input_spec.features):
+        raise InputError(f"--bundle: expected a bundle that was made from RUN, but {path} takes other inputs")
+    return manifest
 
 
 def _write(page: str, target: Path, *, overwrite: bool) -> None:

@@ -179,9 +179,10 @@ class FiniteCheck:
         where = f"column {at[1]}" if len(at) == 2 else f"position {at[1:]}"
         name = f" ({self._features[at[1]]!r})" if self._features and len(at) == 2 else ""
         place = self._place(start + at[0])
+        advice = "drop or fill such rows first" if np.isnan(chunk[at]) else "drop such rows first"
         raise InputError(
             f"expected finite numbers that fit float32, got {chunk[at]} in {place}, {where}{name}: "
-            "NaN and infinity are not taken; drop or fill such rows first"
+            f"NaN and infinity are not taken; {advice}"
         )
 
     def merge(self, states: list[None]) -> None:

@@ -138,7 +138,8 @@ class Shards(LazyRows):
         if len(kinds) > 1 or None in kinds:
             odd = next((file for file in self.files if kind_of(file) is None), self.files[-1])
             raise InputError(
-                f"{some[0]}: expected shards of one kind, .npy or .parquet, got {self.files[0]} and {odd}; move the "
+                f"{some[0]}: expected shards of one kind, .npy or .parquet, got "
+                f"{shortened(dict.fromkeys((self.files[0], odd)))}; move the "
                 "others away, or name the files"
             )
         if kinds == {"npy"}:

@@ -360,7 +360,9 @@ def test_a_run_of_few_rows_says_why_it_has_no_alarms_and_what_to_do(tmp_path):
     np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(200, 3)).astype(np.float32))
     trained = call("train", str(tmp_path / "x.npy"), "-o", str(tmp_path / "run"), "-q", "--epochs", "1")
     assert trained.exit_code == 0, trained.output
-    assert "of fewer than 495 rows none are held out by default; take more rows, or --calibration-share" in trained.output
+    assert (
+        "of fewer than 495 rows none are held out by default; take more rows, or --calibration-share" in trained.output
+    )
     exported = call("export", str(tmp_path / "run"), "-o", str(tmp_path / "m.aeedge"))
     assert "no rows were held out to calibrate it; train with --calibration-share" in exported.output
     held = ("--calibration-share", "0.2", "-f")

@@ -15,13 +15,13 @@ from aeedge_export.samples import SAMPLES
 
 @click.command()
 @click.argument("names", nargs=-1, metavar="[NAME]...", type=click.Choice(list(SAMPLES)))
-@click.option("-o", "--output", metavar="FOLDER", default=".", help="Folder to write into  [default: this one].")
+@click.option("-o", "--output", metavar="FOLDER", default=".", help="Folder to write into.  [default: this one]")
 @click.option("-f", "--force", is_flag=True, help="Overwrite files.")
 def sample(names: tuple[str, ...], output: str, force: bool) -> None:
     """Write small data to try the commands with; without NAME, list what there is.
 
     \b
-      motor.csv       a motor that drives a pump, 30 hours without a fault, nine sensors every 5 seconds
+      motor.csv       a motor that drives a pump, 30 hours without a fault
       motor-new.csv   the two hours after that, with seven faults
       ecg.npz         a simulated electrocardiogram, 12 minutes at 360 Hz
       digits.npz      1,797 handwritten digits, from scikit-learn

@@ -410,3 +410,18 @@ def test_a_bad_cell_is_named_by_its_line_whatever_becomes_of_missing_ones(tmp_pa
     result = call("train", tmp_path / "x.npy", "-o", tmp_path / "run", "-q")
     assert "x.npy: expected finite numbers" in result.output
     assert "in row 7 (counted from 0), column 1" in result.output
+
+
+def test_a_run_of_few_rows_says_why_it_has_no_alarms_and_what_to_do(tmp_path):
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(200, 3)).astype(np.float32))
+    trained = call("train", str(tmp_path / "x.npy"), "-o", str(tmp_path / "run"), "-q", "--epochs", "1")
+    assert trained.exit_code == 0, trained.output
+    assert (
+        "of fewer than 495 rows none are held out by default; take more rows, or --calibration-share" in trained.output
+    )
+    exported = call("export", str(tmp_path / "run"), "-o", str(tmp_path / "m.aeedge"))
+    assert "no rows were held out to calibrate it; train with --calibration-share" in exported.output
+    held = ("--calibration-share", "0.2", "-f")
+    again = call("train", str(tmp_path / "x.npy"), "-o", str(tmp_path / "run"), "-q", "--epochs", "1", *held)
+    assert "from 40 calibration rows" in again.output, again.output
+    assert "no alarms" not in again.output

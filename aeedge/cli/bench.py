@@ -27,6 +27,7 @@ from aeedge.cli.types import (
     Number,
     Scenario,
     Whole,
+    array_option,
     json_option,
     threads_option,
     variant_option,
@@ -87,6 +88,7 @@ _MOST_ROWS = 4096  # read from a file; they are repeated to the number that a sc
     click.option(
         "--data", type=click.Path(), show_default="the bundle's reference inputs", help="File of rows to measure with."
     ),
+    array_option,
 )
 @section(
     "Many bundles",
@@ -167,7 +169,7 @@ def bench(ctx: click.Context, /, bundle: str | None, batch: str | None, at: tupl
     baseline = read_baseline(options["baseline"]) if options["baseline"] else None
     if options["html"]:  # before anything is measured
         check_page(options["html"], overwrite=options["force"], inputs=[options["data"], options["baseline"]])
-    rows = _rows(bundle, plan.method, options["data"])
+    rows = _rows(bundle, plan.method, options["data"], options["array"])
     say_before(conditions.at_start(Clock()))
     line = ProgressLine()
     try:
@@ -242,16 +244,18 @@ def _check_combination(options: dict[str, Any]) -> None:
         raise InputError("--fail-if-slower: expected --compare or --baseline with it, to compare with")
 
 
-def _rows(bundle: str, method: str, data: str | None) -> NDArray[Any] | None:
+def _rows(bundle: str, method: str, data: str | None, array: str | None) -> NDArray[Any] | None:
     """The first rows of a file, in the shape that the method takes."""
     if data is None:
+        if array is not None:
+            raise InputError("--array: expected --data with it, the .npz that it is in")
         return None
     manifest = Bundle(bundle).manifest
     spec = manifest.input
     shape = manifest.latent_shape if method == "decode" else spec.shape
     wanted = Wanted(shape=shape) if method == "decode" else Wanted(spec.features, spec.shape, spec.dtype, spec.dialect)
     found: list[NDArray[Any]] = []
-    for block in open_all([data], wanted).blocks():
+    for block in open_all([data], wanted, array=array).blocks():
         found.append(block)
         if sum(map(len, found)) >= _MOST_ROWS:
             break

@@ -230,3 +230,12 @@ def test_a_baseline_that_does_not_fit_is_refused(change, message, tmp_path):
 def test_a_file_that_is_no_result_is_no_baseline(tmp_path):
     (tmp_path / "kept.json").write_text("[1, 2]")
     assert "but it is not one" in call(BUNDLE, *SHORT, "--baseline", tmp_path / "kept.json").stderr
+
+
+def test_one_of_several_arrays_is_named_as_in_other_commands(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    np.savez("rows.npz", A=np.zeros((9, 12), np.float32), B=np.zeros((9, 3), np.float32))
+    assert "name one with --array" in call(BUNDLE, *SHORT, "--data", "rows.npz").output
+    assert call(BUNDLE, *SHORT, "--data", "rows.npz", "--array", "A").exit_code == 0
+    assert "did you mean 'A'?" in call(BUNDLE, *SHORT, "--data", "rows.npz", "--array", "a").output
+    assert "--array: expected --data with it" in call(BUNDLE, *SHORT, "--array", "A").output

@@ -164,6 +164,8 @@ def _address(path: str) -> str:
         return next(
             (_address(f"{path}/{name}") for name in ("README.md", "index.md") if (ROOT / path / name).exists()), ""
         )
+    if path.startswith("docs/tutorials/"):
+        return path.removeprefix("docs/").replace(".py", ".md")
     return _included().get(path) or path.removeprefix("docs/")
 
 

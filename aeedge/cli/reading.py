@@ -77,7 +77,7 @@ keep_option = click.option(
     multiple=True,
     metavar="NAME",
     show_default="none",
-    help="Pass this column of the input through (repeatable).",
+    help="Pass this column of the input through (repeatable); of images: file.",
 )
 
 

@@ -24,6 +24,7 @@ from aeedge.files.wav import WavFile, WavFormat
 
 Part = tuple[NDArray[Any], list[list[Any]]]
 """Rows (m, *row), and of each column that is kept beside them its m values, as text or Python objects."""
+OF_IMAGES = "file"  # what can be kept beside images: the path of each one's file
 
 
 @dataclass(frozen=True)
@@ -273,6 +274,16 @@ def _is_row_file(name: str) -> bool:
     return name[0] not in "._" and Path(name.removesuffix(".gz")).suffix.lower() in SUFFIXES
 
 
+def _named(images: Images, wanted: Wanted) -> Iterator[Part]:
+    """Rows of images, each with the name of its file where that is wanted."""
+    assert wanted.shape is not None
+    done = 0
+    for block in images.blocks(wanted.shape, wanted.dtype):
+        files = images.row_files[done : done + len(block)]
+        yield block, [[os.fspath(file) for file in files] for _ in wanted.keep]
+        done += len(block)
+
+
 def row_place(paths: Sequence[str | os.PathLike[str]], row: int, dialect: DialectOptions | None = None) -> str:
     """Where a row of files is, for messages: "x.csv, line 17", with the header and from 1, or "x.npy, row 15 (counted
     from 0)".
@@ -316,11 +327,10 @@ def open_all(
     if are_images(paths):
         if wanted is None or wanted.shape is None:
             raise InputError(f"{paths[0]}: expected a file of rows, got images")
-        if wanted.keep:
-            raise InputError(f"{paths[0]}: expected a table with a column '{printable(wanted.keep[0])}', got images")
+        if other := [name for name in wanted.keep if name != OF_IMAGES]:
+            raise InputError(f"{paths[0]}: of images only '{OF_IMAGES}' can be kept, got '{printable(other[0])}'")
         images = Images(paths, resize=resize, skip_bad=skip_bad, finite=not options.get("missing"))
-        shape, dtype = wanted.shape, wanted.dtype
-        return RowFile(lambda: ((block, []) for block in images.blocks(shape, dtype)), None, images.notes)
+        return RowFile(lambda: _named(images, wanted), None, images.notes)
     if resize or skip_bad:
         raise InputError(f"{paths[0]}: only images can be resized or skipped; leave --resize and --skip-bad out")
     files = row_files(paths)

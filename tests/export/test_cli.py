@@ -132,6 +132,13 @@ def test_images_on_the_workstation_are_the_rows_of_the_device(tmp_path, kind, dt
         assert (rows.dtype, rows.shape) == (dtype, (12, 1, 8, 8))
         np.testing.assert_array_equal(rows, trained)
         assert np.isfinite(model.encode(rows)).all()
+    given = ("score", tmp_path / "m.aeedge", tmp_path / "parts", "--skip-bad", "--resize", "8x8")
+    result = call(*given, "-o", tmp_path / "scores.csv", "--keep", "file")
+    assert result.exit_code == 0, result.output
+    lines = (tmp_path / "scores.csv").read_text().splitlines()
+    assert lines[0].startswith("file,score")
+    assert [line.split(",")[0] for line in lines[1:]] == [str(tmp_path / "parts" / f"{i:02}.tif") for i in range(12)]
+    assert "of images only 'file' can be kept, got 'day'" in call(*given, "--keep", "day").output
 
 
 @pytest.mark.parametrize("size", ["8", "8x", "0x8", "axb", "8,8", "-8x8"])

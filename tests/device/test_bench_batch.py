@@ -373,8 +373,8 @@ def test_the_table_fits_80_columns_and_shows_whole_names(folder):
         (("--variant", "auto"), "got --variant; leave it out"),
         (("--compare", "x"), "got --compare; leave it out"),
         (("motor.aeedge",), "got BUNDLE; leave it out"),
-        (("--at", "0"), "0 is not in the range x>=1"),
-        (("--seconds", "nan"), "--seconds: expected a number above 0, got nan"),
+        (("--at", "0"), "--at: expected a whole number of at least 1, got '0'"),
+        (("--seconds", "nan"), "--seconds: expected a number, at least 0.05, got 'nan'"),
         (("--threads", "none"), "--threads: expected 'auto' or a whole number"),
     ],
 )

@@ -307,13 +307,14 @@ def test_output_is_overwritten_only_by_force(tmp_path, rows):
 
 
 @pytest.mark.parametrize("name", WORKSTATION)
-def test_without_the_extra_workstation_commands_name_it(name):
+def test_without_the_extra_workstation_commands_name_it(name, tmp_path):
     """Torch is hidden from a clean process, as where the extra is not installed."""
+    arguments = [name, "digits.npz"] if name == "sample" else [name, "x", "-o", "y"]
     code = (
         "import sys; sys.modules.update(dict.fromkeys(['torch', 'onnx', 'sklearn', 'pyarrow'], None)); "
-        f"import aeedge.cli; aeedge.cli.command([{name!r}, 'x', '-o', 'y'])"
+        f"import aeedge.cli; aeedge.cli.command({arguments!r})"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "pip install 'aeedge[export]'" in done.stderr
     assert "Traceback" not in done.stderr

@@ -36,11 +36,12 @@ _MEASURE = r"""
   }
   return found;
 
-  // The colour of the shape or the page that a text stands on; axe-core does not look at text in pictures
+  // What a text stands on: the colour of the shape or the page, past lines, which have no area. axe-core does not look
+  // at text in pictures
   function behind(text) {
     const box = text.getBoundingClientRect();
     const below = document.elementsFromPoint((box.left + box.right) / 2, (box.top + box.bottom) / 2);
-    const colours = below.filter((one) => !one.closest('text')).map((one) => {
+    const colours = below.filter((one) => !one.closest('text, line')).map((one) => {
       const style = getComputedStyle(one);
       return one.ownerSVGElement ? style.fill : style.backgroundColor;
     });

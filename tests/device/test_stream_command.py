@@ -492,4 +492,4 @@ def test_state_and_metrics_are_different_files(bundle, samples, tmp_path):
 def test_a_hop_longer_than_the_stream_is_told_of(bundle, samples):
     code, documents, said = call(bundle, csv(samples), "--hop", 5000)
     assert (code, len(documents)) == (0, 1)
-    assert "Note: hop: of 1,200 samples, fewer than the hop of 5,000, there is one window at most" in said
+    assert "Note: --hop: of 1,200 samples, fewer than the hop of 5,000, there is one window at most" in said

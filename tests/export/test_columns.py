@@ -236,5 +236,5 @@ def test_a_value_of_an_array_that_is_not_finite_is_placed_and_it_is_said_what_to
     arguments = ["train", str(tmp_path / "x.npy"), "-o", str(tmp_path / "run")]
     result = CliRunner().invoke(AeedgeGroup.build(), arguments)
     assert result.exit_code == 2
-    assert f"DATA: expected finite numbers that fit float32, got {value} in row 7 (counted from 0)" in result.output
+    assert f"x.npy: expected finite numbers that fit float32, got {value} in row 7 (counted from 0)" in result.output
     assert advice in result.output

@@ -156,7 +156,7 @@ def test_labels_windows_and_missing_values_are_read_as_for_training(tmp_path):
         ("--macs nan", "--macs: expected a number above 0 such as 5000, 100k or 2M, got 'nan'"),
         ("--max-error-vs-best 5", "--max-error-vs-best: expected a share from 0 to 1 such as 5% or 0.05, got '5'"),
         ("--time 0", "--time: expected a duration above 0"),
-        ("--at 0", "Invalid value for '--at': 0 is not in the range x>=1."),
+        ("--at 0", "--at: expected a whole number of at least 1, got '0'"),
         ("--latents 4,x", "--latents: expected 'auto' or numbers such as 4,8,16, got '4,x'"),
         ("--latents 7", "--latents: expected numbers from 1 to 6, the values in a row, got 7"),
         ("--latents 0", "--latents: expected numbers from 1 to 6"),

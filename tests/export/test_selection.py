@@ -102,7 +102,7 @@ def test_only_selected_rows_need_values(tmp_path):
     a = [("" if fault else value) for value, fault in zip(A, FAULT)]
     x = table(tmp_path / "x.csv", a=a, b=B, anomaly=FAULT)
     assert len(read(x, select="anomaly == 0").X) == (FAULT == 0).sum()
-    with pytest.raises(InputError, match=r"row 9, column 'a': expected a number, got nothing .*--missing drop"):
+    with pytest.raises(InputError, match=r"line 11, column 'a': expected a number, got nothing .*--missing drop"):
         read(x, select="anomaly == 1")
     with pytest.raises(InputError, match="line 11"):
         read(x)

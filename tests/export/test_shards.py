@@ -404,7 +404,7 @@ def test_a_missing_or_other_column_names_both_files(rows, tmp_path):
 
 def test_files_of_two_kinds_and_other_kinds_are_refused(rows, tmp_path):
     write_npy(write_parquet(tmp_path, rows), rows)
-    with pytest.raises(InputError, match=r"expected shards of one kind, \.npy or \.parquet, got .*npy and .*parquet"):
+    with pytest.raises(InputError, match=r"expected shards of one kind, \.npy or \.parquet, got .*npy, .*parquet"):
         Shards(tmp_path)
     (tmp_path / "c").mkdir()
     (tmp_path / "c" / "x.csv").write_text("a,b\n1,2\n")
